@@ -179,6 +179,8 @@ if TYPE_CHECKING:
         non_inferiority,
         paired_bootstrap,
         permutation,
+        reason_against_margins,
+        refuse_impossible_margin,
         usual_test,
         weak_groups,
         wilcoxon,

@@ -15,6 +15,7 @@ from isocenter.verbs.comparing import (
     ComparisonOptions,
     caveats_of_tests,
     rank_blocks,
+    rows_with_tests,
     sentences_of_tests,
     significance_of,
     table_of_tests,
@@ -52,8 +53,8 @@ def compare(
 ) -> Comparison:
     """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
 
-    Patients are drawn again for all models alike, so that the interval is that of the difference, and not of two
-    figures that have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
+    The interval of a difference is that of its test, of the same patients for all models, and not of two figures that
+    have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
     out: a folder for comparison.json and report.html
     test, margin, correction, readers, groups: the fields of `ComparisonOptions`, which say how differences are tested
     Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
@@ -76,7 +77,8 @@ def compare(
     where = None if out is None else Path(out)
     comparison = compare_tables(tables, tasks, seed=seed, patients_known=known, out=where)
     registered = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
-    comparison = replace(comparison, tested=significance_of(comparison, tables, tasks, registered, options, seed=seed))
+    tested = significance_of(comparison, tables, tasks, registered, options, seed=seed)
+    comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)
     if comparison.out is not None:
         with result_folder(comparison.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())

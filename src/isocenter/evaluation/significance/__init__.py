@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
     from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
     from isocenter.evaluation.significance.case_values import FITTING, CaseValues, case_test, column_values, usual_test
-    from isocenter.evaluation.significance.margins import equivalence, non_inferiority
+    from isocenter.evaluation.significance.margins import (
+        equivalence,
+        non_inferiority,
+        reason_against_margins,
+        refuse_impossible_margin,
+    )
     from isocenter.evaluation.significance.outcome import Test
     from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
     from isocenter.evaluation.significance.probabilities import (

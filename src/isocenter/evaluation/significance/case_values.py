@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.significance.areas import delong
+from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, delong
 from isocenter.evaluation.significance.outcome import Test
 from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
 from isocenter.evaluation.table import ALL, Table, metric_columns
@@ -22,9 +22,6 @@ FITTING: Mapping[Kind, tuple[str, ...]] = {
     "share": ("mcnemar", "permutation"),
     "mean": ("permutation", "wilcoxon"),
 }
-# Of fewer patients DeLong's test finds too little: 3 % in place of 5 % of equal models with an AUROC of .95 and 30
-# positives of 100 patients (bench/type_one_error.py). The permutation keeps its level at any number.
-FEW_FOR_DELONG = 400
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,19 @@ from isocenter.evaluation.significance.outcome import LEVEL, Test
 from isocenter.lazy import stats
 
 
+def refuse_impossible_margin(margin: float, where: str) -> None:
+    """UsageError for a margin that is no number above 0: one of 0 leaves nothing to show but superiority."""
+    if not 0 < margin < float("inf"):
+        raise UsageError(f"{margin:g} is not a valid margin", where, "Give a number above 0, in the unit of the metric")
+
+
+def reason_against_margins(test: Test) -> str:
+    """Why the interval of a test can show nothing of a margin; empty where it can."""
+    if test.low is None or test.high is None or test.high <= test.low:
+        return "there is no interval"
+    return test.too_few
+
+
 def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
     """Whether the second model is worse than the first by less than a margin: shown where p is below 2.5 %.
 
@@ -16,19 +29,18 @@ def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
     margin: in the unit of the difference, fixed before anybody saw a figure
     more:   whether more is better
     One-sided, by the end of the interval: p is below 2.5 % just where all of the 95 % interval is within the margin.
+    It is NaN without an interval, and of so few patients that the interval does not hold its level at a margin.
     Piaggio et al., JAMA 2012, doi:10.1001/jama.2012.87802
     """
-    if not margin >= 0:
-        raise UsageError(
-            f"{margin} is not a valid margin", "margin", "Give a number above 0, in the unit of the metric"
-        )
-    if test.low is None or test.high is None or test.high <= test.low:
-        return replace(test, p=float("nan"), method=f"non-inferiority: none, without an interval; {test.method}")
-    worst, distance = (test.low, test.difference - test.low) if more else (-test.high, test.high - test.difference)
+    refuse_impossible_margin(margin, "margin")
+    low, high, reason = test.low, test.high, reason_against_margins(test)
+    if low is None or high is None or reason:
+        return replace(test, p=float("nan"), method=f"non-inferiority: none, {reason}; {test.method}")
+    worst, distance = (low, test.difference - low) if more else (-high, high - test.difference)
     # Intervals of resampling are not even about the difference: the worse end decides, and the wider half how fast p
     # falls beyond it.
     deviate = float(stats.norm.ppf((1 + LEVEL) / 2))
-    error = max(distance, (test.high - test.low) / 2) / deviate
+    error = max(distance, (high - low) / 2) / deviate
     statistic = deviate + (worst + margin) / error
     p = float(stats.norm.sf(statistic))
     return replace(test, statistic=statistic, p=p, method=f"non-inferiority by {margin:g}, one-sided; {test.method}")

@@ -23,6 +23,7 @@ class Test:
     low, high: absent where no interval can be given
     statistic: in units of its law, which `method` names: z, t, F or chi-squared
     p:         two-sided; NaN where the law says nothing of such cases, for the reason in `method`
+    too_few:   why no margin can be tested by the interval, where the patients are too few for it to hold its level
     """
 
     __test__ = False  # it is none of pytest's
@@ -33,6 +34,7 @@ class Test:
     statistic: float
     p: float
     method: str
+    too_few: str = ""
 
 
 def normal_test(difference: float, error: float, method: str, degrees: float | None = None) -> Test:

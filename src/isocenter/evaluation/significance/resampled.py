@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from isocenter.evaluation.intervals import difference
+from isocenter.evaluation.significance.margin_intervals import too_few_for_margins
 from isocenter.evaluation.significance.outcome import NOTHING, Test
 from isocenter.lazy import stats
 from isocenter.values import Estimate, Floats
@@ -29,7 +30,8 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
     # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
     wide = float(stats.norm.isf(share / 2)) * (free / drawn.fewest) ** 0.5
     statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
-    return Test(apart.value, apart.low, apart.high, statistic, 2 * float(stats.t.sf(wide, free)), apart.method)
+    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(drawn.strata))
+    return Test(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
 
 
 def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floats | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import refuse_impossible_margin
 
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
 CORRECTIONS = ("holm", "bh", "none")
@@ -33,6 +34,5 @@ class ComparisonOptions:
             raise UsageError(f"there is no test {self.test!r}", "--test", f"Choose {', '.join(TESTS)}")
         if self.correction not in CORRECTIONS:
             raise UsageError(f"there is no {self.correction!r}", "--correction", f"Choose {', '.join(CORRECTIONS)}")
-        if self.margin is not None and not 0 <= self.margin < float("inf"):
-            remedy = "Give a number above 0, in the unit of the primary metric"
-            raise UsageError(f"{self.margin} is not a valid margin", "--margin", remedy)
+        if self.margin is not None:
+            refuse_impossible_margin(self.margin, "--margin")

@@ -48,7 +48,8 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
             margin = f", nor to be non-inferior by the margin of {row.margin:g}"
-        words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}"
+        because = f"; the margin was not tested: {row.reason_against_margin}" * bool(row.reason_against_margin)
+        words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}{because}"
         yield sentence(f"{words} ({apart}; {TESTS[row.name]}, {row.name_of_p} {_p(row)})")
 
 
@@ -91,7 +92,8 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
     how = CORRECTIONS[tested.correction]
     yield (
         f"p-values are adjusted {how}: those of {metric_name(comparison.primary, comparison.metric_names)} over all "
-        "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory."
+        "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory. A "
+        "difference is shown where the adjusted p is below 5 % and the interval does not hold 0."
     )
     for name, margin in tested.margins.items():
         stated = "was" if margin.is_registered else "is"

@@ -73,7 +73,39 @@ def significance_of(
     margins = {name: margin for name, margin in given.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
+    judged = judged if comparison.patients_known else [_by_case(row) for row in judged]
     return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction)
+
+
+def rows_with_tests(comparison: Comparison, tests: Sequence[ModelTest]) -> tuple[Compared, ...]:
+    """The rows of a comparison, each difference with the interval of its test: a page shows one interval of each.
+
+    A test of something else than the difference of the figures, such as Wilcoxon's, leaves theirs.
+    """
+    tested = {
+        (row.metric, row.label, row.second): row.test for row in tests if row.name != MRMC and not row.is_of_group
+    }
+    overall = {row.metric: _rounded(row) for row in comparison.rows if row.label == ALL}
+    made = []
+    for row in comparison.rows:
+        label = ALL if _rounded(row) == overall.get(row.metric) else row.label
+        own = [tested.get((row.metric, label, name)) for name in comparison.names[1:]]
+        pairs = zip(row.differences, own, strict=True)
+        apart = (one if test is None else _with_interval_of(test, one) for one, test in pairs)
+        made.append(replace(row, differences=tuple(apart)))
+    return tuple(made)
+
+
+def _with_interval_of(test: Test, apart: Estimate) -> Estimate:
+    if not np.isclose(test.difference, apart.value, rtol=1e-6, atol=1e-9):
+        return apart
+    return replace(apart, low=test.low, high=test.high, method=test.method)
+
+
+def _by_case(row: ModelTest) -> ModelTest:
+    """The same, called by what stands for a patient where nobody knows whose the cases are."""
+    words = {name: getattr(row.test, name).replace("patient", "case") for name in ("method", "too_few")}
+    return replace(row, test=replace(row.test, **words))
 
 
 def groups_in(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[str, dict[str, Table]]]:

@@ -27,7 +27,8 @@ def verdicts(
 
     margins: in the unit of each metric; more: whether more of it is better; None where neither is, so
              that a difference makes no model the better one
-    A difference that is shown and lies within the margin on both sides is none that matters: the models are equivalent.
+    A difference is shown where p is below 5 % and its interval, which stands on the page, does not hold 0. One that
+    lies within the margin on both sides is none that matters: the models are equivalent.
     """
     each = list(zip(tests, margins, more, strict=True))
     p = adjusted([test.p for test in tests], correction)
@@ -36,7 +37,7 @@ def verdicts(
     not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
     made: list[tuple[float, Standing]] = []
     for n, (test, _, up) in enumerate(each):
-        differs = p[n] < LEVEL and up is not None
+        differs = p[n] < LEVEL and up is not None and not _holds_zero(test)
         verdict: Standing = "not shown"
         if alike[n]:
             verdict = "equivalent"
@@ -48,3 +49,7 @@ def verdicts(
             verdict = "inferior"
         made.append((float(p[n]), verdict))
     return made
+
+
+def _holds_zero(test: Test) -> bool:
+    return test.low is not None and test.high is not None and test.low <= 0 <= test.high

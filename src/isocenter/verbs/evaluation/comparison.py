@@ -129,7 +129,9 @@ class Comparison(InNotebook):
         exploratory = ", which is exploratory" * (margin is not None and not margin.is_registered)
         needed = test.margin is not None and test.verdict in OF_MARGINS
         by = f" by a margin of {test.margin:g}{exploratory}" if needed else ""
-        return f"{by}{', unreliable' * test.is_unreliable}"
+        reason = test.reason_against_margin
+        because = f", the margin was not tested: {reason}" if reason and not needed else ""
+        return f"{by}{because}{', unreliable' * test.is_unreliable}"
 
 
 def compare_tables(
@@ -238,8 +240,8 @@ def comparison_lead(comparison: Comparison) -> str:
     """Of how many cases, and how the intervals were made."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     return (
-        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. Where "
-        f"the interval of a difference holds 0, these cases show no difference."
+        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for the intervals. "
+        f"That of a difference is the interval of its test: where it holds 0, these cases show no difference."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from isocenter.evaluation import Test
+from isocenter.evaluation import Test, reason_against_margins
 
 # The test of people who read the cases, and what stands in place of a model where they read without any.
 MRMC, READERS = "mrmc", "readers"
@@ -32,8 +32,6 @@ class Margin:
         """The one that was given, or else registered; None where there is neither."""
         if given is None:
             return None if registered is None else cls(registered, True, "registered before training")
-        if given == 0:
-            return cls(given, False, "exploratory: a margin of 0 leaves nothing to show but superiority")
         if registered is None:
             return cls(given, False, "exploratory: it was given after the figures were made, and never registered")
         if given != registered:
@@ -81,6 +79,11 @@ class ModelTest:
         return "p of no difference" if self.verdict in OF_MARGINS else "p"
 
     @property
+    def reason_against_margin(self) -> str:
+        """Why the margin that was given could not be tested; empty where it was, or none was given."""
+        return reason_against_margins(self.test) if self.margin else ""
+
+    @property
     def is_unreliable(self) -> bool:
         """Whether the test rests on too few patients."""
         return UNRELIABLE in self.test.method
@@ -92,7 +95,9 @@ class ModelTest:
         known = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
         named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
         judged = {"margin": self.margin, "verdict": self.verdict}
-        return {**named, "test": self.name, "method": self.test.method, **known, **judged}
+        reason = self.reason_against_margin
+        method = f"{self.test.method}; the margin was not tested: {reason}" if reason else self.test.method
+        return {**named, "test": self.name, "method": method, **known, **judged}
 
 
 @dataclass(frozen=True)
