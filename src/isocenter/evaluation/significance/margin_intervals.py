@@ -5,7 +5,10 @@ How often each would wrongly show that a model is not inferior: bench/margins.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING
 from isocenter.lazy import special, stats
@@ -26,7 +29,7 @@ def too_few_for_margins(patients: int, fewest: int = FEWEST_FOR_MARGINS) -> str:
     return f"its interval holds its level from {fewest} patients on, and these are {patients}" * (patients < fewest)
 
 
-def exchange_interval(sums: Floats, cases: Floats, drawn: Floats) -> Interval:
+def exchange_interval(sums: Floats, cases: Floats, drawn: NDArray[np.integer[Any]]) -> Interval:
     """The differences of means by which one model may be moved without the exchange of models showing any.
 
     sums:  (patients,) each patient's sum of differences; cases: (patients,) how many

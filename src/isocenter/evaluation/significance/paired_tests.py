@@ -79,7 +79,8 @@ def permutation(
         ends = area_interval(*area_covariance(np.stack([own, other]), positive, owner), len(sums))
         by, too_few, lacking = "DeLong's variances, logit scale", "", "an AUROC of 0 or 1 has no interval"
     stated = f"interval by {by}" if ends else lacking
-    return Test(difference, *(ends or (None, None)), statistic, p, f"{what}{how}; {stated}", too_few)
+    low, high = ends or (None, None)
+    return Test(difference, low, high, statistic, p, f"{what}{how}; {stated}", too_few)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
