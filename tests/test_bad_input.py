@@ -164,7 +164,7 @@ def test_a_prediction_that_cannot_be_written_is_wrong_use(cli, here, segmented):
 @pytest.mark.parametrize("verb", ["plan", "train"])
 def test_fewer_patients_than_folds_are_refused_with_the_number_that_would_do(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 4)
-    refused(cli(verb, data, "--folds", "5"), 2, "split.folds", "4 patients", "Give 2 to 4 folds")
+    refused(cli(verb, data, "--folds", "5"), 2, "split.folds", "4 cases", "Give 2 to 4 folds")
     assert nothing_in(here)
 
 

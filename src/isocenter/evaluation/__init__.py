@@ -152,7 +152,6 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
-    from isocenter.evaluation.selective import aurc, excess_aurc, risk_coverage
     from isocenter.evaluation.significance import (
         FITTING,
         CaseValues,
@@ -225,7 +224,7 @@ if TYPE_CHECKING:
         threshold_columns,
     )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
-    from isocenter.evaluation.uncertainty import entropy
+    from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)
