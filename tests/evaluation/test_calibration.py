@@ -158,7 +158,10 @@ def test_parts_of_the_brier_score_of_several_classes_have_intervals_about_those_
 
 def test_parts_of_the_brier_score_of_one_patient_or_of_a_model_that_says_the_same_of_all_need_no_law():
     for one in brier_estimates([0.2, 0.7], [0, 1], ["a", "a"], seed=0):
-        assert (one.low, one.method) == (None, "none: one patient")
+        assert (one.low, one.method.partition(";")[0]) == (None, "none: one patient")
+    *_, uncertainty = brier_estimates(np.full(6, 0.9), [0, 1] * 3, [0, 0, 1, 1, 2, 2], seed=0)
+    assert (uncertainty.value, uncertainty.low) == (0.25, None)
+    assert uncertainty.method.startswith("none: all patients have the same share")
     _, resolution, uncertainty = brier_estimates(np.full(40, 0.3), np.arange(40) < 12, range(40), seed=0)
     assert (resolution.value, resolution.low, resolution.high) == pytest.approx((0, 0, 0), abs=1e-12)
     assert uncertainty.low < 0.21 < uncertainty.high <= 0.25

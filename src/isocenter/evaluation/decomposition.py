@@ -53,22 +53,27 @@ def brier_estimates(
     """
     given, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
     values, people, number = brier_parts(given, true), len(np.unique(owners)), Resampling.of(seed).seed
-    if people < 2:
-        return tuple(Estimate(value, n=len(given), patients=people, method="none: one patient") for value in values)
     columns = [*zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)]
-    intervals = [
-        Squares.joined([part(*column) for column in columns]).interval(owners, number)
-        for part in (Squares.of_gaps, Squares.of_differences)
-    ]
     few = f"unreliable: {counted(people, 'patient')}; " * (people < FEW_PATIENTS)
-    return tuple(
-        Estimate(value, low, high, LEVEL, len(given), people, method=f"{few}{LAW}")
-        for value, (low, high) in zip(values, [*intervals, _of_uncertainty(true, owners, seed)], strict=True)
+
+    def estimate(value: float, interval: tuple[float, float] | None) -> Estimate:
+        if interval is None:
+            why = "one patient" if people < 2 else "all patients have the same share"
+            return Estimate(value, n=len(given), patients=people, method=f"none: {why}; {EQUAL_WIDTH}")
+        return Estimate(value, *interval, LEVEL, len(given), people, method=f"{few}{LAW}")
+
+    if people < 2:
+        return tuple(estimate(value, None) for value in values)
+    squares = (
+        _Squares.joined([part(*column) for column in columns]).interval(owners, number)
+        for part in (_Squares.of_gaps, _Squares.of_differences)
     )
+    intervals = (*squares, _of_uncertainty(true, owners, seed))
+    return tuple(estimate(value, interval) for value, interval in zip(values, intervals, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class Squares:
+class _Squares:
     """A sum over bins of squared distances, each by its bin's share of the images, and what moves it.
 
     distances: (bins,) by the shares of the bins
@@ -87,17 +92,17 @@ class Squares:
     most: float
 
     @classmethod
-    def of_gaps(cls, chance: Floats, happened: Floats) -> Squares:
+    def of_gaps(cls, chance: Floats, happened: Floats) -> _Squares:
         """Reliability: distances of (images,) probabilities from frequencies."""
         return cls._of(chance, chance - happened)
 
     @classmethod
-    def of_differences(cls, chance: Floats, happened: Floats) -> Squares:
+    def of_differences(cls, chance: Floats, happened: Floats) -> _Squares:
         """Resolution: distances of the frequency in each bin from that everywhere, which is of these images too."""
         return cls._of(chance, happened - happened.mean(), is_centred=True)
 
     @classmethod
-    def _of(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> Squares:
+    def _of(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> _Squares:
         places = BY_WIDTH.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
         shares = places.mean(axis=0)
@@ -114,7 +119,7 @@ class Squares:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Squares]) -> Squares:
+    def joined(cls, parts: Sequence[_Squares]) -> _Squares:
         """The sum of several, of the same images."""
         sums = zip(*((one.distances, one.factors, one.least) for one in parts), strict=True)
         distances, factors, least = (np.concatenate(each) for each in sums)
@@ -159,17 +164,18 @@ def _largest(holds: Callable[[float], bool]) -> float:
     return least
 
 
-def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple[float, float]:
-    """The interval of the last part, of (images,) or (images, classes) what happened."""
+def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple[float, float] | None:
+    """The interval of the last part, of (images,) or (images, classes) what happened; None where all patients have the same share."""
     if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
         frequency = bootstrap(happened, owners, seed=seed)
-        assert frequency.low is not None and frequency.high is not None  # noqa: S101 - there are two patients
+        if frequency.low is None or frequency.high is None:
+            return None
         ends = [one * (1 - one) for one in (frequency.low, frequency.high)]
         return min(ends), 0.25 if frequency.low <= 0.5 <= frequency.high else max(ends)
     images, classes = happened.shape
     frequencies, even = happened.mean(axis=0), np.ones(classes)
     noise = (happened - frequencies) / images
-    from_even = Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
+    from_even = _Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
     low, high = from_even.interval(owners, Resampling.of(seed).seed)
     most = 1 - 1 / classes  # of classes that are equally frequent
     return max(0.0, most - high), most - low
