@@ -135,25 +135,25 @@ def test_the_parts_of_the_brier_score_of_several_classes_add_up_to_it():
 def test_intervals_of_the_parts_of_the_brier_score_hold_what_many_more_images_would_have(kept: float, images: int):
     middles = (1 - 1 / BINS**2) / 12  # the variance of the middles of the bins of uniform probabilities
     truths = ((1 - kept) ** 2 * middles, kept**2 * middles, 0.25)
-    held, studies = np.zeros(3), 40
+    held, studies = np.zeros(3), 30
     for number in range(studies):
         random = np.random.default_rng(number)
         chance = np.repeat(random.random(100), images)  # the same for all images of a patient
         true = np.repeat(random.random(100), images) < 0.5 + kept * (chance - 0.5)
         made = brier_estimates(chance, true, np.arange(100).repeat(images), seed=0)
         held += [one.low - 1e-12 <= truth <= one.high + 1e-12 for one, truth in zip(made, truths, strict=True)]
-    assert (held >= 0.86 * studies).all()  # 0.95 less two and a half standard errors
+    assert (held >= 0.85 * studies).all()  # 0.95 less two and a half standard errors
 
 
 def test_parts_of_the_brier_score_of_several_classes_have_intervals_about_those_of_many_more_images():
-    many, all_truth = probable(15000)
+    many, all_truth = probable(8000)
     far, held = brier_parts(many, np.eye(4)[all_truth]), np.zeros(3)
-    for start in range(0, 15000, 500):
-        own, true = many[start : start + 500], np.eye(4)[all_truth[start : start + 500]]
-        made = brier_estimates(own, true, people(500), seed=0)
+    for start in range(0, 8000, 400):
+        own, true = many[start : start + 400], np.eye(4)[all_truth[start : start + 400]]
+        made = brier_estimates(own, true, people(400), seed=0)
         assert tuple(one.value for one in made) == brier_parts(own, true)
         held += [one.low <= part <= one.high for one, part in zip(made, far, strict=True)]
-    assert (held >= 25).all()  # of 30: 0.95 less two and a half standard errors
+    assert (held >= 16).all()  # of 20: 0.95 less two and a half standard errors
 
 
 def test_parts_of_the_brier_score_of_one_patient_or_of_a_model_that_says_the_same_of_all_need_no_law():

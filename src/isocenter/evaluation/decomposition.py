@@ -165,7 +165,10 @@ def _largest(holds: Callable[[float], bool]) -> float:
 
 
 def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple[float, float] | None:
-    """The interval of the last part, of (images,) or (images, classes) what happened; None where all patients have the same share."""
+    """The interval of the last part, of (images,) or (images, classes) what happened.
+
+    None where all patients have the same share.
+    """
     if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
         frequency = bootstrap(happened, owners, seed=seed)
         if frequency.low is None or frequency.high is None:
