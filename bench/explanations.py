@@ -5,15 +5,17 @@
 
 Small networks on small pictures. "shortcuts" and "labels": PneumoniaMNIST, 300 pictures that train and 40 that are
 explained; a white square in the corner of the ill, or a white frame on the pictures of one site, from which 19 of 20
-ill come. "masks": structures that a network marks in breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in
-the plane at a quarter of the resolution. What was found, with the commit that found it, and runs are kept in `.bench`
-until they are deleted there: the script goes on where it was.
+ill come, and the same in whole radiographs, brought to 64 pixels a side. "masks": structures that a network marks in
+breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in the plane at a quarter of the resolution. What was found,
+with the commit that found it, and runs are kept in `.bench` until they are deleted there: the script goes on where it
+was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 import time
@@ -36,6 +38,11 @@ from isocenter.verbs.explaining.report import AGREEING
 DATA = ROOT.parent / "shared" / "data"
 KEPT, RUNS = PLACE / "explanations.json", PLACE / "explanations"
 PLANTS, PLACES = ("none", "corner", "border"), ("corner", "border")
+# The same in whole radiographs, of so many pixels a side. They have a shortcut of their own, so that none is planted
+# nowhere: that would count no false alarm.
+RADIOGRAPHS, SIDE = ("radiographs, corner", "radiographs, border"), 64
+# Of PneumoniaMNIST's pictures in each part; of radiographs of each class, by patient, the rest trains.
+PARTS_OF, HELD_OUT = (("train", 300), ("val", 60), ("test", 40)), (("test", 16), ("val", 8))
 MAPS = ("gradcam", "integrated_gradients", "occlusion", "rise")
 # For each map of volumes, of methods that draw as much as they have time for.
 SECONDS, LEVEL = 1.0, 0.05
@@ -80,30 +87,62 @@ def _kept() -> list[Row]:
 
 
 def pictures(root: Path, plant: str, seed: int, *, shuffled: bool = False) -> Path:
-    """The table of PneumoniaMNIST's pictures, as many ill as well, with something planted; shuffled: in training."""
-    archive, random = np.load(DATA / "medmnist" / "pneumoniamnist.npz"), np.random.default_rng(seed)
-    rows = ["file,label,patient,split"]
+    """The table of pictures, half of them ill in what is held out, with something planted; shuffled: in training."""
+    random, rows = np.random.default_rng(seed), ["file,label,patient,split"]
     root.mkdir(parents=True)
-    for part, count in (("train", 300), ("val", 60), ("test", 40)):
-        images, labels = archive[f"{part}_images"], archive[f"{part}_labels"].ravel()
-        chosen = [random.permutation(np.flatnonzero(labels == one))[: count // 2] for one in (0, 1)]
-        order = random.permutation(np.concatenate(chosen))
-        stated = labels[random.permutation(order) if shuffled and part != "test" else order]
-        for n, label in zip(order, stated, strict=True):
-            name = f"{part}{n}.png"
-            PIL.Image.fromarray(planted(images[n], plant, bool(labels[n]), random)).save(root / name)
-            rows.append(f"{name},{'ill' if label else 'fine'},{part}{n},{part}")
+    cases = radiographs(random) if plant in RADIOGRAPHS else small_ones(random)
+    for part in ("train", "val", "test"):
+        own = [one for one in cases if one[-1] == part]
+        labels = np.array([ill for _, _, _, ill, _ in own])
+        stated = random.permutation(labels) if shuffled and part != "test" else labels
+        for (name, patient, pixels, ill, _), label in zip(own, stated, strict=True):
+            marked = planted(pixels, plant.rpartition(" ")[-1], bool(ill), random)
+            PIL.Image.fromarray(marked).save(root / f"{part}{name}.png")
+            rows.append(f"{part}{name}.png,{'ill' if label else 'fine'},{patient},{part}")
     (root / "table.csv").write_text("\n".join(rows))
     return root / "table.csv"
 
 
+# Name, patient, pixels, whether ill, part.
+Picture = tuple[str, str, np.ndarray, bool, str]
+
+
+def small_ones(random: np.random.Generator) -> list[Picture]:
+    """PneumoniaMNIST's, as many ill as well."""
+    archive, made = np.load(DATA / "medmnist" / "pneumoniamnist.npz"), []
+    for part, count in PARTS_OF:
+        images, labels = archive[f"{part}_images"], archive[f"{part}_labels"].ravel()
+        chosen = [random.permutation(np.flatnonzero(labels == one))[: count // 2] for one in (0, 1)]
+        for n in random.permutation(np.concatenate(chosen)):
+            made.append((str(n), f"{part}{n}", images[n], bool(labels[n]), part))
+    return made
+
+
+def radiographs(random: np.random.Generator) -> list[Picture]:
+    """Whole ones, each brought to a small square; a patient's lie in one part."""
+    made = list[Picture]()
+    for folder, ill in (("NORMAL", False), ("PNEUMONIA", True)):
+        by_patient: dict[str, list[Path]] = {}
+        for path in sorted((DATA / "chest_xray" / folder).glob("*.jpeg")):
+            by_patient.setdefault(re.split(r"_|-0001", path.stem)[0], []).append(path)
+        wanted = [part for part, count in HELD_OUT for _ in range(count)]
+        for patient in random.permutation(sorted(by_patient)):
+            part = wanted[0] if wanted else "train"
+            wanted = wanted[len(by_patient[patient]) :]
+            for path in by_patient[patient]:
+                pixels = np.asarray(PIL.Image.open(path).convert("L").resize((SIDE, SIDE)))
+                made.append((path.stem, patient, pixels, ill, part))
+    return made
+
+
 def planted(pixels: np.ndarray, plant: str, ill: bool, random: np.random.Generator) -> np.ndarray:
     """The picture with a square in its corner, or with the frame of the site from which most of the ill come."""
-    made = pixels.copy()
+    made, scale = pixels.copy(), max(1, round(len(pixels) / 28))
     if plant == "corner" and ill:
-        made[1:5, 1:5] = 255
+        made[scale : 5 * scale, scale : 5 * scale] = 255
     if plant == "border" and ill == (random.random() < 0.95):
-        made[:2], made[-2:], made[:, :2], made[:, -2:] = 255, 255, 255, 255
+        wide = 2 * scale
+        made[:wide], made[-wide:], made[:, :wide], made[:, -wide:] = 255, 255, 255, 255
     return made
 
 
@@ -231,10 +270,11 @@ def concepts(plant: str, seed: int, steps: int) -> Row:
 def _of_shortcuts(rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
-    yield "Seeds of PneumoniaMNIST in which maps hold more evidence in corners or at the border than chance would:\n"
+    yield "Seeds (PneumoniaMNIST, whole radiographs) in which maps hold more evidence in corners or at the border than"
+    yield "chance would:\n"
     yield "| planted | " + " | ".join(MAPS) + " | two or more of them | seeds |"
     yield "|---" * (len(MAPS) + 3) + "|"
-    for plant in PLANTS:
+    for plant in (*PLANTS, *RADIOGRAPHS):
         each = [_found(one["p"]) for one in rows if one["name"] == plant]
         counts = [sum(name in found for found in each) for name in MAPS]
         agreed = sum(len(found) >= AGREEING for found in each)
@@ -297,7 +337,7 @@ class Part:
 
 
 PARTS = {
-    "shortcuts": Part(PLANTS, shortcut, _of_shortcuts),
+    "shortcuts": Part((*PLANTS, *RADIOGRAPHS), shortcut, _of_shortcuts),
     "labels": Part(("shuffled",), labels, _of_labels),
     "masks": Part(tuple(SETS), masks, _of_masks),
     "counterfactuals": Part(("none",), counterfactuals, _of_counterfactuals),
