@@ -55,6 +55,13 @@ def test_unknown_or_equal_b_values_are_refused(facts):
         apparent_diffusion(image, "x")
 
 
+def test_one_image_has_no_frames_at_several_b_values_and_the_remedy_fits_a_dicom_series_too():
+    image = Image(np.ones((1, 3, 3, 3)), Geometry((3, 3, 3), np.eye(4)))
+    with pytest.raises(GeometryError, match="one image, not frames at several b-values") as refused:
+        apparent_diffusion(image, "x")
+    assert "DICOM states" in refused.value.remedy
+
+
 def test_b_values_lie_beside_a_nifti_and_convert_makes_the_map(tmp_path):
     adc, b = np.full((3, 4, 2), 0.8e-3), (0, 400, 800)
     signal = np.moveaxis(decaying(adc, b).data[0], 0, -1).astype(np.float32)

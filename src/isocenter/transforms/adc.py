@@ -50,8 +50,13 @@ def _fitted(signal: Array, b: Floats) -> Floats:
 
 def _b_values(image: Image, where: str) -> Floats:
     stated = image.facts.get("b_values")
-    remedy = "Give the DICOM series, or a NIfTI with its .bval file beside it"
-    if stated is None or image.frames is None or None in stated or len(stated) != image.frames:
+    remedy = (
+        "Give a diffusion series: DICOM states the b-value of each frame in its header, a NIfTI needs a .bval file of "
+        "the same name in its folder"
+    )
+    if image.frames is None:
+        raise GeometryError("it is one image, not frames at several b-values", where, remedy)
+    if stated is None or None in stated or len(stated) != image.frames:
         raise GeometryError("its frames have no known b-values", where, remedy)
     b = np.asarray(stated, dtype=np.float64)
     if len(np.unique(b)) < 2:
