@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
+from isocenter.planning import plan_text, read_plan
+from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.train import Run
 from isocenter.verbs.training.run_folder import planned_from
@@ -181,6 +185,15 @@ def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
     assert run.steps == 10  # the least; the plan had 6
     kept = planned_from(segmented.out / "plan.yaml", PlanRequest(0.01, assignments={"training.steps": 3}))
     assert kept.plan["training.steps"] == 3
+
+
+def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, tmp_path, caplog):
+    made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
+    unaided = made.with_decision("training.device", Decision("cpu", "no GPU was found"))
+    (tmp_path / "plan.yaml").write_text(plan_text(unaided), encoding="utf-8")
+    with caplog.at_level(logging.INFO, logger="isocenter"):
+        planned_from(tmp_path / "plan.yaml", PlanRequest())
+    assert "computing on cpu: the plan says so (no GPU was found)" in caplog.messages
 
 
 def test_a_case_may_be_called_na(named):

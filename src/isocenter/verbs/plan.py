@@ -126,6 +126,7 @@ class PlanRequest:
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
     device_memory: GiB of a GPU that need not be here
+    device_because: why a plan that is followed has this device; empty where there is no such plan
     assignments: {"section.name": value} set by hand
     """
 
@@ -139,6 +140,7 @@ class PlanRequest:
     assignments: Mapping[str, Any] = field(default_factory=dict)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     device_memory: float | None = None
+    device_because: str = ""
 
     def number(self, name: str, otherwise: int | None) -> int:
         """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
@@ -292,7 +294,7 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
     """
     if request.device_memory is None:
-        device = announced_device(request.device or "auto")
+        device = announced_device(request.device or "auto", because=request.device_because)
     else:
         device = Decision(
             request.device,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from isocenter.prediction import announce
 from isocenter.runtime import choose_device, use_threads
 from isocenter.values import Decision
 
 
-def announced_device(name: str, threads: int | None = None) -> Decision:
+def announced_device(name: str, threads: int | None = None, *, because: str = "") -> Decision:
     """The device and the reason, also in the log: a GPU that was not found should not go unnoticed.
 
     threads: cores to use; all if none is given
+    because: the reason of a device that a plan names, in place of that it was asked for
     """
     if threads is not None:
         use_threads(threads)
     chosen = choose_device(name)
+    if because:
+        chosen = replace(chosen, because=because)
     announce(chosen)
     return chosen

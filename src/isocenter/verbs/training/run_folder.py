@@ -178,6 +178,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         PlanRequest(
             minutes=edited["training.minutes"] or USUAL_MINUTES,
             device=edited["training.device"],
+            device_because=f"the plan says so ({edited.decision('training.device').because})",
             threads=edited["training.threads"],
             seed=int(edited["training.seed"]),
             task=edited["task.name"],
@@ -221,7 +222,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     began: time.monotonic() of the command
     """
     if not (out / "plan.yaml").is_file():
-        raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
+        raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train again with another --out")
     recover(out)
