@@ -156,10 +156,20 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 
 
 def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
-    with pytest.raises(UsageError, match="minutes"):
+    with pytest.raises(UsageError, match="--minutes cannot"):
         isocenter.train(resume=stopped, minutes=5.0)
-    with pytest.raises(UsageError, match="assignments"):
+    with pytest.raises(UsageError, match=r"--set training\.steps cannot"):
         isocenter.train(resume=stopped, assignments={"training.steps": 9})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--all",), ("--seed", "0"), ("--tune", "5"), ("--covariates", "age"), ("--from", "model"), ("--fill-missing",)],
+)
+def test_a_flag_that_a_resumed_run_would_not_heed_is_refused_as_it_was_typed(cli, tmp_path, flags):
+    ended = cli("train", "--resume", tmp_path, *flags)
+    assert ended.code == 2
+    assert f"{flags[0]} cannot be given with a run to resume" in ended.last
 
 
 def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path):

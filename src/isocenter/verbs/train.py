@@ -52,7 +52,14 @@ from isocenter.verbs.training import (
 
 # Weights that the family of the network has published.
 PUBLISHED = "auto"
-# Suffixes of a plan's file.
+# Flags that set a decision of the plan, as a person typed them.
+FLAGS = {
+    "training.deterministic": "--deterministic",
+    "search.minutes": "--tune",
+    "network.pretrained": "--pretrained",
+    "network.context": "--covariates",
+    "evaluation.groups": "--groups",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +158,7 @@ def train(
     options = ReadingOptions.of(**reading)
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
     if resume is not None:
-        _refuse_with_resume({**vars(request), "reading": None, **options.chosen, "from": start, "out": out})
+        _refuse_with_resume(request, {"from": start, "out": out})
         refuse_missing(Path(resume))
         with locked(Path(resume)):
             return _finished(resumed_run(Path(resume), began))
@@ -178,11 +185,16 @@ def _absolute(pretrained: str | Path) -> str:
     return PUBLISHED if str(pretrained) == PUBLISHED else str(Path(pretrained).resolve())
 
 
-def _refuse_with_resume(values: Mapping[str, Any]) -> None:
-    """A resumed run follows its own plan: what would change it is not taken silently."""
-    given = [name for name, value in values.items() if value]
+def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> None:
+    """A resumed run follows its own plan: what would change it is refused, by the name of its flag."""
+    names = ("minutes", "device", "threads", "seed", "task", "folds")
+    values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}
+    given = [f"--{name}" for name, value in values.items() if value is not None]
+    given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen]
+    given += [FLAGS.get(name, f"--set {name}") for name in request.assignments]
     if given:
-        raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", "Leave it out")
+        remedy = "Leave it out: a run keeps the plan that it started with"
+        raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", remedy)
 
 
 def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
