@@ -123,6 +123,12 @@ def test_sets_and_masks_that_exclude_nothing_speak_against_a_model():
     assert verdict_of(of_sets, seed=0, patients_known=True).against == (sentences[0],)
 
 
+def test_one_threshold_for_all_cases_is_named_after_no_label():
+    sets = {"method": "lac", "level": 0.9, "by": "all", "n": {"all": 8}, "exact": False, "thresholds": {"all": None}}
+    [sentence] = boundless(build({"name": "classification", **CLASSES.settings, "conformal": sets}))
+    assert sentence == "Sets and intervals exclude nothing (8 patients): too few to find a threshold."
+
+
 def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():
     def outcome(low: float | None, high: float | None) -> str:
         return Gain("mae", "all", "the mean", Estimate(-1.0, low, high, unit="mm"), more=False).outcome

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.errors import counted, listed
-from isocenter.evaluation import Compared, Conformal, Table, class_names, compared
+from isocenter.evaluation import EVERYONE, Compared, Conformal, Table, class_names, compared
 from isocenter.report import count_text, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
 from isocenter.tasks.shared import CHANGED
@@ -25,10 +25,10 @@ HARDLY = 0.1
 RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
-# By the setting whose thresholds are infinite, for {}.
+# By the setting whose thresholds are infinite; {} is for whom.
 BOUNDLESS = {
-    "conformal": "Sets and intervals exclude nothing for {}: too few to find a threshold.",
-    "covering": "Covering results exclude nothing for {}: no threshold is shown to miss little enough.",
+    "conformal": "Sets and intervals exclude nothing{}: too few to find a threshold.",
+    "covering": "Covering results exclude nothing{}: no threshold is shown to miss little enough.",
 }
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no baseline without the images to compare it with."
@@ -256,10 +256,16 @@ def boundless(task: Task) -> Iterator[str]:
             conformal = Conformal.of(given)
             names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
             if names:
-                text = words.format(
-                    listed(f"{name} ({counted(conformal.n.get(name, 0), 'patient')})" for name in names)
-                )
+                text = words.format(_for_whom(conformal, names))
                 yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
+
+
+def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
+    """The labels without a threshold, with their patients; no label where one threshold holds for all."""
+    patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
+    if list(patients) == [EVERYONE]:
+        return f" {patients[EVERYONE]}"
+    return f" for {listed(f'{name} {many}' for name, many in patients.items())}"
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:
