@@ -136,7 +136,7 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, 
     notes = [problem.what for problem in found.problems]
     assert not found.failures
     assert any("01: marker is missing: taken as" in one for one in notes)
-    assert any("01: sex is 'X', which few or no training cases were" in one for one in notes)
+    assert any("01: sex is 'X', which few or no training cases had" in one for one in notes)
     assert not any(one.startswith("00") for one in notes)
     other = isocenter.predict(run, picture, covariates={"marker": 1.5, "sex": "F"}, device="cpu")
     assert other.table["probability_ill"][0] != found.table["probability_ill"][0]

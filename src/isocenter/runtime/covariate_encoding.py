@@ -122,11 +122,11 @@ class Category:
         """Its entries for a patient, and a note where the level is missing or rare."""
         level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
         if level not in self.levels:
-            note = note or f"{value!r}, which few or no training cases were"
-            most = max(self.levels, key=self.levels.__getitem__)
-            level = UNKNOWN if self.missing > 0 else most
-            taken = "taken as unknown, as it was of some of them" if self.missing > 0 else f"taken as {most}, as most"
-            note = f"{self.name} is {note}: {taken}"
+            note = note or f"{value!r}, which few or no training cases had"
+            level, because = max(self.levels, key=self.levels.__getitem__), "the most frequent"
+            if self.missing > 0:
+                level, because = UNKNOWN, "as in some training cases"
+            note = f"{self.name} is {note}: taken as {level}, {because}"
         return [float(known == level) - share for known, share in self._shares.items()], note
 
 
