@@ -11,7 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Calibrator
+from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
 from isocenter.tasks.shared import OF_CALIBRATION, Certainty
@@ -304,3 +304,23 @@ def test_cases_without_any_finding_to_tell_apart_are_refused():
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
         Findings.of({**TASK.settings, **change})
+
+
+def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings_as_one_question():
+    predictions, cases, chances, truth, _ = drawn(blank=0.0)
+    table = TASK.scoring.score(predictions, cases)
+    table["uncalibrated"] = table["probability"] ** 2
+    few_draws = Resampling(draws=50)  # the interval of gaps needs none of them
+    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=few_draws)}
+    who = np.arange(len(cases))
+    for side, stated in (("", chances), ("_uncalibrated", chances**2)):
+        of_findings = calibration_error(stated, truth, who, seed=0, kind=BY_MASS)
+        both = np.concatenate([1 - stated, stated], axis=1), np.concatenate([~truth, truth], axis=1)
+        of_answers = calibration_error(*both, who, seed=0, kind=BY_MASS)
+        for metric, expected in (("ece_equal_mass", of_findings), ("ace", of_answers)):
+            mean = rows[f"{metric}{side}", "all"]
+            assert (mean.value, mean.n) == (pytest.approx(expected.value), len(cases)), metric
+            assert_allclose((mean.low, mean.high), (expected.low, expected.high), atol=0.01, err_msg=metric)
+            assert mean.method.endswith("bins of equal mass; unweighted mean of 3 of 3 findings")
+        assert rows[f"ece{side}", "all"].low is not None
+    assert rows["mce", "all"].low is None

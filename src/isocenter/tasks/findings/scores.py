@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    BY_MASS,
     BY_WIDTH,
     EQUAL_WIDTH,
     THRESHOLD,
@@ -26,6 +27,7 @@ from isocenter.evaluation import (
 from isocenter.report import Figure, figures
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
 from isocenter.tasks.shared import (
+    BEFORE,
     OF_CALIBRATION,
     PRESENT,
     Called,
@@ -45,6 +47,12 @@ METRICS = frozenset(
 AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
 RANKED = {"auroc": auroc, "average_precision": average_precision}
+# Errors that are sums of gaps, whose means over findings are too: their bins, and these in words.
+BY_BINS = {
+    "ece": (BY_WIDTH, EQUAL_WIDTH),
+    "ece_equal_mass": (BY_MASS, "bins of equal mass"),
+    "ace": (BY_MASS, "bins of equal mass"),
+}
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
 
@@ -111,10 +119,10 @@ def _means(
     for metric in dict.fromkeys(row.metric for row in rows):
         defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
         note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
-        if metric == "ece" and defined:
-            gaps = [_gaps(known[name]) for name in defined]
+        if metric.removesuffix(BEFORE) in BY_BINS and defined:
+            gaps = [_gaps(metric, known[name]) for name in defined]
             mean = float(np.mean([values[metric, name] for name in defined]))
-            words = f"{EQUAL_WIDTH}{note}"
+            words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
             yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
             continue
         if metric in OF_CALIBRATION or not defined:
@@ -134,9 +142,16 @@ def _means(
         yield Row(metric, "all", noted(estimate, note))
 
 
-def _gaps(called: Called) -> Gaps:
-    """The distances of a finding's probabilities from frequencies."""
-    return Gaps.of(called.scores, np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients), BY_WIDTH)
+def _gaps(metric: str, called: Called) -> Gaps:
+    """The distances of a finding's probabilities from frequencies; of `ace` also those that it is absent."""
+    chances = called.uncalibrated if metric.endswith(BEFORE) else called.scores
+    assert chances is not None  # noqa: S101 - without them the metric has no row
+    truth, patients = np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients)
+    kind, _ = BY_BINS[metric.removesuffix(BEFORE)]
+    present = Gaps.of(chances, truth, patients, kind)
+    if not metric.startswith("ace"):
+        return present
+    return Gaps.joined([Gaps.of(1 - chances, 1 - truth, patients, kind), present])
 
 
 def _figure(metric: str, called: Called, weights: Floats, prevalence: float | None) -> Floats:
