@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Steps, censoring, kaplan_meier
+from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
 from isocenter.tasks.answers import tuned_by
 from isocenter.tasks.survival.curves import Known, proportional, weibull
 from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
@@ -314,6 +315,53 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]
     assert "censored before" in area.estimate.method
     assert rows[0].estimate.patients == 60
+
+
+def estimates_of(ratio, times, events, task: Survival = KNOWN):
+    rows = task.summary(scored(task, ratio, times, events), seed=Resampling(draws=500))
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+def test_two_censored_cases_of_thirty_leave_the_interval_of_a_concordance_what_it_is_without_them():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=30)
+    times = random.exponential(9 * np.exp(-0.5 * ratio)) + 0.1
+    few, none = (estimates_of(ratio, times, np.arange(30) >= censored) for censored in (2, 0))
+    for metric in ("uno_c", "harrell_c", "calibration_slope"):
+        widths = [one[metric, "all"].high - one[metric, "all"].low for one in (few, none)]
+        assert widths[0] == pytest.approx(widths[1], rel=0.3), metric
+        assert "unreliable" not in few[metric, "all"].method
+
+
+def test_few_events_are_what_the_interval_of_a_concordance_rests_on():
+    random = np.random.default_rng(0)
+    times, events = random.exponential(9, 30) + 0.1, np.arange(30) < 5
+    made = estimates_of(random.normal(size=30), np.where(events, 2 + times / 100, times), events)
+    for metric in ("uno_c", "harrell_c"):
+        assert "unreliable: 5 patients in the smallest group" in made[metric, "all"].method
+
+
+def test_the_area_by_a_horizon_has_the_interval_of_its_two_sides_and_not_of_those_who_are_censored():
+    random = np.random.default_rng(0)
+    had, ratio = np.arange(30) < 9, random.normal(size=30)
+    times = np.where(had, 1 + random.random(30) * 4, 6 + random.random(30) * 10)
+    made = estimates_of(ratio + had, times, np.arange(30) < 28)["dynamic_auc", "5"]
+    plain = bootstrap_statistic(
+        partial(auroc, ratio + had, had), [f"c{n}" for n in range(30)], strata=had, seed=0, draws=500, compares=True
+    )
+    assert (made.value, made.low, made.high) == pytest.approx((plain.value, plain.low, plain.high))
+    assert "unreliable: 9 patients in the smallest group" in made.method
+    # Of 4 who are followed beyond the horizon it is known to be as little, though 17 are censored before.
+    censored = np.where(np.arange(30) < 26, np.minimum(times, 4.9), times)
+    assert "unreliable: 4 patients in the" in estimates_of(ratio, censored, had)["dynamic_auc", "5"].method
+
+
+def test_calibration_in_the_large_is_as_uncertain_as_the_frequency_of_the_event():
+    events = np.arange(40) < 12
+    made = estimates_of(np.zeros(40), np.where(events, 4.0, 5.5), events)["expected_over_observed", "5"]
+    seen = bootstrap(events, [f"c{n}" for n in range(40)], seed=0, draws=500)
+    expected = made.value * seen.value
+    assert (made.low, made.high) == pytest.approx((expected / seen.high, expected / seen.low), rel=1e-3)
 
 
 def test_the_selection_is_the_concordance_that_the_summary_states_and_without_pairs_minus_the_loss():

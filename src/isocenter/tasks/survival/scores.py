@@ -133,16 +133,16 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     uno = partial(uno_c, risk, times, happened, outcomes.followed, last)
     c = partial(harrell_c, risk, times, happened)
     note = f"; events before {outcomes.named(last)}, censoring of the training cases"
-    yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, compares=True))
-    yield Row("harrell_c", "all", _interval(c, outcomes, seed, compares=True))
+    early, events = _if_fewer(happened & (times < last)), _if_fewer(happened)
+    yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, strata=early, compares=True))
+    yield Row("harrell_c", "all", _interval(c, outcomes, seed, strata=events, compares=True))
     error = bootstrap(outcomes.errors, outcomes.patients, seed=seed)
     same = _of_everybody(outcomes)
     note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
     yield Row("integrated_brier", "all", noted(error, note))
     note = "; 1 is calibrated, less where risks are too extreme; Cox, with the risk alone"
-    yield Row(
-        "calibration_slope", "all", _interval(partial(calibration_slope, risk, times, happened), outcomes, seed, note)
-    )
+    slope = partial(calibration_slope, risk, times, happened)
+    yield Row("calibration_slope", "all", _interval(slope, outcomes, seed, note, strata=events))
 
 
 def _distribution(outcomes: Outcomes) -> Iterator[Row]:
@@ -163,10 +163,12 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     horizon, survival = outcomes.horizons[index], outcomes.survival[:, index]
     label = outcomes.named(horizon)
     area = partial(dynamic_auc, risk, times, happened, outcomes.followed, horizon)
-    had, free = int((happened & (times <= horizon)).sum()), int((times > horizon).sum())
-    censored = len(times) - had - free
-    counts = f"; {had} with the event by then, {free} without, {censored} censored before"
-    yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, compares=True))
+    early, later = happened & (times <= horizon), times > horizon
+    had, free = int(early.sum()), int(later.sum())
+    counts = f"; {had} with the event by then, {free} without, {len(times) - had - free} censored before"
+    # Who is censored before is on neither side of the curve, and drawn with the larger one: the smaller one is counted.
+    sides = early if had < free else later
+    yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, strata=sides, compares=True))
     if np.isnan(survival).any():
         return
     errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
@@ -176,12 +178,26 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
 
 
 def _interval(
-    statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: Seed, note: str = "", compares: bool = False
+    statistic: Callable[[Floats], Floats],
+    outcomes: Outcomes,
+    seed: Seed,
+    note: str = "",
+    *,
+    strata: np.ndarray | None = None,
+    compares: bool = False,
 ) -> Estimate:
-    """Patients drawn again within those who had the event and those who are censored."""
-    how: dict[str, Any] = {"strata": outcomes.happened, "seed": seed, "exact": False, "compares": compares}
-    estimate = bootstrap_statistic(statistic, outcomes.patients, **how)
-    return noted(estimate, note)
+    """Patients drawn again within strata; without, all alike, so that the number of events varies from draw to draw."""
+    how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": compares}
+    return noted(bootstrap_statistic(statistic, outcomes.patients, **how), note)
+
+
+def _if_fewer(events: np.ndarray) -> np.ndarray | None:
+    """The events as a stratum of their own where they are fewer than the other cases; else None.
+
+    A concordance compares an event with whoever is at risk then, other events among them: where few are censored, these
+    few are no sample that it rests on.
+    """
+    return events if 2 * events.sum() < len(events) else None
 
 
 def _of_everybody(outcomes: Outcomes) -> float:
