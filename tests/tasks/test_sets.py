@@ -111,6 +111,7 @@ def test_with_too_few_patients_every_class_is_in_every_set_and_that_is_said():
     made, decisions = assured(classes(), logits, cases_of("class", [*"abc", *truths[3:]]))
     assert "too few patients" in decisions["task.conformal"].because
     assert "(at least 9), so nothing is left out" in decisions["task.conformal"].because
+    assert "patients like those of the 8 cases that set them" in decisions["task.conformal"].because
     assert decoded(made, logits)[0].confidence.set == {"": ("a", "b", "c")}
 
 
@@ -119,6 +120,7 @@ def test_a_patient_with_many_cases_counts_once():
     cases = [Case(f"c{n}", f"p{n % 8}", {}, {"class": truth}) for n, truth in enumerate(truths)]
     _, decisions = assured(classes(conformal_by="all"), logits, cases)
     assert decisions["task.conformal"].value["n"] == {"all": 8}
+    assert "patients like the 8 patients whose cases set them" in decisions["task.conformal"].because
     assert decisions["task.conformal"].value["thresholds"] == {"all": None}
 
 

@@ -74,7 +74,7 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
     each, cases = drawn(kind)
     task, decisions = crossed(kind, each, cases)
     because = decisions["task.conformal"].because
-    assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 patients" in because
+    assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 cases that" in because
     again = tasks.build({"name": task.name, **task.settings})
     assert again == task and task.decoding.crossed == dict.fromkeys(task.heads, FOLDS)
     stated = decoded(again, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])

@@ -73,7 +73,7 @@ def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, c
     found = isocenter.load(run).task.settings["conformal"]
     assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
     assert (
-        "like the 6 patients whose cases set them: these cases trained nothing"
+        "like those of the 6 cases that set them: these cases trained nothing"
         in read_plan(run / "plan.yaml").decision("task.conformal").because
     )
     stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)

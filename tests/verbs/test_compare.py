@@ -16,7 +16,7 @@ from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Estimate
-from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, significance_of, verdicts
+from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
 from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
 
@@ -173,6 +173,9 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Equivalent to" in page or "equivalent to" in page
     assert "Mean rank" in page and "adjusted by Holm" in page
+    for is_known, drawn in ((True, "over patients drawn"), (False, "over cases, whose patients are unknown, drawn")):
+        [ranks] = rank_blocks(replace(found, patients_known=is_known))
+        assert f"{drawn} again" in ranks.caption
     known = [one.low is not None for row in found.rows for one in row.differences]
     assert not all(known) and f"{sum(known)} differences with an interval: one in twenty" in page
     assert "poor against good: inferior" in repr(found)

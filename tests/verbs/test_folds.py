@@ -227,7 +227,7 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
     decision = read_plan(halved / "plan.yaml").decision("task.conformal")
     steps = decision.value["crossed"]["all"]
     assert [sum(share for _, share in one) for one in steps] == [12, 12]  # each case by the fold that has not seen it
-    assert "the 24 patients each scored by the fold that had not seen them" in decision.because
+    assert "those of the 24 cases that were scored by the fold that had not seen them" in decision.because
     assert decision.because[1:] in (halved / "report.html").read_text(encoding="utf-8")
     mean, folds = isocenter.load(halved, "cpu"), [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
     isocenter.package(halved, out=tmp_path / "package", backends=())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -190,6 +190,13 @@ def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_s
     decision = with_inner_folds(made, settings(made).task, *FORTY_EIGHT).decision("split.inner_folds")
     assert decision.value == folds
     assert because in decision.because
+
+
+def test_where_patients_are_unknown_cases_are_too_few(detected):
+    made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments={"task.risk": 0.05}).plan
+    unknown = replace(FORTY_EIGHT[0], patients_known=False)
+    decision = with_inner_folds(made, settings(made).task, unknown, FORTY_EIGHT[1]).decision("split.inner_folds")
+    assert decision.because.startswith("2 validation cases, of 38 for the registered risk, are too few")
 
 
 def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):

@@ -34,10 +34,11 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     task: as the plan has it, with what was set by hand
     """
     counts = {part: list(parts.values()).count(part) for part in ("train", "val")}
-    patients = len({case.patient for case in dataset if parts.get(case.id) == "train"})
+    people = len({case.patient for case in dataset if parts.get(case.id) == "train"})
+    few_people = counted(people, "patient" if dataset.patients_known else "case") * (people < FEWEST_PATIENTS)
     promised = _promised(plan, dataset, parts)
     scarce = _scarce(plan, dataset, parts) or promised
-    missing = _dense(plan, task, promised) or _without(plan, task, counts, patients, scarce)
+    missing = _dense(plan, task, promised) or _without(plan, task, counts, few_people, scarce)
     few = scarce if promised or counts["val"] >= FEWEST_OF_LARGE else counted(counts["val"], "validation case")
     because = missing or (
         f"{few} are too few for what is decided after training: each of the "
@@ -84,7 +85,8 @@ def _promised(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     own, val = (
         len({case.patient for case in dataset if parts.get(case.id) in known}) for known in (("train", "val"), ("val",))
     )
-    return f"{counted(val, 'validation patient')}, of {needed} for the registered risk," if val < needed <= own else ""
+    few = counted(val, "validation patient" if dataset.patients_known else "validation case")
+    return f"{few}, of {needed} for the registered risk," if val < needed <= own else ""
 
 
 def _dense(plan: Plan, task: Task, promised: str) -> str:
@@ -100,8 +102,11 @@ def _dense(plan: Plan, task: Task, promised: str) -> str:
     return ""
 
 
-def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int, scarce: str) -> str:
-    """Why there are none; empty where there are."""
+def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str, scarce: str) -> str:
+    """Why there are none; empty where there are.
+
+    few_people: how many train, in words, where they are too few
+    """
     if plan["split.folds"]:
         return "each fold tests cases that it has not seen"
     if not counts["val"]:
@@ -112,8 +117,8 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], patients: int, s
         return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"
-    if patients < FEWEST_PATIENTS:
-        return f"{counted(patients, 'patient')} are too few to split once more"
+    if few_people:
+        return f"{few_people} are too few to split once more"
     if plan.decision("training.steps").because == BY_HAND:
         return "steps were set by hand, so that no minutes are shared: the validation cases alone decide"
     minutes = plan["training.minutes"]

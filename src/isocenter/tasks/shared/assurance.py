@@ -123,7 +123,7 @@ def assured_classes(
     absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
     if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
         limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
-    return _with(certainty, method, by, {**limits, **absent}, len(np.unique(patients)), exact)
+    return _with(certainty, method, by, {**limits, **absent}, _whose([owners]), exact)
 
 
 def assured_each(
@@ -131,8 +131,7 @@ def assured_each(
 ) -> Found:
     """With a threshold for each finding or target; scores: {name: (cases,) scores of the truth and patients}"""
     limits = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
-    everyone = np.unique(np.concatenate([people for _, people in scores.values()])) if scores else ()
-    return _with(certainty, method, by, limits, len(everyone), exact)
+    return _with(certainty, method, by, limits, _whose([people for _, people in scores.values()]), exact)
 
 
 def crossed_classes(
@@ -167,14 +166,12 @@ def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: i
     assert conformal is not None  # noqa: S101 - thresholds are found first
     crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
     surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
-    patients = len(np.unique(np.concatenate([people for *_, people in scores.values()])))
+    known = _whose([people for *_, people in scores.values()])
     whom = f"new patients{' of each class' if conformal.by == BY_CLASS else ''}"
     because = (
         f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * conformal.level:g} % of "
     )
-    because += (
-        f"{whom}, surely in {100 * surely:.0f} %, like the {counted(patients, 'patient')} each scored by the fold "
-    )
+    because += f"{whom}, surely in {100 * surely:.0f} %, like {known} were scored by the fold "
     because += "that had not seen them (CV+); a single fold uses thresholds, which are approximate"
     made = replace(conformal, crossed=crossed)
     return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
@@ -238,15 +235,26 @@ def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed
             yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=counted_in), n=known))
 
 
+def _whose(owners: Sequence[np.ndarray]) -> str:
+    """The patients whose cases, or those of the cases that, where each case stands for a patient, known or not.
+
+    owners: (cases,) of each class, finding or target
+    """
+    people = {name for own in owners for name in np.asarray(own).tolist()}
+    if all(len(np.unique(own)) == len(own) for own in owners):
+        return f"those of the {counted(len(people), 'case')} that"
+    return f"the {counted(len(people), 'patient')} whose cases"
+
+
 def _with(
-    certainty: Certainty, method: str, by: str, stated: Mapping[str, tuple[float, int]], patients: int, exact: bool
+    certainty: Certainty, method: str, by: str, stated: Mapping[str, tuple[float, int]], known: str, exact: bool
 ) -> Found:
     level = certainty.coverage
     limits = {name: limit for name, (limit, _) in stated.items()}
     counts = {name: people for name, (_, people) in stated.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
     because = f"sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % of new patients like "
-    because += f"the {counted(patients, 'patient')} whose cases set them{EXACT if exact else APPROXIMATE}"
+    because += f"{known} set them{EXACT if exact else APPROXIMATE}"
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         least = math.ceil(level / (1 - level) - 1e-9)
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)

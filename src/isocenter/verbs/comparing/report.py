@@ -82,7 +82,8 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
     words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
     cells = [[one.model, text, f"{100 * one.best:.0f} %"] for one, text in zip(ranks, words, strict=True)]
     what = metric_name(comparison.primary, comparison.metric_names)
-    caption = f"Ranks by {what} over patients drawn again; in brackets the middle 95 %."
+    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
+    caption = f"Ranks by {what} over {drawn} drawn again; in brackets the middle 95 %."
     return [Table(["Model", "Mean rank", "Best in"], cells, caption)]
 
 
