@@ -92,6 +92,27 @@ def test_no_box_is_a_report_that_says_so(tmp_path):
     assert len(read_dataset(tmp_path).cases[0].references["boxes"]) == 0
 
 
+def test_the_device_of_a_report_keeps_its_uid_as_long_as_the_model_is_the_same(tmp_path):
+    source, uids = radiograph(tmp_path), []
+    boxes = BoundingBoxes(np.array([[5.0, 3, 7, 10]]), ("mass",))
+    for n, model in enumerate(("first", "first", "second")):
+        write_boxes(boxes, source, tmp_path / f"{n}.dcm", algorithm=model)
+        uids.append(_stated_uids(pydicom.dcmread(tmp_path / f"{n}.dcm")))
+        uids.append(_stated_uids(stamped(tmp_path / f"{n}.dcm", Stamp("1.2.3", str(n), 0.0))))
+    devices = [one["Device Observer UID"] for one in uids]
+    assert devices == [devices[0]] * 4 + [devices[4]] * 2
+    assert devices[4] != devices[0]
+    assert len({one["Tracking Unique Identifier"] for one in uids}) == 6
+
+
+def _stated_uids(dataset: pydicom.Dataset) -> dict[str, str]:
+    """{meaning: UID} of all content items that state one."""
+    own = {str(dataset.ConceptNameCodeSequence[0].CodeMeaning): str(dataset.UID)} if "UID" in dataset else {}
+    for item in dataset.get("ContentSequence", ()):
+        own |= _stated_uids(item)
+    return own
+
+
 @pytest.mark.parametrize("name", ["nodule", "結節"])
 def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}

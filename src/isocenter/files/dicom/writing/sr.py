@@ -24,6 +24,7 @@ from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage import written
 from isocenter.values import BoundingBoxes, Floats, Image
@@ -61,11 +62,9 @@ def write_report(
                 name: completed(read_header(Path(name)).library)
                 for name in dict.fromkeys(n for n, _ in slices.values())
             }
-            groups = [
-                _group(n, boxes, slices, files, source, (algorithm_name, algorithm_version or version("isocenter")))
-                for n in range(len(boxes))
-            ]
-            made = _report(groups, list(files.values()))
+            algorithm = (algorithm_name, algorithm_version or version("isocenter"))
+            groups = [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
+            made = _report(groups, list(files.values()), algorithm)
             state_character_sets(made, Path(next(iter(files))), boxes.names)
             repeat_as_stated(made, Path(next(iter(files))))
             state_zone(made, Path(next(iter(files))))
@@ -149,9 +148,11 @@ def _nothing() -> sr.MeasurementsAndQualitativeEvaluations:
     return sr.MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, finding_type=NOT_DETECTED)
 
 
-def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.ComprehensiveSR:
+def _report(groups: Sequence[Group], evidence: list[Dataset], algorithm: tuple[str, str]) -> sr.ComprehensiveSR:
+    # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
+    uid = highdicom.UID(Stamp("2.25", "\0".join(algorithm), 0.0).uid("device"))
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=highdicom.UID(), name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
+        uid=uid, name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),

@@ -18,6 +18,7 @@ from isocenter.files.storage import written
 # UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
 OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
 OWN_WITHIN = frozenset({"DimensionOrganizationUID", "TrackingUID", "UID"})
+DEVICE_OBSERVER_UID = "121012"  # of the device that made the result, whose UID is not the result's own. PS3.16 TID 1004
 LONGEST = 64  # PS3.5 6.2, UI and LO
 
 
@@ -67,7 +68,9 @@ def _stamped(path: Path, by: Stamp) -> Dataset:
 
 
 def _elements(dataset: Dataset, is_above: bool = True) -> Iterator[tuple[DataElement, bool]]:
-    """Every element in its order, and whether it stands at the top."""
+    """Every element in its order but the UID of the device, and whether it stands at the top."""
+    if any(str(name.get("CodeValue")) == DEVICE_OBSERVER_UID for name in dataset.get("ConceptNameCodeSequence") or ()):
+        return
     for element in dataset:
         if element.VR == "SQ":
             for item in element.value:
