@@ -130,7 +130,7 @@ REFUSED = {
     "broken/fodicom_unreadable_GH340.dcm": "BitsStored 12, BitsAllocated 12 and HighBit 11 do not fit together",
     "broken/pydicom_DICOMDIR_nooffset.dcm": "none of the files that it lists exists",
     "broken/pydicom_MR_truncated.dcm": "the pixel data are cut short: 8130 bytes where 8192 belong",
-    "broken/pydicom_badVR.dcm": "NumberOfFrames (0028,0008): '1A' is not a number",
+    "broken/pydicom_badVR.dcm": "NumberOfFrames (0028,0008): the value is not a number",
     "broken/pydicom_meta_missing_tsyntax.dcm": "Rows (0028,0010) is missing, so there is no image",
     "broken/pydicom_no_meta.dcm": "is not a DICOM file",
     "broken/pydicomdata_emri_j2k_too_short.dcm": "the compressed pixels are damaged or cut short",

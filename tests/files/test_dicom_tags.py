@@ -39,6 +39,12 @@ def test_what_is_no_number_is_refused_by_its_tag(keyword: str, vr: str, value: o
     assert lenient(dataset(keyword, vr, value), keyword) is None
 
 
+def test_the_refusal_of_a_value_repeats_no_text_which_may_name_a_patient() -> None:
+    with pytest.raises(FormatError) as refusal:
+        number(dataset("SliceThickness", "LO", "Doe^Jane"), "SliceThickness", "here")
+    assert "Doe" not in str(refusal.value)
+
+
 def test_half_a_row_is_refused() -> None:
     with pytest.raises(FormatError, match="not a whole number"):
         whole(dataset("Rows", "FD", 1.5), "Rows", "here")

@@ -68,9 +68,10 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     try:
         values = tuple(float(v) for v in values_in(value))
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise malformed(keyword, f"{_short(value)} is not a number", where) from error
+        # Whatever text stands there may name a patient, and a node shows the problem of a series to others.
+        raise malformed(keyword, "the value is not a number", where) from error
     if not all(math.isfinite(v) for v in values):
-        raise malformed(keyword, f"{_short(value)} is not finite", where)
+        raise malformed(keyword, "the value is not finite", where)
     if count is not None and len(values) != count:
         raise malformed(keyword, f"{len(values)} values where {count} belong", where)
     return values
@@ -159,11 +160,6 @@ def named(keyword: str) -> str:
     """A keyword with its tag, as in "PixelSpacing (0028,0030)"."""
     tag = tag_of(keyword)
     return keyword if tag is None else f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def file_meta(dataset: Dataset) -> Dataset:
