@@ -92,6 +92,18 @@ def test_no_box_is_a_report_that_says_so(tmp_path):
     assert len(read_dataset(tmp_path).cases[0].references["boxes"]) == 0
 
 
+def test_a_report_without_a_box_states_what_was_looked_for_by_which_model_and_within_which_limits(tmp_path):
+    source, path = radiograph(tmp_path), tmp_path / "sr.dcm"
+    limits = ["least score: 40 %", "only a part of the image was looked at"]
+    write_boxes(BoundingBoxes.none(2), source, path, algorithm="tests", classes=["mass", "結節"], limits=limits)
+    [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
+    assert group.finding_type.meaning == "Not detected"
+    assert group.tracking_identifier == "not detected: mass, 結節"
+    stated = [str(item.TextValue) for item in group[0].ContentSequence if item.ValueType == "TEXT"]
+    assert {"tests", "looked for: mass, 結節", *limits} <= set(stated)
+    assert read_report(path).is_whole
+
+
 def test_the_device_of_a_report_keeps_its_uid_as_long_as_the_model_is_the_same(tmp_path):
     source, uids = radiograph(tmp_path), []
     boxes = BoundingBoxes(np.array([[5.0, 3, 7, 10]]), ("mass",))

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import highdicom
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -16,6 +17,8 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 import isocenter
 import trained
 from isocenter.evaluation import Calibrator
+from isocenter.prediction.result_files import Wanted, write_result
+from isocenter.values import BoundingBoxes, Prediction
 from packages import no_export
 from trained import TWO_STEPS
 from written_dicom import write_slice
@@ -184,3 +187,24 @@ def test_boxes_on_a_radiograph_are_written_as_a_report_of_the_patient_and_read_a
     boxes = case.references["boxes"]
     assert list(boxes.names) == table["label"].tolist()
     assert_allclose(boxes.corners, table[["y0", "x0", "y1", "x1"]], atol=1e-3)
+
+
+def test_a_report_states_which_classes_were_looked_for_in_which_part_and_that_the_model_would_give_no_answer(
+    detected, tmp_path
+):
+    pixels = isocenter.read(detected.data / "smear00.png").data[0].astype(np.uint16)
+    none = dict.fromkeys(("position", "orientation", "spacing"))
+    kind = {"sop_class": DigitalXRayImageStorageForPresentation, "Modality": "DX"}
+    image = isocenter.read(write_slice(tmp_path / "dx.dcm", pixels, **none, **kind))
+    prediction = Prediction(image.geometry, boxes=BoundingBoxes.none(2), threshold=0.4, abstained="too unlike")
+    model = isocenter.load(detected.out, "cpu")
+    [report], lacking = write_result(prediction, image, tmp_path, "case", Wanted(), model, is_part=True)
+    [group] = highdicom.sr.srread(report).content.get_image_measurement_groups()
+    stated = [str(item.TextValue) for item in group[0].ContentSequence if item.ValueType == "TEXT"]
+    assert not lacking
+    assert stated[-4:] == [
+        "looked for: disc, square",
+        "least score: 40 %",
+        "only a part of the image was looked at",
+        "the model would give no answer here: too unlike",
+    ]

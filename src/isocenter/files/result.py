@@ -55,12 +55,24 @@ def write_label_map(
         label_table.write(labels, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
 
 
-def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: str, overwrite: bool = False) -> None:
+def write_boxes(
+    boxes: BoundingBoxes,
+    source: Image,
+    path: Path,
+    *,
+    algorithm: str,
+    classes: Sequence[str] = (),
+    limits: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
     """Boxes on the source's grid as a DICOM structured report of the source's patient.
 
+    classes: what was looked for; limits: sentences without which the report would be misread
     Raises FormatError where the source is no DICOM, or cannot bear a report.
     """
-    dicom.write_report(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
+    dicom.write_report(
+        boxes, source, path, algorithm_name=algorithm, classes=classes, limits=limits, overwrite=overwrite
+    )
 
 
 def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:

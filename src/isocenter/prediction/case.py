@@ -309,7 +309,8 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        return write_result(self.prediction, self.image, self.room, self.case.id, self.asked.wanted, self.model)
+        is_part, wanted = self.asked.region is not None, self.asked.wanted
+        return write_result(self.prediction, self.image, self.room, self.case.id, wanted, self.model, is_part=is_part)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

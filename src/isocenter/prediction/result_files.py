@@ -111,11 +111,21 @@ def probability_files(
 
 
 def write_result(
-    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, model: Model
+    prediction: Prediction,
+    image: Image,
+    folder: Path,
+    name: str,
+    wanted: Wanted,
+    model: Model,
+    *,
+    is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
-    """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
+    """The files of a result that has a place in the image, and what of them could not be; of any other nothing.
+
+    is_part: whether the model has looked at a part of the image only
+    """
     written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
-    reports, without = _report(prediction, image, folder, name, wanted, algorithm_of(model))
+    reports, without = _report(prediction, image, folder / f"{name}{REPORT}.dcm", wanted, model, is_part)
     written, lacking = [*written, *reports], [*lacking, *without]
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
@@ -173,19 +183,25 @@ def _label_maps(
 
 
 def _report(
-    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+    prediction: Prediction, image: Image, path: Path, wanted: Wanted, model: Model, is_part: bool
 ) -> tuple[list[Path], list[Problem]]:
     """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
     is_dicom = image.source is not None and image.source.format == "dicom"
     if prediction.called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
-    path = folder / f"{name}{REPORT}.dcm"
+    limits = [
+        *([f"least score: {100 * prediction.threshold:.3g} %"] if prediction.threshold else []),
+        *(["only a part of the image was looked at"] if is_part else []),
+        *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
+    ]
+    classes = [label.name for label in model.task.labels]
     try:
-        write_boxes(prediction.called, image, path, algorithm=algorithm)
+        write_boxes(prediction.called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
     except FormatError as error:
         if wanted.format == DICOM:
             raise
-        return [], [Problem("warning", f"no DICOM report: {error.problem}", (name,), remedy=error.remedy)]
+        case = path.stem.removesuffix(REPORT)
+        return [], [Problem("warning", f"no DICOM report: {error.problem}", (case,), remedy=error.remedy)]
     return [path], []
 
 

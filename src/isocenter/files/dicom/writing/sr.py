@@ -47,10 +47,13 @@ def write_report(
     *,
     algorithm_name: str,
     algorithm_version: str = "",
+    classes: Sequence[str] = (),
+    limits: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
 
+    classes: what was looked for; limits: sentences without which the report would be misread
     Along the slices a box is rounded to whole ones, at least one. Without a box the report states "not detected".
     Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
     """
@@ -62,10 +65,14 @@ def write_report(
                 name: completed(read_header(Path(name)).library)
                 for name in dict.fromkeys(n for n, _ in slices.values())
             }
-            algorithm = (algorithm_name, algorithm_version or version("isocenter"))
+            release = algorithm_version or version("isocenter")
+            sought = [f"looked for: {', '.join(classes)}"] if classes else []
+            algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
             groups = [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
-            made = _report(groups, list(files.values()), algorithm)
-            state_character_sets(made, Path(next(iter(files))), boxes.names)
+            made = _report(
+                groups or [_nothing(classes, algorithm)], list(files.values()), f"{algorithm_name}\0{release}"
+            )
+            state_character_sets(made, Path(next(iter(files))), [*boxes.names, *classes])
             repeat_as_stated(made, Path(next(iter(files))))
             state_zone(made, Path(next(iter(files))))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
@@ -93,10 +100,9 @@ def _group(
     slices: dict[int, tuple[str, int]],
     files: dict[str, Dataset],
     source: Image,
-    algorithm: tuple[str, str],
+    algorithm: sr.AlgorithmIdentification,
 ) -> Group:
     """One finding: a planar region, or the regions of a volume."""
-    algorithm_id = sr.AlgorithmIdentification(*algorithm)
     score = [] if boxes.scores is None else [round(100 * float(boxes.scores[number]), 4)]
     (x0, y0), (x1, y1), through = _placed(boxes.corners[number], source)
     kept = [slices[n] for n in through if n in slices]
@@ -106,7 +112,7 @@ def _group(
     finding: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
         "finding_type": _finding(boxes.names[number]),
-        "algorithm_id": algorithm_id,
+        "algorithm_id": algorithm,
         "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
     }
     if len(regions) == 1:
@@ -142,22 +148,32 @@ def _finding(name: str) -> sr.CodedConcept:
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
 
 
-def _nothing() -> sr.MeasurementsAndQualitativeEvaluations:
-    """The one finding of a report without boxes, because a report states at least one. TID 1501"""
-    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier="no finding")
-    return sr.MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, finding_type=NOT_DETECTED)
+def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
+    """The one finding of a report without boxes, because a report states at least one. TID 1501
+
+    Its name states the classes: of anything else the report says nothing.
+    """
+    name = f"not detected: {', '.join(classes)}" if classes else "not detected"
+    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier=name)
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking, finding_type=NOT_DETECTED, algorithm_id=algorithm
+    )
 
 
-def _report(groups: Sequence[Group], evidence: list[Dataset], algorithm: tuple[str, str]) -> sr.ComprehensiveSR:
+def _report(
+    groups: Sequence[Group | sr.MeasurementsAndQualitativeEvaluations], evidence: list[Dataset], device: str
+) -> sr.ComprehensiveSR:
     # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
-    uid = highdicom.UID(Stamp("2.25", "\0".join(algorithm), 0.0).uid("device"))
-    device = sr.DeviceObserverIdentifyingAttributes(
+    uid = highdicom.UID(Stamp("2.25", device, 0.0).uid("device"))
+    observer = sr.DeviceObserverIdentifyingAttributes(
         uid=uid, name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
     )
     content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
+        observation_context=sr.ObservationContext(
+            observer_device_context=sr.ObserverContext(codes.DCM.Device, observer)
+        ),
         procedure_reported=PROCEDURE,
-        imaging_measurements=list(groups) or [_nothing()],
+        imaging_measurements=list(groups),
     )
     return sr.ComprehensiveSR(
         evidence=evidence,
