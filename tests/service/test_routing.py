@@ -109,6 +109,21 @@ def test_a_rule_asks_for_facts_of_geometry_and_for_attributes_alike(wish, other)
     ]
 
 
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ({"spacing_mm": (0.5, 0.8)}, "spacing_mm is 0.81, 0.81, 1, wanted 0.5 to 0.8"),
+        ({"slices": (20.0, 400.0)}, "slices is 3, wanted 20 to 400"),
+        ({"SeriesDescription": "~hippo"}, "SeriesDescription is absent, wanted ~hippo"),
+        ({"Modality": ["CT", "PT"]}, "Modality is MR, wanted CT, PT"),
+    ],
+)
+def test_a_condition_that_fails_is_stated_in_words(when, expected):
+    own = series(spacing_mm=[0.81, 0.81, 0.9999999999999929], shape=[8, 8, 3], attributes={"SeriesDescription": None})
+    [row] = study_routing([rule(when=when)], MODEL, [own]).rows
+    assert next(one.failure for one in row.conditions if not one.holds) == expected
+
+
 def test_a_rule_that_wants_localizers_gets_them():
     scout = series("b", is_localizer=True)
     assert taken(rule(when={"localizer": True}), series(), scout) == [{"image": "b"}]

@@ -36,7 +36,7 @@ class Route(InNotebook):
                     "rule": row.rule,
                     "role": row.role,
                     "taken": row.taken,
-                    "fails": "; ".join(f"{one.name}: {one.found}" for one in row.conditions if not one.holds),
+                    "fails": "; ".join(one.fact for one in row.conditions if not one.holds),
                 }
                 for row in self.rows
             ]
@@ -51,10 +51,7 @@ class Route(InNotebook):
         lines = []
         for row in self.rows:
             lines.append(f"{row.rule}: {row.uid} is {'taken' if row.taken else 'not taken'}")
-            lines += [
-                f"  {'yes' if one.holds else 'no ':3}  {one.name}: wanted {one.wanted}, found {one.found}"
-                for one in row.conditions
-            ]
+            lines += [f"  {'yes' if one.holds else 'no':3}  {one.stated}" for one in row.conditions]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

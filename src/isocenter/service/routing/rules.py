@@ -36,7 +36,17 @@ class Condition:
         """Why it does not hold, in words."""
         if self.name == READABLE:
             return f"it cannot be read as one volume: {self.found}"
-        return f"{self.name} is {self.found}, wanted {self.wanted}"
+        return f"{self.name} is {_in_words(self.found)}, wanted {_in_words(self.wanted)}"
+
+    @property
+    def stated(self) -> str:
+        """What is wanted and what was found, in words."""
+        return f"{self.name}: wanted {_in_words(self.wanted)}, found {_in_words(self.found)}"
+
+    @property
+    def fact(self) -> str:
+        """What was found, in words."""
+        return f"{self.name}: {_in_words(self.found)}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,17 @@ class StudyAnswers:
 
     outcomes: Mapping[str, str] = field(default_factory=dict)
     probabilities: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+def _in_words(value: Any) -> str:
+    """A fact or a wish as people write it: `absent`, `20 to 400`, `0.81, 0.81, 1`."""
+    if value is None:
+        return "absent"
+    if isinstance(value, tuple) and len(value) == 2:  # a range of a rule; several values are a list
+        return " to ".join(map(_in_words, value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]:
