@@ -16,9 +16,9 @@ from isocenter.values import Floats
 
 Interval = tuple[float, float] | None
 # Of fewer patients the intervals of skewed means are too narrow at a margin. At 2.5 % on one side, of models whose Dice
-# has a longer tail by as much as the margin, 4.2 % of 20 and 3.5 % of 50 patients are called non-inferior by mistake
-# (bench/margins.py). Up to one and a half times the level is held to be robust: Bradley, Br J Math Stat Psychol
-# 1978, doi:10.1111/j.2044-8317.1978.tb00581.x
+# has a longer tail by the margin, 4.9 % of 7 patients, 3.5 % of 20 and 3.2 % of 50 are called non-inferior by
+# mistake, and 4.0 and 3.8 % of 20 and 50 patients with two images each (bench/margins.py). Up to one and a half times
+# the level is held to be robust: Bradley, Br J Math Stat Psychol 1978, doi:10.1111/j.2044-8317.1978.tb00581.x
 FEWEST_FOR_MARGINS = 50
 # Halvings of an interval of width 2 down to rounding.
 HALVINGS = 50
