@@ -18,7 +18,7 @@ import forked
 import isocenter
 import trained
 from isocenter.at_work import at_work
-from isocenter.cli.crash_reporter import witnessed
+from isocenter.cli.crash_reporter import resumption, witnessed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
 
@@ -255,3 +255,16 @@ def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_
     assert "case01: predicting it would take" in done.last
     assert "GiB may be used" in done.last
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case02"]
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        (("train", "scans", "--out", "mine"), "mine"),
+        (("train", "folder of scans/brain.v2"), "train-brain"),
+        (("train", "--minutes", "5", "scans"), "RUN"),
+        (("demo",), "demo"),
+    ],
+)
+def test_how_a_stopped_training_continues_names_its_run_where_the_command_tells_it(words, run):
+    assert f"`isocenter train --resume {run}` continues" in resumption(words)

@@ -412,8 +412,8 @@ def test_of_several_tables_next_to_the_images_the_one_with_labels_is_read_and_th
     dataset = read_dataset(tmp_path)
     assert classes(dataset) == {"x0": "0", "x1": "1", "x2": "0", "x3": "1"}
     assert [one.what for one in dataset.problems] == ["test.csv next to train.csv"]
-    table(tmp_path / "test.csv", "name,label", ("x4.png,0", "x5.png,1"))
-    with pytest.raises(DatasetError, match=r"tables are test.csv, train.csv. Keep one table"):
+    table(tmp_path / "more.csv", "name,label", ("x4.png,0", "x5.png,1"))
+    with pytest.raises(DatasetError, match=r"tables are more.csv, test.csv, train.csv. Keep one table"):
         read_dataset(tmp_path)
 
 
@@ -430,3 +430,62 @@ def test_a_table_in_another_folder_is_named(tmp_path):
     table(tmp_path / "csv" / "train.csv", "name,label", ("x.png,1",))
     with pytest.raises(DatasetError, match=r"tables are csv/train.csv. Keep one table in this folder"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train.csv", "test.csv"), ("trainLabels.csv", "testLabels.csv")])
+@pytest.mark.parametrize("folders", [("images", "images"), ("train_images", "test_images")])
+def test_tables_named_by_parts_are_joined_and_each_is_its_part(tmp_path, names, folders):
+    for part, (name, folder) in enumerate(zip(names, folders, strict=True)):
+        for n in range(4):
+            picture(tmp_path / folder / f"{part}{n}.png")
+        table(tmp_path / name, "id_code,diagnosis,age", (f"{part}{n},{n % 2},5{n}" for n in range(4)))
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits == {f"{part}{n}": ("train", "test")[part] for part in (0, 1) for n in range(4)}
+    assert classes(dataset) == {f"{part}{n}": str(n % 2) for part in (0, 1) for n in range(4)}
+    assert [case.covariates for case in dataset] == [{"age": 50 + n} for n in range(4)] * 2
+    assert not dataset.problems
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("image,label,site", r"has other columns than test\.csv \(age, site\)"),
+        ("image,label,age", None),
+    ],
+)
+def test_tables_of_parts_with_unlike_columns_are_refused(tmp_path, header, problem):
+    for part, (name, columns) in enumerate((("test.csv", "image,label,age"), ("train.csv", header))):
+        table(tmp_path / name, columns, (f"{part}{n}.png,{n % 2},4{n}" for n in range(4)))
+    for n in range(8):
+        picture(tmp_path / f"{n // 4}{n % 4}.png")
+    if problem is None:
+        assert len(read_dataset(tmp_path)) == 8
+        return
+    with pytest.raises(DatasetError, match=problem):
+        read_dataset(tmp_path)
+
+
+def test_a_part_stated_by_a_table_and_by_its_name_is_refused(tmp_path):
+    for name in ("train.csv", "test.csv"):
+        table(tmp_path / name, "image,label,split", (f"{name}{n}.png,{n % 2},val" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"column split and the name test\.csv both state a part"):
+        read_dataset(tmp_path)
+
+
+def test_two_tables_of_no_part_are_refused_with_what_would_join_them(tmp_path):
+    for name in ("first.csv", "second.csv"):
+        table(tmp_path / name, "image,label", (f"{name}{n}.png,{n % 2}" for n in range(4)))
+    with pytest.raises(DatasetError, match="holds 2 tables") as refused:
+        read_dataset(tmp_path)
+    assert "train.csv and test.csv" in refused.value.remedy
+
+
+def test_pictures_of_parts_next_to_the_only_table_with_labels_are_no_classes(tmp_path):
+    """As the sets of Kaggle come: test.csv has no labels, and its pictures lie in a folder of their own."""
+    for n in range(8):
+        picture(tmp_path / ("train_images" if n < 4 else "test_images") / f"{n}f.png", n)
+    table(tmp_path / "train.csv", "id_code,diagnosis", (f"{n}f,{n % 2}" for n in range(4)))
+    table(tmp_path / "test.csv", "id_code", (f"{n}f" for n in range(4, 8)))
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"0f": "0", "1f": "1", "2f": "0", "3f": "1"}
+    assert [one.what for one in dataset.problems] == ["4 images have no row in train.csv", "test.csv next to train.csv"]

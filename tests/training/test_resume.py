@@ -164,7 +164,15 @@ def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
 
 @pytest.mark.parametrize(
     "flags",
-    [("--all",), ("--seed", "0"), ("--tune", "5"), ("--covariates", "age"), ("--from", "model"), ("--fill-missing",)],
+    [
+        ("--all",),
+        ("--seed", "0"),
+        ("--tune", "5"),
+        ("--covariates", "age"),
+        ("--from", "model"),
+        ("--overwrite",),
+        ("--fill-missing",),
+    ],
 )
 def test_a_flag_that_a_resumed_run_would_not_heed_is_refused_as_it_was_typed(cli, tmp_path, flags):
     ended = cli("train", "--resume", tmp_path, *flags)

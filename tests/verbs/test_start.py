@@ -41,7 +41,7 @@ def test_of_a_run_of_folds_the_first_is_taken_and_that_is_said(segmented, best, 
     with caplog.at_level(logging.INFO, "isocenter"), weights_of(tmp_path / "run") as weights:
         assert weights.read_bytes() == best
         assert weights.is_relative_to(tmp_path / "run" / "fold_0")
-    assert "several folds: training begins from the weights of the first" in caplog.text
+    assert "several networks: training begins from the weights of the first" in caplog.text
 
 
 def test_of_a_package_of_folds_the_first_is_taken_unless_it_was_changed(packaged, tmp_path):
@@ -53,6 +53,15 @@ def test_of_a_package_of_folds_the_first_is_taken_unless_it_was_changed(packaged
     first.write_bytes(first.read_bytes()[:-1])
     with pytest.raises(IntegrityError), weights_of(tmp_path / "folds"):
         pass
+
+
+def test_of_an_ensemble_the_first_member_is_taken_and_that_is_said(segmented, best, tmp_path, caplog):
+    for member in range(2):
+        shutil.copytree(segmented.out / "checkpoints" / "best", tmp_path / "both" / "members" / str(member))
+    with caplog.at_level(logging.INFO, "isocenter"), weights_of(tmp_path / "both") as weights:
+        assert weights.read_bytes() == best
+        assert weights.is_relative_to(tmp_path / "both" / "members" / "0")
+    assert "several networks: training begins from the weights of the first" in caplog.text
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):

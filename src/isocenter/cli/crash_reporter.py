@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from isocenter.at_work import BEGUN, work
+from isocenter.cli.shell import default_out
 from isocenter.errors import listed, printable
 
 SHELL = Path("/bin/sh")
@@ -55,6 +56,10 @@ def resumption(words: Sequence[str]) -> str:
     if not words or words[0] not in ("train", "demo"):
         return ""
     given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
+    if not given and words[0] == "demo":
+        given = ["demo"]
+    if not given and len(words) > 1 and not words[1].startswith("-"):
+        given = [str(default_out(words[0], Path(words[1])))]
     run = shlex.quote(given[-1]) if given else "RUN"
     return f"`isocenter train --resume {run}` continues a run that had started"
 

@@ -158,7 +158,7 @@ def train(
     options = ReadingOptions.of(**reading)
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
     if resume is not None:
-        _refuse_with_resume(request, {"from": start, "out": out})
+        _refuse_with_resume(request, {"from": start, "out": out, "overwrite": overwrite or None})
         refuse_missing(Path(resume))
         with locked(Path(resume)):
             return _finished(resumed_run(Path(resume), began))

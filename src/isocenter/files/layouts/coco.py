@@ -14,7 +14,6 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import (
-    SPLIT_WORDS,
     Annotation,
     Drawn,
     Folder,
@@ -25,6 +24,7 @@ from isocenter.files.layouts.cases import (
     load_image,
     name_classes,
     names_in,
+    part_named,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
@@ -168,7 +168,7 @@ def _parts(files: Sequence[Member]) -> dict[Path, Split]:
     named = {
         member.path: part
         for member in files
-        for part in [member.split or next((SPLIT_WORDS[w] for w in _words(member.path) if w in SPLIT_WORDS), None)]
+        for part in [member.split or part_named(member.path)]
         if part is not None
     }
     return named if "train" in named.values() and len(set(named.values())) > 1 else {}

@@ -32,6 +32,7 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     numbered_names,
+    part_named,
     read_table,
     split_column,
     split_of,
@@ -62,13 +63,14 @@ ROLES: dict[str, tuple[str, ...]] = {
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
+PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A table itself; or a folder with one table, named by --column or with images or nothing else in it.
 
-    Of several tables next to images, the one with labels, where nothing else holds them.
+    Of several tables next to images, the one with labels, or those of the parts, where nothing else holds them.
     """
     if folder.is_file:
         return folder.members[0].suffix in TABLE_SUFFIXES and not folder.images
@@ -76,18 +78,18 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not (folder.images or folder.dicom):
         return True
-    member = _labelled(folder)
-    if member is None:
+    members = _labelled(folder)
+    if not members:
         return False
     try:
-        table = read_table(member.path)
+        table = read_table(members[0].path)
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     is_labelled = any(table.column(names) for names in REFERENCE_COLUMNS.values())
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_sure = is_labelled and len(folder.tables) == 1
+    is_sure = is_labelled and len(folder.tables) == len(members)
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -105,11 +107,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
     if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    member = folder.members[0] if folder.is_file else _labelled(folder)
-    if member is None:
+    members = folder.members[:1] if folder.is_file else _labelled(folder)
+    if not members:
         names = ", ".join(member.path.name for member in folder.tables)
-        raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), "Give one of the files")
-    table = read_table(member.path)
+        remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
+        raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), remedy)
+    table = _as_one(members)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     if not options.column:
@@ -139,27 +142,52 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
+    tables = listed(member.path.name for member in members)
     own = {"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)}
     return Reading(
         tuple(cases),
-        how=f"table {table.path.name} with {roles or 'no known column'}",
+        how=f"{'table' if len(members) == 1 else 'tables'} {tables} with {roles or 'no known column'}",
         classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
         modality=common_modality(sorted(words)) or (seen.modality if seen else None),
-        patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
+        patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
-        problems=(*_problems(table, missing, seen, taken), *fold_notes(folder, table), *_unread(folder, table)),
+        problems=(*_problems(table, missing, seen, taken), *fold_notes(folder, table), *_unread(folder, members)),
     )
 
 
-def _labelled(folder: Folder) -> Member | None:
-    """The one table of a folder, or the only one of several with labels; None where that is not one."""
-    tables = folder.tables
-    if len(tables) > 1:
-        tables = tuple(member for member in tables if states_references(member.path)) if folder.images else ()
-    return tables[0] if len(tables) == 1 else None
+def _labelled(folder: Folder) -> tuple[Member, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts."""
+    if len(folder.tables) == 1:
+        return folder.tables
+    labelled = tuple(member for member in folder.tables if states_references(member.path))
+    parts = [part_named(member.path) for member in labelled]
+    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
+    return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()
+
+
+def _as_one(members: Sequence[Member]) -> Table:
+    """A table; several are joined, each the part that its name states.
+
+    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
+    """
+    first, *others = tables = [read_table(member.path) for member in members]
+    if not others:
+        return first
+    for other in others:
+        if unlike := set(first.columns) ^ set(other.columns):
+            raise DatasetError(
+                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
+                str(other.path),
+                "Give all tables of parts the same columns, or give one of the files",
+            )
+    if column := first.column(SPLIT_COLUMNS[:1]):
+        problem = f"column {column} and the name {first.path.name} both state a part"
+        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
+    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
+    return Table(first.path, (*first.columns, PART), tuple(rows))
 
 
 def _refuse_sizes_of_boxes(table: Table) -> None:
@@ -198,11 +226,11 @@ def _problems(
     )
 
 
-def _unread(folder: Folder, table: Table) -> list[Problem]:
-    """The note on the other tables of a folder."""
-    others = [] if folder.is_file else [one.path.name for one in folder.tables if one.path != table.path]
+def _unread(folder: Folder, members: Sequence[Member]) -> list[Problem]:
+    """The note on the tables of a folder that are not read."""
+    others = [] if folder.is_file else [one.path.name for one in folder.tables if one not in members]
     remedy = "Put what is missing into the table with the labels"
-    return [Problem("note", f"{listed(others)} next to {table.path.name}", why="not read", remedy=remedy)] * bool(
+    return [Problem("note", f"{listed(others)} next to {members[0].path.name}", why="not read", remedy=remedy)] * bool(
         others
     )
 

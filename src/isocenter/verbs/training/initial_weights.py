@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.runtime import WEIGHTS, read_json, unpacked, verify
+from isocenter.runtime import MEMBERS, WEIGHTS, read_json, unpacked, verify
 
 log = logging.getLogger("isocenter")
 RECORD, SCHEMA = "model.json", "isocenter.model"
@@ -18,8 +18,8 @@ RECORD, SCHEMA = "model.json", "isocenter.model"
 def weights_of(start: Path | None) -> Iterator[Path | None]:
     """The file of weights to begin from, for as long as it is needed: a zip is unpacked meanwhile.
 
-    Of a model of several folds the weights are those of the first: a mean over networks that were trained apart is
-    no network.
+    Of a model of several networks, as folds and ensembles are, the weights are those of the first: a mean over
+    networks that were trained apart is no network.
     Raises UsageError where there are none, IntegrityError where they are not what was written.
     """
     if start is None:
@@ -33,11 +33,13 @@ def weights_of(start: Path | None) -> Iterator[Path | None]:
 
 def _weights_in(folder: Path, start: Path) -> Path:
     first = folder / "fold_0"
-    for place in (folder, *(one / "checkpoints" / name for one in (folder, first) for name in ("best", "last"))):
+    trained = [one / "checkpoints" / name for one in (folder, first) for name in ("best", "last")]
+    for place in (folder, *trained, folder / MEMBERS / "0"):
         if (place / WEIGHTS).is_file():
             verify(place)
             read_json(place / RECORD, SCHEMA)  # of a newer version weights may mean something else
-            return _announced(place / WEIGHTS, start, several=place.is_relative_to(first))
+            several = place.is_relative_to(first) or place.is_relative_to(folder / MEMBERS)
+            return _announced(place / WEIGHTS, start, several=several)
     for name in (WEIGHTS, "weights_0.safetensors"):
         if (packaged := folder / "isocenter" / name).is_file():
             verify(folder, needed=(f"isocenter/{name}",))
@@ -48,5 +50,5 @@ def _weights_in(folder: Path, start: Path) -> Path:
 
 def _announced(weights: Path, start: Path, *, several: bool) -> Path:
     if several:
-        log.info("%s is a model of several folds: training begins from the weights of the first", start)
+        log.info("%s is a model of several networks: training begins from the weights of the first", start)
     return weights

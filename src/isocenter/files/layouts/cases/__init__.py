@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
-    from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in, fold_notes, split_column, split_of
+    from isocenter.files.layouts.cases.join import (
+        SPLIT_COLUMNS,
+        covariates_in,
+        fold_notes,
+        part_named,
+        split_column,
+        split_of,
+    )
     from isocenter.files.layouts.cases.load import (
         given,
         label_maps,

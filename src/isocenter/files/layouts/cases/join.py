@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,6 +107,13 @@ def split_column(table: Table, chosen: str | None = None) -> str | None:
 def split_of(word: Any) -> Split | None:
     """The part that a cell of the column of `split_column` names; None where it is blank."""
     return None if word is None else SPLIT_WORDS[str(word).lower()]
+
+
+def part_named(path: Path) -> Split | None:
+    """The part that one word of a file's name states, as in train.csv, labels_test.csv and trainLabels.csv."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name.split(".")[0])
+    parts = {SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def column_of_strangers(table: Table, ids: Sequence[str]) -> str | None:

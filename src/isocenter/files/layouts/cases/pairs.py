@@ -34,6 +34,9 @@ READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|a
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, images_001.
 PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|images?|imgs?)[_\- ]?\d+$")
+# Folders of a part's images, as train_images and images-test.
+_PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
+PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
 # The end of the name of a folder of masks, or its whole name in Pascal VOC.
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
@@ -191,7 +194,8 @@ def class_names(keys: Iterable[Key]) -> set[str]:
     holds_masks = len({bool(LABEL_NAME.search(name)) for name in names}) > 1  # with_mask and without_mask are classes
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
         return set()
-    return set() if any(names_a_person(name) or PARTED.search(name) for name in names) else names
+    no_class = (names_a_person, PARTED.search, PART_IMAGES.match)
+    return set() if any(says(name) for name in names for says in no_class) else names
 
 
 def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
