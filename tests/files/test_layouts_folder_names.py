@@ -290,3 +290,19 @@ def as_anybody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(own)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_mask_that_is_drawn_by_its_transparency_alone_is_refused_and_one_in_its_colours_is_read(tmp_path, mode):
+    drawn = np.zeros((8, 9), np.uint8)
+    drawn[2:5, 3:6] = 255
+    flat, channels = np.zeros_like(drawn), len(mode) - 1
+    for n, (colour, alpha) in enumerate(((flat, drawn), (drawn, drawn))):
+        picture(tmp_path / "images" / f"{n}.png", n)
+        mask = tmp_path / "masks" / f"{n}.png"
+        mask.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.stack([colour] * channels + [alpha], -1), mode).save(mask)
+    by_alpha, by_colour = read_dataset(tmp_path).cases
+    with pytest.raises(FormatError, match="drawn by its transparency alone"):
+        by_alpha.references["mask"]
+    assert by_colour.references["mask"].data.sum() == 9

@@ -277,6 +277,9 @@ def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tu
         return _black_and_white(colours, path)
     if len(data) > 4:
         raise FormatError(f"a mask of {len(data)} channels", str(path), "Save label numbers in one channel")
+    if len(data) in (2, 4) and np.ptp(colours, axis=tuple(range(1, colours.ndim))).max() == 0 < np.ptp(data[-1]):
+        problem = "a mask of one colour that is drawn by its transparency alone"
+        raise FormatError(problem, str(path), "Save label numbers in one channel: 1 where it is drawn, 0 elsewhere")
     return (colours[:1], []) if (colours == colours[:1]).all() else (_by_colour(colours, path, coloured), [])
 
 
