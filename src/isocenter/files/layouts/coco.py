@@ -166,10 +166,7 @@ def _is_coco(path: Path) -> bool:
 def _parts(files: Sequence[Member]) -> dict[Path, Split]:
     """{file: part of the split} from its name or its folder; nothing where none of several trains."""
     named = {
-        member.path: part
-        for member in files
-        for part in [member.split or part_named(member.path)]
-        if part is not None
+        member.path: part for member in files for part in [member.split or part_named(member.path)] if part is not None
     }
     return named if "train" in named.values() and len(set(named.values())) > 1 else {}
 

@@ -32,13 +32,12 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     numbered_names,
-    part_named,
     read_table,
     split_column,
     split_of,
-    states_references,
     stem_of,
 )
+from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role
 from isocenter.files.layouts.named_cases import NamedCases
@@ -63,7 +62,6 @@ ROLES: dict[str, tuple[str, ...]] = {
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
-PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
 
 
@@ -78,7 +76,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not (folder.images or folder.dicom):
         return True
-    members = _labelled(folder)
+    members = labelled_tables(folder)
     if not members:
         return False
     try:
@@ -107,12 +105,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
     if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    members = folder.members[:1] if folder.is_file else _labelled(folder)
+    members = folder.members[:1] if folder.is_file else labelled_tables(folder)
     if not members:
         names = ", ".join(member.path.name for member in folder.tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), remedy)
-    table = _as_one(members)
+    table = joined_tables(members)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     if not options.column:
@@ -156,38 +154,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
         problems=(*_problems(table, missing, seen, taken), *fold_notes(folder, table), *_unread(folder, members)),
     )
-
-
-def _labelled(folder: Folder) -> tuple[Member, ...]:
-    """The one table of a folder; of several the only one with labels next to images, or those of different parts."""
-    if len(folder.tables) == 1:
-        return folder.tables
-    labelled = tuple(member for member in folder.tables if states_references(member.path))
-    parts = [part_named(member.path) for member in labelled]
-    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
-    return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()
-
-
-def _as_one(members: Sequence[Member]) -> Table:
-    """A table; several are joined, each the part that its name states.
-
-    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
-    """
-    first, *others = tables = [read_table(member.path) for member in members]
-    if not others:
-        return first
-    for other in others:
-        if unlike := set(first.columns) ^ set(other.columns):
-            raise DatasetError(
-                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
-                str(other.path),
-                "Give all tables of parts the same columns, or give one of the files",
-            )
-    if column := first.column(SPLIT_COLUMNS[:1]):
-        problem = f"column {column} and the name {first.path.name} both state a part"
-        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
-    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
-    return Table(first.path, (*first.columns, PART), tuple(rows))
 
 
 def _refuse_sizes_of_boxes(table: Table) -> None:

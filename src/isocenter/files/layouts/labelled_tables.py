@@ -1,0 +1,50 @@
+"""The tables of a folder that hold labels, and those of parts as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isocenter.errors import DatasetError, listed
+from isocenter.files.layouts.cases import (
+    SPLIT_COLUMNS,
+    Folder,
+    Member,
+    Table,
+    part_named,
+    read_table,
+    states_references,
+)
+
+PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
+
+
+def labelled_tables(folder: Folder) -> tuple[Member, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts."""
+    if len(folder.tables) == 1:
+        return folder.tables
+    labelled = tuple(member for member in folder.tables if states_references(member.path))
+    parts = [part_named(member.path) for member in labelled]
+    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
+    return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()
+
+
+def joined_tables(members: Sequence[Member]) -> Table:
+    """A table; several are joined, each the part that its name states.
+
+    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
+    """
+    first, *others = tables = [read_table(member.path) for member in members]
+    if not others:
+        return first
+    for other in others:
+        if unlike := set(first.columns) ^ set(other.columns):
+            raise DatasetError(
+                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
+                str(other.path),
+                "Give all tables of parts the same columns, or give one of the files",
+            )
+    if column := first.column(SPLIT_COLUMNS[:1]):
+        problem = f"column {column} and the name {first.path.name} both state a part"
+        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
+    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
+    return Table(first.path, (*first.columns, PART), tuple(rows))
