@@ -148,3 +148,11 @@ def test_a_syntax_without_decoder_is_named_once(syntax: str, stated: str):
     with pytest.raises(FormatError, match=rf"no decoder for transfer syntax {stated}\. ") as refusal:
         decode(dataset, "x.dcm")
     assert refusal.value.problem.count(syntax) == 1
+
+
+def test_text_of_a_person_in_place_of_a_syntax_is_not_repeated():
+    dataset = picture(np.zeros((4, 4), np.uint8), syntax="1.2.840.10008.1.2.4.70", encoded=[b"\0\0"])
+    dataset.file_meta["TransferSyntaxUID"]._value = pydicom.uid.UID("DOE JANE", validation_mode=0)
+    with pytest.raises(FormatError, match="no decoder for a transfer syntax that is no UID") as refusal:
+        decode(dataset, "x.dcm")
+    assert "DOE" not in str(refusal.value)

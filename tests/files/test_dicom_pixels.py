@@ -214,3 +214,10 @@ def test_a_colour_model_that_does_not_fit_the_samples_is_refused(photometric: st
     dataset = picture(np.zeros((4, 4), np.uint8), PhotometricInterpretation=photometric)
     with pytest.raises(FormatError, match="not a known colour model"):
         decode(dataset, "")
+
+
+def test_text_of_a_person_in_place_of_a_colour_model_is_not_repeated():
+    dataset = picture(np.zeros((4, 4), np.uint8), PhotometricInterpretation="DOE JANE")
+    with pytest.raises(FormatError, match="1 samples of an unknown photometric interpretation") as refusal:
+        decode(dataset, "")
+    assert "DOE" not in str(refusal.value)

@@ -20,6 +20,8 @@ PALETTE = "PALETTE COLOR"
 ELEMENTS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 SUBSAMPLED = "YBR_FULL_422"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
+# Retired terms. Any other text of a header may be about a person, and is not repeated.
+RETIRED_COLOURS = ("HSV", "ARGB", "CMYK")
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,10 @@ def transfer_syntax(dataset: Dataset, where: str) -> str:
 def _check_photometric(photometric: str, samples: int, where: str) -> None:
     fits = samples == 1 if photometric in (*MONOCHROME, PALETTE) else samples == 3 and photometric in COLOURS
     if not fits:
+        is_term = photometric in (*MONOCHROME, PALETTE, *COLOURS, *RETIRED_COLOURS)
+        named = photometric if is_term else f"{'an unknown' if photometric else 'no'} photometric interpretation"
         raise FormatError(
-            f"{samples} samples of {photometric or 'no photometric interpretation'} are not a known colour model",
+            f"{samples} samples of {named} are not a known colour model",
             where,
             "Convert it to RGB or MONOCHROME2 with the software it came from",
         )

@@ -128,10 +128,11 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
 
 def _compressed(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
-        name = pydicom.uid.UID(layout.syntax).name  # the UID itself where none is registered
-        known = layout.syntax if name == layout.syntax else f"{name} ({layout.syntax})"
+        uid = pydicom.uid.UID(layout.syntax)
+        named = uid if uid.name == uid else f"{uid.name} ({uid})"  # a UID is its own name where none is registered
+        stated = f"transfer syntax {named}" if uid.is_valid else "a transfer syntax that is no UID"
         raise FormatError(
-            f"there is no decoder for transfer syntax {known}",
+            f"there is no decoder for {stated}",
             where,
             "Decompress it with the software it came from",
         )
