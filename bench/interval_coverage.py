@@ -11,8 +11,8 @@ interval is left out, and its share is said.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import numpy as np
 from scipy import stats
@@ -25,12 +25,14 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     brier_estimates,
     calibration_error,
+    censoring,
     clopper_pearson,
     ece,
     median,
     predictive_values,
     wilson,
 )
+from isocenter.tasks.survival.scores import Outcomes, moments, summary_rows
 from isocenter.values import Estimate
 
 PATIENTS = (10, 20, 50, 100)
@@ -47,6 +49,9 @@ def separation(area: float) -> float:
 SEPARATION = separation(0.90)
 
 FOLDS = 5
+# Until when times to an event are followed, and the upper ends of the uniform laws by which they are censored.
+HORIZON, CENSORED = 1.0, {"a third": 3.0, "half": 1.5}
+TRAINED = 2000  # patients of whom the censoring was learnt
 # At which a PPV is stated.
 PREVALENCE = 0.05
 
@@ -206,6 +211,61 @@ def true_ppv() -> float:
     return float(PREVALENCE * hit / (PREVALENCE * hit + (1 - PREVALENCE) * (1 - hit)))
 
 
+def followed(random: Random, patients: int, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log hazards, times and events: exponential with hazards whose logarithms are standard normal."""
+    risk = random.normal(size=patients)
+    event, left = random.exponential(np.exp(-risk)), random.uniform(0, until, patients)
+    return risk, np.minimum(event, left), event <= left
+
+
+@cache
+def survival_figures(seeds: tuple[int, ...], patients: int, draws: int, until: float) -> Mapping[str, Estimate]:
+    """Every figure of a study whose model states the true chances; seeds: of its patients"""
+    trained = followed(np.random.default_rng(0), TRAINED, until)
+    risk, times, happened = followed(np.random.default_rng(seeds), patients, until)
+    curves = np.exp(-np.exp(risk)[:, None] * moments(HORIZON))
+    outcomes = Outcomes(
+        risk,
+        times,
+        happened,
+        np.arange(patients).astype(str),
+        np.exp(-np.exp(risk)[:, None] * HORIZON),
+        np.exp(-np.exp(risk) * np.minimum(times, HORIZON)),
+        np.full(patients, curves.mean()),  # their figure is not looked at
+        [HORIZON],
+        "",
+        censoring(*trained[1:]),
+        None,
+    )
+    rows = summary_rows(outcomes, seed=Resampling(seed=0, draws=draws))
+    return {row.metric: row.estimate for row in rows}
+
+
+def of_survival(random: Random, patients: int, draws: int, metric: str, until: float) -> Estimate:
+    seeds = random.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]  # the study's own
+    return survival_figures(tuple(seeds), patients, draws, until)[metric]
+
+
+def true_of_survival(metric: str, until: float) -> float:
+    """By the law of two patients, on a grid of both log hazards: the share of pairs that count which are in order."""
+    grid = np.linspace(-6, 6, 1201)
+    first, second = grid[:, None], grid[None, :]
+    density = stats.norm.pdf(first) * stats.norm.pdf(second)
+    own, other = np.exp(first), np.exp(second)
+    both = own + other
+    match metric:
+        case "uno_c":  # the first has the event before the second, by the horizon
+            weight = own / both * -np.expm1(-both * HORIZON)
+        case "harrell_c":  # and while both are followed
+            weight = own * (1 / both - 2 / (until * both**2) - 2 * np.expm1(-both * until) / (until**2 * both**3))
+        case "dynamic_auc":  # the first has it by the horizon, the second does not
+            weight = -np.expm1(-own * HORIZON) * np.exp(-other * HORIZON)
+        case _:  # of calibration
+            return 1.0
+    in_order = (first > second) + 0.5 * (first == second)
+    return float((density * weight * in_order).sum() / (density * weight).sum())
+
+
 STUDIES: list[tuple[str, str, float, Study]] = [
     ("mean Dice 0.85", "patient bootstrap", 0.85, mean_by_patient),
     ("mean Dice 0.85", "patient bootstrap, not widened", 0.85, mean_not_widened),
@@ -256,6 +316,22 @@ STUDIES: list[tuple[str, str, float, Study]] = [
         )
         for kept in (1.0, 0.6)
         for part, name in enumerate(("reliability", "resolution", "uncertainty"))
+    ],
+    *[
+        (
+            f"survival, {name} {true_of_survival(metric, until):.3f}",
+            f"patient bootstrap, {share} censored",
+            true_of_survival(metric, until),
+            partial(of_survival, metric=metric, until=until),
+        )
+        for share, until in CENSORED.items()
+        for metric, name in {
+            "uno_c": "Uno's c",
+            "harrell_c": "Harrell's c",
+            "dynamic_auc": "AUC by a horizon",
+            "expected_over_observed": "expected over observed",
+            "calibration_slope": "slope",
+        }.items()
     ],
 ]
 
