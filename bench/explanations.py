@@ -1,4 +1,4 @@
-"""What explanations find and whether they hold: planted shortcuts, shuffled labels, masks, counterfactuals, concepts.
+"""What explanations find and whether they hold: shortcuts, shuffled labels, masks, counterfactuals, concepts.
 
     python bench/explanations.py --seeds 3 --record
     python bench/explanations.py --only shortcuts --seeds 10 --record
@@ -6,9 +6,10 @@
 Small networks on small pictures. "shortcuts" and "labels": PneumoniaMNIST, 300 pictures that train and 40 that are
 explained; a white square in the corner of the ill, or a white frame on the pictures of one site, from which 19 of 20
 ill come, and the same in whole radiographs, brought to 64 pixels a side. "masks": structures that a network marks in
-breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in the plane at a quarter of the resolution. What was found,
-with the commit that found it, and runs are kept in `.bench` until they are deleted there: the script goes on where it
-was.
+breast ultrasound (128 x 128) and FLAIR volumes of gliomas, in the plane at a quarter of the resolution. "causes":
+simulated pictures of smooth noise, of which the ill have a bright disc, at one place or anywhere; whether what a
+counterfactual changes lies in the disc. What was found, with the commit that found it, and runs are kept in `.bench`
+until they are deleted there: the script goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from recorded import commit, record
 
 import isocenter
 from isocenter.explanation.faithfulness import alike
+from isocenter.files import read
 from isocenter.lazy import ndimage
 from isocenter.verbs.explaining.report import AGREEING
 
@@ -41,6 +43,8 @@ PLANTS, PLACES = ("none", "corner", "border"), ("corner", "border")
 # The same in whole radiographs, of so many pixels a side. They have a shortcut of their own, so that none is planted
 # nowhere: that would count no false alarm.
 RADIOGRAPHS, SIDE = ("radiographs, corner", "radiographs, border"), 64
+# Where the disc of simulated pictures lies, its radius, and how far beyond it a change still counts as within.
+CAUSES, RADIUS, MARGIN = ("disc at one place", "disc anywhere"), 4.0, 2.0
 # Of PneumoniaMNIST's pictures in each part; of radiographs of each class, by patient, the rest trains.
 PARTS_OF, HELD_OUT = (("train", 300), ("val", 60), ("test", 40)), (("test", 16), ("val", 8))
 MAPS = ("gradcam", "integrated_gradients", "occlusion", "rise")
@@ -90,7 +94,8 @@ def pictures(root: Path, plant: str, seed: int, *, shuffled: bool = False) -> Pa
     """The table of pictures, half of them ill in what is held out, with something planted; shuffled: in training."""
     random, rows = np.random.default_rng(seed), ["file,label,patient,split"]
     root.mkdir(parents=True)
-    cases = radiographs(random) if plant in RADIOGRAPHS else small_ones(random)
+    cases = radiographs(random) if plant in RADIOGRAPHS else simulated(root, plant, random) if plant in CAUSES else (
+        small_ones(random))  # fmt: skip
     for part in ("train", "val", "test"):
         own = [one for one in cases if one[-1] == part]
         labels = np.array([ill for _, _, _, ill, _ in own])
@@ -132,6 +137,23 @@ def radiographs(random: np.random.Generator) -> list[Picture]:
             for path in by_patient[patient]:
                 pixels = np.asarray(PIL.Image.open(path).convert("L").resize((SIDE, SIDE)))
                 made.append((path.stem, patient, pixels, ill, part))
+    return made
+
+
+def simulated(root: Path, plant: str, random: np.random.Generator) -> list[Picture]:
+    """Smooth noise; the ill have a disc, and all have a picture of where it is, or would be, in causes/."""
+    (root / "causes").mkdir()
+    rows, columns, made = *np.mgrid[:32, :32], list[Picture]()
+    for part, count in PARTS_OF:
+        for n in range(count):
+            ill = n % 2 == 1
+            centre = (10.0, 20.0) if plant == CAUSES[0] else random.uniform(6, 26, 2)
+            distance = np.hypot(rows - centre[0], columns - centre[1])
+            noise = ndimage.gaussian_filter(random.normal(size=(32, 32)), 1.5)
+            pixels = 110 + 20 * noise / noise.std() + 70 * ill * np.clip(RADIUS + 0.5 - distance, 0, 1)
+            within = np.uint8(255) * (distance <= RADIUS + MARGIN)
+            PIL.Image.fromarray(within).save(root / "causes" / f"{part}{n}.png")
+            made.append((str(n), f"{part}{n}", np.clip(pixels, 0, 255).astype(np.uint8), ill, part))
     return made
 
 
@@ -245,6 +267,24 @@ def counterfactuals(plant: str, seed: int, steps: int) -> Row:
     return {"cases": len(rows), "flipped": len(flipped), "passes": int(flipped["passes_gate"].sum())}
 
 
+def causes(plant: str, seed: int, steps: int) -> Row:
+    """The share of each change that lies in the disc, and of the picture that it covers; with several places, of the
+    ill alone, because a disc anywhere would make the others ill."""
+    run = run_of(plant, seed, steps)
+    folder = run.parent / "changed"
+    made = explained(run, _tests(run), "gradcam", counterfactual="auto", out=folder, overwrite=True)
+    rows = made.tables["counterfactuals.csv"]
+    rows = rows[(rows["space"] == "image") & rows["flipped"]]
+    rows = rows if plant == CAUSES[0] else rows[rows["from"] == "ill"]
+    shares, areas = [], []
+    for case in rows["case"]:
+        within = read(run.parent / "data" / "causes" / f"{case}.png").data[0] > 0
+        change = np.abs(read(folder / f"{case}_difference.tiff").data).sum(axis=0)
+        shares.append(float(change[within].sum() / change.sum()))
+        areas.append(float(within.mean()))
+    return {"cases": len(shares), "within": shares, "area": statistics.fmean(areas)}
+
+
 def concepts(plant: str, seed: int, steps: int) -> Row:
     """p of the planted concept, and of two of random pictures, for a network that a corner gives the class away."""
     run, random = run_of(plant, seed, steps), np.random.default_rng([seed, 1])
@@ -320,6 +360,20 @@ def _of_counterfactuals(rows: Sequence[Row]) -> Iterator[str]:
         yield f"\nCounterfactuals, each seed: {'; '.join(each)}."
 
 
+def _of_causes(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield "\nShare of a counterfactual's change that lies in the disc that makes a simulated picture ill, or two"
+        yield "pixels beside it:\n"
+        yield "| disc | seeds | counterfactuals | share within | each seed | cases with .8 or more | share of area |"
+        yield "|---" * 7 + "|"
+    for name in dict.fromkeys(one["name"] for one in rows):
+        own = [one for one in rows if one["name"] == name]
+        each, shares = [statistics.fmean(one["within"]) for one in own], [x for one in own for x in one["within"]]
+        most, area = sum(share >= 0.8 for share in shares), statistics.fmean(one["area"] for one in own)
+        means = f"{statistics.fmean(shares):.2f} | {', '.join(f'{one:.2f}' for one in each)}"
+        yield f"| {name} | {len(own)} | {len(shares)} | {means} | {most} | {area:.2f} |"
+
+
 def _of_concepts(rows: Sequence[Row]) -> Iterator[str]:
     for pool in ("without", "with") if rows else ():
         own = [one["p"][pool] for one in rows]
@@ -341,6 +395,7 @@ PARTS = {
     "labels": Part(("shuffled",), labels, _of_labels),
     "masks": Part(tuple(SETS), masks, _of_masks),
     "counterfactuals": Part(("none",), counterfactuals, _of_counterfactuals),
+    "causes": Part(CAUSES, causes, _of_causes),
     "concepts": Part(("corner",), concepts, _of_concepts),
 }
 
