@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from isocenter.added import added
@@ -42,6 +43,7 @@ def references_counted(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]
     return {name: own for name, own in counted.items() if own}
 
 
+@cache  # a check asks for every kind several times a case
 def _imported(target: str) -> ReferenceKind:
     module, _, attribute = target.partition(":")
     kind: ReferenceKind = getattr(importlib.import_module(module), attribute)
