@@ -151,7 +151,7 @@ def _remedy(shortcut: Shortcut, removed: int) -> str:
         return f"Nothing to do yet: the plan tries to remove {them}, and the report states whether that helped"
     if shortcut.name == MARK:
         return "Look at that place: if it shows a letter, a clip or a frame, paint it over in all images"
-    return "Balance the cases over it, or report results within each of its values"
+    return "Choose cases so that it no longer goes with the label, or report results for its values separately"
 
 
 def _interval(auc: Estimate) -> str:
