@@ -142,7 +142,8 @@ def test_that_nothing_is_to_be_done_stands_once_for_all_that_the_plan_tries_to_r
              replace(removable, name="image size")]  # fmt: skip
     later = "Nothing to do yet: the plan tries to remove these 2, and the report states whether that helped"
     remedies = [one.remedy for one in shortcut_problems(given)]
-    assert remedies == [later, "Choose cases so that it no longer goes with the label, or report results for its values separately", ""]
+    instead = "Choose cases so that it no longer goes with the label, or report results for its values separately"
+    assert remedies == [later, instead, ""]
     [only] = shortcut_problems(given[:1])
     assert only.remedy == later.replace("these 2", "it")
 
