@@ -179,6 +179,16 @@ def test_each_fold_has_its_own_course():
     assert second.startswith("Validation Dice of fold 1 was best at step 500")
 
 
+def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
+    nan = float("nan")
+    log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, "fold 0 loss": 1.0, "fold 0": [0.1, 0.2, 0.2, 0.2],
+                        "fold 1 loss": [1.0, 1.0, 1.0, nan], "fold 1": [0.1, 0.2, 0.4, nan]})  # fmt: skip
+    log = pd.concat([log, pd.DataFrame({"step": [375.0], "loss": 1.0, "fold 1 loss": 1.0, "fold 1": 0.1})])
+    assert training_length(log.sort_values("step"), "Dice")[1] == (
+        "Validation Dice of fold 1 was still improving in the last quarter of the 750 steps: longer training may help."
+    )
+
+
 def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():
     assert wrong_calls(CLASSES, scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
 

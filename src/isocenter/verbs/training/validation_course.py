@@ -34,7 +34,9 @@ def _sentences(log: pd.DataFrame, metric: str) -> Iterator[str]:
     for name in _courses(log):
         known = log.dropna(subset=[name])
         where = f"Validation {metric}" if name == "validation" else f"Validation {metric} of {name}"
-        sentence = _course(known["step"].to_numpy(float), known[name].to_numpy(float), steps)
+        # Folds have as many steps as their minutes held.
+        own = log["step"][log[f"{name} loss"].notna()].max() if f"{name} loss" in log else steps
+        sentence = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(own))
         yield f"{where} {sentence}"
     if not _courses(log):
         yield "Nothing was validated while it trained, so its length cannot be judged."
