@@ -179,11 +179,22 @@ def test_each_fold_has_its_own_course():
     assert second.startswith("Validation Dice of fold 1 was best at step 500")
 
 
+def test_folds_that_went_alike_share_a_sentence():
+    courses = {f"fold {n}": [0.1, 0.4, 0.4, 0.4] for n in range(3)}
+    log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, **courses})
+    little = "gained little in the last quarter of the steps: longer training promises little."
+    assert training_length(log, "Dice") == (f"Validation Dice of all 3 folds {little}",)
+    first, second = training_length(log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), "Dice")
+    assert first == f"Validation Dice of fold 0, fold 2 {little}"
+    assert second.startswith("Validation Dice of fold 1 was still improving in the last quarter of the 1000 steps")
+
+
 def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
     nan = float("nan")
     log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, "fold 0 loss": 1.0, "fold 0": [0.1, 0.2, 0.2, 0.2],
                         "fold 1 loss": [1.0, 1.0, 1.0, nan], "fold 1": [0.1, 0.2, 0.4, nan]})  # fmt: skip
     log = pd.concat([log, pd.DataFrame({"step": [375.0], "loss": 1.0, "fold 1 loss": 1.0, "fold 1": 0.1})])
+    log = log.assign(**{"fold 0": [0.1, 0.2, 0.2, 0.2, 0.2]})
     assert training_length(log.sort_values("step"), "Dice")[1] == (
         "Validation Dice of fold 1 was still improving in the last quarter of the 750 steps: longer training may help."
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import counted, listed
 from isocenter.lazy import pandas as pd
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
@@ -27,18 +28,33 @@ def training_length(log: pd.DataFrame, metric: str = "metric") -> tuple[str, ...
     return tuple(_sentences(log, metric.removeprefix("the ")))
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a metric did over the steps at which it was measured: of one training, and as several may have in common."""
+
+    of_one: str
+    shared: str
+
+
 def _sentences(log: pd.DataFrame, metric: str) -> Iterator[str]:
     steps = int(log["step"].max())
     if steps < FEW_STEPS:
         yield f"Trained for only {counted(steps, 'step')}: hardly any network has learnt all it can by then."
+    courses: dict[str, Course] = {}
     for name in _courses(log):
         known = log.dropna(subset=[name])
-        where = f"Validation {metric}" if name == "validation" else f"Validation {metric} of {name}"
         # Folds have as many steps as their minutes held.
         own = log["step"][log[f"{name} loss"].notna()].max() if f"{name} loss" in log else steps
-        sentence = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(own))
-        yield f"{where} {sentence}"
-    if not _courses(log):
+        courses[name] = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(own))
+    for shared in dict.fromkeys(course.shared for course in courses.values()):
+        alike = [name for name, course in courses.items() if course.shared == shared]
+        if len(alike) == 1:
+            named = "" if alike[0] == "validation" else f" of {alike[0]}"
+            yield f"Validation {metric}{named} {courses[alike[0]].of_one}"
+        else:
+            folds = f"all {len(alike)} folds" if len(alike) == len(courses) else listed(alike, most=len(alike))
+            yield f"Validation {metric} of {folds} {shared}"
+    if not courses:
         yield "Nothing was validated while it trained, so its length cannot be judged."
 
 
@@ -47,20 +63,26 @@ def _courses(log: pd.DataFrame) -> list[str]:
     return [name for name in names if log[name].notna().any()]
 
 
-def _course(steps: np.ndarray, values: np.ndarray, last: int) -> str:
-    """What a metric did over the steps at which it was measured."""
+def _course(steps: np.ndarray, values: np.ndarray, last: int) -> Course:
     if len(values) < FEWEST_VALIDATIONS:
         often = "once" if len(values) == 1 else f"{len(values)} times"
-        return f"was measured only {often}: too seldom to see whether it still rose."
+        seldom = "to see whether it still rose."
+        return Course(f"was measured only {often}: too seldom {seldom}", f"was measured too seldom {seldom}")
     if np.ptp(values) == 0:
-        return f"was {values[0]:.3f} at every measurement."
+        return Course(f"was {values[0]:.3f} at every measurement.", "was the same at every measurement.")
     best, first = float(values.max()), float(values[0])
     at = int(steps[int(values.argmax())])
     if best <= first:
-        return f"was highest, {best:.3f}, when it was first measured, at step {at}: more steps gained nothing."
+        end = "more steps gained nothing."
+        return Course(
+            f"was highest, {best:.3f}, when it was first measured, at step {at}: {end}",
+            f"was highest when it was first measured: {end}",
+        )
     before = values[steps <= (1 - LAST) * last]
     earlier = float(before.max()) if len(before) else first
     if best - earlier > GAINED * (best - first):
-        return f"was still improving in the last quarter of the {last} steps: longer training may help."
+        words = "was still improving in the last quarter of the {}: longer training may help."
+        return Course(words.format(f"{last} steps"), words.format("steps"))
     advice = "" if last < FEW_STEPS else ": longer training promises little"
-    return f"was best at step {at} of {last} and gained little in the last quarter{advice}."
+    little = "gained little in the last quarter"
+    return Course(f"was best at step {at} of {last} and {little}{advice}.", f"{little} of the steps{advice}.")
