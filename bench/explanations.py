@@ -268,21 +268,22 @@ def counterfactuals(plant: str, seed: int, steps: int) -> Row:
 
 
 def causes(plant: str, seed: int, steps: int) -> Row:
-    """The share of each change that lies in the disc, and of the picture that it covers; with several places, of the
-    ill alone, because a disc anywhere would make the others ill."""
+    """{class that was called: shares of the changes that lie in the disc}, and the share of the picture that it covers.
+
+    Where the disc may be anywhere, of the ill alone: another one at any place makes the others ill.
+    """
     run = run_of(plant, seed, steps)
     folder = run.parent / "changed"
     made = explained(run, _tests(run), "gradcam", counterfactual="auto", out=folder, overwrite=True)
     rows = made.tables["counterfactuals.csv"]
     rows = rows[(rows["space"] == "image") & rows["flipped"]]
     rows = rows if plant == CAUSES[0] else rows[rows["from"] == "ill"]
-    shares, areas = [], []
-    for case in rows["case"]:
+    shares: dict[str, list[float]] = {}
+    for case, called in zip(rows["case"], rows["from"], strict=True):
         within = read(run.parent / "data" / "causes" / f"{case}.png").data[0] > 0
         change = np.abs(read(folder / f"{case}_difference.tiff").data).sum(axis=0)
-        shares.append(float(change[within].sum() / change.sum()))
-        areas.append(float(within.mean()))
-    return {"cases": len(shares), "within": shares, "area": statistics.fmean(areas)}
+        shares.setdefault(called, []).append(float(change[within].sum() / change.sum()))
+    return {"within": shares, "area": float(within.mean())}
 
 
 def concepts(plant: str, seed: int, steps: int) -> Row:
@@ -364,14 +365,16 @@ def _of_causes(rows: Sequence[Row]) -> Iterator[str]:
     if rows:
         yield "\nShare of a counterfactual's change that lies in the disc that makes a simulated picture ill, or two"
         yield "pixels beside it:\n"
-        yield "| disc | seeds | counterfactuals | share within | each seed | cases with .8 or more | share of area |"
+        yield "| disc | called before | seeds | counterfactuals | share within | each seed | share of area |"
         yield "|---" * 7 + "|"
     for name in dict.fromkeys(one["name"] for one in rows):
         own = [one for one in rows if one["name"] == name]
-        each, shares = [statistics.fmean(one["within"]) for one in own], [x for one in own for x in one["within"]]
-        most, area = sum(share >= 0.8 for share in shares), statistics.fmean(one["area"] for one in own)
-        means = f"{statistics.fmean(shares):.2f} | {', '.join(f'{one:.2f}' for one in each)}"
-        yield f"| {name} | {len(own)} | {len(shares)} | {means} | {most} | {area:.2f} |"
+        for called in sorted({called for one in own for called in one["within"]}, reverse=True):
+            each = [statistics.fmean(one["within"][called]) for one in own if called in one["within"]]
+            shares = [share for one in own for share in one["within"].get(called, ())]
+            means = f"{statistics.fmean(shares):.2f} | {', '.join(f'{one:.2f}' for one in each)}"
+            area = statistics.fmean(one["area"] for one in own)
+            yield f"| {name} | {called} | {len(each)} | {len(shares)} | {means} | {area:.2f} |"
 
 
 def _of_concepts(rows: Sequence[Row]) -> Iterator[str]:
