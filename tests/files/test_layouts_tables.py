@@ -489,3 +489,12 @@ def test_pictures_of_parts_next_to_the_only_table_with_labels_are_no_classes(tmp
     dataset = read_dataset(tmp_path)
     assert classes(dataset) == {"0f": "0", "1f": "1", "2f": "0", "3f": "1"}
     assert [one.what for one in dataset.problems] == ["4 images have no row in train.csv", "test.csv next to train.csv"]
+
+
+def test_folders_of_classes_in_parts_keep_them_beside_tables_of_the_parts(tmp_path):
+    for part in ("train", "test"):
+        classed(tmp_path / part)
+        table(tmp_path / f"{part}.csv", "image,label", (f"{part}/benign/benign{n}.png,benign" for n in range(2)))
+    dataset = read_dataset(tmp_path)
+    assert set(classes(dataset).values()) == {"benign", "malignant"}
+    assert set(dataset.splits.values()) == {"train", "test"}

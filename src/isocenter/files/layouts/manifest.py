@@ -87,7 +87,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     is_labelled = any(table.column(names) for names in REFERENCE_COLUMNS.values())
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_sure = is_labelled and len(folder.tables) == len(members)
+    is_sure = is_labelled and len(folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
