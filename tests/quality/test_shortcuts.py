@@ -56,7 +56,7 @@ def test_a_site_that_sends_the_ill_is_found_and_cannot_be_taken_away():
     assert site.auc.value > 0.95
     assert site.p < 1e-4
     assert not site.removable
-    assert any("column site alone" in one.what and "Balance" in one.remedy for one in found.problems)
+    assert any("column site alone" in one.what and "no longer goes with the label" in one.remedy for one in found.problems)
 
 
 def test_where_in_the_body_a_tumour_lies_is_no_scanner():
