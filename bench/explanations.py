@@ -94,8 +94,10 @@ def pictures(root: Path, plant: str, seed: int, *, shuffled: bool = False) -> Pa
     """The table of pictures, half of them ill in what is held out, with something planted; shuffled: in training."""
     random, rows = np.random.default_rng(seed), ["file,label,patient,split"]
     root.mkdir(parents=True)
-    cases = radiographs(random) if plant in RADIOGRAPHS else simulated(root, plant, random) if plant in CAUSES else (
-        small_ones(random))  # fmt: skip
+    if plant in CAUSES:
+        cases = simulated(root, plant, random)
+    else:
+        cases = radiographs(random) if plant in RADIOGRAPHS else small_ones(random)
     for part in ("train", "val", "test"):
         own = [one for one in cases if one[-1] == part]
         labels = np.array([ill for _, _, _, ill, _ in own])

@@ -446,22 +446,14 @@ def test_tables_named_by_parts_are_joined_and_each_is_its_part(tmp_path, names, 
     assert not dataset.problems
 
 
-@pytest.mark.parametrize(
-    ("header", "problem"),
-    [
-        ("image,label,site", r"has other columns than test\.csv \(age, site\)"),
-        ("image,label,age", None),
-    ],
-)
-def test_tables_of_parts_with_unlike_columns_are_refused(tmp_path, header, problem):
-    for part, (name, columns) in enumerate((("test.csv", "image,label,age"), ("train.csv", header))):
-        table(tmp_path / name, columns, (f"{part}{n}.png,{n % 2},4{n}" for n in range(4)))
+def test_tables_of_parts_with_unlike_columns_are_refused(tmp_path):
     for n in range(8):
         picture(tmp_path / f"{n // 4}{n % 4}.png")
-    if problem is None:
-        assert len(read_dataset(tmp_path)) == 8
-        return
-    with pytest.raises(DatasetError, match=problem):
+    for part, name in enumerate(("test.csv", "train.csv")):
+        table(tmp_path / name, "image,label,age", (f"{part}{n}.png,{n % 2},4{n}" for n in range(4)))
+    assert len(read_dataset(tmp_path)) == 8
+    table(tmp_path / "train.csv", "image,label,site", (f"1{n}.png,{n % 2},4{n}" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"has other columns than test\.csv \(age, site\)"):
         read_dataset(tmp_path)
 
 

@@ -56,11 +56,14 @@ def resumption(words: Sequence[str]) -> str:
     if not words or words[0] not in ("train", "demo"):
         return ""
     given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
-    if not given and words[0] == "demo":
-        given = ["demo"]
-    if not given and len(words) > 1 and not words[1].startswith("-"):
-        given = [str(default_out(words[0], Path(words[1])))]
-    run = shlex.quote(given[-1]) if given else "RUN"
+    if given:
+        run = shlex.quote(given[-1])
+    elif words[0] == "demo":
+        run = "demo"
+    elif len(words) > 1 and not words[1].startswith("-"):
+        run = shlex.quote(str(default_out(words[0], Path(words[1]))))
+    else:
+        run = "RUN"
     return f"`isocenter train --resume {run}` continues a run that had started"
 
 
