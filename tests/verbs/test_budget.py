@@ -23,6 +23,27 @@ def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
     assert seconds_after(COSTS, 0, [(40, 1)]) == budget.REPORT_SECONDS + 40 * 2.0 + 40 * 0.5
 
 
+@pytest.mark.parametrize(
+    ("durations", "counted"),
+    [
+        ([0.3, 0.01, 0.01, 0.2, 0.01, 0.01], 0.01),  # the first call allocates; another program stops the fourth
+        ([2.0, 0.4, 0.6], 0.5),  # enough after half a second
+        ([5.0], 5.0),  # too long to be done twice
+    ],
+)
+def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(durations, counted, monkeypatch):
+    now, left = [100.0], list(durations)
+
+    def work() -> int:
+        now[0] += left.pop(0)
+        return len(left)
+
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    made, seconds = budget.timed(work)
+    assert (made, left) == (len(durations) - 1, [])
+    assert seconds == pytest.approx(counted)
+
+
 def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs():
     flips, exact = Decision([0, 1], "mirrored in training"), Decision(False, "it was not asked for")
     plan = Plan({"inference": {"flips": flips}, "training": {"deterministic": exact}})

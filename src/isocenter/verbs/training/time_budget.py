@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
@@ -31,8 +33,12 @@ LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
 # s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
 # 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
 FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
-# s of a first prediction after which it is not timed once more: what it allocates is little beside them.
-LONG_PREDICTION = 3.0
+# s of work after which it is not timed once more: what its first call allocates is little beside them.
+LONG_WORK = 3.0
+# Of quicker work the median of so many calls counts, or of those that fit into so many s: where a thousand cases
+# follow, a stall of 20 ms in the only call would take 20 s from the training.
+CALLS, CALLS_SECONDS = 5, 0.5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,18 +133,23 @@ def measured_costs(model: Model, case: Case) -> Costs:
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
     what is measured with them is not wholly believed, and measured anew half-way.
     """
-    marks = [time.monotonic()]
-    prediction = model.predict(case)
-    if time.monotonic() - marks[0] < LONG_PREDICTION:  # the first call also allocates
-        marks = [time.monotonic()]
-        prediction = model.predict(case)
-    marks.append(time.monotonic())
-    model.task.scoring.score([prediction], [case])
-    marks.append(time.monotonic())
-    model.task.tuned([prediction], [case])
-    marks.append(time.monotonic())
-    predict, score, tune = (end - start for start, end in pairwise(marks))
+    prediction, predict = timed(lambda: model.predict(case))
+    _, score = timed(lambda: model.task.scoring.score([prediction], [case]))
+    _, tune = timed(lambda: model.task.tuned([prediction], [case]))
     return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What work makes, and the s that it takes once it runs steadily."""
+    marks = [time.monotonic()]
+    made = work()
+    marks.append(time.monotonic())
+    if marks[-1] - marks[0] < LONG_WORK:
+        marks = marks[1:]
+        while len(marks) <= CALLS and (len(marks) == 1 or marks[-1] - marks[0] < CALLS_SECONDS):
+            work()
+            marks.append(time.monotonic())
+    return made, statistics.median(end - start for start, end in pairwise(marks))
 
 
 def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]]) -> float:
