@@ -96,6 +96,20 @@ def test_members_stand_beside_the_ensemble_as_their_own_evaluations_scored_them(
         assert compared["brier"].estimates[place].value == pytest.approx(known["brier"])
 
 
+def test_an_ensemble_is_audited_itself_and_repeats_nothing_of_its_members_figures(runs, mixed, classified, tmp_path):
+    weak = pd.read_csv(mixed.out / "evaluation" / "weak_groups.csv")
+    assert {"source", "attribute", "judged"} <= set(weak.columns)
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    of_training, of_figures = "3 cases left out of training: nearly the same image is held out.", "It fails more in B."
+    for copy in copies:
+        record = json.loads((copy / "run.json").read_text())
+        record |= {"notes": [of_figures, of_training], "of_figures": [of_figures]}
+        (copy / "run.json").write_text(json.dumps(record))
+    made = isocenter.ensemble(copies, out=tmp_path / "mixed", data=classified.data, device="cpu")
+    assert of_training in made.notes
+    assert of_figures not in made.notes
+
+
 @pytest.fixture(scope="module")
 def uneven(mixed, tmp_path_factory) -> Path:
     """The ensemble with members that count 3 to 7."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.evaluation import read_cases, rows_to_json
+from isocenter.evaluation import NONE, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import counts_of, plan_text
+from isocenter.planning import GROUPS, counts_of, plan_text
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
     WEIGHTS,
@@ -29,6 +29,7 @@ from isocenter.runtime import (
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row
+from isocenter.verbs.auditing import Audit, audited
 from isocenter.verbs.ensembling import (
     EQUAL,
     FITTED,
@@ -205,15 +206,19 @@ def _tested(
     if (members[0].run / DATA_RECORD).is_file():
         copy_data_record(members[0].run, folder, [one.data for one in members if one.data is not None])
     tested = joined.cases("test")
-    scored = score(with_smaller_batches(model), tested, parts, seed=seed, patients_known=known) if tested else None
-    comparison = None
-    if scored is not None:
+    scored, comparison = None, None
+    if tested:
+        predictor, groups = with_smaller_batches(model), (plan[GROUPS] or NONE) if GROUPS in plan else None
+        scored = score(predictor, tested, parts, seed=seed, patients_known=known)
+        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups))
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
         comparison = _compared(folder, members, scored, model.task, seed, known)
     notes = _notes(members, scored, known)
     verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
-    write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None, "verdict": verdict.as_record()})
+    of_figures = [] if scored is None else scored.notes
+    record = {"notes": notes, "of_figures": of_figures, "minutes": None, "verdict": verdict.as_record()}
+    write_json(folder / NOTES, "isocenter.run", record)
     write_verdict(folder / EVALUATION, verdict.as_record())
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(
@@ -262,8 +267,11 @@ def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> lis
     if not known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     for own in members:
-        theirs = read_json(own.run / NOTES, "isocenter.run")["notes"] if (own.run / NOTES).is_file() else []
-        notes += [note for note in theirs if note not in notes and not note.startswith("Patients unknown")]
+        theirs = read_json(own.run / NOTES, "isocenter.run") if (own.run / NOTES).is_file() else {"notes": []}
+        known_already = {*notes, *theirs.get("of_figures", ())}  # the ensemble has figures of its own
+        notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
+    if scored is not None:
+        notes += scored.notes
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
     if scored is not None and (lost := [one for one in scored.problems if one.severity == "error"]):

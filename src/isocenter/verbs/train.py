@@ -245,7 +245,9 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         notes=notes,
         covariates=share.gains(primary),
     )
-    write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": minutes, "verdict": verdict.as_record()})
+    of_figures = [] if scored is None else scored.notes
+    record = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict.as_record()}
+    write_json(run.out / NOTES, "isocenter.run", record)
     write_verdict(run.out / EVALUATION, verdict.as_record(), registered_margin(done.plan))
     tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
     sections = [
