@@ -266,12 +266,11 @@ def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> lis
     notes = []
     if not known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    notes += [] if scored is None else scored.notes
     for own in members:
         theirs = read_json(own.run / NOTES, "isocenter.run") if (own.run / NOTES).is_file() else {"notes": []}
         known_already = {*notes, *theirs.get("of_figures", ())}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
-    if scored is not None:
-        notes += scored.notes
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
     if scored is not None and (lost := [one for one in scored.problems if one.severity == "error"]):

@@ -112,13 +112,13 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     of_case = tuple(of_part[part] for part in parts)
     gains = outputs.costs([(1 / members,) * members] * len(parts)) - outputs.costs(of_case)
     gain = bootstrap(gains, outputs.patients, seed=seed, unit="of loss")
-    how = f"fitted to {cases} in {PARTS} parts, each judged by weights fitted without it: the loss of equal weights is"
+    how = f"fitted to {cases} in {PARTS} parts, each judged by the others': equal weights' loss less theirs is"
     if not np.isfinite(gain.value):
         return equal_weights(members, f"equal: the task's loss of {cases} is not a number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:
-        return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)} higher", gain)
+        return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)}", gain)
     shares = _without_negligible(np.mean(of_part, axis=0))
-    return MemberWeights(shares, of_case, f"{how} {_interval(gain)} higher", gain)
+    return MemberWeights(shares, of_case, f"{how} {_interval(gain)}", gain)
 
 
 def dealt(patients: Sequence[str], seed: int) -> Indices:
