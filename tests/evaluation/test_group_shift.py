@@ -138,6 +138,23 @@ def test_people_who_look_alike_and_are_answered_by_their_group_are_found(unfair,
     assert (alike.difference > 0.15) is found
 
 
+@pytest.mark.parametrize("women", [20, 75])
+def test_the_nearest_of_a_group_are_those_found_by_looking_at_every_pair(women):
+    random = np.random.default_rng(women)
+    rows, answers = random.normal(size=(150, 2)), random.random((150, 1))
+    group = np.where(np.arange(150) < women, "F", "M").astype(object)
+    person = np.array([f"p{n // 2}" for n in range(150)], dtype=object)
+    apart = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    nearest: dict[bool, list[float]] = {True: [], False: []}
+    for n, m in ((n, m) for n in range(150) for m in (True, False)):
+        others = np.flatnonzero((person != person[n]) & ((group == group[n]) == m))
+        closest = others[((apart[others] - apart[n]) ** 2).sum(axis=1).argmin()]
+        nearest[m].append(abs(answers[n, 0] - answers[closest, 0]))
+    alike = neighbour_gap("sex", rows, answers, group, person, seed=0)
+    assert alike.own == pytest.approx(np.mean(nearest[True]))
+    assert alike.others == pytest.approx(np.mean(nearest[False]))
+
+
 def test_of_too_few_people_nothing_is_said_of_neighbours():
     few = np.array(["F"] * 9 + ["M"] * 20, dtype=object)
     assert neighbour_gap("sex", np.eye(29), np.zeros((29, 1)), few, np.arange(29).astype(object), seed=0) is None

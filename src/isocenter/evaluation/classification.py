@@ -330,6 +330,9 @@ def _tied(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tup
     order = np.argsort(values, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(values[order][1:] != values[order][:-1]) + 1])
     count = weights_of(weights, len(values))[..., order]
+    if len(starts) == len(values):  # no two are tied: nothing is summed up
+        yes = count * truths[order]
+        return yes, count - yes
     yes = np.add.reduceat(count * truths[order], starts, axis=-1)
     return yes, np.add.reduceat(count, starts, axis=-1) - yes
 

@@ -11,6 +11,8 @@ from isocenter.evaluation.intervals import FEW_PATIENTS
 from isocenter.values import Floats
 
 DEALINGS = 499
+# Nearest cases among which one of each kind is looked for first; where there is none, among so many times as many.
+FIRST_LOOKED, WIDER = 16, 8
 # Of more cases so many are drawn: each is compared with each, dealing after dealing.
 MOST = 400
 
@@ -72,10 +74,14 @@ def _means(order: np.ndarray, known: np.ndarray, apart: Floats, groups: np.ndarr
 
     order: (cases, cases) the others of each, the nearest first; known: which of them are another patient's
     """
-    same, rows = groups[order] == groups[:, None], np.arange(len(groups))
     means = []
-    for allowed in (~same & known, same & known):
-        nearest = allowed.argmax(axis=1)
-        there = allowed[rows, nearest]
-        means.append(float(apart[rows, nearest][there].mean()) if there.any() else float("nan"))
+    for is_own in (False, True):
+        near, left, width = list[Floats](), np.arange(len(groups)), FIRST_LOOKED
+        while len(left) and width < WIDER * len(groups):
+            allowed = ((groups[order[left, :width]] == groups[left, None]) == is_own) & known[left, :width]
+            place, found = allowed.argmax(axis=1), allowed.any(axis=1)
+            near.append(apart[left[found], place[found]])
+            left, width = left[~found], WIDER * width
+        nearest = np.concatenate(near)
+        means.append(float(nearest.mean()) if len(nearest) else float("nan"))
     return means[0], means[1]
