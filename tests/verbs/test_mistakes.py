@@ -52,7 +52,7 @@ def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_n
     wrong = rng.random(200) < np.where(cloud == 1, 0.6, 0.05)
     rows = calling(200, wrong, covariate_sex=["FM"[n] for n in rng.integers(2, size=200)])
     seen = {f"c{n}": (f"p{n}", rng.normal(size=8) + 9 * cloud[n]) for n in range(200)}
-    facts = {f"c{n}": {"mean": float(cloud[n] * 50 + rng.random())} for n in range(200)}
+    facts = {f"c{n}": {"mean intensity": float(cloud[n] * 50 + rng.random())} for n in range(200)}
     result = audited(two, rows, seen, facts)
     table = result.tables["weak_groups.csv"]
     assert list(table) == WEAK
@@ -61,9 +61,22 @@ def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_n
     assert set(found["source"]) == {"image", "features"}
     assert (found["low"] > 0).all()
     assert any("what the network sees" in note for note in result.notes)
-    assert any(note.startswith("It fails more in images with mean above ") for note in result.notes)
+    assert any(note.startswith("It fails more in images with mean intensity above ") for note in result.notes)
     [section] = result.sections
     assert section.blocks[0].text.startswith("The model fails more in ")
+
+
+def test_of_many_groups_in_which_it_fails_more_three_are_named_and_the_others_counted(two):
+    rng = np.random.default_rng(2)
+    cloud = rng.integers(2, size=200)
+    wrong = rng.random(200) < np.where(cloud == 1, 0.6, 0.05)
+    alike = {f"covariate_{name}": [["no", "yes"][n] for n in cloud] for name in "abcde"}
+    result = audited(two, calling(200, wrong, **alike))
+    table = result.tables["weak_groups.csv"]
+    assert ((table["p_adjusted"] < 0.05) & (table["low"] > 0)).sum() == 5
+    assert len(result.notes) == 4
+    assert result.notes[-1] == "It fails more in 2 further groups: see Where it fails."
+    assert "; and 2 further groups. " in result.sections[0].blocks[0].text
 
 
 def test_where_nothing_is_found_that_is_said_and_without_patients_none_is_counted(two):
@@ -142,7 +155,7 @@ def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
         segmented.out, segmented.data, out=tmp_path / "out", device="cpu", labels=trained.LABELS, split="all"
     )
     weak = pd.read_csv(result.out / "weak_groups.csv")
-    assert {"image: mean", "image: deviation"} <= set(weak["attribute"])
+    assert {"image: mean intensity", "image: standard deviation of intensities"} <= set(weak["attribute"])
     assert set(weak["judged"]) == {"too few to judge"}
     assert list(pd.read_csv(result.out / "relabel.csv"))[:3] == ["case", "label", "why"]
     # Of so few cases nothing can be judged, and a page says nothing of it.

@@ -26,5 +26,6 @@ def image_facts(image: Image) -> Mapping[str, Any]:
         voxels = image.pixels.reshape(-1)
         some = voxels[:: 1 + voxels.size // SAMPLE]
         known = some[image.measured(some)].astype(np.float64)
-        facts |= {"mean": float(known.mean()), "deviation": float(known.std())} if known.size else {}
+        if known.size:
+            facts |= {"mean intensity": float(known.mean()), "standard deviation of intensities": float(known.std())}
     return facts

@@ -40,6 +40,8 @@ OF_IMAGE = "image: "
 SEEN = "what the network sees"
 # Of the worst cases so many are listed, and groups in the report; labelled cases that a class must have to be learnt.
 WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
+# So many groups are named by a sentence each, the surest first; the table has all.
+NAMED = 3
 PROBABLE, AMONG_WORST = "probable label error", "among the worst"
 HOW = (
     "Groups are those of covariates, of image properties and of clusters of network features, formed without looking "
@@ -75,7 +77,9 @@ def mistakes(audit: Audit) -> Audited | None:
     if not audit.patients_known:
         weak["patients"] = 0
     weaker = [one for one in groups if one.is_found]
-    notes = [f"It fails more in {_words(one)}." for one in weaker]
+    notes = [f"It fails more in {_words(one)}." for one in weaker[:NAMED]]
+    if (further := len(weaker) - NAMED) > 0:
+        notes.append(f"It fails more in {counted(further, 'further group')}: see {TITLE}.")
     shown = any(one.judged == "yes" for one in groups) or (looked["why"] == PROBABLE).any()
     sections = [_section(groups, looked, rare)] if shown else []
     return Audited({WEAK_GROUPS: weak, RELABEL: looked}, sections=sections, notes=notes)
@@ -199,7 +203,9 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     """The verdict first; the groups and the labels that are probably wrong folded."""
     judged, weaker = [one for one in groups if one.judged == "yes"], [one for one in groups if one.is_found]
     if weaker:
-        verdict = f"The model fails more in {'; '.join(_words(one) for one in weaker)}."
+        worst = [_words(one) for one in weaker[:NAMED]]
+        more = [f"and {counted(len(weaker) - NAMED, 'further group')}"] if len(weaker) > NAMED else []
+        verdict = f"The model fails more in {'; '.join([*worst, *more])}."
     elif judged:
         verdict = f"The model is not shown to fail more in any of {counted(len(judged), 'group')}."
     else:

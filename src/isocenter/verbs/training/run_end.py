@@ -106,8 +106,8 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")
     if scored is not None:
-        notes += scored.notes
         notes += lineage_notes(read_data_record(run.out), run.tested)
+        notes += scored.notes
     notes += shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
