@@ -34,9 +34,9 @@ def main() -> None:
     PLACE.mkdir(exist_ok=True)
     for kind, (name, count) in KINDS.items():
         data = given.data / "medmnist" / f"{name}.npz"
-        run = _run(kind, data, given.threads)
+        run = short_training(PLACE / "work" / f"added-cost-{kind}", data, given.threads)
         with tempfile.TemporaryDirectory(dir=PLACE) as out:
-            images = _images(data, Path(out) / "images", 8 if given.small else count)
+            images = images_of_test(data, Path(out) / "images", 8 if given.small else count)
             table = _table(run, Path(out) / "groups.csv")
             _quietly(["explain", run, images, "--method", "gradcam", "--out", Path(out) / "first", "--threads", 1])
             timed = interleaved(_programs(run, data, images, table, Path(out)), repeats, given.threads)
@@ -51,16 +51,15 @@ def main() -> None:
         record("added_cost", "What explanations and groups cost", text, {"runs": table.to_dict("records")})
 
 
-def _run(kind: str, data: Path, threads: int) -> Path:
-    """A training of a few steps, made once."""
-    run = PLACE / "work" / f"added-cost-{kind}"
+def short_training(run: Path, data: Path, threads: int, *words: str) -> Path:
+    """A training of a few steps, made once; words: its further arguments."""
     if not (run / "report.html").is_file():
         shutil.rmtree(run, ignore_errors=True)
-        _quietly(["train", data, "--set", "training.steps=20", "--threads", threads, "--out", run])
+        _quietly(["train", data, "--set", "training.steps=20", *words, "--threads", threads, "--out", run])
     return run
 
 
-def _images(data: Path, folder: Path, count: int) -> Path:
+def images_of_test(data: Path, folder: Path, count: int) -> Path:
     """The first test images as files."""
     folder.mkdir()
     with np.load(data) as arrays:

@@ -1,24 +1,24 @@
 """How often intervals show that a model is not inferior which is worse by just the margin, on simulated patients.
 
-    OMP_NUM_THREADS=1 python bench/margins.py [--draws 2000] [--record]
+    OMP_NUM_THREADS=1 python bench/margins.py [--draws 2000] [--only CASES...] [--record]
 
 2.5 % is asked for. Cases are those of bench/type_one_error.py. Dice is moved by the margin, or has a longer tail
 towards bad cases whose mean is lower by the margin. Intervals are judged as they are, also where the program gives no
-verdict because the patients are too few.
+verdict because the patients are too few. With --only, the other cases' shares are those that were recorded.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from recorded import record
+from recorded import known, record
 from scipy import stats
-from type_one_error import KEPT, Random, diagnosed, dice_like, latent
+from type_one_error import KEPT, Random, diagnosed, dice_like, latent, readings
 
 from isocenter.evaluation import (
     Test,
@@ -26,7 +26,9 @@ from isocenter.evaluation import (
     bootstrap,
     bootstrap_statistic,
     delong,
+    delong_unpaired,
     mcnemar,
+    mrmc,
     non_inferiority,
     paired_bootstrap,
     permutation,
@@ -77,6 +79,18 @@ def calls(random: Random, patients: int, images: int, margin: float, share: floa
     yield "bootstrap", paired_bootstrap(*(bootstrap(one, owner, seed=KEPT, draws=500) for one in (first, second)))
 
 
+def apart(random: Random, patients: int, images: int, margin: float) -> Made:
+    """Two models on other patients each."""
+    (first, _), truth, _ = diagnosed(random, patients, images, 0.85, 0.0)
+    (_, second), other, _ = diagnosed(random, patients, images, 0.85, -margin)
+    yield "DeLong", delong_unpaired(first, second, truth, other)
+
+
+def read_in_both(random: Random, patients: int, images: int, margin: float, structure: str, kind: str) -> Made:
+    """Five readers by Roe and Metz' model, whose area is less by the margin in the second modality."""
+    yield "Hillis", mrmc(*readings(5, structure, kind, random, patients, -margin), readers=kind)
+
+
 # {cases: (study, images a patient)}
 STUDIES: dict[str, tuple[Callable[..., Made], int]] = {
     "Dice, moved": (moved, 1),
@@ -88,6 +102,10 @@ STUDIES: dict[str, tuple[Callable[..., Made], int]] = {
     "right calls .80": (calls, 1),
     "right calls .95": (partial(calls, share=0.95), 1),
     "right calls .80, clusters": (calls, 2),
+    "AUROC .85, other patients each": (apart, 1),
+    "five random readers, HL": (partial(read_in_both, structure="HL", kind="random"), 1),
+    "five random readers, LH": (partial(read_in_both, structure="LH", kind="random"), 1),
+    "five fixed readers, HL": (partial(read_in_both, structure="HL", kind="fixed"), 1),
 }
 MARGIN = 0.05
 
@@ -103,13 +121,23 @@ def shares_shown(study: Callable[..., Made], place: int, patients: int, images: 
     return {name: count / draws for name, count in shown.items()}
 
 
+def of_sizes(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, float]]:
+    """{interval: {patients: share}} as JSON keeps them."""
+    return {interval: {int(n): share for n, share in each.items()} for interval, each in recorded.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--only", nargs="+", choices=list(STUDIES), metavar="CASES", help=", ".join(STUDIES))
     parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
     given = parser.parse_args()
     cells: dict[str, dict[str, dict[int, float]]] = {}
+    before = known("margins").get("cells", {}) if given.only else {}
     for place, (name, (study, images)) in enumerate(STUDIES.items()):
+        if given.only and name not in given.only:
+            cells |= {name: of_sizes(before[name])} if name in before else {}
+            continue
         started = time.monotonic()
         for patients in SIZES:
             for interval, share in shares_shown(study, place, patients, images, given.draws).items():
@@ -124,6 +152,8 @@ def main() -> None:
         f"Share of {given.draws:,} studies in which a model that is worse by just the margin of {MARGIN} is shown to "
         f"be none the worse; 2.5 % is asked for, its standard error is {error:.1f} %. The first interval of each is "
         "the program's; of means it gives a verdict from 50 patients on."
+        + f" The rows other than of {', '.join(given.only or ())} were recorded before."
+        * bool(given.only)
     )
     text = "\n".join([about, "", *lines])
     print(text)

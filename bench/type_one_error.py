@@ -159,7 +159,13 @@ def bootstrapped_means(random: Random, patients: int, effect: float, images: int
 
 
 def read_by(readers: int, structure: str, kind: str, random: Random, patients: int, effect: float) -> float:
-    """Roe and Metz: scores of readers and modalities; half of the cases are positive."""
+    return mrmc(*readings(readers, structure, kind, random, patients, effect), readers=kind).p
+
+
+def readings(
+    readers: int, structure: str, kind: str, random: Random, patients: int, effect: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Roe and Metz: (modalities, readers, cases) scores, and truths; half of the cases are positive."""
     of_reader, of_both, of_case, by_modality, by_reader, rest = (np.sqrt(one) for one in STRUCTURES[structure])
     # Of these readers alone no two modalities are alike unless each reader reads both alike.
     of_both = 0.0 if kind == "fixed" else of_both
@@ -178,8 +184,7 @@ def read_by(readers: int, structure: str, kind: str, random: Random, patients: i
         )
     spread = np.sqrt(1 + sum(STRUCTURES[structure][:2]))
     shift = np.array([separation(0.855), separation(0.855 + effect)]) * spread
-    scores += shift[:, None, None] * truth
-    return mrmc(scores, truth, readers=kind).p
+    return scores + shift[:, None, None] * truth, truth
 
 
 def fits(random: Random, patients: int, effect: float) -> float:

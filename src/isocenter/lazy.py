@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from dicomweb_client import api as dicomweb_api
     from dicomweb_client import session_utils as dicomweb_sessions
+    from monai import visualize as monai_visualize
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
     from sklearn import linear_model
@@ -54,6 +55,7 @@ if not TYPE_CHECKING:
     linear_model = _LazyModule("sklearn.linear_model")
     lightning_fabric = _LazyModule("lightning_fabric")
     monai = _LazyModule("monai")
+    monai_visualize = _LazyModule("monai.visualize")
     nibabel = _LazyModule("nibabel")
     ndimage = _LazyModule("scipy.ndimage")
     onnx = _LazyModule("onnx")

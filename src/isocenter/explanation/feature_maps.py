@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from monai.visualize import CAM, GradCAM, GradCAMpp
 from torch import Tensor, nn
 
 from isocenter import networks
 from isocenter.explanation.baselines import blurred, stretched
 from isocenter.explanation.subject import Subject
 from isocenter.explanation.unfit import UnfitError
+from isocenter.lazy import monai_visualize
 from isocenter.networks import Features
 
 # How near two numbers are that are the same: what a linear layer takes, and the mean of the deepest map.
@@ -26,12 +26,12 @@ MOST_MAPS, BATCH = 64, 8
 
 def gradcam(subject: Subject) -> Tensor:
     """(1, 1, *window) Grad-CAM of the deepest map, arXiv:1610.02391."""
-    return _by_gradients(subject, "gradcam", GradCAM)
+    return _by_gradients(subject, "gradcam", monai_visualize.GradCAM)
 
 
 def gradcam_plus(subject: Subject) -> Tensor:
     """(1, 1, *window) Grad-CAM++ of the deepest map, arXiv:1710.11063."""
-    return _by_gradients(subject, "gradcam++", GradCAMpp)
+    return _by_gradients(subject, "gradcam++", monai_visualize.GradCAMpp)
 
 
 def cam(subject: Subject) -> Tensor:
@@ -39,7 +39,7 @@ def cam(subject: Subject) -> Tensor:
     seen = _seen(subject, "cam")
     weights, offset = _last_layer(subject, seen)
     with _watched(subject, "cam") as scored, torch.no_grad():
-        made = CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
+        made = monai_visualize.CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
         maps = made.compute_map(subject.image, class_idx=[0] * len(seen.deepest))
     return _on_window(maps, subject, "cam")
 
@@ -59,7 +59,7 @@ def scorecam(subject: Subject) -> Tensor:
     return (weights.reshape(ones) * masks).sum(dim=0, keepdim=True).relu()
 
 
-def _by_gradients(subject: Subject, name: str, kind: type[GradCAM]) -> Tensor:
+def _by_gradients(subject: Subject, name: str, kind: type[monai_visualize.GradCAM]) -> Tensor:
     _refuse_unknown(subject, name)
     with _watched(subject, name) as scored, torch.enable_grad():
         maps = kind(scored, "peek").compute_map(subject.image, class_idx=0)
