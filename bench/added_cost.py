@@ -83,7 +83,7 @@ def _table(run: Path, file: Path) -> Path:
 def _programs(run: Path, data: Path, images: Path, table: Path, out: Path) -> list[Program]:
     evaluate = ["evaluate", run, data, "--groups"]
     words = {
-        "predict": ["predict", run, images],
+        "predict": ["predict", run, images, "--abstain", "mark"],  # a refused image would cost nothing
         "explain by gradcam": ["explain", run, images, "--method", "gradcam"],
         "evaluate": [*evaluate, "none"],
         "evaluate, groups": [*evaluate, "sex,site,sex*site", "--group-table", table],
