@@ -73,7 +73,7 @@ from isocenter.verbs.reading import (
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by
+from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
@@ -216,9 +216,7 @@ def _tested(
         comparison = _compared(folder, members, scored, model.task, seed, known)
     notes = _notes(members, scored, known)
     verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
-    of_figures = [] if scored is None else scored.notes
-    record = {"notes": notes, "of_figures": of_figures, "minutes": None, "verdict": verdict.as_record()}
-    write_json(folder / NOTES, "isocenter.run", record)
+    write_notes(folder, notes, scored, verdict)
     write_verdict(folder / EVALUATION, verdict.as_record())
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(

@@ -15,7 +15,7 @@ from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import registered_margin, settings
 from isocenter.report import InNotebook, in_words
-from isocenter.runtime import build_module, write_json
+from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
 from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
@@ -23,7 +23,6 @@ from isocenter.verbs.plan import PLAN_SUFFIXES, Planned, PlanRequest, fewest_tha
 from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
-    NOTES,
     REPORT,
     CovariateShare,
     RunFolder,
@@ -47,6 +46,7 @@ from isocenter.verbs.training import (
     trials_in,
     weights_of,
     write_environment,
+    write_notes,
     write_report,
 )
 
@@ -245,9 +245,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         notes=notes,
         covariates=share.gains(primary),
     )
-    of_figures = [] if scored is None else scored.notes
-    record = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict.as_record()}
-    write_json(run.out / NOTES, "isocenter.run", record)
+    write_notes(run.out, notes, scored, verdict, minutes=minutes)
     write_verdict(run.out / EVALUATION, verdict.as_record(), registered_margin(done.plan))
     tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
     sections = [

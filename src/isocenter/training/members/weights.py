@@ -112,7 +112,8 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     of_case = tuple(of_part[part] for part in parts)
     gains = outputs.costs([(1 / members,) * members] * len(parts)) - outputs.costs(of_case)
     gain = bootstrap(gains, outputs.patients, seed=seed, unit="of loss")
-    how = f"fitted to {cases} in {PARTS} parts, each judged by the others': equal weights' loss less theirs is"
+    judged = f"fitted to {cases} in {PARTS} parts, each judged by weights of the others"
+    how = f"{judged}; the loss of equal weights less theirs is"
     if not np.isfinite(gain.value):
         return equal_weights(members, f"equal: the task's loss of {cases} is not a number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         notes_of,
         training_log,
         write_environment,
+        write_notes,
         write_report,
     )
     from isocenter.verbs.training.run_folder import (

@@ -30,7 +30,7 @@ from isocenter.verbs.evaluation import (
     score,
     with_subsets,
 )
-from isocenter.verbs.training.run_folder import REPORT, RunFolder
+from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
 
 # The loss of a fold is a running mean over this share of its steps.
@@ -120,6 +120,18 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     elif lost := {case for one in scored.problems if one.severity == "error" for case in one.cases}:
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
+
+
+def write_notes(
+    folder: Path, notes: Sequence[str], scored: Scored | None, verdict: Verdict, *, minutes: float | None = None
+) -> None:
+    """The notes of a model's folder, with the verdict.
+
+    Those of the figures alone stand by themselves too: they say nothing of an ensemble that the model is a part of.
+    """
+    of_figures = [] if scored is None else scored.notes
+    record = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict.as_record()}
+    write_json(folder / NOTES, "isocenter.run", record)
 
 
 def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:

@@ -225,7 +225,7 @@ class _Search:
             return stays(f"nothing can be compared with the plan's own trial ({own.facts.get('why', '')})")
         if len(done) == 1:
             took = float(own.facts["seconds"])
-            return stays(f"the plan's own trial took {took:.0f} s: no time is left for another and its confirmation")
+            return stays(f"the plan's own trial took {took:.0f} s and leaves no time for another and its confirmation")
         others = [trial for trial in done[1:] if trial.state == COMPLETE]
         best = max(others, key=lambda trial: trial.value or float("-inf"), default=own)
         gone = sum(trial.state == PRUNED for trial in done)
