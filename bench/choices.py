@@ -2,6 +2,7 @@
 
     python bench/choices.py tails --threads 1 --resume --record
     python bench/choices.py members --threads 1 --steps 1800 --resume --record
+    python bench/choices.py widths --threads 1 --minutes 2 --set training.compute=float32 --resume --record
     python bench/choices.py tails --sets hippocampus --seeds 0
 
 Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
@@ -23,6 +24,8 @@ from recorded import commit, known, record
 from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
+import isocenter
+from isocenter import networks
 from isocenter.planning import read_plan
 
 # {name: (path below the data, words of the command)}
@@ -41,12 +44,14 @@ class Question:
     """What is compared: settings by their names, the first as it was, and the sets on which.
 
     networks: {choice: how many networks share the steps}, where it is not one
+    widths:   {choice: by which the network's planned width is multiplied}, where it is not one
     """
 
     title: str
     choices: Mapping[str, Sequence[str]]
     sets: Sequence[str]
     networks: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, float] = field(default_factory=dict)
 
 
 def zscore(tails: str) -> Sequence[str]:
@@ -81,6 +86,12 @@ QUESTIONS: Mapping[str, Question] = {
         ("hippocampus", "vessels"),
         {"three-networks": 3},
     ),
+    "widths": Question(
+        "Narrower networks, and more steps of them, in the same minutes",
+        {"planned": (), "half": (), "quarter": ()},
+        ("hippocampus", "gliomas", "ventricles", "vessels"),
+        widths={"half": 0.5, "quarter": 0.25},
+    ),
 }
 
 
@@ -104,6 +115,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS)
     parser.add_argument("--choices", nargs="+", help="some of those that the question compares")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--set", nargs="+", default=[], help="settings that all choices have in common")
     of = "of each training, where choices differ in the time of a step; without it steps are alike"
     add_options(parser, "choices", minutes=None, of=of, seeds=(0, 1, 2))
     given = parser.parse_args()
@@ -124,9 +136,9 @@ def main() -> None:
         others = [Shown(**one) for one in known(part).get("runs", ()) if one["on"] not in sets]
         commits = ", ".join(dict.fromkeys(one.commit for one in shown if one.commit))
         words = (
-            f"{_length(given).replace('-', ' ')} each of {', '.join(sorted(sets))}, on {given.threads} of "
-            f"{os.cpu_count()} cores; means over seeds, and of the differences within a seed, with their SD. Test "
-            f"parts are drawn anew for each seed. Commits: {commits}."
+            f"{_length(given).replace('-', ' ')} each of {', '.join(sorted(sets))}{_common(given)}, on "
+            f"{given.threads} of {os.cpu_count()} cores; means over seeds, and of the differences within a seed, with "
+            f"their SD. Test parts are drawn anew for each seed. Commits: {commits}."
         )
         runs = [*others, *shown]
         record(part, question.title, f"{words}\n\n{_words(runs, question)}", {"runs": [asdict(one) for one in runs]})
@@ -134,11 +146,14 @@ def main() -> None:
 
 
 def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Namespace) -> Shown:
-    name = f"{question}-{on}-{choice}-{_length(given)}-{seed}"
+    name = "-".join([question, on, choice, _length(given), *given.set, str(seed)])
     if (before := kept(name, given)) is not None:
         return Shown(**before)
     path, words = SETS[on]
-    settings = [word for one in QUESTIONS[question].choices[choice] for word in ("--set", one)]
+    chosen = [*given.set, *QUESTIONS[question].choices[choice]]
+    if (factor := QUESTIONS[question].widths.get(choice)) is not None:
+        chosen.append(_scaled(given.data.resolve() / path, words, factor, given))
+    settings = [word for one in chosen for word in ("--set", one)]
     each = given.steps and given.steps // QUESTIONS[question].networks.get(choice, 1)
     asked = argparse.Namespace(**{**vars(given), "steps": each})
     taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, asked)
@@ -150,6 +165,17 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
     shown = Shown(on, choice, seed, steps, "", row["metric"], row["value"], commit())
     keep(name, shown, given)
     return shown
+
+
+def _scaled(data: Path, words: Sequence[str], factor: float, given: argparse.Namespace) -> str:
+    """The setting of a network whose widths are the planned ones times a factor."""
+    options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    size = isocenter.plan(data, **options, minutes=given.minutes or 10, threads=given.threads).plan["network.size"]
+    return f"network.size={json.dumps(networks.wider(size, factor))}"
+
+
+def _common(given: argparse.Namespace) -> str:
+    return f" with {', '.join(given.set)}" if given.set else ""
 
 
 def _length(given: argparse.Namespace) -> str:

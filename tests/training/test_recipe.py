@@ -12,11 +12,22 @@ from safetensors.numpy import load_file
 
 import isocenter
 import trained
-from isocenter import tasks
+from isocenter import networks, tasks
 from isocenter.errors import IsocenterError
-from isocenter.planning import read_plan
-from isocenter.runtime import read_json
-from isocenter.training import FEWEST_STEPS, Clock, ClockedLength, Length, Pace, Session, Speed, State, length_of
+from isocenter.planning import read_plan, settings
+from isocenter.runtime import load, read_json
+from isocenter.training import (
+    FEWEST_STEPS,
+    Clock,
+    ClockedLength,
+    Length,
+    Pace,
+    Session,
+    Speed,
+    State,
+    length_of,
+    narrower,
+)
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
@@ -222,6 +233,42 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     batches.clear()
     isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
     assert set(batches) == {2}
+
+
+def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays_so_after_a_kill(segmented, tmp_path):
+    def dies(moment):
+        if moment.step == 5:
+            raise RuntimeError("the machine went down")
+
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
+    planned = isocenter.plan(segmented.data, **given).plan
+    half = networks.wider(planned["network.size"], 0.5)
+    with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
+        isocenter.train(segmented.data, out=tmp_path / "run", assignments={"training.validations": 2}, **given)
+    plan = read_plan(tmp_path / "run" / "plan.yaml")
+    assert plan["network.size"] == half != planned["network.size"]
+    assert "half the width" in plan.decision("network.size").because
+    assert plan["training.memory"] < planned["training.memory"]
+    isocenter.train(resume=tmp_path / "run")
+    assert load(tmp_path / "run", "cpu").network["size"] == half
+    for minutes, size in ((60, planned["network.size"]), (None, half)):
+        assert planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes)).plan["network.size"] == size
+
+
+def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_steps_fit(segmented):
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1}
+    plan = isocenter.plan(segmented.data, **given).plan
+    assert narrower(settings(plan), 3600.0) is None
+    half = narrower(settings(plan), 0.01)
+    assert half.value == networks.wider(plan["network.size"], 0.5)
+    assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
+
+
+def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
+    size = isocenter.plan(segmented.data, **given).plan["network.size"]
+    isocenter.train(segmented.data, out=tmp_path / "run", assignments={"network.size": size}, **given)
+    assert read_plan(tmp_path / "run" / "plan.yaml")["network.size"] == size
 
 
 def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):

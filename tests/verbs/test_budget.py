@@ -8,6 +8,7 @@ from isocenter import tasks
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs.training import gate
 from isocenter.verbs.training import time_budget as budget
+from isocenter.verbs.training.affordable import fewer_views
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, seconds_after, training_deadline
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
@@ -51,13 +52,13 @@ def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_lear
     exact = plan.with_decision("training.deterministic", Decision(True, ""))
     few, many = Afterwards(10.0, None, 10, [(20, 1)]), Afterwards(10.0, None, 20, [(60, 1)])
     assert 10 * 2.0 + 20 * 2.0 < 150 < 20 * 2.0 + 60 * 2.0
-    assert few.views(COSTS, plan) is None
-    given_up = many.views(COSTS, plan)
+    assert fewer_views(plan, few, COSTS) is None
+    given_up = fewer_views(plan, many, COSTS)
     assert given_up.value == []
     assert "4 views of each window the predictions after training would take 160 s, more than 25%" in given_up.because
-    assert few.views(replace(COSTS, score=60.0), plan) is None  # fewer views would not make that faster
-    assert many.views(COSTS, by_hand) is None
-    assert many.views(COSTS, exact) is None
+    assert fewer_views(plan, few, replace(COSTS, score=60.0)) is None  # fewer views would not make that faster
+    assert fewer_views(by_hand, many, COSTS) is None
+    assert fewer_views(exact, many, COSTS) is None
 
 
 def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         source,
         takes_gaps,
     )
-    from isocenter.networks.family import OWN, Family, Published
+    from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
     from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
     from isocenter.networks.transformer import VariationalLinear

@@ -15,6 +15,8 @@ Strides = Sequence[Sequence[int]]
 # The family's settings, the reason for them and its source.
 Sized = tuple[Mapping[str, Any], str, str]
 SizeFor = Callable[[Sequence[int], Strides, str], Sized]
+# Settings that say how wide a network is.
+WIDTHS = ("width", "widest")
 # In place of a method of context fusion, for a family with a single method of its own.
 OWN = "own"
 
@@ -102,3 +104,8 @@ class Family:
     def fusion_methods(self) -> tuple[str, ...]:
         """The methods of context fusion that a plan can choose from; empty without a choice."""
         return tuple(method for method in self.takes_context if method != OWN)
+
+
+def wider(size: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The settings of a network so many times as wide."""
+    return {**size, **{name: round(factor * size[name]) for name in WIDTHS if isinstance(size.get(name), int)}}

@@ -39,8 +39,6 @@ PAIR, SHARE_A_STEP, LARGEST_WHOLE, LEAST_MINUTES = 2, 0.05, 4.0, 60.0
 LABEL_BYTES = 1
 # What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
 FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
-# Settings of a network that say how wide it is.
-WIDTHS = ("width", "widest")
 # From so many cases on a wider network has something to learn from them.
 MANY_CASES = 100
 
@@ -195,8 +193,8 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
     chosen, because, source = networks.size_for(name, grid.patch, grid.strides, machine.device, task.heads)
     size = dict(chosen)
     wide = machine.is_processor and (minutes or 0.0) >= VERY_LONG and cases >= MANY_CASES
-    if wide and WIDTHS[0] in size:
-        size |= {key: size[key] * 3 // 2 for key in WIDTHS if key in size}
+    if wide and networks.WIDTHS[0] in size:
+        size = networks.wider(size, 1.5)
         because += f"; half as wide again for {minutes:g} minutes and {cases} training cases"
     return Decision(size, because, source)
 

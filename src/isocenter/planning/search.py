@@ -29,8 +29,6 @@ STRENGTHS = (
 )
 # Of a strength that is a share of something.
 MOST_STRENGTH = {"scale": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0}
-# Settings of a network by which it becomes wider.
-WIDTHS = ("width", "widest")
 # What folds have in common stays as planned for each of them: the mean of the folds is one model.
 OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
 # Knobs by which decisions are multiplied.
@@ -267,7 +265,8 @@ def _widths(plan: Plan) -> Domain | None:
 
 def _wider(plan: Plan, factor: Any) -> Mapping[str, Any]:
     size = plan["network.size"]
-    scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in WIDTHS if isinstance(size.get(key), int)}
+    known = [key for key in networks.WIDTHS if isinstance(size.get(key), int)]
+    scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in known}
     return {"network.size": {**size, **scaled}}
 
 

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
         sure_of_best,
     )
     from isocenter.training.data import Batch, Loader, Prepared, keep_marked, prepare_all
-    from isocenter.training.length import FEWER, FEWEST_STEPS, Pace, Speed, replan
+    from isocenter.training.length import (
+        FEWER,
+        FEWEST_STEPS,
+        NARROWER,
+        Pace,
+        Speed,
+        narrower,
+        replan,
+    )
     from isocenter.training.linear import CovariateModel, fit_covariate_model
     from isocenter.training.members import MemberOutputs, MemberWeights, equal_weights, member_outputs, member_weights
     from isocenter.training.processes import SINGLE_PROCESS, Ranks

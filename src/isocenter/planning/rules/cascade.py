@@ -19,8 +19,6 @@ from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # A patch that shows less of the median image is blind for what lies around it.
 LEAST_SHARE = 0.25
-# Settings of a network that say how wide it is.
-WIDTHS = ("width", "widest")
 # Of each label to be marked worse in training.
 MISTAKES = 0.4
 
@@ -99,7 +97,7 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
     spacing = plan["preprocessing.spacing"]
     grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, room=room, spacing=spacing)
     chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
-    wide = {key: value for key, value in plan["network.size"].items() if key in WIDTHS and key in chosen}
+    wide = {key: value for key, value in plan["network.size"].items() if key in networks.WIDTHS and key in chosen}
     seen = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
     once = "each image of median size is then one window"
     no_other = Decision(None, "there is no first network before this one")

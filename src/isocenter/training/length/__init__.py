@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.training.length.fewer_features import NARROWER, narrower
     from isocenter.training.length.probe import FEWER, PROBE_CASES, Budget, Probe, Probed, budget
     from isocenter.training.length.schedule import (
         FEWEST_STEPS,

@@ -103,7 +103,7 @@ class Probe:
         """
         with self._restored():
             if most is not None:
-                left = min(left, most * self._warm())
+                left = min(left, most * self.warm())
             probed = self._compared(left)
         probed.compute.applied(self.module)
         return probed
@@ -115,7 +115,7 @@ class Probe:
         processes: that share a batch evenly
         """
         with self._restored():
-            took = self._warm()
+            took = self.warm()
         least = max(processes, LEAST_BATCH if normalises_over_batch(self.module) else 1)
         planned = batch = self.chosen.batch
         steps = max(0.0, left) / took
@@ -129,6 +129,11 @@ class Probe:
         )
         return Decision(batch, because)
 
+    def warm(self) -> float:
+        """The s that a step takes in the simplest way, once caches and allocators are warm."""
+        simplest = candidates(self.module, self.chosen)[0]
+        return min(self.seconds(simplest, number) for number in range(PROBE_WARMUP))
+
     def seconds(self, compute: Compute, number: int) -> float:
         """What a step of this number takes."""
         compute.applied(self.module)
@@ -138,11 +143,6 @@ class Probe:
         self.step(compute, number)
         settled(self.chosen.device)
         return self.now() - mark
-
-    def _warm(self) -> float:
-        """What a step takes in the simplest way, once caches and allocators are warm."""
-        simplest = candidates(self.module, self.chosen)[0]
-        return min(self.seconds(simplest, number) for number in range(PROBE_WARMUP))
 
     def _compared(self, left: float) -> Probed:
         tried, chosen, notes = candidates(self.module, self.chosen), self.chosen, []

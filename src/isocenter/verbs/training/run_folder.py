@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from isocenter import networks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
 from isocenter.planning import (
@@ -23,7 +24,7 @@ from isocenter.planning import (
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
-from isocenter.training import FEWER, STATE_SCHEMA, Clock, recover
+from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.evaluation import (
     Lineage,
@@ -43,6 +44,7 @@ from isocenter.verbs.reading import (
     refuse_unfit,
     with_references,
 )
+from isocenter.verbs.training.time_budget import AS_STEPS
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
@@ -192,8 +194,8 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     for name in ("split.method", *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
         edited = edited.with_decision(name, made.plan.decision(name))
-    if request.minutes is not None and edited.decision("training.batch").because.endswith(FEWER):
-        edited = edited.with_decision("training.batch", made.plan.decision("training.batch"))
+    if request.minutes is not None:
+        edited = _for_other_minutes(edited, made.plan)
     edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
     now = made.plan
@@ -214,6 +216,22 @@ def _requested(edited: Plan, request: PlanRequest) -> Plan:
         steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
         edited = edited.with_decision("training.steps", steps)
     return with_settings(edited, by_hand)
+
+
+def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
+    """An edited plan of which the minutes of an earlier run decide nothing any more.
+
+    planned: anew for the same data; what has been set by hand since, such as the family, still counts
+    """
+    before = {
+        "training.batch": (FEWER, planned["training.batch"]),
+        "inference.flips": (AS_STEPS, edited["augmentation.flips"]),
+        "network.size": (NARROWER, networks.wider(edited["network.size"], 2)),
+    }
+    for name, (words, value) in before.items():
+        if edited.decision(name).because.endswith(words):
+            edited = edited.with_decision(name, replace(planned.decision(name), value=value))
+    return edited
 
 
 def resumed_run(out: Path, began: float) -> RunFolder:

@@ -13,17 +13,17 @@ from typing import TypeVar
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.tasks import Task
-from isocenter.values import BY_HAND, Case, Decision, Plan
+from isocenter.values import Case
 from isocenter.verbs.evaluation import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0
 # Of the minutes, as a reserve for what was not foreseen.
 RESERVE = 0.02
+# With this the reason to give up mirrored views ends; where other minutes are given, they are taken again.
+AS_STEPS = "they serve better as steps"
 # Best, median and worst cases, whose pictures are drawn.
 GROUPS_SHOWN = 3
-# Of the minutes, what predictions may take before the mirrored views of each window are given up.
-FOLLOWING_SHARE = 0.25
 # Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
 # ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
 DOUBTED_SHARE = 0.4
@@ -100,24 +100,6 @@ class Afterwards:
         """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""
         predictions = self.seconds(replace(costs, score=0.0, tune=0.0))
         return min(self.seconds(costs), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
-
-    def views(self, costs: Costs, plan: Plan) -> Decision | None:
-        """To see no window mirrored, where that would take too much of the time; None where the plan stays.
-
-        What was set by hand stays, and so does what no clock may decide.
-        """
-        flips = plan.decision("inference.flips")
-        if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
-            return None
-        following = self.seconds(replace(costs, score=0.0, tune=0.0)) - REPORT_SECONDS
-        if following <= FOLLOWING_SHARE * 60 * self.minutes:
-            return None
-        because = (
-            f"with {2 ** len(flips.value)} views of each window the predictions after training would take "
-            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: "
-            "they serve better as steps"
-        )
-        return Decision([], because)
 
 
 def fresh_model(chosen: Settings) -> Model:

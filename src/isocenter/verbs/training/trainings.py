@@ -19,7 +19,7 @@ from isocenter.training import Outcome, Several
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
 from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
 from isocenter.verbs.plan import room_of
-from isocenter.verbs.training.cascade_stage import CascadeStage
+from isocenter.verbs.training.affordable import afforded
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
 from isocenter.verbs.training.decisions import (
     SCALE,
@@ -43,10 +43,11 @@ from isocenter.verbs.training.more_networks import (
     with_members,
     write_mean,
 )
+from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fitting_seconds, fresh_model
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fitting_seconds
 from isocenter.verbs.training.tuning import tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
@@ -86,32 +87,6 @@ class OutOfFold:
         return self.owners[case]
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One training of a run, with the first stage of its cascade if it has one."""
-
-    job: Job
-    stage: CascadeStage | None
-
-    @classmethod
-    def of(cls, run: RunFolder, job: Job) -> Part:
-        """The part of a job, with its first stage as it was planned, or as it follows from the job's plan."""
-        return cls(job, None if job.settings.preprocessing.cascade is None else CascadeStage.of(run, job))
-
-    @property
-    def fresh_model(self) -> Model:
-        """Its model with weights that have learnt nothing."""
-        return self.whole(fresh_model(self.job.settings))
-
-    def whole(self, model: Model) -> Model:
-        """A model of the training with a first stage that has learnt nothing: it takes as long as a trained one."""
-        return model if self.stage is None else self.stage.joined(model)
-
-    def deciding(self, decisions: Mapping[str, Decision]) -> Part:
-        """The same with these decisions in its plans."""
-        return Part(self.job.deciding(decisions), None if self.stage is None else self.stage.deciding(decisions))
-
-
 def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Trained:
     """Search, train, tune and score: one training, or one a fold. What an earlier session has done is not done again.
 
@@ -125,12 +100,12 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
         run.write_plan(log.plan)
     wants_control = is_wanted(run, jobs[0].test)
     after = afterwards(run, jobs, 2 if wants_control else 1)
-    parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
-    began = run.clock.seconds
-    jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
+    total, outcomes = len(jobs) * (2 if wants_control else 1), list[Outcome]()
     split, count = jobs[0].settings.split, stated_count(log.plan)
     inner_share = total * split.inner_share / (1 - split.inner_share) if split.inner_folds else 0.0
-    shares = Shares(total + inner_share + (count - 1) * (len(parts) + inner_share))
+    shares = Shares(total + inner_share + (count - 1) * (len(jobs) + inner_share))
+    parts, costs = afforded(run, [Part.of(run, job) for job in jobs], after, shares.left, log)
+    began, jobs = run.clock.seconds, [part.job for part in parts]
     most = 1 / shares.left
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
@@ -239,21 +214,6 @@ def _searched(run: RunFolder, job: Job) -> Job:
     inner = [replace(own, val=own.test) for own in inner_jobs(run, job, job.plan, timed=False)]
     result = searched(job, run.clock, room_of(made), folds=len(run.made.folds), inner=inner)
     return replace(job, plan=result.applied(job.plan))
-
-
-def _with_views(parts: Sequence[Part], after: Afterwards | None, log: PlanLog) -> tuple[Sequence[Part], Costs | None]:
-    """The parts, without mirrored views where these take too long, and the measured costs of the first.
-
-    Nothing is measured where the plan fixes the steps, or where an earlier session has already decided.
-    """
-    if after is None or any(state_of(part.job.out) for part in parts):
-        return parts, None
-    costs = after.costs(parts[0].fresh_model)
-    if (views := after.views(costs, parts[0].job.plan)) is None:
-        return parts, costs
-    log({"inference.flips": views})
-    parts = [part.deciding({"inference.flips": views}) for part in parts]
-    return parts, after.costs(parts[0].fresh_model)
 
 
 @dataclass(frozen=True, eq=False)
