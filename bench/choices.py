@@ -6,7 +6,7 @@
     python bench/choices.py tails --sets hippocampus --seeds 0
 
 Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
-choices are compared within it: mean of the Dice score over seeds, and of the differences to the first choice.
+choices are compared within it: mean of the primary metric over seeds, and of the differences to the first choice.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ SETS: Mapping[str, tuple[str, Sequence[str]]] = {
     "gliomas": ("mri/lgg_flair", ("--modality", "MR")),
     "ventricles": ("mri/cardiac_sunnybrook", ("--modality", "MR")),
     "vessels": ("chasedb1", ("--modality", "OP")),
+    "adrenal": ("medmnist/adrenalmnist3d.npz", ()),
+    "cells": ("bccd", ("--modality", "GM")),
+    "radiographs": ("chest_xray", ("--modality", "DX")),
 }
-
-METRIC = "dice"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ QUESTIONS: Mapping[str, Question] = {
     "widths": Question(
         "Narrower networks, and more steps of them, in the same minutes",
         {"planned": (), "half": (), "quarter": ()},
-        ("hippocampus", "gliomas", "ventricles", "vessels"),
+        ("hippocampus", "gliomas", "ventricles", "vessels", "adrenal", "cells", "radiographs"),
         widths={"half": 0.5, "quarter": 0.25},
     ),
 }
@@ -97,7 +98,7 @@ QUESTIONS: Mapping[str, Question] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """One training, and the Dice score of its test part."""
+    """One training, and the primary metric of its test part; minutes: 0 where its steps were set."""
 
     on: str
     choice: str
@@ -107,6 +108,12 @@ class Shown:
     metric: str = ""
     value: float = float("nan")
     commit: str = ""
+    minutes: float = 0.0
+
+    @property
+    def group(self) -> tuple[str, float]:
+        """What it is compared within."""
+        return self.on, self.minutes
 
 
 def main() -> None:
@@ -132,11 +139,12 @@ def main() -> None:
     ]
     print(_words(shown, question))
     if given.record:
-        part, sets = f"choice_{given.question}", {one.on for one in shown}
-        others = [Shown(**one) for one in known(part).get("runs", ()) if one["on"] not in sets]
+        part, groups = f"choice_{given.question}", {one.group for one in shown}
+        others = [one for one in (Shown(**run) for run in known(part).get("runs", ())) if one.group not in groups]
+        sets = ", ".join(sorted({on for on, _ in groups}))
         commits = ", ".join(dict.fromkeys(one.commit for one in shown if one.commit))
         words = (
-            f"{_length(given).replace('-', ' ')} each of {', '.join(sorted(sets))}{_common(given)}, on "
+            f"{_length(given).replace('-', ' ')} each of {sets}{_common(given)}, on "
             f"{given.threads} of {os.cpu_count()} cores; means over seeds, and of the differences within a seed, with "
             f"their SD. Test parts are drawn anew for each seed. Commits: {commits}."
         )
@@ -148,7 +156,7 @@ def main() -> None:
 def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Namespace) -> Shown:
     name = "-".join([question, on, choice, _length(given), *given.set, str(seed)])
     if (before := kept(name, given)) is not None:
-        return Shown(**before)
+        return Shown(**{"minutes": given.minutes or 0.0, **before})
     path, words = SETS[on]
     chosen = [*given.set, *QUESTIONS[question].choices[choice]]
     if (factor := QUESTIONS[question].widths.get(choice)) is not None:
@@ -159,10 +167,10 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
     taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, asked)
     if taken.returncode:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
-        return Shown(on, choice, seed, 0, problem)
-    row = next(row for row in summary(given.out / name) if row["metric"] == METRIC and row["label"] == "all")
+        return Shown(on, choice, seed, 0, problem, minutes=given.minutes or 0.0)
+    row = summary(given.out / name)[0]
     steps = int(read_plan(given.out / name / "plan.yaml")["training.steps"])
-    shown = Shown(on, choice, seed, steps, "", row["metric"], row["value"], commit())
+    shown = Shown(on, choice, seed, steps, "", row["metric"], row["value"], commit(), given.minutes or 0.0)
     keep(name, shown, given)
     return shown
 
@@ -184,9 +192,11 @@ def _length(given: argparse.Namespace) -> str:
 
 def _words(shown: Sequence[Shown], question: Question) -> str:
     lines = ["| set | choice | seeds | steps | metric | mean | difference |", "|---|---|---|---|---|---|---|"]
-    for on in dict.fromkeys(one.on for one in shown):
-        runs = {(one.choice, one.seed): one for one in shown if one.on == on and not one.problem}
-        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in shown if one.problem]
+    for on, minutes in sorted(dict.fromkeys(one.group for one in shown), key=lambda group: group[1]):
+        group = [one for one in shown if one.group == (on, minutes)]
+        runs = {(one.choice, one.seed): one for one in group if not one.problem}
+        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in group if one.problem]
+        named = marked(SETS[on][0], on) + (f", {minutes:g} minutes" if minutes else "")
         first = next(iter(question.choices))
         for choice in question.choices:
             own = [one for (name, _), one in runs.items() if name == choice]
@@ -196,7 +206,7 @@ def _words(shown: Sequence[Shown], question: Question) -> str:
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
             difference = "" if choice == first or not differences else spread(differences, sign="+")
             steps = ", ".join(dict.fromkeys(str(one.steps) for one in own))
-            cells = [marked(SETS[on][0], on), choice, str(len(own)), steps, own[0].metric, mean, difference]
+            cells = [named, choice, str(len(own)), steps, own[0].metric, mean, difference]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -14,7 +14,8 @@ import isocenter
 import trained
 from isocenter import networks, tasks
 from isocenter.errors import IsocenterError
-from isocenter.planning import read_plan, settings
+from isocenter.files import write_text
+from isocenter.planning import plan_text, read_plan, settings, with_settings
 from isocenter.runtime import load, read_json
 from isocenter.training import (
     FEWEST_STEPS,
@@ -28,6 +29,7 @@ from isocenter.training import (
     length_of,
     narrower,
 )
+from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
@@ -262,6 +264,15 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     half = narrower(settings(plan), 0.01)
     assert half.value == networks.wider(plan["network.size"], 0.5)
     assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
+
+
+def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_other_minutes(segmented, tmp_path):
+    plan = isocenter.plan(segmented.data, labels=trained.LABELS, out=tmp_path / "plan.yaml", device="cpu").plan
+    mirrored, given_up = [0], Decision([], "with 2 views the predictions would take 60 s: they serve better as steps")
+    plan = with_settings(read_plan(tmp_path / "plan.yaml"), {"augmentation.flips": mirrored})
+    write_text(tmp_path / "plan.yaml", plan_text(plan.with_decision("inference.flips", given_up)), overwrite=True)
+    for minutes, flips in ((60, mirrored), (None, [])):
+        assert planned_from(tmp_path / "plan.yaml", PlanRequest(minutes)).plan["inference.flips"] == flips
 
 
 def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):

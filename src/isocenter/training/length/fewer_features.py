@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from isocenter import networks
@@ -13,20 +14,25 @@ from isocenter.training.length.probe import Probe
 from isocenter.training.step import Compute, normalises_over_batch
 from isocenter.values import Decision
 
-# With time for fewer steps of the planned width, of as few samples as a step may have, half of it learns more.
-FEW_STEPS = 100
-# Features of the first level, below which a network is too narrow to learn in any number of steps that then fit:
-# hippocampus, 2 minutes, 144 steps of 16, 288 of 8 and 221 of 4 features: Dice .81, .82 and .51.
+# With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much
+# computing grows with it. Four sets, two seeds each: with 4 to 13 million voxels +.017 to +.11 Dice, with about 40
+# million -.047 to +.034 (docs/benchmarks/training.md).
+FEW_VOXELS = 20e6
+# Features of the first level, below which a network learns less in however many steps. Hippocampus, 2 minutes on one
+# core, 143 steps of 16 features, 288 of 8 and 221 of 4: Dice .81, .82 and .51 (docs/benchmarks/training.md).
 LEAST_WIDTH = 8
 # With this the reason of a narrower network ends; where other minutes are given, the planned one is taken again.
-NARROWER = "a network of half the width gets more steps"
+NARROWER = "so few that a network of half the width learns more"
 
 
 def narrower(chosen: Settings, left: float) -> Decision | None:
-    """Half the planned width, where the steps that the time allows would be few; None where the planned one stays.
+    """Half the planned width, where the time is enough for few voxels; None where the planned one stays.
 
+    Only of networks for every voxel: for whole images it was not found to be better.
     left: s that the training has
     """
+    if not any(head.is_dense for head in chosen.task.heads.values()):
+        return None
     size, family = chosen.network.size, networks.family_of(chosen.network.name)
     known = [size[name] for name in networks.WIDTHS if isinstance(size.get(name), int)]
     if not known or min(known) < 2 * LEAST_WIDTH or any(one % 2 for one in known):
@@ -34,12 +40,12 @@ def narrower(chosen: Settings, left: float) -> Decision | None:
     if family.has_loss or family.sees_targets:  # no step without targets
         return None
     samples, took = _samples_and_seconds(chosen)
-    if left >= FEW_STEPS * took:
-        return None
     left = max(0.0, left)
+    if (seen := left / took * samples * math.prod(chosen.training.patch)) >= FEW_VOXELS:
+        return None
     because = (
-        f"a step of {counted(samples, 'sample')} takes {took:.1f} s with the planned width of {known[0]}, and only "
-        f"{left / took:.0f} such steps fit into the {left:.0f} s that are left: {NARROWER}"
+        f"a step of {counted(samples, 'sample')} takes {took:.2g} s with the planned width of {known[0]}: in the "
+        f"{left:.0f} s that are left training would see {seen / 1e6:.1f} million voxels, {NARROWER}"
     )
     return Decision(networks.wider(size, 0.5), because)
 
