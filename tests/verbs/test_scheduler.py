@@ -80,6 +80,25 @@ def started(folder: Path, workers: int) -> Iterator[Processes]:
             process.wait()
 
 
+@contextmanager
+def followed(made: Processes) -> Iterator[None]:
+    """Meanwhile each worker that dies is followed by another one."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(0.1):
+            if made.workers[-1].poll() is not None:
+                made.more()
+
+    following = threading.Thread(target=follow)
+    following.start()
+    try:
+        yield
+    finally:
+        over.set()
+        following.join()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[Processes]:
     with started(tmp_path_factory.mktemp("cluster"), 2) as made:
@@ -192,6 +211,19 @@ def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, t
     assert "4 workers died over it" in lost.problem
     assert outcomes == {n: n * n for n in (0, 2, 3, 4)}
     cluster.workers = [worker for worker in cluster.workers if worker.poll() is None]
+    cluster.more()
+
+
+def test_a_case_that_only_waited_on_each_worker_that_died_is_not_blamed(tmp_path):
+    with started(tmp_path, 1) as lonely, followed(lonely):  # one worker at a time has both cases
+        cases = [
+            *fated("SIGKILL", tmp_path),
+            Case("patient", "p", {}, covariates={"n": 3, "fate": None, "folder": tmp_path}),
+        ]
+        outcomes = dict(Cluster(lonely.address)(deadly.squared, cases))
+    assert isinstance(outcomes[0], WorkerLostError)
+    assert outcomes[0].where == "case0"
+    assert outcomes[1] == 9
 
 
 def test_check_by_workers_finds_the_same(cluster, segmented, monkeypatch):

@@ -100,6 +100,7 @@ NETWORKS = {
 __all__ = [
     "NETWORKS",
     "OWN",
+    "WIDTHS",
     "Attended",
     "Family",
     "Features",
@@ -137,6 +138,7 @@ __all__ = [
     "taken_by",
     "takes_gaps",
     "too_thin",
+    "wider",
     "with_dropout",
     "with_quick_single_volumes",
     "without_rollout",

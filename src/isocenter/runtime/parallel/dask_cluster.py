@@ -1,17 +1,19 @@
 """Cases over the workers of a dask scheduler, on this machine or on many. The one file that knows dask.distributed.
 
 Workers run with the same isocenter and see the same files under the same paths. A worker that dies is no end: the
-scheduler gives its cases to others.
+scheduler gives its cases to others. It blames a death on every case that the worker had, also on those that only
+waited there, so that a case is blamed here for what it does on a worker of its own.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,6 +29,8 @@ R = TypeVar("R")
 ANSWER, LOOK = 10.0, 2.0
 # For each thread of a worker one case is worked on and another one waits.
 AHEAD = 2
+# What a task is whose worker died before anybody had fetched its result: another one computes it again.
+AGAIN = ("lost", "pending")
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,12 @@ class Cluster:
         self, distributed: ModuleType, client: Any, function: Callable[[Case], R], cases: Sequence[Case]
     ) -> Iterator[tuple[int, R | IsocenterError]]:
         waiting, running = deque(range(len(cases))), dict[Any, int]()
+        lost = defaultdict[str, dict[int, WorkerLostError]](dict)
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         run, threads, seen, looked = uuid4().hex, 0, time.monotonic(), 0.0
         while waiting or running:
             if time.monotonic() - looked > LOOK:
-                threads, looked = self._threads(client), time.monotonic()
+                threads, looked = sum(self._workers(client).values()), time.monotonic()
                 seen = looked if threads else seen
             if time.monotonic() - seen > self.patience:
                 raise self._lost("no worker is left", len(waiting) + len(running))
@@ -68,8 +73,42 @@ class Cluster:
                 task.add_done_callback(ended.put)
             with suppress(queue.Empty):
                 task = ended.get(timeout=LOOK)
+                if task.status in AGAIN:
+                    task.add_done_callback(ended.put)
+                    continue
                 number = running.pop(task)
-                yield number, self._outcome(distributed, task, cases[number], len(waiting) + len(running) + 1)
+                outcome = self._outcome(distributed, task, cases[number], len(waiting) + len(running) + 1)
+                if isinstance(outcome, WorkerLostError):
+                    lost[task.exception().last_worker.address][number] = outcome
+                else:
+                    yield number, outcome
+        for blamed in lost.values():
+            for number in sorted(blamed, reverse=True):  # whoever came first was the likeliest to be worked on
+                if len(blamed) > 1:
+                    submit = partial(client.submit, outcome_of, function, cases[number], key=f"{run}-{number}-again")
+                    yield number, self._by_itself(distributed, client, submit, cases[number], blamed[number])
+                else:
+                    yield number, blamed[number]
+
+    def _by_itself(
+        self, distributed: ModuleType, client: Any, submit: Callable[..., Any], case: Case, lost: WorkerLostError
+    ) -> Any:
+        """The outcome of a case on one worker that has no other; `lost` where that one dies too, or none is left."""
+        ended, end = queue.SimpleQueue[Any](), time.monotonic() + self.patience
+        while not (workers := self._workers(client)):
+            if time.monotonic() > end:
+                return lost
+            time.sleep(LOOK)
+        address = next(iter(workers))
+        task = submit(pure=False, workers=[address], allow_other_workers=False)
+        task.add_done_callback(ended.put)
+        while address in self._workers(client):
+            with suppress(queue.Empty):
+                ended.get(timeout=LOOK)
+                if task.status not in AGAIN:
+                    return self._outcome(distributed, task, case, 1)
+        task.cancel()
+        return lost
 
     def _outcome(self, distributed: ModuleType, task: Any, case: Case, left: int) -> Any:
         match task.status:
@@ -86,13 +125,13 @@ class Cluster:
             return WorkerLostError(problem, case.id, "Look at the workers' logs: most often memory ran out")
         raise error
 
-    def _threads(self, client: Any) -> int:
-        """Of all workers together."""
+    def _workers(self, client: Any) -> Mapping[str, int]:
+        """{address: threads}"""
         try:
             workers = client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError) as error:
             raise self._lost(f"the scheduler is lost ({error})", 0) from error
-        return sum(worker["nthreads"] for worker in workers.values())
+        return {address: worker["nthreads"] for address, worker in workers.items()}
 
     def _client(self, distributed: ModuleType) -> Any:
         try:
