@@ -316,6 +316,7 @@ def _logit(share: float, error: float, tail: float) -> tuple[float, float]:
     return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
+@lru_cache(maxsize=1024)  # of the same people every figure has the same
 def tail_of(patients: int, models: int = 1) -> float:
     """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
 
