@@ -32,17 +32,22 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A line a group."""
-        axes = canvas.subplots()
-        for place, (_, estimate, judged) in enumerate(lines):
-            if estimate is None:
-                continue
-            if not np.isfinite(estimate.value):
-                axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
-                continue
-            if estimate.low is not None and estimate.high is not None:
-                axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=1.6)
-            face = ink.series[0] if judged else ink.paper
-            axes.plot([estimate.value], [place], "o", markersize=6, color=ink.series[0], markerfacecolor=face)
+        axes, shown = (
+            canvas.subplots(),
+            [(n, one, judged) for n, (_, one, judged) in enumerate(lines) if one is not None],
+        )
+        known = [(n, one, judged) for n, one, judged in shown if np.isfinite(one.value)]
+        for place in {n for n, _, _ in shown} - {n for n, _, _ in known}:
+            axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
+        ends = [(n, one.low, one.high) for n, one, _ in known if one.low is not None and one.high is not None]
+        if ends:
+            places, low, high = zip(*ends, strict=True)
+            axes.hlines(places, low, high, color=ink.series[0], linewidth=1.6)
+        for is_full, face in ((True, ink.series[0]), (False, ink.paper)):
+            dots = [(one.value, n) for n, one, judged in known if judged == is_full]
+            if dots:
+                values, places = zip(*dots, strict=True)
+                axes.plot(values, places, "o", markersize=6, color=ink.series[0], markerfacecolor=face)
         axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], parse_math=False)
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlabel(axis)

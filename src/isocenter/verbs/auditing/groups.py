@@ -95,10 +95,13 @@ def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str
     whose = [(case.id, case.patient) for case in known]
     firsts = [case.files[0] for case in known if case.files]
     rows = dict(zip(whose, covariates_in(Path(table), whose, firsts), strict=True))
-    cases = [
-        replace(case, covariates=_completed(case.covariates, rows.get((case.id, case.patient), {}))) for case in dataset
-    ]
-    return replace(dataset, cases=tuple(cases))
+    cases = tuple(
+        replace(case, covariates=_completed(case.covariates, rows[key]))
+        if (key := (case.id, case.patient)) in rows
+        else case
+        for case in dataset
+    )
+    return replace(dataset, cases=cases)
 
 
 def _completed(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
