@@ -24,7 +24,7 @@ def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
 
 # {decision: its line in the log}, in the order in which they are logged.
 DECIDED = {
-    "network.size": "{what}, with the size {value}: {because}",
+    "network.size": "{what} with a narrower network: {because}",
     "training.compute": "{what} is computed {value}: {because}",
     "training.batch": "{what} in steps of {value}: {because}",
     "inference.flips": "{what}: no window is mirrored in prediction: {because}",
