@@ -32,19 +32,17 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A line a group."""
-        axes, shown = (
-            canvas.subplots(),
-            [(n, one, judged) for n, (_, one, judged) in enumerate(lines) if one is not None],
-        )
-        known = [(n, one, judged) for n, one, judged in shown if np.isfinite(one.value)]
-        for place in {n for n, _, _ in shown} - {n for n, _, _ in known}:
+        axes = canvas.subplots()
+        shown = [(place, one, judged) for place, (_, one, judged) in enumerate(lines) if one is not None]
+        known = [(place, one, judged) for place, one, judged in shown if np.isfinite(one.value)]
+        for place in {place for place, _, _ in shown} - {place for place, _, _ in known}:
             axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
-        ends = [(n, one.low, one.high) for n, one, _ in known if one.low is not None and one.high is not None]
+        ends = [(place, one.low, one.high) for place, one, _ in known if one.low is not None and one.high is not None]
         if ends:
             places, low, high = zip(*ends, strict=True)
             axes.hlines(places, low, high, color=ink.series[0], linewidth=1.6)
         for is_full, face in ((True, ink.series[0]), (False, ink.paper)):
-            dots = [(one.value, n) for n, one, judged in known if judged == is_full]
+            dots = [(one.value, place) for place, one, judged in known if judged == is_full]
             if dots:
                 values, places = zip(*dots, strict=True)
                 axes.plot(values, places, "o", markersize=6, color=ink.series[0], markerfacecolor=face)
