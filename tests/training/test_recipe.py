@@ -34,6 +34,7 @@ from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
 from isocenter.verbs.training.run_folder import planned_from
+from isocenter.verbs.training.time_budget import Afterwards
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,21 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     half = narrower(settings(plan), 0.01)
     assert half.value == networks.wider(plan["network.size"], 0.5)
     assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
+
+
+def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(segmented, tmp_path, monkeypatch):
+    threads, costs = [], Afterwards.costs
+
+    def watched(after, model):
+        threads.append(torch.get_num_threads())
+        return costs(after, model)
+
+    monkeypatch.setattr(Afterwards, "costs", watched)
+    torch.set_num_threads(2)
+    small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
+    isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
+    assert set(threads) == {1}
 
 
 def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_other_minutes(segmented, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from isocenter.runtime import use_threads
 from isocenter.training import NARROWER, narrower
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs.plan import room_of
@@ -28,6 +29,7 @@ def afforded(
     """
     if after is None or any(state_of(part.job.out) for part in parts):
         return parts, None
+    use_threads(parts[0].job.settings.training.threads)
     seen, costs = _with_fewer_views(parts, after)
     left = (after.first_deadline(costs) - run.clock.seconds) / trainings
     if (size := narrower_network(seen[0], left)) is not None:
