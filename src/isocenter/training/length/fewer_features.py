@@ -15,7 +15,7 @@ from isocenter.training.step import Compute, normalises_over_batch
 from isocenter.values import Decision
 
 # With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much
-# computing grows with it. Four sets, two seeds each: with 4 to 13 million voxels +.017 to +.11 Dice, with about 40
+# computing grows with it. Five sets, two seeds each: with 4 to 13 million voxels +.017 to +.11, with about 40
 # million -.047 to +.034 (docs/benchmarks/training.md).
 FEW_VOXELS = 20e6
 # Features of the first level, below which a network learns less in however many steps. Hippocampus, 2 minutes on one
