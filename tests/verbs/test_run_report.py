@@ -10,6 +10,7 @@ from isocenter.planning import registered
 from isocenter.report import Figure
 from isocenter.tasks import build
 from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
 from isocenter.verbs.evaluation.scoring import WRONG, Scored
 from isocenter.verbs.training.decided_here import MOST_LINES, decided_section
@@ -185,6 +186,14 @@ def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision
     assert "no voxel is known to move" not in " ".join(facts.facts.values())
     assert folded.summary.startswith("The whole plan: ")
     assert "augmentation.motion" in folded.blocks[1].text
+
+
+@pytest.mark.parametrize("because, named", [(f"a step takes 1.2 s, {NARROWER}", True), ("it fits the memory", False)])
+def test_a_network_that_the_clock_narrowed_is_among_the_decisions_that_stand_open(because, named):
+    decided = {"network": {"name": Decision("unet", "it gives an output for every voxel"),
+                           "size": Decision({"width": 8}, because)}}  # fmt: skip
+    facts, _ = decided_section(Plan({**plan().sections, **decided})).blocks
+    assert ("Its size is width 8" in " ".join(facts.facts.values())) is named
 
 
 def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from isocenter.planning import is_silent, paragraphs, sentences_of
 from isocenter.report import Block, Decisions, Details, Facts, Paragraph, Section
+from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Plan
 
 MOST_LINES = 10
@@ -33,7 +34,7 @@ OF_THE_DATA = (
 
 
 def decided_section(plan: Plan) -> Section:
-    """What a person set, then what the data decided, at most ten; the whole plan on a click."""
+    """What a person set, then what the minutes and the data decided, at most ten; the whole plan on a click."""
     shown = list(_chosen(plan))[:MOST_LINES]
     made = _made(plan)
     off = [name for name in plan.names if name not in made]
@@ -45,10 +46,13 @@ def decided_section(plan: Plan) -> Section:
 
 
 def _chosen(plan: Plan) -> Iterator[str]:
+    """By hand; then by the clock, which no reader of the plan could have expected; then by the data."""
     known = _made(plan)
     for name, decision in known.items():
         if decision.because.startswith(BY_HAND):
             yield name
+    if (size := known.get("network.size")) and size.because.endswith(NARROWER):
+        yield "network.size"
     for name in OF_THE_DATA:
         if name in known and not known[name].because.startswith(BY_HAND):
             yield name
