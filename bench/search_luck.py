@@ -23,7 +23,7 @@ from scipy import stats
 
 from isocenter.planning.rules.split import VAL_SHARE
 from isocenter.tasks.classification.task import Classification
-from isocenter.training import SURE, draws_for, share_better, sure_of_best
+from isocenter.training import SURE, share_better, sure_of_best
 
 CASES, SETS = (10, 20), (100, 200, 350)
 SEPARATION, ALIKE = 1.5, 0.7
@@ -42,7 +42,7 @@ def outputs(
 def share(ours: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor], trials: int) -> float:
     """Share of bootstrap draws in which ours is better."""
     cases = [*map(str, range(len(plan["target"])))]
-    return share_better(TASK.teaching, ours, plan, cases, seed=0, draws=draws_for(trials))
+    return share_better(TASK.teaching, ours, plan, cases, seed=0, tried=trials)
 
 
 def by_luck(cases: int, trials: int, searches: int, random: np.random.Generator) -> Sequence[int]:

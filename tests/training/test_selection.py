@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, sure_of_best
+from isocenter.training.checkpoint_choice import SURE, draws_for, fewest_cases, sure_of_best
 from isocenter.training.checkpoint_choice import share_better as share_better_of
 
 
@@ -50,8 +50,17 @@ def test_one_lucky_case_of_ten_is_not_sure():
 
 
 def test_too_few_cases_say_nothing_however_they_agree():
-    few = FEWEST_CASES - 1
+    few = fewest_cases(1) - 1
+    assert few == 4
     assert share_better(Mean, scores(*[0.9] * few), scores(*[0.1] * few), seed=0) == 0.0
+
+
+def test_seven_cases_that_agree_are_too_few_for_the_best_of_nine():
+    """All of seven agree by chance once in 128, and one of nine so once in 14."""
+    ours, theirs, patients = scores(*[0.9] * 8), scores(*[0.1] * 8), [str(n) for n in range(8)]
+    assert share_better_of(Mean, ours, theirs, patients, seed=0, tried=9) == 1.0
+    seven = ({"score": one["score"][:7]} for one in (ours, theirs))
+    assert share_better_of(Mean, *seven, patients[:7], seed=0, tried=9) == 0.0
 
 
 def test_the_same_seed_draws_the_same_cases():

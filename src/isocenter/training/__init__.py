@@ -18,9 +18,8 @@ if TYPE_CHECKING:
         write_checkpoint,
     )
     from isocenter.training.checkpoint_choice import (
-        FEWEST_CASES,
         SURE,
-        draws_for,
+        fewest_cases,
         finished,
         share_better,
         sure_of_best,

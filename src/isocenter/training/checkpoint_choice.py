@@ -6,6 +6,7 @@ validation cases the highest is often only the luckiest. A training that stopped
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.report import metric_name
@@ -30,11 +32,9 @@ from isocenter.training.state import Outcome, State
 if TYPE_CHECKING:
     from torch import Tensor
 
-# In so many of the draws earlier weights must be better than the last: one-sided, 95 %.
+# In so many of the draws a single one must be better than another: one-sided, 95 %.
 SURE = 0.95
 DRAWS, MOST_DRAWS = 200, 10_000
-# Of fewer cases all that agree would still do so by chance in more than one of twenty trainings: 2^-5.
-FEWEST_CASES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +57,21 @@ def share_better(
     patients: Sequence[str],
     *,
     seed: int,
-    draws: int = DRAWS,
+    tried: int = 1,
 ) -> float:
     """Share of bootstrap draws of the same validation patients in which the earlier weights have the higher metric.
 
     earlier, last: {name: (cases, ...)} of `Teaching.quality`, in the same order of cases
     patients:      (cases,) whose they are: images of one patient are no independent evidence
+    tried:         among how many the earlier ones are the best: `sure_of_best` says which share is asked of it
     0 where there are too few patients to tell.
     """
     counts = {len(value) for numbers in (earlier, last) for value in numbers.values()}
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
-    if counts != {len(owner)} or len(people) < FEWEST_CASES:
+    if counts != {len(owner)} or len(people) < fewest_cases(tried):
         return 0.0
     rng, own = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
-    better = 0
+    better, draws = 0, draws_for(tried)
     for _ in range(draws):
         drawn = torch.from_numpy(
             np.concatenate([own[person] for person in rng.integers(len(people), size=len(people))])
@@ -88,6 +89,11 @@ def sure_of_best(tried: int) -> float:
     Bonferroni's bound; of one it is `SURE`. Dunn, J Am Stat Assoc 1961, doi:10.1080/01621459.1961.10482090
     """
     return 1 - (1 - SURE) / max(1, tried)
+
+
+def fewest_cases(tried: int) -> int:
+    """Of fewer, all that agree would do so by chance more often than `sure_of_best` admits: once in 2^cases."""
+    return math.ceil(-math.log2(1 - sure_of_best(tried)))
 
 
 def draws_for(tried: int) -> int:
@@ -115,14 +121,18 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
     last, score = state.step >= state.pace.steps, validation.score
     if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
         return ""
-    numbers, patients = validation.numbers, validation.patients
-    share = share_better(settings.task.teaching, earlier, numbers, patients, seed=settings.training.seed)
-    if share >= SURE:
+    numbers, patients, tried = validation.numbers, validation.patients, state.validations - 1
+    seed, needed = settings.training.seed, sure_of_best(tried)
+    share = share_better(settings.task.teaching, earlier, numbers, patients, seed=seed, tried=tried)
+    if share >= needed:
         return ""
-    metric, percent = _selecting(settings), f"{100 * share:.0f} %"
+    metric = _selecting(settings)
+    had = f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but "
+    if (people := len(set(patients))) < fewest_cases(tried):
+        return f"{had}{counted(people, 'patient')} are too few to tell that from luck"
     return (
-        f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but were "
-        f"better in only {percent} of {DRAWS} bootstrap draws of their patients, not in {100 * SURE:.0f} %"
+        f"{had}were better in only {100 * share:.1f} % of {draws_for(tried)} bootstrap draws of their patients, not in "
+        f"{100 * needed:.1f} %, which are asked of the best of {tried}"
     )
 
 

@@ -25,7 +25,6 @@ from isocenter.planning import Room, changed, plan_text, read_plan, settings, sp
 from isocenter.runtime import read_json, write_json
 from isocenter.training import (
     COMPLETE,
-    FEWEST_CASES,
     IMPOSSIBLE,
     PRUNED,
     SURE,
@@ -38,7 +37,7 @@ from isocenter.training import (
     Study,
     Trial,
     Tried,
-    draws_for,
+    fewest_cases,
     refuse_without_optuna,
     share_better,
     sure_of_best,
@@ -86,11 +85,9 @@ def refuse_unsearchable(plan: Plan, validating: int) -> None:
     if not chosen.search.is_on:
         return
     refuse_without_optuna()
-    if validating < FEWEST_CASES:
+    if validating < (fewest := fewest_cases(1)):
         whom = "case" if chosen.split.inner_folds else "patient"
-        problem = (
-            f"{counted(validating, f'validation {whom}')}: of fewer than {FEWEST_CASES} nothing can be told from luck"
-        )
+        problem = f"{counted(validating, f'validation {whom}')}: of fewer than {fewest} nothing can be told from luck"
         remedy = f"Give more {whom}s, or leave out --tune (with --all nothing selects)"
         raise UsageError(problem, "--tune", remedy)
     if Ranks.here().count > 1:
@@ -240,15 +237,13 @@ class _Search:
         )
         if not self.inner:  # these alone decide, and so many trials were chosen from by them
             ours, theirs = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
-            share, needed = (
-                self._share_better(self.job.val, ours, theirs, draws_for(len(done) - 1)),
-                sure_of_best(len(done) - 1),
-            )
+            tried = len(done) - 1
+            share, needed = self._share_better(self.job.val, ours, theirs, tried), sure_of_best(tried)
             led += f", and was better in {100 * share:.1f} % of bootstrap draws"
             if share < needed:
                 return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
         again, planned = self._again(best), self._again(own)
-        sure = self._share_better(self._confirming, again[1], planned[1], draws_for(1))
+        sure = self._share_better(self._confirming, again[1], planned[1], 1)
         unseen = f" on {counted(len(self._confirming), 'training case')} in inner folds" * bool(self.inner)
         repeated = (
             f"once more from another seed{unseen} {again[0]:.4f} against {planned[0]:.4f}, "
@@ -269,10 +264,10 @@ class _Search:
         return SearchResult(edited, f"Searched: {because}. It has {words(best.choices, self.study.space)}", rows)
 
     def _share_better(
-        self, cases: Sequence[Case], ours: Mapping[str, Any], planned: Mapping[str, Any], draws: int
+        self, cases: Sequence[Case], ours: Mapping[str, Any], planned: Mapping[str, Any], tried: int
     ) -> float:
         patients, seed = [case.patient for case in cases], int(self.job.plan["training.seed"])
-        return share_better(self.job.settings.task.teaching, ours, planned, patients, seed=seed, draws=draws)
+        return share_better(self.job.settings.task.teaching, ours, planned, patients, seed=seed, tried=tried)
 
     def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
         """A trial trained once more from another seed: its metric, and the numbers behind it, of `_confirming`."""
