@@ -2,6 +2,7 @@
 
     python bench/choices.py tails --threads 1 --resume --record
     python bench/choices.py members --threads 1 --steps 1800 --resume --record
+    python bench/choices.py augmentation --threads 1 --steps 800 --resume --record
     python bench/choices.py widths --threads 1 --minutes 2 --set training.compute=float32 --resume --record
     python bench/choices.py tails --sets hippocampus --seeds 0
 
@@ -86,6 +87,16 @@ QUESTIONS: Mapping[str, Question] = {
         },
         ("hippocampus", "vessels"),
         {"three-networks": 3},
+    ),
+    "augmentation": Question(
+        "Stronger augmentation",
+        {
+            "planned": (),
+            "often": ("augmentation.probability=0.6",),
+            "far": ("augmentation.rotation=30", "augmentation.scale=0.3", "augmentation.probability=0.5"),
+            "mirrored": ("augmentation.flips=[0, 1, 2]",),
+        },
+        ("hippocampus",),
     ),
     "widths": Question(
         "Narrower networks, and more steps of them, in the same minutes",
