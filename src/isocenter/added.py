@@ -1,4 +1,4 @@
-"""What other installed packages add to an index of ours, under an entry point."""
+"""Entries that other installed packages add to an index of ours, by an entry point."""
 
 from __future__ import annotations
 

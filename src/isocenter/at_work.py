@@ -1,4 +1,4 @@
-"""When a command began, and what it is working on.
+"""The start of a command, and the thing that it is working on.
 
 Each case is logged where work on it begins and ends, so that whoever outlives a crash can name it. Nothing is shown
 unless a handler is set on the logger "isocenter.work", as the command line does.

@@ -1,4 +1,4 @@
-"""What can go wrong, said so that a person can act on it."""
+"""Errors that a person can act on: the place, the problem and the remedy."""
 
 import errno
 import re

@@ -1,4 +1,4 @@
-"""How the command line begins, and how it ends: one line and an exit code for whatever happened."""
+"""The start and the end of the command line: one line and an exit code for whatever happened."""
 
 from __future__ import annotations
 

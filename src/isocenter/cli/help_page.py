@@ -1,4 +1,4 @@
-"""How the help of a verb is laid out: arguments and flags by their own names, with the values that hold by default."""
+"""The help of a verb: arguments and flags by their own names, with the values that hold by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several processes speaks."""
+"""The one of several processes that prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well probabilities agree with frequencies: errors by bins; temperature, slope and intercept that remain."""
+"""Agreement of probabilities with frequencies: errors by bins; temperature, slope and intercept that remain."""
 
 from __future__ import annotations
 

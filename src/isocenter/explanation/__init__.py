@@ -1,4 +1,4 @@
-"""What a model's answer rests on: maps, their tests, and what they look at."""
+"""The grounds of a model's answer: maps, their tests, and the places that they mark."""
 
 from __future__ import annotations
 

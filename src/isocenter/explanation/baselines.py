@@ -1,4 +1,4 @@
-"""What stands in a perturbed image where something is taken away, and how arrays are blurred and stretched."""
+"""Replacements for what is taken out of a perturbed image; arrays blurred and stretched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cohort of maps looks at: borders, corners, letters, and places that only maps of one answer mark."""
+"""Places that the maps of a cohort mark: borders, corners, letters, and those of one answer only."""
 
 from __future__ import annotations
 

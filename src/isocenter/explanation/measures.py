@@ -1,4 +1,4 @@
-"""What is measured of a map: where its evidence lies."""
+"""Measures of a map: the place and the spread of its evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a model's answers a sparse additive model of a few measurements explains."""
+"""The share of a model's answers that a sparse additive model of a few measurements explains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a coded picture states of itself in its first bytes: nothing is decoded before that is known.
+"""The claims of a coded picture's first bytes: nothing is decoded before they are known.
 
 JPEG (ITU-T T.81), JPEG-LS (T.87), JPEG 2000 (T.800, annexes A and I), JPEG XL (ISO/IEC 18181-1, annex D), PNG and
 WebP.

@@ -1,4 +1,4 @@
-"""What the sections of a plan are decided from: data, machine and wishes, and what follows at once from these."""
+"""The inputs of a plan's sections: data, machine and wishes, and what follows at once from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person asks of a plan before there is one."""
+"""The wishes of a person, before there is a plan."""
 
 from __future__ import annotations
 

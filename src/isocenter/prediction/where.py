@@ -1,4 +1,4 @@
-"""Where the cases of a cohort are predicted: here, one after the other, or by processes elsewhere."""
+"""The place where the cases of a cohort are predicted: here, one after the other, or by processes elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the results of an image that the model refuses."""
+"""The results of an image that the model refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured of each image, as rows of numbers that can be compared among groups."""
+"""Measurements of each image, as rows of numbers that can be compared among groups."""
 
 from __future__ import annotations
 

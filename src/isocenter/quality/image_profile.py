@@ -1,4 +1,4 @@
-"""What an image is like in a few numbers, as groups of cases are made of them."""
+"""An image in a few numbers, of which groups of cases are made."""
 
 from __future__ import annotations
 

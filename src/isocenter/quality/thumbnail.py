@@ -1,4 +1,4 @@
-"""What is kept of each case's picture: small enough that thousands are held at once."""
+"""A small copy of each case's picture: thousands are held at once."""
 
 from __future__ import annotations
 

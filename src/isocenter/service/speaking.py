@@ -1,4 +1,4 @@
-"""What receivers and senders need of the settings; without the records, which a receiver never opens."""
+"""The settings that receivers and senders need; without the records, which a receiver never opens."""
 
 from __future__ import annotations
 

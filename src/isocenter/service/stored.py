@@ -1,4 +1,4 @@
-"""What the processes of a node tell each other by files in its folder."""
+"""Messages between the processes of a node, as files in its folder."""
 
 from __future__ import annotations
 

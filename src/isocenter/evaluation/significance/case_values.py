@@ -1,4 +1,4 @@
-"""What a metric is made of, case by case, and the tests that fit it."""
+"""The values of each case that make a metric, and the tests that fit them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which object a DICOM file holds: its UIDs, found in the first bytes, whatever kind of object it is."""
+"""The identity of the object in a DICOM file: its UIDs, found in the first bytes, whatever kind of object it is."""
 
 from __future__ import annotations
 

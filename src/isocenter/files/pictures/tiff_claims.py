@@ -1,4 +1,4 @@
-"""What a TIFF claims, looked at before it is believed: the files that it names, its planes, and its size decoded."""
+"""The claims of a TIFF, checked before they are believed: files that it names, its planes, and its size decoded."""
 
 from __future__ import annotations
 

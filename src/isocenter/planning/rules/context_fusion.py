@@ -1,4 +1,4 @@
-"""How a network uses covariates: by what it answers, and by how many there are."""
+"""The rule for a network's use of covariates: by what it answers, and by how many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which groups of people an evaluation will compare: fixed before anybody knows how they fare."""
+"""The groups of people that an evaluation will compare: fixed before anybody knows their figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much coarser pictures become where the minutes show each of them to training a few times only."""
+"""Coarser grids for pictures, where the minutes show each of them to training a few times only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bundle's transforms make of a grid, axis by axis: undone a few rows at a time, and made region by region.
+"""The grid after a bundle's transforms, axis by axis: undone a few rows at a time, and made region by region.
 
 MONAI makes and undoes its transforms for whole images only: of each it notes what it did, and those notes are followed
 here. Cropping, padding, turning and linear resampling along the image's own axes are the same region by region.

@@ -1,4 +1,4 @@
-"""Which answers are sure enough to be given."""
+"""The answers that are sure enough to be given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an image is composed: its texture, where it is bright, its contrast, and its symmetry."""
+"""The composition of an image: its texture, its bright places, its contrast, and its symmetry."""
 
 from __future__ import annotations
 

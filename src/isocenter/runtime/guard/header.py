@@ -1,4 +1,4 @@
-"""What an image's header tells of its kind, and its colours."""
+"""The kind of an image by its header, and its colours."""
 
 from __future__ import annotations
 

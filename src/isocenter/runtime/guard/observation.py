@@ -1,4 +1,4 @@
-"""What a network sees of one image, noted while it predicts it: intensities, texture, layout and pooled features."""
+"""Observations of one image while a network predicts it: intensities, texture, layout and pooled features."""
 
 from __future__ import annotations
 

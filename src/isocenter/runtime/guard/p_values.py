@@ -1,4 +1,4 @@
-"""How rare a distance is among cases that did not train, as a conformal p-value."""
+"""The rarity of a distance among cases that did not train, as a conformal p-value."""
 
 from __future__ import annotations
 

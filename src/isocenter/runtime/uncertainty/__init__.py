@@ -1,4 +1,4 @@
-"""How uncertain a model's answers are, and which part of it several views of an image disagree about."""
+"""The uncertainty of a model's answers, and the part of it in which several views of an image disagree."""
 
 from __future__ import annotations
 

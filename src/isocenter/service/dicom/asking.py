@@ -1,4 +1,4 @@
-"""What the node asks of peers beside C-STORE: C-FIND, C-MOVE, C-GET, and storage commitment both ways."""
+"""Requests of the node to peers beside C-STORE: C-FIND, C-MOVE, C-GET, and storage commitment both ways."""
 
 from __future__ import annotations
 

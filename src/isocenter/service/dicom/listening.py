@@ -1,4 +1,4 @@
-"""Who listens for associations, who may open them, and whom we open them with."""
+"""Associations: the listener, the peers that may open them, and those that the node opens."""
 
 from __future__ import annotations
 

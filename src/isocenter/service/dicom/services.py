@@ -1,4 +1,4 @@
-"""Which service a class belongs to, PS3.4 B.5 and PS3.6 A."""
+"""The service that a class belongs to, PS3.4 B.5 and PS3.6 A."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How receivers and keeper speak: each writer has a folder in `inbox/` with its part files and a journal.
+"""The messages of receivers and keeper: each writer has a folder in `inbox/` with its part files and a journal.
 
 A writer locks its folder for as long as it lives. The keeper reads what is new, and removes what it has read and the
 folders of writers that are gone.

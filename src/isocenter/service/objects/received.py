@@ -1,4 +1,4 @@
-"""What a writer of the inbox tells the keeper, one line of JSON each."""
+"""The messages of a writer of the inbox to the keeper, one line of JSON each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the keeper answers a peer whose association is still open: by two files in the folder of who serves it."""
+"""The keeper's answer to a peer whose association is still open: two files in the folder of its server."""
 
 from __future__ import annotations
 

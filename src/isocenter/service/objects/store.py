@@ -1,4 +1,4 @@
-"""Where objects lie: `inbox/` while they come, `studies/` for good, `aside/` where another was there first.
+"""The folders of objects: `inbox/` while they come, `studies/` for good, `aside/` where another was there first.
 
 No path comes from inside a file: names are the first 32 hexadecimal digits of the SHA-256 of a UID.
 """

@@ -1,4 +1,4 @@
-"""Which model answers which series: facts of series, conditions of rules, and why."""
+"""The choice of the model that answers a series: facts of series, conditions of rules, and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier jobs of a study say, for rules that wait for them."""
+"""Answers of a study's earlier jobs, for rules that wait for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What routing asks of a model."""
+"""The facts of a model that routing needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: a token, or this machine alone; so many at once, and no client that lets a request hang."""
+"""Access to the web service: a token, or this machine alone; so many at once, and none that lets a request hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every route works with: the node's settings, records and objects."""
+"""The node as every route sees it: its settings, records and objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which findings are called: those from their threshold on.
+"""The findings that are called: those from their threshold on.
 
 A copy of this file travels with a packaged model.
 """

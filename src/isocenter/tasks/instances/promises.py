@@ -1,4 +1,4 @@
-"""What cases that did not train promise of objects: scores from which on few are missed."""
+"""Promises on objects from cases that did not train: scores from which on few are missed."""
 
 from __future__ import annotations
 

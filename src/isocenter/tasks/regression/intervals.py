@@ -1,4 +1,4 @@
-"""How far off predicted values are, by which intervals are made that hold, and how uncertain several views are."""
+"""Intervals of predicted values that hold, made from how far off they are, and the uncertainty of several views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reports show of measured values: pictures, charts, and a guess beside them."""
+"""Measured values in reports: pictures, charts, and a guess beside them."""
 
 from __future__ import annotations
 

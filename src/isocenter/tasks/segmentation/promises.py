@@ -1,4 +1,4 @@
-"""What cases that did not train promise of label maps: covering masks, and intervals of volumes."""
+"""Promises on label maps from cases that did not train: covering masks, and intervals of volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What voxels of unseen cases decide: the calibration of probabilities, and the Dice that they let expect."""
+"""Decisions by the voxels of unseen cases: the calibration of probabilities, and the Dice that they let expect."""
 
 from __future__ import annotations
 

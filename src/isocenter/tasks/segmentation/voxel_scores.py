@@ -1,4 +1,4 @@
-"""How far the probabilities of voxels, and the Dice that they expect, agree with references."""
+"""Agreement of voxels' probabilities, and of the Dice that they expect, with references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What unseen cases decide about a task's probabilities, and the decisions of plans about it."""
+"""Decisions about a task's probabilities: those of plans, and those by unseen cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a task's results can be believed: what unseen cases found about its probabilities, as settings of the task.
+"""The certainty of a task's results: findings of unseen cases about its probabilities, as settings of the task.
 
 A copy of this file travels with a packaged model, and needs NumPy only there.
 """

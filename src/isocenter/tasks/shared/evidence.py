@@ -1,4 +1,4 @@
-"""What a network is taught to say of its own evidence: a distribution of the probabilities of classes, not these alone.
+"""Losses that teach a network its own evidence: a distribution of the probabilities of classes, not these alone.
 
 The exponentials of logits are the concentrations of a Dirichlet distribution, whose mean is their softmax: Malinin and
 Gales, NeurIPS 2018, arXiv:1802.10501. The loss is that of Sensoy et al., NeurIPS 2018, arXiv:1806.01768.

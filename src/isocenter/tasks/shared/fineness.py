@@ -1,4 +1,4 @@
-"""How finely a network has to see: a grid as coarse as what is looked for allows leaves time for more steps."""
+"""The grid that a network needs: one as coarse as what is looked for allows leaves time for more steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reports show of risks and survival: pictures, charts, findings, and a guess beside them."""
+"""Risks and survival in reports: pictures, charts, findings, and a guess beside them."""
 
 from __future__ import annotations
 

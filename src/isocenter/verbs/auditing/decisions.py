@@ -1,4 +1,4 @@
-"""What the calls of a model are worth, by the probability from which on one acts."""
+"""The worth of a model's calls, by the probability from which on one acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model fails more than elsewhere, and the cases that somebody should look at again."""
+"""Groups in which a model fails more than elsewhere, and cases that somebody should look at again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in the data, and whether that is who the model is for."""
+"""The people in the data, beside those for whom the model is meant."""
 
 from __future__ import annotations
 

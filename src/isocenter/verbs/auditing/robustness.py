@@ -1,4 +1,4 @@
-"""How figures fall when images get worse, and when an input is lacking."""
+"""The fall of figures when images get worse, and when an input is lacking."""
 
 from __future__ import annotations
 

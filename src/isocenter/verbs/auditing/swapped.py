@@ -1,4 +1,4 @@
-"""How far a model's answer to a case moves when the patient is said to be of another group, all else alike."""
+"""The change of a model's answer to a case when the patient is said to be of another group, all else alike."""
 
 from __future__ import annotations
 

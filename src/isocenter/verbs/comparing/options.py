@@ -1,4 +1,4 @@
-"""How `compare` tests models."""
+"""The options by which `compare` tests models."""
 
 from __future__ import annotations
 

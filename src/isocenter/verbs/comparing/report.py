@@ -1,4 +1,4 @@
-"""What the page of a comparison shows of its tests."""
+"""The tests of a comparison on its page."""
 
 from __future__ import annotations
 

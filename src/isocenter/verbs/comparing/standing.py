@@ -1,4 +1,4 @@
-"""What tests of differences show: superior, non-inferior, equivalent, inferior, or nothing."""
+"""The verdict of tests of differences: superior, non-inferior, equivalent, inferior, or nothing."""
 
 from __future__ import annotations
 

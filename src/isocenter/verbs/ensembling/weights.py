@@ -1,4 +1,4 @@
-"""How much the members of an ensemble count, and what is left to be decided of them together."""
+"""The weights of an ensemble's members, and what is left to be decided of them together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a further look at scored cases came to: tables, records, sections of a report, notes."""
+"""The outcome of a further look at scored cases: tables, records, sections of a report, notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases of a data set a model is scored on, and what speaks against the figures."""
+"""The cases of a data set on which a model is scored, and what speaks against the figures."""
 
 from __future__ import annotations
 

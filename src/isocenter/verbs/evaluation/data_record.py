@@ -1,4 +1,4 @@
-"""Which images a run has seen, told by their contents, and how often cases were opened as a test."""
+"""The record of images that a run has seen, by their contents, and of how often cases were opened as a test."""
 
 from __future__ import annotations
 

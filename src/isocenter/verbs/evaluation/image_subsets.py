@@ -1,4 +1,4 @@
-"""What a model says where images are absent: the same cases, scored with every subset of the images that they have."""
+"""The answers of a model where images are absent: the same cases, scored with every subset of their images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the models had seen from whose weights a training starts: their cases are no new patients to it."""
+"""Cases seen by the models from whose weights a training starts: they are no new patients to it."""
 
 from __future__ import annotations
 

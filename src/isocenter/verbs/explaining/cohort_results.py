@@ -1,4 +1,4 @@
-"""What the maps of a cohort come to: tests before, references and findings after."""
+"""The results of a cohort's maps: tests before, references and findings after."""
 
 from __future__ import annotations
 

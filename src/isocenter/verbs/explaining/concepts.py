@@ -1,4 +1,4 @@
-"""What answers go with across a cohort: measurements of the region that is looked at, or concepts shown by examples."""
+"""Measurements and concepts that answers go with across a cohort: of the region looked at, or shown by examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests found of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`.
+"""Tests of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`.
 
 Of a package that cannot be written, such as a zip, it lies in the cache, by the hash of the weights.
 """

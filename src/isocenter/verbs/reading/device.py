@@ -1,4 +1,4 @@
-"""Where to compute, said aloud."""
+"""The device that computes, said aloud."""
 
 from __future__ import annotations
 

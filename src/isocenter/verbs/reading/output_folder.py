@@ -1,4 +1,4 @@
-"""Where a verb reads and writes: refused before the work begins, whole or not there when it ends."""
+"""The files and folders of a verb: refused before the work begins, whole or not there when it ends."""
 
 from __future__ import annotations
 

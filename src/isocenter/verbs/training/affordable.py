@@ -1,4 +1,4 @@
-"""What a plan gives up where its minutes are few, before the first step, by what this machine was measured to take."""
+"""Parts of a plan that are given up where its minutes are few, by what this machine was measured to take."""
 
 from __future__ import annotations
 

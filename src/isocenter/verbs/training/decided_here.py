@@ -1,4 +1,4 @@
-"""What was decided for these data, in few lines; the whole plan folded away under them."""
+"""The decisions for these data, in few lines; the whole plan folded away under them."""
 
 from __future__ import annotations
 

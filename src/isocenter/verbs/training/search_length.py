@@ -1,4 +1,4 @@
-"""How long a search before a training is, and how long each of its trials."""
+"""The length of a search before a training, and of each of its trials."""
 
 from __future__ import annotations
 

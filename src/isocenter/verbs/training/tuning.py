@@ -1,4 +1,4 @@
-"""What is found once training has ended: thresholds, calibration, post-processing, by cases that it does not test."""
+"""Settings found once training has ended, by cases that it does not test: thresholds, calibration, post-processing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result repeats from its source letter for letter, because highdicom would parse it, and refuse what is odd."""
+"""Elements that a result repeats from its source letter for letter: highdicom would parse them, and refuse odd ones."""
 
 from __future__ import annotations
 

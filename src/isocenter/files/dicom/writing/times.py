@@ -1,4 +1,4 @@
-"""When a result was made, as its source writes times: in the zone that the source states."""
+"""The time of a result, written as its source writes times: in the zone that the source states."""
 
 from __future__ import annotations
 

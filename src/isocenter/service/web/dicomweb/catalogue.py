@@ -1,4 +1,4 @@
-"""What can be found and fetched: the objects that came in, and the DICOM objects that jobs made of them."""
+"""The catalogue of what can be found and fetched: objects that came in, and DICOM objects that jobs made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study came to, the object of another content that somebody has to look at, and the frames of a series."""
+"""The outcome of a study, the object of another content that somebody has to look at, and the frames of a series."""
 
 import sqlalchemy as sa
 from alembic import op
