@@ -32,6 +32,7 @@ from isocenter.verbs.evaluation import (
 )
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
+from isocenter.verbs.training.time_budget import stages_in_words
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -47,12 +48,14 @@ class Trained:
     scored:   what was measured; None where every case was trained on
     outcomes: of the training, or of each fold
     facts:    the figures of each fold, for the report
+    seconds:  {stage: s that it took}
     """
 
     plan: Plan
     scored: Scored | None
     outcomes: Sequence[Outcome]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluated(
@@ -148,9 +151,11 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
     return short
 
 
-def write_environment(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
-    """`environment.json` with the memory that the run has taken so far, and how fast it was trained."""
+def write_environment(run: RunFolder, plan: Plan, done: Trained | None = None) -> dict[str, Any]:
+    """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast."""
+    outcomes, seconds = ((), {}) if done is None else (done.outcomes, done.seconds)
     record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
+    record["seconds"] = {name: round(one, 1) for name, one in seconds.items()}
     write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
     return record
 
@@ -186,7 +191,7 @@ def write_report(
     verdict:  what the figures support
     """
     plan, scored, outcomes, chosen = done.plan, done.scored, done.outcomes, settings(done.plan).preprocessing
-    record = write_environment(run, plan, outcomes)
+    record = write_environment(run, plan, done)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(
         f"Training on {run.dataset.name}",
@@ -203,6 +208,7 @@ def write_report(
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
+            "of these": stages_in_words(done.seconds),
             "waiting for data": f"{100 * waiting:.1f} % of the training",
             **speed_of(outcomes),
             "peak memory": memory_words(record),

@@ -1,18 +1,19 @@
-"""The minutes of a run: what must be kept of them for all that follows training."""
+"""The minutes of a run: the part that is kept for all that follows training, and the time that each stage took."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.tasks import Task
+from isocenter.training import Clock
 from isocenter.values import Case
 from isocenter.verbs.evaluation import SHOWN, are_kept
 
@@ -38,6 +39,9 @@ LONG_WORK = 3.0
 # Of quicker work the median of so many calls counts, or of those that fit into so many s: where a thousand cases
 # follow, a stall of 20 ms in the only call would take 20 s from the training.
 CALLS, CALLS_SECONDS = 5, 0.5
+# Stages of so many seconds are told in minutes.
+LONG_STAGE = 600.0
+EARLIER = "earlier sessions"
 T = TypeVar("T")
 
 
@@ -199,3 +203,31 @@ class Shares:
         turn = Turn(began, self.left / share, most)
         self.left -= share
         return turn
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """The stages of a run that have ended, one after the other.
+
+    clock: of the run
+    ends:  {stage: s of the clock at its end}
+    """
+
+    clock: Clock
+    ends: dict[str, float] = field(default_factory=dict)
+
+    def ended(self, name: str) -> None:
+        """A stage has ended, and the next begins."""
+        self.ends[name] = self.clock.seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """{stage: s that it took}, first those of earlier sessions of a resumed run."""
+        ends = {**({EARLIER: self.clock.spent} if self.clock.spent else {}), **self.ends}
+        return {name: end - start for (name, end), start in zip(ends.items(), [0.0, *ends.values()], strict=False)}
+
+
+def stages_in_words(seconds: Mapping[str, float]) -> str:
+    """For the report's facts."""
+    each = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
+    return ", ".join(f"{name} {took}" for name, took in each.items())

@@ -47,7 +47,7 @@ from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Turn, fitting_seconds
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds
 from isocenter.verbs.training.tuning import tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
@@ -94,7 +94,11 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     part the mean of the folds is scored on it, else each fold on its own cases.
     others: networks of another configuration, trained before, whose mean with its own is the model of each fold
     """
+    stages = Stages(run.clock)
+    stages.ended("reading and planning")
     jobs = [_searched(run, job) for job in jobs_of(run)]
+    if jobs[0].settings.search.is_on:
+        stages.ended("search")
     log = PlanLog(run.plan if run.made.folds else jobs[0].plan, run.write_plan)
     if log.plan is not run.plan:  # a search has found it
         run.write_plan(log.plan)
@@ -124,7 +128,8 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     unseen = [further_trainings.trained(own, jobs[0], outcomes[0], inner_share / len(inner)) for own in inner]
     further = {**others, **_more_networks(run, log, after, began, [(jobs[0], outcomes[0]), *unseen])}
     more = with_members([*zip(jobs, outcomes, strict=True), *unseen, *controls], further)
-    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more)
+    stages.ended("training")
+    return _evaluated(run, log.plan, jobs, outcomes, controls, unseen, more, stages)
 
 
 def _more_networks(
@@ -297,10 +302,14 @@ def _evaluated(
     controls: Sequence[tuple[Job, Outcome]],
     inner: Sequence[tuple[Job, Outcome]],
     more: More,
+    stages: Stages,
 ) -> Trained:
     """Tune the models, and score each case by the one that has not seen it; the same of the controls."""
     common = settings(run.plan).task
-    models = guarded(run, jobs, outcomes, tuned(jobs, outcomes, common, inner, more))
+    found = tuned(jobs, outcomes, common, inner, more)
+    stages.ended("calibration and thresholds")
+    models = guarded(run, jobs, outcomes, found)
+    stages.ended("gate")
     facts = dict[str, str]()
     if more:
         each = [[outcome, *more.get(job.out, ())] for job, outcome in zip(jobs, outcomes, strict=True)]
@@ -322,8 +331,9 @@ def _evaluated(
         own = tuned(without, [outcome for _, outcome in controls], common, more=more)
         crossed = OutOfFold.of(own.task, without, own.models)
         evaluated_control(run, crossed, cases, parts, folds_of(without, own.models))
+    stages.ended("testing")
     if not run.made.folds or scored is None:
-        return Trained(plan, scored, outcomes, facts)
+        return Trained(plan, scored, outcomes, facts, stages.seconds)
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
     facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
     if run.own_test:
@@ -331,7 +341,8 @@ def _evaluated(
         facts |= {f"{row_name(row, scored.metric_names)} out of fold": str(row.estimate) for row in overall}
         mean = load(run.out, jobs[0].settings.training.device)
         scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
-    return Trained(plan, scored, outcomes, facts)
+        stages.ended("testing")
+    return Trained(plan, scored, outcomes, facts, stages.seconds)
 
 
 def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
