@@ -10,6 +10,7 @@ trained twice, as classes and as grades. A temperature of 1 would leave nothing 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -36,12 +37,18 @@ METRICS = ("temperature", "ece_equal_mass", "log_loss", "brier", "auroc")
 # Of sets: the share of test cases whose set holds the truth, and where it lies in 99 % of calibration parts.
 COVERAGE, DRAWS = "coverage", 20_000
 BEFORE, PERFECT = "_uncalibrated", "perfect"
+# Stages of a run that fit functions and promises; found in percent of its minutes.
+FITTED = ("calibration and thresholds", "gate")
 CALIBRATED = re.compile(r"a calibrated model has ([0-9.]+)")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One training. found: {metric: value}, those before calibration with an end; method: which calibration it took"""
+    """One training.
+
+    method: which calibration it took
+    found:  {metric: value}, those before calibration with an end; {stage: percent of the minutes}
+    """
 
     on: str
     seed: int
@@ -74,6 +81,8 @@ def shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
     if COVERAGE in found:
         found["coverage_low"], found["coverage_high"] = coverage_range(conformal, tested_in(given.out / name))
         found["exact"] = float(conformal["exact"])
+    seconds = json.loads((given.out / name / "environment.json").read_text(encoding="utf-8"))["seconds"]
+    found |= {stage: 100 * seconds[stage] / (60 * given.minutes) for stage in FITTED}
     one = Shown(on, seed, "", calibration["method"], calibration["cases"], found, commit())
     keep(name, one, given)
     return one
@@ -105,13 +114,14 @@ def coverage_range(conformal: Mapping[str, Any], tested: Mapping[str, int]) -> t
 def words_of(all_shown: Sequence[Shown]) -> str:
     """A line for each set: now, and before calibration."""
     heads = ["set", "draws", "methods (cases)", "temperature", "ECE, equal mass", "of a perfect model", "log loss"]
-    heads += ["AUROC", "coverage of each draw (99 % range)"]
+    heads += ["AUROC", "coverage of each draw (99 % range)", "calibration and gate, % of the minutes"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for on in dict.fromkeys(one.on for one in all_shown):
         good = [one for one in all_shown if one.on == on and not one.problem]
         if not good:
             continue
         methods = ", ".join(f"{one.method} ({one.cases})" for one in good)
+        fitting = " and ".join(_spread([one.found.get(stage) for one in good]) for stage in FITTED)
         for end in ("", BEFORE):
             cells = {metric: [one.found.get(f"{metric}{end}") for one in good] for metric in METRICS}
             texts = {metric: _spread(values) for metric, values in cells.items()}
@@ -120,7 +130,8 @@ def words_of(all_shown: Sequence[Shown]) -> str:
             lines.append(
                 f"| {' | '.join(first)} | {texts['temperature']} "
                 f"| {texts['ece_equal_mass']} | {perfect} | {texts['log_loss']} | {texts['auroc']} "
-                f"| {'' if end else ', '.join(_covered(one) for one in good if COVERAGE in one.found)} |"
+                f"| {'' if end else ', '.join(_covered(one) for one in good if COVERAGE in one.found)} "
+                f"| {'' if end else fitting} |"
             )
     lines += [f"| {one.on} | draw {one.seed} {one.problem} |" for one in all_shown if one.problem]
     return "\n".join(lines)
