@@ -197,8 +197,21 @@ def test_a_worker_killed_midway_changes_nothing(cluster, segmented, tmp_path):
     cluster.more()
 
 
+def test_a_case_that_nobody_is_left_to_try_by_itself_is_not_said_to_have_killed():
+    class Empty:
+        """A scheduler whose last worker has died."""
+
+        def scheduler_info(self, n_workers):
+            return {"workers": {}}
+
+    lost = WorkerLostError("4 workers died over it", "case0", "Look at the workers' logs")
+    found = Cluster("tcp://127.0.0.1:1", patience=-1)._by_itself(None, Empty(), None, None, lost)
+    assert "4 workers died over it, or over another case there, and none is left" in found.problem
+    assert found.where == "case0"
+
+
 def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, tmp_path):
-    for _ in range(3):  # so many may die of one case before the scheduler gives it up
+    for _ in range(4):  # so many may die of one case before the scheduler gives it up, and one more by that alone
         cluster.more()
     cases = [
         Case(f"case{n}", "p", {}, covariates={"n": n, "fate": "SIGKILL" if n == 1 else None, "folder": tmp_path})

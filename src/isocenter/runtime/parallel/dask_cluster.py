@@ -93,11 +93,12 @@ class Cluster:
     def _by_itself(
         self, distributed: ModuleType, client: Any, submit: Callable[..., Any], case: Case, lost: WorkerLostError
     ) -> Any:
-        """The outcome of a case on one worker that has no other; `lost` where that one dies too, or none is left."""
+        """The outcome of a case on one worker that has no other; an error where that one dies too, or none is left."""
         ended, end = queue.SimpleQueue[Any](), time.monotonic() + self.patience
         while not (workers := self._workers(client)):
             if time.monotonic() > end:
-                return lost
+                problem = f"{lost.problem}, or over another case there, and none is left to try it by itself"
+                return WorkerLostError(problem, lost.where, "Start workers, and run the command again")
             time.sleep(LOOK)
         address = next(iter(workers))
         task = submit(pure=False, workers=[address], allow_other_workers=False)
