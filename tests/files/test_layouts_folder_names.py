@@ -92,6 +92,49 @@ def test_such_folders_inside_classes_are_masks_too(tmp_path):
     assert (len(dataset), dataset.kinds) == (6, {"mask", "class"})
 
 
+@pytest.mark.parametrize("masks", ["masks", "Ground truth", "target"])
+@pytest.mark.parametrize("above", ["", "knees"])
+def test_images_may_lie_beside_the_folder_of_their_masks(tmp_path, masks, above):
+    for n in range(3):
+        photo(tmp_path / above / f"x{n}.png", n)
+        drawing(tmp_path / above / masks / f"x{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert [case.id.rpartition("/")[2] for case in dataset] == ["x0", "x1", "x2"]
+    assert all(observed_values(case) == (1,) for case in dataset)
+    assert not dataset.problems
+
+
+@pytest.mark.parametrize("masks", ["masks", "target"])
+def test_images_beside_their_masks_in_folders_of_classes_have_both(tmp_path, masks):
+    for name in ("benign", "malignant"):
+        for n in range(3):
+            photo(tmp_path / name / f"{n}.png", n)
+            drawing(tmp_path / name / masks / f"{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (6, {"mask", "class"})
+
+
+@pytest.mark.parametrize("masks", ["masks", "target"])
+def test_two_places_of_images_with_the_names_of_the_masks_are_asked_about(tmp_path, masks):
+    for n in range(3):
+        photo(tmp_path / f"x{n}.png", n)
+        photo(tmp_path / "overlays" / f"x{n}.png", n + 9)
+        drawing(tmp_path / masks / f"x{n}.png")
+    with pytest.raises(DatasetError, match=r"the folder itself.* overlays/"):
+        read_dataset(tmp_path)
+
+
+def test_a_picture_beside_folders_of_images_and_masks_is_only_noted(tmp_path):
+    photo(tmp_path / "overview.png", 9)
+    for n in range(3):
+        photo(tmp_path / "scans" / f"x{n}.png", n)
+        drawing(tmp_path / "target" / f"x{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (3, {"mask"})
+    assert "1 image lies outside" in dataset.problems[0].what
+
+
 def test_masks_that_jpeg_has_blurred_are_not_a_class(tmp_path):
     for n in range(3):
         photo(tmp_path / "scans" / f"x{n}.png", n)

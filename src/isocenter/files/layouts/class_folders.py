@@ -28,13 +28,13 @@ from isocenter.values import Problem
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Several folders with images that are called neither images/ and labels/, nor hold these, nor after persons.
+    """Several folders with images, called neither images/ and labels/ nor after persons, and without masks/ in them.
 
     Nor do the files of one look like masks of another's. They may lie in one folder images/, unless a table has labels.
     """
     members = _classed(folder.images)
     inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
-    if inside <= IMAGES | LABELS and inside & IMAGES and inside & LABELS:
+    if inside <= {*IMAGES, *LABELS, ""} and inside & LABELS and inside - LABELS:
         return False  # masks would be images of a class
     if within_images(folder.images) != folder.images and any(states_references(one.path) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names

@@ -1,4 +1,7 @@
-"""Folders `images/` and `labels/` or `masks/`, a file a case, with class folders in them where there are classes."""
+"""Folders `images/` and `labels/` or `masks/`, a file a case, with class folders in them where there are classes.
+
+Images may also lie beside the folder of masks.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,26 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases import (
     LABEL_NAME,
+    LOOSE,
     READER_FOLDER,
     Folder,
     Key,
     Member,
     Pair,
+    are_paired,
     by_channel,
     by_reader,
     class_names_of_pairs,
     described_channels,
     drawn_folders,
+    folder_at,
+    folder_words,
     given,
     mask_labels,
     masks_by_reader,
     name_classes,
     number_of,
     one_each,
-    owner_of,
     pair,
     readers,
     states_references,
@@ -135,7 +141,8 @@ def _case(
 class _Roles:
     """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
 
-    Where only labels are called so, the one folder beside theirs holds the images if most of its names are the labels'.
+    Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
+    it, if most labels have their names.
     Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
     DRIVE and HRF are laid out. Where no name marks labels, folders of label maps with the names of images do, unless a
     table states what is true of them.
@@ -152,41 +159,54 @@ class _Roles:
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
+        self._loose: int | None = None  # the level of folders beside which images lie
+        self._alike: list[str] = []
         if not images and (masks := labels or ending[1]):
-            self._role |= self._paired_roles(folder, masks)
+            self._pair(folder, masks)
         self._drawn = None if "label" in self._role.values() else drawn_folders(folder, options.read)
         is_table = options.layout is None and any(states_references(table.path) for table in folder.tables)
         if self._drawn is not None and not is_table:
             self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
+            self._loose = self._drawn.level if LOOSE in self._role else None
         self._root = str(folder.root)
 
     def check(self) -> None:
-        """Raise DatasetError where folders that no name marks may also be classes."""
+        """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
         if self._drawn is not None:
             self._drawn.check(self._root)
+        if self._alike:
+            places = " or in ".join(map(folder_words, self._alike))
+            raise DatasetError(
+                f"the images may be in {places}, as the names of the masks are in each",
+                self._root,
+                "Move what are no images to another place, or name the folders images/ and masks/",
+            )
 
-    @staticmethod
-    def _paired_roles(folder: Folder, labels: Collection[str]) -> dict[str, str]:
-        """The roles of these folders of labels and of the one beside them; empty where their names do not pair."""
+    def _pair(self, folder: Folder, labels: Collection[str]) -> None:
+        """Give these folders of labels, and the one beside them or the files there, their roles if their names pair."""
         level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
-        inside = [member for member in folder.images if len(member.folders) > level]
-        others = {member.folders[level] for member in inside} - set(labels)
-        if len(others) != 1:
-            return {}
-        keyed = [(member.folders[level], _key(member, level)) for member in inside]
-        images = {key: name for name, key in keyed if name in others}
-        drawn = [key for name, key in keyed if name in labels]
-        paired = sum(1 for key in drawn if owner_of(key, images))
-        return dict.fromkeys(others, "image") | dict.fromkeys(labels, "label") if 2 * paired > len(drawn) else {}
+        keyed: dict[str, dict[Key, Member]] = {}
+        for member in folder.images:
+            if (name := folder_at(member, level)) is not None:
+                keyed.setdefault(name, {})[_key(member, level)] = member
+        masks = {key: member for name in labels for key, member in keyed.pop(name, {}).items()}
+        paired = sorted(name for name, images in keyed.items() if are_paired(images, masks))
+        self._alike = paired if LOOSE in paired and len(paired) > 1 else []
+        if LOOSE in paired:
+            self._loose = level
+        elif not paired or len(keyed.keys() - {LOOSE}) > 1:
+            return
+        self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
 
     def level(self, member: Member) -> int | None:
-        """The level of the folder that marks a file as image or label: the first or second."""
-        return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), None)
+        """How many folders lie above the one that marks a file as image or label, or above an image beside it."""
+        loose = self._loose if len(member.folders) == self._loose else None
+        return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
 
     def of(self, member: Member) -> str | None:
         """Whether a file is an image or a label; None where no folder says it."""
         level = self.level(member)
-        return None if level is None else self._role[member.folders[level]]
+        return None if level is None else self._role[folder_at(member, level) or LOOSE]
 
     def shows_field(self, member: Member) -> bool:
         """Whether a file shows the field of view."""
@@ -198,10 +218,10 @@ class _Roles:
 
 
 def _key(member: Member, level: int) -> Key:
-    name = member.folders[level]
+    name = folder_at(member, level) or LOOSE
     is_reader = bool(BY_HAND.search(name) and READER_FOLDER.search(name))
     folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
-    return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)
+    return Key(folders, member.stem, "test" if name.lower() in TEST else member.split)
 
 
 def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
@@ -213,7 +233,8 @@ def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
         why = "beside masks drawn by hand, they show where the camera saw anything: they are not read"
         problems.append(Problem("note", what, why=why))
     if outside := len(unread) - len(fields):
-        problems.append(Problem("note", f"{outside} images lie outside images/ and labels/", why="they are not read"))
+        what = f"{counted(outside, 'image lies', 'images lie')} outside the folders of images and masks"
+        problems.append(Problem("note", what, why="they are not read"))
     return problems
 
 

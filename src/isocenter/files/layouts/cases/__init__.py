@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         read_table,
         states_references,
     )
-    from isocenter.files.layouts.cases.unnamed_masks import drawn_folders
+    from isocenter.files.layouts.cases.unnamed_masks import LOOSE, are_paired, drawn_folders, folder_at, folder_words
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

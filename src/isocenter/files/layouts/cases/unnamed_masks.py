@@ -15,15 +15,19 @@ from isocenter.files.layouts.cases.pairs import Key, owner_of
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
 SURE = 3  # of `likeness_to_labels`
+# In place of a folder's name: of files that lie beside folders.
+LOOSE = ""
 
 
 @dataclass(frozen=True)
 class DrawnFolders:
-    """Folders next to each other that look like images and their masks.
+    """Folders next to each other that look like images and their masks; images may lie beside them (`LOOSE`).
 
+    level: how many folders lie above them
     sure: whether they can be nothing else: one of images, and one of maps of few values
     """
 
+    level: int
     images: tuple[str, ...]
     masks: tuple[str, ...]
     sure: bool
@@ -31,13 +35,23 @@ class DrawnFolders:
     def check(self, root: str) -> None:
         """Raise DatasetError where the folders may also be classes."""
         if not self.sure:
-            masks, images = (listed([f"{name}/" for name in names]) for names in (self.masks, self.images))
+            masks, images = (listed([folder_words(name) for name in names]) for names in (self.masks, self.images))
             raise DatasetError(
                 f"the files in {masks} look like masks and have the names of those in {images}, but no name says so",
                 root,
                 "If they are masks, name the folders images/ and masks/ and take others away; if they are classes, "
                 "choose --layout class_folders",
             )
+
+
+def folder_words(name: str) -> str:
+    """A folder in words."""
+    return "the folder itself" if name == LOOSE else f"{name}/"
+
+
+def folder_at(member: Member, level: int) -> str | None:
+    """The folder below so many others in which a file lies; `LOOSE` beside such folders, None above them."""
+    return None if len(member.folders) < level else (*member.folders, LOOSE)[level]
 
 
 def drawn_folders(folder: Folder, options: ReadOptions) -> DrawnFolders | None:
@@ -53,21 +67,25 @@ def _at(level: int, members: Iterable[Member], options: ReadOptions) -> DrawnFol
     """The folders at one level."""
     keyed: dict[str, dict[Key, Member]] = {}
     for member in members:
-        if len(member.folders) > level:
+        if (name := folder_at(member, level)) is not None:
             rest = member.folders[:level] + member.folders[level + 1 :]
-            keyed.setdefault(member.folders[level], {})[Key(rest, member.stem, member.split)] = member
+            keyed.setdefault(name, {})[Key(rest, member.stem, member.split)] = member
     if not 2 <= len(keyed) <= MOST_FOLDERS:
         return None
-    pairs = [(one, other) for one in keyed for other in keyed if one != other and _pair(keyed[one], keyed[other])]
+    folders = keyed.keys() - {LOOSE}
+    pairs = [
+        (one, other) for one in keyed for other in folders if one != other and are_paired(keyed[one], keyed[other])
+    ]
     looks = {name: _likeness(list(keyed[name].values()), options) for name in {each for pair in pairs for each in pair}}
     masks = sorted({other for one, other in pairs if looks[one] < looks[other]})
-    images = sorted(keyed.keys() - set(masks))
     if not masks:
         return None
-    return DrawnFolders(tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
+    loose = {one for one, other in pairs if other in masks} & {LOOSE}
+    images = sorted((folders | loose) - set(masks))
+    return DrawnFolders(level, tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
 
 
-def _pair(images: Mapping[Key, Any], masks: Mapping[Key, Any]) -> bool:
+def are_paired(images: Mapping[Key, Any], masks: Mapping[Key, Any]) -> bool:
     """Whether most files of one folder have the names of files in another."""
     return 2 * sum(1 for key in masks if owner_of(key, images)) > len(masks)
 
