@@ -125,6 +125,30 @@ def test_two_places_of_images_with_the_names_of_the_masks_are_asked_about(tmp_pa
         read_dataset(tmp_path)
 
 
+def test_folders_of_contrasts_beside_one_of_masks_are_channels(tmp_path):
+    for n in range(3):
+        for value, name in enumerate(("T1", "T2", "FLAIR")):
+            volume(tmp_path / name / f"sub{n}.nii.gz", np.full((4, 5, 6), 10 * n + value, np.int16))
+        volume(tmp_path / "seg" / f"sub{n}.nii.gz", np.eye(4, 5, dtype=np.uint8)[:, :, None].repeat(6, 2))
+    (tmp_path / "T2" / "sub1.nii.gz").unlink()
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds, dataset.modality) == (3, {"mask"}, "MR")
+    assert [list(case.images) for case in dataset] == [["FLAIR", "T1", "T2"], ["FLAIR", "T1"], ["FLAIR", "T1", "T2"]]
+    assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [22, 20, 21]
+    assert all(observed_values(case) == (1,) for case in dataset)
+
+
+def test_images_and_labels_of_several_parts_keep_them(tmp_path):
+    for part in ("Tr", "Va", "Ts"):
+        for n in range(2):
+            picture(tmp_path / f"images{part}" / f"{part}{n}.png", n)
+            picture(tmp_path / f"labels{part}" / f"{part}{n}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert {dataset.splits[case.id] for case in dataset if case.id.startswith("Va")} == {"val"}
+    assert {dataset.splits[case.id] for case in dataset if case.id.startswith("Ts")} == {"test"}
+    assert (len(dataset), dataset.problems) == (6, ())
+
+
 def test_a_picture_beside_folders_of_images_and_masks_is_only_noted(tmp_path):
     photo(tmp_path / "overview.png", 9)
     for n in range(3):

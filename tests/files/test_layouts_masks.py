@@ -201,11 +201,64 @@ def test_image_and_mask_may_both_have_a_suffix(data):
     assert observed_values(dataset.cases[0]) == (1, 2, 3)
 
 
-def test_masks_of_several_structures_are_not_joined(tmp_path):
+def half(path: Path, *, upper: bool) -> None:
+    """A mask of the upper or the lower half of a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.repeat([[255 * upper], [255 * (not upper)]], 4, axis=0).astype(np.uint8).repeat(8, 1)).save(
+        path
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{n}", "{n}_{structure}_mask"),
+        ("images/{n}", "masks/{structure}/{n}"),
+        ("CXR_png/{n}", "ManualMask/{structure}/{n}"),
+        ("{n}", "masks/{structure}/{n}"),
+        ("1. Original Images/a. Training Set/{n}", "2. Groundtruths/a. Training Set/1. {structure}/{n}_ABC"),
+    ],
+)
+def test_masks_of_several_structures_become_one_label_map(tmp_path, image, mask):
+    for n in ("x1", "x2", "x3"):
+        picture(tmp_path / f"{image.format(n=n)}.png", shape=(8, 8))
+        for structure in ("liver", "spleen"):
+            half(tmp_path / f"{mask.format(n=n, structure=structure)}.png", upper=structure == "liver")
+    dataset = read_dataset(tmp_path)
+    assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(1, "liver"), (2, "spleen")]
+    assert len(dataset) == 3
+    assert not dataset.problems
+    for case in dataset:
+        assert_array_equal(case.references["mask"].data[0], np.repeat([1, 2], 4)[:, None].repeat(8, 1))
+    chosen = read_dataset(tmp_path, DatasetOptions(labels="7=spleen"))
+    assert [observed_values(case) for case in chosen] == [(7,)] * 3
+
+
+@pytest.mark.parametrize(("image", "mask"), [("{n}", "{n}_{structure}_mask"), ("images/{n}", "masks/{structure}/{n}")])
+def test_a_case_that_lacks_the_mask_of_a_structure_is_left_out_and_named(tmp_path, image, mask):
+    for n in ("x1", "x2", "x3"):
+        picture(tmp_path / f"{image.format(n=n)}.png", shape=(8, 8))
+        for structure in ("liver", "spleen")[: 1 if n == "x2" else 2]:
+            half(tmp_path / f"{mask.format(n=n, structure=structure)}.png", upper=structure == "liver")
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["x1", "x3"]
+    assert dataset.problems[0].what == "1 case lacks masks of some of liver, spleen"
+    assert dataset.problems[0].cases == ("x2",)
+
+
+def test_masks_of_several_structures_and_a_mask_of_none_are_refused(tmp_path):
     picture(tmp_path / "a.png")
-    picture(tmp_path / "a_liver_mask.png", 255)
-    picture(tmp_path / "a_spleen_mask.png", 255)
+    for name in ("a_liver_mask", "a_spleen_mask", "a_mask"):
+        picture(tmp_path / f"{name}.png", 255)
     with pytest.raises(DatasetError, match="liver, spleen"):
+        read_dataset(tmp_path)
+
+
+def test_several_structures_by_several_people_are_refused(tmp_path):
+    picture(tmp_path / "a.png")
+    for name in ("a_liver_1st", "a_spleen_1st", "a_liver_2nd"):
+        picture(tmp_path / f"{name}.png", 255)
+    with pytest.raises(DatasetError, match=r"structures \(liver, spleen\) and of several people"):
         read_dataset(tmp_path)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.errors import counted, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases import (
     MASK_NAME,
@@ -22,15 +22,17 @@ from isocenter.files.layouts.cases import (
     Member,
     class_names,
     given,
-    load_structures,
     mask_labels,
     masks_by_reader,
     name_classes,
     readers,
+    structure_labels,
+    structure_map,
     without_image,
+    without_structure,
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.values import Label
 
@@ -74,7 +76,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     by_key = _sorted(folder)
     names = sorted({name for case in by_key.values() for name in case.images})
-    structures = _structures(by_key, folder, options)
+    structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
     is_drawn = any(case.masks for case in by_key.values())
     classes, called = name_classes(class_names(by_key), folder, options, declare=not is_drawn)
@@ -86,35 +88,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             partly.append(key.name)
         else:
             cases.append(_case(key, case, names, labels, structures, called, options))
-    lacking = f"{counted(len(partly), 'case lacks', 'cases lack')} masks of some of {listed(structures)}"
     return Reading(
         tuple(cases),
         how=f"a folder per case, {counted(len(cases), 'case')}, with {listed(names)}",
         classes={"mask": labels, "class": classes},
         modality=options.modality or common_modality(names),
         channels=tuple(names) if len(names) > 1 else (),
-        problems=(
-            *without_image(bare),
-            *left_out(partly, lacking, "Add them, empty ones where a structure is not there, or name those to read"),
-        ),
+        problems=(*without_image(bare), *without_structure(partly, structures)),
     )
-
-
-def _structures(by_key: Mapping[Key, CaseFolder], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
-    """{structure that a mask's name says: its label}, or those that --labels names; empty where names say none."""
-    named = sorted({name for case in by_key.values() for name in case.masks})
-    if named in ([], [""]):
-        return {}
-    if "" in named:
-        problem = f"some masks name a structure ({listed(named[1:])}), and others none"
-        raise DatasetError(problem, str(folder.root), "Put them into one label map with a number for each structure")
-    if options.labels is None:
-        return {name: Label(number, name) for number, name in enumerate(named, start=1)}
-    asked = {label.name: label for label in mask_labels(folder, options)}
-    if unknown := sorted(set(asked) - set(named)):
-        problem = f"no mask is named {listed(unknown)}"
-        raise UsageError(problem, f"--labels {options.labels}", f"Choose from {listed(named)}")
-    return asked
 
 
 def _case(
@@ -131,8 +112,7 @@ def _case(
     drawn = {name: tuple(m.path for m in case.masks[name]) for name in structures or case.masks if name in case.masks}
     references: dict[str, Callable[[], Any]] = {}
     if structures and drawn:
-        each = tuple((label.value, drawn[name]) for name, label in structures.items())
-        references["mask"] = partial(load_structures, each, labels, options.read)
+        references["mask"] = structure_map(drawn, structures, options)
     elif drawn:
         references |= masks_by_reader(drawn, labels, options.read, options.kinds)
     if called:

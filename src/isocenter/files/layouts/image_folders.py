@@ -6,7 +6,7 @@ Images may also lie beside the folder of masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases import (
     are_paired,
     by_channel,
     by_reader,
+    by_structure,
     class_names_of_pairs,
     described_channels,
     drawn_folders,
@@ -39,22 +40,26 @@ from isocenter.files.layouts.cases import (
     pair,
     readers,
     states_references,
+    structure_labels,
+    structure_map,
+    without_structure,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
-from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Label, Problem
+from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
+from isocenter.values import Label, Problem, Split
 
-IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagests"}
+IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagests"}
 LABELS = {
-    "labels", "label", "masks", "mask", "labelstr", "labelsts", "segmentations", "segmentation", "seg", "annotations",
-    "ground_truth", "groundtruth", "gt",
+    "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsts", "segmentations", "segmentation", "seg",
+    "annotations", "ground_truth", "groundtruth", "gt",
 }  # fmt: skip
 # Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
 IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
 # Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
 BY_HAND = re.compile(r"(?i)^(?:(?:1st|2nd|3rd|[4-9]th)[_\- ]?)?manual(?:[_\- ]?\d+)?$")
 FIELD_OF_VIEW = {"mask", "masks", "fov"}
-TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
+# Parts of nnU-Net, the Decathlon and AMOS.
+PARTS: Mapping[str, Split] = {"imagesva": "val", "labelsva": "val", "imagests": "test", "labelsts": "test"}
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -70,7 +75,10 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers."""
+    """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers.
+
+    Masks in folders of structures (`masks/liver/x.png`) become one label map.
+    """
     roles = _Roles(folder, options)
     roles.check()
     images = [(roles.key(member), member) for member in folder.images if roles.of(member) == "image"]
@@ -82,15 +90,21 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             "Put the images into images/ in the same folder",
         )
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
-    drawn, channels = {key for key, _ in masks}, by_channel(images)
-    channels = {} if drawn.intersection(key for key, _ in images) else channels
+    drawn, channels = {key for key, _ in masks}, roles.by_contrast(images) or by_channel(images)
+    channels = {} if not roles.contrasts and drawn.intersection(key for key, _ in images) else channels
     by_key = channels or one_each(images)
     masks, people = by_reader(masks, by_key)
+    masks, parts = by_structure(masks, by_key)
     pairs, lost = pair(by_key, masks)
-    labels = mask_labels(folder, options)
+    structures = structure_labels(parts.values(), folder, options)
+    partly = [one.name for one in pairs if one.masks and not set(structures) <= {parts.get(m) for m in one.masks}]
+    pairs = [one for one in pairs if one.name not in partly]
+    labels = tuple(structures.values()) or mask_labels(folder, options)
     classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
-    modality = options.modality or common_modality(described_channels(folder))
-    cases = tuple(_case(one, bool(channels), labels, called, modality, options, people) for one in pairs)
+    modality = options.modality or common_modality(roles.contrasts or described_channels(folder))
+    masks_of = partial(_of_structures, parts, structures) if structures else partial(_of_readers, people, labels)
+    name_of = roles.contrast if roles.contrasts else (lambda member: str(number_of(member)) if channels else "image")
+    cases = tuple(_case(one, name_of, masks_of, called, modality, options) for one in pairs)
     names = tuple(sorted(set(people.values())))
     return Reading(
         cases,
@@ -99,7 +113,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=modality,
         readers=names if len(names) > 1 else (),
         channels=tuple(sorted({name for one in cases for name in one.images})) if channels else (),
-        problems=(*lost, *_outside(folder, roles)),
+        problems=(*lost, *without_structure(partly, structures), *_outside(folder, roles)),
     )
 
 
@@ -111,26 +125,47 @@ def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
+# The functions that read the references of one image from its masks.
+References = dict[str, Callable[[], Any]]
+MasksOf = Callable[[DatasetOptions, Sequence[Member]], References]
+
+
+def _of_readers(
+    people: Mapping[Member, str], labels: tuple[Label, ...], options: DatasetOptions, masks: Sequence[Member]
+) -> References:
+    return {**masks_by_reader(_paths_by(people, masks), labels, options.read, options.kinds)}
+
+
+def _of_structures(
+    parts: Mapping[Member, str], structures: Mapping[str, Label], options: DatasetOptions, masks: Sequence[Member]
+) -> References:
+    return {"mask": structure_map(_paths_by(parts, masks), structures, options)} if masks else {}
+
+
+def _paths_by(names: Mapping[Member, str], masks: Sequence[Member]) -> dict[str, list[Path]]:
+    """{name of a mask: files}, in the order of the names."""
+    paths: dict[str, list[Path]] = {}
+    for mask in sorted(masks, key=lambda mask: names.get(mask, "")):
+        paths.setdefault(names.get(mask, ""), []).append(mask.path)
+    return paths
+
+
 def _case(
     files: Pair,
-    numbered: bool,
-    labels: tuple[Label, ...],
+    name_of: Callable[[Member], str],
+    masks_of: MasksOf,
     called: dict[str, str],
     modality: str | None,
     options: DatasetOptions,
-    people: Mapping[Member, str],
 ) -> CaseFiles:
-    names = [str(number_of(member)) for member in files.images] if numbered else ["image"]
-    drawn: dict[str, list[Path]] = {}
-    for mask in sorted(files.masks, key=lambda mask: people.get(mask, "")):
-        drawn.setdefault(people.get(mask, ""), []).append(mask.path)
-    references: dict[str, Callable[[], Any]] = {**masks_by_reader(drawn, labels, options.read, options.kinds)}
+    names = [name_of(member) for member in files.images]
+    references = masks_of(options, files.masks)
     name = called[files.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)
     return CaseFiles(
         files.name,
-        readers(files.images, names, options, [modality_word(modality)] * len(names)),
+        readers(files.images, names, options, [modality_word(modality or one) for one in names]),
         references,
         files=tuple(member.path for member in (*files.images, *files.masks)),
         key=name,
@@ -143,6 +178,7 @@ class _Roles:
 
     Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
     it, if most labels have their names.
+    Several such folders hold the contrasts of each case if they are named so (`T1`, `FLAIR`).
     Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
     DRIVE and HRF are laid out. Where no name marks labels, folders of label maps with the names of images do, unless a
     table states what is true of them.
@@ -161,6 +197,7 @@ class _Roles:
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         self._loose: int | None = None  # the level of folders beside which images lie
         self._alike: list[str] = []
+        self.contrasts: tuple[str, ...] = ()
         if not images and (masks := labels or ending[1]):
             self._pair(folder, masks)
         self._drawn = None if "label" in self._role.values() else drawn_folders(folder, options.read)
@@ -179,7 +216,8 @@ class _Roles:
             raise DatasetError(
                 f"the images may be in {places}, as the names of the masks are in each",
                 self._root,
-                "Move what are no images to another place, or name the folders images/ and masks/",
+                "Move what are no images to another place, or name the folders images/ and masks/; those of contrasts "
+                "are known by names such as T1, FLAIR, CT or PET",
             )
 
     def _pair(self, folder: Folder, labels: Collection[str]) -> None:
@@ -190,11 +228,14 @@ class _Roles:
             if (name := folder_at(member, level)) is not None:
                 keyed.setdefault(name, {})[_key(member, level)] = member
         masks = {key: member for name in labels for key, member in keyed.pop(name, {}).items()}
-        paired = sorted(name for name, images in keyed.items() if are_paired(images, masks))
-        self._alike = paired if LOOSE in paired and len(paired) > 1 else []
+        owned = {name: dict(by_structure(list(masks.items()), images)[0]) for name, images in keyed.items()}
+        paired = sorted(name for name, images in keyed.items() if are_paired(images, owned[name]))
+        if len(paired) > 1 and all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in paired):
+            self.contrasts = tuple(paired)
+        self._alike = paired if len(paired) > 1 and not self.contrasts else []
         if LOOSE in paired:
             self._loose = level
-        elif not paired or len(keyed.keys() - {LOOSE}) > 1:
+        elif not paired or (len(paired) == 1 and len(keyed.keys() - {LOOSE}) > 1):
             return
         self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
 
@@ -207,6 +248,17 @@ class _Roles:
         """Whether a file is an image or a label; None where no folder says it."""
         level = self.level(member)
         return None if level is None else self._role[folder_at(member, level) or LOOSE]
+
+    def contrast(self, member: Member) -> str:
+        """The folder of an image, where each of a case's images lies in the folder of its contrast."""
+        return folder_at(member, self.level(member) or 0) or LOOSE
+
+    def by_contrast(self, images: Sequence[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+        """Images by case, in the order of their contrasts; empty where folders name none."""
+        cases: dict[Key, list[Member]] = {}
+        for key, member in sorted(images, key=lambda one: self.contrast(one[1])) if self.contrasts else ():
+            cases.setdefault(key, []).append(member)
+        return cases
 
     def shows_field(self, member: Member) -> bool:
         """Whether a file shows the field of view."""
@@ -221,7 +273,7 @@ def _key(member: Member, level: int) -> Key:
     name = folder_at(member, level) or LOOSE
     is_reader = bool(BY_HAND.search(name) and READER_FOLDER.search(name))
     folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
-    return Key(folders, member.stem, "test" if name.lower() in TEST else member.split)
+    return Key(folders, member.stem, PARTS.get(name.lower(), member.split))
 
 
 def _outside(folder: Folder, roles: _Roles) -> list[Problem]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
     IMAGE_SUFFIX,
+    LAST_WORD,
     MASK_WORDS,
     PREFIX,
     READER,
@@ -31,7 +32,10 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     readers,
+    structure_labels,
+    structure_map,
     without_image,
+    without_structure,
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
@@ -43,7 +47,6 @@ MASK = re.compile(
     rf"|(?P<observer>{READER}))$"
 )
 NUMBERED_MASK = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]?(?P<base>\d.*)$")
-STRUCTURE = re.compile(r"[_.\- ]([A-Za-z]+)$")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Pairs by the name without suffix, within one folder.
+    """Pairs by the name without suffix, within one folder; masks of several structures become one label map.
 
-    Raises DatasetError where one image has masks of several structures.
+    Raises DatasetError where some masks name a structure and others none, or several people drew several structures.
     """
     images, masks = _sorted(folder)
     drawn: dict[Key, list[Drawn]] = defaultdict(list)
@@ -77,10 +80,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             lost.append(mask.member.name)
         else:
             drawn[owner].append(Drawn(mask.member, mask.observer, key.stem[len(owner.stem) :].strip("_.- ")))
-    _check_structures(drawn)
-    labels = mask_labels(folder, options)
+    structures = _structures(drawn, folder, options)
+    labels = tuple(structures.values()) or mask_labels(folder, options)
     classes, called = name_classes(class_names(images), folder, options, declare=not drawn)
-    cases = tuple(_case(key, image, drawn[key], labels, called, options) for key, image in images.items())
+    partly = [key for key, masks in drawn.items() if not set(structures) <= {mask.structure for mask in masks}]
+    cases = tuple(
+        _case(key, image, drawn[key], _references(drawn[key], structures, labels, options), called, options)
+        for key, image in images.items()
+        if key not in partly
+    )
     people = sorted({mask.observer for some in drawn.values() for mask in some if mask.observer})
     seen = f"; {people[0]} is the reference, {', '.join(people[1:])} the other readers" if len(people) > 1 else ""
     return Reading(
@@ -88,30 +96,38 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         how=f"each image with its mask in one folder{seen}",
         classes={"mask": labels, "class": classes},
         readers=tuple(people) if len(people) > 1 else (),
-        problems=tuple(without_image(lost)),
+        problems=(*without_image(lost), *without_structure([key.name for key in partly], structures)),
     )
+
+
+def _references(
+    drawn: Sequence[Drawn], structures: Mapping[str, Label], labels: tuple[Label, ...], options: DatasetOptions
+) -> dict[str, Callable[[], Any]]:
+    """The functions that read the masks of one image: of structures one map, of several people each their own."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for mask in sorted(drawn, key=lambda mask: mask.observer):
+        by_name[mask.structure if structures else mask.observer].append(mask.member.path)
+    if structures and drawn:
+        return {"mask": structure_map(by_name, structures, options)}
+    return {**masks_by_reader(by_name, labels, options.read, options.kinds)}
 
 
 def _case(
     key: Key,
     image: Member,
-    drawn: list[Drawn],
-    labels: tuple[Label, ...],
+    drawn: Sequence[Drawn],
+    references: dict[str, Callable[[], Any]],
     called: dict[str, str],
     options: DatasetOptions,
 ) -> CaseFiles:
-    by_observer: dict[str, list[Path]] = defaultdict(list)
-    for mask in sorted(drawn, key=lambda mask: mask.observer):
-        by_observer[mask.observer].append(mask.member.path)
-    references: dict[str, Callable[[], Any]] = {**masks_by_reader(by_observer, labels, options.read, options.kinds)}
     name = called[key.folders[0]] if called else ""
     if called:
-        references["class"] = partial(given, name)
+        references = {**references, "class": partial(given, name)}
     return CaseFiles(
         key.name,
         readers([image], ["image"], options, [modality_word(options.modality)]),
         references,
-        files=(image.path, *(path for paths in by_observer.values() for path in paths)),
+        files=(image.path, *(mask.member.path for mask in drawn)),
         key=name,
         split=image.split,
     )
@@ -146,18 +162,22 @@ def _by_any_name(images: Iterable[Key]) -> dict[Key, Key]:
 
 def _owner(key: Key, known: Mapping[Key, Key]) -> Key | None:
     """The image of a mask: of the same name, or of the name without its last word."""
-    return next((known[one] for one in (key, key.called(STRUCTURE.sub("", key.stem))) if one in known), None)
+    return next((known[one] for one in (key, key.called(LAST_WORD.sub("", key.stem))) if one in known), None)
 
 
-def _check_structures(drawn: Mapping[Key, list[Drawn]]) -> None:
-    for masks in drawn.values():
-        structures = sorted({mask.structure for mask in masks})
-        if len(structures) > 1:
-            raise DatasetError(
-                f"one image has masks of {len(structures)} structures ({', '.join(structures)})",
-                str(masks[0].member.path),
-                "Put them into one label map with a number for each structure",
-            )
+def _structures(drawn: Mapping[Key, Sequence[Drawn]], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
+    """{structure: its label}, where one image has masks of several; else empty."""
+    several = next((masks for masks in drawn.values() if len({mask.structure for mask in masks}) > 1), None)
+    if several is None:
+        return {}
+    if any(mask.observer for masks in drawn.values() for mask in masks):
+        named = listed(sorted({mask.structure for mask in several} - {""}))
+        raise DatasetError(
+            f"one image has masks of several structures ({named}) and of several people",
+            str(several[0].member.path),
+            "Put those of one person into one label map with a number for each structure",
+        )
+    return structure_labels((mask.structure for masks in drawn.values() for mask in masks), folder, options)
 
 
 LAYOUT = Layout(

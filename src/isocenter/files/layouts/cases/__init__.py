@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         load_image,
         load_instances,
         load_mask,
-        load_structures,
         masks_by_reader,
     )
     from isocenter.files.layouts.cases.numbered import Numbered
@@ -61,6 +60,13 @@ if TYPE_CHECKING:
         without_image,
     )
     from isocenter.files.layouts.cases.segments import SLICER
+    from isocenter.files.layouts.cases.structures import (
+        LAST_WORD,
+        by_structure,
+        structure_labels,
+        structure_map,
+        without_structure,
+    )
     from isocenter.files.layouts.cases.table import (
         MOST_CLASSES,
         PATIENT_COLUMNS,

@@ -1,0 +1,80 @@
+"""Masks of single structures of one image, each in a file of its own, which become one label map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.files.layouts.cases.classes import mask_labels
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import load_structures
+from isocenter.files.layouts.cases.pairs import LABEL_NAME, Key, owner_of
+from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter.values import Image, Label, Problem
+
+# The last word of a mask's name, which may repeat its structure: x_MA in a folder of microaneurysms.
+LAST_WORD = re.compile(r"[_.\- ]([A-Za-z]+)$")
+# What only orders folders: "1. " of "1. Microaneurysms".
+ORDER = re.compile(r"^\d+[.)]\s*")
+
+
+def by_structure(
+    masks: Sequence[tuple[Key, Member]], images: Mapping[Key, object]
+) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
+    """Masks under the keys of their images, and {mask: its structure}, by folders that bear the structures' names.
+
+    Only where no mask has its image without one.
+    """
+    if any(owner_of(key, images) for key, _ in masks):
+        return list(masks), {}
+    owned = [_of_structure(key, images) for key, _ in masks]
+    keyed = [(key if owner is None else owner[0], member) for (key, member), owner in zip(masks, owned, strict=True)]
+    return keyed, {member: owner[1] for (_, member), owner in zip(masks, owned, strict=True) if owner is not None}
+
+
+def _of_structure(key: Key, images: Mapping[Key, object]) -> tuple[Key, str] | None:
+    """The image of a mask in the folder of its structure, and the structure; None where no image has its name."""
+    for place, name in enumerate(key.folders):
+        bare = key._replace(folders=key.folders[:place] + key.folders[place + 1 :])
+        for own in (bare, bare.called(LAST_WORD.sub("", bare.stem))):
+            if (owner := owner_of(own, images)) is not None:
+                bare_name = ORDER.sub("", name)
+                return owner, LABEL_NAME.sub("", bare_name).strip("_- ") or bare_name
+    return None
+
+
+def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
+    """{structure that a mask's name says: its label}, or those that --labels names; empty where names say none.
+
+    Raises DatasetError where some masks name a structure and others none ("").
+    """
+    names = sorted(set(named))
+    if names in ([], [""]):
+        return {}
+    if "" in names:
+        problem = f"some masks name a structure ({listed(names[1:])}), and others none"
+        raise DatasetError(problem, str(folder.root), "Put them into one label map with a number for each structure")
+    if options.labels is None:
+        return {name: Label(number, name) for number, name in enumerate(names, start=1)}
+    asked = {label.name: label for label in mask_labels(folder, options)}
+    if unknown := sorted(set(asked) - set(names)):
+        problem = f"no mask is named {listed(unknown)}"
+        raise UsageError(problem, f"--labels {options.labels}", f"Choose from {listed(names)}")
+    return asked
+
+
+def structure_map(
+    drawn: Mapping[str, Collection[Path]], structures: Mapping[str, Label], options: DatasetOptions
+) -> Callable[[], Image]:
+    """The function that reads {structure: its masks} of one image as a label map of these structures."""
+    each = tuple((label.value, tuple(drawn[name])) for name, label in structures.items())
+    return partial(load_structures, each, tuple(structures.values()), options.read)
+
+
+def without_structure(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:
+    """The problem that cases lack the mask of a structure; none where all have one of each."""
+    what = f"{counted(len(cases), 'case lacks', 'cases lack')} masks of some of {listed(structures)}"
+    return left_out(cases, what, "Add them, empty ones where a structure is not there, or name those to read")
