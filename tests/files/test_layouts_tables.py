@@ -490,3 +490,47 @@ def test_folders_of_classes_in_parts_keep_them_beside_tables_of_the_parts(tmp_pa
     dataset = read_dataset(tmp_path)
     assert set(classes(dataset).values()) == {"benign", "malignant"}
     assert set(dataset.splits.values()) == {"train", "test"}
+
+
+@pytest.mark.parametrize("cells", [("1", "0"), ("1.0", "0.0")])
+def test_columns_of_which_one_is_1_in_each_row_are_the_classes(tmp_path, cells):
+    """As in the challenges of ISIC: ISIC_Training_GroundTruth.csv, and the pictures in a folder."""
+    yes, no = cells
+    for n in range(6):
+        picture(tmp_path / "ISIC_Training_Input" / f"ISIC_{n:07d}.jpg", n)
+    rows = (f"ISIC_{n:07d}," + ",".join(yes if n % 3 == place else no for place in range(3)) for n in range(6))
+    path = table(tmp_path / "ISIC_Training_GroundTruth.csv", "image,MEL,NV,BCC", rows)
+    dataset = read_dataset(tmp_path)
+    assert list(classes(dataset).values()) == ["MEL", "NV", "BCC", "MEL", "NV", "BCC"]
+    assert not any(case.covariates for case in dataset)
+    assert dataset.problems[0].what.startswith("the columns MEL, NV, BCC are read as classes")
+    assert classes(read_dataset(path)) == classes(dataset)
+    by_hand = DatasetOptions(column={"finding:melanoma": "MEL", "finding:naevus": "NV"})
+    assert read_dataset(tmp_path, by_hand).kinds == {"findings"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ("a,1,1,0", "b,0,0,1", "c,0,1,0"),  # findings, of which one image has several
+        ("a,1,0,0", "b,0,0,1", "c,0,0,0"),
+        ("a,1,0,0", "b,0,0,1", "c,0,,1"),
+        ("a,1,0,0", "b,0,0,2", "c,0,1,0"),
+    ],
+)
+def test_columns_of_which_not_exactly_one_is_1_are_no_classes(tmp_path, rows):
+    for name in "abc":
+        picture(tmp_path / "images" / f"{name}.png", ord(name))
+    table(tmp_path / "labels.csv", "image,oedema,nodule,fibrosis", rows)
+    with pytest.raises(DatasetError, match=r"no column has labels|no labels"):
+        read_dataset(tmp_path)
+
+
+def test_a_named_label_goes_before_columns_of_which_one_is_1(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.png", n)
+    rows = (f"{n}.png,{'ab'[n % 2]}," + ",".join(str(int(n == place)) for place in range(3)) for n in range(3))
+    table(tmp_path / "labels.csv", "image,label,first,second,third", rows)
+    dataset = read_dataset(tmp_path)
+    assert set(classes(dataset).values()) == {"a", "b"}
+    assert list(dataset.cases[0].covariates) == ["first", "second", "third"]

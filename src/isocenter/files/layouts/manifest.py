@@ -22,10 +22,12 @@ from isocenter.files.layouts.cases import (
     Member,
     Table,
     can_be_named,
+    columns_of_classes,
     columns_of_files,
     covariates_of,
     fold_notes,
     given,
+    is_labelled,
     label_remedy,
     load_image,
     mask_labels,
@@ -36,6 +38,7 @@ from isocenter.files.layouts.cases import (
     split_column,
     split_of,
     stem_of,
+    with_column_of_classes,
 )
 from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
@@ -85,9 +88,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
-    is_labelled = any(table.column(names) for names in REFERENCE_COLUMNS.values())
+    has_labels = is_labelled(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_sure = is_labelled and len(folder.tables) == 1
+    is_sure = has_labels and len(folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -95,7 +98,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     names = [str(row[image]) for row in table.rows if row[image] is not None] if image else []
     if sum(Path(name).name.casefold() in known for name in names) * 2 > len(names):
         return True
-    if not is_labelled or folder.description is not None:
+    if not has_labels or folder.description is not None:
         return False
     named = NamedCases.of_table(table, folder, options)
     return named is not None and named.column(table, image, ()) is not None
@@ -110,14 +113,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         names = ", ".join(member.path.name for member in folder.tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), remedy)
-    table = joined_tables(members)
-    if not table.rows:
-        raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
-    if not options.column:
-        _refuse_sizes_of_boxes(table)
+    kinds = {*REFERENCES, *added_kinds()}
+    table, notes = _table(members, options, kinds)
     manifest = _with_images(table, _columns(table, options), folder, options)
     column = manifest.column
-    if options.references and not {*REFERENCES, *added_kinds()} & {role.partition(":")[0] for role in column}:
+    if options.references and not kinds & {role.partition(":")[0] for role in column}:
         raise DatasetError(
             f"no column has labels (columns: {', '.join(table.columns)})",
             str(table.path),
@@ -152,8 +152,31 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
-        problems=(*_problems(table, missing, seen, taken), *fold_notes(folder, table), *_unread(folder, members)),
+        problems=(
+            *notes,
+            *_problems(table, missing, seen, taken),
+            *fold_notes(folder, table),
+            *_unread(folder, members),
+        ),
     )
+
+
+def _table(
+    members: Sequence[Member], options: DatasetOptions, kinds: Collection[str]
+) -> tuple[Table, tuple[Problem, ...]]:
+    """The table, with one column of classes where each has a column and none is named by hand; and the note on it."""
+    table = joined_tables(members)
+    if not table.rows:
+        raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
+    if not options.column:
+        _refuse_sizes_of_boxes(table)
+    by_hand = any(role.partition(":")[0] in kinds for role in options.column)
+    classes = () if by_hand else columns_of_classes(table)
+    if not classes:
+        return table, ()
+    what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
+    remedy = "If they are no classes, name the columns of the labels with --column"
+    return with_column_of_classes(table), (Problem("note", what, remedy=remedy),)
 
 
 def _refuse_sizes_of_boxes(table: Table) -> None:

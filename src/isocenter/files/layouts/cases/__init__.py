@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import (
-        SPLIT_COLUMNS,
         covariates_in,
         fold_notes,
         part_named,
@@ -71,17 +70,21 @@ if TYPE_CHECKING:
         MOST_CLASSES,
         PATIENT_COLUMNS,
         REFERENCE_COLUMNS,
+        SPLIT_COLUMNS,
         SPREADSHEETS,
         TABLE_SUFFIXES,
         Table,
         as_whole,
         can_be_named,
+        columns_of_classes,
         columns_of_files,
         covariates_of,
+        is_labelled,
         label_remedy,
         number,
         read_table,
         states_references,
+        with_column_of_classes,
     )
     from isocenter.files.layouts.cases.unnamed_masks import LOOSE, are_paired, drawn_folders, folder_at, folder_words
 

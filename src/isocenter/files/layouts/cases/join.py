@@ -15,6 +15,7 @@ from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
     PATIENT_COLUMNS,
+    SPLIT_COLUMNS,
     Table,
     as_whole,
     covariates_of,
@@ -25,7 +26,6 @@ from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.storage import is_pseudonym
 from isocenter.values import Problem, Split
 
-SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
 

@@ -16,6 +16,7 @@ from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
+SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
 # Columns of somebody's cross-validation, which say nothing of a case.
 FOLD_COLUMNS = ("fold", "folds", "kfold", "fold_id", "cv_fold")
 # Columns that hold what is true of an image.
@@ -32,6 +33,8 @@ SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
+# So many columns, one of which is 1 in each row and the others 0, are the classes of a table.
+FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
 # A number as spreadsheets write it where the comma stands before the decimals.
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 # What pandas calls a column without a name: mostly the numbers of its rows.
@@ -86,12 +89,56 @@ def read_table(path: Path, most: int | None = None) -> Table:
 
 
 def states_references(path: Path) -> bool:
-    """Whether a table has rows, and a column of a name that stands for labels; a damaged one has none."""
+    """Whether a table has rows, and a column of a name that stands for labels, or one for each class.
+
+    A damaged one has none.
+    """
     try:
-        table = read_table(path, most=1)
+        table = read_table(path, most=LOOKED_AT)
     except DatasetError:
         return False
-    return bool(table.rows) and any(table.column(names) for names in REFERENCE_COLUMNS.values())
+    return bool(table.rows) and is_labelled(table)
+
+
+def is_labelled(table: Table) -> bool:
+    """Whether a column has a name that stands for labels, or one for each class says which an image has."""
+    return _has_reference(table) or bool(columns_of_classes(table))
+
+
+def _has_reference(table: Table) -> bool:
+    return any(table.column(names) for names in REFERENCE_COLUMNS.values())
+
+
+def columns_of_classes(table: Table) -> tuple[str, ...]:
+    """The columns for the classes, one of which is 1 in each row; empty where they are fewer than three.
+
+    All columns count that do not name a case, its patient or its part: with any other the table is about more.
+    """
+    known = {table.column((name,)) for name in (*CASE_COLUMNS, *PATIENT_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS)}
+    unnamed = [name for name in table.columns if name not in known and not UNNAMED.fullmatch(name)]
+    others = [name for name in unnamed if not _names_cases([row[name] for row in table.rows])]
+    is_one_each = all(
+        all(row[name] in (0, 1) for name in others) and sum(row[name] for name in others) == 1 for row in table.rows
+    )
+    is_known = len(others) >= FEWEST_OF_COLUMNS and bool(table.rows) and is_one_each and not _has_reference(table)
+    return tuple(others) if is_known else ()
+
+
+def _names_cases(cells: Sequence[Any]) -> bool:
+    return all(isinstance(cell, str) for cell in cells) and len(set(cells)) == len(cells)
+
+
+def with_column_of_classes(table: Table) -> Table:
+    """The table with one column in place of those for each class; as it is where it has none of these."""
+    classes = columns_of_classes(table)
+    if not classes:
+        return table
+    rows = tuple(
+        {name: value for name, value in row.items() if name not in classes}
+        | {COLUMN_OF_CLASSES: next(name for name in classes if row[name] == 1)}
+        for row in table.rows
+    )
+    return Table(table.path, (*(name for name in table.columns if name not in classes), COLUMN_OF_CLASSES), rows)
 
 
 def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
