@@ -202,3 +202,37 @@ def test_such_cases_train_and_predict(tmp_path):
     (tmp_path / "data" / "p0" / "mask.nii.gz").unlink()
     isocenter.predict(tmp_path / "run", tmp_path / "data" / "p0", out=tmp_path / "answers", device="cpu")
     assert [path.name for path in (tmp_path / "answers").glob("*.nii.gz")] == ["p0.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["sub{n:02d}_{word}", "{word}_{n}"])
+@pytest.mark.parametrize("above", ["", "scans"])
+def test_images_of_cases_in_one_folder_are_known_by_the_words_in_their_names(tmp_path, name, above):
+    words = {"T1": 0, "FLAIR": 1, "seg": None}
+    for n in range(3):
+        for word, value in words.items():
+            data = LIVER if value is None else np.full(SHAPE, 10 * n + value, np.int16)
+            volume(tmp_path / above / f"{name.format(n=n, word=word)}.nii.gz", data)
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds, dataset.modality) == (3, {"mask"}, "MR")
+    assert [list(case.images) for case in dataset] == [["FLAIR", "T1"]] * 3
+    assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [21, 20]
+    assert all((case.references["mask"].data[0] == LIVER).all() for case in dataset)
+
+
+def test_one_contrast_of_each_case_in_one_folder_may_be_named_too(tmp_path):
+    for n in range(3):
+        volume(tmp_path / f"sub{n:02d}_T1w.nii.gz")
+        volume(tmp_path / f"sub{n:02d}_mask.nii.gz", LIVER)
+    assert [(case.id, observed_values(case)) for case in read_dataset(tmp_path)] == [
+        (f"sub{n:02d}", (1,)) for n in range(3)
+    ]
+
+
+def test_images_without_masks_in_one_folder_are_predicted_by_case(tmp_path):
+    for n in range(3):
+        for word in ("t1", "t2", "flair"):
+            volume(tmp_path / f"sub{n:02d}_{word}.nii.gz")
+    dataset = read_dataset(tmp_path, PREDICTED)
+    assert [(case.id, list(case.images)) for case in dataset] == [
+        (f"sub{n:02d}", ["flair", "t1", "t2"]) for n in range(3)
+    ]

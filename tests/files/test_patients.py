@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import UsageError
-from isocenter.files.patients import names_a_person, patients_by, patients_of
+from isocenter.files.patients import are_numbered_people, names_a_person, patients_by, patients_of
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,54 @@ def test_names_that_name_nobody_are_said_to_be_unknown(names):
     assert not found.known
     assert list(found.names) == names
     assert "stands for itself" in found.words
+
+
+@pytest.mark.parametrize("classes", [(), ("benign", "malignant")])
+@pytest.mark.parametrize("place", ["Case{p:02d}/slice_{n}", "{p:03d}/{n}", "pig {p}/day_{n}/scan", "study/P{p}/{n}"])
+def test_images_in_one_numbered_folder_are_of_one_person(place, classes):
+    people = range(12)
+    named = [(p, n, *classes[p % 2 : p % 2 + 1]) for p in people for n in range(3)]
+    names = ["/".join((*above, place.format(p=p, n=n))) for p, n, *above in named]
+    found = patients_of(names, classes=bool(classes))
+    assert found.known
+    assert "12 patients, identified by the numbered folder" in found.words
+    assert len(set(zip([p for p, *_ in named], found.names, strict=True))) == len(people)
+
+
+@pytest.mark.parametrize(
+    ("places", "classes"),
+    [
+        ([f"part_{n}" for n in range(8)], 0),
+        ([f"{year}" for year in range(2012, 2020)], 0),
+        (["adenosis", "fibroadenoma", "lobular", "ductal", "tubular"], 1),  # no number: kinds of tissue
+        (["40X", "100X", "200X", "400X", "800X"], 1),  # the same in each class: magnifications
+        ([f"case{n}" for n in range(3)], 0),  # too few to be parted
+    ],
+)
+def test_other_folders_are_of_nobody(places, classes):
+    above = ["benign/", "malignant/"] if classes else [""]
+    names = [f"{first}{place}/{n}" for first in above for place in places for n in range(4)]
+    assert not patients_of(names, classes=classes).known
+
+
+def test_the_same_number_in_two_classes_may_be_one_person():
+    """Ten and more of them: to take two people for one leaks nothing, one for two may."""
+    names = [f"{first}/{p:03d}/{n}" for first in ("benign", "malignant") for p in range(12) for n in range(2)]
+    assert set(patients_of(names, classes=1).names) == {f"{p:03d}" for p in range(12)}
+
+
+@pytest.mark.parametrize(
+    "folders", [["Case01", "Case02", "Case03"], ["pig_1", "pig_2", "pig_9"], ["001", "002", "003"]]
+)
+def test_numbered_folders_of_images_with_masks_are_cases(folders):
+    assert are_numbered_people(folders)
+
+
+@pytest.mark.parametrize(
+    "folders", [["grade 1", "grade 2", "grade 3"], ["0", "1", "2"], ["T1", "T2", "T3"], ["a1", "b2", "c3"]]
+)
+def test_other_folders_of_images_with_masks_may_be_classes(folders):
+    assert not are_numbered_people(folders)
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Z")), max_size=20), max_size=8))

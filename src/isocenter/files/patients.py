@@ -1,10 +1,11 @@
-"""Patients by file names: rules that assign each name to a person, and that are printed."""
+"""Patients by the names of files and folders: rules that assign each name to a person, and that are printed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from isocenter.errors import UsageError, counted
 
@@ -66,20 +67,75 @@ RULES = (
     Rule(re.compile(r"(?:^|/)(\d+)[_-]\d+$"), "the first of the name's two numbers", False),
 )
 FEWEST = 3  # A rule that leaves one or two patients has matched the study's name, not the patient's.
+# Numbered folders that part a set, or are classes of it.
+NO_PERSON = re.compile(
+    r"(?i)(?:part|batch|chunk|fold|split|set|images?|imgs?|masks?|labels?|class|grade|stage|type|level|category|score|"
+    r"group|birads|bi-rads|pirads|pi-rads|isup|site|cent(?:er|re)|hospital|scanner|task|year)[_\- ]?\d+$"
+    r"|^(?:19|20)\d{2}$"
+)
+# Fewer numbered folders part a set; and fewer with the same numbers in each folder above them are kinds of image.
+FEWEST_FOLDERS, FEWEST_NUMBERED = 5, 10
+NUMBERED = re.compile(r"^(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)$")
 
 
-def patients_of(names: Sequence[str]) -> Patients:
-    """The patient of each name (a path without suffix) by the first rules that fit all of them."""
+def patients_of(names: Sequence[str], *, classes: int = 0) -> Patients:
+    """The patient of each name (a path without suffix) by the first rules that fit all of them.
+
+    Where no rule knows a person, those images are one's that lie in the same numbered folder: people who are taken for
+    one lie in one part of a set, which leaks nothing.
+    classes: so many folders at the start of each name are classes
+    """
     fits = [_first_fit(name) for name in names]
-    if not fits or any(fit is None for fit in fits):
-        return Patients(tuple(names), UNKNOWN, known=False)
-    known = [fit for fit in fits if fit is not None]
-    owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
-    proven = all(rule.proves for rule in rules.values())
-    joins = FEWEST <= len(set(owners)) < len(names)
-    if not (proven or joins):
-        return Patients(tuple(names), UNKNOWN, known=False)
-    return Patients(owners, f"{counted(len(set(owners)), 'patient')}, identified by {' or '.join(rules)}", known=True)
+    if fits and all(fit is not None for fit in fits):
+        known = [fit for fit in fits if fit is not None]
+        owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
+        proven = all(rule.proves for rule in rules.values())
+        if proven or FEWEST <= len(set(owners)) < len(names):
+            return _known(owners, " or ".join(rules))
+    if (owners := _by_folders(names, classes)) is not None:
+        return _known(owners, "the numbered folder in which several images lie")
+    return Patients(tuple(names), UNKNOWN, known=False)
+
+
+def _known(owners: tuple[str, ...], rule: str) -> Patients:
+    return Patients(owners, f"{counted(len(set(owners)), 'patient')}, identified by {rule}", known=True)
+
+
+def _by_folders(names: Sequence[str], classes: int) -> tuple[str, ...] | None:
+    """The highest folders below the classes that can be persons; None where there are none.
+
+    Folders of the same names in each folder above them, as of views or contrasts, are kinds of image.
+    """
+    paths = [PurePosixPath(name).parts[:-1] for name in names]
+    for level in range(classes, min(map(len, paths), default=0)):
+        owners = tuple(path[level] for path in paths)
+        own = set(owners)
+        if not FEWEST_FOLDERS <= len(own) < len(names) or not all(map(_is_numbered, own)):
+            continue
+        above = {path[:level] for path in paths}
+        places = {path[: level + 1] for path in paths}
+        is_kinds = len(above) > 1 and len(places) == len(own) * len(above)
+        if not is_kinds or (len(own) >= FEWEST_NUMBERED and all(map(str.isdecimal, own))):
+            return owners
+    return None
+
+
+def _is_numbered(folder: str) -> bool:
+    return any(map(str.isdigit, folder)) and not NO_PERSON.search(folder)
+
+
+def are_numbered_people(folders: Collection[str]) -> bool:
+    """Whether folders of images with masks are numbered as cases are (Case01, pig_2, 003), and are no classes."""
+    fits = [NUMBERED.match(folder) for folder in folders]
+    if len(folders) < FEWEST or not all(fits) or any(NO_PERSON.search(folder) for folder in folders):
+        return False
+    around = {(fit["before"].lower(), fit["after"].lower()) for fit in fits if fit}
+    numbers = [fit["number"] for fit in fits if fit]
+    before = next(iter(around))[0].strip("_- ")
+    if len(around) > 1:
+        return False
+    is_code = any(number.startswith("0") and len(number) > 1 for number in numbers)
+    return is_code if not before else len(before) > 1 or before in {"p", "s"}
 
 
 def patients_by(pattern: str, names: Sequence[str]) -> Patients:

@@ -37,6 +37,12 @@ from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality
 from isocenter.values import Label
 
 IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
+# The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
+WORDS = tuple(
+    re.compile(rf"^{named}$")
+    for word in (r"(?P<word>[A-Za-z][A-Za-z\d]*)",)
+    for named in (rf"(?P<case>.+)[_.\- ]{word}", rf"{word}[_.\- ](?P<case>.+)")
+)
 # More kinds of image than this in one folder are cases.
 MOST_IMAGES = 16
 
@@ -54,7 +60,10 @@ class CaseFolder:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images of the same names in most folders, and masks, or names that only images of one case have."""
+    """Images of the same names in most folders, and masks, or names that only images of one case have.
+
+    Or files in one folder that begin with the names of cases and end in those of images.
+    """
     members = within_images(folder.images)
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
@@ -63,7 +72,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
-    is_one = not all(member.folders for member in members)  # the folder that was given is itself the case
+    # The folder that was given is itself the case.
+    is_one = not all(member.folders for member in members) and not _in_one_folder(members)
     if is_one or not any(case.masks for case in cases.values()):
         return (not is_one or len(cases) == 1) and all(_says_image(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
@@ -79,7 +89,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
     is_drawn = any(case.masks for case in by_key.values())
-    classes, called = name_classes(class_names(by_key), folder, options, declare=not is_drawn)
+    classes, called = name_classes(class_names(by_key, drawn=is_drawn), folder, options, declare=not is_drawn)
     cases, bare, partly = [], [], []
     for key, case in by_key.items():
         if not case.images:
@@ -133,20 +143,45 @@ def _case(
 
 
 def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
-    """Cases by their folders."""
+    """Cases by their folders, or by the names of their files where all lie in one."""
     cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
-    for member in within_images(folder.images):
-        *above, own = member.folders or (folder.root.resolve().name,)
-        is_in_masks = bool(above) and own.lower() in LABELS
-        if is_in_masks:
-            *above, own = above
-        case, name = cases[Key(tuple(above), own, member.split)], _own_name(member.stem, own)
+    members = within_images(folder.images)
+    named = _in_one_folder(members)
+    for member in members:
+        above = member.folders or (folder.root.resolve().name,)
+        is_in_masks = not named and len(above) > 1 and above[-1].lower() in LABELS
+        above = above[:-1] if is_in_masks else above
+        place = (*member.folders, named[member][0]) if named else above
+        case = cases[Key(place[:-1], place[-1], member.split)]
+        name = named[member][1] if named else _own_name(member.stem, above[-1])
         fit = MASK_NAME.match(name)
         if fit or is_in_masks:
             case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
         else:
             case.images[name or "image"] = member
     return dict(cases)
+
+
+def _in_one_folder(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
+    """{file: its case, and what its name says} of files in one folder, as x_t1, x_flair and x_seg.
+
+    Empty where a word says neither image nor mask, and where the files are of one case, or each is the only one of its.
+    """
+    if len({member.folders for member in members}) != 1:
+        return {}
+    each = (_cases_and_words(members, named) for named in WORDS)
+    return next((parted for parted in each if parted), {})
+
+
+def _cases_and_words(members: Sequence[Member], named: re.Pattern[str]) -> dict[Member, tuple[str, str]]:
+    fits = [named.match(member.stem) for member in members]
+    parted = {member: (fit["case"], fit["word"]) for member, fit in zip(members, fits, strict=True) if fit}
+    words = {word for _, word in parted.values()}
+    images = {word for word in words if not MASK_NAME.match(word)}
+    with_image = {case for case, word in parted.values() if word in images}
+    is_known = len(parted) == len(members) and all(map(_says_image, images))
+    is_parted = len(words) > 1 and len(with_image) > 1 and all(case in with_image for case, _ in parted.values())
+    return parted if is_known and is_parted else {}
 
 
 def _own_name(stem: str, folder: str) -> str:

@@ -82,7 +82,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             drawn[owner].append(Drawn(mask.member, mask.observer, key.stem[len(owner.stem) :].strip("_.- ")))
     structures = _structures(drawn, folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
-    classes, called = name_classes(class_names(images), folder, options, declare=not drawn)
+    classes, called = name_classes(class_names(images, drawn=bool(drawn)), folder, options, declare=not drawn)
     partly = [key for key, masks in drawn.items() if not set(structures) <= {mask.structure for mask in masks}]
     cases = tuple(
         _case(key, image, drawn[key], _references(drawn[key], structures, labels, options), called, options)

@@ -187,7 +187,8 @@ def _patients(
         return patients_by(options.patient, [case.name for case in cases])
     owners = [case.patient for case in cases]
     if not any(owners):
-        guess = patients_of([case.name for case in cases])
+        in_classes = not reading.columns and all("class" in case.references for case in cases)
+        guess = patients_of([case.name for case in cases], classes=int(in_classes))
         return guess if guess.known else replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.

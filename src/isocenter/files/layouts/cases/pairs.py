@@ -13,7 +13,7 @@ from isocenter.errors import counted
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
-from isocenter.files.patients import names_a_person, patients_of
+from isocenter.files.patients import are_numbered_people, names_a_person, patients_of
 from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
@@ -187,12 +187,17 @@ def without_image(lost: Sequence[str]) -> tuple[Problem, ...]:
     return left_out(lost, what, "Add the images, or rename", "warning")
 
 
-def class_names(keys: Iterable[Key]) -> set[str]:
-    """The first folders, where they are classes: every case lies in one of several; none names a person, or a part."""
+def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
+    """The first folders, where they are classes: every case lies in one of several; none names a person, or a part.
+
+    drawn: whether there are masks: numbered folders may then be cases
+    """
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     names = set(firsts)
     holds_masks = len({bool(LABEL_NAME.search(name)) for name in names}) > 1  # with_mask and without_mask are classes
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
+        return set()
+    if drawn and are_numbered_people(names):
         return set()
     no_class = (names_a_person, PARTED.search, PART_IMAGES.match)
     return set() if any(says(name) for name in names for says in no_class) else names
@@ -200,7 +205,7 @@ def class_names(keys: Iterable[Key]) -> set[str]:
 
 def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
     """The first folders, where they are classes; not where the names of the files show that each holds one person."""
-    names = class_names(one.key for one in pairs)
+    names = class_names((one.key for one in pairs), drawn=any(one.masks for one in pairs))
     people = patients_of([one.key.stem for one in pairs])
     owners = {(one.key.folders[0], owner) for one, owner in zip(pairs, people.names, strict=True)} if names else set()
     of_persons = people.known and len(owners) == len(names) == len(set(people.names))
