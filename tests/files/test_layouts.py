@@ -322,3 +322,26 @@ def test_patients_of_real_sets_do_not_depend_on_a_table(data, tmp_path):
     dataset = read_dataset(tmp_path)
     assert len({case.patient for case in dataset}) == 30
     assert "IM-" in dataset.patients
+
+
+@pytest.mark.parametrize("above", ["COVID-CT", "data/COVID-CT"])
+def test_a_folder_that_holds_all_as_of_an_unpacked_archive_is_opened(tmp_path, above):
+    classed(tmp_path / "a" / above)
+    (tmp_path / "a" / "README.txt").write_text("Unpacked.")
+    inner = read_dataset(tmp_path / "a" / above)
+    outer = read_dataset(tmp_path / "a")
+    assert outer.kinds == {"class"}
+    assert [(case.id, case.references["class"]) for case in outer] == [(c.id, c.references["class"]) for c in inner]
+    for part in ("train", "test"):
+        classed(tmp_path / "b" / above / part)
+    assert set(read_dataset(tmp_path / "b").splits.values()) == {"train", "test"}
+    for n in range(4):
+        picture(tmp_path / "c" / above / "pictures" / f"a{n}.png", n)
+    (tmp_path / "c" / above / "labels.csv").write_text("id,label\na0,x\na1,y\na2,x\na3,y\n")
+    assert [case.references["class"] for case in read_dataset(tmp_path / "c")] == ["x", "y", "x", "y"]
+
+
+def test_images_for_prediction_keep_the_names_of_their_folders(tmp_path):
+    classed(tmp_path / "COVID-CT")
+    ids = {case.id for case in read_dataset(tmp_path, DatasetOptions(references=False))}
+    assert ids == {case.id for case in read_dataset(tmp_path / "COVID-CT")}

@@ -138,6 +138,26 @@ def test_folders_of_contrasts_beside_one_of_masks_are_channels(tmp_path):
     assert all(observed_values(case) == (1,) for case in dataset)
 
 
+@pytest.mark.parametrize("mask", ["{n}_seg", "{n}"])
+def test_contrasts_in_the_names_of_images_are_channels_too(tmp_path, mask):
+    for n in range(3):
+        for value, name in enumerate(("t1", "flair")):
+            volume(tmp_path / "images" / f"sub{n}_{name}.nii.gz", np.full((4, 5, 6), 10 * n + value, np.int16))
+        label = np.eye(4, 5, dtype=np.uint8)[:, :, None].repeat(6, 2)
+        volume(tmp_path / "labels" / f"{mask.format(n=f'sub{n}')}.nii.gz", label)
+    dataset = read_dataset(tmp_path)
+    assert [(case.id, list(case.images)) for case in dataset] == [(f"sub{n}", ["flair", "t1"]) for n in range(3)]
+    assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [21, 20]
+    assert all(observed_values(case) == (1,) for case in dataset)
+
+
+def test_images_of_several_kinds_of_which_each_case_has_one_are_no_channels(tmp_path):
+    for n, name in enumerate(("ct", "mr", "ct", "mr")):
+        picture(tmp_path / "images" / f"x{n}_{name}.png", n)
+        picture(tmp_path / "masks" / f"x{n}_{name}.png", 255)
+    assert [list(case.images) for case in read_dataset(tmp_path)] == [["image"]] * 4
+
+
 def test_images_and_labels_of_several_parts_keep_them(tmp_path):
     for part in ("Tr", "Va", "Ts"):
         for n in range(2):

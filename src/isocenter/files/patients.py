@@ -92,8 +92,8 @@ def patients_of(names: Sequence[str], *, classes: int = 0) -> Patients:
         proven = all(rule.proves for rule in rules.values())
         if proven or FEWEST <= len(set(owners)) < len(names):
             return _known(owners, " or ".join(rules))
-    if (owners := _by_folders(names, classes)) is not None:
-        return _known(owners, "the numbered folder in which several images lie")
+    if (people := _by_folders(names, classes)) is not None:
+        return _known(people, "the numbered folder in which several images lie")
     return Patients(tuple(names), UNKNOWN, known=False)
 
 

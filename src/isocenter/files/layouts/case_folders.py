@@ -6,7 +6,6 @@ TotalSegmentator (`x/ct.nii.gz`, `x/segmentations/liver.nii.gz`).
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,9 @@ from isocenter.files.layouts.cases import (
     mask_labels,
     masks_by_reader,
     name_classes,
+    parted_by_words,
     readers,
+    says_image,
     structure_labels,
     structure_map,
     without_image,
@@ -33,16 +34,9 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
-from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
+from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label
 
-IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
-# The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
-WORDS = tuple(
-    re.compile(rf"^{named}$")
-    for word in (r"(?P<word>[A-Za-z][A-Za-z\d]*)",)
-    for named in (rf"(?P<case>.+)[_.\- ]{word}", rf"{word}[_.\- ](?P<case>.+)")
-)
 # More kinds of image than this in one folder are cases.
 MOST_IMAGES = 16
 
@@ -75,7 +69,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     # The folder that was given is itself the case.
     is_one = not all(member.folders for member in members) and not _in_one_folder(members)
     if is_one or not any(case.masks for case in cases.values()):
-        return (not is_one or len(cases) == 1) and all(_says_image(name) for name in names)
+        return (not is_one or len(cases) == 1) and all(says_image(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
 
 
@@ -165,34 +159,19 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
 def _in_one_folder(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
     """{file: its case, and what its name says} of files in one folder, as x_t1, x_flair and x_seg.
 
-    Empty where a word says neither image nor mask, and where the files are of one case, or each is the only one of its.
+    Empty where the files are of one case, where each is the only one of its, and where a case has no image.
     """
-    if len({member.folders for member in members}) != 1:
-        return {}
-    each = (_cases_and_words(members, named) for named in WORDS)
-    return next((parted for parted in each if parted), {})
-
-
-def _cases_and_words(members: Sequence[Member], named: re.Pattern[str]) -> dict[Member, tuple[str, str]]:
-    fits = [named.match(member.stem) for member in members]
-    parted = {member: (fit["case"], fit["word"]) for member, fit in zip(members, fits, strict=True) if fit}
+    parted = parted_by_words(members) if len({member.folders for member in members}) == 1 else {}
     words = {word for _, word in parted.values()}
-    images = {word for word in words if not MASK_NAME.match(word)}
-    with_image = {case for case, word in parted.values() if word in images}
-    is_known = len(parted) == len(members) and all(map(_says_image, images))
-    is_parted = len(words) > 1 and len(with_image) > 1 and all(case in with_image for case, _ in parted.values())
-    return parted if is_known and is_parted else {}
+    with_image = {case for case, word in parted.values() if not MASK_NAME.match(word)}
+    is_known = len(words) > 1 and len(with_image) > 1 and all(case in with_image for case, _ in parted.values())
+    return parted if is_known else {}
 
 
 def _own_name(stem: str, folder: str) -> str:
     """What a file's name says beyond that of its folder: t1 of BraTS_001/BraTS_001_t1, and t1 of t/t1."""
     begins, rest = stem.lower().startswith(folder.lower()), stem[len(folder) :]
     return rest.strip("_.- ") if begins and not rest[:1].isalnum() else stem
-
-
-def _says_image(name: str) -> bool:
-    """Whether a name is a word for images or one of their modalities."""
-    return bool(IMAGE_WORD.match(name)) or modality_word(name.lower()) != UNKNOWN_MODALITY
 
 
 LAYOUT = Layout(

@@ -5,6 +5,7 @@ All may lie in one folder `images/`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -76,7 +77,8 @@ def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ..
     """
     numbered = all(name.isdecimal() for name in names)
     coded = numbered and (len(names) > MOST_CLASSES or any(name.startswith("0") and len(name) > 1 for name in names))
-    contrasts = all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in names)
+    words = [word for name in names for word in re.split(r"[\W_]+", name.lower()) if word]
+    contrasts = all(modality_word(word) != UNKNOWN_MODALITY for word in words)
     is_asked = options.layout is not None or options.labels is not None or not options.references
     if is_asked or not (coded or contrasts):
         return ()

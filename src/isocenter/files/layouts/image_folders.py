@@ -38,6 +38,7 @@ from isocenter.files.layouts.cases import (
     number_of,
     one_each,
     pair,
+    parted_by_words,
     readers,
     states_references,
     structure_labels,
@@ -90,8 +91,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             "Put the images into images/ in the same folder",
         )
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
-    drawn, channels = {key for key, _ in masks}, roles.by_contrast(images) or by_channel(images)
-    channels = {} if not roles.contrasts and drawn.intersection(key for key, _ in images) else channels
+    drawn = {key for key, _ in masks}
+    is_numbered = not drawn.intersection(key for key, _ in images)
+    channels, shown = by_channel(images) if is_numbered else {}, dict[Member, str]()
+    if channels:
+        shown = {member: str(number_of(member)) for members in channels.values() for member in members}
+    else:
+        channels, shown = roles.by_contrast(images)
     by_key = channels or one_each(images)
     masks, people = by_reader(masks, by_key)
     masks, parts = by_structure(masks, by_key)
@@ -103,8 +109,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(roles.contrasts or described_channels(folder))
     masks_of = partial(_of_structures, parts, structures) if structures else partial(_of_readers, people, labels)
-    name_of = roles.contrast if roles.contrasts else (lambda member: str(number_of(member)) if channels else "image")
-    cases = tuple(_case(one, name_of, masks_of, called, modality, options) for one in pairs)
+    cases = tuple(_case(one, shown, masks_of, called, modality, options) for one in pairs)
     names = tuple(sorted(set(people.values())))
     return Reading(
         cases,
@@ -152,13 +157,13 @@ def _paths_by(names: Mapping[Member, str], masks: Sequence[Member]) -> dict[str,
 
 def _case(
     files: Pair,
-    name_of: Callable[[Member], str],
+    shown: Mapping[Member, str],
     masks_of: MasksOf,
     called: dict[str, str],
     modality: str | None,
     options: DatasetOptions,
 ) -> CaseFiles:
-    names = [name_of(member) for member in files.images]
+    names = [shown.get(member, "image") for member in files.images]
     references = masks_of(options, files.masks)
     name = called[files.key.folders[0]] if called else ""
     if called:
@@ -249,16 +254,22 @@ class _Roles:
         level = self.level(member)
         return None if level is None else self._role[folder_at(member, level) or LOOSE]
 
-    def contrast(self, member: Member) -> str:
-        """The folder of an image, where each of a case's images lies in the folder of its contrast."""
-        return folder_at(member, self.level(member) or 0) or LOOSE
-
-    def by_contrast(self, images: Sequence[tuple[Key, Member]]) -> dict[Key, list[Member]]:
-        """Images by case, in the order of their contrasts; empty where folders name none."""
+    def by_contrast(self, images: Sequence[tuple[Key, Member]]) -> tuple[dict[Key, list[Member]], dict[Member, str]]:
+        """Images by case, and {image: its contrast}, which its folder or name states; empty where neither does."""
+        members = [member for _, member in images]
+        if self.contrasts:
+            shown = {member: folder_at(member, self.level(member) or 0) or LOOSE for member in members}
+            keyed = images
+        else:
+            named = parted_by_words(members)
+            shown = {member: word for member, (_, word) in named.items()}
+            keyed = [(key.called(named[member][0]), member) for key, member in images if member in named]
         cases: dict[Key, list[Member]] = {}
-        for key, member in sorted(images, key=lambda one: self.contrast(one[1])) if self.contrasts else ():
+        for key, member in sorted(keyed, key=lambda one: shown[one[1]]):
             cases.setdefault(key, []).append(member)
-        return cases
+        names = set(shown.values())
+        whole = sum(len(members) == len(names) for members in cases.values())
+        return (cases, shown) if len(names) > 1 and 2 * whole > len(cases) else ({}, {})
 
     def shows_field(self, member: Member) -> bool:
         """Whether a file shows the field of view."""

@@ -31,6 +31,7 @@ LAYOUTS: dict[str, str] = {
     "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
 }
 
+WITHOUT_LABELS = "plain_images"
 # How files end in which whole folders are packed; they are not unpacked unasked.
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -49,7 +50,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     folder = Folder(path)
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
-    dataset = assemble(folder, _layout_of(folder, options).read(folder, options), options)
+    folder, layout = _unwrapped(folder, options)
+    dataset = assemble(folder, layout.read(folder, options), options)
     return by_frame(dataset) if options.references else dataset
 
 
@@ -58,6 +60,15 @@ def load_layout(name: str) -> Layout:
     module, _, attribute = LAYOUTS[name].partition(":")
     layout: Layout = getattr(importlib.import_module(module), attribute)
     return layout
+
+
+def _unwrapped(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:
+    """The folder and its layout, or the one folder in it that holds all, where only that one has labels."""
+    layout = _layout_of(folder, options)
+    if layout.name != WITHOUT_LABELS or not options.references or (inner := folder.inner) is None:
+        return folder, layout
+    within, known = _unwrapped(Folder(inner), options)
+    return (folder, layout) if known.name == WITHOUT_LABELS else (within, known)
 
 
 def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
         one_each,
         owner_of,
         pair,
+        parted_by_words,
         readers,
+        says_image,
         without_image,
     )
     from isocenter.files.layouts.cases.segments import SLICER

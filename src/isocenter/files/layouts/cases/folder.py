@@ -79,6 +79,15 @@ class Folder:
         level = _split_level(relative)
         return tuple(_member(base, path, level) for path in relative)
 
+    @property
+    def inner(self) -> Path | None:
+        """The one folder in it that holds all of its images and tables, as of an unpacked archive; None without one."""
+        tables = [m for m in self.members if m.suffix in TABLE_SUFFIXES]
+        held = (*self.images, *self.dicom, *tables)
+        tops = {m.path.relative_to(self.root).parts[0] for m in held} if not self.is_file else set()
+        only = self.root / tops.pop() if len(tops) == 1 else self.root
+        return only if only != self.root and only.is_dir() else None
+
     @cached_property
     def images(self) -> tuple[Member, ...]:
         """Files that each hold one image, DICOM excepted."""

@@ -13,6 +13,7 @@ from isocenter.errors import counted
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_numbered_people, names_a_person, patients_of
 from isocenter.values import Image, Problem, Split
 
@@ -39,6 +40,10 @@ _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
 # The end of the name of a folder of masks, or its whole name in Pascal VOC.
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
+# The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
+_WORD = r"(?P<word>[A-Za-z][A-Za-z\d]*)"
+WORD_OF_CASE = (re.compile(rf"^(?P<case>.+)[_.\- ]{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ](?P<case>.+)$"))
+IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
 
@@ -149,6 +154,22 @@ def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]
             return {}
         cases.setdefault(key.called(key.stem[: fit.start()]), {})[fit.group(1)] = member
     return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
+
+
+def says_image(name: str) -> bool:
+    """Whether a name is a word for images or one of their modalities."""
+    return bool(IMAGE_WORD.match(name)) or modality_word(name.lower()) != UNKNOWN_MODALITY
+
+
+def parted_by_words(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
+    """{file: its case, and what its name says}, as x_t1, x_flair and x_seg; empty where one name says neither."""
+    for named in WORD_OF_CASE:
+        fits = [named.match(member.stem) for member in members]
+        parted = {member: (fit["case"], fit["word"]) for member, fit in zip(members, fits, strict=True) if fit}
+        words = {word for _, word in parted.values()}
+        if len(parted) == len(members) and all(says_image(word) or MASK_NAME.match(word) for word in words):
+            return parted
+    return {}
 
 
 def are_channel_numbers(

@@ -171,15 +171,24 @@ def columns_of_files(table: Table, folder: Path) -> tuple[str, ...]:
 
 
 def label_remedy(table: Table, used: Collection[str] = ()) -> str:
-    """How to name the column of the labels, with one of few different values as the example where there is one.
+    """How to name the column of the labels: for example one of few different values, and for values one of numbers.
 
     used: columns that hold something else
     """
     counts = {name: len({row[name] for row in table.rows} - {None}) for name in table.columns if name not in used}
     few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
     classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
-    others = "mask=COLUMN, finding:NAME=COLUMN, value=COLUMN or time=COLUMN,event=COLUMN"
+    measured = [name for name, count in counts.items() if count > 1 and name not in few and _is_measured(table, name)]
+    value = f"value={measured[0]}" if measured else "value=COLUMN"
+    others = f"mask=COLUMN, finding:NAME=COLUMN, {value} or time=COLUMN,event=COLUMN"
     return f"Name the column, as in {classes} for classes, or --column {others}"
+
+
+def _is_measured(table: Table, name: str) -> bool:
+    """Whether a column holds numbers alone, and is not called as cases or patients are."""
+    if name in {table.column((known,)) for known in (*CASE_COLUMNS, *PATIENT_COLUMNS, *FOLD_COLUMNS)}:
+        return False
+    return all(row[name] is None or isinstance(row[name], int | float) for row in table.rows)
 
 
 def is_image_name(text: str) -> bool:
