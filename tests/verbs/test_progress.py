@@ -32,7 +32,7 @@ def test_a_curve_is_never_wider_than_its_place(values, width):
 
 
 def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
-    with caplog.at_level(logging.INFO, logger="isocenter"), watched("training", "dice") as watch:
+    with caplog.at_level(logging.INFO, logger="isocenter"), watched("training", lambda figure: "dice") as watch:
         for step in range(1, 41):
             watch(moment(step, 0.5 + step / 100 if step % 20 == 0 else None))
     [stated] = [record.message for record in caplog.records]
@@ -69,7 +69,7 @@ def test_the_start_of_libraries_is_not_taken_for_the_speed(caplog):
 
 
 def test_the_time_left_follows_from_the_speed_that_was_seen():
-    watch = TrainingWatch("training", "dice")
+    watch = TrainingWatch("training", lambda figure: "dice")
     for step in range(11, 31):  # resumed: the first ten steps were not seen
         watch(moment(step))
     assert watch.left(moment(30)) == 20.0
@@ -78,7 +78,7 @@ def test_the_time_left_follows_from_the_speed_that_was_seen():
 def test_a_terminal_shows_a_table_with_the_course_of_loss_and_metric():
     screen = io.StringIO()
     with Live(console=Console(file=screen, force_terminal=True, width=140), auto_refresh=False) as live:
-        watch = TrainingWatch("training", "dice", live)
+        watch = TrainingWatch("training", lambda figure: "dice", live)
         for step in range(1, 41):
             watch(moment(step, 0.5 if step == 20 else 0.75 if step == 40 else None))
     shown = screen.getvalue()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isocenter.report import selecting_name
 from isocenter.tasks import build
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask.scores import with_part
@@ -48,7 +49,7 @@ def verdict(chances: list[float], truth: list[int], **given) -> Verdict:
 def course(*values: float, steps: int = 1000) -> tuple[str, ...]:
     """What is said of a validation metric that was measured at equal distances."""
     at = [steps * (n + 1) // len(values) for n in range(len(values))]
-    return training_length(pd.DataFrame({"step": at, "loss": 1.0, "validation": values}), "AUROC")
+    return training_length(pd.DataFrame({"step": at, "loss": 1.0, "validation": values}), lambda figure: "AUROC")
 
 
 def test_a_model_that_calls_the_most_frequent_class_is_not_better_than_guessing():
@@ -174,7 +175,7 @@ def test_few_steps_and_few_measurements_are_named():
 def test_each_fold_has_its_own_course():
     log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, "fold 0 loss": 1.0, "fold 0": [0.1, 0.2, 0.3, 0.4],
                         "fold 1": [0.1, 0.4, 0.4, 0.4]})  # fmt: skip
-    first, second = training_length(log, "Dice")
+    first, second = training_length(log, lambda figure: "Dice")
     assert first.startswith("Validation Dice of fold 0 was still improving")
     assert second.startswith("Validation Dice of fold 1 was best at step 500")
 
@@ -183,8 +184,8 @@ def test_folds_that_went_alike_share_a_sentence():
     courses = {f"fold {n}": [0.1, 0.4, 0.4, 0.4] for n in range(3)}
     log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, **courses})
     little = "gained little in the last quarter of the steps: longer training promises little."
-    assert training_length(log, "Dice") == (f"Validation Dice of all 3 folds {little}",)
-    first, second = training_length(log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), "Dice")
+    assert training_length(log, lambda figure: "Dice") == (f"Validation Dice of all 3 folds {little}",)
+    first, second = training_length(log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), lambda figure: "Dice")
     assert first == f"Validation Dice of fold 0, fold 2 {little}"
     assert second.startswith("Validation Dice of fold 1 was still improving in the last quarter of the 1000 steps")
 
@@ -195,7 +196,7 @@ def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
                         "fold 1 loss": [1.0, 1.0, 1.0, nan], "fold 1": [0.1, 0.2, 0.4, nan]})  # fmt: skip
     log = pd.concat([log, pd.DataFrame({"step": [375.0], "loss": 1.0, "fold 1 loss": 1.0, "fold 1": 0.1})])
     log = log.assign(**{"fold 0": [0.1, 0.2, 0.2, 0.2, 0.2]})
-    assert training_length(log.sort_values("step"), "Dice")[1] == (
+    assert training_length(log.sort_values("step"), lambda figure: "Dice")[1] == (
         "Validation Dice of fold 1 was still improving in the last quarter of the 750 steps: longer training may help."
     )
 
@@ -290,3 +291,11 @@ def test_every_task_has_its_first_figure_in_the_headline():
         ("auroc", "classification: all"),
         ("mae", "regression: size"),
     ]
+
+
+def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_selected():
+    named = selecting_name("auroc", {"auroc": "AUROC"})
+    log = pd.DataFrame({"step": [100, 200, 300, 400], "loss": 1.0, "validation": [-1.2, -1.0, -0.9, -0.8]})
+    assert training_length(log, named)[0].startswith("Validation minus the log loss was still improving")
+    assert training_length(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[0].startswith("Validation AUROC")
+    assert selecting_name("r2", {"r2": "R²"})(-0.3) == "R²"  # which may be below 0 itself

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         number,
         p_text,
         row_name,
+        selecting_name,
         sentence,
         setting_text,
         value_text,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import singledispatch
 from typing import Any
 
@@ -15,6 +15,8 @@ from isocenter.values import SERIES_UNITS, Estimate, Row
 UNIT_ENDINGS = ("_pixels", "_voxels", "_mm2", *(f"_{name}" for name in SERIES_UNITS))
 # Endings that say of which answers, or by which probabilities, a metric is.
 QUALIFIERS = ("_answered", "_uncalibrated", "_epistemic")
+# Metrics that are never below 0, and what selects where the validation cases lack a class or an event.
+NEVER_NEGATIVE, INSTEAD = frozenset({"auroc", "harrell_c"}), "minus the log loss"
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
 MOST_DECIMALS = 6
@@ -33,6 +35,15 @@ def metric_name(metric: str, names: Mapping[str, str]) -> str:
             return f"{metric_name(metric.removesuffix(ending), names)}, {ending[1:]}"
     words = metric.replace("_", " ").strip()
     return names.get(metric, words[:1].upper() + words[1:])
+
+
+def selecting_name(metric: str, names: Mapping[str, str]) -> Callable[[float], str]:
+    """The name of a figure of the metric that selects: of one below 0 that cannot be, what took the metric's place.
+
+    Where the cases that select lack a class or an event, minus the loss selects.
+    """
+    named = metric_name(metric, names)
+    return lambda figure: INSTEAD if metric in NEVER_NEGATIVE and figure < 0 else named
 
 
 def row_name(row: Row, names: Mapping[str, str]) -> str:

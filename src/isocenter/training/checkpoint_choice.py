@@ -17,7 +17,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.report import metric_name
+from isocenter.report import selecting_name
 from isocenter.runtime import read_json
 from isocenter.tasks import Teaching
 from isocenter.training.checkpoint import (
@@ -126,19 +126,19 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
     share = share_better(settings.task.teaching, earlier, numbers, patients, seed=seed, tried=tried)
     if share >= needed:
         return ""
-    metric = _selecting(settings)
+    metric = _selecting(settings, score)
     had = f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but "
     if (people := len(set(patients))) < fewest_cases(tried):
-        return f"{had}{counted(people, 'patient')} are too few to tell that from luck"
+        return f"{had}{counted(people, 'patient is', 'patients are')} too few to tell that from luck"
     return (
         f"{had}were better in only {100 * share:.1f} % of {draws_for(tried)} bootstrap draws of their patients, not in "
         f"{100 * needed:.1f} %, which are asked of the best of {tried}"
     )
 
 
-def _selecting(settings: Settings) -> str:
-    """The metric that selects, as papers spell it."""
-    return metric_name(settings.training.selection, settings.task.traits.metric_names)
+def _selecting(settings: Settings, figure: float) -> str:
+    """The metric that selects, as papers spell it; or what took its place to give this figure."""
+    return selecting_name(settings.training.selection, settings.task.traits.metric_names)(figure)
 
 
 def finished(out: Path, settings: Settings) -> Outcome | None:
@@ -154,7 +154,7 @@ def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
     """The checkpoint that was chosen, or where nothing was the last."""
     checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
     if best_checkpoint(out).is_dir():
-        best = f"those of the best {_selecting(settings)} of the validation cases: {state.best:.4f}"
+        best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
     how = (state.step, state.stopped, state.waiting, state.work, state.compute)
     return Outcome(checkpoint, because, *how, members=member_checkpoints(out))

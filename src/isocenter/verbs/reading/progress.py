@@ -85,12 +85,12 @@ def tracked(what: str) -> Iterator[Tracker]:
 class TrainingWatch:
     """Tells how a training goes; call it with every moment.
 
-    metric: of the validation cases
+    metric: the name of a figure of the validation cases
     live:   the table in a terminal; None for lines in the log
     """
 
     what: str
-    metric: str
+    metric: Callable[[float], str]
     live: Live | None = None
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -114,7 +114,7 @@ class TrainingWatch:
     def line(self, moment: Moment) -> str:
         """Where the training is, in words."""
         reached = f"{100 * moment.reached:.0f} % of the machine's peak, " if moment.reached is not None else ""
-        score = f", {self.metric} {self.scores[-1]:.4f} of the validation cases" if self.scores else ""
+        score = f", {self.metric(self.scores[-1])} {self.scores[-1]:.4f} of the validation cases" if self.scores else ""
         return (
             f"step {moment.step} of {moment.steps}, loss {moment.loss:.3f}{score}, "
             f"learning rate {moment.learning_rate:.2g}, {100 * moment.waiting:.0f} % waiting for data, "
@@ -131,7 +131,8 @@ class TrainingWatch:
     def table(self, moment: Moment) -> Table:
         """The same as a table with the course of loss and metric."""
         table = Table(title=self.what, title_justify="left", show_edge=False, pad_edge=False)
-        for name in ("step", "loss", "", self.metric, "", "learning rate", "waiting", "left"):
+        named = self.metric(self.scores[-1] if self.scores else 0.0)
+        for name in ("step", "loss", "", named, "", "learning rate", "waiting", "left"):
             table.add_column(name, no_wrap=True)
         table.add_row(
             f"{moment.step}/{moment.steps}",
@@ -147,7 +148,7 @@ class TrainingWatch:
 
 
 @contextmanager
-def watched(what: str, metric: str) -> Iterator[Callable[[Moment], None]]:
+def watched(what: str, metric: Callable[[float], str]) -> Iterator[Callable[[Moment], None]]:
     """A table that moves, in a terminal; else a line now and then in the log."""
     if not sys.stderr.isatty():
         yield TrainingWatch(what, metric)

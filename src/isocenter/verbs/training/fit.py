@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from isocenter.evaluation import groups_of
 from isocenter.planning import CACHED_SHARE, Settings, Training, settings
-from isocenter.report import metric_name
+from isocenter.report import selecting_name
 from isocenter.runtime import (
     Context,
     available_memory,
@@ -158,7 +158,7 @@ def fit(
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
-    with watched(job.what, metric_name(chosen.training.selection, chosen.task.traits.metric_names)) as shown:
+    with watched(job.what, selecting_name(chosen.training.selection, chosen.task.traits.metric_names)) as shown:
 
         def watch(moment: Moment) -> None:
             shown(moment)

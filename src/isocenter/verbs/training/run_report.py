@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from isocenter.report import (
     number,
     render,
     row_name,
+    selecting_name,
 )
 from isocenter.tasks import kind
 from isocenter.values import Plan, Problem, Row
@@ -316,11 +317,11 @@ def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
 
 
-def selecting(plan: Plan | None) -> str:
-    """The metric that selects checkpoints, as papers spell it; "metric" without a plan that names one."""
+def selecting(plan: Plan | None) -> Callable[[float], str]:
+    """The name of a figure of the metric that selects checkpoints; "metric" without a plan that names one."""
     if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
-        return "metric"
-    return metric_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
+        return lambda figure: "metric"
+    return selecting_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
 
 
 def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Sequence[str] = ()) -> list[Section]:
@@ -331,7 +332,7 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
     """
     if not results:
         return []
-    metric = selecting(plan)
+    metric = selecting(plan)(0.0)
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement

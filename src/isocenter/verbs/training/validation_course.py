@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,13 @@ LAST, GAINED = 0.25, 0.05
 FEWEST_VALIDATIONS = 4
 
 
-def training_length(log: pd.DataFrame, metric: str = "metric") -> tuple[str, ...]:
+def training_length(log: pd.DataFrame, metric: Callable[[float], str] = lambda figure: "metric") -> tuple[str, ...]:
     """Sentences on the length of a training: few steps, still improving, never improving, or levelled off.
 
     log:    a row a step; `validation`, or a column for each fold, is blank where nothing was measured, more is better
-    metric: that was measured, in words
+    metric: the name of a figure that was measured
     """
-    return tuple(_sentences(log, metric.removeprefix("the ")))
+    return tuple(_sentences(log, metric))
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Course:
     shared: str
 
 
-def _sentences(log: pd.DataFrame, metric: str) -> Iterator[str]:
+def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[str]:
     steps = int(log["step"].max())
     if steps < FEW_STEPS:
         yield f"Trained for only {counted(steps, 'step')}: hardly any network has learnt all it can by then."
@@ -48,12 +48,13 @@ def _sentences(log: pd.DataFrame, metric: str) -> Iterator[str]:
         courses[name] = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(own))
     for shared in dict.fromkeys(course.shared for course in courses.values()):
         alike = [name for name, course in courses.items() if course.shared == shared]
+        measured = metric(float(np.nanmin(log[alike].to_numpy(float)))).removeprefix("the ")
         if len(alike) == 1:
             named = "" if alike[0] == "validation" else f" of {alike[0]}"
-            yield f"Validation {metric}{named} {courses[alike[0]].of_one}"
+            yield f"Validation {measured}{named} {courses[alike[0]].of_one}"
         else:
             folds = f"all {len(alike)} folds" if len(alike) == len(courses) else listed(alike, most=len(alike))
-            yield f"Validation {metric} of {folds} {shared}"
+            yield f"Validation {measured} of {folds} {shared}"
     if not courses:
         yield "Nothing was validated while it trained, so its length cannot be judged."
 
