@@ -80,6 +80,19 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
         whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
 
 
+def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(holed, tmp_path):
+    data, run = holed
+    model = isocenter.load(run, device="cpu")
+    both = {name: isocenter.read(data.parent / f"{name.lower()}01.png").named(name) for name in ("CT", "PT")}
+    expected = model.predict(Case("a", "a", both)).probabilities["ill"]
+    for name in both:
+        copied = tmp_path / "alone" / f"c01_{name}.png"
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes((data.parent / f"{name.lower()}01.png").read_bytes())
+    found = isocenter.predict(run, tmp_path / "alone", device="cpu").table
+    assert found["probability_ill"].tolist() == [pytest.approx(expected, abs=1e-6)]
+
+
 def test_each_image_is_left_out_once_although_the_first_case_lacks_it(holed, tmp_path):
     data, run = holed
     given = {"split": "all", "corruptions": "noise", "severities": "1", "out": tmp_path / "out"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from isocenter import files
 from isocenter.errors import listed
 from isocenter.runtime import Model
 from isocenter.transforms import COLOUR
-from isocenter.values import Case, Dataset, Image, Problem
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.reading.dataset import open_dataset
 from isocenter.verbs.reading.options import ReadingOptions
 
+# Between the name of a patient and what a file's name says of the image.
+SEPARATORS = ("_", "-", ".", " ")
 # A table of covariates, several of them, or the covariates of the one patient by name.
 Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
 # What a model takes.
@@ -26,8 +29,23 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
     opened = [_opened(one, reading, count, absent) for one in inputs]
+    opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
     return [case for cases, _ in opened for case in cases], problems
+
+
+def _with_names(case: Case, channels: Sequence[str]) -> Case:
+    """The case with the model's names of its images, where these only begin with one more word: t1 of x_t1.
+
+    So files of one patient alone are called, whose names nothing parts from that of the patient.
+    """
+    ends = {name: max((own for own in channels if name.endswith(own)), key=len, default="") for name in case.images}
+    begun = {name.removesuffix(end) for name, end in ends.items()}
+    is_begun = len(begun) == 1 and begun.pop()[-1:] in SEPARATORS
+    if not is_begun or len(ends) < 2 or len(set(ends.values())) < len(ends) or "" in ends.values():
+        return case
+    named = {end: partial(case.images.__getitem__, name) for name, end in ends.items()}
+    return replace(case, images=LazyMapping({own: named[own] for own in channels if own in named}))
 
 
 def _in_full(problem: Problem) -> Problem:
