@@ -158,6 +158,17 @@ def test_images_of_several_kinds_of_which_each_case_has_one_are_no_channels(tmp_
     assert [list(case.images) for case in read_dataset(tmp_path)] == [["image"]] * 4
 
 
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_images_of_several_contrasts_that_have_masks_of_their_own_are_cases(tmp_path, suffix):
+    for n in range(3):
+        for name in ("t1", "flair"):
+            picture(tmp_path / "images" / f"sub{n}_{name}.png", n)
+            picture(tmp_path / "masks" / f"sub{n}_{name}{suffix}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert [list(case.images) for case in dataset] == [["image"]] * 6
+    assert all(observed_values(case) == (1,) for case in dataset)
+
+
 def test_images_and_labels_of_several_parts_keep_them(tmp_path):
     for part in ("Tr", "Va", "Ts"):
         for n in range(2):

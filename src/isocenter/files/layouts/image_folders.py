@@ -37,6 +37,7 @@ from isocenter.files.layouts.cases import (
     name_classes,
     number_of,
     one_each,
+    owner_of,
     pair,
     parted_by_words,
     readers,
@@ -92,11 +93,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn = {key for key, _ in masks}
-    is_numbered = not drawn.intersection(key for key, _ in images)
+    known = dict(images)
+    is_numbered, has_own_masks = not drawn & known.keys(), any(owner_of(key, known) for key in drawn)
     channels, shown = by_channel(images) if is_numbered else {}, dict[Member, str]()
     if channels:
         shown = {member: str(number_of(member)) for members in channels.values() for member in members}
-    else:
+    elif roles.contrasts or not has_own_masks:
         channels, shown = roles.by_contrast(images)
     by_key = channels or one_each(images)
     masks, people = by_reader(masks, by_key)
