@@ -124,7 +124,14 @@ def main() -> None:
     text = f"{words}\n\n{_table(rows)}"
     print(text)
     if given.record:
-        record("nnunet_sets", "Dice beside nnU-Net on further sets", text, {"runs": rows, "peer": versions("nnunet")})
+        runs = [_without_places(row) for row in rows]
+        record("nnunet_sets", "Dice beside nnU-Net on further sets", text, {"runs": runs, "peer": versions("nnunet")})
+
+
+def _without_places(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the numbers that a training stated, and without the files that it named."""
+    stated = row.get("said") or {}
+    return {**row, "said": {name: value for name, value in stated.items() if isinstance(value, int | float)}}
 
 
 def _lane(sides: Sequence[str], lane: int, work: Path, given: argparse.Namespace) -> None:
