@@ -246,6 +246,17 @@ def test_a_case_that_lacks_the_mask_of_a_structure_is_left_out_and_named(tmp_pat
     assert dataset.problems[0].cases == ("x2",)
 
 
+def test_one_folder_around_all_masks_is_no_structure(tmp_path):
+    for n in ("x1", "x2", "x3"):
+        picture(tmp_path / "images" / f"{n}.png", shape=(8, 8))
+        map_of = tmp_path / "masks" / "png" / f"{n}.png"
+        map_of.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 3).save(map_of)
+    dataset = read_dataset(tmp_path)
+    assert [observed_values(case) for case in dataset] == [(1, 2)] * 3
+    assert "mask" not in dataset.classes
+
+
 def test_masks_of_several_structures_and_a_mask_of_none_are_refused(tmp_path):
     picture(tmp_path / "a.png")
     for name in ("a_liver_mask", "a_spleen_mask", "a_mask"):

@@ -26,13 +26,14 @@ def by_structure(
 ) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
     """Masks under the keys of their images, and {mask: its structure}, by folders that bear the structures' names.
 
-    Only where no mask has its image without one.
+    Only where no mask has its image without one. One folder around all of them names no structure.
     """
     if any(owner_of(key, images) for key, _ in masks):
         return list(masks), {}
     owned = [_of_structure(key, images) for key, _ in masks]
     keyed = [(key if owner is None else owner[0], member) for (key, member), owner in zip(masks, owned, strict=True)]
-    return keyed, {member: owner[1] for (_, member), owner in zip(masks, owned, strict=True) if owner is not None}
+    named = {member: owner[1] for (_, member), owner in zip(masks, owned, strict=True) if owner is not None}
+    return keyed, named if len(set(named.values())) > 1 else {}
 
 
 def _of_structure(key: Key, images: Mapping[Key, object]) -> tuple[Key, str] | None:
