@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cohorts import picture
+from cohorts import classed, picture
 from isocenter.errors import DatasetError
 from isocenter.files import DatasetOptions, read_dataset
 
@@ -95,3 +95,38 @@ def test_folds_next_to_images_and_masks_are_noted_too(tmp_path):
     (tmp_path / "people.csv").unlink()
     (tmp_path / "splits_final.json").write_text('[{"train": ["ann_1"], "val": ["ben_1"]}]')
     assert [one.what for one in read_dataset(tmp_path).problems] == ["splits_final.json states the folds of nnU-Net"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("Training Data", "Testing Data"),
+        ("a. Training Set", "b. Testing Set"),
+        ("trainset", "testset"),
+        ("stage1_train", "stage1_test"),
+        ("train", "test_data"),
+    ],
+)
+def test_folders_whose_names_hold_the_word_of_a_part_are_that_part_and_no_class(tmp_path, train, test):
+    for name in (train, test):
+        classed(tmp_path / "classes" / name)
+        for n in range(3):
+            picture(tmp_path / "pairs" / name / "images" / f"{name[0]}{n}.png", n)
+            picture(tmp_path / "pairs" / name / "masks" / f"{name[0]}{n}.png", 255)
+    for kind in ("classes", "pairs"):
+        dataset = read_dataset(tmp_path / kind)
+        parts = {case.id: case.files[0].relative_to(tmp_path / kind).parts[0] for case in dataset}
+        assert dataset.splits == {name: "test" if part == test else "train" for name, part in parts.items()}
+    assert {label.name for label in read_dataset(tmp_path / "classes").classes["class"]} == {"benign", "malignant"}
+    assert read_dataset(tmp_path / "pairs").kinds == {"mask"}
+
+
+@pytest.mark.parametrize(
+    "names", [("train_images", "train_masks"), ("stress_test", "rest"), ("train_alpha", "test_beta")]
+)
+def test_folders_of_one_kind_of_file_or_of_unlike_names_are_no_parts(tmp_path, names):
+    for name in names:
+        for n in range(3):
+            picture(tmp_path / name / f"{n}.png", 255)
+    assert not read_dataset(tmp_path).splits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,10 @@ SPLIT_WORDS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+# Words beside that of a part in the name of its folder: training_set, b. Testing Set, trainset; and words with which a
+# folder holds the images or the masks of a part, not all of it.
+OF_A_PART = ("dataset", "data", "set", "part", "folder", "samples", "split", "cases")
+OF_ONE_KIND = re.compile(r"image|img|input|photo|scan|picture|mask|label|truth|annot|segment|\bgt\b|\bseg\b")
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
@@ -76,8 +82,8 @@ class Folder:
         base = self.root.parent if self.is_file else self.root
         found = [self.root] if self.is_file else files_below(self.root)
         relative = [PurePosixPath(path.relative_to(base).as_posix()) for path in found]
-        level = _split_level(relative)
-        return tuple(_member(base, path, level) for path in relative)
+        parted = _split_level(relative)
+        return tuple(_member(base, path, parted) for path in relative)
 
     @property
     def inner(self) -> Path | None:
@@ -151,20 +157,42 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def _split_level(paths: list[PurePosixPath]) -> int | None:
-    """At which folder level (0 or 1) folders are called train, val or test; "train" must be among several."""
+def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
+    """At which folder level (0 or 1) folders are called train, val or test, and what else is in their names.
+
+    "train" must be among several.
+    """
     for level in (0, 1):
-        words = {path.parts[level].lower() for path in paths if len(path.parts) > level + 1}
-        splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
-        if "train" in splits and len(splits) > 1:
-            return level
+        splits: dict[str, set[Split]] = defaultdict(set)
+        for name in {path.parts[level] for path in paths if len(path.parts) > level + 1}:
+            if (part := _part(name)) is not None:
+                splits[part[1]].add(part[0])
+        parted = sorted(rest for rest, own in splits.items() if "train" in own and len(own) > 1)
+        if parted and (parted[0] == "" or len(parted) == 1):
+            return level, parted[0]
     return None
 
 
-def _member(base: Path, path: PurePosixPath, level: int | None) -> Member:
+def _part(name: str) -> tuple[Split, str] | None:
+    """The part of a set that a folder's name states, and its other words; None where it states none."""
+    words = [_without_ending(word) for word in re.findall(r"[a-z]+", name.lower())]
+    parts = [word for word in words if word in SPLIT_WORDS]
+    rest = " ".join(word for word in words if word not in (*parts, *OF_A_PART) and len(word) > 1)
+    return None if len(parts) != 1 or OF_ONE_KIND.search(rest) else (SPLIT_WORDS[parts[0]], rest)
+
+
+def _without_ending(word: str) -> str:
+    bare = (word.removesuffix(ending) for ending in OF_A_PART)
+    return next((one for one in bare if one in SPLIT_WORDS), word)
+
+
+def _member(base: Path, path: PurePosixPath, parted: tuple[int, str] | None) -> Member:
     folders, split = list(path.parts[:-1]), None
-    if level is not None and len(folders) > level and folders[level].lower() in SPLIT_WORDS:
-        split = SPLIT_WORDS[folders.pop(level).lower()]
+    if parted is not None and len(folders) > parted[0]:
+        part = _part(folders[parted[0]])
+        if part is not None and part[1] == parted[1]:
+            split = part[0]
+            folders.pop(parted[0])
     return Member(base / path, tuple(folders), split, stem_of(path.name), suffix_of(Path(path.name)))
 
 
