@@ -176,7 +176,7 @@ def _table(
         return table, ()
     what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
-    return with_column_of_classes(table), (Problem("note", what, remedy=remedy),)
+    return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
 
 
 def _refuse_sizes_of_boxes(table: Table) -> None:

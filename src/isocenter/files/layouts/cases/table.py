@@ -128,11 +128,8 @@ def _names_cases(cells: Sequence[Any]) -> bool:
     return all(isinstance(cell, str) for cell in cells) and len(set(cells)) == len(cells)
 
 
-def with_column_of_classes(table: Table) -> Table:
-    """The table with one column in place of those for each class; as it is where it has none of these."""
-    classes = columns_of_classes(table)
-    if not classes:
-        return table
+def with_column_of_classes(table: Table, classes: Sequence[str]) -> Table:
+    """The table with one column in place of those for each class."""
     rows = tuple(
         {name: value for name, value in row.items() if name not in classes}
         | {COLUMN_OF_CLASSES: next(name for name in classes if row[name] == 1)}
