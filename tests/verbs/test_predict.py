@@ -198,14 +198,14 @@ def test_older_predictions_are_replaced_whole_when_asked_for(segmented, image, t
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["case01.nii.gz"]
 
 
-def test_wrong_calls_are_refused(segmented, image):
+def test_wrong_calls_are_refused(segmented, image, tmp_path):
     with pytest.raises(UsageError, match="nothing to predict"):
         predicted(segmented)
     with pytest.raises(UsageError, match="jpeg"):
         predicted(segmented, image, format="jpeg")
     with pytest.raises(DatasetError, match="no case"):
-        predicted(segmented, image, format="dcm", out=image.parent / "out")  # no series that a SEG could belong to
-    assert not (image.parent / "out").exists()
+        predicted(segmented, image, format="dcm", out=tmp_path / "out")  # no series that a SEG could belong to
+    assert not list(tmp_path.iterdir())
 
 
 def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, monkeypatch):
