@@ -84,7 +84,7 @@ def test_texts_may_lie_beside_their_images(tmp_path):
     ("text", "problem"),
     [
         (f"{BOX}\nnothing here", "line 2 is not a class number with a box"),
-        ("0 0.1 0.1 0.9 0.1 0.9 0.9", "line 1 has 7 numbers, and a box 5: it is an outline"),
+        ("0 0.1 0.1 0.9 0.1 0.97", "line 1 has 6 numbers, a box 5, and an outline an odd number of them"),
         (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is not a class number"),
         ("-1 0.5 0.5 0.1 0.1", "line 1 is not a class number"),
     ],

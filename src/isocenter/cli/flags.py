@@ -76,7 +76,7 @@ Layout = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
-        "object_masks, suffix_masks, case_folders, class_folders, voc, yolo, coco, box_table, medmnist, "
+        "object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, coco, box_table, medmnist, "
         "manifest, dicom_folder or plain_images.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""COCO: JSON files that list images, categories and the boxes on them.
+"""COCO: JSON files that list images, categories, and the boxes or outlines on them.
 
 Lin et al., ECCV 2014, arXiv:1405.0312; https://cocodataset.org/#format-data
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import (
     Annotation,
     Drawn,
+    DrawnReferences,
     Folder,
     Member,
+    Outline,
+    Ring,
     by_file_name,
     image_named,
-    load_boxes,
     load_image,
-    name_classes,
-    names_in,
     part_named,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
@@ -65,7 +65,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-    classes, called = name_classes(names_in([entry.annotation for entry in listed]), folder, options)
+    annotations = [entry.annotation for entry in listed]
+    made = DrawnReferences.of(annotations, "boxes", folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)
     cases: dict[Path, CaseFiles] = {}
     missing = []
@@ -84,28 +85,30 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         cases[image.path] = CaseFiles(
             image.name,
             {"image": loader},
-            {"boxes": partial(load_boxes, entry.annotation, called, loader)},
+            made.readers(entry.annotation, loader),
             files=(image.path,),
             key=entry.annotation.digest,
             split=entry.split or image.split,
         )
-    boxes = sum(len(entry.annotation.boxes) for entry in listed)
     return Reading(
         tuple(cases.values()),
-        how=f"COCO: {counted(boxes, 'box', 'boxes')} on {counted(len(cases), 'image')}, listed in "
+        how=f"COCO: {made.counted(annotations)} on {counted(len(cases), 'image')}, listed in "
         f"{', '.join(member.path.name for member in files)}",
-        classes={"boxes": classes},
+        classes=made.classes,
         modality=modality,
-        problems=left_out(
-            missing,
-            f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
-            "Correct the names, or get the files",
+        problems=(
+            *left_out(
+                missing,
+                f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
+                "Correct the names, or get the files",
+            ),
+            *made.notes(annotations),
         ),
     )
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
-    """The images that a file lists with their boxes: x, y, width and height from the corner of the first pixel."""
+    """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
     record = _record(path)
     try:
         names = {entry["id"]: str(entry["name"]) for entry in record["categories"]}
@@ -116,10 +119,7 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
                 what = "image" if entry["image_id"] not in boxes else "category"
                 problem = f"{where} is of {what} {entry[f'{what}_id']}, which is not listed"
                 raise DatasetError(problem, str(path), "Correct it")
-            x, y, width, height = (float(number) for number in entry["bbox"])
-            ignored = bool(entry.get("iscrowd", 0))
-            box = Drawn(names[entry["category_id"]], (x, y), (x + width, y + height), where, ignored)
-            boxes[entry["image_id"]].append(box)
+            boxes[entry["image_id"]].append(_drawn(entry, names[entry["category_id"]], where))
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         return [
@@ -127,8 +127,54 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
             for entry in record["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"is not a list of boxes in COCO's format ({type(error).__name__}: {error})"
+        problem = f"is not a list of boxes or outlines in COCO's format ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Correct it") from error
+
+
+def _drawn(entry: Mapping[str, Any], name: str, where: str) -> Drawn:
+    """One annotation; its box is that of its polygons where it states none."""
+    ignored, stated = bool(entry.get("iscrowd", 0)), entry.get("segmentation") or ()
+    outline: Outline | None = None
+    if isinstance(stated, Mapping):
+        rows, columns = (int(number) for number in stated["size"])
+        outline = Outline(runs=_runs(stated["counts"]), size=(columns, rows))
+    elif rings := [_ring(numbers) for numbers in stated if numbers]:
+        outline = Outline(tuple(rings))
+        if "bbox" not in entry:
+            return replace(Drawn.around(name, rings, where), ignored=ignored)
+    x, y, width, height = (float(number) for number in entry["bbox"])
+    return Drawn(name, (x, y), (x + width, y + height), where, ignored, outline)
+
+
+def _ring(numbers: Sequence[Any]) -> Ring:
+    """The corners of a polygon, stated as x, y, x, y, ..."""
+    coordinates = [float(number) for number in numbers]
+    return tuple(zip(coordinates[::2], coordinates[1::2], strict=True))
+
+
+def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
+    """Lengths of runs, stated as numbers or packed into letters.
+
+    Packed are five bits a letter from code 48, the lowest first, with 32 where more of the number follow and a sign in
+    the last; from the fourth number on they are differences from the one before the last (`rleFrString` of
+    https://github.com/cocodataset/cocoapi, common/maskApi.c).
+    """
+    if not isinstance(counts, str):
+        return tuple(int(count) for count in counts)
+    runs: list[int] = []
+    number, shift = 0, 0
+    for letter in counts:
+        code = ord(letter) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"{letter!r} is no letter of packed runs")
+        number |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        number -= (code & 16 > 0) << shift
+        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+        number, shift = 0, 0
+    return tuple(runs)
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -180,7 +226,7 @@ def _words(path: Path) -> list[str]:
 
 LAYOUT = Layout(
     "coco",
-    "JSON files that list images and the boxes on them, as in COCO",
+    "JSON files that list images and the boxes or outlines on them, as in COCO",
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),

@@ -23,6 +23,7 @@ LAYOUTS: dict[str, str] = {
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "yolo": "isocenter.files.layouts.yolo:LAYOUT",
+    "labelme": "isocenter.files.layouts.labelme:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
     "box_table": "isocenter.files.layouts.box_table:LAYOUT",
     "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",

@@ -1,14 +1,13 @@
-"""YOLO: a text file of boxes for each image, beside it or in `labels/` next to `images/`; `data.yaml` names classes.
+"""YOLO: a text file of boxes or outlines for each image, beside it or in `labels/` next to `images/`.
 
-A line is a class number and the box's centre, width and height as shares of the image's width and height
-(Redmon et al., arXiv:1506.02640; the format of darknet and Ultralytics).
+A line is a class number and the box's centre, width and height, or the corners of a polygon, as shares of the image's
+width and height (Redmon et al., arXiv:1506.02640; the formats of darknet and Ultralytics). `data.yaml` names classes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,29 +19,25 @@ from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases import (
     Annotation,
     Drawn,
+    DrawnReferences,
     Folder,
     Key,
     Member,
-    load_boxes,
     load_image,
-    name_classes,
     names_in,
-    numbered_names,
     without_image,
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import BoundingBoxes, Image, Label
 
 SUFFIX = ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
 NUMBERS = 5  # of a line: the class and four of the box
+FEWEST_OF_OUTLINE = 7  # the class and three corners
 # Files of class names: one a line, or the entry `names` of a YAML file.
 NAME_LISTS, NAME_TABLES = ("classes.txt", "obj.names"), ("data.yaml", "dataset.yaml")
 LARGEST = 1 << 20  # one image has some hundred boxes of forty letters
-# Shares are rounded: an edge may lie so far outside.
-ROUNDING = 1e-3
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -64,24 +59,26 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     images = {_key(member): member for member in folder.images}
     drawn = {key: annotation_of(texts[key].path) for key in images if key in texts}
     lost = [key.name for key, member in texts.items() if key not in images and _is_in_labels(member)]
-    classes, called = _classes(folder, options, names_in(list(drawn.values())))
+    annotations = list(drawn.values())
+    all_outlines = all(box.outline is not None for one in annotations for box in one.boxes)
+    names = _stated_names(folder, options, names_in(annotations))
+    made = DrawnReferences.of(annotations, "mask" if all_outlines else "boxes", folder, options, names)
     modality = modality_word(options.modality)
     cases = []
     for key, image in images.items():
         loader, own = partial(load_image, image.path, options.read, modality), drawn.get(key)
         references: dict[str, Callable[[], Any]] = {}
         if own is not None:
-            references["boxes"] = partial(load_shares, own, called, loader)
+            references |= made.readers(own, loader)
         files = (image.path, *((own.path,) if own is not None and own.boxes else ()))  # an empty file is no damaged one
-        name = "" if own is None else str([called[one] for one in sorted(names_in([own]))])
+        name = "" if own is None else str([names.get(one, one) for one in sorted(names_in([own]))])
         cases.append(CaseFiles(key.name, {"image": loader}, references, files, name, key.split))
-    boxes = sum(len(annotation.boxes) for annotation in drawn.values())
     return Reading(
         tuple(cases),
-        how=f"YOLO: {counted(boxes, 'box', 'boxes')} on {counted(len(drawn), 'image')}",
-        classes={"boxes": classes},
+        how=f"YOLO: {made.counted(annotations)} on {counted(len(drawn), 'image')}",
+        classes=made.classes,
         modality=modality,
-        problems=tuple(without_image(lost)),
+        problems=(*without_image(lost), *made.notes(annotations)),
     )
 
 
@@ -100,30 +97,18 @@ def annotation_of(path: Path) -> Annotation:
         if not LINE.match(line.strip()):
             problem = f"line {number} is not a class number with a box: {line[:60]!r}"
             raise DatasetError(problem, str(path), "Write class, centre x, centre y, width, height")
+        name, numbers = str(int(cells[0])), [float(cell) for cell in cells[1:]]
+        if len(cells) >= FEWEST_OF_OUTLINE and len(cells) % 2:
+            corners = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+            boxes.append(Drawn.around(name, [corners], f"line {number}"))
+            continue
         if len(cells) != NUMBERS:
-            problem = f"line {number} has {len(cells)} numbers, and a box {NUMBERS}: it is an outline, or a prediction"
-            raise DatasetError(problem, str(path), "Export boxes without scores; outlines as masks for segmentation")
-        x, y, width, height = (float(cell) for cell in cells[1:])
+            problem = f"line {number} has {len(cells)} numbers, a box {NUMBERS}, and an outline an odd number of them"
+            raise DatasetError(problem, str(path), "Export boxes or outlines without scores")
+        x, y, width, height = numbers
         low, high = (x - width / 2, y - height / 2), (x + width / 2, y + height / 2)
-        boxes.append(Drawn(str(int(cells[0])), low, high, f"line {number}"))
-    return Annotation(path, tuple(boxes))
-
-
-def load_shares(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
-    """The boxes in voxels on their image's axes.
-
-    Raises DatasetError, by file and line, for a box that does not lie within the image.
-    """
-    seen = image()
-    rows, columns = seen.geometry.shape[:2] if seen.geometry.is_picture else seen.geometry.shape[1::-1]
-    scaled = []
-    for box in annotation.boxes:
-        if min(box.low) < -ROUNDING or max(box.high) > 1 + ROUNDING:
-            problem = f"{box.where} reaches from {box.low} to {box.high} of the image"
-            raise DatasetError(problem, str(annotation.path), "Write shares of the image's width and height, 0 to 1")
-        low, high = ((min(max(x, 0.0), 1.0) * columns, min(max(y, 0.0), 1.0) * rows) for x, y in (box.low, box.high))
-        scaled.append(replace(box, low=low, high=high))
-    return load_boxes(replace(annotation, boxes=tuple(scaled)), called, lambda: seen)
+        boxes.append(Drawn(name, low, high, f"line {number}"))
+    return Annotation(path, tuple(boxes), in_shares=True)
 
 
 def _key(member: Member) -> Key:
@@ -141,18 +126,15 @@ def _first_line(path: Path) -> str:
         return file.readline(LARGEST).strip()
 
 
-def _classes(folder: Folder, options: DatasetOptions, numbers: set[str]) -> tuple[tuple[Label, ...], dict[str, str]]:
-    """The classes that are drawn, and {number: name}: from --labels, else from a file of names in the folder."""
+def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) -> dict[str, str]:
+    """{number: name} of the classes that are drawn, from a file of names; empty without one, or with --labels."""
     names = {} if options.labels is not None else _names(folder)
-    if not names:
-        return name_classes(numbers, folder, options)
-    if unknown := sorted(numbers - set(names), key=int):
+    if names and (unknown := sorted(numbers - set(names), key=int)):
         problem = f"gives no name to class {listed(unknown)}"
         raise DatasetError(
             problem, str(folder.root), "Complete data.yaml or classes.txt, or give --labels 0=NAME,1=NAME"
         )
-    called = {number: names[number] for number in sorted(numbers, key=int)}
-    return numbered_names(called.values()), called
+    return {number: names[number] for number in sorted(numbers, key=int)} if names else {}
 
 
 def _names(folder: Folder) -> dict[str, str]:
@@ -178,7 +160,7 @@ def _names(folder: Folder) -> dict[str, str]:
 
 LAYOUT = Layout(
     "yolo",
-    "a text file of boxes for each image, as in YOLO",
+    "a text file of boxes or outlines for each image, as in YOLO",
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),

@@ -8,7 +8,16 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.layouts.cases.assembly import assemble
-    from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+    from isocenter.files.layouts.cases.boxes import (
+        Annotation,
+        Drawn,
+        Outline,
+        Ring,
+        by_file_name,
+        image_named,
+        load_boxes,
+        names_in,
+    )
     from isocenter.files.layouts.cases.classes import (
         described_channels,
         mask_labels,
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
         masks_by_reader,
     )
     from isocenter.files.layouts.cases.numbered import Numbered
+    from isocenter.files.layouts.cases.outlines import DrawnReferences
     from isocenter.files.layouts.cases.pairs import (
         IMAGE_SUFFIX,
         LABEL_NAME,

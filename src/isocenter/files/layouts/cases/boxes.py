@@ -1,11 +1,11 @@
-"""Boxes as files state them, x before y, brought onto the axes of the image that they were drawn on."""
+"""Boxes and outlines as files state them, x before y; boxes are brought onto the axes of their image here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,11 +17,30 @@ from isocenter.values import BoundingBoxes, Floats, Geometry, Image
 
 # Files count voxels from 0 or from 1, and round: a box may lie so far outside, and is cut back.
 SLACK = 1.0
+# Shares of an image are rounded: an edge may lie so far outside.
+ROUNDING = 1e-3
+
+# Its corners (x, y), of which the last is joined to the first.
+Ring = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What one object covers in a picture, as polygons or as lengths of runs.
+
+    rings: polygons, of which the object is all that one of them holds
+    runs:  numbers of pixels outside, inside, outside and so on, down the columns from the first
+    size:  (columns, rows) that the runs are of
+    """
+
+    rings: tuple[Ring, ...] = ()
+    runs: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One box as a file states it.
+    """One box as a file states it, and the outline of what is in it where one was drawn.
 
     low, high: (x, y[, z]) edges in voxels, counted from 0
     where:     in the file, in words
@@ -32,46 +51,68 @@ class Drawn:
     high: tuple[float, ...]
     where: str
     ignored: bool = False
+    outline: Outline | None = None
+
+    @classmethod
+    def around(cls, name: str, rings: Sequence[Ring], where: str) -> Drawn:
+        """What polygons hold, with the edges of them all; ValueError for one of fewer than three corners."""
+        if any(len(ring) < 3 for ring in rings) or not rings:
+            raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
+        x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
+        return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
 
 
 @dataclass(frozen=True)
 class Annotation:
     """The boxes that a file states for one image.
 
-    size: (columns, rows) as stated, None where they are not
+    size:      (columns, rows) as stated, None where they are not
+    in_shares: numbers are shares of the image's width and height, not voxels
     """
 
     path: Path
     boxes: tuple[Drawn, ...]
     size: tuple[int, int] | None = None
+    in_shares: bool = False
 
     @property
     def digest(self) -> str:
         """SHA-256 of this annotation: the rest of a file of many images does not change the case."""
-        stated = [self.size, [asdict(box) for box in self.boxes]]
+        stated = [self.size, [{k: v for k, v in asdict(box).items() if v is not None} for box in self.boxes]]
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+    def placed_on(self, geometry: Geometry) -> Annotation:
+        """It in voxels of the image that it was drawn on.
+
+        Raises DatasetError, by file and box, for an image of another size than the file states, and for shares that
+        do not lie within the image.
+        """
+        size = _columns_and_rows(geometry)
+        if self.size is not None and self.size != size[:2]:
+            stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
+            problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
+            raise DatasetError(problem, str(self.path), "Give the image that it was drawn on")
+        if not self.in_shares:
+            return self
+        boxes = tuple(_in_voxels(box, (size[0], size[1]), self.path) for box in self.boxes)
+        return replace(self, boxes=boxes, in_shares=False)
 
 
 def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The boxes on their image's axes; what was cut back or left out stands in their notes.
 
     called: {name in the file: name of the class}
-    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and for an
-    image of another size than the file states.
+    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and as
+    `Annotation.placed_on` does.
     """
     geometry, where = image().geometry, str(annotation.path)
-    size = _columns_and_rows(geometry)
-    if annotation.size is not None and annotation.size != size[:2]:
-        stated, actual = (f"{columns} x {rows}" for columns, rows in (annotation.size, size[:2]))
-        problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
-        raise DatasetError(problem, where, "Give the image that the boxes were drawn on")
     corners, kept, notes = [], [], []
     seen: set[tuple[Any, ...]] = set()
-    for box in annotation.boxes:
+    for box in annotation.placed_on(geometry).boxes:
         if any(low == high for low, high in zip(box.low, box.high, strict=True)):
             notes.append(f"{box.where} ({box.name}) has no extent, and is left out")
             continue
-        edges, cut = _inside(box, size, where)
+        edges, cut = edges_inside(box, _columns_and_rows(geometry), where)
         same = (box.name, *edges.ravel().tolist())
         if same in seen:
             notes.append(f"{box.where} ({box.name}) occurs twice, and counts once")
@@ -120,8 +161,11 @@ def image_named(images: Mapping[str, Sequence[Member]], name: str, near: Sequenc
     return same[0] if same else None
 
 
-def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:
-    """(2, axes) edges within the image, and whether they were cut back."""
+def edges_inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:
+    """(2, axes) edges within the image of this size, and whether they were cut back.
+
+    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image.
+    """
     if len(box.low) not in (len(size), 2) or (len(box.low) == 2 and size[2:] not in ((), (1,))):
         problem = f"{box.where} ({box.name}) has {len(box.low)} axes, the image {size}"
         raise DatasetError(problem, where, "Give x0, y0, x1, y1 of pictures, and z0, z1 of volumes too")
@@ -138,6 +182,20 @@ def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool
         raise DatasetError(problem, where, "Check whether box and image belong to each other; count voxels from 0")
     edges = np.clip([low, high], 0.0, whole)
     return edges, bool((edges != [low, high]).any())
+
+
+def _in_voxels(box: Drawn, size: tuple[int, int], path: Path) -> Drawn:
+    """A box, and its outline, of which the numbers were shares."""
+    if min(box.low) < -ROUNDING or max(box.high) > 1 + ROUNDING:
+        problem = f"{box.where} reaches from {box.low} to {box.high} of the image"
+        raise DatasetError(problem, str(path), "Write shares of the image's width and height, 0 to 1")
+
+    def scaled(corner: tuple[float, ...]) -> tuple[float, float]:
+        x, y = (min(max(share, 0.0), 1.0) * whole for share, whole in zip(corner, size, strict=True))
+        return x, y
+
+    rings = tuple(tuple(scaled(corner) for corner in ring) for ring in box.outline.rings) if box.outline else ()
+    return replace(box, low=scaled(box.low), high=scaled(box.high), outline=Outline(rings) if rings else None)
 
 
 def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:

@@ -1,0 +1,244 @@
+"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, edges_inside, load_boxes, names_in
+from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values import Image, Label, Problem
+
+BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
+# What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
+IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
+
+Pixels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DrawnReferences:
+    """The references that are made of the annotations of a data set.
+
+    kinds:  boxes, mask or instances
+    called: {name in the file: name of its class} of boxes
+    labels: of label maps, by the name in the file; what is not in it is background
+    """
+
+    kinds: tuple[str, ...]
+    called: Mapping[str, str]
+    classes: Mapping[str, tuple[Label, ...]]
+    labels: Mapping[str, Label] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        annotations: Sequence[Annotation],
+        usual: str,
+        folder: Folder,
+        options: DatasetOptions,
+        names: Mapping[str, str] | None = None,
+    ) -> DrawnReferences:
+        """The kinds that are asked for, of those that the annotations allow.
+
+        usual: the kind where none is asked for
+        names: {name in the file: name of its class}, where the data set states them
+        Raises UsageError where --labels names what nobody drew.
+        """
+        drawn = names_in(annotations)
+        outlined = any(box.outline is not None for one in annotations for box in one.boxes)
+        possible = (BOXES, MASK, OBJECT_MAPS) if outlined else (BOXES,)
+        kinds = tuple(kind for kind in possible if kind in options.kinds) or (usual if outlined else BOXES,)
+        called, classes, labels = dict(names or {}), {}, {}
+        if BOXES in kinds:
+            classes[BOXES], called = _named(drawn, called, folder, options)
+        if MASK in kinds:
+            labels = _labels(drawn, called, folder, options)
+            classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
+        return cls(kinds, called, classes, labels)
+
+    def readers(self, annotation: Annotation, image: Callable[[], Image]) -> dict[str, Callable[[], Any]]:
+        """{kind: function that reads it} of one image."""
+        known: dict[str, Callable[[], Any]] = {
+            BOXES: partial(load_boxes, annotation, self.called, image),
+            MASK: partial(load_label_map, annotation, self.labels, image),
+            OBJECT_MAPS: partial(load_object_map, annotation, image),
+        }
+        return {kind: known[kind] for kind in self.kinds}
+
+    def counted(self, annotations: Iterable[Annotation]) -> str:
+        """How many boxes or outlines there are, in words."""
+        what = ("box", "boxes") if self.kinds == (BOXES,) else ("outline", "outlines")
+        return counted(sum(len(annotation.boxes) for annotation in annotations), *what)
+
+    def notes(self, annotations: Iterable[Annotation]) -> tuple[Problem, ...]:
+        """What else could be read of them."""
+        if not any(box.outline is not None for one in annotations for box in one.boxes):
+            return ()
+        tasks = {BOXES: "detection", MASK: "segmentation", OBJECT_MAPS: "instances"}
+        others = " or ".join(f"--task {task}" for kind, task in tasks.items() if kind not in self.kinds)
+        read = {BOXES: "boxes", MASK: "label maps", OBJECT_MAPS: "maps of single objects"}
+        what = f"outlines are read as {listed(read[kind] for kind in self.kinds)}"
+        return (Problem("note", what, (), "they also show the rest", f"Choose {others} for that"),) if others else ()
+
+
+@dataclass(frozen=True)
+class Covered:
+    """The pixels of one object: those of a box of rows and columns whose centre lies in its outline."""
+
+    drawn: Drawn
+    box: tuple[slice, slice]
+    inside: Pixels
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return int(np.count_nonzero(self.inside))
+
+
+def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: Callable[[], Image]) -> Image:
+    """The label map of one image; where outlines of several labels overlap, a pixel is the smallest one's.
+
+    labels: {name in the file: label}; what is not in it is background
+    Raises DatasetError as `covered_by` does.
+    """
+    on = image()
+    objects = covered_by(annotation, on, labels)
+    every = tuple(sorted(set(labels.values()), key=lambda label: label.value))
+    return _painted([(labels[one.drawn.name].value, one) for one in objects], on, every)
+
+
+def load_object_map(annotation: Annotation, image: Callable[[], Image]) -> Image:
+    """A map in which each object has its number; where outlines overlap, a pixel is the smallest one's.
+
+    Raises DatasetError as `covered_by` does.
+    """
+    on = image()
+    objects = [one for one in covered_by(annotation, on) if not one.drawn.ignored]
+    return _painted(list(enumerate(objects, start=1)), on, ())
+
+
+def covered_by(annotation: Annotation, image: Image, names: Collection[str] | None = None) -> list[Covered]:
+    """The pixels of each object; of these names alone, where they are given.
+
+    Raises DatasetError, by file and object, for a volume, for an object without an outline or one that lies outside
+    the image, for runs of another size, and as `Annotation.placed_on` does.
+    """
+    where = str(annotation.path)
+    if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
+        raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
+    rows, columns = _rows_and_columns(image)
+    objects = []
+    for drawn in annotation.placed_on(image.geometry).boxes:
+        if names is not None and drawn.name not in names:
+            continue
+        if drawn.outline is None:
+            problem = f"{drawn.where} ({drawn.name}) has a box and no outline"
+            raise DatasetError(problem, where, "Draw its outline, or read boxes: --task detection")
+        edges_inside(drawn, (columns, rows, *image.geometry.shape[2:]), where)
+        try:
+            objects.append(Covered(drawn, *covered(drawn.outline, (rows, columns))))
+        except ValueError as error:
+            raise DatasetError(f"{drawn.where} ({drawn.name}) {error}", where, "Draw it again") from error
+    return objects
+
+
+def covered(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Pixels]:
+    """A box of rows and columns, and which of its pixels have their centre in one of the polygons, or in the runs.
+
+    Raises ValueError for runs that do not fill their size, or are of another than the picture's.
+    """
+    rows, columns = shape
+    if outline.runs:
+        if outline.size != (columns, rows) or sum(outline.runs) != rows * columns or min(outline.runs) < 0:
+            stated = "has runs of {} pixels for {} x {}".format(sum(outline.runs), *outline.size)
+            raise ValueError(f"{stated}, and the image has {columns} x {rows}")
+        inside = np.arange(len(outline.runs)) % 2 == 1
+        return (slice(rows), slice(columns)), np.repeat(inside, outline.runs).reshape(columns, rows).T
+    corners = np.array([corner for ring in outline.rings for corner in ring])
+    low = np.clip(np.floor(corners.min(axis=0)), 0, (columns, rows)).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)), low, (columns, rows)).astype(int)
+    pixels = np.zeros((high - low)[::-1], bool)
+    for ring in outline.rings:
+        pixels |= within([(x - low[0], y - low[1]) for x, y in ring], pixels.shape)
+    return (slice(low[1], high[1]), slice(low[0], high[0])), pixels
+
+
+def within(ring: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Pixels:
+    """(rows, columns) pixels whose centre lies in a polygon by the even-odd rule; a pixel reaches from n to n + 1."""
+    rows, columns = shape
+    # Along a row, each edge of the polygon that is passed changes inside to outside or back.
+    passed = np.zeros((rows, columns + 1), bool)
+    for (x0, y0), (x1, y1) in zip(ring, (*ring[1:], ring[0]), strict=True):
+        first, last = (int(np.clip(np.ceil(y - 0.5), 0, rows)) for y in sorted((y0, y1)))
+        at = np.arange(first, last)
+        if len(at):
+            x = x0 + (at + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+            passed[at, np.clip(np.ceil(x - 0.5), 0, columns).astype(int)] ^= True
+    return np.logical_xor.accumulate(passed, axis=1)[:, :-1]
+
+
+def _named(
+    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+) -> tuple[tuple[Label, ...], dict[str, str]]:
+    """The classes of boxes, and {name in the file: name of its class}."""
+    if not names:
+        return name_classes(drawn, folder, options)
+    called = {name: names[name] for name in names if name in drawn}
+    return tuple(Label(number, name) for number, name in enumerate(called.values())), called
+
+
+def _labels(
+    drawn: Collection[str], names: Mapping[str, str], folder: Folder, options: DatasetOptions
+) -> dict[str, Label]:
+    """{name in the file: its label} as --labels, a table or dataset.json declares them, else numbered from 1.
+
+    --labels either chooses names with their values, or names classes that the files have as numbers.
+    """
+    if not names and options.labels is not None and all(name.isdecimal() for name in drawn):
+        names, options = name_classes(drawn, folder, options)[1], replace(options, labels=None)
+    called = {name: names.get(name, name) for name in (names or sorted(drawn)) if name in drawn}
+    called = {name: one for name, one in called.items() if one.casefold() not in NOTHING}
+    declared = {label.name: label for label in mask_labels(folder, options)}
+    if regions := mask_regions(folder, options):
+        by_value = {label.value: label for label in declared.values()}
+        declared = {name: by_value[values[0]] for name, values in regions.items()}
+    if options.labels is not None and (unknown := sorted(set(declared) - set(called.values()) - IGNORED - NOTHING)):
+        problem = f"nobody drew {listed(unknown)}"
+        remedy = f"Choose from {listed(sorted(set(called.values())))}"
+        raise UsageError(problem, f"--labels {options.labels}", remedy)
+    if options.labels is not None or (declared and set(called.values()) <= set(declared)):
+        return {name: declared[one] for name, one in called.items() if one in declared}
+    kept = list(dict.fromkeys(one for one in called.values() if one.casefold() not in IGNORED))
+    numbered = {one: Label(number, one) for number, one in enumerate(kept, start=1)}
+    return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}
+
+
+def _painted(objects: Sequence[tuple[int, Covered]], image: Image, labels: tuple[Label, ...]) -> Image:
+    """A map of these values on the grid of the image that they were drawn on, small objects over large ones."""
+    pixels = np.zeros(_rows_and_columns(image), np.min_scalar_type(max((value for value, _ in objects), default=1)))
+    shared = 0
+    for value, one in sorted(objects, key=lambda pair: -pair[1].area):
+        place = pixels[one.box]
+        shared += int(np.count_nonzero(one.inside & (place != 0) & (place != value)))
+        place[one.inside] = value
+    empty = [one.drawn for _, one in objects if not one.area]
+    notes = [f"{one.where} ({one.name}) holds the centre of no pixel, and is left out" for one in empty]
+    if shared:
+        notes.append(f"outlines overlap in {counted(shared, 'pixel')}, which are those of the smaller one")
+    on_axes = pixels if image.geometry.is_picture else pixels.T.reshape(image.geometry.shape)
+    own = replace(image, pixels=on_axes[None], channels=("label",), times=None, padding=None, labels=labels)
+    return replace(own, facts={}, notes=tuple(notes))
+
+
+def _rows_and_columns(image: Image) -> tuple[int, int]:
+    shape = image.geometry.shape
+    return (shape[0], shape[1]) if image.geometry.is_picture else (shape[1], shape[0])

@@ -1,0 +1,240 @@
+"""LabelMe: a JSON file of outlines for each image, in its folder or a neighbouring one.
+
+Coordinates are pixels from the corner of the first one; https://github.com/wkentaro/labelme
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.cases import (
+    Annotation,
+    Drawn,
+    DrawnReferences,
+    Folder,
+    Member,
+    Outline,
+    Ring,
+    by_file_name,
+    image_named,
+    load_image,
+    names_in,
+    without_image,
+)
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.modality import modality_word
+from isocenter.files.storage import load_json
+
+SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
+# Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
+MOST_OPENED = 8
+# A file may hold its image a second time.
+LARGEST = 256 << 20
+# Folders of images next to one of outlines.
+IMAGES = ("images", "imgs", "JPEGImages", "")
+CORNERS_OF_CIRCLE = 64  # its area is then .2 % too small
+WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A JSON file with the name of an image that lists shapes."""
+    del options
+    return any(SHAPES.search(member.path.read_bytes()) for member in _files(folder)[:MOST_OPENED] if _is_small(member))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image; one without a file is not labelled, a file without shapes means that nothing is there.
+
+    Outlines are label maps, and where all are rectangles boxes; points and lines cover nothing, and are left out.
+    Raises DatasetError, by file, for a damaged one and for two of one image.
+    """
+    owners: dict[Path, Annotation] = {}
+    lost, pointed, drawn_by_hand = [], [], False
+    named, called = by_file_name(folder), defaultdict(set)
+    for one in folder.images:
+        called[one.stem].add(one.path.name)
+    for member in _files(folder):
+        record = _record(member.path)
+        if record is None:
+            continue
+        image = _image_of(member, record, called[member.stem], named)
+        if image is None:
+            lost.append(member.name)
+            continue
+        if image.path in owners:
+            problem = f"{owners[image.path].path.name} is of the same image"
+            raise DatasetError(problem, str(member.path), "Keep one")
+        owners[image.path], without_area = annotation_of(member.path, record)
+        pointed += [member.name] if without_area else []
+        drawn_by_hand |= any(_kind(shape) != "rectangle" for shape in record["shapes"])
+    annotations = list(owners.values())
+    made = DrawnReferences.of(annotations, "mask" if drawn_by_hand else "boxes", folder, options)
+    modality = modality_word(options.modality)
+    cases = []
+    for image in folder.images:
+        loader, own = partial(load_image, image.path, options.read, modality), owners.get(image.path)
+        case = CaseFiles(image.name, {"image": loader}, files=(image.path,), split=image.split)
+        if own is not None:
+            key = str(sorted(names_in([own])))
+            files = (image.path, own.path)
+            case = CaseFiles(case.name, case.images, made.readers(own, loader), files, key, case.split)
+        cases.append(case)
+    return Reading(
+        tuple(cases),
+        how=f"LabelMe: {made.counted(annotations)} on {counted(len(owners), 'image')}",
+        classes=made.classes,
+        modality=modality,
+        problems=(
+            *without_image(lost),
+            *left_out(
+                pointed,
+                f"{counted(len(pointed), 'file has', 'files have')} points or lines, which cover nothing",
+                "Draw them as outlines",
+                "warning",
+            ),
+            *made.notes(annotations),
+        ),
+    )
+
+
+def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bool]:
+    """The outlines of a file, and whether there were shapes without an area.
+
+    Shapes of one label and one group are one object. Raises DatasetError, by file and shape, for what is no outline.
+    """
+    groups: dict[tuple[str, Any], list[Ring]] = {}
+    where: dict[tuple[str, Any], str] = {}
+    masks: list[Drawn] = []
+    without_area = False
+    try:
+        size = _size(record)
+        for number, shape in enumerate(record["shapes"], start=1):
+            name, group = str(shape["label"]), shape.get("group_id")
+            if _kind(shape) in WITHOUT_AREA:
+                without_area = True
+            elif _kind(shape) == "mask":
+                masks.append(_masked(shape, name, f"shape {number}", size))
+            else:
+                key = (name, ("alone", number) if group is None else group)
+                groups.setdefault(key, []).append(_ring(shape, f"shape {number}"))
+                where.setdefault(key, f"shape {number}")
+        outlined = [Drawn.around(key[0], rings, where[key]) for key, rings in groups.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"is not a file of outlines of LabelMe ({type(error).__name__}: {error})"
+        raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
+    return Annotation(path, (*outlined, *masks), size), without_area
+
+
+def _files(folder: Folder) -> list[Member]:
+    """JSON files that bear the name of an image."""
+    stems = {member.stem for member in folder.images}
+    return [one for one in folder.members if one.suffix == ".json" and one.stem in stems]
+
+
+def _is_small(member: Member) -> bool:
+    return member.path.stat().st_size <= LARGEST
+
+
+def _record(path: Path) -> Mapping[str, Any] | None:
+    """What the file says; None where it is about something else."""
+    try:
+        record = load_json(path, largest=LARGEST)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
+    return record if is_drawn else None
+
+
+def _image_of(
+    member: Member, record: Mapping[str, Any], names: Collection[str], images: Mapping[str, Sequence[Member]]
+) -> Member | None:
+    """The image that a file is about: the one that it states of these names, else the first; near it, where it can be.
+
+    names: of the images that bear the file's name
+    """
+    place = member.path.parent
+    near = [place, *(place.parent / name for name in IMAGES)]
+    stated = str(record.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
+    ordered = sorted(names, key=lambda name: (name != stated, name))
+    found = (image_named(images, name, near, member.path) for name in ordered)
+    return next((image for image in found if image is not None), None)
+
+
+def _kind(shape: Any) -> str:
+    return str(shape.get("shape_type") or "polygon") if isinstance(shape, Mapping) else ""
+
+
+def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    columns, rows = int(record.get("imageWidth") or 0), int(record.get("imageHeight") or 0)
+    return (columns, rows) if columns and rows else None
+
+
+def _ring(shape: Mapping[str, Any], where: str) -> Ring:
+    """The corners of a shape; ValueError for a kind that is not known."""
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    match _kind(shape):
+        case "polygon":
+            return tuple(points)
+        case "rectangle":
+            (x0, y0), (x1, y1) = points
+            return ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+        case "circle":
+            centre, edge = points
+            return tuple(_circle(centre, math.dist(centre, edge)))
+        case other:
+            raise ValueError(f"{where} is of the kind {other!r}")
+
+
+def _circle(centre: tuple[float, float], radius: float) -> Iterator[tuple[float, float]]:
+    for step in range(CORNERS_OF_CIRCLE):
+        angle = 2 * math.pi * step / CORNERS_OF_CIRCLE
+        yield centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)
+
+
+def _masked(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, int] | None) -> Drawn:
+    """An object whose pixels are stored: a PNG in base64 at the corner that is stated first."""
+    if size is None:
+        raise ValueError(f"{where} is a mask, and the image's size is not stated")
+    (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
+    try:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as picture:
+            stored = np.asarray(picture) > 0
+    except (binascii.Error, OSError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
+    columns, rows = size
+    height, width = stored.shape
+    if x < 0 or y < 0 or x + width > columns or y + height > rows:
+        raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
+    whole = np.zeros((rows, columns), bool)
+    whole[y : y + height, x : x + width] = stored
+    outline = Outline(runs=_runs_of(whole), size=size)
+    return Drawn(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
+
+
+def _runs_of(pixels: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, ...]:
+    """Numbers of pixels outside, inside, outside and so on, down the columns from the first."""
+    flat = np.concatenate([[False], pixels.T.ravel()])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return tuple(np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist())
+
+
+LAYOUT = Layout(
+    "labelme",
+    "a JSON file of outlines for each image, as in LabelMe",
+    fits,
+    read,
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+)
