@@ -83,11 +83,13 @@ class DrawnReferences:
         """What else could be read of them."""
         if not any(box.outline is not None for one in annotations for box in one.boxes):
             return ()
-        tasks = {BOXES: "detection", MASK: "segmentation", OBJECT_MAPS: "instances"}
-        others = " or ".join(f"--task {task}" for kind, task in tasks.items() if kind not in self.kinds)
         read = {BOXES: "boxes", MASK: "label maps", OBJECT_MAPS: "maps of single objects"}
+        tasks = {BOXES: "detection", MASK: "segmentation", OBJECT_MAPS: "instances"}
+        others = [kind for kind in read if kind not in self.kinds]
         what = f"outlines are read as {listed(read[kind] for kind in self.kinds)}"
-        return (Problem("note", what, (), "they also show the rest", f"Choose {others} for that"),) if others else ()
+        can_be = f"they can be read as {' or '.join(read[kind] for kind in others)} too"
+        remedy = f"Choose {' or '.join(f'--task {tasks[kind]}' for kind in others)} for that"
+        return (Problem("note", what, (), can_be, remedy),) if others else ()
 
 
 @dataclass(frozen=True)
