@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from email.message import Message
 
 import httpx
@@ -177,6 +178,21 @@ def test_a_client_stores_an_object_and_is_told_where_it_is(fresh):
     assert one.RetrieveURL == f"http://127.0.0.1{path}"  # this client names the host without its port
     fresh.keep()
     assert fresh.client.get(path).status_code == 200
+
+
+def test_what_was_just_stored_is_found_before_its_row_is_there(fresh):
+    """The keeper writes rows a moment after the answer; a search right after it waits for them."""
+    later = threading.Timer(0.3, fresh.keep)
+    assert fresh.client.post("/dicomweb/studies", content=related(encoded(drawn())), headers=RELATED).status_code == 200
+    later.start()
+    assert fresh.client.get("/dicomweb/studies/1.2/series/1.2.3/instances/1.2.3.4").status_code == 200
+    assert len(fresh.client.get("/dicomweb/studies").json()) == 1
+    later.join()
+
+
+def test_a_search_does_not_wait_for_a_keeper_that_does_not_come(fresh):
+    fresh.client.post("/dicomweb/studies", content=related(encoded(drawn())), headers=RELATED)
+    assert fresh.client.get("/dicomweb/studies/1.2/metadata").status_code == 404
 
 
 def test_what_is_not_stored_is_said_with_the_reason(fresh):

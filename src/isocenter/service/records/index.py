@@ -123,6 +123,12 @@ class Index:
         with self.database.read() as connection:
             return set(connection.execute(select(instances.c.path).where(instances.c.study == study)).scalars())
 
+    def has_row(self, study: str, path: str) -> bool:
+        """Whether the object of a study at this path has a row."""
+        this = and_(instances.c.study == study, instances.c.path == path)
+        with self.database.read() as connection:
+            return connection.execute(select(instances.c.path).where(this).limit(1)).first() is not None
+
     def overdue(self, after_s: float, most: int) -> Sequence[Row[str, int]]:
         """Studies (study, revision) whose last object came so long ago, those that wait longest first."""
         quiet = and_(studies.c.state == "receiving", studies.c.last_at <= Clock() - after_s)

@@ -7,7 +7,7 @@ import traceback
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from isocenter.service.web import aside, health, jobs, metrics, node, studies
 from isocenter.service.web.dicomweb import retrieve_router, search_router, store_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import WebError, WebNode
+from isocenter.service.web.web_node import WebError, WebNode, all_entered
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
@@ -35,8 +35,9 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     app.state.node = web_node
     for room in (health, metrics, node, studies, jobs, aside):
         app.include_router(room.router)
-    for router in (store_router, search_router, retrieve_router):
-        app.include_router(router)
+    app.include_router(store_router)
+    for router in (search_router, retrieve_router):
+        app.include_router(router, dependencies=[Depends(all_entered)])
     app.add_exception_handler(IsocenterError, _of_ours)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_values)

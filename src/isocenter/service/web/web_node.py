@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
-from isocenter.service.objects import ObjectStore, key_of
+from isocenter.service.objects import ObjectStore, Received, key_of
 from isocenter.service.records import Database, Index, Jobs
 from isocenter.service.records.tables import studies
 from isocenter.service.settings import Settings
@@ -21,6 +22,43 @@ from isocenter.service.settings import Settings
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
 MOST_ROWS = 1000
+# How long a search waits for the rows of objects that were just stored, and between two looks (s).
+ENTERED_S, LOOK_S = 2.0, 0.02
+
+
+class Arrivals:
+    """Objects that this process has just stored and of which the keeper may not have written the rows.
+
+    Of each study the last one: the keeper reads the journal of a process in its order.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, float]] = {}
+
+    def add(self, received: Received) -> None:
+        """An object that now has its final name."""
+        for study in self._waiting():
+            self._forget_late(study)
+        self._last[key_of(received.study)] = (received.path, time.monotonic())
+
+    def wait(self, index: Index) -> None:
+        """Until all have their rows; not longer than two seconds after they came."""
+        while waiting := self._waiting():
+            for study in waiting:
+                path, _ = self._last.get(study, ("", 0.0))
+                if index.has_row(study, path):
+                    self._last.pop(study, None)
+                self._forget_late(study)
+            if self._last:
+                time.sleep(LOOK_S)
+
+    def _waiting(self) -> list[str]:
+        return list(self._last)
+
+    def _forget_late(self, study: str) -> None:
+        _, since = self._last.get(study, ("", 0.0))
+        if time.monotonic() - since > ENTERED_S:
+            self._last.pop(study, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +68,7 @@ class WebNode:
     settings: Settings
     database: Database
     store: ObjectStore
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
     @property
     def folder(self) -> FilePath:
@@ -62,6 +101,13 @@ async def _node(request: Request) -> WebNode:
 
 
 Node = Annotated[WebNode, Depends(_node)]
+
+
+def all_entered(node: Node) -> None:
+    """Wait for the rows of what was just stored, so that it is found at once."""
+    node.arrivals.wait(node.index)
+
+
 StudyName = Annotated[
     str,
     Path(pattern=r"^([0-9.]{1,64}|[0-9a-f]{32})$", description="StudyInstanceUID, or the study's key in the records"),

@@ -142,6 +142,7 @@ class _Storing:
             if received.is_aside:
                 self.failed.append((identity, DUPLICATE))
             else:
+                self.node.arrivals.add(received)
                 self.kept.append(received)
         except FormatError:
             self.failed.append((None, NO_OBJECT))
