@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import isocenter
+import trained
 from cohorts import classed, picture, volume
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import DatasetOptions, observed_values, read_dataset
@@ -197,7 +198,7 @@ def test_such_cases_train_and_predict(tmp_path):
         for name in ("t1", "t2"):
             volume(tmp_path / "data" / f"p{n}" / f"{name}.nii.gz", rng.normal(size=(12, 12, 12)).astype(np.float32))
         volume(tmp_path / "data" / f"p{n}" / "mask.nii.gz", np.pad(np.ones((6, 6, 6), np.uint8), 3))
-    few = {"training.steps": 2, "split.calibration": 0}
+    few = {**trained.TWO_STEPS, "network.size": trained.SMALL_UNET, "split.calibration": 0}
     isocenter.train(tmp_path / "data", out=tmp_path / "run", assignments=few, device="cpu", threads=1)
     (tmp_path / "data" / "p0" / "mask.nii.gz").unlink()
     isocenter.predict(tmp_path / "run", tmp_path / "data" / "p0", out=tmp_path / "answers", device="cpu")

@@ -10,7 +10,7 @@ import pandas as pd
 import pydicom
 import pytest
 
-import isocenter
+import trained
 from cohorts import classed, picture, volume
 from isocenter.errors import DatasetError
 from isocenter.files import DatasetOptions, covariates_in, read_dataset
@@ -168,7 +168,7 @@ def test_such_a_table_trains(tmp_path):
     for n in range(12):
         picture(tmp_path / "scans" / f"id{n}.png", 200 * (n % 2) + n, shape=(32, 32))
     table(tmp_path / "train.csv", "id_code,diagnosis", (f"id{n},{'ill' if n % 2 else 'well'}" for n in range(12)))
-    run = isocenter.train(tmp_path, out=tmp_path / "run", assignments={"training.steps": 2}, device="cpu", threads=1)
+    run = trained.classifying(tmp_path, tmp_path / "run", assignments=trained.TWO_STEPS)
     assert (run.out / "report.html").is_file()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-import isocenter
+import trained
 from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
@@ -162,5 +162,5 @@ def test_a_detector_trains_on_them(tmp_path):
     place, rng = yolo(tmp_path / "data", {f"x{n}": BOX if n % 3 else "" for n in range(20)}), np.random.default_rng(0)
     for n in range(20):
         PIL.Image.fromarray(rng.integers(0, 255, SHAPE, np.uint8)).save(place / "images" / f"x{n}.png")
-    run = isocenter.train(place, out=tmp_path / "run", assignments={"training.steps": 2}, device="cpu", threads=1)
+    run = trained.detecting(place, tmp_path / "run", assignments=trained.TWO_STEPS)
     assert (run.out / "report.html").is_file()
