@@ -299,8 +299,8 @@ def test_a_row_that_lacks_a_part_of_its_box_is_refused(tmp_path, row, problem):
 
 def test_columns_of_other_names_are_given_with_the_layout(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
-    table(tmp_path / "boxes.csv", "a.png,cell,1,1,5,5", head="image,label,left,top,right,bottom")
-    names = {"x0": "left", "y0": "top", "x1": "right", "y1": "bottom"}
+    table(tmp_path / "boxes.csv", "a.png,cell,1,1,5,5", head="image,label,ax,ay,bx,by")
+    names = {"x0": "ax", "y0": "ay", "x1": "bx", "y1": "by"}
     assert_array_equal(only(tmp_path, layout="box_table", column=names).corners, [[1, 1, 5, 5]])
     with pytest.raises(DatasetError, match="no column for x0"):
         only(tmp_path, layout="box_table")
@@ -317,13 +317,57 @@ def test_boxes_of_a_volume_lie_on_its_axes_as_they_stand(tmp_path):
         only(tmp_path)
 
 
-def test_boxes_by_corner_and_size_are_no_classes_of_images(tmp_path):
-    picture(tmp_path / "a.png")
+EDGES_OF_TABLES = {
+    "image,label,x0,y0,x1,y1": "3,5,10,7",
+    "filename,class,xmin,ymin,xmax,ymax": "3,5,10,7",
+    "image_id,class_name,x_min,y_min,x_max,y_max": "3,5,10,7",
+    "Image,Label,x1,y1,x2,y2": "3,5,10,7",
+    "image,label,left,top,right,bottom": "3,5,10,7",
+    "image,label,xmin,ymin,width,height": "3,5,7,2",
+    "image,label,width,height,xmin,ymin,xmax,ymax": "30,20,3,5,10,7",  # the size of the image, as in TensorFlow's
+}
+
+
+@pytest.mark.parametrize("head", EDGES_OF_TABLES)
+@pytest.mark.parametrize("name", ["a.png", "a"])
+def test_edges_have_the_names_that_tables_give_them_and_images_may_lack_their_suffix(tmp_path, head, name):
+    picture(tmp_path / "images" / "a.png", shape=SHAPE)
+    table(tmp_path / "boxes.csv", f"{name},cell,{EDGES_OF_TABLES[head]}", head=head)
+    dataset = read_dataset(tmp_path)
+    assert_array_equal(dataset.cases[0].references["boxes"].corners, [[5, 3, 7, 10]])
+    assert dataset.cases[0].covariates == {}
+
+
+def test_a_corner_with_a_size_may_be_the_centre_and_is_asked_about(tmp_path):
+    picture(tmp_path / "a.png", shape=SHAPE)
     rows = ["a.png,RBC,0,0,2,2", "a.png,WBC,1,1,2,2"]
-    (tmp_path / "boxes.csv").write_text("\n".join(["filename,class,x,y,width,height", *rows]))
-    with pytest.raises(DatasetError, match="boxes by their corner and size") as refused:
+    table(tmp_path / "boxes.csv", *rows, head="filename,class,x,y,width,height")
+    with pytest.raises(DatasetError, match="may be a corner or the centre") as refused:
         read_dataset(tmp_path)
-    assert "x1 = x0 + width" in refused.value.remedy
+    assert "--layout box_table --column x0=x,y0=y" in refused.value.remedy
+    options = DatasetOptions(layout="box_table", column={"x0": "x", "y0": "y"})
+    [case] = read_dataset(tmp_path, options)
+    assert_array_equal(case.references["boxes"].corners, [[0, 0, 2, 2], [1, 1, 3, 3]])
+
+
+def test_a_label_that_never_has_a_box_says_that_nothing_is_there_and_images_are_known_by_their_names(tmp_path):
+    """As in challenges on radiographs, where the patient's column names the image."""
+    for name in "abc":
+        picture(tmp_path / f"{name}.png", shape=SHAPE)
+    rows = ["a,3,5,7,2,1", "a,1,1,2,2,1", "b,,,,,0", "c,,,,,0"]
+    table(tmp_path / "labels.csv", *rows, head="patientId,x,y,width,height,Target")
+    table(tmp_path / "details.csv", "a,Opacity", "b,Normal", "c,Other", head="patientId,class")
+    options = DatasetOptions(layout="box_table", column={"x0": "x", "y0": "y"})
+    dataset = read_dataset(tmp_path, options)
+    assert [len(case.references["boxes"]) for case in dataset] == [2, 0, 0]
+    assert [label.name for label in dataset.classes["boxes"]] == ["1"]
+    (tmp_path / "details.csv").unlink()
+    table(tmp_path / "more.csv", *rows, "a,,,,,1", head="patientId,x,y,width,height,Target")
+    with pytest.raises(UsageError, match="2 tables of boxes"):
+        read_dataset(tmp_path, options)
+    (tmp_path / "labels.csv").unlink()
+    with pytest.raises(DatasetError, match="row 6 has no corner"):
+        read_dataset(tmp_path, options)
 
 
 def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(data):

@@ -440,3 +440,35 @@ def test_masks_of_a_table_may_be_volumes(tmp_path):
     dataset = read_dataset(tmp_path, DatasetOptions(layout="manifest", labels="2=tumour"))
     assert observed_values(dataset.cases[0]) == (2,)
     assert dataset.cases[0].references["mask"].labels[0].name == "tumour"
+
+
+def test_classes_that_one_folder_holds_once_more_are_no_third_class(tmp_path):
+    """As in a published archive of MR of tumours: yes/, no/ and brain_tumor_dataset/yes, brain_tumor_dataset/no."""
+    for place in ("yes", "no", "copy/yes", "copy/no"):
+        for n in range(2):
+            picture(tmp_path / place / f"{place[-1]}{n}.png", n)
+    with pytest.raises(DatasetError, match="the folder copy holds no, yes too"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / "copy")) == 4
+
+
+def test_folders_of_masks_by_somebody_beside_one_of_images_are_no_classes(tmp_path):
+    """As in STARE."""
+    for place, end in (("stare-images", ""), ("labels-ah", ".ah"), ("labels-vk", ".vk")):
+        for n in range(3):
+            picture(tmp_path / place / f"im{n}{end}.png", n)
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(("names", "classes"), [(("IMD002", "IMD003", "IMD004"), 0), (("KL0", "KL1", "KL2"), 3)])
+def test_folders_that_are_numbered_as_cases_are_no_classes(tmp_path, names, classes):
+    for name in names:
+        for n in range(3):
+            picture(tmp_path / name / f"{name}_dermoscopic" / f"{name}_{n}.png", n)
+    if classes:
+        assert len(read_dataset(tmp_path).classes["class"]) == classes
+        return
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, DatasetOptions(layout="class_folders")).classes["class"]) == 3

@@ -164,6 +164,29 @@ def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     assert dataset.layout.startswith("a folder for each class")
 
 
+@pytest.mark.parametrize(("column", "what"), [("lesion_id", "lesion"), ("Accession Number", "examination")])
+def test_images_of_one_lesion_or_examination_stay_together_where_no_patient_is_known(tmp_path, column, what):
+    """As in HAM10000, where a lesion has several photographs."""
+    for n in range(8):
+        picture(tmp_path / "part_1" / f"ISIC_00{n}.jpg", n)
+    rows = [f"H{n // 2},ISIC_00{n},{'mel' if n < 4 else 'nv'}" for n in range(8)]
+    table(tmp_path / "metadata.csv", f"{column},image_id,dx", rows)
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == [f"{what}-H{n // 2}" for n in range(8)]
+    assert not dataset.patients_known
+    assert f"those of one {what}" in dataset.patients
+    table(tmp_path / "metadata.csv", f"{column},patient_id,image_id,dx", [f"H0,P{n},ISIC_00{n},nv" for n in range(8)])
+    assert [case.patient for case in read_dataset(tmp_path)] == [f"P{n}" for n in range(8)]
+
+
+def test_a_column_of_clinical_studies_keeps_nothing_together(tmp_path):
+    for n in range(42):
+        picture(tmp_path / f"x{n}.png", n)
+    rows = [f"trial {n % 2},x{n},{'mel' if n < 4 else 'nv'}" for n in range(42)]
+    table(tmp_path / "metadata.csv", "study_id,image_id,dx", rows)
+    assert len({case.patient for case in read_dataset(tmp_path)}) == 42
+
+
 def test_such_a_table_trains(tmp_path):
     for n in range(12):
         picture(tmp_path / "scans" / f"id{n}.png", 200 * (n % 2) + n, shape=(32, 32))

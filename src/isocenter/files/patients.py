@@ -138,6 +138,14 @@ def are_numbered_people(folders: Collection[str]) -> bool:
     return is_code if not before else len(before) > 1 or before in {"p", "s"}
 
 
+def are_named_people(folders: Collection[str]) -> bool:
+    """Whether folders are numbered as cases are (Case01, IMD002), by codes or in large number, after a word."""
+    if not are_numbered_people(folders) or all(map(str.isdecimal, folders)):
+        return False
+    numbers = [fit["number"] for folder in folders if (fit := NUMBERED.match(folder))]
+    return len(folders) >= FEWEST_NUMBERED or any(number.startswith("0") and len(number) > 1 for number in numbers)
+
+
 def patients_by(pattern: str, names: Sequence[str]) -> Patients:
     """The patient of each name by a person's own regular expression: its first group, else all that it matches.
 

@@ -1,4 +1,4 @@
-"""Tables of boxes: image, label, x0, y0[, z0], x1, y1[, z1] in voxels, a row for each box."""
+"""Tables of boxes: image, label, x0, y0[, z0], x1, y1[, z1], or sizes, in voxels, a row for each box."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases import (
+    LOOKED_AT,
     PATIENT_COLUMNS,
+    REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
     Annotation,
@@ -34,31 +36,37 @@ from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Re
 from isocenter.files.modality import modality_word
 from isocenter.values import table_columns
 
-# How the ends of an axis are called too: x0 is xmin.
-ENDS = {"0": "min", "1": "max"}
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
-    "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
-    "label": ("label", "class", "category"),
+    "image": (
+        *("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
+        *("image_id", "image_name", "image_index"),
+    ),
+    "label": REFERENCE_COLUMNS["label"],
     "patient": PATIENT_COLUMNS,
     "split": SPLIT_COLUMNS,
-    **{name: (name, f"{name[0]}{ENDS[name[1]]}") for name in table_columns(3)},
+    "x0": ("x0", "xmin", "x_min", "left", "xtl"),
+    "y0": ("y0", "ymin", "y_min", "top", "ytl"),
+    "z0": ("z0", "zmin", "z_min"),
+    "x1": ("x1", "xmax", "x_max", "right", "xbr"),
+    "y1": ("y1", "ymax", "y_max", "bottom", "ybr"),
+    "z1": ("z1", "zmax", "z_max"),
+    "width": ("width", "w", "bbox_width", "bbox_w"),
+    "height": ("height", "h", "bbox_height", "bbox_h"),
+    "depth": ("depth", "bbox_depth", "bbox_d"),
 }
+# Some count the corners from 1, and others call so what may be a corner or the centre.
+SECOND = {"x": "x2", "y": "y2", "z": "z2"}
+OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
+SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
 Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
 NEEDED = ("image", "label", *table_columns(2))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A table with these columns: itself, or the one in a folder of images."""
+    """A table with these columns: itself, or one in a folder of images."""
     del options
-    tables = _tables(folder)
-    if len(tables) != 1 or not (folder.is_file or folder.images):
-        return False
-    try:
-        table = read_table(tables[0].path)
-    except DatasetError:  # reported by the layout that is about the images
-        return False
-    return all(table.column(ROLES[role]) for role in NEEDED)
+    return (folder.is_file or bool(folder.images)) and bool(_tables(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -68,11 +76,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     their name. Raises DatasetError for a row that lacks a part of its box, or states another patient or split than
     another row of the same image.
     """
-    tables = _tables(folder)
+    tables = _tables(folder) or [member.path for member in folder.members if member.suffix in TABLE_SUFFIXES]
     if len(tables) != 1:
-        raise UsageError("does not hold exactly one table", str(folder.root), "Give a CSV, TSV or Parquet file")
-    table = read_table(tables[0].path)
-    column = columns_in(table, options)
+        names = f" ({listed(sorted(path.name for path in tables))})" if tables else ""
+        problem = f"holds {counted(len(tables), 'table')} of boxes{names}, where one is expected"
+        raise UsageError(problem, str(folder.root), "Join them into one, with a column split if they are parts")
+    table = read_table(tables[0])
+    column = columns_in(table, options, folder)
+    table = _without_nothing(table, column)
     rows = _by_image(table, column)
     own = {name: Annotation(table.path, boxes_in(table.path, column, of_image)) for name, of_image in rows.items()}
     classes, called = name_classes(names_in(list(own.values())), folder, options)
@@ -99,6 +110,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=options.modality,
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
+        tables=(table.path,),
         problems=left_out(
             missing,
             f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
@@ -118,8 +130,10 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
 
 
 def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
-    """({image: its name in the table}, the names whose image is not there)."""
+    """({image: its name in the table}, the names whose image is not there); a name may lack its suffix."""
     named, near = by_file_name(folder), [table.path.parent, table.path.parent / "images"]
+    for member in folder.images:
+        named.setdefault(member.stem, []).append(member)
     by_path: dict[Path, str] = {}
     missing = []
     for name in names:
@@ -135,10 +149,11 @@ def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Pa
 def boxes_in(path: Path, column: Mapping[str, str], rows: Rows) -> tuple[Drawn, ...]:
     """The boxes in the rows of one image; a row with nothing but the image is none."""
     volume = "z0" in column
-    corners = [[column[f"{letter}{end}"] for letter in ("xyz" if volume else "xy")] for end in (0, 1)]
+    letters = "xyz" if volume else "xy"
     boxes = []
     for place, row in rows:
-        low, high = ([number(row[name]) for name in names] for names in corners)
+        low = [number(row[column[f"{letter}0"]]) for letter in letters]
+        high = [_upper(row, column, letter, start) for letter, start in zip(letters, low, strict=True)]
         label = row[column["label"]]
         if label is None and not any(one is not None for one in (*low, *high)):
             continue
@@ -163,31 +178,102 @@ def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: R
     return next(iter(values), None)
 
 
-def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
-    """{role: column}, as --column names them, else by known names."""
+def _upper(row: Mapping[str, Any], column: Mapping[str, str], letter: str, low: float | None) -> float | None:
+    """The upper edge along an axis: as stated, or by the size."""
+    if f"{letter}1" in column:
+        return number(row[column[f"{letter}1"]])
+    size = number(row[column[SIZES[f"{letter}1"]]])
+    return None if low is None or size is None else low + size
+
+
+def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = None) -> dict[str, str]:
+    """{role: column}, as --column names them, else by known names.
+
+    folder: whose images a column without a known name may list
+    Raises UsageError for a role or column that is none, DatasetError where a part of the boxes is not stated, or only
+    by x and y, which may be a corner or the centre.
+    """
     for role, name in options.column.items():
         if role not in ROLES or name not in table.columns:
             problem = f"there is no role {role!r}" if role not in ROLES else f"{table.path.name} has no column {name}"
             choices = ROLES if role not in ROLES else table.columns
             raise UsageError(problem, f"--column {role}={name}", f"Choose one of {', '.join(choices)}")
-    known = {role: table.column(names) for role, names in ROLES.items()}
-    columns = {role: name for role, name in known.items() if name is not None} | dict(options.column)
+    columns = _known(table, folder) | dict(options.column)
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
     if split_column(table, options.column.get("split")) is None:
         columns.pop("split", None)
-    if lacking := [role for role in NEEDED if role not in columns]:
+    if "x0" not in columns and (corner := _open_corner(table)):
+        x, y = corner
+        problem = f"states boxes by {x}, {y} and their size, and these may be a corner or the centre"
+        remedy = f"If they are the corner nearest to (0, 0), give --layout box_table --column x0={x},y0={y}; if they "
+        remedy += "are the centre, write columns x0, y0, x1 and y1 of edges"
+        raise DatasetError(problem, str(table.path), remedy)
+    lacking = [role for role in NEEDED if role not in columns and SIZES.get(role) not in columns]
+    if lacking:
         problem = f"has no column for {', '.join(lacking)} (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(table.path), f"Name it, as in --column {lacking[0]}=COLUMN")
-    if ("z0" in columns) != ("z1" in columns):
+    if ("z0" in columns) != ("z1" in columns or ("x1" not in columns and "depth" in columns)):
         raise DatasetError("has only one of z0 and z1", str(table.path), "Give both, or neither")
     return columns
 
 
-def _tables(folder: Folder) -> tuple[Member, ...]:
-    if folder.is_file:
-        return tuple(member for member in folder.members if member.suffix in TABLE_SUFFIXES)
-    return folder.tables
+def _known(table: Table, folder: Folder | None) -> dict[str, str]:
+    """{role: column} by known names; where corners are counted from 1, x1 is the lower edge."""
+    known = {role: table.column(names) for role, names in ROLES.items()}
+    if known["x0"] is None and known["y0"] is None:
+        for letter, second in SECOND.items():
+            if (upper := table.column((second,))) is not None:
+                known |= {f"{letter}0": known[f"{letter}1"], f"{letter}1": upper}
+    if known["image"] is None and folder is not None:
+        known["image"] = _column_of_images(table, folder)
+    return {role: name for role, name in known.items() if name is not None}
+
+
+def _column_of_images(table: Table, folder: Folder) -> str | None:
+    """The first column of which every cell is the name of an image in the folder, with or without its suffix."""
+    names = {name for member in folder.images for name in (member.path.name, member.stem)}
+    columns = (name for name in table.columns if all(str(row[name]) in names for row in table.rows[:LOOKED_AT]))
+    return next(columns, None) if names and table.rows else None
+
+
+def _open_corner(table: Table) -> tuple[str, str] | None:
+    """The columns of a corner or centre, where the table states sizes too."""
+    if table.column(ROLES["width"]) is None or table.column(ROLES["height"]) is None:
+        return None
+    found = ((table.column((x,)), table.column((y,))) for x, y in OPEN)
+    return next(((x, y) for x, y in found if x is not None and y is not None), None)
+
+
+def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
+    """The table without the labels that never have a box: they say that nothing is there, as "No finding" does."""
+    edges = [column[role] for role in (*table_columns(3), *SIZES.values()) if role in column]
+    label = column["label"]
+
+    def is_empty(row: Mapping[str, Any]) -> bool:
+        return all(row[name] is None for name in edges)
+
+    boxed = {row[label] for row in table.rows if not is_empty(row)}
+    rows = tuple(
+        {**row, label: None} if is_empty(row) and boxed and row[label] not in boxed else row for row in table.rows
+    )
+    return Table(table.path, table.columns, rows)
+
+
+def _tables(folder: Folder) -> list[Path]:
+    """Tables that state boxes, by the names of their columns."""
+    members = [member for member in folder.members if member.suffix in TABLE_SUFFIXES]
+    return [member.path for member in (members if folder.is_file else folder.tables) if _states_boxes(member, folder)]
+
+
+def _states_boxes(member: Member, folder: Folder) -> bool:
+    try:
+        table = read_table(member.path, most=LOOKED_AT)
+    except DatasetError:  # reported by the layout that is about the images
+        return False
+    known = _known(table, None if folder.is_file else folder)
+    has_edges = {"x0", "y0"} <= known.keys() and all(role in known or SIZES[role] in known for role in ("x1", "y1"))
+    return {"image", "label"} <= known.keys() and (has_edges or _open_corner(table) is not None)
 
 
 LAYOUT = Layout(

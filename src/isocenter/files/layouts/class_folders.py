@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from isocenter.errors import listed
+from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
     MOST_CLASSES,
     Folder,
@@ -25,7 +25,11 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
+from isocenter.files.patients import are_named_people
 from isocenter.values import Problem
+
+# Folders of masks by somebody.
+LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -40,12 +44,17 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if within_images(folder.images) != folder.images and any(states_references(one.path) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
     names = class_names(Key(member.folders, member.stem) for member in members)
+    if 0 < sum(bool(LABELS_OF.match(name)) for name in names) < len(names):
+        return False  # labels-ah beside images, as in STARE
+    if options.labels is None and are_named_people(names):
+        return False
     return bool(names) and drawn_folders(folder, options.read) is None
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """The first folder is the class."""
     members = _classed(folder.images) or _classed(folder.dicom)
+    _refuse_copies(folder, members)
     classes, called = name_classes({member.folders[0] for member in members}, folder, options)
     modality = modality_word(options.modality)
     cases = tuple(
@@ -93,6 +102,17 @@ def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ..
     return (
         Problem("warning", what, why=why, remedy=f"{remedy}; if they are classes, --layout class_folders confirms it"),
     )
+
+
+def _refuse_copies(folder: Folder, members: Sequence[Member]) -> None:
+    """Raise DatasetError where one folder holds the others once more, as some published archives do."""
+    names = {member.folders[0] for member in members}
+    for name in sorted(names):
+        inside = {member.folders[1] for member in members if member.folders[0] == name and len(member.folders) > 1}
+        if len(again := sorted(inside & names)) > 1:
+            problem = f"the folder {name} holds {listed(again)} too, which are classes beside it"
+            remedy = f"Move {name} away if it is a copy, or name it in place of this folder"
+            raise DatasetError(problem, str(folder.root), remedy)
 
 
 def _classed(members: tuple[Member, ...]) -> list[Member]:

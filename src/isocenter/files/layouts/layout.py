@@ -81,6 +81,7 @@ class Reading:
     columns:  {role: column} where the layout is a table
     readers:  who drew the masks, where several did, the one of "mask" first
     channels: the images that a case may have, in order; empty where they are not declared
+    tables:   tables whose rows are references, so that they hold no covariates
     """
 
     cases: tuple[CaseFiles, ...]
@@ -92,6 +93,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     readers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    tables: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 

@@ -168,8 +168,6 @@ def _table(
     table = joined_tables(members)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
-    if not options.column:
-        _refuse_sizes_of_boxes(table)
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
     classes = () if by_hand else columns_of_classes(table)
     if not classes:
@@ -177,20 +175,6 @@ def _table(
     what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
     return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
-
-
-def _refuse_sizes_of_boxes(table: Table) -> None:
-    """Refuse rows of boxes by corner and size, which would each be a case with the class of one object."""
-    columns = [table.column(names) for names in (("x", "x_min", "xmin", "left"), ("y", "y_min", "ymin", "top"))]
-    columns += [table.column(names) for names in (("width", "w", "box_width"), ("height", "h", "box_height"))]
-    if None in columns or table.column(ROLES["label"]) is None:
-        return
-    raise DatasetError(
-        f"has boxes by their corner and size (columns {', '.join(map(str, columns))})",
-        str(table.path),
-        "Write the columns x0, y0, x1 and y1, where x1 = x0 + width and y1 = y0 + height; if these columns mean "
-        "another thing, name the label, as in --column label=COLUMN",
-    )
 
 
 def _problems(

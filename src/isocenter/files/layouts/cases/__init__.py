@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         without_structure,
     )
     from isocenter.files.layouts.cases.table import (
+        LOOKED_AT,
         MOST_CLASSES,
         PATIENT_COLUMNS,
         REFERENCE_COLUMNS,

@@ -22,6 +22,13 @@ from isocenter.files.patients import Patients, patients_by, patients_of
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
 
 LABEL_MAPS = frozenset({"mask", "instances"})
+# Columns of what is one person's. A column of larger groups, on average, names something else, such as clinical trials.
+OF_ONE_PERSON = {
+    **dict.fromkeys(("lesion_id", "lesion"), "lesion"),
+    **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
+    **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
+}
+MOST_TOGETHER = 20
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -37,7 +44,9 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         raise _no_case(folder, [*reading.problems, *problems])
     ids = case_ids(files)
     # A manifest's own columns are preferred to any other table.
-    join, odd = (None, []) if reading.columns or reading.patients else join_table(folder, files, ids, options.patient)
+    join, odd = None, list[Problem]()
+    if not (reading.columns or reading.patients):
+        join, odd = join_table(folder, files, ids, options.patient, read=reading.tables)
     files = join.cases if join else files
     patients = _patients(files, ids, reading, options, join)
     firsts = [case.files[0] for case in files if case.files]
@@ -189,13 +198,26 @@ def _patients(
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))
-        return guess if guess.known else replace(guess, names=tuple(ids))
+        return guess if guess.known else _kept_together(cases, ids) or replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.
     names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
     return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)
+
+
+def _kept_together(cases: Sequence[CaseFiles], ids: Sequence[str]) -> Patients | None:
+    """Cases of one lesion, examination or study as one, where a column names these; None where no two are."""
+    for column in dict.fromkeys(name for case in cases for name in case.covariates):
+        if (what := OF_ONE_PERSON.get(column.lower().replace(" ", "_"))) is None:
+            continue
+        owners = [case.covariates.get(column) for case in cases]
+        names = tuple(name if owner is None else f"{what}-{owner}" for owner, name in zip(owners, ids, strict=True))
+        if len(names) / MOST_TOGETHER <= len(set(names)) < len(names):
+            words = f"those of one {what}, column {column}, are kept together; who has several is not known"
+            return Patients(names, words, known=False)
+    return None
 
 
 def _no_case(folder: Folder, problems: Sequence[Problem]) -> DatasetError:

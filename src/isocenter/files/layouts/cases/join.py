@@ -47,16 +47,22 @@ class Join:
 
 
 def join_table(
-    folder: Folder, cases: Sequence[CaseFiles], ids: Sequence[str], patient: str | None
+    folder: Folder,
+    cases: Sequence[CaseFiles],
+    ids: Sequence[str],
+    patient: str | None,
+    *,
+    read: Collection[Path] = (),
 ) -> tuple[Join | None, list[Problem]]:
     """The cases with the columns of the first table that has a row for each, and notes on tables that have not.
 
     patient: the column that names patients, where the caller chose it
+    read:    tables that the layout has read, which are left out
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
     problems = []
     for member in folder.tables:
-        if member.stem.lower() in CLASS_TABLES:
+        if member.stem.lower() in CLASS_TABLES or member.path in read:
             continue
         try:
             table = read_table(member.path)
