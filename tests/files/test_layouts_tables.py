@@ -164,6 +164,50 @@ def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     assert dataset.layout.startswith("a folder for each class")
 
 
+def radiographs(root: Path, uncertain: str = "-1.0") -> Path:
+    """As in CheXpert: two views of each patient, findings of 1, 0, -1 or nothing, and paths from the folder above."""
+    rows = []
+    for n in range(6):
+        for view in ("view1_frontal", "view2_lateral"):
+            path = f"CheXpert/train/patient{n:05}/study1/{view}.png"
+            picture(root / path, n)
+            rows.append(f"{path},Female,{n % 2}.0,{uncertain if n == 1 else '0.0' if n % 2 else '1.0'},")
+    table(root / "CheXpert" / "train.csv", "Path,Sex,Cardiomegaly,Edema,Fracture", rows)
+    return root
+
+
+def test_folders_on_the_way_to_the_images_of_a_table_say_whose_they_are(tmp_path):
+    columns = {"finding:Cardiomegaly": "Cardiomegaly", "finding:Edema": "Edema"}
+    dataset = read_dataset(radiographs(tmp_path), DatasetOptions(column=columns))
+    assert dataset.patients_known
+    assert [case.patient for case in dataset] == [f"patient{n // 2:05}" for n in range(12)]
+    assert len({case.id for case in dataset}) == 12
+
+
+def test_minus_one_beside_zero_and_one_is_a_finding_that_is_not_known(tmp_path):
+    columns = {"finding:Cardiomegaly": "Cardiomegaly", "finding:Edema": "Edema"}
+    dataset = read_dataset(radiographs(tmp_path), DatasetOptions(column=columns))
+    assert dataset.cases[2].references["findings"] == {"Cardiomegaly": True}
+    assert dataset.cases[6].references["findings"] == {"Cardiomegaly": True, "Edema": False}
+    assert ["Edema: 2" in problem.what for problem in dataset.problems] == [True]
+    with pytest.raises(DatasetError, match=r"column Edema holds '\?', neither yes nor no"):
+        read_dataset(radiographs(tmp_path, "?"), DatasetOptions(column=columns))
+
+
+def test_minus_one_and_one_alone_may_be_no_and_yes(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    table(tmp_path / "t.csv", "image,edema", ["a.png,-1", "b.png,1"])
+    with pytest.raises(DatasetError, match="column edema holds -1, neither"):
+        read_dataset(tmp_path, DatasetOptions(column={"finding:edema": "edema"}))
+
+
+def test_where_columns_hold_findings_the_error_says_how_to_name_them(tmp_path):
+    with pytest.raises(DatasetError, match="no column has labels") as refused:
+        read_dataset(radiographs(tmp_path))
+    assert "finding:Cardiomegaly=Cardiomegaly,finding:Edema=Edema and so on" in refused.value.remedy
+
+
 @pytest.mark.parametrize(("column", "what"), [("lesion_id", "lesion"), ("Accession Number", "examination")])
 def test_images_of_one_lesion_or_examination_stay_together_where_no_patient_is_known(tmp_path, column, what):
     """As in HAM10000, where a lesion has several photographs."""

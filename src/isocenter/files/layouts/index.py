@@ -65,6 +65,8 @@ def load_layout(name: str) -> Layout:
 
 def _unwrapped(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:
     """The folder and its layout, or the one folder in it that holds all, where only that one has labels."""
+    if options.column and not folder.is_file and not folder.tables and (inner := folder.inner) is not None:
+        return _unwrapped(Folder(inner), options)  # the columns are those of its table
     layout = _layout_of(folder, options)
     if layout.name != WITHOUT_LABELS or not options.references or (inner := folder.inner) is None:
         return folder, layout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,6 @@ from isocenter.files.layouts.cases import (
     read_table,
     split_column,
     split_of,
-    stem_of,
     with_column_of_classes,
 )
 from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
@@ -156,6 +155,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             *notes,
             *_problems(table, missing, seen, taken),
             *fold_notes(folder, table),
+            *_unsure(manifest),
             *_unread(folder, members),
         ),
     )
@@ -175,6 +175,14 @@ def _table(
     what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
     return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
+
+
+def _unsure(manifest: Manifest) -> Iterator[Problem]:
+    """The note on findings of which readers were not sure."""
+    if manifest.unsure:
+        stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
+        what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
+        yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")
 
 
 def _problems(
@@ -266,12 +274,11 @@ def _case(
     references = _references(manifest, row, called)
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
-    stem = stem_of(next(iter(images.values())).name) if images else None
-    own = named_case.name.rpartition("/")[2] if named_case else stem
+    own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
     used = set(manifest.column.values())
-    patient = manifest.cell(row, "patient")
+    patient, stated = manifest.cell(row, "patient"), manifest.cell(row, "id")
     case = CaseFiles(
-        str(manifest.cell(row, "id") or own or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
+        _plain(stated) if stated else own or _plain(patient or f"row_{index + 1}"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
         files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
@@ -281,6 +288,11 @@ def _case(
         covariates=covariates_of(row, used),
     )
     return case if named_case is None else _with(case, named_case)
+
+
+def _plain(name: Any) -> str:
+    """A cell as a name without folders."""
+    return str(name).replace("/", "-").replace("\\", "-")
 
 
 def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number
+from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number, stem_of
 from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.storage import is_named_inside
@@ -21,6 +22,8 @@ ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
+# How CheXpert calls a finding of which the reader was not sure.
+UNSURE = frozenset({"-1", "-1.0"})
 # Letters of a cell that an error shows.
 SHOWN = 60
 # Further words of an event.
@@ -47,13 +50,23 @@ class Manifest:
         self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
     ) -> bool | None:
         """Whether a cell is yes or no; None where it is blank."""
-        word = None if row[column] is None else str(row[column]).strip().lower()
+        word = _word(row[column])
+        if word in UNSURE and column in self.unsure:
+            return None
         if word is not None and word not in yes | no:
             remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
             raise DatasetError(
                 f"column {column} holds {row[column]!r}, neither yes nor no", str(self.table.path), remedy
             )
         return None if word is None else word in yes
+
+    @cached_property
+    def unsure(self) -> dict[str, int]:
+        """{column of findings: rows with -1}, where it stands beside 0 and 1: the reader was not sure (CheXpert)."""
+        columns = columns_of_role(self.column, "finding").values()
+        words = {name: [_word(row[name]) for row in self.table.rows] for name in columns}
+        unsure = {name: sum(word in UNSURE for word in own) for name, own in words.items() if NO & set(own)}
+        return {name: count for name, count in unsure.items() if count}
 
     def event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
         """A time and whether the event happened then; None where either is blank."""
@@ -126,6 +139,16 @@ class Manifest:
         each = {channel: self.path(row, column) for channel, column in columns_of_role(self.column, "image").items()}
         return {channel: path for channel, path in each.items() if path is not None}
 
+    @cached_property
+    def root(self) -> Path:
+        """The folder in which all images lie."""
+        folders = {path.absolute().parent for row in self.table.rows for path in self.images(row).values()}
+        return Path(os.path.commonpath(folders)) if folders else self.base
+
+    def name_of(self, path: Path) -> str:
+        """What a case is called by the path of its image: its folders say whose it is, where no column does."""
+        return "/".join((*path.absolute().parent.relative_to(self.root).parts, stem_of(path.name)))
+
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
         if row[column] is None:
@@ -137,6 +160,10 @@ class Manifest:
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )
         return path
+
+
+def _word(cell: Any) -> str | None:
+    return None if cell is None else str(cell).strip().lower()
 
 
 def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:

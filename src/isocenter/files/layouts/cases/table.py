@@ -177,7 +177,10 @@ def label_remedy(table: Table, used: Collection[str] = ()) -> str:
     classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
     measured = [name for name, count in counts.items() if count > 1 and name not in few and _is_measured(table, name)]
     value = f"value={measured[0]}" if measured else "value=COLUMN"
-    others = f"mask=COLUMN, finding:NAME=COLUMN, {value} or time=COLUMN,event=COLUMN"
+    marked = [name for name in few if {row[name] for row in table.rows} <= {-1, 0, 1, None}]
+    several = ",".join(f"finding:{name}={name}" for name in marked[:2])
+    findings = f"{several} and so on" if len(marked) > 1 else "finding:NAME=COLUMN"
+    others = f"mask=COLUMN, {findings}, {value} or time=COLUMN,event=COLUMN"
     return f"Name the column, as in {classes} for classes, or --column {others}"
 
 
