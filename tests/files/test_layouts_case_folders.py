@@ -205,6 +205,16 @@ def test_such_cases_train_and_predict(tmp_path):
     assert [path.name for path in (tmp_path / "answers").glob("*.nii.gz")] == ["p0.nii.gz"]
 
 
+@pytest.mark.parametrize("name", ["pat{n}_ct", "IXI00{n}-Guys-0828-T1", "scan_{n}_ct", "t1_{n}"])
+def test_images_of_one_contrast_in_one_folder_are_a_case_each(tmp_path, name):
+    """They were the channels of one."""
+    for n in range(4):
+        volume(tmp_path / f"{name.format(n=n)}.nii.gz", np.full(SHAPE, n, np.int16))
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [case.id for case in dataset] == [name.format(n=n) for n in range(4)]
+    assert all(list(case.images) == ["image"] for case in dataset)
+
+
 @pytest.mark.parametrize("name", ["sub{n:02d}_{word}", "{word}_{n}"])
 @pytest.mark.parametrize("above", ["", "scans"])
 def test_images_of_cases_in_one_folder_are_known_by_the_words_in_their_names(tmp_path, name, above):

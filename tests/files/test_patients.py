@@ -22,6 +22,19 @@ from isocenter.files.patients import are_numbered_people, names_a_person, patien
             ["patient001", "patient001", "patient002"],
         ),
         (["ADNI_002_S_0295_MR", "ADNI_002_S_0413_MR"], ["002_S_0295", "002_S_0413"]),
+        (
+            [f"AD/OAS1_000{n}_MR1_mpr-1_{k}" for n in (1, 2, 3) for k in (100, 101)],
+            [f"OAS1_000{n}" for n in (1, 2, 3) for _ in "ab"],
+        ),
+        (
+            ["BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00006-000"],
+            ["BraTS-GLI-00005"] * 2 + ["BraTS-GLI-00006"],
+        ),
+        (
+            ["C33P1ThinF_IMG_2015_cell_1", "C33P1ThinF_IMG_2015_cell_2", "C34P2ThinF_IMG_cell_9"],
+            ["C33P1"] * 2 + ["C34P2"],
+        ),
+        (["Mass-Training_P_00001_LEFT_CC", "Mass-Training_P_00001_LEFT_MLO"], ["P_00001"] * 2),
         ([f"Image_0{n}{eye}" for n in (1, 2, 3) for eye in "LR"], [f"Image_0{n}" for n in (1, 2, 3) for _ in "LR"]),
         ([f"scan{n}_slice_{k}" for n in (1, 2, 3) for k in (7, 8)], [f"scan{n}" for n in (1, 2, 3) for _ in (7, 8)]),
         ([f"{n}_{k}" for n in (11, 12, 13) for k in (1, 2)], [str(n) for n in (11, 12, 13) for _ in (1, 2)]),

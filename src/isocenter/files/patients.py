@@ -44,7 +44,13 @@ RULES = (
     Rule(re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)"), "the BIDS subject (sub-...)"),
     Rule(re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4}(?:[-_]\d{8})?)"), "the TCGA barcode (and date)"),
     Rule(re.compile(r"(?:^|[/_-])(\d{3}_S_\d{4})(?!\d)"), "the ADNI subject (site_S_number)"),
-    Rule(re.compile(r"(LIDC-IDRI-\d+|LUNG1-\d+)"), "the collection's patient number"),
+    Rule(
+        re.compile(
+            r"(LIDC-IDRI-\d+|LUNG1-\d+|OAS\d_?\d{4}|C\d+P\d+(?=ThinF)|BraTS-[A-Za-z]+-\d{5}|ProstateX-\d{4}|Breast_MRI_\d+"
+            r"|P_\d{5}(?=_(?:LEFT|RIGHT))|UPENN-GBM-\d{5}|UCSF-PDGM-\d{4}|C3[LN]-\d{5})"
+        ),
+        "the collection's patient number",
+    ),
     Rule(
         re.compile(
             r"(?i)(?:^|[/_ -])"
@@ -59,7 +65,9 @@ RULES = (
         False,
     ),
     Rule(
-        re.compile(r"(?i)([^/]*\d[^/]*?)[_ -]+(?:slice|slc|frame|view|phase|visit|tile|patch|img|image)[_ -]?\d+$"),
+        re.compile(
+            r"(?i)([^/]*\d[^/]*?)[_ -]+(?:slice|slc|frame|view|phase|visit|tile|patch|crop|cell|img|image)[_ -]?\d+$"
+        ),
         "the name without the slice, frame, view or image number at its end",
         False,
     ),

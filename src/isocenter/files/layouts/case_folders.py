@@ -68,6 +68,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     # The folder that was given is itself the case.
     is_one = not all(member.folders for member in members) and not _in_one_folder(members)
+    if is_one and len(members) > 1 and len({word for _, word in parted_by_words(members).values()}) == 1:
+        return False  # x1_ct and x2_ct are of two cases
     if is_one or not any(case.masks for case in cases.values()):
         return (not is_one or len(cases) == 1) and all(says_image(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())

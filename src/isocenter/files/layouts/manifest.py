@@ -253,7 +253,8 @@ def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
         raise DatasetError(
             f"the columns {', '.join(names)} name files, and none is called image",
             str(table.path),
-            f"Say which are images and which are masks, as in --column image={names[0]},mask={names[1]}",
+            f"Say what they are: --column image={names[0]},mask={names[1]} where one is a mask, or --column "
+            f"image:{names[0]}={names[0]},image:{names[1]}={names[1]} where both are images of a case",
         )
     return {**({"image": names[0]} if names else {}), **column}
 

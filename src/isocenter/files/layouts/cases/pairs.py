@@ -33,8 +33,8 @@ READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 # img0001 and label0001: the rest is what both have in common.
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
-# Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, images_001.
-PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|images?|imgs?)[_\- ]?\d+$")
+# Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, subset0.
+PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$")
 # Folders of a part's images, as train_images and images-test.
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
