@@ -6,15 +6,19 @@ import json
 import pickle
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pydicom
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from cohorts import picture, volume
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, content_hash, read_dataset
 from isocenter.files.layouts.voc import parsed
+from written_dicom import write_slice
 
+CR = pydicom.uid.ComputedRadiographyImageStorage
 # A picture of 20 rows and 30 columns.
 SHAPE = (20, 30)
 
@@ -368,6 +372,54 @@ def test_a_label_that_never_has_a_box_says_that_nothing_is_there_and_images_are_
     (tmp_path / "labels.csv").unlink()
     with pytest.raises(DatasetError, match="row 6 has no corner"):
         read_dataset(tmp_path, options)
+
+
+@pytest.mark.parametrize("head", ["patientId,x0,y0,x1,y1,Target", "image_id,x_min,y_min,x_max,y_max,class_name"])
+def test_a_table_may_name_radiographs_of_dicom_whose_patients_stay_hidden(tmp_path, head):
+    (tmp_path / "train").mkdir()
+    for n in range(4):
+        pixels = np.full(SHAPE, n, np.uint16)
+        identity = {"PatientID": f"ZAPHOD{n // 2}", "SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": f"1.3.{n}"}
+        write_slice(tmp_path / "train" / f"x{n}.dcm", pixels, sop_class=CR, position=None, Modality="CR", **identity)
+    table(tmp_path / "boxes.csv", "x0,3,5,10,7,1", "x0,1,1,2,2,1", "x1,,,,,0", "x2,3,5,10,7,1", head=head)
+    dataset = read_dataset(tmp_path)
+    by_file = {case.files[0].stem: case for case in dataset}
+    assert {name: len(case.references["boxes"]) for name, case in by_file.items()} == {"x0": 2, "x1": 0, "x2": 1}
+    boxes = by_file["x2"].references["boxes"]
+    assert_array_equal(boxes.corners[0][:4], [5, 3, 7, 10] if boxes.corners.shape[1] == 4 else [3, 5, 0, 10])
+    assert by_file["x0"].patient == by_file["x1"].patient != by_file["x2"].patient
+    assert "ZAPHOD" not in str([dataset.patients, *(case.id for case in dataset), *(case.patient for case in dataset)])
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
+def test_balls_in_mm_along_dicoms_axes_become_the_boxes_around_them(tmp_path, signs):
+    """As in LUNA16, whichever way the axes of the volume run."""
+    spacing, origin = np.array([0.5, 0.75, 2.0]), np.array([-100.0, 40.0, -7.0])
+    affine = np.diag([*(np.array(signs) * spacing), 1.0])
+    affine[:3, 3] = origin
+    (tmp_path / "subset0").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 20), np.int16), affine), tmp_path / "subset0" / "1.2.3.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 20), np.int16), affine), tmp_path / "subset0" / "1.2.4.nii.gz")
+    voxel = np.array([20, 10, 8])
+    x, y, z = origin + np.array(signs) * spacing * voxel
+    head = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+    table(tmp_path / "annotations.csv", f"1.2.3,{-x},{-y},{z},6.0", "1.2.4,,,,", head=head)
+    dataset = read_dataset(tmp_path)
+    half = 3.0 / spacing
+    boxes, nothing = (case.references["boxes"] for case in dataset)
+    assert_allclose(boxes.corners, [[*(voxel + 0.5 - half), *(voxel + 0.5 + half)]])
+    assert boxes.names == ("nodule",)
+    assert len(nothing) == 0
+    table(tmp_path / "annotations.csv", f"1.2.3,{-x},{-y},{z},", head=head)
+    with pytest.raises(DatasetError, match="row 2 has no whole ball"):
+        read_dataset(tmp_path)
+
+
+def test_balls_in_mm_on_a_picture_are_refused(tmp_path):
+    picture(tmp_path / "a.png", shape=SHAPE)
+    table(tmp_path / "annotations.csv", "a,5,5,5,2", head="seriesuid,coordX,coordY,coordZ,diameter_mm")
+    with pytest.raises(DatasetError, match="does not say where it lies"):
+        only(tmp_path)
 
 
 def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(data):

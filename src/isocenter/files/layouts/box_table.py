@@ -1,4 +1,7 @@
-"""Tables of boxes: image, label, x0, y0[, z0], x1, y1[, z1], or sizes, in voxels, a row for each box."""
+"""Tables of boxes: image, label, x0, y0[, z0], x1, y1[, z1], or sizes, in voxels, a row for each box.
+
+Balls in mm, as of LUNA16 (Setio et al., doi:10.1016/j.media.2017.06.015), are boxes too.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ from isocenter.files.layouts.cases import (
     split_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import modality_word
 from isocenter.values import table_columns
 
@@ -54,7 +58,11 @@ ROLES: dict[str, tuple[str, ...]] = {
     "width": ("width", "w", "bbox_width", "bbox_w"),
     "height": ("height", "h", "bbox_height", "bbox_h"),
     "depth": ("depth", "bbox_depth", "bbox_d"),
+    **{f"centre_{letter}": (f"coord{letter}", f"coord_{letter}") for letter in "xyz"},
+    "diameter": ("diameter_mm",),
 }
+# LUNA16 states nodules as balls, in mm along DICOM's axes, without naming a class.
+BALL, NODULE = ("centre_x", "centre_y", "centre_z", "diameter"), "nodule"
 # Some count the corners from 1, and others call so what may be a corner or the centre.
 SECOND = {"x": "x2", "y": "y2", "z": "z2"}
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
@@ -66,7 +74,7 @@ NEEDED = ("image", "label", *table_columns(2))
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A table with these columns: itself, or one in a folder of images."""
     del options
-    return (folder.is_file or bool(folder.images)) and bool(_tables(folder))
+    return (folder.is_file or bool(folder.images or folder.dicom)) and bool(_tables(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -85,37 +93,52 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     column = columns_in(table, options, folder)
     table = _without_nothing(table, column)
     rows = _by_image(table, column)
-    own = {name: Annotation(table.path, boxes_in(table.path, column, of_image)) for name, of_image in rows.items()}
+    own = {name: annotation_in(table.path, column, of_image) for name, of_image in rows.items()}
     classes, called = name_classes(names_in(list(own.values())), folder, options)
     inside = Folder(table.path.parent) if folder.is_file else folder
-    by_path, missing = _images(table, rows, inside)
+    images, missing, seen = _images(table, rows, inside, options)
+    hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
     cases = []
-    for member in inside.images:
-        name = by_path.get(member.path)
+    for case, name in images:
         if name is None and folder.is_file:
             continue
-        loader = partial(load_image, member.path, options.read, modality_word(options.modality))
-        case = CaseFiles(member.name, {"image": loader}, files=(member.path,), split=member.split)
-        if name is not None:
-            patient, split = (_common(table.path, column, role, name, rows[name]) for role in ("patient", "split"))
-            boxes = partial(load_boxes, own[name], called, loader)
-            part = split_of(split) or member.split
-            case = replace(case, references={"boxes": boxes}, key=own[name].digest, split=part, patient=patient)
-        cases.append(case)
+        cases.append(case if name is None else _boxed(case, table, column, name, rows[name], own[name], called))
     count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
         tuple(cases),
-        how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on {counted(len(by_path), 'image')}",
+        how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on "
+        + counted(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
-        modality=options.modality,
-        patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
-        patient_column=column.get("patient"),
+        modality=options.modality or (seen.modality if seen else None),
+        patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
+        patient_column=None if hidden else column.get("patient"),
         tables=(table.path,),
         problems=left_out(
             missing,
             f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
             "Correct the names, or get the files",
         ),
+    )
+
+
+def _boxed(
+    case: CaseFiles,
+    table: Table,
+    column: Mapping[str, str],
+    name: str,
+    rows: Rows,
+    own: Annotation,
+    called: Mapping[str, str],
+) -> CaseFiles:
+    """An image with its boxes, and what else its rows say."""
+    patient, split = (_common(table.path, column, role, name, rows) for role in ("patient", "split"))
+    boxes = partial(load_boxes, own, called, next(iter(case.images.values())))
+    return replace(
+        case,
+        references={**case.references, "boxes": boxes},
+        key=own.digest,
+        split=split_of(split) or case.split,
+        patient=case.patient or patient,
     )
 
 
@@ -129,7 +152,48 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
     return rows
 
 
-def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
+Named = list[tuple[CaseFiles, str | None]]
+
+
+def _images(
+    table: Table, names: Iterable[str], folder: Folder, options: DatasetOptions
+) -> tuple[Named, list[str], Reading | None]:
+    """(each image with its name in the table, the names whose image is not there, how DICOM was read)."""
+    named = NamedCases.of_table(table, folder, options) if not folder.images else None
+    if named is not None:
+        return *_of_dicom(table, names, named), named.reading
+    by_path, missing = _of_files(table, names, folder)
+    modality = modality_word(options.modality)
+    cases = [
+        CaseFiles(
+            member.name,
+            {"image": partial(load_image, member.path, options.read, modality)},
+            files=(member.path,),
+            split=member.split,
+        )
+        for member in folder.images
+    ]
+    return [(case, by_path.get(case.files[0])) for case in cases], missing, None
+
+
+def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Named, list[str]]:
+    """Images of DICOM by the names of their files, or their patients where each has one."""
+    by_case: dict[str, str] = {}
+    missing = []
+    for name in names:
+        found = named.find(name)
+        if len(found) > 1:
+            problem = f"names {name}, and {len(found)} images are called so"
+            raise DatasetError(problem, str(table.path), "Write the name of the file")
+        if not found:
+            missing.append(name)
+        elif by_case.setdefault(found[0].name, name) != name:
+            problem = f"calls one image {by_case[found[0].name]} and {name}"
+            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
+    return [(case, by_case.get(case.name)) for case in named.reading.cases], missing
+
+
+def _of_files(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
     """({image: its name in the table}, the names whose image is not there); a name may lack its suffix."""
     named, near = by_file_name(folder), [table.path.parent, table.path.parent / "images"]
     for member in folder.images:
@@ -144,6 +208,22 @@ def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Pa
             problem = f"calls one image {by_path[image.path]} and {name}"
             raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
     return by_path, missing
+
+
+def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
+    """The boxes, or balls, in the rows of one image."""
+    if "x0" in column:
+        return Annotation(path, boxes_in(path, column, rows))
+    balls = []
+    for place, row in rows:
+        x, y, z, size = (number(row[column[role]]) for role in BALL)
+        if x is None and y is None and z is None:
+            continue
+        if x is None or y is None or z is None or size is None:
+            raise DatasetError(f"row {place} has no whole ball", str(path), "Write its centre and diameter in mm")
+        name, half = str(as_whole(row[column["label"]])) if "label" in column else NODULE, size / 2
+        balls.append(Drawn(name, (x - half, y - half, z - half), (x + half, y + half, z + half), f"row {place}"))
+    return Annotation(path, tuple(balls), in_mm=True)
 
 
 def boxes_in(path: Path, column: Mapping[str, str], rows: Rows) -> tuple[Drawn, ...]:
@@ -203,6 +283,8 @@ def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = No
         columns["patient"] = str(options.patient)
     if split_column(table, options.column.get("split")) is None:
         columns.pop("split", None)
+    if "image" in columns and columns.keys() >= set(BALL):
+        return columns
     if "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner
         problem = f"states boxes by {x}, {y} and their size, and these may be a corner or the centre"
@@ -232,7 +314,7 @@ def _known(table: Table, folder: Folder | None) -> dict[str, str]:
 
 def _column_of_images(table: Table, folder: Folder) -> str | None:
     """The first column of which every cell is the name of an image in the folder, with or without its suffix."""
-    names = {name for member in folder.images for name in (member.path.name, member.stem)}
+    names = {name for member in folder.images or folder.dicom for name in (member.path.name, member.stem)}
     columns = (name for name in table.columns if all(str(row[name]) in names for row in table.rows[:LOOKED_AT]))
     return next(columns, None) if names and table.rows else None
 
@@ -248,7 +330,9 @@ def _open_corner(table: Table) -> tuple[str, str] | None:
 def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
     """The table without the labels that never have a box: they say that nothing is there, as "No finding" does."""
     edges = [column[role] for role in (*table_columns(3), *SIZES.values()) if role in column]
-    label = column["label"]
+    label = column.get("label")
+    if label is None:
+        return table
 
     def is_empty(row: Mapping[str, Any]) -> bool:
         return all(row[name] is None for name in edges)
@@ -273,6 +357,8 @@ def _states_boxes(member: Member, folder: Folder) -> bool:
         return False
     known = _known(table, None if folder.is_file else folder)
     has_edges = {"x0", "y0"} <= known.keys() and all(role in known or SIZES[role] in known for role in ("x1", "y1"))
+    if "image" in known and known.keys() >= set(BALL):
+        return True
     return {"image", "label"} <= known.keys() and (has_edges or _open_corner(table) is not None)
 
 
@@ -281,5 +367,7 @@ LAYOUT = Layout(
     "a table with a row for each box",
     fits,
     read,
-    over=frozenset({"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=frozenset(
+        {"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders", "dicom_folder"}
+    ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.box_table import boxes_in, columns_in
+from isocenter.files.layouts.box_table import annotation_in, columns_in
 from isocenter.files.layouts.cases import TABLE_SUFFIXES, Annotation, load_boxes, names_in, read_table
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.layouts.voc import annotation_of
@@ -41,4 +41,4 @@ def _in_table(path: Path, name: str) -> Annotation:
             own.append((place, row))
     if not own:
         raise DatasetError(f"has no row for {name}", str(path), "Give the table that names the image")
-    return Annotation(path, boxes_in(path, column, own))
+    return annotation_in(path, column, own)

@@ -20,6 +20,9 @@ SLACK = 1.0
 # Shares of an image are rounded: an edge may lie so far outside.
 ROUNDING = 1e-3
 
+# DICOM's axes run to the patient's left and back, ours to the right and front.
+FROM_DICOM = np.array([-1.0, -1.0, 1.0])
+
 # Its corners (x, y), of which the last is joined to the first.
 Ring = tuple[tuple[float, float], ...]
 
@@ -68,12 +71,14 @@ class Annotation:
 
     size:      (columns, rows) as stated, None where they are not
     in_shares: numbers are shares of the image's width and height, not voxels
+    in_mm:     numbers are mm along the patient's left, back and head (DICOM's axes), and each box is around a ball
     """
 
     path: Path
     boxes: tuple[Drawn, ...]
     size: tuple[int, int] | None = None
     in_shares: bool = False
+    in_mm: bool = False
 
     @property
     def digest(self) -> str:
@@ -84,14 +89,17 @@ class Annotation:
     def placed_on(self, geometry: Geometry) -> Annotation:
         """It in voxels of the image that it was drawn on.
 
-        Raises DatasetError, by file and box, for an image of another size than the file states, and for shares that
-        do not lie within the image.
+        Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
+        not lie within the image, and for mm on one that does not say where it lies.
         """
         size = _columns_and_rows(geometry)
         if self.size is not None and self.size != size[:2]:
             stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
             problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
             raise DatasetError(problem, str(self.path), "Give the image that it was drawn on")
+        if self.in_mm:
+            balls = tuple(_around_ball(box, geometry, self.path) for box in self.boxes)
+            return replace(self, boxes=balls, in_mm=False)
         if not self.in_shares:
             return self
         boxes = tuple(_in_voxels(box, (size[0], size[1]), self.path) for box in self.boxes)
@@ -196,6 +204,19 @@ def _in_voxels(box: Drawn, size: tuple[int, int], path: Path) -> Drawn:
 
     rings = tuple(tuple(scaled(corner) for corner in ring) for ring in box.outline.rings) if box.outline else ()
     return replace(box, low=scaled(box.low), high=scaled(box.high), outline=Outline(rings) if rings else None)
+
+
+def _around_ball(box: Drawn, geometry: Geometry, path: Path) -> Drawn:
+    """The box of a ball on the axes of a volume: along each axis it reaches as far, whichever way the axis runs."""
+    if geometry.ndim != len(box.low) or not geometry.oriented:
+        problem = f"{box.where} is stated in mm, and the image does not say where it lies"
+        raise DatasetError(problem, str(path), "Give volumes with their position, as in MetaImage, NIfTI or DICOM")
+    low, high = np.array(box.low), np.array(box.high)
+    centre = geometry.to_index((low + high) / 2 * FROM_DICOM)
+    reach = (high - low).max() / 2 * np.linalg.norm(np.linalg.inv(geometry.affine[:-1, :-1]), axis=1)
+    # An index is the centre of a voxel, which reaches from n to n + 1.
+    edges = (tuple((centre + 0.5 + sign * reach).tolist()) for sign in (-1, 1))
+    return replace(box, low=next(edges), high=next(edges))
 
 
 def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
