@@ -404,3 +404,37 @@ def test_a_mask_that_is_drawn_by_its_transparency_alone_is_refused_and_one_in_it
     with pytest.raises(FormatError, match="drawn by its transparency alone"):
         by_alpha.references["mask"]
     assert by_colour.references["mask"].data.sum() == 9
+
+
+def test_raw_data_beside_derivatives_are_bids_and_no_classes(tmp_path):
+    """As in VerSe."""
+    for n in range(3):
+        volume(tmp_path / "rawdata" / f"sub-verse00{n}" / f"sub-verse00{n}_ct.nii.gz")
+        drawn = np.zeros((6, 7, 8), np.uint8)
+        drawn[2:4, 2:4, 2:4] = 1
+        volume(tmp_path / "derivatives" / f"sub-verse00{n}" / f"sub-verse00{n}_seg-vert_msk.nii.gz", drawn)
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == [f"sub-verse00{n}" for n in range(3)]
+    assert dataset.kinds == {"mask"}
+
+
+def test_words_may_be_parted_from_their_cases_by_two_lines(tmp_path):
+    """As in HECKTOR."""
+    for n in range(3):
+        for word in ("CT", "PT"):
+            volume(tmp_path / "imagesTr" / f"CHUM-00{n}__{word}.nii.gz")
+        volume(tmp_path / "labelsTr" / f"CHUM-00{n}.nii.gz", np.ones((6, 7, 8), np.uint8))
+    dataset = read_dataset(tmp_path)
+    assert [(case.id, list(case.images), *case.references) for case in dataset] == [
+        (f"CHUM-00{n}", ["CT", "PT"], "mask") for n in range(3)
+    ]
+
+
+def test_sites_with_the_same_files_for_each_case_are_no_classes(tmp_path):
+    """As in the challenge on white matter, whose masks no name marks."""
+    for site in ("Utrecht", "Singapore"):
+        for n in range(3):
+            for name in ("pre/FLAIR", "pre/T1", "wmh"):
+                volume(tmp_path / site / str(n) / f"{name}.nii.gz")
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)

@@ -34,6 +34,10 @@ from isocenter.files.patients import are_numbered_people, names_a_person, patien
             ["C33P1ThinF_IMG_2015_cell_1", "C33P1ThinF_IMG_2015_cell_2", "C34P2ThinF_IMG_cell_9"],
             ["C33P1"] * 2 + ["C34P2"],
         ),
+        (
+            [f"CNV/CNV-101604{n}-{k}" for n in (1, 2, 3) for k in (1, 2)],
+            [f"CNV-101604{n}" for n in (1, 2, 3) for _ in "ab"],
+        ),
         (["Mass-Training_P_00001_LEFT_CC", "Mass-Training_P_00001_LEFT_MLO"], ["P_00001"] * 2),
         ([f"Image_0{n}{eye}" for n in (1, 2, 3) for eye in "LR"], [f"Image_0{n}" for n in (1, 2, 3) for _ in "LR"]),
         ([f"scan{n}_slice_{k}" for n in (1, 2, 3) for k in (7, 8)], [f"scan{n}" for n in (1, 2, 3) for _ in (7, 8)]),

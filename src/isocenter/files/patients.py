@@ -72,7 +72,7 @@ RULES = (
         False,
     ),
     Rule(re.compile(r"(?i)(?:^|/)((?:case|p|s)[_-]?\d+)[_-][^/]*$"), "the number at the start of the name", False),
-    Rule(re.compile(r"(?:^|/)(\d+)[_-]\d+$"), "the first of the name's two numbers", False),
+    Rule(re.compile(r"(?:^|/)((?:[A-Za-z]+-)?\d+)[_-]\d+$"), "the first of the name's two numbers", False),
 )
 FEWEST = 3  # A rule that leaves one or two patients has matched the study's name, not the patient's.
 # Numbered folders that part a set, or are classes of it.

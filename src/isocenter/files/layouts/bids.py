@@ -19,8 +19,10 @@ from isocenter.values import Label, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
 OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
-MASK_SUFFIXES = frozenset({"dseg", "mask", "seg", "lesion", "roi", "label", "segmentation"})
+MASK_SUFFIXES = frozenset({"dseg", "mask", "msk", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+# Where the subjects of a whole study lie, beside its derivatives.
+ABOVE = frozenset({"rawdata", "bids"})
 RAW = {False: "the images' own folders", True: "derivatives"}
 
 
@@ -53,9 +55,10 @@ class Scan:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images lie below folders that are called sub-*."""
+    """Images lie below folders that are called sub-*, in the folder itself or in one of the raw data."""
     del options
-    return any(member.folders and SUBJECT.fullmatch(member.folders[0]) for member in folder.images)
+    below = (f[1:] if f[:1] and f[0].lower() in ABOVE else f for f in (member.folders for member in folder.images))
+    return any(folders and SUBJECT.fullmatch(folders[0]) for folders in below)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

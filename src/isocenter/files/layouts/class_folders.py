@@ -6,6 +6,7 @@ All may lie in one folder `images/`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,6 +21,7 @@ from isocenter.files.layouts.cases import (
     given,
     name_classes,
     readers,
+    says_image,
     states_references,
 )
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
@@ -28,6 +30,8 @@ from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_named_people
 from isocenter.values import Problem
 
+# Names of the files of a case.
+MOST_KINDS = 8
 # Folders of masks by somebody.
 LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 
@@ -46,7 +50,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     names = class_names(Key(member.folders, member.stem) for member in members)
     if 0 < sum(bool(LABELS_OF.match(name)) for name in names) < len(names):
         return False  # labels-ah beside images, as in STARE
-    if options.labels is None and are_named_people(names):
+    if options.labels is None and (are_named_people(names) or _are_kinds(members)):
         return False
     return bool(names) and drawn_folders(folder, options.read) is None
 
@@ -77,6 +81,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"class": classes},
         problems=(*problems, *_doubted(sorted(called), options)),
     )
+
+
+def _are_kinds(members: Sequence[Member]) -> bool:
+    """Whether the files have a few names that come again in other folders, one of an image: FLAIR, T1, lesions."""
+    counts = Counter(member.stem for member in members)
+    is_again = 1 < len(counts) <= MOST_KINDS and min(counts.values()) > 1
+    return is_again and any(says_image(name) and not name.isdecimal() for name in counts)
 
 
 def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:

@@ -42,7 +42,7 @@ PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PAR
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
 # The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
 _WORD = r"(?P<word>[A-Za-z][A-Za-z\d]*)"
-WORD_OF_CASE = (re.compile(rf"^(?P<case>.+)[_.\- ]{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ](?P<case>.+)$"))
+WORD_OF_CASE = (re.compile(rf"^(?P<case>.+?)[_.\- ]+{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ]+(?P<case>.+)$"))
 IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 

@@ -22,7 +22,7 @@ FOLD_COLUMNS = ("fold", "folds", "kfold", "fold_id", "cv_fold")
 # Columns that hold what is true of an image.
 REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
-    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name"),
+    "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name", "pathology"),
     "findings": ("finding_labels",),
 }
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
