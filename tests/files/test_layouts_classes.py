@@ -472,3 +472,14 @@ def test_folders_that_are_numbered_as_cases_are_no_classes(tmp_path, names, clas
     with pytest.raises(DatasetError, match="no labels"):
         read_dataset(tmp_path)
     assert len(read_dataset(tmp_path, DatasetOptions(layout="class_folders")).classes["class"]) == 3
+
+
+def test_folders_of_the_same_names_in_each_class_are_warned_of(tmp_path):
+    for organ in ("lung", "colon"):
+        for state in ("benign", "malignant"):
+            for n in range(2):
+                picture(tmp_path / organ / state / f"{organ}{state}{n}.png", n)
+    dataset = read_dataset(tmp_path)
+    assert [label.name for label in dataset.classes["class"]] == ["colon", "lung"]
+    [problem] = [one for one in dataset.problems if "in each class" in one.what]
+    assert (problem.severity, "benign, malignant" in problem.what) == ("warning", True)

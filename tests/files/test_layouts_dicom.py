@@ -260,3 +260,32 @@ def test_one_beside_several_series_is_left_out_and_said(data, tmp_path):
         read_dataset(tmp_path)
     dataset = read_dataset(tmp_path, DatasetOptions(references=False))
     assert [problem.what for problem in dataset.problems] == ["1 label map lies beside no series or several"]
+
+
+def test_folders_around_several_patients_each_are_classes_where_nothing_is_drawn(tmp_path):
+    """As a download from ADNI is sorted by hand."""
+    for name, people in (("AD", "AB"), ("CN", "CD")):
+        for person in people:
+            place = tmp_path / name / f"scan{person}"
+            place.mkdir(parents=True)
+            for number in range(3):
+                write_slice(
+                    place / f"{number}.dcm",
+                    np.full((4, 4), number, np.int16),
+                    position=(0, 0, number),
+                    PatientID=person,
+                    SeriesInstanceUID=f"1.2.{ord(person)}",
+                    StudyInstanceUID=f"1.3.{ord(person)}",
+                )
+    dataset = read_dataset(tmp_path)
+    assert sorted(case.references["class"] for case in dataset) == ["AD", "AD", "CN", "CN"]
+    assert [label.name for label in dataset.classes["class"]] == ["AD", "CN"]
+    assert any("AD, CN are read as classes" in problem.what for problem in dataset.problems)
+    assert not read_dataset(tmp_path, DatasetOptions(references=False)).kinds
+    # The same person in both folders: they are visits, or something else.
+    for path in (tmp_path / "CN" / "scanC").glob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.PatientID = "A"
+        header.save_as(path)
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)

@@ -438,3 +438,24 @@ def test_sites_with_the_same_files_for_each_case_are_no_classes(tmp_path):
                 volume(tmp_path / site / str(n) / f"{name}.nii.gz")
     with pytest.raises(DatasetError, match="no labels"):
         read_dataset(tmp_path)
+
+
+def test_folders_of_the_images_and_masks_of_parts_state_the_split(tmp_path):
+    for part in ("train", "val", "test"):
+        for n in range(2):
+            picture(tmp_path / f"{part}_images" / f"{part}{n}.png")
+            picture(tmp_path / f"{part}_masks" / f"{part}{n}.png", 1)
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits == {f"{part}{n}": part for part in ("train", "val", "test") for n in range(2)}
+    for part in ("val", "test"):
+        for kind in ("images", "masks"):
+            for path in (tmp_path / f"{part}_{kind}").iterdir():
+                path.unlink()
+    assert read_dataset(tmp_path).splits == {}
+
+
+def test_originals_beside_their_masks_are_images(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"{n}_original.png")
+        picture(tmp_path / f"{n}_mask.png", 1)
+    assert [(case.id, *case.references) for case in read_dataset(tmp_path)] == [(str(n), "mask") for n in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pydicom
@@ -206,6 +207,23 @@ def test_where_columns_hold_findings_the_error_says_how_to_name_them(tmp_path):
     with pytest.raises(DatasetError, match="no column has labels") as refused:
         read_dataset(radiographs(tmp_path))
     assert "finding:Cardiomegaly=Cardiomegaly,finding:Edema=Edema and so on" in refused.value.remedy
+
+
+def test_a_table_may_name_films_without_their_suffix_and_is_chosen_by_the_columns_that_are_named(data, tmp_path):
+    """As in EchoNet-Dynamic."""
+    (tmp_path / "Videos").mkdir()
+    for n in range(3):
+        writer = cv2.VideoWriter(str(tmp_path / "Videos" / f"0X{n}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (48, 40))
+        for value in range(4):
+            writer.write(np.full((40, 48, 3), 40 * value + n, np.uint8))
+        writer.release()
+    table(tmp_path / "FileList.csv", "FileName,EF,Split", ["0X0,50.5,TRAIN", "0X1,60.5,TRAIN", "0X2,40.5,TEST"])
+    table(tmp_path / "VolumeTracings.csv", "FileName,X1,Y1,Frame", ["0X0.avi,1,2,3", "0X1.avi,1,2,3"])
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"value": "EF"}))
+    assert [case.references["value"] for case in dataset] == [{"EF": 50.5}, {"EF": 60.5}, {"EF": 40.5}]
+    assert dataset.splits == {"0X0": "train", "0X1": "train", "0X2": "test"}
+    assert dataset.cases[1].images["image"].frames == 4
+    assert len(read_dataset(tmp_path / "Videos", DatasetOptions(references=False))) == 3
 
 
 @pytest.mark.parametrize(("column", "what"), [("lesion_id", "lesion"), ("Accession Number", "examination")])

@@ -6,7 +6,7 @@ All may lie in one folder `images/`.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 
@@ -79,7 +79,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         cases,
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
-        problems=(*problems, *_doubted(sorted(called), options)),
+        problems=(*problems, *_doubted(sorted(called), options), *_with_folders_inside(members)),
     )
 
 
@@ -88,6 +88,21 @@ def _are_kinds(members: Sequence[Member]) -> bool:
     counts = Counter(member.stem for member in members)
     is_again = 1 < len(counts) <= MOST_KINDS and min(counts.values()) > 1
     return is_again and any(says_image(name) and not name.isdecimal() for name in counts)
+
+
+def _with_folders_inside(members: Sequence[Member]) -> tuple[Problem, ...]:
+    """The warning on folders of the same names in each class, which may be what is to be told apart."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for member in members:
+        inside[member.folders[0]].add(member.folders[1] if len(member.folders) > 1 else "")
+    common = sorted(set.intersection(*inside.values()) - {*IMAGES, ""}) if inside else []
+    if len(common) < 2 or any(map(str.isdigit, "".join(common))):
+        return ()
+    what = f"the folders {listed(common)} in each class are not read"
+    remedy = (
+        "If they are the classes, name one of the folders above them, or give a table with the columns image and label"
+    )
+    return (Problem("warning", what, why="the folders above them are the classes", remedy=remedy),)
 
 
 def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from isocenter.errors import listed
 from isocenter.files.layouts import cases
-from isocenter.files.layouts.cases import Folder
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.layouts.cases import MOST_CLASSES, Folder, Key, Member, class_names, given, name_classes
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.patients import are_named_people
+from isocenter.values import Problem
+
+# Patients that each folder has to hold for a class.
+FEWEST_PATIENTS = 2
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -14,9 +25,45 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """The series, separated by their headers and never by folders or file names."""
+    """The series, separated by their headers and never by folders or file names.
+
+    Where nothing is drawn on any, the folders around their patients are classes.
+    """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
-    return cases.read_dicom(folder, options)
+    reading = cases.read_dicom(folder, options)
+    if folder.is_file or not options.references or any(case.references for case in reading.cases):
+        return reading
+    placed = {member.path: member for member in folder.members}
+    members = [placed.get(case.files[0]) if case.files else None for case in reading.cases]
+    known = [member for member in members if member is not None]
+    if len(known) < len(members) or not _are_classes(reading.cases, known):
+        return reading
+    classes, called = name_classes({member.folders[0] for member in known}, folder, options)
+    names = [label.name for label in classes]
+    note = Problem("note", f"the folders {listed(names)} are read as classes", why="nothing else says what is there")
+    return replace(
+        reading,
+        cases=tuple(_classed(case, member, called) for case, member in zip(reading.cases, known, strict=True)),
+        how=f"{reading.how}; a folder for each class: {', '.join(names)}",
+        classes={**reading.classes, "class": classes},
+        problems=(*reading.problems, replace(note, remedy="If they are no classes, give a table with labels")),
+    )
+
+
+def _are_classes(series: Sequence[CaseFiles], members: Sequence[Member]) -> bool:
+    """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
+    names = class_names(Key(member.folders, member.stem) for member in members)
+    people: dict[str, set[str]] = defaultdict(set)
+    for case, member in zip(series, members, strict=True):
+        people[member.folders[0] if member.folders else ""].add(case.patient or case.name)
+    apart = sum(map(len, people.values())) == len(set().union(*people.values()))
+    several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
+    return 0 < len(names) <= MOST_CLASSES and apart and several and not are_named_people(names)
+
+
+def _classed(case: CaseFiles, member: Member, called: Mapping[str, str]) -> CaseFiles:
+    name = called[member.folders[0]]
+    return replace(case, references={"class": partial(given, name)}, key=name, split=case.split or member.split)
 
 
 LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))

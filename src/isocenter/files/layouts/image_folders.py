@@ -39,6 +39,7 @@ from isocenter.files.layouts.cases import (
     one_each,
     owner_of,
     pair,
+    part_named,
     parted_by_words,
     readers,
     states_references,
@@ -213,6 +214,8 @@ class _Roles:
             self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
             self._loose = self._drawn.level if LOOSE in self._role else None
         self._root = str(folder.root)
+        stated = {name: part for name in self._role if (part := part_named(Path(name))) is not None}
+        self._parts = stated if "train" in stated.values() and len(set(stated.values())) > 1 else {}
 
     def check(self) -> None:
         """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
@@ -278,8 +281,12 @@ class _Roles:
         return not self._fields.isdisjoint(member.folders[:2])
 
     def key(self, member: Member) -> Key:
-        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays."""
-        return _key(member, self.level(member) or 0)
+        """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
+
+        Folders such as train_images and test_images state the split where there are several parts.
+        """
+        key = _key(member, self.level(member) or 0)
+        return key._replace(split=self._parts.get(folder_at(member, self.level(member) or 0) or LOOSE, key.split))
 
 
 def _key(member: Member, level: int) -> Key:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
@@ -18,14 +18,27 @@ from isocenter.files.layouts.cases import (
 PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
 
-def labelled_tables(folder: Folder) -> tuple[Member, ...]:
-    """The one table of a folder; of several the only one with labels next to images, or those of different parts."""
+def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts.
+
+    columns: that a person named: the only table that has them all is meant
+    """
     if len(folder.tables) == 1:
         return folder.tables
+    having = tuple(member for member in folder.tables if columns and _has(member, columns))
+    if len(having) == 1:
+        return having
     labelled = tuple(member for member in folder.tables if states_references(member.path))
     parts = [part_named(member.path) for member in labelled]
     is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
     return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()
+
+
+def _has(member: Member, columns: Collection[str]) -> bool:
+    try:
+        return set(columns) <= set(read_table(member.path, most=1).columns)
+    except DatasetError:  # reported where it is read
+        return False
 
 
 def joined_tables(members: Sequence[Member]) -> Table:

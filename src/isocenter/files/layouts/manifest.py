@@ -107,7 +107,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
     if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    members = folder.members[:1] if folder.is_file else labelled_tables(folder)
+    members = folder.members[:1] if folder.is_file else labelled_tables(folder, options.column.values())
     if not members:
         names = ", ".join(member.path.name for member in folder.tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"

@@ -38,7 +38,7 @@ class NamedCases:
     def of_table(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
         """The images in the folder of a table; None where there are none. Its headers are read once."""
         place = Folder(table.path.parent) if folder.is_file else folder
-        if not (place.images or place.dicom):
+        if not (place.images or place.dicom or place.films):
             return None
         before, named = place.known.get(cls, (None, None))
         if named is None or before != options:
@@ -72,7 +72,7 @@ class NamedCases:
 
 def _layout(folder: Folder, options: DatasetOptions) -> Layout:
     """As the images lie, whatever else lies beside them."""
-    if not folder.images:
+    if folder.dicom and not folder.images:
         return dicom_folder.LAYOUT
     return case_folders.LAYOUT if case_folders.fits(folder, options) else plain_images.LAYOUT
 

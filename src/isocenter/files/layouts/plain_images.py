@@ -22,16 +22,16 @@ OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A folder with images, or one file that some format knows."""
+    """A folder with images or films, or one file that some format knows."""
     del options
     if folder.is_file and not folder.images:
         return format_of(folder.root) not in OTHER_LAYOUTS
-    return bool(folder.images)
+    return bool(folder.images or folder.films)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each file is a case, or each group of files whose names end in _0000, _0001, ..."""
-    members = folder.images or folder.members
+    members = folder.images or folder.films or folder.members
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
     numbered = numbered if are_channel_numbers(numbered, options.channels, options.absent) else {}

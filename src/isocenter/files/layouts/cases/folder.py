@@ -37,6 +37,7 @@ OF_ONE_KIND = re.compile(r"image|img|input|photo|scan|picture|mask|label|truth|a
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
+FILM_SUFFIXES = frozenset(FORMATS["video"].suffixes)
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 
 
@@ -116,6 +117,11 @@ class Folder:
             for m in self.members
             if m.suffix in DICOM_SUFFIXES or (may_be_nameless_dicom(m.path.name) and _begins_as_dicom(m.path))
         )
+
+    @cached_property
+    def films(self) -> tuple[Member, ...]:
+        """Films, each of which is an image with frames, where no file holds a single one."""
+        return () if self.images or self.dicom else tuple(m for m in self.members if m.suffix in FILM_SUFFIXES)
 
     @cached_property
     def tables(self) -> tuple[Member, ...]:

@@ -44,7 +44,7 @@ LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation
 _WORD = r"(?P<word>[A-Za-z][A-Za-z\d]*)"
 WORD_OF_CASE = (re.compile(rf"^(?P<case>.+?)[_.\- ]+{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ]+(?P<case>.+)$"))
 IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
-IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
+IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol|original|orig|input)$")
 
 
 class Key(NamedTuple):
