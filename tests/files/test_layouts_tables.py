@@ -209,6 +209,41 @@ def test_where_columns_hold_findings_the_error_says_how_to_name_them(tmp_path):
     assert "finding:Cardiomegaly=Cardiomegaly,finding:Edema=Edema and so on" in refused.value.remedy
 
 
+def test_an_image_in_several_rows_is_one_case_and_must_not_be_called_differently(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"p{n}.png", n)
+    table(tmp_path / "labels.csv", "image,label", ["p0.png,a", "p1.png,b", "p2.png,b", "p0.png,a"])
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["p0", "p1", "p2"]
+    assert any("1 row names files that an earlier row names too" in problem.what for problem in dataset.problems)
+    table(tmp_path / "labels.csv", "image,label,reader", ["p0.png,a,1", "p1.png,b,1", "p0.png,b,2"])
+    with pytest.raises(DatasetError, match="several rows name p0.png, and state a different class"):
+        read_dataset(tmp_path)
+
+
+def test_a_table_of_patients_beside_one_of_labels_says_whose_the_images_are(tmp_path):
+    for n in range(6):
+        picture(tmp_path / f"p{n}.png", n)
+    table(tmp_path / "labels.csv", "image,label", [f"p{n}.png,{n % 2}" for n in range(6)])
+    table(tmp_path / "people.csv", "image,patient,age", [f"p{n}.png,Z{n // 2},{50 + n}" for n in range(6)])
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == [f"Z{n // 2}" for n in range(6)]
+    assert dataset.cases[1].covariates == {"age": 51}
+    assert not any("people.csv" in problem.what for problem in dataset.problems)
+    # One that holds further labels is not joined: they would be covariates.
+    table(tmp_path / "people.csv", "image,patient,diagnosis", [f"p{n}.png,Z{n // 2},{n % 2}" for n in range(6)])
+    with pytest.raises(DatasetError, match="holds 2 tables"):
+        read_dataset(tmp_path)
+
+
+def test_masks_as_runs_in_a_table_are_refused_with_what_can_be_read(tmp_path):
+    picture(tmp_path / "p0.png")
+    table(tmp_path / "train.csv", "ImageId,EncodedPixels", ["p0.png,1 3 50 4"])
+    with pytest.raises(DatasetError) as refused:
+        read_dataset(tmp_path)
+    assert "EncodedPixels holds runs of pixels" in refused.value.remedy
+
+
 def test_a_table_may_name_films_without_their_suffix_and_is_chosen_by_the_columns_that_are_named(data, tmp_path):
     """As in EchoNet-Dynamic."""
     (tmp_path / "Videos").mkdir()

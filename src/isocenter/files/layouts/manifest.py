@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role
+from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role, once_each, unsure_notes
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
@@ -137,6 +137,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 taken |= {named_case.name} if named_case else set()
             else:
                 missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
+    cases, repeated = once_each(cases, manifest)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
     tables = listed(member.path.name for member in members)
@@ -149,14 +150,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
         columns=_whole(column),
+        tables=tuple(member.path for member in members),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
         problems=(
             *notes,
             *_problems(table, missing, seen, taken),
             *fold_notes(folder, table),
-            *_unsure(manifest),
-            *_unread(folder, members),
+            *unsure_notes(manifest),
+            *repeated,
         ),
     )
 
@@ -175,14 +177,6 @@ def _table(
     what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
     return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
-
-
-def _unsure(manifest: Manifest) -> Iterator[Problem]:
-    """The note on findings of which readers were not sure."""
-    if manifest.unsure:
-        stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
-        what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
-        yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")
 
 
 def _problems(
@@ -204,15 +198,6 @@ def _problems(
         *(seen.problems if seen else ()),
         *left_out((case.name for case in missing), absent, remedy),
         *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
-    )
-
-
-def _unread(folder: Folder, members: Sequence[Member]) -> list[Problem]:
-    """The note on the tables of a folder that are not read."""
-    others = [] if folder.is_file else [one.path.name for one in folder.tables if one not in members]
-    remedy = "Put what is missing into the table with the labels"
-    return [Problem("note", f"{listed(others)} next to {members[0].path.name}", why="not read", remedy=remedy)] * bool(
-        others
     )
 
 

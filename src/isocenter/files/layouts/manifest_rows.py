@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.added import added
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number, stem_of
-from isocenter.files.layouts.layout import CaseFiles
+from isocenter.files.layouts.layout import CaseFiles, left_out
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.storage import is_named_inside
-from isocenter.values import ReferenceKind
+from isocenter.values import Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
@@ -172,3 +172,40 @@ def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:
     if several or kind not in column:
         return several
     return {ONLY_NAMES.get(kind, column[kind]): column[kind]}
+
+
+def once_each(cases: Sequence[CaseFiles], manifest: Manifest) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
+    """The cases without those whose files another row names too, and the note on them.
+
+    Raises DatasetError where two such rows state different things.
+    """
+    first: dict[tuple[Path, ...], CaseFiles] = {}
+    kept, repeated = [], list[str]()
+    for case in cases:
+        before = first.setdefault(case.files, case) if case.files else case
+        if before is case:
+            kept.append(case)
+            continue
+        kinds = sorted(kind for kind in {**case.references, **before.references} if _differ(kind, case, before))
+        if kinds:
+            problem = f"several rows name {case.files[0].name}, and state a different {' and '.join(kinds)}"
+            remedy = "Write one row for each image, several findings in one cell with | between them"
+            raise DatasetError(problem, str(manifest.table.path), remedy)
+        repeated.append(case.name)
+    what = f"{counted(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
+    return kept, left_out(repeated, what, "Remove them", "warning")
+
+
+def _differ(kind: str, one: CaseFiles, other: CaseFiles) -> bool:
+    """Whether two rows of the same files state a different class, value or finding."""
+    stated = (each.references.get(kind) for each in (one, other))
+    first, second = (load.args if isinstance(load, partial) else None for load in stated)
+    return first != second
+
+
+def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
+    """The note on findings of which readers were not sure."""
+    if manifest.unsure:
+        stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
+        what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
+        yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")

@@ -45,8 +45,11 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     ids = case_ids(files)
     # A manifest's own columns are preferred to any other table.
     join, odd = None, list[Problem]()
-    if not (reading.columns or reading.patients):
-        join, odd = join_table(folder, files, ids, options.patient, read=reading.tables)
+    if not reading.patients:
+        is_table = bool(reading.columns)
+        join, odd = join_table(folder, files, ids, options.patient, read=reading.tables, of_patients=is_table)
+        odd = [] if is_table else odd
+    odd += _unread(folder, reading, join)
     files = join.cases if join else files
     patients = _patients(files, ids, reading, options, join)
     firsts = [case.files[0] for case in files if case.files]
@@ -70,6 +73,17 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", courses) if part),
         problems=(*reading.problems, *problems, *more, *absent, *odd),
     )
+
+
+def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:
+    """The note on tables that lie next to the one that was read; none where the layout is no table."""
+    if folder.is_file or not reading.columns:
+        return []
+    used = (*reading.tables, *([join.path] if join else []))
+    others = [one.path.name for one in folder.tables if one.path not in used]
+    remedy = "Put what is missing into the table with the labels"
+    note = Problem("note", f"{listed(others)} next to {reading.tables[0].name}", why="not read", remedy=remedy)
+    return [note] if others else []
 
 
 def case_ids(cases: Sequence[CaseFiles]) -> list[str]:

@@ -19,6 +19,7 @@ from isocenter.files.layouts.cases.table import (
     Table,
     as_whole,
     covariates_of,
+    is_labelled,
     read_table,
 )
 from isocenter.files.layouts.cases.time_series import Long
@@ -41,6 +42,7 @@ class Join:
     """
 
     cases: list[CaseFiles]
+    path: Path
     how: str
     patients: str = ""
     column: str | None = None
@@ -53,11 +55,13 @@ def join_table(
     patient: str | None,
     *,
     read: Collection[Path] = (),
+    of_patients: bool = False,
 ) -> tuple[Join | None, list[Problem]]:
     """The cases with the columns of the first table that has a row for each, and notes on tables that have not.
 
     patient: the column that names patients, where the caller chose it
     read:    tables that the layout has read, which are left out
+    of_patients: only tables that name patients and hold no labels
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
     problems = []
@@ -72,6 +76,8 @@ def join_table(
             )
             continue
         column = table.column(names)
+        if of_patients and (column is None or is_labelled(table)):
+            continue
         if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
             return joined, [*problems, *fold_notes(folder, table)]
         if missing := _without_row(table, ids):
@@ -223,7 +229,7 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
     cases = [
         replace(
             case,
-            covariates=covariates_of(rows[name], (column, split, patient)),
+            covariates={**case.covariates, **covariates_of(rows[name], (column, split, patient))},
             split=case.split or split_of(rows[name][split] if split else None),
             patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
         )
@@ -231,6 +237,7 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
     ]
     return Join(
         cases,
+        table.path,
         f"covariates from {table.path.name}",
         f"column {patient} of {table.path.name}" if patient else "",
         patient,
@@ -251,7 +258,7 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
     cases = [
         replace(
             case,
-            covariates=covariates_of(rows[owner], (column, split)),
+            covariates={**case.covariates, **covariates_of(rows[owner], (column, split))},
             split=case.split or split_of(rows[owner][split] if split else None),
             patient=owner,
         )
@@ -259,7 +266,7 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
         if owner is not None
     ]
     words = f"the name's beginning, which is in column {column} of {table.path.name}"
-    return Join(cases, f"covariates from {table.path.name}", words, column)
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, column)
 
 
 def _owner(name: str, rows: dict[str, Any]) -> str | None:

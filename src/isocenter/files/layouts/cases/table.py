@@ -39,6 +39,8 @@ FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 # What pandas calls a column without a name: mostly the numbers of its rows.
 UNNAMED = re.compile(r"Unnamed: \d+")
+# A mask as pairs of a start and a length, as in challenges of Kaggle: they count down the columns, or along the rows.
+RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
@@ -173,6 +175,10 @@ def label_remedy(table: Table, used: Collection[str] = ()) -> str:
     used: columns that hold something else
     """
     counts = {name: len({row[name] for row in table.rows} - {None}) for name in table.columns if name not in used}
+    if runs := [name for name in counts if any(RUNS.fullmatch(str(row[name])) for row in table.rows)]:
+        return (
+            f"Column {runs[0]} holds runs of pixels, which are not read: write masks, as images/x.png and masks/x.png"
+        )
     few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
     classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
     measured = [name for name, count in counts.items() if count > 1 and name not in few and _is_measured(table, name)]
