@@ -217,7 +217,7 @@ def test_an_image_in_several_rows_is_one_case_and_must_not_be_called_differently
     assert [case.id for case in dataset] == ["p0", "p1", "p2"]
     assert any("1 row names files that an earlier row names too" in problem.what for problem in dataset.problems)
     table(tmp_path / "labels.csv", "image,label,reader", ["p0.png,a,1", "p1.png,b,1", "p0.png,b,2"])
-    with pytest.raises(DatasetError, match="several rows name p0.png, and state a different class"):
+    with pytest.raises(DatasetError, match=r"several rows name p0\.png, and state a different class"):
         read_dataset(tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_a_table_of_patients_beside_one_of_labels_says_whose_the_images_are(tmp_
     assert not any("people.csv" in problem.what for problem in dataset.problems)
     # One that holds further labels is not joined: they would be covariates.
     table(tmp_path / "people.csv", "image,patient,diagnosis", [f"p{n}.png,Z{n // 2},{n % 2}" for n in range(6)])
-    with pytest.raises(DatasetError, match="holds 2 tables"):
+    with pytest.raises(DatasetError, match=r"tables are labels\.csv, people\.csv"):
         read_dataset(tmp_path)
 
 
