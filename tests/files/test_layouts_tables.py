@@ -219,6 +219,7 @@ def test_an_image_in_several_rows_is_one_case_and_must_not_be_called_differently
     table(tmp_path / "labels.csv", "image,label,reader", ["p0.png,a,1", "p1.png,b,1", "p0.png,b,2"])
     with pytest.raises(DatasetError, match=r"several rows name p0\.png, and state a different class"):
         read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 2  # images to predict
 
 
 def test_a_table_of_patients_beside_one_of_labels_says_whose_the_images_are(tmp_path):

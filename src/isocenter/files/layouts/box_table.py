@@ -72,9 +72,8 @@ NEEDED = ("image", "label", *table_columns(2))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """A table with these columns: itself, or one in a folder of images."""
-    del options
-    return (folder.is_file or bool(folder.images or folder.dicom)) and bool(_tables(folder))
+    """A table with these columns: itself, or one in a folder of images, where somebody wants its boxes."""
+    return options.references and (folder.is_file or bool(folder.images or folder.dicom)) and bool(_tables(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

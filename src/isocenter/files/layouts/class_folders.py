@@ -58,7 +58,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """The first folder is the class."""
     members = _classed(folder.images) or _classed(folder.dicom)
-    _refuse_copies(folder, members)
+    if options.references:
+        _refuse_copies(folder, members)
     classes, called = name_classes({member.folders[0] for member in members}, folder, options)
     modality = modality_word(options.modality)
     cases = tuple(

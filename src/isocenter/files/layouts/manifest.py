@@ -137,7 +137,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 taken |= {named_case.name} if named_case else set()
             else:
                 missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
-    cases, repeated = once_each(cases, manifest)
+    cases, repeated = once_each(cases, manifest, stating=options.references)
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
     tables = listed(member.path.name for member in members)

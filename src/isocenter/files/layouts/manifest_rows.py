@@ -174,10 +174,13 @@ def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:
     return {ONLY_NAMES.get(kind, column[kind]): column[kind]}
 
 
-def once_each(cases: Sequence[CaseFiles], manifest: Manifest) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
+def once_each(
+    cases: Sequence[CaseFiles], manifest: Manifest, *, stating: bool
+) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
     """The cases without those whose files another row names too, and the note on them.
 
-    Raises DatasetError where two such rows state different things.
+    stating: whether what rows state is wanted
+    Raises DatasetError where two such rows then state different things.
     """
     first: dict[tuple[Path, ...], CaseFiles] = {}
     kept, repeated = [], list[str]()
@@ -187,13 +190,13 @@ def once_each(cases: Sequence[CaseFiles], manifest: Manifest) -> tuple[list[Case
             kept.append(case)
             continue
         kinds = sorted(kind for kind in {**case.references, **before.references} if _differ(kind, case, before))
-        if kinds:
+        if kinds and stating:
             problem = f"several rows name {case.files[0].name}, and state a different {' and '.join(kinds)}"
             remedy = "Write one row for each image, several findings in one cell with | between them"
             raise DatasetError(problem, str(manifest.table.path), remedy)
         repeated.append(case.name)
     what = f"{counted(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
-    return kept, left_out(repeated, what, "Remove them", "warning")
+    return kept, left_out(repeated, what, "Remove them", "warning") if stating else ()
 
 
 def _differ(kind: str, one: CaseFiles, other: CaseFiles) -> bool:
