@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
     import pandas
+    import PIL.Image as pil_image
     import pydicom
     import pynetdicom
     import safetensors.torch as safetensors_torch
@@ -61,6 +62,7 @@ if not TYPE_CHECKING:
     onnx = _LazyModule("onnx")
     onnxruntime = _LazyModule("onnxruntime")
     optimize = _LazyModule("scipy.optimize")
+    pil_image = _LazyModule("PIL.Image")
     pandas = _LazyModule("pandas")
     pydicom = _LazyModule("pydicom")
     pynetdicom = _LazyModule("pynetdicom")

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import (
@@ -37,6 +36,7 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.storage import load_json
+from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
 # Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
@@ -210,9 +210,9 @@ def _masked(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, in
         raise ValueError(f"{where} is a mask, and the image's size is not stated")
     (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
     try:
-        with PIL.Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as picture:
+        with pil_image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as picture:
             stored = np.asarray(picture) > 0
-    except (binascii.Error, OSError, PIL.Image.DecompressionBombError) as error:
+    except (binascii.Error, OSError, pil_image.DecompressionBombError) as error:
         raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
     columns, rows = size
     height, width = stored.shape
