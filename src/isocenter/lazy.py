@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
     import pandas
-    import PIL.Image as pil_image
+    import PIL.Image as pil_image  # noqa: N813 - a module
     import pydicom
     import pynetdicom
     import safetensors.torch as safetensors_torch
