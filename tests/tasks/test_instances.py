@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks import build, kind_for, voxel_bytes
+from isocenter.tasks.instances import decode
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
@@ -140,6 +144,24 @@ def test_ripples_of_the_lattice_part_no_slanting_rod_once_they_are_smoothed_and_
         assert Decoder(0.5, 0.1, smooth=(1.0,) * axes)(*maps_of(truth)).max() == truth.max()
     single = [one[..., None] for one in maps_of(TOUCHING[2])]  # a picture kept as a volume of one slice
     assert Decoder(0.5, 0.1, smooth=(1.0, 1.0))(*single).max() == TOUCHING[2].max()
+
+
+@given(hnp.arrays(np.int8, st.tuples(*[st.integers(2, 9)] * 2), elements=st.integers(0, 3)))
+def test_two_seeds_share_what_is_open_by_their_distance_along_it_and_ties_are_the_later_ones(field):
+    """Beside the plain way: every step looks at all places. 0 is closed, 1 open, 2 and 3 are seeds."""
+    padded = np.pad(field, 1)
+    plain = np.where(padded > 1, padded - 1, 0).astype(np.int32)
+    while True:
+        around = np.max([np.roll(plain, way, axis) for axis in (0, 1) for way in (1, -1)], axis=0)
+        after = np.where((padded > 0) & (plain == 0), around, plain)
+        if (after == plain).all():
+            break
+        plain = after
+    numbers = np.where(padded > 1, padded - 1, 0).astype(np.int32).reshape(-1)
+    waiting = np.flatnonzero(padded.reshape(-1) == 1)
+    left = decode._grown(numbers, waiting, padded.reshape(-1) > 0, decode._neighbours(padded.shape))
+    assert_array_equal(numbers.reshape(padded.shape), plain)
+    assert_array_equal(np.sort(left), np.flatnonzero((padded.reshape(-1) == 1) & (plain.reshape(-1) == 0)))
 
 
 def test_what_is_inside_without_a_hill_is_an_object_unless_it_is_too_small():

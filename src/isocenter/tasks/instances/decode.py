@@ -109,7 +109,7 @@ def _flooded(there: NDArray[np.bool_], height: Floats, prominence: float) -> Num
     for floor, opened in _downwards(level):
         count = _seeded(numbers, level, floor, rise, count)
         waiting = np.concatenate([waiting, opened])
-        waiting = _grown(flat, waiting[flat[waiting] == 0], offsets)
+        waiting = _grown(flat, waiting[flat[waiting] == 0], level.reshape(-1) >= floor, offsets)
     # What is inside and has no hill worth the name is an object all the same.
     pieces, _ = ndimage.label((level >= 0) & (numbers == 0))
     numbers += np.where(pieces > 0, pieces + count, 0).astype(np.int32)
@@ -145,16 +145,19 @@ def _seeded(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, co
     return count + int(fresh.sum())
 
 
-def _grown(numbers: Numbers, opened: Places, offsets: Places) -> Places:
-    """Numbers handed on from neighbour to neighbour among opened places; those that none has reached yet."""
-    while len(opened):
-        best = numbers[opened[:, None] + offsets].max(axis=1)
-        reached = best > 0
-        if not reached.any():
-            break
-        numbers[opened[reached]] = best[reached]
-        opened = opened[~reached]
-    return opened
+def _grown(numbers: Numbers, waiting: Places, is_open: NDArray[np.bool_], offsets: Places) -> Places:
+    """Numbers handed on from neighbour to neighbour among open places; those that none has reached yet.
+
+    waiting: open places without a number. After the first step only neighbours of what was just reached are looked at.
+    """
+    around = waiting
+    while len(around):
+        best = numbers[around[:, None] + offsets].max(axis=1)
+        reached = around[best > 0]
+        numbers[reached] = best[best > 0]
+        around = (reached[:, None] + offsets).reshape(-1)
+        around = np.unique(around[is_open[around] & (numbers[around] == 0)])
+    return waiting[numbers[waiting] == 0]
 
 
 def _neighbours(shape: tuple[int, ...]) -> Places:

@@ -177,15 +177,16 @@ def covered(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slic
 def within(ring: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Pixels:
     """(rows, columns) pixels whose centre lies in a polygon by the even-odd rule; a pixel reaches from n to n + 1."""
     rows, columns = shape
-    # Along a row, each edge of the polygon that is passed changes inside to outside or back.
-    passed = np.zeros((rows, columns + 1), bool)
-    for (x0, y0), (x1, y1) in zip(ring, (*ring[1:], ring[0]), strict=True):
-        first, last = (int(np.clip(np.ceil(y - 0.5), 0, rows)) for y in sorted((y0, y1)))
-        at = np.arange(first, last)
-        if len(at):
-            x = x0 + (at + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-            passed[at, np.clip(np.ceil(x - 0.5), 0, columns).astype(int)] ^= True
-    return np.logical_xor.accumulate(passed, axis=1)[:, :-1]
+    (x0, y0), (x1, y1) = np.array(ring, dtype=np.float64).T, np.roll(np.array(ring, dtype=np.float64), -1, axis=0).T
+    # The rows whose centres each edge passes: the first, and how many.
+    first, last = (np.clip(np.ceil(end(y0, y1) - 0.5), 0, rows).astype(int) for end in (np.minimum, np.maximum))
+    edge = np.repeat(np.arange(len(x0)), last - first)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - last, last - first)
+    x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+    column = np.clip(np.ceil(x - 0.5), 0, columns).astype(int)
+    # Along a row, each edge that is passed changes inside to outside or back.
+    passed = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
+    return np.asarray(np.cumsum(passed[:, :-1], axis=1) % 2 == 1)
 
 
 def _named(
