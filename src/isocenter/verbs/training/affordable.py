@@ -48,7 +48,7 @@ def _with_fewer_views(parts: Sequence[Part], after: Afterwards) -> tuple[Sequenc
     if (views := fewer_views(parts[0].job.plan, after, costs)) is None:
         return parts, costs
     parts = [part.deciding({VIEWS: views}) for part in parts]
-    return parts, after.costs(parts[0].fresh_model)
+    return parts, replace(costs, predict=after.predicting(parts[0].fresh_model))
 
 
 def fewer_views(plan: Plan, after: Afterwards, costs: Costs) -> Decision | None:

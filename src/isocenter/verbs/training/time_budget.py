@@ -94,6 +94,10 @@ class Afterwards:
         each = measured_costs(model, self.case)
         return replace(each, predict=self.networks * each.predict)
 
+    def predicting(self, model: Model) -> float:
+        """The s of these that predicting takes, measured."""
+        return self.networks * timed(lambda: model.predict(self.case))[1]
+
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training."""
         most, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
