@@ -40,13 +40,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         return reading
     classes, called = name_classes({member.folders[0] for member in known}, folder, options)
     names = [label.name for label in classes]
-    note = Problem("note", f"the folders {listed(names)} are read as classes", why="nothing else says what is there")
+    what, why = f"the folders {listed(names)} are read as classes", "nothing else says what is to be learnt"
+    remedy = "If they are no classes, give a table with labels; if they are, nothing needs to be done"
     return replace(
         reading,
         cases=tuple(_classed(case, member, called) for case, member in zip(reading.cases, known, strict=True)),
         how=f"{reading.how}; a folder for each class: {', '.join(names)}",
         classes={**reading.classes, "class": classes},
-        problems=(*reading.problems, replace(note, remedy="If they are no classes, give a table with labels")),
+        problems=(*reading.problems, Problem("warning", what, why=why, remedy=remedy)),
     )
 
 
