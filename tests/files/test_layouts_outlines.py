@@ -249,9 +249,10 @@ def test_an_outline_outside_its_image_or_of_another_size_is_an_error_of_its_case
     coco(tmp_path / "runs", {"size": [20, 30], "counts": [5, 5]}, names=("cell",))
     with pytest.raises(DatasetError, match="runs of 10 pixels for 30 x 20"):
         label_map(tmp_path / "runs").data  # noqa: B018
-    coco(tmp_path / "none", [flat(CUP)], [])
-    with pytest.raises(DatasetError, match="has a box and no outline"):
-        label_map(tmp_path / "none").data  # noqa: B018
+    for nothing in ([], {"size": [20, 30], "counts": []}):
+        coco(tmp_path / "none", [flat(CUP)], nothing)
+        with pytest.raises(DatasetError, match="has a box and no outline"):
+            label_map(tmp_path / "none").data  # noqa: B018
 
 
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason="needs dsb2018 in shared/data")

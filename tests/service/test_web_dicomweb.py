@@ -195,6 +195,27 @@ def test_a_search_does_not_wait_for_a_keeper_that_does_not_come(fresh):
     assert fresh.client.get("/dicomweb/studies/1.2/metadata").status_code == 404
 
 
+def test_a_search_waits_for_nothing_that_comes_after_it(fresh):
+    """Else a node to which others send all the time would answer no search."""
+    studies = iter(range(10, 10_000))
+    begun, ended = threading.Event(), threading.Event()
+
+    def send() -> None:
+        while not ended.is_set():
+            body = related(encoded(drawn(study=f"1.{next(studies)}")))
+            httpx.post(f"{fresh.url}/dicomweb/studies", content=body, headers=RELATED)
+            begun.set()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    begun.wait()
+    try:
+        assert fresh.client.get("/dicomweb/studies", timeout=30).status_code == 204
+    finally:
+        ended.set()
+        sending.join()
+
+
 def test_what_is_not_stored_is_said_with_the_reason(fresh):
     other, large = drawn("1.2.3.5", study="1.9"), drawn("1.2.3.6", side=1100)
     answer = fresh.store(encoded(drawn()), encoded(other), encoded(large), b"nonsense", path="/dicomweb/studies/1.2")

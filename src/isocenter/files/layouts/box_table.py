@@ -5,11 +5,11 @@ Balls in mm, as of LUNA16 (Setio et al., doi:10.1016/j.media.2017.06.015), are b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases import (
@@ -63,11 +63,12 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 # LUNA16 states nodules as balls, in mm along DICOM's axes, without naming a class.
 BALL, NODULE = ("centre_x", "centre_y", "centre_z", "diameter"), "nodule"
-# Some count the corners from 1, and others call so what may be a corner or the centre.
-SECOND = {"x": "x2", "y": "y2", "z": "z2"}
+# What may be a corner or the centre.
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
 Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
+Key = TypeVar("Key")  # what stands for an image
+Named = list[tuple[CaseFiles, str | None]]  # (image, its name in the table)
 NEEDED = ("image", "label", *table_columns(2))
 
 
@@ -151,9 +152,6 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
     return rows
 
 
-Named = list[tuple[CaseFiles, str | None]]
-
-
 def _images(
     table: Table, names: Iterable[str], folder: Folder, options: DatasetOptions
 ) -> tuple[Named, list[str], Reading | None]:
@@ -184,11 +182,10 @@ def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Na
         if len(found) > 1:
             problem = f"names {name}, and {len(found)} images are called so"
             raise DatasetError(problem, str(table.path), "Write the name of the file")
-        if not found:
+        if found:
+            _name_once(by_case, found[0].name, name, table)
+        else:
             missing.append(name)
-        elif by_case.setdefault(found[0].name, name) != name:
-            problem = f"calls one image {by_case[found[0].name]} and {name}"
-            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
     return [(case, by_case.get(case.name)) for case in named.reading.cases], missing
 
 
@@ -203,10 +200,16 @@ def _of_files(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[
         image = image_named(named, name, near, table.path)
         if image is None:
             missing.append(name)
-        elif by_path.setdefault(image.path, name) != name:
-            problem = f"calls one image {by_path[image.path]} and {name}"
-            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
+        else:
+            _name_once(by_path, image.path, name, table)
     return by_path, missing
+
+
+def _name_once(names: dict[Key, str], image: Key, name: str, table: Table) -> None:
+    """Note what the table calls an image; DatasetError where it has called it otherwise."""
+    if (before := names.setdefault(image, name)) != name:
+        problem = f"calls one image {before} and {name}"
+        raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
 
 
 def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
@@ -282,15 +285,13 @@ def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = No
         columns["patient"] = str(options.patient)
     if split_column(table, options.column.get("split")) is None:
         columns.pop("split", None)
-    if "image" in columns and columns.keys() >= set(BALL):
-        return columns
-    if "x0" not in columns and (corner := _open_corner(table)):
+    lacking = _lacking(columns)
+    if lacking and "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner
         problem = f"states boxes by {x}, {y} and their size, and these may be a corner or the centre"
         remedy = f"If they are the corner nearest to (0, 0), give --layout box_table --column x0={x},y0={y}; if they "
         remedy += "are the centre, write columns x0, y0, x1 and y1 of edges"
         raise DatasetError(problem, str(table.path), remedy)
-    lacking = [role for role in NEEDED if role not in columns and SIZES.get(role) not in columns]
     if lacking:
         problem = f"has no column for {', '.join(lacking)} (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(table.path), f"Name it, as in --column {lacking[0]}=COLUMN")
@@ -299,12 +300,19 @@ def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = No
     return columns
 
 
+def _lacking(columns: Collection[str]) -> list[str]:
+    """The roles without which no box, and no ball, is known."""
+    if {"image", *BALL} <= set(columns):
+        return []
+    return [role for role in NEEDED if role not in columns and SIZES.get(role) not in columns]
+
+
 def _known(table: Table, folder: Folder | None) -> dict[str, str]:
     """{role: column} by known names; where corners are counted from 1, x1 is the lower edge."""
     known = {role: table.column(names) for role, names in ROLES.items()}
     if known["x0"] is None and known["y0"] is None:
-        for letter, second in SECOND.items():
-            if (upper := table.column((second,))) is not None:
+        for letter in "xyz":
+            if (upper := table.column((f"{letter}2",))) is not None:
                 known |= {f"{letter}0": known[f"{letter}1"], f"{letter}1": upper}
     if known["image"] is None and folder is not None:
         known["image"] = _column_of_images(table, folder)
@@ -355,10 +363,7 @@ def _states_boxes(member: Member, folder: Folder) -> bool:
     except DatasetError:  # reported by the layout that is about the images
         return False
     known = _known(table, None if folder.is_file else folder)
-    has_edges = {"x0", "y0"} <= known.keys() and all(role in known or SIZES[role] in known for role in ("x1", "y1"))
-    if "image" in known and known.keys() >= set(BALL):
-        return True
-    return {"image", "label"} <= known.keys() and (has_edges or _open_corner(table) is not None)
+    return not _lacking(known) or ({"image", "label"} <= known.keys() and _open_corner(table) is not None)
 
 
 LAYOUT = Layout(

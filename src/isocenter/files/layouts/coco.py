@@ -137,7 +137,8 @@ def _drawn(entry: Mapping[str, Any], name: str, where: str) -> Drawn:
     outline: Outline | None = None
     if isinstance(stated, Mapping):
         rows, columns = (int(number) for number in stated["size"])
-        outline = Outline(runs=_runs(stated["counts"]), size=(columns, rows))
+        runs = _runs(stated["counts"])
+        outline = Outline(runs=runs, size=(columns, rows)) if runs else None
     elif rings := [_ring(numbers) for numbers in stated if numbers]:
         outline = Outline(tuple(rings))
         if "bbox" not in entry:

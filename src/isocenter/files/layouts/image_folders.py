@@ -285,8 +285,9 @@ class _Roles:
 
         Folders such as train_images and test_images state the split where there are several parts.
         """
-        key = _key(member, self.level(member) or 0)
-        return key._replace(split=self._parts.get(folder_at(member, self.level(member) or 0) or LOOSE, key.split))
+        level = self.level(member) or 0
+        key = _key(member, level)
+        return key._replace(split=self._parts.get(folder_at(member, level) or LOOSE, key.split))
 
 
 def _key(member: Member, level: int) -> Key:

@@ -86,12 +86,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     cases = []
     for image in folder.images:
         loader, own = partial(load_image, image.path, options.read, modality), owners.get(image.path)
-        case = CaseFiles(image.name, {"image": loader}, files=(image.path,), split=image.split)
-        if own is not None:
-            key = str(sorted(names_in([own])))
-            files = (image.path, own.path)
-            case = CaseFiles(case.name, case.images, made.readers(own, loader), files, key, case.split)
-        cases.append(case)
+        references = {} if own is None else made.readers(own, loader)
+        files = (image.path, *((own.path,) if own is not None else ()))
+        key = "" if own is None else str(sorted(names_in([own])))
+        cases.append(CaseFiles(image.name, {"image": loader}, references, files, key, image.split))
     return Reading(
         tuple(cases),
         how=f"LabelMe: {made.counted(annotations)} on {counted(len(owners), 'image')}",

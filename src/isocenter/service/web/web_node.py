@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,36 +30,39 @@ ENTERED_S, LOOK_S = 2.0, 0.02
 class Arrivals:
     """Objects that this process has just stored and of which the keeper may not have written the rows.
 
-    Of each study the last one: the keeper reads the journal of a process in its order.
+    Of each study the last one, the oldest first: the keeper reads the journal of a process in its order.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
 
     def add(self, received: Received) -> None:
         """An object that now has its final name."""
-        for study in self._waiting():
-            self._forget_late(study)
-        self._last[key_of(received.study)] = (received.path, time.monotonic())
+        study, now = key_of(received.study), time.monotonic()
+        with self._lock:
+            self._last.pop(study, None)
+            self._last[study] = (received.path, now)
+            while (oldest := next(iter(self._last))) != study and now - self._last[oldest][1] > ENTERED_S:
+                del self._last[oldest]
 
     def wait(self, index: Index) -> None:
-        """Until all have their rows; not longer than two seconds after they came."""
-        while waiting := self._waiting():
-            for study in waiting:
-                path, _ = self._last.get(study, ("", 0.0))
-                if index.has_row(study, path):
-                    self._last.pop(study, None)
-                self._forget_late(study)
-            if self._last:
+        """Until those that have come by now have their rows; not longer than two seconds after they came."""
+        with self._lock:
+            waiting = dict(self._last)
+        while waiting:
+            for study, (path, since) in list(waiting.items()):
+                if index.has_row(study, path) or time.monotonic() - since > ENTERED_S:
+                    del waiting[study]
+                    self._forget(study, path)
+            if waiting:
                 time.sleep(LOOK_S)
 
-    def _waiting(self) -> list[str]:
-        return list(self._last)
-
-    def _forget_late(self, study: str) -> None:
-        _, since = self._last.get(study, ("", 0.0))
-        if time.monotonic() - since > ENTERED_S:
-            self._last.pop(study, None)
+    def _forget(self, study: str, path: str) -> None:
+        """Unless a further object of the study has come meanwhile."""
+        with self._lock:
+            if self._last.get(study, ("", 0.0))[0] == path:
+                del self._last[study]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, edges_inside, load_boxes, names_in
-from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes
+from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Image, Label, Problem
@@ -196,7 +196,7 @@ def _named(
     if not names:
         return name_classes(drawn, folder, options)
     called = {name: names[name] for name in names if name in drawn}
-    return tuple(Label(number, name) for number, name in enumerate(called.values())), called
+    return numbered_names(called.values()), called
 
 
 def _labels(
