@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel
@@ -38,3 +39,9 @@ def classed(root: Path, count: int = 3) -> Path:
         for n in range(count):
             picture(root / name / f"{name}{n}.png", n)
     return root
+
+
+def table(path: Path, columns: str, rows: Iterable[str]) -> Path:
+    """A CSV of these lines."""
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return path

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
 import trained
-from cohorts import classed, picture, volume
+from cohorts import classed, picture, table, volume
 from isocenter.errors import DatasetError
 from isocenter.files import DatasetOptions, covariates_in, read_dataset
 from isocenter.files.layouts import cases
 from isocenter.values import Dataset
-
-
-def table(path: Path, columns: str, rows: Iterable[str]) -> Path:
-    path.write_text("\n".join([columns, *rows]) + "\n")
-    return path
 
 
 def classes(dataset: Dataset) -> dict[str, str]:
@@ -163,126 +156,6 @@ def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     table(tmp_path / "people.csv", "name,age", (f"{Path(name).name},{40 + n}" for n, name in enumerate(names)))
     dataset = read_dataset(tmp_path)
     assert dataset.layout.startswith("a folder for each class")
-
-
-def radiographs(root: Path, uncertain: str = "-1.0") -> Path:
-    """As in CheXpert: two views of each patient, findings of 1, 0, -1 or nothing, and paths from the folder above."""
-    rows = []
-    for n in range(6):
-        for view in ("view1_frontal", "view2_lateral"):
-            path = f"CheXpert/train/patient{n:05}/study1/{view}.png"
-            picture(root / path, n)
-            rows.append(f"{path},Female,{n % 2}.0,{uncertain if n == 1 else '0.0' if n % 2 else '1.0'},")
-    table(root / "CheXpert" / "train.csv", "Path,Sex,Cardiomegaly,Edema,Fracture", rows)
-    return root
-
-
-def test_folders_on_the_way_to_the_images_of_a_table_say_whose_they_are(tmp_path):
-    columns = {"finding:Cardiomegaly": "Cardiomegaly", "finding:Edema": "Edema"}
-    dataset = read_dataset(radiographs(tmp_path), DatasetOptions(column=columns))
-    assert dataset.patients_known
-    assert [case.patient for case in dataset] == [f"patient{n // 2:05}" for n in range(12)]
-    assert len({case.id for case in dataset}) == 12
-
-
-def test_minus_one_beside_zero_and_one_is_a_finding_that_is_not_known(tmp_path):
-    columns = {"finding:Cardiomegaly": "Cardiomegaly", "finding:Edema": "Edema"}
-    dataset = read_dataset(radiographs(tmp_path), DatasetOptions(column=columns))
-    assert dataset.cases[2].references["findings"] == {"Cardiomegaly": True}
-    assert dataset.cases[6].references["findings"] == {"Cardiomegaly": True, "Edema": False}
-    assert ["Edema: 2" in problem.what for problem in dataset.problems] == [True]
-    with pytest.raises(DatasetError, match=r"column Edema holds '\?', neither yes nor no"):
-        read_dataset(radiographs(tmp_path, "?"), DatasetOptions(column=columns))
-
-
-def test_minus_one_and_one_alone_may_be_no_and_yes(tmp_path):
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "b.png")
-    table(tmp_path / "t.csv", "image,edema", ["a.png,-1", "b.png,1"])
-    with pytest.raises(DatasetError, match="column edema holds -1, neither"):
-        read_dataset(tmp_path, DatasetOptions(column={"finding:edema": "edema"}))
-
-
-def test_where_columns_hold_findings_the_error_says_how_to_name_them(tmp_path):
-    with pytest.raises(DatasetError, match="no column has labels") as refused:
-        read_dataset(radiographs(tmp_path))
-    assert "finding:Cardiomegaly=Cardiomegaly,finding:Edema=Edema and so on" in refused.value.remedy
-
-
-def test_an_image_in_several_rows_is_one_case_and_must_not_be_called_differently(tmp_path):
-    for n in range(3):
-        picture(tmp_path / f"p{n}.png", n)
-    table(tmp_path / "labels.csv", "image,label", ["p0.png,a", "p1.png,b", "p2.png,b", "p0.png,a"])
-    dataset = read_dataset(tmp_path)
-    assert [case.id for case in dataset] == ["p0", "p1", "p2"]
-    assert any("1 row names files that an earlier row names too" in problem.what for problem in dataset.problems)
-    table(tmp_path / "labels.csv", "image,label,reader", ["p0.png,a,1", "p1.png,b,1", "p0.png,b,2"])
-    with pytest.raises(DatasetError, match=r"several rows name p0\.png, and state a different class"):
-        read_dataset(tmp_path)
-    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 2  # images to predict
-
-
-def test_a_table_of_patients_beside_one_of_labels_says_whose_the_images_are(tmp_path):
-    for n in range(6):
-        picture(tmp_path / f"p{n}.png", n)
-    table(tmp_path / "labels.csv", "image,label", [f"p{n}.png,{n % 2}" for n in range(6)])
-    table(tmp_path / "people.csv", "image,patient,age", [f"p{n}.png,Z{n // 2},{50 + n}" for n in range(6)])
-    dataset = read_dataset(tmp_path)
-    assert [case.patient for case in dataset] == [f"Z{n // 2}" for n in range(6)]
-    assert dataset.cases[1].covariates == {"age": 51}
-    assert not any("people.csv" in problem.what for problem in dataset.problems)
-    # One that holds further labels is not joined: they would be covariates.
-    table(tmp_path / "people.csv", "image,patient,diagnosis", [f"p{n}.png,Z{n // 2},{n % 2}" for n in range(6)])
-    with pytest.raises(DatasetError, match=r"tables are labels\.csv, people\.csv"):
-        read_dataset(tmp_path)
-
-
-def test_masks_as_runs_in_a_table_are_refused_with_what_can_be_read(tmp_path):
-    picture(tmp_path / "p0.png")
-    table(tmp_path / "train.csv", "ImageId,EncodedPixels", ["p0.png,1 3 50 4"])
-    with pytest.raises(DatasetError) as refused:
-        read_dataset(tmp_path)
-    assert "EncodedPixels holds runs of pixels" in refused.value.remedy
-
-
-def test_a_table_may_name_films_without_their_suffix_and_is_chosen_by_the_columns_that_are_named(data, tmp_path):
-    """As in EchoNet-Dynamic."""
-    (tmp_path / "Videos").mkdir()
-    for n in range(3):
-        writer = cv2.VideoWriter(str(tmp_path / "Videos" / f"0X{n}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (48, 40))
-        for value in range(4):
-            writer.write(np.full((40, 48, 3), 40 * value + n, np.uint8))
-        writer.release()
-    table(tmp_path / "FileList.csv", "FileName,EF,Split", ["0X0,50.5,TRAIN", "0X1,60.5,TRAIN", "0X2,40.5,TEST"])
-    table(tmp_path / "VolumeTracings.csv", "FileName,X1,Y1,Frame", ["0X0.avi,1,2,3", "0X1.avi,1,2,3"])
-    dataset = read_dataset(tmp_path, DatasetOptions(column={"value": "EF"}))
-    assert [case.references["value"] for case in dataset] == [{"EF": 50.5}, {"EF": 60.5}, {"EF": 40.5}]
-    assert dataset.splits == {"0X0": "train", "0X1": "train", "0X2": "test"}
-    assert dataset.cases[1].images["image"].frames == 4
-    assert len(read_dataset(tmp_path / "Videos", DatasetOptions(references=False))) == 3
-
-
-@pytest.mark.parametrize(("column", "what"), [("lesion_id", "lesion"), ("Accession Number", "examination")])
-def test_images_of_one_lesion_or_examination_stay_together_where_no_patient_is_known(tmp_path, column, what):
-    """As in HAM10000, where a lesion has several photographs."""
-    for n in range(8):
-        picture(tmp_path / "part_1" / f"ISIC_00{n}.jpg", n)
-    rows = [f"H{n // 2},ISIC_00{n},{'mel' if n < 4 else 'nv'}" for n in range(8)]
-    table(tmp_path / "metadata.csv", f"{column},image_id,dx", rows)
-    dataset = read_dataset(tmp_path)
-    assert [case.patient for case in dataset] == [f"{what}-H{n // 2}" for n in range(8)]
-    assert not dataset.patients_known
-    assert f"those of one {what}" in dataset.patients
-    table(tmp_path / "metadata.csv", f"{column},patient_id,image_id,dx", [f"H0,P{n},ISIC_00{n},nv" for n in range(8)])
-    assert [case.patient for case in read_dataset(tmp_path)] == [f"P{n}" for n in range(8)]
-
-
-def test_a_column_of_clinical_studies_keeps_nothing_together(tmp_path):
-    for n in range(42):
-        picture(tmp_path / f"x{n}.png", n)
-    rows = [f"trial {n % 2},x{n},{'mel' if n < 4 else 'nv'}" for n in range(42)]
-    table(tmp_path / "metadata.csv", "study_id,image_id,dx", rows)
-    assert len({case.patient for case in read_dataset(tmp_path)}) == 42
 
 
 def test_such_a_table_trains(tmp_path):
