@@ -11,7 +11,8 @@ from isocenter.errors import UsageError
 # PS3.3 C.7.3.1.1.1, and the words that data sets write instead.
 WORDS = {
     "MR": ("mri", "mr", "t1", "t1w", "t1ce", "t1c", "t1gd", "t1n", "t2", "t2w",
-           "t2f", "t2star", "flair", "adc", "dwi", "pd", "bold", "swi"),
+           "t2f", "t2star", "flair", "adc", "dwi", "pd", "bold", "swi",
+           "cet1", "hrt2", "t1post", "t1pre", "mprage", "hbv", "tof", "mra"),
     "CT": ("ct", "cbct", "ncct", "cta", "cect", "noncontrastct"),
     "PT": ("pet", "pt", "suv", "fdg"),
     "US": ("us", "ultrasound", "sonography"),

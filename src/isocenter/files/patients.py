@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from isocenter.errors import UsageError, counted
+from isocenter.files.modality import WORDS
 
 
 @dataclass(frozen=True)
 class Rule:
     """The part of a file name that stands for the patient.
 
+    pattern: its groups together are the patient
     words:  the rule as it is printed
     proves: whether it names patients even where each has one image; else it holds only where it joins several images
     """
@@ -39,7 +41,9 @@ class Patients:
 
 UNKNOWN = "each case stands for itself, because the names do not say whose they are"
 
-# The first that fits a name counts. What stands in the group is the patient.
+# Words for the kinds of image that one patient may have several of.
+_KINDS = "|".join(sorted((*WORDS["MR"], *WORDS["CT"], *WORDS["PT"]), key=len, reverse=True))
+# The first that fits a name counts. What stands in the groups is the patient.
 RULES = (
     Rule(re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)"), "the BIDS subject (sub-...)"),
     Rule(re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4}(?:[-_]\d{8})?)"), "the TCGA barcode (and date)"),
@@ -73,6 +77,16 @@ RULES = (
     ),
     Rule(re.compile(r"(?i)(?:^|/)((?:case|p|s)[_-]?\d+)[_-][^/]*$"), "the number at the start of the name", False),
     Rule(re.compile(r"(?:^|/)((?:[A-Za-z]+-)?\d+)[_-]\d+$"), "the first of the name's two numbers", False),
+    Rule(
+        re.compile(rf"(?i)(?:^|/)([^/]*\d)[_ .-]+(?:{_KINDS})(?:[_ .-][a-z]+)*$"),
+        "the name without the kind of image (T1, CT, ...) at its end",
+        False,
+    ),
+    Rule(
+        re.compile(rf"(?i)(?:^|/)((?:[^/]*[_ .-])?)(?:{_KINDS})[_ .-]([^/]*\d)$"),
+        "the name without the kind of image (T1, CT, ...) in it",
+        False,
+    ),
 )
 FEWEST = 3  # A rule that leaves one or two patients has matched the study's name, not the patient's.
 # Numbered folders that part a set, or are classes of it.
@@ -184,5 +198,5 @@ def names_a_person(name: str) -> bool:
 def _first_fit(name: str) -> tuple[str, Rule] | None:
     for rule in RULES:
         if fit := rule.pattern.search(name):
-            return fit.group(1), rule
+            return "".join(fit.groups()), rule
     return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases import Folder, Member, covariates_of, label_maps, mask_labels, read_table, readers
+from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
@@ -21,8 +22,8 @@ from isocenter.values import Label, Problem
 OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
 MASK_SUFFIXES = frozenset({"dseg", "mask", "msk", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
-# Where the subjects of a whole study lie, beside its derivatives.
-ABOVE = frozenset({"rawdata", "bids"})
+# Where no subject of a study lies: beside them, or in another layout.
+NOT_ABOVE = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
 RAW = {False: "the images' own folders", True: "derivatives"}
 
 
@@ -55,10 +56,9 @@ class Scan:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images lie below folders that are called sub-*, in the folder itself or in one of the raw data."""
+    """Images lie below folders that are called sub-*, in the folder itself or in one in it, as of a site."""
     del options
-    below = (f[1:] if f[:1] and f[0].lower() in ABOVE else f for f in (member.folders for member in folder.images))
-    return any(folders and SUBJECT.fullmatch(folders[0]) for folders in below)
+    return any(_is_of_subject(member.folders) for member in folder.images)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -99,6 +99,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
+def _is_of_subject(folders: Sequence[str]) -> bool:
+    """Whether the first folder is that of a subject, or the second, in one of a site or of the raw data."""
+    above = next((place for place, name in enumerate(folders[:2]) if SUBJECT.fullmatch(name)), None)
+    return above is not None and not NOT_ABOVE.intersection(name.lower() for name in folders[:above])
+
+
 def _case(
     session: str,
     images: Sequence[Scan],
@@ -121,6 +127,7 @@ def _case(
         files=tuple(files),
         patient=subject,
         covariates=people.get(subject, {}),
+        split=images[0].member.split,
     )
 
 

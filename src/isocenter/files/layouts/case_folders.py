@@ -1,18 +1,19 @@
 """A folder a case: images known by what their names say, and masks among them or in a folder of their own.
 
 As in BraTS (`x/x_t1.nii.gz`, `x/x_seg.nii.gz`), KiTS (`x/imaging.nii.gz`, `x/segmentation.nii.gz`) and
-TotalSegmentator (`x/ct.nii.gz`, `x/segmentations/liver.nii.gz`).
+TotalSegmentator (`x/ct.nii.gz`, `x/segmentations/liver.nii.gz`). Where no name says mask, the values of volumes
+do, as in the challenge on white matter lesions (`x/wmh.nii.gz`, `x/pre/FLAIR.nii.gz`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from isocenter.errors import counted, listed
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases import (
     MASK_NAME,
@@ -20,6 +21,7 @@ from isocenter.files.layouts.cases import (
     Key,
     Member,
     class_names,
+    drawn_kinds,
     given,
     mask_labels,
     masks_by_reader,
@@ -61,13 +63,13 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     members = within_images(folder.images)
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
-    cases = _sorted(folder)
+    cases, _ = _cases(folder, options)
     names = Counter(name for case in cases.values() for name in case.images)
     is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
     # The folder that was given is itself the case.
-    is_one = not all(member.folders for member in members) and not _in_one_folder(members)
+    is_one = len(cases) == 1 and not all(member.folders for member in members)
     if is_one and len(members) > 1 and len({word for _, word in parted_by_words(members).values()}) == 1:
         return False  # x1_ct and x2_ct are of two cases
     if is_one or not any(case.masks for case in cases.values()):
@@ -80,7 +82,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
     """
-    by_key = _sorted(folder)
+    by_key, drawn = _cases(folder, options)
+    _check_versions(folder, by_key)
     names = sorted({name for case in by_key.values() for name in case.images})
     structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
@@ -96,7 +99,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             cases.append(_case(key, case, names, labels, structures, called, options))
     return Reading(
         tuple(cases),
-        how=f"a folder per case, {counted(len(cases), 'case')}, with {listed(names)}",
+        how=f"a folder per case, {counted(len(cases), 'case')}, with {listed(names)}{_by_values(drawn)}",
         classes={"mask": labels, "class": classes},
         modality=options.modality or common_modality(names),
         channels=tuple(names) if len(names) > 1 else (),
@@ -138,18 +141,42 @@ def _case(
     )
 
 
+def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[Key, CaseFolder], list[str]]:
+    """The cases, with masks by their names or else by their values, and the names of the latter; read once."""
+    if CaseFolder not in folder.known:
+        cases = _sorted(folder)
+        kinds: dict[str, list[Member]] = defaultdict(list)
+        for case in cases.values():
+            for name, member in case.images.items():
+                kinds[name].append(member)
+        is_named = len(cases) == 1 or any(case.masks for case in cases.values())
+        drawn = [] if is_named else drawn_kinds(kinds, options.read)
+        for case in cases.values():
+            for name in case.images.keys() & set(drawn):
+                case.masks[name if len(drawn) > 1 else ""].append(case.images.pop(name))
+        folder.known[CaseFolder] = cases, drawn
+    known: tuple[dict[Key, CaseFolder], list[str]] = folder.known[CaseFolder]
+    return known
+
+
 def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
-    """Cases by their folders, or by the names of their files where all lie in one."""
+    """Cases by their folders, or by the names of their files where several lie in one."""
     cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
     members = within_images(folder.images)
-    named = _in_one_folder(members)
+    named = _in_common_folders(members)
+    own = {member.folders for member in members if member.folders}
+    common = _common_folder(own)
+    has_folders = any(len(folders) > 1 or folders[0].lower() not in LABELS for folders in own)
     for member in members:
-        above = member.folders or (folder.root.resolve().name,)
-        is_in_masks = not named and len(above) > 1 and above[-1].lower() in LABELS
-        above = above[:-1] if is_in_masks else above
+        # A file that lies beside the folders of other cases is a case of its own.
+        within = member.folders or ((member.stem,) if has_folders else (folder.root.resolve().name,))
+        is_in_masks = not named and len(within) > 1 and within[-1].lower() in LABELS
+        around = within[:-1] if is_in_masks or within[-1:] == common else within
+        above = next((within[:n] for n in range(1, len(around)) if within[:n] in own), around)
         place = (*member.folders, named[member][0]) if named else above
         case = cases[Key(place[:-1], place[-1], member.split)]
         name = named[member][1] if named else _own_name(member.stem, above[-1])
+        name = f"{within[-1]}_{name}" if name in case.images else name  # `_check_versions` refuses it
         fit = MASK_NAME.match(name)
         if fit or is_in_masks:
             case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
@@ -158,15 +185,44 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
     return dict(cases)
 
 
-def _in_one_folder(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
-    """{file: its case, and what its name says} of files in one folder, as x_t1, x_flair and x_seg.
+def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
+    """The last folder of all files where it is the same of several cases, as `pre` of 1/pre and 2/pre; else empty."""
+    lasts = {folders[-1:] for folders in places}
+    return lasts.pop() if len(lasts) == 1 < len(places) and min(map(len, places)) > 1 else ()
 
-    Empty where the files are of one case, where each is the only one of its, and where a case has no image.
+
+def _by_values(drawn: Sequence[str]) -> str:
+    """In words, what is a mask though no name says so."""
+    return f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
+
+
+def _check_versions(folder: Folder, cases: Mapping[Key, CaseFolder]) -> None:
+    """Raise DatasetError where two folders in that of a case hold images of one name, as before and after a step."""
+    for case in cases.values():
+        places: dict[str, set[str]] = defaultdict(set)
+        for member in case.images.values():
+            places[member.stem].add(member.path.parent.name)
+        for name, parents in places.items():
+            if len(parents) > 1:
+                where = next(member.path.parent.parent for member in case.images.values() if member.stem == name)
+                raise DatasetError(
+                    f"holds {name} in each of {listed(sorted(parents))}, and only one can be meant",
+                    str(where),
+                    "Move the others out of the data set, or list images and masks in a table",
+                )
+
+
+def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
+    """{file: its case, and what its name says} of files of several cases in a folder, as x_t1, x_flair and x_seg.
+
+    Empty where a folder holds one case, where each file is the only one of its, and where a case has no image.
     """
-    parted = parted_by_words(members) if len({member.folders for member in members}) == 1 else {}
+    parted = parted_by_words(members)
     words = {word for _, word in parted.values()}
-    with_image = {case for case, word in parted.values() if not MASK_NAME.match(word)}
-    is_known = len(words) > 1 and len(with_image) > 1 and all(case in with_image for case, _ in parted.values())
+    placed = {member: (member.folders, case) for member, (case, _) in parted.items()}
+    with_image = {placed[member] for member, (_, word) in parted.items() if not MASK_NAME.match(word)}
+    in_folder = Counter(folders for folders, _ in with_image)
+    is_known = len(words) > 1 and with_image == set(placed.values()) and min(in_folder.values(), default=0) > 1
     return parted if is_known else {}
 
 

@@ -19,6 +19,7 @@ from isocenter.files.layouts.cases import (
     class_names,
     drawn_folders,
     given,
+    masks_among,
     name_classes,
     readers,
     says_image,
@@ -39,11 +40,12 @@ LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Several folders with images, called neither images/ and labels/ nor after persons, and without masks/ in them.
 
-    Nor do the files of one look like masks of another's. They may lie in one folder images/, unless a table has labels.
+    Nor do the files of one look like masks of another's, or some of the files like masks of the others. They may lie in
+    one folder images/, unless a table has labels.
     """
     members = _classed(folder.images)
     inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
-    if inside <= {*IMAGES, *LABELS, ""} and inside & LABELS and inside - LABELS:
+    if inside & LABELS and inside - LABELS:
         return False  # masks would be images of a class
     if within_images(folder.images) != folder.images and any(states_references(one.path) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
@@ -52,7 +54,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False  # labels-ah beside images, as in STARE
     if options.labels is None and (are_named_people(names) or _are_kinds(members)):
         return False
-    return bool(names) and drawn_folders(folder, options.read) is None
+    if not names or drawn_folders(folder, options.read) is not None:
+        return False
+    return not masks_among(members, options.read)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

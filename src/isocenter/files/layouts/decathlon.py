@@ -17,7 +17,10 @@ from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.storage import is_named_inside
-from isocenter.values import Image
+from isocenter.values import Image, Split
+
+# Lists of pairs, and the part that they are where both are there.
+PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -28,21 +31,29 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """The pairs that dataset.json lists; `test` has no labels and is read for prediction only."""
+    """The pairs that dataset.json lists; `test` has no labels and is read for prediction only.
+
+    Where it lists pairs for validation, as AMOS does, these are that part. Raises DatasetError for a file of two parts.
+    """
     described, where = folder.description or {}, str(folder.root / "dataset.json")
     names, labels = channel_names(folder), mask_labels(folder, options)
-    entries = list(described["training"])
-    entries += [] if options.references else list(described.get("test", []))
-    cases, missing = [], []
-    for entry in entries:
+    entries: list[tuple[Split | None, Any]]
+    entries = [(split, entry) for name, split in PARTS.items() for entry in described.get(name) or []]
+    parted = any(split == "val" for split, _ in entries)
+    entries += [] if options.references else [(None, entry) for entry in described.get("test") or []]
+    cases, missing, known = [], [], dict[str, Split | None]()
+    for split, entry in entries:
         image, label = _entry(entry, where)
+        if known.setdefault(image, split) != split and options.references:
+            raise DatasetError(f"lists {image} for training and for validation", where, "List it once")
         paths = [_inside(folder.root, text, where) for text in (image, label) if text is not None]
         name = stem_of(paths[0].name)
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
         drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
-        cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths)))
+        part = split if parted else None
+        cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths), split=part))
     return Reading(
         tuple(cases),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",

@@ -38,6 +38,7 @@ from isocenter.files.layouts.cases import (
     number_of,
     one_each,
     owner_of,
+    owners_of,
     pair,
     part_named,
     parted_by_words,
@@ -54,7 +55,7 @@ from isocenter.values import Label, Problem, Split
 IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagests"}
 LABELS = {
     "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsts", "segmentations", "segmentation", "seg",
-    "annotations", "ground_truth", "groundtruth", "gt",
+    "annotations", "ground_truth", "groundtruth", "gt", "structures",
 }  # fmt: skip
 # Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
 IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
@@ -95,8 +96,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn = {key for key, _ in masks}
     known = dict(images)
-    is_numbered, has_own_masks = not drawn & known.keys(), any(owner_of(key, known) for key in drawn)
-    channels, shown = by_channel(images) if is_numbered else {}, dict[Member, str]()
+    has_own_masks = any(owner_of(key, known) for key in drawn)
+    channels, shown = {} if drawn & known.keys() else by_channel(images), dict[Member, str]()
+    if not any(owners_of(list(drawn), channels)) and any(owners_of(list(drawn), known)):
+        channels = {}  # PANCREAS_0001 of label0001
     if channels:
         shown = {member: str(number_of(member)) for members in channels.values() for member in members}
     elif roles.contrasts or not has_own_masks:
@@ -202,6 +205,9 @@ class _Roles:
         ending = [{name for name in names if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
+        if not labels:
+            labels = {name for name in names - images if LABELS.intersection(re.findall(r"[a-z]+", name.lower()))}
+            labels = labels if images or len(labels) == 1 else set()
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         self._loose: int | None = None  # the level of folders beside which images lie
         self._alike: list[str] = []
@@ -240,6 +246,8 @@ class _Roles:
         masks = {key: member for name in labels for key, member in keyed.pop(name, {}).items()}
         owned = {name: dict(by_structure(list(masks.items()), images)[0]) for name, images in keyed.items()}
         paired = sorted(name for name, images in keyed.items() if are_paired(images, owned[name]))
+        if not paired:
+            paired = sorted(name for name, images in keyed.items() if any(owners_of(list(owned[name]), images)))
         if len(paired) > 1 and all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in paired):
             self.contrasts = tuple(paired)
         self._alike = paired if len(paired) > 1 and not self.contrasts else []

@@ -31,10 +31,13 @@ PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """dataset.json names channels and the files in imagesTr/ end in channel numbers."""
+    """dataset.json names channels and the files in imagesTr/ end in their numbers, most of them at least."""
     del options
     described = folder.description or {}
-    return ("channel_names" in described or "modality" in described) and bool(_channels(folder, "imagesTr"))
+    numbers = [number_of(member) for members in _channels(folder, "imagesTr").values() for member in members]
+    channels = len(described_channels(folder)) or len(numbers)  # `read` says what is wrong with their names
+    is_named = "channel_names" in described or "modality" in described
+    return is_named and 2 * sum(number < channels for number in numbers) > len(numbers)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

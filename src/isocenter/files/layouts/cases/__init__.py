@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         number_of,
         one_each,
         owner_of,
+        owners_of,
         pair,
         parted_by_words,
         readers,
@@ -99,7 +100,15 @@ if TYPE_CHECKING:
         states_references,
         with_column_of_classes,
     )
-    from isocenter.files.layouts.cases.unnamed_masks import LOOSE, are_paired, drawn_folders, folder_at, folder_words
+    from isocenter.files.layouts.cases.unnamed_masks import (
+        LOOSE,
+        are_paired,
+        drawn_folders,
+        drawn_kinds,
+        folder_at,
+        folder_words,
+        masks_among,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

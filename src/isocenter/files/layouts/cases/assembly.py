@@ -16,6 +16,7 @@ from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, read_table
+from isocenter.files.layouts.cases.unnamed_masks import masks_among
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -162,13 +163,13 @@ def _labelled(
         return cases, ()
     bare = [case for case in cases if not case.references]
     if len(bare) == len(cases):
-        raise _no_labels(cases, folder)
+        raise _no_labels(cases, folder, options)
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
     problems = left_out((case.name for case in bare), what, "Add their labels, or remove the images", "warning")
     return [case for case in cases if case.references], problems
 
 
-def _no_labels(cases: Sequence[CaseFiles], folder: Folder) -> DatasetError:
+def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptions) -> DatasetError:
     """The error of images without a reference: what lies next to them, and why it holds none."""
     firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
@@ -176,6 +177,12 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder) -> DatasetError:
     also = "; its XML or JSON files are not of Pascal VOC, COCO or LabelMe" if unread else ""
     remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
     problem = f"holds {counted(len(cases), 'image')} and no labels"
+    if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks_among(folder.images, options.read)]:
+        remedy = (
+            "Call each mask as its image with _mask at the end, or put both into images/ and masks/ under equal names, "
+            "or give a table with the columns image and mask"
+        )
+        return DatasetError(f"{problem}; by their values {listed(drawn)} may be masks", str(folder.root), remedy)
     if len(folder.tables) == 1:
         try:
             table = read_table(folder.tables[0].path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +38,8 @@ PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\
 # Folders of a part's images, as train_images and images-test.
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
+# Folders of a domain's part: source_training, target_validation.
+OF_A_PART = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
 # The end of the name of a folder of masks, or its whole name in Pascal VOC.
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
 # The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
@@ -81,16 +83,8 @@ class Pair:
 def pair(
     images: Mapping[Key, Sequence[Member]], masks: Sequence[tuple[Key, Member]]
 ) -> tuple[list[Pair], tuple[Problem, ...]]:
-    """Images with their masks.
-
-    A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg); where no name fits so, the word
-    before the number may differ (img0001, label0001).
-    """
-    owners = [owner_of(key, images) for key, _ in masks]
-    if masks and not any(owners):
-        plain = {key.called(PREFIX.sub("", IMAGE_SUFFIX.sub("", key.stem))): key for key in images}
-        plain = plain if len(plain) == len(images) else {}
-        owners = [plain.get(key.called(PREFIX.sub("", MASK_SUFFIX.sub("", key.stem)))) for key, _ in masks]
+    """Images with their masks by `owners_of`; images that differ in suffix alone, with one mask, are left out."""
+    owners = owners_of([key for key, _ in masks], images)
     drawn: dict[Key, list[Member]] = {}
     lost: list[str] = []
     twins = _twins(images)
@@ -108,6 +102,47 @@ def pair(
     what = f"{len(claimed)} images have the name of another and a different suffix, and labels that may be of either"
     remedy = "Remove one of each"
     return pairs, (*without_image(lost), *left_out((key.name for key in images if key in claimed), what, remedy))
+
+
+def owners_of(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Key | None]:
+    """The image of each mask; None for one without.
+
+    A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg). Where no name fits so, the word
+    before the number may differ (img0001, label0001), or the folders around it; at last any word may stand before the
+    number of an image (PANCREAS_0001, label0001).
+    """
+    owners = [owner_of(key, images) for key in masks]
+    for of_image, of_mask in (_BY_WORD, _BY_STEM, (_numbered, _BY_WORD[1])):
+        owners = owners if any(owners) else _owners(masks, images, of_image, of_mask)
+    return owners
+
+
+def _without_words(suffix: re.Pattern[str], key: Key) -> Key:
+    return key.called(PREFIX.sub("", suffix.sub("", key.stem)))
+
+
+def _without_folders(suffix: re.Pattern[str], key: Key) -> Key:
+    return Key((), suffix.sub("", key.stem), key.split)
+
+
+def _numbered(key: Key) -> Key:
+    """The key with nothing but the number at the end of its name, if there is one."""
+    return key.called(re.sub(r"^.*?(?=\d+$)", "", key.stem))
+
+
+_BY_WORD = (partial(_without_words, IMAGE_SUFFIX), partial(_without_words, MASK_SUFFIX))
+_BY_STEM = (partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX))
+
+
+def _owners(
+    masks: Sequence[Key],
+    images: Mapping[Key, object],
+    of_image: Callable[[Key], Key],
+    of_mask: Callable[[Key], Key],
+) -> list[Key | None]:
+    """The image of each mask, by keys of which each image has one of its own; none where two have the same."""
+    known = {of_image(key): key for key in images}
+    return [known.get(of_mask(key)) if len(known) == len(images) else None for key in masks]
 
 
 def _twins(images: Mapping[Key, Sequence[Member]]) -> dict[Key, set[Key]]:
@@ -220,7 +255,7 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
         return set()
     if drawn and are_numbered_people(names):
         return set()
-    no_class = (names_a_person, PARTED.search, PART_IMAGES.match)
+    no_class = (names_a_person, PARTED.search, PART_IMAGES.match, OF_A_PART.search)
     return set() if any(says(name) for name in names for says in no_class) else names
 
 

@@ -1,13 +1,15 @@
-"""Folders of masks that no name marks: their files pair by name with another folder's, and look like label maps."""
+"""Masks that no name marks: label maps by their values, in a folder that pairs with another, or among images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.format import ReadOptions
+from isocenter.files.index import format_of
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import likeness_to_labels
 from isocenter.files.layouts.cases.pairs import Key, owner_of
@@ -15,6 +17,8 @@ from isocenter.files.layouts.cases.pairs import Key, owner_of
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
 SURE = 3  # of `likeness_to_labels`
+# Kinds of name of one set, beyond which names tell nothing, and formats of images that are no volumes.
+MOST_KINDS, FLAT = 8, frozenset({"picture", "tiff", "video"})
 # In place of a folder's name: of files that lie beside folders.
 LOOSE = ""
 
@@ -95,3 +99,23 @@ def _likeness(members: list[Member], options: ReadOptions) -> int:
     step = max(1, len(members) // LOOKED_AT)
     looks = [likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
     return max(looks) if min(looks) > 0 else 0
+
+
+def masks_among(members: Iterable[Member], options: ReadOptions) -> list[Member]:
+    """A file of each kind of name of which files look like label maps; names that differ only in numbers are of one."""
+    kinds: dict[str, list[Member]] = {}
+    for member in members:
+        kinds.setdefault(re.sub(r"\d+", "", member.stem), []).append(member)
+    return [kinds[name][0] for name in drawn_kinds(kinds, options)]
+
+
+def drawn_kinds(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+    """The kinds of which files look like label maps, where those of another look like images.
+
+    Only volumes are looked at, the first and the last file of each kind.
+    """
+    if not 1 < len(kinds) <= MOST_KINDS or any(format_of(named[0].path) in FLAT for named in kinds.values()):
+        return []
+    looks = {kind: _likeness([*dict.fromkeys((named[0], named[-1]))], options) for kind, named in kinds.items()}
+    drawn = [kind for kind, look in looks.items() if look == SURE]
+    return drawn if len(drawn) < len(kinds) else []

@@ -1,0 +1,188 @@
+"""Folders of volumes as published sets have them: masks are masks, no classes, and a patient is in one part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts import volume
+from isocenter.errors import DatasetError
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.patients import patients_of
+
+SHAPE = (5, 6, 7)
+
+
+def scan(path: Path, seed: int = 0) -> None:
+    volume(path, np.random.default_rng(seed).normal(100, 30, SHAPE).astype(np.int16))
+
+
+def label_map(path: Path, *values: int) -> None:
+    voxels = np.zeros(SHAPE, np.uint8)
+    for place, value in enumerate(values or (1,)):
+        voxels[place, 1:4, 2:5] = value
+    volume(path, voxels)
+
+
+def values_of(case) -> list[int]:
+    return np.unique(case.references["mask"].data).tolist()
+
+
+def test_label_maps_among_volumes_are_no_images_of_a_class(tmp_path):
+    for person in ("training01", "training02"):
+        for time in (1, 2):
+            scan(tmp_path / person / "preprocessed" / f"{person}_0{time}_flair_pp.nii")
+            label_map(tmp_path / person / "masks" / f"{person}_0{time}_mask1.nii")
+    with pytest.raises(DatasetError, match=r"by their values training01/masks/training01_01_mask1.nii may be masks"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, DatasetOptions(layout="class_folders"))) == 8
+
+
+def test_a_folder_of_label_maps_beside_one_of_volumes_is_no_class(tmp_path):
+    for n in range(3):
+        scan(tmp_path / "first" / f"a{n}x.nii.gz")
+        label_map(tmp_path / "second" / f"b{n}y.nii.gz")
+    with pytest.raises(DatasetError, match=r"second/b0y.nii.gz may be masks"):
+        read_dataset(tmp_path)
+
+
+def test_volumes_of_two_classes_stay_classes(tmp_path):
+    for n in range(3):
+        for name in ("ill", "well"):
+            scan(tmp_path / name / f"{name}_{n}.nii.gz", n)
+    assert read_dataset(tmp_path).kinds == {"class"}
+
+
+def test_a_mask_that_only_its_values_mark_belongs_to_the_images_below_it(tmp_path):
+    for n in range(1, 4):
+        for name in ("FLAIR", "T1"):
+            scan(tmp_path / str(n) / "pre" / f"{name}.nii.gz")
+        label_map(tmp_path / str(n) / "wmh.nii.gz", 1, 2)
+    dataset = read_dataset(tmp_path)
+    assert [list(case.images) for case in dataset] == [["FLAIR", "T1"]] * 3
+    assert "wmh taken for a mask by the values" in dataset.layout
+    assert values_of(dataset.cases[0]) == [0, 1, 2]
+    for n in (1, 2):
+        for name in ("FLAIR", "T1"):
+            scan(tmp_path / "new" / str(n) / "pre" / f"{name}.nii.gz")
+    predicted = read_dataset(tmp_path / "new", DatasetOptions(references=False))
+    assert [(case.id, list(case.images)) for case in predicted] == [("1", ["FLAIR", "T1"]), ("2", ["FLAIR", "T1"])]
+
+
+def test_images_before_and_after_a_step_are_not_both_taken(tmp_path):
+    for n in range(1, 4):
+        for name in ("orig", "pre"):
+            scan(tmp_path / str(n) / name / "T1.nii.gz")
+        label_map(tmp_path / str(n) / "wmh.nii.gz", 1, 2)
+    with pytest.raises(DatasetError, match="holds T1 in each of orig, pre"):
+        read_dataset(tmp_path)
+
+
+def test_files_beside_folders_of_cases_are_cases(tmp_path):
+    for n in range(1, 4):
+        scan(tmp_path / "train" / f"Patient_0{n}" / f"Patient_0{n}.nii.gz")
+        label_map(tmp_path / "train" / f"Patient_0{n}" / "GT.nii.gz", 1, 2)
+    scan(tmp_path / "test" / "Patient_41.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["Patient_01", "Patient_02", "Patient_03"]
+    assert [problem.cases for problem in dataset.problems] == [("Patient_41",)]
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 4
+
+
+def test_structures_of_a_case_lie_in_a_folder_of_that_name(tmp_path):
+    for n in range(2):
+        scan(tmp_path / f"0522c{n:04d}" / "img.nii.gz")
+        for place, name in enumerate(("BrainStem", "Mandible")):
+            voxels = np.zeros(SHAPE, np.uint8)
+            voxels[2 * place] = 1
+            volume(tmp_path / f"0522c{n:04d}" / "structures" / f"{name}.nii.gz", voxels)
+    dataset = read_dataset(tmp_path)
+    assert [label.name for label in dataset.classes["mask"]] == ["BrainStem", "Mandible"]
+    assert values_of(dataset.cases[1]) == [0, 1, 2]
+
+
+def test_cases_of_two_domains_are_known_by_the_words_in_their_names(tmp_path):
+    for n in range(1, 4):
+        scan(tmp_path / "source_training" / f"crossmoda_{n}_ceT1.nii.gz")
+        label_map(tmp_path / "source_training" / f"crossmoda_{n}_Label.nii.gz", 1, 2)
+        scan(tmp_path / "target_validation" / f"crossmoda_{n + 10}_ceT1.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (3, {"mask"})
+
+
+@pytest.mark.parametrize("site", ["", "R001/"])
+def test_bids_may_lie_in_folders_of_sites_and_of_parts(tmp_path, site):
+    for part, numbers in (("Training", (1, 2)), ("Testing", (3,))):
+        for n in numbers:
+            place = tmp_path / part / f"{site}sub-r{n}s1" / "ses-1" / "anat"
+            scan(place / f"sub-r{n}s1_ses-1_space-MNI_T1w.nii.gz")
+            label_map(place / f"sub-r{n}s1_ses-1_space-MNI_label-L_desc-T1lesion_mask.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert [case.patient for case in dataset] == ["sub-r1s1", "sub-r2s1", "sub-r3s1"]
+    assert sorted(dataset.splits.values()) == ["test", "train", "train"]
+
+
+def test_a_study_is_found_by_its_name_though_images_lie_in_folders_of_patients(tmp_path):
+    for n in range(3):
+        for word in ("t2w", "adc", "hbv"):
+            scan(tmp_path / "images" / f"1000{n}" / f"1000{n}_100000{n}_{word}.nii.gz")
+        label_map(tmp_path / "labels" / f"1000{n}_100000{n}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert [list(case.images) for case in dataset] == [["adc", "hbv", "t2w"]] * 3
+
+
+def test_a_label_with_a_number_alone_is_of_the_image_with_that_number(tmp_path):
+    for n in (1, 2, 10):
+        scan(tmp_path / "data" / f"PANCREAS_{n:04d}.nii.gz", n)
+        label_map(tmp_path / "TCIA_pancreas_labels-02-05-2017" / f"label{n:04d}.nii.gz", n)
+    dataset = read_dataset(tmp_path)
+    assert {case.id: values_of(case)[1] for case in dataset} == {
+        "PANCREAS_0001": 1, "PANCREAS_0002": 2, "PANCREAS_0010": 10,
+    }  # fmt: skip
+
+
+def test_the_word_labels_marks_a_folder_beside_numbered_images(tmp_path):
+    for n in range(1, 4):
+        for word in ("ct", "mr"):
+            scan(tmp_path / "imagesTr" / f"topcow_{word}_00{n}_0000.nii.gz")
+            label_map(tmp_path / "cow_seg_labelsTr" / f"topcow_{word}_00{n}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), len({case.patient for case in dataset})) == (6, 3)
+
+
+def test_numbers_of_cases_are_no_channels_of_nnunet(tmp_path):
+    parts = {"training": (1, 2), "validation": (4,), "test": (7,)}
+    stated: dict[str, object] = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "spleen"}}
+    for (part, numbers), end in zip(parts.items(), ("Tr", "Va", "Ts"), strict=True):
+        names = [f"amos_{n:04d}.nii.gz" for n in numbers]
+        for name in names:
+            scan(tmp_path / f"images{end}" / name)
+            label_map(tmp_path / f"labels{end}" / name)
+        stated[part] = [{"image": f"./images{end}/{name}", "label": f"./labels{end}/{name}"} for name in names]
+    (tmp_path / "dataset.json").write_text(str(stated).replace("'", '"'))
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits == {"amos_0001": "train", "amos_0002": "train", "amos_0004": "val"}
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 4
+    stated["validation"] = stated["training"]
+    (tmp_path / "dataset.json").write_text(str(stated).replace("'", '"'))
+    with pytest.raises(DatasetError, match="for training and for validation"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1_t1", "1_t2", "2_t1", "2_t2_SPACE", "3_t1"),
+        ("ct_train_1001", "mr_train_1001", "ct_train_1002", "mr_train_1002", "ct_train_1003"),
+        ("topcow_ct_001", "topcow_mr_001", "topcow_ct_002", "topcow_mr_002", "topcow_ct_003"),
+    ],
+)
+def test_images_whose_names_differ_in_their_kind_are_of_one_patient(names):
+    people = patients_of(names)
+    assert people.known
+    assert len(set(people.names)) == 3
+    assert people.names[0] == people.names[1]
