@@ -418,11 +418,14 @@ def test_where_something_else_holds_the_labels_a_further_table_changes_nothing(t
     assert set(classes(read_dataset(tmp_path)).values()) == {"benign", "malignant"}
 
 
-def test_a_table_in_another_folder_is_named(tmp_path):
-    picture(tmp_path / "img" / "x.png")
+def test_the_only_table_may_lie_in_another_folder_and_several_there_are_named(tmp_path):
+    for n in range(2):
+        picture(tmp_path / "img" / f"x{n}.png")
     (tmp_path / "csv").mkdir()
-    table(tmp_path / "csv" / "train.csv", "name,label", ("x.png,1",))
-    with pytest.raises(DatasetError, match=r"tables are csv/train.csv. Keep one table in this folder"):
+    table(tmp_path / "csv" / "train.csv", "name,label", ("x0.png,1", "x1.png,0"))
+    assert classes(read_dataset(tmp_path)) == {"x0": "1", "x1": "0"}
+    table(tmp_path / "csv" / "more.csv", "name,label", ("x0.png,1", "x1.png,1"))
+    with pytest.raises(DatasetError, match=r"tables are csv/more.csv, csv/train.csv. Keep one table in this folder"):
         read_dataset(tmp_path)
 
 

@@ -9,9 +9,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
+from pathlib import PurePosixPath
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
+    LABEL_NAME,
     MOST_CLASSES,
     Folder,
     Key,
@@ -21,9 +23,11 @@ from isocenter.files.layouts.cases import (
     given,
     masks_among,
     name_classes,
+    read_table,
     readers,
     says_image,
     states_references,
+    stem_of,
 )
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
@@ -45,9 +49,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """
     members = _classed(folder.images)
     inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
-    if inside & LABELS and inside - LABELS:
+    if len({name in LABELS or bool(LABEL_NAME.search(name)) for name in inside}) > 1:
         return False  # masks would be images of a class
-    if within_images(folder.images) != folder.images and any(states_references(one.path) for one in folder.tables):
+    if within_images(folder.images) != folder.images and any(_states_some(one, members) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
     names = class_names(Key(member.folders, member.stem) for member in members)
     if 0 < sum(bool(LABELS_OF.match(name)) for name in names) < len(names):
@@ -88,6 +92,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
+def _states_some(table: Member, members: Sequence[Member]) -> bool:
+    """Whether a table states references of some of the images."""
+    if not states_references(table.path):
+        return False
+    cells = (str(cell) for row in read_table(table.path).rows for cell in row.values())
+    return not {member.stem for member in members}.isdisjoint(stem_of(PurePosixPath(cell).name) for cell in cells)
+
+
 def _are_kinds(members: Sequence[Member]) -> bool:
     """Whether the files have a few names that come again in other folders, one of an image: FLAIR, T1, lesions."""
     counts = Counter(member.stem for member in members)
@@ -96,14 +108,16 @@ def _are_kinds(members: Sequence[Member]) -> bool:
 
 
 def _with_folders_inside(members: Sequence[Member]) -> tuple[Problem, ...]:
-    """The warning on folders of the same names in each class, which may be what is to be told apart."""
+    """The warning on several folders of words in each class, of the same names or not: they may be the classes."""
     inside: dict[str, set[str]] = defaultdict(set)
     for member in members:
         inside[member.folders[0]].add(member.folders[1] if len(member.folders) > 1 else "")
     common = sorted(set.intersection(*inside.values()) - {*IMAGES, ""}) if inside else []
-    if len(common) < 2 or any(map(str.isdigit, "".join(common))):
+    own = sorted(set.union(*inside.values())) if min(map(len, inside.values()), default=0) > 1 else []
+    names, where = (common, "in each class") if len(common) > 1 else (own, "inside the classes")
+    if not 1 < len(names) <= MOST_CLASSES or "" in names or any(map(str.isdigit, "".join(names))):
         return ()
-    what = f"the folders {listed(common)} in each class are not read"
+    what = f"the folders {listed(names)} {where} are not read"
     remedy = (
         "If they are the classes, name one of the folders above them, or give a table with the columns image and label"
     )

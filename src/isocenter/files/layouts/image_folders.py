@@ -206,7 +206,9 @@ class _Roles:
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
         if not labels:
-            labels = {name for name in names - images if LABELS.intersection(re.findall(r"[a-z]+", name.lower()))}
+            around = set.intersection(*(set(member.folders[:2]) for member in folder.images), names)
+            words = {name: set(re.findall(r"[a-z]+", name.lower())) for name in names - images - around}
+            labels = {name for name, own in words.items() if own & LABELS}
             labels = labels if images or len(labels) == 1 else set()
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         self._loose: int | None = None  # the level of folders beside which images lie

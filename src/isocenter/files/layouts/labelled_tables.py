@@ -21,6 +21,7 @@ PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joi
 def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
     """The one table of a folder; of several the only one with labels next to images, or those of different parts.
 
+    A sample of what to submit to a challenge has columns of labels, and none in them.
     columns: that a person named: the only table that has them all is meant
     """
     if len(folder.tables) == 1:
@@ -28,7 +29,8 @@ def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Memb
     having = tuple(member for member in folder.tables if columns and _has(member, columns))
     if len(having) == 1:
         return having
-    labelled = tuple(member for member in folder.tables if states_references(member.path))
+    stating = [member for member in folder.tables if "submission" not in member.stem.lower()]
+    labelled = tuple(member for member in stating if states_references(member.path))
     parts = [part_named(member.path) for member in labelled]
     is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
     return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()

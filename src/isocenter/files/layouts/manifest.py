@@ -114,7 +114,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), remedy)
     kinds = {*REFERENCES, *added_kinds()}
     table, notes = _table(members, options, kinds)
-    manifest = _with_images(table, _columns(table, options), folder, options)
+    manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
     column = manifest.column
     if options.references and not kinds & {role.partition(":")[0] for role in column}:
         raise DatasetError(
@@ -221,6 +221,15 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
     holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
     image_column = named.column(table, column.get("image"), holders) if named else None
     return replace(manifest, column={**column, "image": image_column}, named=named) if image_column else manifest
+
+
+def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
+    """The roles, where a number that comes again names whose images the rows are, not one of them."""
+    if "patient" in column or "id" not in column:
+        return column
+    numbers = [row[column["id"]] for row in table.rows if row[column["id"]] is not None]
+    is_again = len(set(numbers)) < len(numbers)
+    return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
 
 
 def _exists(manifest: Manifest, row: Mapping[str, Any]) -> bool:

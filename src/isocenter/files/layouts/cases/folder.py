@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -29,9 +29,13 @@ SPLIT_WORDS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+# In names of folders also what is parted again by whoever trains.
+PART_WORDS: dict[str, Split] = {**SPLIT_WORDS, "trainval": "train"}
 # Words beside that of a part in the name of its folder: training_set, b. Testing Set, trainset; and words with which a
 # folder holds the images or the masks of a part, not all of it.
 OF_A_PART = ("dataset", "data", "set", "part", "folder", "samples", "split", "cases")
+# A part that some use to choose by, and others to test by, so that it is no word for either.
+EVALUATION = re.compile(r"(?i)evaluation|eval")
 OF_ONE_KIND = re.compile(r"image|img|input|photo|scan|picture|mask|label|truth|annot|segment|\bgt\b|\bseg\b")
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
@@ -125,7 +129,7 @@ class Folder:
 
     @cached_property
     def tables(self) -> tuple[Member, ...]:
-        """Tables that lie in the folder itself and have a row of each."""
+        """Tables that lie in the folder itself, or the only one below it, and have a row of each."""
         return tuple(m for m in self._named_tables if m not in self.long_tables)
 
     @cached_property
@@ -138,8 +142,9 @@ class Folder:
 
     @cached_property
     def _named_tables(self) -> tuple[Member, ...]:
-        named = (m for m in self.members if m.suffix in TABLE_SUFFIXES and m.path.parent == self.root)
-        return tuple(m for m in named if m not in self._series)
+        named = [m for m in self.members if m.suffix in TABLE_SUFFIXES and m not in self._series]
+        here = tuple(m for m in named if m.path.parent == self.root)
+        return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
 
     @cached_property
     def description(self) -> dict[str, Any] | None:
@@ -163,6 +168,12 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
+def are_parts(folders: Iterable[str]) -> bool:
+    """Whether folders are the parts of one set: training_set and b. Evaluation Set."""
+    parts = [_part(EVALUATION.sub("val", name)) for name in folders]
+    return len({part[1] for part in parts if part is not None}) == 1 and None not in parts
+
+
 def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
     """At which folder level (0 or 1) folders are called train, val or test, and what else is in their names.
 
@@ -182,14 +193,14 @@ def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
 def _part(name: str) -> tuple[Split, str] | None:
     """The part of a set that a folder's name states, and its other words; None where it states none."""
     words = [_without_ending(word) for word in re.findall(r"[a-z]+", name.lower())]
-    parts = [word for word in words if word in SPLIT_WORDS]
+    parts = [word for word in words if word in PART_WORDS]
     rest = " ".join(word for word in words if word not in (*parts, *OF_A_PART) and len(word) > 1)
-    return None if len(parts) != 1 or OF_ONE_KIND.search(rest) else (SPLIT_WORDS[parts[0]], rest)
+    return None if len(parts) != 1 or OF_ONE_KIND.search(rest) else (PART_WORDS[parts[0]], rest)
 
 
 def _without_ending(word: str) -> str:
     bare = (word.removesuffix(ending) for ending in OF_A_PART)
-    return next((one for one in bare if one in SPLIT_WORDS), word)
+    return next((one for one in bare if one in PART_WORDS), word)
 
 
 def _member(base: Path, path: PurePosixPath, parted: tuple[int, str] | None) -> Member:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, listed
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
+from isocenter.files.layouts.cases.folder import PART_WORDS, SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.numbered import Numbered
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
@@ -124,7 +124,7 @@ def split_of(word: Any) -> Split | None:
 def part_named(path: Path) -> Split | None:
     """The part that one word of a file's name states, as in train.csv, labels_test.csv and trainLabels.csv."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name.split(".")[0])
-    parts = {SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS}
+    parts = {PART_WORDS[word.lower()] for word in words if word.lower() in PART_WORDS}
     return parts.pop() if len(parts) == 1 else None
 
 

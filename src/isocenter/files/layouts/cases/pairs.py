@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from isocenter.errors import counted
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
@@ -18,7 +18,7 @@ from isocenter.files.patients import are_numbered_people, names_a_person, patien
 from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
-MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
+MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|anno|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
 # A mask in the folder of its case: the word alone, after the structure (liver_mask) or before it (mask_liver).
 MASK_NAME = re.compile(
@@ -39,7 +39,7 @@ PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
 # Folders of a domain's part: source_training, target_validation.
-OF_A_PART = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
+PART_OF_DOMAIN = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
 # The end of the name of a folder of masks, or its whole name in Pascal VOC.
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
 # The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
@@ -251,11 +251,11 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     names = set(firsts)
     holds_masks = len({bool(LABEL_NAME.search(name)) for name in names}) > 1  # with_mask and without_mask are classes
-    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or are_parts(names):
         return set()
     if drawn and are_numbered_people(names):
         return set()
-    no_class = (names_a_person, PARTED.search, PART_IMAGES.match, OF_A_PART.search)
+    no_class = (names_a_person, PARTED.search, PART_IMAGES.match, PART_OF_DOMAIN.search)
     return set() if any(says(name) for name in names for says in no_class) else names
 
 
