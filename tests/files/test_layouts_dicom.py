@@ -289,3 +289,22 @@ def test_folders_around_several_patients_each_are_classes_where_nothing_is_drawn
         header.save_as(path)
     with pytest.raises(DatasetError, match="no labels"):
         read_dataset(tmp_path)
+
+
+def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_masks(tmp_path):
+    for n in range(1, 4):
+        for number in range(3):
+            place = tmp_path / "ct" / "CT" / f"case{n}"
+            place.mkdir(parents=True, exist_ok=True)
+            uid = f"1.2.840.99.{n}"
+            pixels = np.full((4, 4), number, np.int16)
+            write_slice(place / f"{number}.dcm", pixels, position=(0, 0, number), SeriesInstanceUID=uid)
+        volume(tmp_path / "ct" / "masks" / f"case{n}.nii.gz", np.full((4, 4, 3), n, np.uint8))
+        (tmp_path / "single" / "images").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "single" / "images" / f"x{n}.dcm"
+        write_slice(path, np.full((4, 4), n, np.int16), position=(0, 0, 0), SeriesInstanceUID=f"1.2.840.98.{n}")
+        volume(tmp_path / "single" / "labels" / f"x{n}_mask.nii.gz", np.full((4, 4, 1), n, np.uint8))
+    for folder in ("ct", "single"):
+        dataset = read_dataset(tmp_path / folder)
+        assert [observed_values(case) for case in dataset] == [(1,), (2,), (3,)]
+        assert not dataset.problems

@@ -8,7 +8,7 @@ import pytest
 
 from cohorts import picture
 from isocenter.errors import DatasetError
-from isocenter.files import read_dataset
+from isocenter.files import DatasetOptions, read_dataset
 
 
 def write(path: Path, header: str, *rows: str) -> None:
@@ -97,3 +97,26 @@ def test_folders_of_words_inside_the_classes_are_named(tmp_path):
                 picture(tmp_path / f"{organ}_image_sets" / f"{organ}_{kind}" / f"{organ}{kind}{n}.png")
     problems = [problem.what for problem in read_dataset(tmp_path).problems]
     assert problems == ["the folders colon_aca, colon_n, lung_aca, lung_n inside the classes are not read"]
+
+
+def test_a_table_of_labels_whose_columns_name_no_image_gets_a_warning(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"ID0{n}.png")
+    write(
+        tmp_path / "train.csv",
+        "Patient,Weeks,FVC",
+        *(f"ID0{n},{week},{2000 + week}" for n in range(3) for week in (1, 2)),
+    )
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"value": "FVC"}))
+    assert not any(case.images for case in dataset)
+    assert [p.what for p in dataset.problems] == ["no column of train.csv names the images next to it (3 files)"]
+
+
+def test_the_column_that_an_error_proposes_is_no_side_or_sex(tmp_path):
+    for n in range(6):
+        picture(tmp_path / f"i{n}.png")
+    rows = (f"i{n},{'LR'[n % 2]},{n % 2},{n % 3}" for n in range(6))
+    write(tmp_path / "train.csv", "image_id,laterality,sex,birads", *rows)
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(tmp_path)
+    assert "--column label=birads for classes" in caught.value.remedy

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.added import added
-from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
@@ -40,8 +40,8 @@ from isocenter.files.layouts.cases import (
     with_column_of_classes,
 )
 from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role, once_each, unsure_notes
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role, file_problems, once_each, unsure_notes
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
@@ -155,7 +155,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
         problems=(
             *notes,
-            *_problems(table, missing, seen, taken),
+            *file_problems(manifest, folder, missing, seen, taken),
             *fold_notes(folder, table),
             *unsure_notes(manifest),
             *repeated,
@@ -177,35 +177,6 @@ def _table(
     what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
     return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
-
-
-def _problems(
-    table: Table, missing: Sequence[CaseFiles], seen: Reading | None, taken: Collection[str]
-) -> tuple[Problem, ...]:
-    """Of rows without their files, and of images without a row.
-
-    seen:  the folder as it lies, where rows name its cases
-    taken: those that have a row
-    """
-    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
-    rowless = [case.name for case in seen.cases if case.name not in taken] if seen else []
-    unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {table.path.name}"
-    remedy = "Correct the paths, or get the files"
-    if respelt := _respelt([path for case in missing for path in case.files if not path.exists()]):
-        files, (name, real) = counted(len(respelt), "file differs", "files differ"), respelt[0]
-        remedy += f": {files} only in upper and lower case, as {real} from {name}"
-    return (
-        *(seen.problems if seen else ()),
-        *left_out((case.name for case in missing), absent, remedy),
-        *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
-    )
-
-
-def _respelt(missing: Sequence[Path]) -> list[tuple[str, str]]:
-    """(name, name of the file) of files that are not there but for upper and lower case in their names."""
-    folders = {path.parent for path in missing if path.parent.is_dir()}
-    there = {(folder, one.name.casefold()): one.name for folder in folders for one in folder.iterdir()}
-    return [(path.name, there[key]) for path in missing if (key := (path.parent, path.name.casefold())) in there]
 
 
 def _with_images(table: Table, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:

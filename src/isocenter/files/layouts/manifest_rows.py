@@ -1,10 +1,10 @@
-"""Rows of a manifest: what their cells say of a case."""
+"""Rows of a manifest: what their cells say of a case, and what is wrong with the files that they name."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import Table, as_whole, can_be_named, number, stem_of
-from isocenter.files.layouts.layout import CaseFiles, left_out
+from isocenter.files.layouts.cases import Folder, Table, as_whole, can_be_named, number, stem_of
+from isocenter.files.layouts.layout import CaseFiles, Reading, left_out
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.storage import is_named_inside
 from isocenter.values import Problem, ReferenceKind
@@ -212,3 +212,41 @@ def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
         stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
         what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
         yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")
+
+
+def file_problems(
+    manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Collection[str]
+) -> tuple[Problem, ...]:
+    """Of rows without their files, of images without a row, and of those that no column names.
+
+    seen:  the folder as it lies, where rows name its cases
+    taken: those that have a row
+    """
+    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
+    rowless = [case.name for case in seen.cases if case.name not in taken] if seen else []
+    unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
+    remedy = "Correct the paths, or get the files"
+    if respelt := _respelt([path for case in missing for path in case.files if not path.exists()]):
+        files, (name, real) = counted(len(respelt), "file differs", "files differ"), respelt[0]
+        remedy += f": {files} only in upper and lower case, as {real} from {name}"
+    return (
+        *(seen.problems if seen else ()),
+        *left_out((case.name for case in missing), absent, remedy),
+        *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
+        *_unnamed(manifest, folder),
+    )
+
+
+def _unnamed(manifest: Manifest, folder: Folder) -> tuple[Problem, ...]:
+    """The warning on images next to a table that none of its columns names; none where there are no such images."""
+    count = 0 if folder.is_file or columns_of_role(manifest.column, "image") else len(folder.images) + len(folder.dicom)
+    what = f"no column of {manifest.table.path.name} names the images next to it ({counted(count, 'file')})"
+    remedy = "Name the column, --column image=COLUMN"
+    return (Problem("warning", what, why="its cases have no image", remedy=remedy),) if count else ()
+
+
+def _respelt(missing: Sequence[Path]) -> list[tuple[str, str]]:
+    """(name, name of the file) of files that are not there but for upper and lower case in their names."""
+    folders = {path.parent for path in missing if path.parent.is_dir()}
+    there = {(folder, one.name.casefold()): one.name for folder in folders for one in folder.iterdir()}
+    return [(path.name, there[key]) for path in missing if (key := (path.parent, path.name.casefold())) in there]

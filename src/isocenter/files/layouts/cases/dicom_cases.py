@@ -36,9 +36,9 @@ from isocenter.files.dicom import (
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes, parse_labels
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
-from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME
+from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
 from isocenter.files.layouts.cases.segments import by_name, one_numbering
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
@@ -252,13 +252,21 @@ def _drawn(
 
 
 def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
-    """{series UID: label maps in other formats}, by the folder in which both lie, and those beside no single series."""
+    """{series UID: label maps in other formats}, and those of no single series.
+
+    By the folder in which both lie, else by the name of the folder, or of the one file, that holds a series alone.
+    """
     maps: dict[str, list[Path]] = defaultdict(list)
     lonely, below = [], defaultdict[Path, set[str]](set)
     for series in images if folder.images else ():
         for place in {path.parent for path in series.paths}:
             for above in (place, *place.parents):
                 below[above].add(series.uid)
+    times, called = Counter(series.uid for series in images), defaultdict[str, set[str]](set)
+    for place, uids in below.items():
+        called[place.name] |= uids if len(uids) == 1 else set()
+    for series in images if folder.images else ():
+        called[stem_of(series.paths[0].name)] |= {series.uid} if len(series.paths) == times[series.uid] == 1 else set()
     for member in folder.images:
         place = member.path.parent
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
@@ -266,6 +274,7 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str
             continue
         shared = place.parent if is_inside else place
         owners = below.get(shared, ())
+        owners = owners if len(owners) == 1 else called.get(MASK_SUFFIX.sub("", member.stem), ())
         if len(owners) == 1:
             maps[next(iter(owners))].append(member.path)
         else:
@@ -313,7 +322,8 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
 
 def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
     what = f"{counted(len(names), 'label map lies', 'label maps lie')} beside no series or several"
-    return left_out(names, what, "Put each into the folder of its one series, which may lie below it", "warning")
+    remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
+    return left_out(names, what, remedy, "warning")
 
 
 def _lost(names: Sequence[str]) -> tuple[Problem, ...]:

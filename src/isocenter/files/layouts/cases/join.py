@@ -128,7 +128,7 @@ def part_named(path: Path) -> Split | None:
     return parts.pop() if len(parts) == 1 else None
 
 
-def column_of_strangers(table: Table, ids: Sequence[str]) -> str | None:
+def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:
     """The column whose name says that it names cases, where it names none of these."""
     column = table.column(CASE_COLUMNS)
     return column if column and not {_bare(row[column]) for row in table.rows} & set(ids) else None

@@ -33,6 +33,11 @@ SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
+# Columns of few values that say how an image was taken, or of whom, and seldom what is to be learnt.
+SELDOM_LEARNT = frozenset({
+    "laterality", "side", "eye", "view", "view_position", "sex", "gender", "male", "female", "age", "site", "site_id",
+    "machine_id", "device", "scanner", "manufacturer", "height", "width",
+})  # fmt: skip
 # So many columns, one of which is 1 in each row and the others 0, are the classes of a table.
 FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
 # A number as spreadsheets write it where the comma stands before the decimals.
@@ -180,7 +185,8 @@ def label_remedy(table: Table, used: Collection[str] = ()) -> str:
             f"Column {runs[0]} holds runs of pixels, which are not read: write masks, as images/x.png and masks/x.png"
         )
     few = [name for name, count in counts.items() if 1 < count <= min(MOST_CLASSES, len(table.rows) - 1)]
-    classes = f"--column label={min(few, key=counts.__getitem__) if few else 'COLUMN'}"
+    likeliest = min(few, key=lambda name: (name.lower() in SELDOM_LEARNT, counts[name]), default="COLUMN")
+    classes = f"--column label={likeliest}"
     measured = [name for name, count in counts.items() if count > 1 and name not in few and _is_measured(table, name)]
     value = f"value={measured[0]}" if measured else "value=COLUMN"
     marked = [name for name in few if {row[name] for row in table.rows} <= {-1, 0, 1, None}]
