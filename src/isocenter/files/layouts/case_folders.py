@@ -8,9 +8,10 @@ do, as in the challenge on white matter lesions (`x/wmh.nii.gz`, `x/pre/FLAIR.ni
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
@@ -58,7 +59,7 @@ class CaseFolder:
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Images of the same names in most folders, and masks, or names that only images of one case have.
 
-    Or files in one folder that begin with the names of cases and end in those of images.
+    Or files in common folders that begin with the names of cases and end in those of images.
     """
     members = within_images(folder.images)
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
@@ -83,7 +84,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
     """
     by_key, drawn = _cases(folder, options)
-    _check_versions(folder, by_key)
+    _check_versions(by_key.values())
     names = sorted({name for case in by_key.values() for name in case.images})
     structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
     labels = tuple(structures.values()) or mask_labels(folder, options)
@@ -168,20 +169,24 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
     common = _common_folder(own)
     has_folders = any(len(folders) > 1 or folders[0].lower() not in LABELS for folders in own)
     for member in members:
-        # A file that lies beside the folders of other cases is a case of its own.
-        within = member.folders or ((member.stem,) if has_folders else (folder.root.resolve().name,))
-        is_in_masks = not named and len(within) > 1 and within[-1].lower() in LABELS
-        around = within[:-1] if is_in_masks or within[-1:] == common else within
-        above = next((within[:n] for n in range(1, len(around)) if within[:n] in own), around)
-        place = (*member.folders, named[member][0]) if named else above
+        is_in_masks = member not in named and len(member.folders) > 1 and member.folders[-1].lower() in LABELS
+        if member in named:
+            place, name = (*member.folders, named[member][0]), named[member][1]
+        else:
+            # A file that lies beside the folders of other cases is a case of its own.
+            around = member.folders or ((member.stem,) if has_folders else (folder.root.resolve().name,))
+            around = around[:-1] if is_in_masks or around[-1:] == common else around
+            # The first folder that holds files is the case's, with what lies below it.
+            place = next((around[:n] for n in range(1, len(around)) if around[:n] in own), around)
+            name = _own_name(member.stem, place[-1]) or "image"
         case = cases[Key(place[:-1], place[-1], member.split)]
-        name = named[member][1] if named else _own_name(member.stem, above[-1])
-        name = f"{within[-1]}_{name}" if name in case.images else name  # `_check_versions` refuses it
         fit = MASK_NAME.match(name)
         if fit or is_in_masks:
             case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
+        elif name in case.images:  # `_check_versions` refuses it
+            case.images[f"{member.path.parent.name}_{name}"] = member
         else:
-            case.images[name or "image"] = member
+            case.images[name] = member
     return dict(cases)
 
 
@@ -196,20 +201,17 @@ def _by_values(drawn: Sequence[str]) -> str:
     return f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
 
 
-def _check_versions(folder: Folder, cases: Mapping[Key, CaseFolder]) -> None:
+def _check_versions(cases: Iterable[CaseFolder]) -> None:
     """Raise DatasetError where two folders in that of a case hold images of one name, as before and after a step."""
-    for case in cases.values():
-        places: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        by_name: dict[str, list[Path]] = defaultdict(list)
         for member in case.images.values():
-            places[member.stem].add(member.path.parent.name)
-        for name, parents in places.items():
-            if len(parents) > 1:
-                where = next(member.path.parent.parent for member in case.images.values() if member.stem == name)
-                raise DatasetError(
-                    f"holds {name} in each of {listed(sorted(parents))}, and only one can be meant",
-                    str(where),
-                    "Move the others out of the data set, or list images and masks in a table",
-                )
+            by_name[member.stem].append(member.path.parent)
+        if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
+            parents = sorted(by_name[again])
+            problem = f"holds {again} in each of {listed([parent.name for parent in parents])}: only one can be meant"
+            remedy = "Move the others out of the data set, or list images and masks in a table"
+            raise DatasetError(problem, str(parents[0].parent), remedy)
 
 
 def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
