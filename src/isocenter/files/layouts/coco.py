@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases import (
     Annotation,
     Drawn,
-    DrawnReferences,
     Folder,
+    Listed,
     Member,
     Outline,
     Ring,
-    by_file_name,
-    image_named,
-    load_image,
     part_named,
+    read_listed,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.modality import modality_word
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.storage import load_json
 from isocenter.values import Split
 
@@ -37,15 +33,6 @@ HEAD_BYTES = 1 << 16
 MOST_OPENED = 32
 # The instances of COCO's own training part take 0.45 GiB.
 LARGEST_SET = 1 << 30
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One image as a file lists it."""
-
-    name: str
-    annotation: Annotation
-    split: Split | None
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -65,46 +52,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-    annotations = [entry.annotation for entry in listed]
-    made = DrawnReferences.of(annotations, "boxes", folder, options)
-    images, modality = by_file_name(folder), modality_word(options.modality)
-    cases: dict[Path, CaseFiles] = {}
-    missing = []
-    for entry in listed:
-        place = entry.annotation.path.parent
-        # In the file's folder, above it, in a folder with a word of the file's name: instances_train2017.json.
-        near = [place, folder.root, place / "images", folder.root / "images"]
-        near += [base / word for base in near[:2] + near[3:] for word in _words(entry.annotation.path)]
-        image = image_named(images, entry.name, near, entry.annotation.path)
-        if image is None:
-            missing.append(entry.name)
-            continue
-        if image.path in cases:
-            raise DatasetError(f"lists {entry.name}, which is listed already", str(entry.annotation.path), "Keep one")
-        loader = partial(load_image, image.path, options.read, modality)
-        cases[image.path] = CaseFiles(
-            image.name,
-            {"image": loader},
-            made.readers(entry.annotation, loader),
-            files=(image.path,),
-            key=entry.annotation.digest,
-            split=entry.split or image.split,
-        )
-    return Reading(
-        tuple(cases.values()),
-        how=f"COCO: {made.counted(annotations)} on {counted(len(cases), 'image')}, listed in "
-        f"{', '.join(member.path.name for member in files)}",
-        classes=made.classes,
-        modality=modality,
-        problems=(
-            *left_out(
-                missing,
-                f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
-                "Correct the names, or get the files",
-            ),
-            *made.notes(annotations),
-        ),
-    )
+
+    def near(path: Path) -> list[Path]:
+        """In the file's folder, above it, in a folder with a word of the file's name: instances_train2017.json."""
+        places = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
+        return places + [base / word for base in places[:2] + places[3:] for word in _words(path)]
+
+    return read_listed(listed, folder, options, what="COCO", usual="boxes", near=near)
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:

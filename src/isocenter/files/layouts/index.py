@@ -24,6 +24,8 @@ LAYOUTS: dict[str, str] = {
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "yolo": "isocenter.files.layouts.yolo:LAYOUT",
     "labelme": "isocenter.files.layouts.labelme:LAYOUT",
+    "cvat": "isocenter.files.layouts.cvat:LAYOUT",
+    "via": "isocenter.files.layouts.via:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
     "box_table": "isocenter.files.layouts.box_table:LAYOUT",
     "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",

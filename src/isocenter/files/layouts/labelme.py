@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from isocenter.files.layouts.cases import (
     DrawnReferences,
     Folder,
     Member,
-    Outline,
     Ring,
     by_file_name,
+    ellipse,
     image_named,
     load_image,
     names_in,
@@ -45,7 +45,6 @@ MOST_OPENED = 8
 LARGEST = 256 << 20
 # Folders of images next to one of outlines.
 IMAGES = ("images", "imgs", "JPEGImages", "")
-CORNERS_OF_CIRCLE = 64  # its area is then .2 % too small
 WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 
 
@@ -191,42 +190,21 @@ def _ring(shape: Mapping[str, Any], where: str) -> Ring:
             return ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
         case "circle":
             centre, edge = points
-            return tuple(_circle(centre, math.dist(centre, edge)))
+            radius = math.dist(centre, edge)
+            return ellipse(centre, (radius, radius))
         case other:
             raise ValueError(f"{where} is of the kind {other!r}")
 
 
-def _circle(centre: tuple[float, float], radius: float) -> Iterator[tuple[float, float]]:
-    for step in range(CORNERS_OF_CIRCLE):
-        angle = 2 * math.pi * step / CORNERS_OF_CIRCLE
-        yield centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)
-
-
 def _masked(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, int] | None) -> Drawn:
     """An object whose pixels are stored: a PNG in base64 at the corner that is stated first."""
-    if size is None:
-        raise ValueError(f"{where} is a mask, and the image's size is not stated")
     (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
     try:
         with pil_image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as picture:
             stored = np.asarray(picture) > 0
     except (binascii.Error, OSError, pil_image.DecompressionBombError) as error:
         raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
-    columns, rows = size
-    height, width = stored.shape
-    if x < 0 or y < 0 or x + width > columns or y + height > rows:
-        raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
-    whole = np.zeros((rows, columns), bool)
-    whole[y : y + height, x : x + width] = stored
-    outline = Outline(runs=_runs_of(whole), size=size)
-    return Drawn(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
-
-
-def _runs_of(pixels: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, ...]:
-    """Numbers of pixels outside, inside, outside and so on, down the columns from the first."""
-    flat = np.concatenate([[False], pixels.T.ravel()])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return tuple(np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist())
+    return Drawn.of_pixels(name, stored, (x, y), size, where)
 
 
 LAYOUT = Layout(

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         Outline,
         Ring,
         by_file_name,
+        ellipse,
         image_named,
         load_boxes,
         names_in,
+        turned,
     )
     from isocenter.files.layouts.cases.classes import (
         described_channels,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         split_column,
         split_of,
     )
+    from isocenter.files.layouts.cases.listed import Listed, read_listed
     from isocenter.files.layouts.cases.load import (
         given,
         label_maps,

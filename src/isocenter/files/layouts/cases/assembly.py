@@ -174,7 +174,7 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
     firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
     unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-    also = "; its XML or JSON files are not of Pascal VOC, COCO or LabelMe" if unread else ""
+    also = "; its XML or JSON files are not of Pascal VOC, COCO, LabelMe, CVAT or VIA" if unread else ""
     remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
     problem = f"holds {counted(len(cases), 'image')} and no labels"
     if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks_among(folder.images, options.read)]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import Folder, Member
@@ -25,6 +27,7 @@ FROM_DICOM = np.array([-1.0, -1.0, 1.0])
 
 # Its corners (x, y), of which the last is joined to the first.
 Ring = tuple[tuple[float, float], ...]
+CORNERS_OF_ELLIPSE = 64  # its area is then .2 % too small
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,41 @@ class Drawn:
             raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
         x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
         return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
+
+    @classmethod
+    def of_pixels(
+        cls, name: str, stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int] | None, where: str
+    ) -> Drawn:
+        """What pixels show, (rows, columns) of them from a corner (x, y) on; ValueError where they leave the image."""
+        if size is None:
+            raise ValueError(f"{where} is a mask, and the image's size is not stated")
+        (x, y), (columns, rows), (height, width) = corner, size, stored.shape
+        if x < 0 or y < 0 or x + width > columns or y + height > rows:
+            raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
+        whole = np.zeros((rows, columns), bool)
+        whole[y : y + height, x : x + width] = stored
+        outline = Outline(runs=_runs_of(whole), size=size)
+        return cls(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Ring:
+    """Corners of an ellipse with radii along x and y, turned by so many radians from x towards y."""
+    angles = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
+    return turned([(centre[0] + radii[0] * np.cos(a), centre[1] + radii[1] * np.sin(a)) for a in angles], centre, turn)
+
+
+def turned(corners: Sequence[tuple[float, float]], centre: tuple[float, float], turn: float) -> Ring:
+    """Corners turned about a centre by so many radians from x towards y, clockwise as pictures are seen."""
+    cosine, sine = math.cos(turn), math.sin(turn)
+    apart = [(x - centre[0], y - centre[1]) for x, y in corners]
+    return tuple((centre[0] + x * cosine - y * sine, centre[1] + x * sine + y * cosine) for x, y in apart)
+
+
+def _runs_of(pixels: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Numbers of pixels outside, inside, outside and so on, down the columns from the first."""
+    flat = np.concatenate([[False], pixels.T.ravel()])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return tuple(np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist())
 
 
 @dataclass(frozen=True)

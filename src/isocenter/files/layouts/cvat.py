@@ -1,0 +1,153 @@
+"""CVAT for images: an XML file that lists images with the boxes, outlines and masks on them.
+
+Version 1.1, https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/; coordinates are pixels from the corner
+of the first one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.cases import (
+    SPLIT_WORDS,
+    Annotation,
+    Drawn,
+    Folder,
+    Listed,
+    Member,
+    Ring,
+    ellipse,
+    read_listed,
+    turned,
+)
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.voc import parsed
+
+ROOT, IMAGE = b"<annotations", b"<image "
+HEAD_BYTES = 1 << 20
+# Tags of whole images, and shapes that cover nothing.
+WITHOUT_AREA = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """An XML file of annotations with images, and images in the folder."""
+    del options
+    return bool(folder.images) and bool(_files(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image that is listed; where anything but boxes is drawn they are outlines, else boxes.
+
+    Raises DatasetError, by file, for a damaged one, for tracks of films, and for an image that two of them list.
+    """
+    files = _files(folder)
+    if not files:
+        raise DatasetError("holds no XML file of CVAT for images", str(folder.root), "Name another --layout")
+    roots = {member.path: parsed(member.path) for member in files}
+    listed = [entry for path, root in roots.items() for entry in listed_in(path, root)]
+    outlined = any(
+        root.find(f".//{kind}") is not None for root in roots.values() for kind in ("polygon", "mask", "ellipse")
+    )
+    reading = read_listed(
+        listed,
+        folder,
+        options,
+        what="CVAT",
+        usual="mask" if outlined else "boxes",
+        near=lambda path: [path.parent, folder.root, path.parent / "images", folder.root / "images"],
+    )
+    flat = sum(len(root.findall(f".//image/{kind}")) for root in roots.values() for kind in WITHOUT_AREA)
+    what = f"{counted(flat, 'tag or shape covers', 'tags or shapes cover')} nothing (points, lines, cuboids)"
+    files_of = tuple(path.name for path in roots) if flat else ()
+    problems = left_out(files_of, what, "Draw outlines, or export tags as a table of labels", "warning")
+    return replace(reading, problems=(*problems, *reading.problems))
+
+
+def listed_in(path: Path, root: Element) -> list[Listed]:
+    """The images of a file; shapes of one label and one group are one object."""
+    if root.find("track") is not None:
+        remedy = "Export it as CVAT for images"
+        raise DatasetError("holds tracks of a film (CVAT for video)", str(path), remedy)
+    listed = []
+    for image in root.iter("image"):
+        name = image.get("name") or ""
+        try:
+            size = (int(image.attrib["width"]), int(image.attrib["height"]))
+            annotation = Annotation(path, tuple(_drawn(image, size)), size)
+        except (KeyError, ValueError) as error:
+            problem = f"image {name}: {type(error).__name__}: {error}"
+            raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
+        listed.append(Listed(name, annotation, SPLIT_WORDS.get((image.get("subset") or "").lower())))
+    return listed
+
+
+def _drawn(image: Element, size: tuple[int, int]) -> list[Drawn]:
+    """What is drawn on one image."""
+    drawn: list[Drawn] = []
+    groups: dict[tuple[str, str], list[Ring]] = {}
+    where: dict[tuple[str, str], str] = {}
+    for number, shape in enumerate(image, start=1):
+        if shape.tag in WITHOUT_AREA:
+            continue
+        name, place, group = shape.attrib["label"], f"{shape.tag} {number}", shape.get("group_id")
+        if shape.tag == "mask":
+            drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib), size, place))
+        else:
+            key = (name, f"alone {number}" if group is None else group)
+            groups.setdefault(key, []).append(_ring(shape))
+            where.setdefault(key, place)
+    return [*drawn, *(Drawn.around(key[0], rings, where[key]) for key, rings in groups.items())]
+
+
+def _ring(shape: Element) -> Ring:
+    """The corners of a shape; ValueError for a kind that is not known."""
+    numbers, turn = shape.attrib, math.radians(float(shape.get("rotation", 0)))
+    match shape.tag:
+        case "polygon":
+            pairs = (pair.split(",") for pair in numbers["points"].split(";"))
+            return tuple((float(x), float(y)) for x, y in pairs)
+        case "box":
+            x0, y0, x1, y1 = (float(numbers[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
+            return turned([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2), turn)
+        case "ellipse":
+            x, y, across, down = (float(numbers[key]) for key in ("cx", "cy", "rx", "ry"))
+            return ellipse((x, y), (across, down), turn)
+        case other:
+            raise ValueError(f"a shape of the kind {other!r}")
+
+
+def _pixels(mask: Mapping[str, str]) -> tuple[np.ndarray, tuple[int, int]]:
+    """(rows, columns) of a mask and its corner (x, y): runs outside, inside, outside and so on, along its rows."""
+    left, top, width, height = (int(mask[key]) for key in ("left", "top", "width", "height"))
+    runs = [int(run) for run in mask["rle"].split(",")]
+    if min(runs) < 0 or sum(runs) != width * height:
+        raise ValueError(f"a mask of {width} x {height} has runs of {sum(runs)} pixels")
+    inside = np.repeat([value for value, _ in zip(cycle((False, True)), runs, strict=False)], runs)
+    return inside.reshape(height, width), (left, top)
+
+
+def _files(folder: Folder) -> list[Member]:
+    return [member for member in folder.members if member.suffix == ".xml" and _lists_images(member.path)]
+
+
+def _lists_images(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return ROOT in head and IMAGE in head
+
+
+LAYOUT = Layout(
+    "cvat",
+    "an XML file that lists images and what is drawn on them, as in CVAT for images",
+    fits,
+    read,
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+)

@@ -1,0 +1,164 @@
+"""VGG Image Annotator (VIA): a JSON file that lists images with the regions on them.
+
+Versions 1 and 2, https://www.robots.ox.ac.uk/~vgg/software/via/; coordinates are pixels from the corner of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, counted, listed
+from isocenter.files.layouts.cases import Annotation, Drawn, Folder, Listed, Member, Ring, ellipse, read_listed
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.storage import load_json
+
+HEAD_BYTES = 1 << 20
+LARGEST = 1 << 30
+# Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
+MOST_OPENED = 8
+PROJECT = "_via_img_metadata"
+WITHOUT_AREA = frozenset({"point", "polyline", "line"})
+# Of several attributes of a region, the one that names its class; and the class where regions have none.
+CLASS_NAMES, ONLY_CLASS = ("class", "label", "name", "type", "category", "object"), "object"
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A JSON file of regions with attributes of their shapes, and images in the folder."""
+    del options
+    return bool(folder.images) and bool(_files(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image that is listed; where all regions are rectangles they are boxes, else outlines.
+
+    Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
+    an image that two files list.
+    """
+    files = _files(folder)
+    if not files:
+        raise DatasetError("holds no JSON file of VIA", str(folder.root), "Name another --layout")
+    entries = {member.path: _entries(member.path) for member in files}
+    kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
+    reading = read_listed(
+        [one for path, own in entries.items() for one in listed_in(path, own)],
+        folder,
+        options,
+        what="VIA",
+        usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
+        near=lambda path: [path.parent, folder.root, path.parent / "images", folder.root / "images"],
+    )
+    flat = sum(kind in WITHOUT_AREA for kind in kinds)
+    what = f"{counted(flat, 'region covers', 'regions cover')} nothing (points, lines)"
+    problems = left_out([path.name for path in entries] if flat else (), what, "Draw them as outlines", "warning")
+    return replace(reading, problems=(*problems, *reading.problems))
+
+
+def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
+    """The images of a file with their regions."""
+    own = list(entries)
+    naming = _class_attribute(path, [region for entry in own for region in _regions(entry)])
+    found = []
+    for entry in own:
+        name = str(entry["filename"])
+        try:
+            numbered = enumerate(_regions(entry), start=1)
+            drawn = [_drawn(region, naming, f"region {n} of {name}") for n, region in numbered]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = f"{name} has regions that VIA does not write ({type(error).__name__}: {error})"
+            raise DatasetError(problem, str(path), "Open and save it with VIA") from error
+        found.append(Listed(name, Annotation(path, tuple(one for one in drawn if one is not None))))
+    return found
+
+
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    """The images that a file lists, of a project or of its annotations alone."""
+    try:
+        record = load_json(path, largest=LARGEST)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
+    entries = list(images.values()) if isinstance(images, Mapping) else []
+    if not entries or not all(isinstance(entry, Mapping) and "filename" in entry for entry in entries):
+        raise DatasetError("lists no images as VIA does", str(path), "Open and save it with VIA")
+    return entries
+
+
+def _regions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The regions of an image: a list, or in version 1 numbered."""
+    regions = entry.get("regions") or []
+    return list(regions.values() if isinstance(regions, Mapping) else regions)
+
+
+def _kind(region: Any) -> str:
+    shape = region.get("shape_attributes") if isinstance(region, Mapping) else None
+    return str(shape.get("name")) if isinstance(shape, Mapping) else ""
+
+
+def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | None:
+    """The attribute of regions that names their class; None where they have no attributes."""
+    names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
+    known = [name for name in names if name.lower() in CLASS_NAMES]
+    if len(names) > 1 and len(known) != 1:
+        problem = f"regions have the attributes {listed(names)}, and it is not clear which names their class"
+        raise DatasetError(problem, str(path), "Call that attribute class, and save the file with VIA")
+    return next(iter(known if len(names) > 1 else names), None)
+
+
+def _drawn(region: Mapping[str, Any], naming: str | None, where: str) -> Drawn | None:
+    """What a region shows; None where it covers nothing."""
+    shape, kind = region["shape_attributes"], _kind(region)
+    if kind in WITHOUT_AREA:
+        return None
+    name = ONLY_CLASS if naming is None else _chosen((region.get("region_attributes") or {}).get(naming))
+    if not name:
+        raise ValueError(f"{where} has no {naming}")
+    return Drawn.around(name, [_ring(shape, kind)], where)
+
+
+def _chosen(value: Any) -> str:
+    """The value of an attribute; of a field of ticks the only one that is set."""
+    ticked = [str(key) for key, is_set in value.items() if is_set] if isinstance(value, Mapping) else [str(value or "")]
+    return ticked[0].strip() if len(ticked) == 1 else ""
+
+
+def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
+    """The corners of a shape; ValueError for a kind that is not known."""
+    match kind:
+        case "rect":
+            x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
+            return ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+        case "polygon":
+            corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
+            return tuple((float(x), float(y)) for x, y in corners)
+        case "circle":
+            return ellipse((float(shape["cx"]), float(shape["cy"])), (float(shape["r"]), float(shape["r"])))
+        case "ellipse":
+            centre, radii = ((float(shape[key]) for key in keys) for keys in (("cx", "cy"), ("rx", "ry")))
+            return ellipse((next(centre), next(centre)), (next(radii), next(radii)), float(shape.get("theta") or 0))
+        case other:
+            raise ValueError(f"a shape of the kind {other!r}")
+
+
+def _files(folder: Folder) -> list[Member]:
+    """JSON files that are no sidecars of images."""
+    stems = {member.stem for member in folder.images}
+    files = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
+    return [one for one in files[:MOST_OPENED] if _lists_regions(one.path)]
+
+
+def _lists_regions(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return b'"filename"' in head and b'"regions"' in head and b'"file_attributes"' in head
+
+
+LAYOUT = Layout(
+    "via",
+    "a JSON file that lists images and the regions on them, as in VGG Image Annotator",
+    fits,
+    read,
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+)

@@ -1,0 +1,189 @@
+"""Files of annotators that list many images: CVAT's XML and the JSON of VGG Image Annotator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts import picture
+from isocenter.errors import DatasetError
+from isocenter.files import DatasetOptions, read_dataset
+
+SIZE = (20, 24)  # rows, columns
+MASK = DatasetOptions(kinds=frozenset({"mask"}))
+BOXES = DatasetOptions(kinds=frozenset({"boxes"}))
+
+
+def images(root: Path, count: int = 3) -> None:
+    for n in range(count):
+        picture(root / "images" / f"x{n}.png", n, SIZE)
+
+
+def cvat(root: Path, *shapes: str, others: str = "") -> Path:
+    images(root)
+    first = f'<image id="0" name="x0.png" width="24" height="20">{"".join(shapes)}</image>'
+    rest = "".join(f'<image id="{n}" name="x{n}.png" width="24" height="20"></image>' for n in (1, 2))
+    (root / "annotations.xml").write_text(
+        f"<?xml version='1.0' encoding='utf-8'?><annotations><version>1.1</version>{first}{rest}{others}</annotations>"
+    )
+    return root
+
+
+def via(root: Path, *regions: dict, project: bool = True) -> Path:
+    images(root)
+    named = {f"x{n}.png": regions if n == 0 else () for n in range(3)}
+    entries = {
+        f"{name}123": {"filename": name, "size": 123, "regions": list(own), "file_attributes": {}}
+        for name, own in named.items()
+    }
+    record = {"_via_settings": {}, "_via_img_metadata": entries, "_via_attributes": {}} if project else entries
+    (root / "project.json").write_text(json.dumps(record))
+    return root
+
+
+def region(name: str, label: object = "cyst", **shape: object) -> dict:
+    return {"shape_attributes": {"name": name, **shape}, "region_attributes": {"kind": label}}
+
+
+def drawn(dataset) -> np.ndarray:
+    """(rows, columns) of the first case's mask."""
+    return dataset.cases[0].references["mask"].data[0]
+
+
+def rectangle(rows: slice, columns: slice) -> np.ndarray:
+    pixels = np.zeros(SIZE, bool)
+    pixels[rows, columns] = True
+    return pixels
+
+
+BOX = '<box label="cyst" xtl="3.0" ytl="5.0" xbr="10.0" ybr="7.0" occluded="0"></box>'
+POLYGON = '<polygon label="cyst" points="3,5;10,5;10,7;3,7"></polygon>'
+# Two rows of seven pixels, of which the first two of the second row are outside.
+RUNS = '<mask label="cyst" rle="0, 7, 2, 5" left="3" top="5" width="7" height="2"></mask>'
+
+
+@pytest.mark.parametrize("shape", [BOX, POLYGON])
+def test_a_shape_of_cvat_covers_the_pixels_whose_centres_it_holds(tmp_path, shape):
+    dataset = read_dataset(cvat(tmp_path, shape), MASK)
+    assert (len(dataset), dataset.kinds) == (3, {"mask"})
+    assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
+    assert not dataset.cases[1].references["mask"].data.any()
+    [corners] = read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
+    assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
+
+
+def test_boxes_alone_are_boxes_and_anything_else_is_an_outline(tmp_path):
+    assert read_dataset(cvat(tmp_path / "boxes", BOX)).kinds == {"boxes"}
+    assert read_dataset(cvat(tmp_path / "outlines", BOX, POLYGON)).kinds == {"mask"}
+
+
+def test_runs_of_cvat_go_along_the_rows_of_their_box(tmp_path):
+    expected = rectangle(slice(5, 7), slice(3, 10))
+    expected[6, 3:5] = False
+    assert (drawn(read_dataset(cvat(tmp_path, RUNS))) == expected).all()
+
+
+def test_a_box_that_is_turned_by_a_right_angle_stands_upright(tmp_path):
+    turned = BOX.replace("occluded", 'rotation="90" occluded').replace('xbr="10.0"', 'xbr="9.0"')
+    # 6 x 2 around (6, 6) becomes 2 x 6.
+    assert (drawn(read_dataset(cvat(tmp_path, turned), MASK)) == rectangle(slice(3, 9), slice(5, 7))).all()
+
+
+def test_the_area_of_an_ellipse_is_that_of_its_radii(tmp_path):
+    shape = '<ellipse label="cyst" cx="12" cy="10" rx="9" ry="6"></ellipse>'
+    dataset = read_dataset(cvat(tmp_path / "cvat", shape))
+    assert drawn(dataset).sum() == pytest.approx(np.pi * 9 * 6, rel=0.03)
+    same = read_dataset(via(tmp_path / "via", region("ellipse", cx=12, cy=10, rx=9, ry=6)))
+    assert (drawn(same) == drawn(dataset)).all()
+
+
+def test_shapes_of_one_group_are_one_object(tmp_path):
+    apart = [POLYGON.replace("points", f'group_id="{group}" points') for group in (1, 1, 2)]
+    apart[1] = apart[1].replace("3,5;10,5;10,7;3,7", "12,5;15,5;15,7;12,7")
+    apart[2] = apart[2].replace("3,5;10,5;10,7;3,7", "12,10;15,10;15,12;12,12")
+    dataset = read_dataset(cvat(tmp_path, *apart), DatasetOptions(kinds=frozenset({"instances"})))
+    assert dataset.cases[0].references["instances"].data.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ('<polygon label="cyst" points="3,5;10"></polygon>', "image x0.png"),
+        ('<polygon label="cyst" points="3,5;10,5"></polygon>', "fewer than three corners"),
+        (RUNS.replace("0, 7", "0, 9"), "has runs of 16 pixels"),
+        (RUNS.replace('left="3"', 'left="20"'), "beyond the image"),
+        ('<cloud label="cyst"></cloud>', "of the kind 'cloud'"),
+        ('<polygon points="3,5;10,5;9,9"></polygon>', "'label'"),
+    ],
+)
+def test_a_shape_of_cvat_that_cannot_be_read_is_refused_by_image(tmp_path, shape, problem):
+    with pytest.raises(DatasetError, match=problem):
+        read_dataset(cvat(tmp_path, shape))
+
+
+def test_tracks_of_films_are_refused_and_points_are_left_out_with_a_warning(tmp_path):
+    with pytest.raises(DatasetError, match="CVAT for video"):
+        read_dataset(cvat(tmp_path / "film", others='<track id="0" label="cyst"></track>'))
+    dataset = read_dataset(cvat(tmp_path / "points", POLYGON, '<points label="cyst" points="3,5"></points>'))
+    [warning] = [problem for problem in dataset.problems if problem.severity == "warning"]
+    assert "covers nothing" in warning.what
+
+
+def test_a_subset_of_cvat_is_a_part(tmp_path):
+    root = cvat(tmp_path, POLYGON)
+    text = (root / "annotations.xml").read_text()
+    text = text.replace('id="0"', 'id="0" subset="Train"').replace('id="1"', 'id="1" subset="Test"')
+    (root / "annotations.xml").write_text(text)
+    assert read_dataset(root).splits == {"x0": "train", "x1": "test"}
+
+
+@pytest.mark.parametrize("project", [True, False])
+def test_regions_of_via_become_label_maps(tmp_path, project):
+    polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
+    dataset = read_dataset(via(tmp_path, polygon, project=project))
+    assert [label.name for label in dataset.classes["mask"]] == ["cyst"]
+    assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
+    [corners] = read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
+    assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
+
+
+def test_rectangles_of_via_are_boxes_and_a_tick_names_their_class(tmp_path):
+    box = region("rect", {"cyst": True, "tumour": False}, x=3, y=5, width=7, height=2)
+    dataset = read_dataset(via(tmp_path, box))
+    assert dataset.kinds == {"boxes"}
+    assert dataset.cases[0].references["boxes"].names == ("cyst",)
+
+
+def test_regions_without_attributes_are_of_one_class(tmp_path):
+    circle = {"shape_attributes": {"name": "circle", "cx": 10, "cy": 10, "r": 5}, "region_attributes": {}}
+    dataset = read_dataset(via(tmp_path, circle))
+    assert [label.name for label in dataset.classes["mask"]] == ["object"]
+    assert drawn(dataset).sum() == pytest.approx(np.pi * 25, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("regions", "problem"),
+    [
+        (
+            [{**region("rect", x=1, y=1, width=3, height=3), "region_attributes": {"a": "x", "b": "y"}}],
+            "attributes a, b",
+        ),
+        ([region("rect", x=1, y=1, width=3)], "x0.png has regions"),
+        ([region("rect", "", x=1, y=1, width=3, height=3)], "region 1 of x0.png has no kind"),
+        ([region("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2])], "x0.png has regions"),
+        ([region("star", x=1)], "of the kind 'star'"),
+    ],
+)
+def test_regions_of_via_that_cannot_be_read_are_refused_by_image(tmp_path, regions, problem):
+    with pytest.raises(DatasetError, match=problem):
+        read_dataset(via(tmp_path, *regions))
+
+
+def test_a_file_that_lists_an_image_that_is_not_there_names_it(tmp_path):
+    root = via(tmp_path, region("circle", cx=10, cy=10, r=5))
+    (root / "images" / "x2.png").unlink()
+    dataset = read_dataset(root)
+    assert [problem.cases for problem in dataset.problems if problem.severity == "error"] == [("x2.png",)]
