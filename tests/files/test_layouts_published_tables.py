@@ -107,7 +107,8 @@ def test_a_table_may_name_films_without_their_suffix_and_is_chosen_by_the_column
     assert [case.references["value"] for case in dataset] == [{"EF": 50.5}, {"EF": 60.5}, {"EF": 40.5}]
     assert dataset.splits == {"0X0": "train", "0X1": "train", "0X2": "test"}
     assert dataset.cases[1].images["image"].frames == 4
-    assert len(read_dataset(tmp_path / "Videos", DatasetOptions(references=False))) == 3
+    for folder in (tmp_path, tmp_path / "Videos"):
+        assert len(read_dataset(folder, DatasetOptions(references=False))) == 3
 
 
 @pytest.mark.parametrize(("column", "what"), [("lesion_id", "lesion"), ("Accession Number", "examination")])

@@ -77,7 +77,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if len(folder.tables) == 0:
         return False
     if not (folder.images or folder.dicom):
-        return True
+        return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
     members = labelled_tables(folder)
     if not members:
         return False
