@@ -91,6 +91,17 @@ def test_files_beside_folders_of_cases_are_cases(tmp_path):
     assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 4
 
 
+def test_names_of_files_may_repeat_those_of_patient_and_visit(tmp_path):
+    for person in ("P1", "P2", "P3"):
+        for visit in ("T1", "T2"):
+            for word in ("FLAIR", "T1W"):
+                scan(tmp_path / "train" / person / visit / f"{person}_{visit}_{word}.nii.gz")
+            label_map(tmp_path / "train" / person / visit / f"{person}_{visit}_MASK.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert [list(case.images) for case in dataset] == [["FLAIR", "T1W"]] * 6
+
+
 def test_structures_of_a_case_lie_in_a_folder_of_that_name(tmp_path):
     for n in range(2):
         scan(tmp_path / f"0522c{n:04d}" / "img.nii.gz")

@@ -178,7 +178,7 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
             around = around[:-1] if is_in_masks or around[-1:] == common else around
             # The first folder that holds files is the case's, with what lies below it.
             place = next((around[:n] for n in range(1, len(around)) if around[:n] in own), around)
-            name = _own_name(member.stem, place[-1]) or "image"
+            name = _own_name(member.stem, place) or "image"
         case = cases[Key(place[:-1], place[-1], member.split)]
         fit = MASK_NAME.match(name)
         if fit or is_in_masks:
@@ -228,10 +228,13 @@ def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str
     return parted if is_known else {}
 
 
-def _own_name(stem: str, folder: str) -> str:
-    """What a file's name says beyond that of its folder: t1 of BraTS_001/BraTS_001_t1, and t1 of t/t1."""
-    begins, rest = stem.lower().startswith(folder.lower()), stem[len(folder) :]
-    return rest.strip("_.- ") if begins and not rest[:1].isalnum() else stem
+def _own_name(stem: str, place: Sequence[str]) -> str:
+    """What a file's name says beyond those of its folders: t1 of x/x_t1, of a/b/a_b_t1, and of t/t1."""
+    for above in ("_".join(place[start:]) for start in range(len(place))):
+        begins, rest = stem.lower().startswith(above.lower()), stem[len(above) :]
+        if begins and not rest[:1].isalnum():
+            return rest.strip("_.- ")
+    return stem
 
 
 LAYOUT = Layout(

@@ -60,7 +60,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not names or drawn_folders(folder, options.read) is not None:
         return False
-    return not masks_among(members, options.read)
+    return not (options.references and masks_among(members, options.read))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

@@ -18,7 +18,7 @@ from isocenter.files.patients import are_numbered_people, names_a_person, patien
 from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
-MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|anno|roi"
+MASK_WORDS = "mask|masks|msk|seg|segm|segmentation|label|labels|gt|groundtruth|annotation|anno|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
 # A mask in the folder of its case: the word alone, after the structure (liver_mask) or before it (mask_liver).
 MASK_NAME = re.compile(
