@@ -175,6 +175,11 @@ def test_regions_without_attributes_are_of_one_class(tmp_path):
         ([region("rect", "", x=1, y=1, width=3, height=3)], "region 1 of x0.png has no kind"),
         ([region("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2])], "x0.png has regions"),
         ([region("star", x=1)], "of the kind 'star'"),
+        ([["rect", 1, 1, 3, 3]], "lists no images as VIA does"),
+        (
+            [{**region("rect", x=1, y=1, width=3, height=3), "region_attributes": ["cyst"]}],
+            "lists no images as VIA does",
+        ),
     ],
 )
 def test_regions_of_via_that_cannot_be_read_are_refused_by_image(tmp_path, regions, problem):

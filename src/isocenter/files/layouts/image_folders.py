@@ -57,6 +57,8 @@ LABELS = {
     "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsts", "segmentations", "segmentation", "seg",
     "annotations", "ground_truth", "groundtruth", "gt", "structures",
 }  # fmt: skip
+# Words that no class is called by, as one may be by "mask".
+MANY_LABELS = {"labels", "masks", "labelstr", "segmentations", "annotations"}
 # Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
 IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
 # Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
@@ -184,6 +186,13 @@ def _case(
     )
 
 
+def _with_word_of_labels(folder: Folder, names: Collection[str], words: Collection[str]) -> set[str]:
+    """The folders with one of these words in their names, but those around all files."""
+    around = set(names).intersection(*(member.folders[:2] for member in folder.images))
+    each = {name: re.findall(r"[a-z]+", name.lower()) for name in set(names) - around}
+    return {name for name, own in each.items() if not set(own).isdisjoint(words)}
+
+
 class _Roles:
     """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
 
@@ -206,9 +215,7 @@ class _Roles:
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
         if not labels:
-            around = set.intersection(*(set(member.folders[:2]) for member in folder.images), names)
-            words = {name: set(re.findall(r"[a-z]+", name.lower())) for name in names - images - around}
-            labels = {name for name, own in words.items() if own & LABELS}
+            labels = _with_word_of_labels(folder, names - images, LABELS if images else MANY_LABELS)
             labels = labels if images or len(labels) == 1 else set()
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         self._loose: int | None = None  # the level of folders beside which images lie

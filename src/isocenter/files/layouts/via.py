@@ -81,7 +81,8 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
         raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
     entries = list(images.values()) if isinstance(images, Mapping) else []
-    if not entries or not all(isinstance(entry, Mapping) and "filename" in entry for entry in entries):
+    known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
+    if not entries or not all(known):
         raise DatasetError("lists no images as VIA does", str(path), "Open and save it with VIA")
     return entries
 
@@ -92,8 +93,16 @@ def _regions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(regions.values() if isinstance(regions, Mapping) else regions)
 
 
-def _kind(region: Any) -> str:
-    shape = region.get("shape_attributes") if isinstance(region, Mapping) else None
+def _are_regions(entry: Mapping[str, Any]) -> bool:
+    regions = entry.get("regions") or []
+    return isinstance(regions, Mapping | list) and all(
+        isinstance(region, Mapping) and isinstance(region.get("region_attributes") or {}, Mapping)
+        for region in _regions(entry)
+    )
+
+
+def _kind(region: Mapping[str, Any]) -> str:
+    shape = region.get("shape_attributes")
     return str(shape.get("name")) if isinstance(shape, Mapping) else ""
 
 
