@@ -52,6 +52,19 @@ def test_a_folder_of_masks_is_no_class_unless_all_are_called_so(tmp_path):
     assert read_dataset(tmp_path / "faces").kinds == {"class"}
 
 
+def test_pictures_that_look_like_masks_of_others_are_no_images_of_a_class(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(3):
+            photo(tmp_path / name / f"x{n}.png", n)
+            drawing(tmp_path / name / f"x{n}_border.png")
+    with pytest.raises(DatasetError, match=r"benign/x0_border.png may be masks"):
+        read_dataset(tmp_path)
+    for n in range(3):
+        photo(tmp_path / "benign" / f"x{n}_border.png", n)
+        photo(tmp_path / "malignant" / f"x{n}_border.png", n)
+    assert len(read_dataset(tmp_path)) == 12
+
+
 def photo(path: Path, seed: int) -> Path:
     """A picture of many values."""
     path.parent.mkdir(parents=True, exist_ok=True)

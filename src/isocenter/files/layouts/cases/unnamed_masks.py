@@ -12,7 +12,7 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import likeness_to_labels
-from isocenter.files.layouts.cases.pairs import Key, owner_of
+from isocenter.files.layouts.cases.pairs import WORD_OF_CASE, Key, owner_of
 
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
@@ -102,20 +102,42 @@ def _likeness(members: list[Member], options: ReadOptions) -> int:
 
 
 def masks_among(members: Iterable[Member], options: ReadOptions) -> list[Member]:
-    """A file of each kind of name of which files look like label maps; names that differ only in numbers are of one."""
-    kinds: dict[str, list[Member]] = {}
+    """A file of each kind of name of which files look like label maps, where those of another look like images.
+
+    Kinds of volumes are names that differ only in numbers; of pictures x and x_WORD in one folder, for any word.
+    """
+    volumes, pictures = list[Member](), list[Member]()
     for member in members:
-        kinds.setdefault(re.sub(r"\d+", "", member.stem), []).append(member)
-    return [kinds[name][0] for name in drawn_kinds(kinds, options)]
+        (pictures if format_of(member.path) in FLAT else volumes).append(member)
+    numbered: dict[str, list[Member]] = {}
+    for member in volumes:
+        numbered.setdefault(re.sub(r"\d+", "", member.stem), []).append(member)
+    return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _drawn(kinds, options)]
 
 
 def drawn_kinds(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
-    """The kinds of which files look like label maps, where those of another look like images.
+    """The kinds of images of a case of which files look like label maps, where those of another look like images.
 
-    Only volumes are looked at, the first and the last file of each kind.
+    Only volumes are looked at.
     """
-    if not 1 < len(kinds) <= MOST_KINDS or any(format_of(named[0].path) in FLAT for named in kinds.values()):
+    return [] if any(format_of(named[0].path) in FLAT for named in kinds.values()) else _drawn(kinds, options)
+
+
+def _drawn(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+    """The kinds that look like label maps, by the first and the last file of each; none where all do."""
+    if not 1 < len(kinds) <= MOST_KINDS:
         return []
     looks = {kind: _likeness([*dict.fromkeys((named[0], named[-1]))], options) for kind, named in kinds.items()}
     drawn = [kind for kind, look in looks.items() if look == SURE]
     return drawn if len(drawn) < len(kinds) else []
+
+
+def _by_word(pictures: Sequence[Member]) -> dict[str, list[Member]]:
+    """{word: files x_WORD next to an x}, and under "" those other files."""
+    known = {(member.folders, member.stem) for member in pictures}
+    kinds: dict[str, list[Member]] = {}
+    for member in pictures:
+        fit = WORD_OF_CASE[0].match(member.stem)
+        is_worded = fit is not None and (member.folders, fit["case"]) in known
+        kinds.setdefault(fit["word"] if fit is not None and is_worded else "", []).append(member)
+    return kinds
