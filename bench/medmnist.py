@@ -86,8 +86,8 @@ def main() -> None:
         about = (
             f"`isocenter train SET` with {length}, on {given.threads} of {os.cpu_count()} cores. Published: the best "
             f"row of each measure in {PAPER}, quoted as others quote it: the paper's tables could not be opened here. "
-            "Intervals of a seed resample cases. The test parts of RetinaMNIST and PneumoniaMNIST chose the number of "
-            "epochs at first; [cases of training parts](#epochs-of-whole-images) support it since. "
+            "Intervals of a seed resample cases. The test parts of RetinaMNIST and PneumoniaMNIST had a say in the "
+            "[number of epochs](#epochs-of-whole-images), which rests on training parts alone by now. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
         record("medmnist", "MedMNIST by one command", f"{about}\n\n{text}", {"runs": [asdict(one) for one in shown]})
