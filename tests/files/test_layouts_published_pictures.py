@@ -50,6 +50,10 @@ def test_a_number_that_comes_again_is_a_person(tmp_path):
     dataset = read_dataset(tmp_path)
     assert (len(dataset), len({case.patient for case in dataset})) == (8, 4)
     assert "column ID" in dataset.patients
+    for n in range(42):
+        picture(tmp_path / "sites" / f"{n}.png")
+    write(tmp_path / "sites" / "full.csv", "id,label,filename", *(f"{n % 2},{n % 3},{n}.png" for n in range(42)))
+    assert len({case.patient for case in read_dataset(tmp_path / "sites")}) == 42
 
 
 def test_a_table_that_names_none_of_the_images_does_not_hide_their_classes(tmp_path):

@@ -64,6 +64,8 @@ ROLES: dict[str, tuple[str, ...]] = {
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
+# Rows of one person, on average: a number of more is of something else.
+MOST_OF_ONE = 20
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
 
 
@@ -199,7 +201,7 @@ def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
     if "patient" in column or "id" not in column:
         return column
     numbers = [row[column["id"]] for row in table.rows if row[column["id"]] is not None]
-    is_again = len(set(numbers)) < len(numbers)
+    is_again = len(numbers) / MOST_OF_ONE <= len(set(numbers)) < len(numbers)
     return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
 
 
