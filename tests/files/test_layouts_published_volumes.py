@@ -136,6 +136,15 @@ def test_bids_may_lie_in_folders_of_sites_and_of_parts(tmp_path, site):
     assert sorted(dataset.splits.values()) == ["test", "train", "train"]
 
 
+def test_folders_of_subjects_without_masks_stay_classes(tmp_path):
+    for name, numbers in (("AD", (1, 2, 3)), ("CN", (4, 5, 6))):
+        for n in numbers:
+            scan(tmp_path / name / f"sub-{n}" / f"sub-{n}_T1w.nii.gz", n)
+    dataset = read_dataset(tmp_path)
+    assert [label.name for label in dataset.classes["class"]] == ["AD", "CN"]
+    assert len({case.patient for case in dataset}) == 6
+
+
 def test_a_study_is_found_by_its_name_though_images_lie_in_folders_of_patients(tmp_path):
     for n in range(3):
         for word in ("t2w", "adc", "hbv"):

@@ -22,8 +22,10 @@ from isocenter.values import Label, Problem
 OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
 MASK_SUFFIXES = frozenset({"dseg", "mask", "msk", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
-# Where no subject of a study lies: beside them, or in another layout.
-NOT_ABOVE = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
+# Where the subjects of a whole study lie, beside its derivatives.
+ABOVE = frozenset({"rawdata", "bids"})
+# Folders beside the subjects, or of another layout.
+NOT_SITES = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
 RAW = {False: "the images' own folders", True: "derivatives"}
 
 
@@ -56,9 +58,16 @@ class Scan:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images lie below folders that are called sub-*, in the folder itself or in one in it, as of a site."""
-    del options
-    return any(_is_of_subject(member.folders) for member in folder.images)
+    """Images lie below folders that are called sub-*, in the folder itself, in one of the raw data, or of sites.
+
+    Folders around subjects without masks may be classes.
+    """
+    places = [member.folders for member in folder.images]
+    below = (f[1:] if f[:1] and f[0].lower() in ABOVE else f for f in places)
+    if any(folders and SUBJECT.fullmatch(folders[0]) for folders in below):
+        return True
+    is_drawn = any(member.stem.rpartition("_")[2].lower() in MASK_SUFFIXES for member in folder.images)
+    return (is_drawn or not options.references) and any(map(_is_in_site, places))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -99,10 +108,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _is_of_subject(folders: Sequence[str]) -> bool:
-    """Whether the first folder is that of a subject, or the second, in one of a site or of the raw data."""
-    above = next((place for place, name in enumerate(folders[:2]) if SUBJECT.fullmatch(name)), None)
-    return above is not None and not NOT_ABOVE.intersection(name.lower() for name in folders[:above])
+def _is_in_site(folders: Sequence[str]) -> bool:
+    """Whether the second folder is that of a subject, and the first none in which something else lies."""
+    return len(folders) > 1 and folders[0].lower() not in NOT_SITES and bool(SUBJECT.fullmatch(folders[1]))
 
 
 def _case(

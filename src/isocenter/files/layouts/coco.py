@@ -20,6 +20,7 @@ from isocenter.files.layouts.cases import (
     Member,
     Outline,
     Ring,
+    files_of_many,
     part_named,
     read_listed,
 )
@@ -29,8 +30,6 @@ from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
-# Of many JSON files, such as the sidecars of BIDS, only so many are opened.
-MOST_OPENED = 32
 # The instances of COCO's own training part take 0.45 GiB.
 LARGEST_SET = 1 << 30
 
@@ -52,13 +51,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-
-    def near(path: Path) -> list[Path]:
-        """In the file's folder, above it, in a folder with a word of the file's name: instances_train2017.json."""
-        places = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
-        return places + [base / word for base in places[:2] + places[3:] for word in _words(path)]
-
-    return read_listed(listed, folder, options, what="COCO", usual="boxes", near=near)
+    return read_listed(listed, folder, options, what="COCO", usual="boxes", words=_words)
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
@@ -148,10 +141,7 @@ def _record(path: Path) -> Mapping[str, Any]:
 
 
 def _files(folder: Folder) -> list[Member]:
-    """JSON files that are no sidecars of images."""
-    stems = {member.stem for member in folder.images}
-    files = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
-    return [one for one in files if one.path.name != "dataset.json"][:MOST_OPENED]
+    return [one for one in files_of_many(folder, ".json") if one.path.name != "dataset.json"]
 
 
 def _is_coco(path: Path) -> bool:

@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases import (
     Member,
     Ring,
     ellipse,
+    files_of_many,
     read_listed,
     turned,
 )
@@ -62,7 +63,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         options,
         what="CVAT",
         usual="mask" if outlined else "boxes",
-        near=lambda path: [path.parent, folder.root, path.parent / "images", folder.root / "images"],
     )
     flat = sum(len(root.findall(f".//image/{kind}")) for root in roots.values() for kind in WITHOUT_AREA)
     what = f"{counted(flat, 'tag or shape covers', 'tags or shapes cover')} nothing (points, lines, cuboids)"
@@ -92,8 +92,7 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
 def _drawn(image: Element, size: tuple[int, int]) -> list[Drawn]:
     """What is drawn on one image."""
     drawn: list[Drawn] = []
-    groups: dict[tuple[str, str], list[Ring]] = {}
-    where: dict[tuple[str, str], str] = {}
+    outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
         if shape.tag in WITHOUT_AREA:
             continue
@@ -101,10 +100,8 @@ def _drawn(image: Element, size: tuple[int, int]) -> list[Drawn]:
         if shape.tag == "mask":
             drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib), size, place))
         else:
-            key = (name, f"alone {number}" if group is None else group)
-            groups.setdefault(key, []).append(_ring(shape))
-            where.setdefault(key, place)
-    return [*drawn, *(Drawn.around(key[0], rings, where[key]) for key, rings in groups.items())]
+            outlines.append((name, group, _ring(shape), place))
+    return [*drawn, *Drawn.in_groups(outlines)]
 
 
 def _ring(shape: Element) -> Ring:
@@ -135,7 +132,7 @@ def _pixels(mask: Mapping[str, str]) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def _files(folder: Folder) -> list[Member]:
-    return [member for member in folder.members if member.suffix == ".xml" and _lists_images(member.path)]
+    return [member for member in files_of_many(folder, ".xml") if _lists_images(member.path)]
 
 
 def _lists_images(path: Path) -> bool:

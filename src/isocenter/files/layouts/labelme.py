@@ -112,8 +112,7 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
 
     Shapes of one label and one group are one object. Raises DatasetError, by file and shape, for what is no outline.
     """
-    groups: dict[tuple[str, Any], list[Ring]] = {}
-    where: dict[tuple[str, Any], str] = {}
+    outlines: list[tuple[str, Any, Ring, str]] = []
     masks: list[Drawn] = []
     without_area = False
     try:
@@ -125,10 +124,8 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
             elif _kind(shape) == "mask":
                 masks.append(_masked(shape, name, f"shape {number}", size))
             else:
-                key = (name, ("alone", number) if group is None else group)
-                groups.setdefault(key, []).append(_ring(shape, f"shape {number}"))
-                where.setdefault(key, f"shape {number}")
-        outlined = [Drawn.around(key[0], rings, where[key]) for key, rings in groups.items()]
+                outlines.append((name, group, _ring(shape, f"shape {number}"), f"shape {number}"))
+        outlined = Drawn.in_groups(outlines)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"is not a file of outlines of LabelMe ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import Annotation, Drawn, Folder, Listed, Member, Ring, ellipse, read_listed
+from isocenter.files.layouts.cases import (
+    Annotation,
+    Drawn,
+    Folder,
+    Listed,
+    Member,
+    Ring,
+    ellipse,
+    files_of_many,
+    read_listed,
+)
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.storage import load_json
 
 HEAD_BYTES = 1 << 20
 LARGEST = 1 << 30
-# Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
-MOST_OPENED = 8
 PROJECT = "_via_img_metadata"
 WITHOUT_AREA = frozenset({"point", "polyline", "line"})
 # Of several attributes of a region, the one that names its class; and the class where regions have none.
@@ -48,7 +56,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         options,
         what="VIA",
         usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
-        near=lambda path: [path.parent, folder.root, path.parent / "images", folder.root / "images"],
     )
     flat = sum(kind in WITHOUT_AREA for kind in kinds)
     what = f"{counted(flat, 'region covers', 'regions cover')} nothing (points, lines)"
@@ -152,10 +159,7 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
 
 
 def _files(folder: Folder) -> list[Member]:
-    """JSON files that are no sidecars of images."""
-    stems = {member.stem for member in folder.images}
-    files = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
-    return [one for one in files[:MOST_OPENED] if _lists_regions(one.path)]
+    return [member for member in files_of_many(folder, ".json") if _lists_regions(member.path)]
 
 
 def _lists_regions(path: Path) -> bool:

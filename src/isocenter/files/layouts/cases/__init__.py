@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         split_column,
         split_of,
     )
-    from isocenter.files.layouts.cases.listed import Listed, read_listed
+    from isocenter.files.layouts.cases.listed import Listed, files_of_many, read_listed
     from isocenter.files.layouts.cases.load import (
         given,
         label_maps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -66,6 +66,15 @@ class Drawn:
             raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
         x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
         return cls(name, (min(x), min(y)), (max(x), max(y)), where, outline=Outline(tuple(rings)))
+
+    @classmethod
+    def in_groups(cls, shapes: Iterable[tuple[str, Hashable | None, Ring, str]]) -> list[Drawn]:
+        """The objects of shapes (name, group, corners, where): those of one name and one group are one object."""
+        groups: dict[Hashable, list[tuple[str, Ring, str]]] = {}
+        for number, (name, group, ring, where) in enumerate(shapes):
+            key = (number,) if group is None else (name, group)
+            groups.setdefault(key, []).append((name, ring, where))
+        return [cls.around(own[0][0], [ring for _, ring, _ in own], own[0][2]) for own in groups.values()]
 
     @classmethod
     def of_pixels(

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.boxes import Annotation, by_file_name, image_named
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.values import Split
+
+# Of many files, such as the sidecars of BIDS, only so many are opened to know them.
+MOST_OPENED = 32
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Listed:
     split: Split | None = None
 
 
+def files_of_many(folder: Folder, suffix: str) -> list[Member]:
+    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one."""
+    stems = {member.stem for member in folder.images}
+    return [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
+
+
 def read_listed(
     listed: Sequence[Listed],
     folder: Folder,
@@ -36,13 +45,13 @@ def read_listed(
     *,
     what: str,
     usual: str,
-    near: Callable[[Path], Sequence[Path]],
+    words: Callable[[Path], Sequence[str]] = lambda path: (),
 ) -> Reading:
     """A case for each image that is listed; an image without a box is known to hold nothing.
 
     what:  the format
     usual: the kind of reference where none is asked for
-    near:  where images of a file are looked for, the best place first
+    words: of folders that may hold the images of a file, the best first
     Raises DatasetError for an image that is listed twice.
     """
     annotations = [entry.annotation for entry in listed]
@@ -51,12 +60,15 @@ def read_listed(
     cases: dict[Path, CaseFiles] = {}
     missing = []
     for entry in listed:
-        image = image_named(images, entry.name, near(entry.annotation.path), entry.annotation.path)
+        path = entry.annotation.path
+        near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
+        near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
+        image = image_named(images, entry.name, near, path)
         if image is None:
             missing.append(entry.name)
             continue
         if image.path in cases:
-            raise DatasetError(f"lists {entry.name}, which is listed already", str(entry.annotation.path), "Keep one")
+            raise DatasetError(f"lists {entry.name}, which is listed already", str(path), "Keep one")
         loader = partial(load_image, image.path, options.read, modality)
         cases[image.path] = CaseFiles(
             image.name,
