@@ -132,3 +132,51 @@ def test_a_column_of_clinical_studies_keeps_nothing_together(tmp_path):
     rows = [f"trial {n % 2},x{n},{'mel' if n < 4 else 'nv'}" for n in range(42)]
     table(tmp_path / "metadata.csv", "study_id,image_id,dx", rows)
     assert len({case.patient for case in read_dataset(tmp_path)}) == 42
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([f"p{n}.png,{'ab'[n % 2]}" for n in range(6)], "image, label"),
+        ([f"p{n},{'ab'[n % 2]}" for n in range(6)], "image, label"),
+        ([f"{'ab'[n % 2]};p{n}.png" for n in range(6)], "label, image"),
+    ],
+)
+def test_a_table_without_a_header_loses_no_case(tmp_path, rows, columns):
+    for n in range(6):
+        picture(tmp_path / "images" / f"p{n}.png", n)
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    dataset = read_dataset(tmp_path)
+    assert {case.id: case.references["class"] for case in dataset} == {f"p{n}": "ab"[n % 2] for n in range(6)}
+    assert [label.name for label in dataset.classes["class"]] == ["a", "b"]
+    assert f"the first line of labels.csv is a case: its columns are called {columns}" in {
+        problem.what for problem in dataset.problems
+    }
+
+
+def test_columns_of_a_table_without_a_header_are_named_by_hand_where_more_than_one_may_be_meant(tmp_path):
+    for n in range(6):
+        picture(tmp_path / f"p{n}.png", n)
+    (tmp_path / "labels.csv").write_text("".join(f"p{n}.png,{n % 2},Z{n // 2}\n" for n in range(6)))
+    with pytest.raises(DatasetError, match=r"columns: image, column_2, column_3.*label=column_2"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "column_2", "patient": "column_3"}))
+    assert [case.patient for case in dataset] == [f"Z{n // 2}" for n in range(6)]
+
+
+@pytest.mark.parametrize("header", ["T1,label", "id1,label"])
+def test_a_header_with_a_number_stays_a_header(tmp_path, header):
+    for n in range(4):
+        picture(tmp_path / f"p{n}.png", n)
+    table(tmp_path / "labels.csv", header, [f"p{n}.png,{n % 2}" for n in range(4)])
+    assert len(read_dataset(tmp_path)) == 4
+
+
+def test_boxes_in_a_table_without_a_header_are_those_of_keras_retinanet(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"p{n}.png", n, shape=(60, 80))
+    rows = ["images/p0.png,1,2,11,22,cell", "images/p0.png,30,5,50,25,blob", "images/p1.png,,,,,"]
+    (tmp_path / "annotations.csv").write_text("\n".join([*rows, "images/p2.png,3,4,20,30,cell"]))
+    cases = {case.id.rpartition("/")[2]: case for case in read_dataset(tmp_path)}
+    assert [len(cases[f"p{n}"].references["boxes"]) for n in range(3)] == [2, 0, 1]
+    assert "p3" not in cases  # it has no row, so that nobody looked for boxes

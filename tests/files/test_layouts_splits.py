@@ -130,3 +130,61 @@ def test_folders_of_one_kind_of_file_or_of_unlike_names_are_no_parts(tmp_path, n
         for n in range(3):
             picture(tmp_path / name / f"{n}.png", 255)
     assert not read_dataset(tmp_path).splits
+
+
+def listed_images(root: Path, **lists: list[str]) -> Path:
+    """Six images with masks, and text files of names."""
+    for n in range(6):
+        picture(root / "images" / f"p{n}.png", n)
+        picture(root / "masks" / f"p{n}.png", n % 2)
+    for name, lines in lists.items():
+        (root / f"{name}.txt").write_text("\n".join(lines))
+    return root
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"train": ["p0", "p1", "p2"], "val": ["p3"], "test": ["p4", "p5"]},
+        {"train": ["images/p0.png", "p1.png", "p2.png 1"], "valid": ["p3.png"], "test": ["images/p4", "p5"]},
+        {"train_list": ["p0", "p1", "p2"], "trainval_list": ["p0", "p1", "p2", "p3"], "val_list": ["p3"],
+         "test_list": ["p4", "p5", "p77"]},
+    ],
+)  # fmt: skip
+def test_text_files_of_names_state_the_parts(tmp_path, lists):
+    dataset = read_dataset(listed_images(tmp_path, **lists))
+    assert dataset.splits == {"p0": "train", "p1": "train", "p2": "train", "p3": "val", "p4": "test", "p5": "test"}
+    assert "parts as in test" in dataset.layout
+
+
+def test_lists_for_training_and_validation_together_leave_the_choice(tmp_path):
+    """As in NIH's chest radiographs."""
+    lists = {"train_val_list": ["p0.png", "p1.png", "p2.png", "p3.png"], "test_list": ["p4.png", "p5.png"]}
+    assert set(read_dataset(listed_images(tmp_path, **lists)).splits.values()) == {"train", "test"}
+
+
+def test_a_list_may_name_patients_by_their_folders(tmp_path):
+    for n in range(6):
+        picture(tmp_path / f"patient{n // 2}" / f"image{n}.png", n)
+        picture(tmp_path / f"patient{n // 2}" / f"image{n}_mask.png", 1)
+    (tmp_path / "train.txt").write_text("patient0\npatient2\n")
+    (tmp_path / "test.txt").write_text("patient1\n")
+    splits = read_dataset(tmp_path).splits
+    assert [splits[name] for name in sorted(splits)] == ["train", "train", "test", "test", "train", "train"]
+
+
+def test_a_case_in_two_lists_is_refused_and_one_in_none_is_said(tmp_path):
+    both = listed_images(tmp_path / "a", train=["p0", "p1", "p2", "p3"], test=["p3", "p4", "p5"])
+    with pytest.raises(DatasetError, match=r"p3, which .*txt lists too"):
+        read_dataset(both)
+    dataset = read_dataset(listed_images(tmp_path / "b", train=["p0", "p1"], test=["p3", "p4", "p5"]))
+    assert dataset.splits == {}
+    assert ("the parts of test.txt, train.txt are not used", "1 case is in none of them") in {
+        (problem.what, problem.why) for problem in dataset.problems
+    }
+
+
+def test_lists_of_several_folds_state_no_part(tmp_path):
+    folds = {f"train_{n}": [f"p{k}" for k in range(6) if k % 2 != n] for n in range(2)}
+    folds |= {f"test_{n}": [f"p{k}" for k in range(6) if k % 2 == n] for n in range(2)}
+    assert read_dataset(listed_images(tmp_path, **folds)).splits == {}

@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases import (
     Table,
     as_whole,
     by_file_name,
+    header_notes,
     image_named,
     load_boxes,
     load_image,
@@ -113,10 +114,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
         tables=(table.path,),
-        problems=left_out(
-            missing,
-            f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
-            "Correct the names, or get the files",
+        problems=(
+            *header_notes(table),
+            *left_out(
+                missing,
+                f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
+                "Correct the names, or get the files",
+            ),
         ),
     )
 
@@ -348,7 +352,7 @@ def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
     rows = tuple(
         {**row, label: None} if is_empty(row) and boxed and row[label] not in boxed else row for row in table.rows
     )
-    return Table(table.path, table.columns, rows)
+    return replace(table, rows=rows)
 
 
 def _tables(folder: Folder) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
@@ -62,4 +63,4 @@ def joined_tables(members: Sequence[Member]) -> Table:
         problem = f"column {column} and the name {first.path.name} both state a part"
         raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
     rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
-    return Table(first.path, (*first.columns, PART), tuple(rows))
+    return replace(first, columns=(*first.columns, PART), rows=tuple(rows))

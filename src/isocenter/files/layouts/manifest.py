@@ -27,6 +27,7 @@ from isocenter.files.layouts.cases import (
     covariates_of,
     fold_notes,
     given,
+    header_notes,
     is_labelled,
     label_remedy,
     load_image,
@@ -156,6 +157,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
         problems=(
+            *header_notes(table),
             *notes,
             *file_problems(manifest, folder, missing, seen, taken),
             *fold_notes(folder, table),

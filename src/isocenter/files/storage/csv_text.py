@@ -67,9 +67,12 @@ def separator_of(path: Path) -> str:
     return max(",;\t", key=head.count)
 
 
-def read_text_table(path: Path, *, separator: str = ",", most: int | None = None) -> pandas.DataFrame:
+def read_text_table(
+    path: Path, *, separator: str = ",", most: int | None = None, has_header: bool = True
+) -> pandas.DataFrame:
     """A table, or its first `most` rows, with every cell as text: a case may be called NA, or 007.
 
+    has_header: whether the first line names the columns; else they are called 0, 1 and so on
     Raises DatasetError where a line has more columns than the header, or a quote has no end.
     """
     how: dict[str, Any] = {
@@ -78,6 +81,7 @@ def read_text_table(path: Path, *, separator: str = ",", most: int | None = None
         "keep_default_na": False,
         "encoding": "utf-8-sig",
         "nrows": most,
+        "header": 0 if has_header else None,
     }
     try:
         table = pandas.read_csv(path, **how)

@@ -96,6 +96,7 @@ if TYPE_CHECKING:
         columns_of_classes,
         columns_of_files,
         covariates_of,
+        header_notes,
         is_labelled,
         label_remedy,
         number,

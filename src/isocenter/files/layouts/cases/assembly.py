@@ -14,6 +14,7 @@ from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
+from isocenter.files.layouts.cases.listed_parts import with_listed_parts
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, read_table
 from isocenter.files.layouts.cases.unnamed_masks import masks_among
@@ -52,6 +53,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         odd = [] if is_table else odd
     odd += _unread(folder, reading, join)
     files = join.cases if join else files
+    files, parted, unused = with_listed_parts(files, folder) if options.references else (files, "", [])
     patients = _patients(files, ids, reading, options, join)
     firsts = [case.files[0] for case in files if case.files]
     read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
@@ -71,8 +73,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
-        layout="; ".join(part for part in (reading.how, stated, join.how if join else "", courses) if part),
-        problems=(*reading.problems, *problems, *more, *absent, *odd),
+        layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
+        problems=(*reading.problems, *problems, *more, *absent, *odd, *unused),
     )
 
 

@@ -123,9 +123,14 @@ def split_of(word: Any) -> Split | None:
 
 def part_named(path: Path) -> Split | None:
     """The part that one word of a file's name states, as in train.csv, labels_test.csv and trainLabels.csv."""
+    parts = parts_named(path)
+    return next(iter(parts)) if len(parts) == 1 else None
+
+
+def parts_named(path: Path) -> frozenset[Split]:
+    """The parts that the words of a file's name state, as in train_val_list.txt."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", path.name.split(".")[0])
-    parts = {PART_WORDS[word.lower()] for word in words if word.lower() in PART_WORDS}
-    return parts.pop() if len(parts) == 1 else None
+    return frozenset(PART_WORDS[word.lower()] for word in words if word.lower() in PART_WORDS)
 
 
 def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
 from isocenter.files.storage import read_text_table, separator_of
 from isocenter.lazy import pandas
+from isocenter.values import Problem
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -47,19 +48,24 @@ UNNAMED = re.compile(r"Unnamed: \d+")
 # A mask as pairs of a start and a length, as in challenges of Kaggle: they count down the columns, or along the rows.
 RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
 MISSING = frozenset({"", "n/a", "na", "nan"})
+DIGITS, NUMBER = re.compile(r"\d+"), re.compile(r"[+-]?\d+(\.\d*)?")
+# What keras-retinanet's tables hold, which have no header: a row with nothing but the image has no box.
+BOX_COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
 
 
 @dataclass(frozen=True)
 class Table:
     """A table.
 
-    columns: their names, without blanks around them
-    rows:    {column: value}; numbers where a whole column is numbers, None where a cell is empty
+    columns:    their names, without blanks around them
+    rows:       {column: value}; numbers where a whole column is numbers, None where a cell is empty
+    has_header: whether the file names the columns
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    has_header: bool = True
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
@@ -70,15 +76,18 @@ class Table:
 def read_table(path: Path, most: int | None = None) -> Table:
     """A table, or its first `most` rows; codes that start with 0 stay text (007 is a patient, not seven).
 
-    Raises DatasetError where it is damaged.
+    Where the first line is a case and no header, the columns get names. Raises DatasetError where it is damaged.
     """
-    separator = ","
+    separator, has_header = ",", True
     try:
         if path.suffix.lower() in PARQUET:
             frame = pandas.read_parquet(path)[:most]
         else:
             separator = SEPARATORS.get(path.suffix.lower()) or separator_of(path)
             frame = read_text_table(path, separator=separator, most=most)
+            has_header = not _begins_with_case(frame)
+            if not has_header:
+                frame = _with_names(read_text_table(path, separator=separator, most=most, has_header=False))
     except UnicodeDecodeError as error:
         problem = "is not written in UTF-8, as tables with letters such as ä or é need it"
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
@@ -92,7 +101,8 @@ def read_table(path: Path, most: int | None = None) -> Table:
     }
     rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
     # Spreadsheets write rows and columns of nothing where cells were once filled.
-    return Table(path, tuple(values), tuple(row for row in rows if any(cell is not None for cell in row.values())))
+    filled = tuple(row for row in rows if any(cell is not None for cell in row.values()))
+    return Table(path, tuple(values), filled, has_header)
 
 
 def states_references(path: Path) -> bool:
@@ -142,7 +152,16 @@ def with_column_of_classes(table: Table, classes: Sequence[str]) -> Table:
         | {COLUMN_OF_CLASSES: next(name for name in classes if row[name] == 1)}
         for row in table.rows
     )
-    return Table(table.path, (*(name for name in table.columns if name not in classes), COLUMN_OF_CLASSES), rows)
+    columns = (*(name for name in table.columns if name not in classes), COLUMN_OF_CLASSES)
+    return replace(table, columns=columns, rows=rows)
+
+
+def header_notes(table: Table) -> Iterator[Problem]:
+    """The note on a table without a header: what its columns are called."""
+    if not table.has_header:
+        what = f"the first line of {table.path.name} is a case: its columns are called {listed(table.columns)}"
+        remedy = "Write a header to name them otherwise"
+        yield Problem("note", what, remedy=remedy)
 
 
 def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[str, Any]:
@@ -220,6 +239,40 @@ def number(value: Any) -> float | None:
 def as_whole(value: Any) -> Any:
     """A float without decimals as an integer, any other value as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _begins_with_case(frame: pandas.DataFrame) -> bool:
+    """Whether the line taken for the header is a case: it names an image as all rows do, or case_001 above case_002."""
+    if len(frame) == 0:
+        return False
+    names, cells = [str(name) for name in frame.columns], [list(frame.iloc[:, n]) for n in range(frame.shape[1])]
+    if any(all(map(is_image_name, (name, *own))) for name, own in zip(names, cells, strict=True)):
+        return True
+    shape = DIGITS.sub("#", names[0])
+    is_numbered = "#" in shape and any(map(str.isalpha, shape)) and len({names[0], *cells[0]}) > 1
+    return is_numbered and all(DIGITS.sub("#", cell) == shape for cell in cells[0])
+
+
+def _with_names(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """A table without a header with names: image for the first column of images, label where only that can be meant.
+
+    That is beside images in a table of two columns, and in keras-retinanet's tables of boxes; else column_2 and so on.
+    """
+    cells = [[cell.strip() for cell in frame.iloc[:, n]] for n in range(frame.shape[1])]
+    image = next((n for n, own in enumerate(cells) if all(map(is_image_name, own))), 0)
+    names = ["image" if n == image else f"column_{n + 1}" for n in range(len(cells))]
+    if len(cells) == len(BOX_COLUMNS) and image == 0 and _are_boxes(cells):
+        names = list(BOX_COLUMNS)
+    elif len(cells) == 2 and 1 < len(set(cells[1 - image])) <= min(MOST_CLASSES, len(frame) - 1):
+        names[1 - image] = "label"
+    return frame.set_axis(names, axis="columns")
+
+
+def _are_boxes(cells: Sequence[Sequence[str]]) -> bool:
+    """Whether columns between the first and the last hold numbers or nothing, and the last holds words."""
+    corners = [cell for own in cells[1:-1] for cell in own if cell]
+    words = [cell for cell in cells[-1] if cell]
+    return bool(corners and words) and all(map(NUMBER.fullmatch, corners)) and not any(map(NUMBER.fullmatch, words))
 
 
 def _names(columns: Iterable[object]) -> list[str]:
