@@ -15,7 +15,7 @@ from isocenter.values import Problem, Split
 
 SUFFIXES = frozenset({".txt", ".list", ".lst"})
 # What holds the validation cases too, of which another list may say which they are.
-BOTH = frozenset({"train", "val"})
+BOTH: frozenset[Split] = frozenset({"train", "val"})
 FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to train
 
 
@@ -94,21 +94,21 @@ def _named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]
 
 
 def _keys(cases: Sequence[CaseFiles], root: Path) -> dict[str, set[int]]:
-    """{what may stand in a list: the cases that are meant}: names, files with and without suffix, folders."""
+    """{what may stand in a list: the cases that are meant}: names, files, folders."""
     keys: dict[str, set[int]] = defaultdict(set)
     for number, case in enumerate(cases):
         for path in case.files:
             relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
-            for text in (path.name, stem_of(path.name), *(_ways(relative) if relative else ())):
+            for text in (path.name, stem_of(path.name), *(_inner_paths(relative) if relative else ())):
                 keys[text].add(number)
         for text in (case.name, PurePosixPath(case.name).name):
             keys[text].add(number)
     return keys
 
 
-def _ways(relative: PurePosixPath) -> Iterator[str]:
-    """A path from each of the folders on its way, with and without suffix, and the names of these folders."""
+def _inner_paths(relative: PurePosixPath) -> Iterator[str]:
+    """A path as each of its folders sees it, with and without suffix, and the names of these folders."""
     for start in range(len(relative.parts)):
-        way = PurePosixPath(*relative.parts[start:])
-        yield from (str(way), str(way.with_name(stem_of(way.name))))
+        inner = PurePosixPath(*relative.parts[start:])
+        yield from (str(inner), str(inner.with_name(stem_of(inner.name))))
     yield from relative.parts[:-1]
