@@ -531,3 +531,45 @@ def test_a_named_label_goes_before_columns_of_which_one_is_1(tmp_path):
     dataset = read_dataset(tmp_path)
     assert set(classes(dataset).values()) == {"a", "b"}
     assert list(dataset.cases[0].covariates) == ["first", "second", "third"]
+
+
+def test_a_column_of_patients_names_no_cases_that_are_called_as_others_are(tmp_path):
+    """Case 1 is of patient 3, and patient 1 has another age than patient 3."""
+    whose = [("1", "3"), ("2", "1"), ("3", "2")]
+    table(tmp_path / "who.csv", "patient,age", ["1,10", "2,20", "3,30"])
+    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)] == [30, 10, 20]
+    table(tmp_path / "vitals.csv", "patient,time,pulse", [f"{n},{t},{n}{t}" for n in (1, 2, 3) for t in (0, 5)])
+    read = covariates_in(tmp_path / "vitals.csv", whose)
+    assert [one["pulse"].values for one in read] == [(30.0, 35.0), (10.0, 15.0), (20.0, 25.0)]
+
+
+def test_rows_of_one_name_that_differ_are_refused_by_their_lines_and_equal_ones_are_one(tmp_path):
+    table(tmp_path / "who.csv", "patient,age", ["SMITH,30", "BROWN,20", "SMITH,70"])
+    with pytest.raises(DatasetError, match=r"who\.csv: lines 2 and 4 have the same patient, and differ") as refused:
+        covariates_in(tmp_path / "who.csv", [("x", "SMITH")])
+    assert "SMITH" not in refused.value.problem
+    table(tmp_path / "who.csv", "patient,age", ["SMITH,30", "BROWN,20", "SMITH,30"])
+    assert covariates_in(tmp_path / "who.csv", [("x", "SMITH")]) == [{"age": 30}]
+    # With a row for each image, patients whose rows differ are no answer for an image without one.
+    table(tmp_path / "who.csv", "image,patient,age", ["a.png,SMITH,30", "b.png,SMITH,70"])
+    assert covariates_in(tmp_path / "who.csv", [("b", "SMITH")]) == [{"age": 70}]
+    with pytest.raises(DatasetError, match="has no row for c"):
+        covariates_in(tmp_path / "who.csv", [("c", "SMITH")])
+
+
+def test_images_of_one_name_in_two_folders_have_their_own_rows(tmp_path):
+    table(tmp_path / "who.csv", "image,age", ["siteA/1.png,30", "siteB/1.png,70"])
+    whose = [("siteA-1", "siteA/1"), ("siteB-1", "siteB/1")]
+    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)] == [30, 70]
+    with pytest.raises(DatasetError, match="has no row for 1"):
+        covariates_in(tmp_path / "who.csv", [("1", "1")])
+
+
+def test_a_row_that_may_be_of_several_images_of_one_name_is_that_of_none(tmp_path):
+    """As of `predict MODEL a/ct.nii.gz b/ct.nii.gz`."""
+    table(tmp_path / "who.csv", "case,age", ["ct,30"])
+    with pytest.raises(DatasetError, match="several images are called ct, and a row of this name may be of any"):
+        covariates_in(tmp_path / "who.csv", [("ct", "ct"), ("ct", "ct")])
+    table(tmp_path / "who.csv", "patient,age", ["P1,30", "P2,70"])
+    read = covariates_in(tmp_path / "who.csv", [("ct", "P2"), ("ct", "P1"), ("mr", "P1")])
+    assert [row["age"] for row in read] == [70, 30, 30]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.files import locked
+from isocenter.files import locked, written
 
 HOLD = """
 import sys
@@ -117,3 +118,29 @@ def test_folders_made_for_the_lock_alone_go_with_it(tmp_path):
     with locked(tmp_path / "a" / "b" / "run"):
         (tmp_path / "a" / "result").write_text("kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_on_a_file_system_without_second_names_of_files_one_process_has_the_lock(tmp_path, monkeypatch):
+    """As exFAT and some network drives."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    with locked(tmp_path / "run"):
+        with pytest.raises(UsageError, match="has been writing it since"), locked(tmp_path / "run"):
+            pass
+        assert lock_of(tmp_path / "run").is_file()
+    with locked(tmp_path / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_another_process_has_written_meanwhile_is_not_replaced_unasked(tmp_path):
+    for kind in ("file", "folder"):
+        place = tmp_path / kind
+        with pytest.raises(UsageError, match="was written by another process"), written(place) as late:
+            late.write_text("late") if kind == "file" else late.mkdir()
+            with written(place) as early:
+                early.write_text("early") if kind == "file" else (early.mkdir(), (early / "result").touch())
+        assert place.read_text() == "early" if kind == "file" else (place / "result").exists()

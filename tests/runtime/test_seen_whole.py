@@ -43,6 +43,25 @@ def test_a_covariate_of_a_case_or_one_that_is_given_is_told_the_network():
     assert model.predict(image, covariates={"age": 40}).values["volume"] == pytest.approx(5 - 2, abs=1e-5)
 
 
+def test_each_frame_of_a_clip_is_seen_with_the_covariates_of_its_case():
+    labels = {"name": "segmentation", "labels": [{"value": 1, "name": "x"}], "loss": "dice+ce", "tolerance": 2.0}
+    task = tasks.build(labels)
+
+    def run(batch, context):
+        """The label where pixel and age are high together, or low."""
+        high = batch[:, 0] * context[:, :1, None]
+        return {next(iter(task.heads)): np.stack([-high, high], axis=1).astype(np.float32)}
+
+    prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
+    model = Model(task, prepared, Inference((8, 8)), {"name": "unet", "context": AGE}, run)
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    clip = Image(pixels, Geometry.of_pixels((8, 8)), channels=("0",), times=(0.0, 0.1, 0.2))
+    old, young = (model.predict(Case("a", "a", {"": clip}, covariates={"age": age})).data for age in (70, 30))
+    assert old.shape == (3, 8, 8)
+    assert np.array_equal(old, 1 - young) and 0 < old.mean() < 1
+    assert np.array_equal(old[1], model.predict(clip.frame(1), covariates={"age": 70}).data)
+
+
 @pytest.mark.parametrize("covariates", [None, {"weight": 70}])
 def test_without_the_covariates_that_it_was_trained_with_a_model_refuses(covariates):
     with pytest.raises(DatasetError, match="trained with age beside the image"):

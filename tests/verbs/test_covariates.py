@@ -145,6 +145,21 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, 
         isocenter.predict(run, picture, covariates=table, device="cpu")
 
 
+def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(informed, tmp_path):
+    """The results of `a b` are called a_b_2, which is the name of another image."""
+    data, run = informed
+    markers = {"a_b": -1.5, "a b": 0.0, "a_b_2": 1.5}
+    pictures = [shutil.copy(data / "00.png", tmp_path / f"{name}.png") for name in markers]
+    table = tmp_path / "patients.csv"
+    table.write_text("case,marker,sex\n" + "".join(f"{name},{marker},F\n" for name, marker in markers.items()))
+    found = isocenter.predict(run, *pictures, covariates=table, device="cpu")
+    ill = [
+        isocenter.predict(run, pictures[0], covariates={"marker": marker, "sex": "F"}, device="cpu").table
+        for marker in markers.values()
+    ]
+    assert [float(one["probability_ill"][0]) for one in ill] == list(found.table["probability_ill"])
+
+
 def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, tmp_path):
     """`network` of a record had `told` with `way` in place of `fusion` with `method`."""
     run = shutil.copytree(informed[1], tmp_path / "run")
@@ -192,6 +207,22 @@ def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(informed, tm
     found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu")
     assert len(found.scored.table) == 12
     assert any("marker is missing" in problem.what for problem in found.scored.problems)
+
+
+def test_patients_whose_other_images_trained_the_model_are_counted_in_a_note(informed, tmp_path):
+    _, run = informed
+    split = pd.read_csv(run / "split.csv")
+    seen = sorted(split.loc[split["split"] != "test", "patient"])[:2]
+    tested = sorted(split.loc[split["split"] == "test", "patient"])[:1]
+    rows = ["file,person,state,marker,sex"]
+    for n, person in enumerate([*seen, *tested, "stranger"]):
+        pixels = np.random.default_rng(100 + n).integers(0, 255, (16, 16)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{n}.png")
+        rows.append(f"{n}.png,{person},{['ill', 'well'][n % 2]},0,F")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    result = isocenter.evaluate(run, tmp_path, **READING)
+    assert len(result.cases) == 4
+    assert [note for note in result.notes if note.startswith("2 patients have the names of patients with whose images")]
 
 
 def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_one_too(informed, tmp_path):

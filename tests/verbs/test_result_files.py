@@ -132,6 +132,25 @@ def test_a_case_that_is_called_like_a_map_of_another_gets_a_name_of_its_own():
     ]
 
 
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u5c71"])
+def test_a_long_name_is_shortened_to_what_systems_allow_and_stays_its_own(segmented, image, tmp_path, letter):
+    long = letter * (240 // len(letter.encode()))
+    images = [tmp_path / f"{long}{n}.nii.gz" for n in (1, 2)]
+    for path in images:
+        path.write_bytes(image.read_bytes())
+    result = predicted(segmented, *images, out=tmp_path / "out", save_probabilities=True)
+    assert not result.failures
+    assert len({path.name for path in result.files}) == 4
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {path.name for path in result.files}
+
+
+def test_thousands_of_images_of_one_name_are_numbered_at_once():
+    named = [case.id for case in with_own_names([Case("ct", "ct", {})] * 5000 + [Case("ct_7", "ct", {})], ())]
+    assert named[:3] == ["ct", "ct_2", "ct_3"]
+    assert named[-2:] == ["ct_5000", "ct_7_2"]
+    assert len(set(named)) == len(named)
+
+
 def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):
     picture = sorted((classified.data / "dark").iterdir())[0]
     result = predicted(classified, picture, out=tmp_path / "out", save_probabilities=True, overlay=True)

@@ -162,7 +162,7 @@ def computed(
     if refused is not None:
         return partial(_refused, refused, case, image, keeps=asked.folder is None)
     with ExitStack() as stack:
-        room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
+        room = None if asked.folder is None else stack.enter_context(room_for(asked.folder))
         files: AbstractContextManager[Any] = nullcontext((None, []))
         refusals = list[str]()
         if room is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
 AUTO, DICOM = "auto", "dcm"
+# Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
+LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 # Of a SHA-256, as results tell models apart.
 PROGRAM, DIGITS = "isocenter", 16
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
@@ -64,27 +67,43 @@ def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     kinds: of maps that a case may have, which end the names of its files
     """
     taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
+    numbers: dict[str, int] = {}  # {name: the next number to try}: thousands may be called ct
+    longest = LONGEST_NAME - max(len(ending.encode()) for ending in _endings(kinds))
     named = []
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
         plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
-        numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
-        name = next(one for one in numbered if not _stems(one, kinds) & taken)
+        plain = _shortened(plain, longest)
+        numbered = ((n, plain if n == 1 else f"{plain}_{n}") for n in count(numbers.get(plain.lower(), 1)))
+        number, name = next((n, one) for n, one in numbered if not _stems(one, kinds) & taken)
+        numbers[plain.lower()] = number + 1
         taken |= _stems(name, kinds)
         named.append(replace(case, id=name))
     return named
 
 
+def _shortened(name: str, longest: int) -> str:
+    """A name of at most so many bytes: the end of a longer one gives way to digits that are its own."""
+    if len(name.encode()) <= longest:
+        return name
+    own = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
+    return name.encode()[: longest - len(own)].decode(errors="ignore") + own
+
+
+def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
+    """What the names of a case's files end with, before their suffix."""
+    return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in kinds))
+
+
 def _stems(name: str, kinds: Sequence[str]) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    endings = ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in kinds))
-    return {f"{name}{ending}".lower() for ending in endings}
+    return {f"{name}{ending}".lower() for ending in _endings(kinds)}
 
 
 @contextmanager
-def room_for(folder: Path, name: str) -> Iterator[Path]:
+def room_for(folder: Path) -> Iterator[Path]:
     """A folder to write a case's files into, which then lie in `folder`: all of them, or none where one fails."""
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial", dir=folder) as room:
+    with tempfile.TemporaryDirectory(prefix=".case.", suffix=".partial", dir=folder) as room:
         with named_as(folder, Path(room)):
             yield Path(room)
         for path in sorted(Path(room).iterdir()):

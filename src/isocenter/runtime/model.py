@@ -148,19 +148,20 @@ class Model:
         """
         axes = self.flips(mirror)
         image, where = image_of(subject)
+        if covariates is None and isinstance(subject, Case):
+            covariates = subject.covariates or None
         if self.goes_by_frame(image):
             if receiver is not None or maps:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
             count = image.frames or 1
+            share = None if seconds is None else seconds / count
+            asked: dict[str, Any] = {"mirror": mirror, "region": region, "overlap": overlap, "covariates": covariates}
 
             def of_frame(still: Image, number: int) -> Prediction:
                 """The prediction of one frame."""
-                own = _of_frame(progress, number, count)
-                return self.predict(still, own, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
+                return self.predict(still, _of_frame(progress, number, count), seconds=share, **asked)
 
             return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
-        if covariates is None and isinstance(subject, Case):
-            covariates = subject.covariates or None
         vector, notes = self.context_vector(image, covariates, where)
         given, watching = image, Watching(self.run)
         image, preprocessing = self.after_first(image, covariates, mirror)

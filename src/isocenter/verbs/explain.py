@@ -161,7 +161,7 @@ def explain(
     explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
     _refuse_what_no_case_has(explainer, target, counterfactual, concepts)
     opened, problems = open_inputs(inputs, options, loaded)
-    cases = covered(with_own_names(opened, kinds_of_maps(opened)), covariates)
+    cases = with_own_names(covered(opened, covariates), kinds_of_maps(opened))
     if concepts is not None:
         refuse_clips(str(concepts), loaded, cases)
     explainer = replace(explainer, references=_references(references, options, loaded, cases))

@@ -235,7 +235,7 @@ def _predicted(
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
     opened, problems = open_inputs(places, reading, model)
-    cases = covered(with_own_names(opened, kinds_of_maps(model.task)), covariates)
+    cases = with_own_names(covered(opened, covariates), kinds_of_maps(model.task))
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:

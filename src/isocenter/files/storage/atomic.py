@@ -37,6 +37,9 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
         yield room / path.name
         if path.is_dir() and not (room / path.name).is_dir():
             raise UsageError("is a folder, and a file was to be written", str(path), "Choose another name")
+        if path.exists() and not overwrite and not keep:
+            problem = "was written by another process in the meantime"
+            raise UsageError(problem, str(path), "Choose another name or give --overwrite")
         if path.is_dir() and not keep:  # only with overwrite: a folder cannot be replaced in one step
             path.rename(room / "replaced")
         try:

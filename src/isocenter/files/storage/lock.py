@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -20,6 +21,8 @@ from isocenter.files.storage.json_text import load_json
 
 # s by which two readings of one start may differ.
 SAME_START = 1.0
+# How systems refuse a second name of a file where the file system has none.
+UNSUPPORTED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def _take(place: Path, holder: Holder, path: Path) -> None:
     try:
         while True:
             with suppress(FileExistsError):
-                os.link(own, place)
+                _link(own, place)
                 return
             other = _holder(place)
             if other is not None and not other.is_dead:
@@ -104,6 +107,20 @@ def _take(place: Path, holder: Holder, path: Path) -> None:
         own.unlink()
 
 
+def _link(own: Path, place: Path) -> None:
+    """A second name of a file, or where the file system has none (exFAT, some network drives) a copy.
+
+    Raises FileExistsError where there is a file of this name.
+    """
+    try:
+        os.link(own, place)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        with place.open("x", encoding="utf-8") as copy:
+            copy.write(own.read_text(encoding="utf-8"))
+
+
 def _break(place: Path, dead: Holder | None) -> None:
     """Remove the lock of a dead holder, and no other that has been taken since."""
     aside = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
@@ -111,7 +128,7 @@ def _break(place: Path, dead: Holder | None) -> None:
         place.rename(aside)
         if _holder(aside) != dead:
             with suppress(FileExistsError):
-                os.link(aside, place)
+                _link(aside, place)
         aside.unlink()
 
 

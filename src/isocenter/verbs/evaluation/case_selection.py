@@ -53,7 +53,8 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
         return _of_own(model, table, split, str(run), record)
-    return _of_other(dataset, table, record, split)
+    named = table if model.record.get("patients_known", False) else table.assign(patient="")
+    return _of_other(dataset, named, record, split)
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, model: Model) -> bool:
@@ -103,10 +104,10 @@ def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, 
         wanted, words = "test", "the set's own test part"
     parts = _part(own, wanted, str(dataset.root or dataset.name))
     if record is None:
-        return Choice(parts, words, _namesakes(parts, seen))
+        return Choice(parts, words, [*_namesakes(parts, seen), *_people(dataset, parts, table)])
     trained = record.trained(dataset.only(set(parts)), seen)
     if not trained:
-        return Choice(parts, words)
+        return Choice(parts, words, _people(dataset, parts, table))
     cases = counted(len(trained), "case that trained this model", "cases that trained this model")
     if split is not None:
         note = f"{cases} (by content) among them: the figures say nothing about new patients."
@@ -115,7 +116,23 @@ def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, 
     if not left:
         remedy = "Give other cases, or --split all to score them nevertheless"
         raise UsageError(f"holds only {cases}", str(dataset.root or dataset.name), remedy)
-    return Choice(left, words, [f"{cases} (by content, whatever their names) left out."])
+    note = f"{cases} (by content, whatever their names) left out."
+    return Choice(left, words, [note, *_people(dataset, left, table)])
+
+
+def _people(dataset: Dataset, parts: Collection[str], table: pd.DataFrame) -> list[str]:
+    """The note on patients who have new images here, and trained the model with others: by name, where names are known.
+
+    They are not left out: another hospital may have numbered its patients in the same way.
+    """
+    known = set(table.loc[table["split"] != TEST, "patient"]) - {""}
+    count = len({case.patient for case in dataset if case.id in parts} & known) if dataset.patients_known else 0
+    if not count:
+        return []
+    return [
+        f"{counted(count, 'patient has the name', 'patients have the names')} of patients with whose images this model "
+        "was trained: if they are the same, the figures say too little about new patients."
+    ]
 
 
 def _namesakes(parts: Collection[str], seen: Mapping[str, Collection[str]]) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.files import named_as, written
+from isocenter.files import locked, named_as, written
 
 
 def refuse_missing(path: Path) -> None:
@@ -36,9 +36,9 @@ def refuse_taken(out: Path, overwrite: bool, marks: tuple[str, ...] = ()) -> Non
 
 @contextmanager
 def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterator[Path]:
-    """An empty folder to write into, which becomes `out` when all went well."""
+    """An empty folder to write into, which becomes `out` when all went well; no other process writes it meanwhile."""
     refuse_taken(out, overwrite, marks)
-    with written(out, overwrite=overwrite) as partial:
+    with locked(out), written(out, overwrite=overwrite) as partial:
         partial.mkdir()
         with named_as(out, partial):
             yield partial

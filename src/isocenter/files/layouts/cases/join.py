@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,13 +167,43 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[
         raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
     if (long := Long.of(table)) is not None:
         return _read_of(long, cases, files)
-    rows = {str(row[by_patient]): row for row in table.rows} if by_patient else {}
-    rows |= {str(row[by_case]): row for row in table.rows} if by_case else {}
-    of_cases = _rows_of(rows, cases, Numbered(files, str(path)))
-    if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
-        raise _lacking(table, f"its column {by_case or by_patient}", rows, missing, cases)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
+    numbered = Numbered(files, str(path))
+    of_case = _row_of_each(table, by_case, known) if by_case else {}
+    of_cases: list[Mapping[str, Any] | None] = [None] * len(cases)
+    if by_case:
+        of_cases = _rows_of(of_case, cases, numbered)
+    if by_patient and None in of_cases:
+        of_patient = _row_of_each(table, by_patient, known, needed=not by_case)
+        own = _rows_of(of_patient, _of_patients(cases), numbered)
+        of_cases = [one or other for one, other in zip(of_cases, own, strict=True)]
+    if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
+        names = of_case or {str(row[by_patient]) for row in table.rows}
+        raise _lacking(table, f"its column {by_case or by_patient}", names, missing, cases)
     return [{name: row[name] for name in known} for row in of_cases if row is not None]
+
+
+def _row_of_each(
+    table: Table, column: str, known: Sequence[str], *, needed: bool = True
+) -> dict[str, Mapping[str, Any]]:
+    """{what a column names: its row}.
+
+    Raises DatasetError where two rows of one name differ in what is known; where they are not needed, they are left
+    out. Their names are not repeated: they may be those of people.
+    """
+    first: dict[str, int] = {}
+    unsure = set()
+    for number, row in enumerate(table.rows):
+        if row[column] is None:
+            continue
+        before = first.setdefault(name := str(row[column]), number)
+        if all(table.rows[before][other] == row[other] for other in known):
+            continue
+        if needed:
+            problem = f"lines {before + 2} and {number + 2} have the same {column}, and differ in what they state of it"
+            raise DatasetError(problem, str(table.path), "Leave one row of each, or add a column of their times")
+        unsure.add(name)
+    return {name: table.rows[number] for name, number in first.items() if name not in unsure}
 
 
 def _lacking(
@@ -181,6 +212,11 @@ def _lacking(
     """What to say of cases without a row; where patients are hidden, no name in the table is repeated."""
     problem = f"has no row for {listed(missing)}"
     remedy = "Add a row, if need be with blanks: what is missing is filled in"
+    if twice := sorted(case for case, count in Counter(case for case, _ in cases).items() if count > 1):
+        problem += f"; several images are called {listed(twice)}, and a row of this name may be of any of them"
+        remedy = (
+            "Name their patients in the table, or give the folder that holds them all: their folders name them then"
+        )
     if len(missing) < len(cases):
         return DatasetError(problem, str(table.path), remedy)
     if any(is_pseudonym(patient) for _, patient in cases):
@@ -195,8 +231,14 @@ def _lacking(
 def _read_of(long: Long, cases: Sequence[tuple[str, str]], files: Sequence[Path]) -> list[Mapping[str, Any]]:
     """The readings by the row's case or else its patient; without rows every column is missing."""
     nothing = covariates_of(dict.fromkeys(long.table.columns), (long.owner, long.time))
-    rows = _rows_of(long.courses(), cases, Numbered(files, str(long.table.path)))
+    whose = cases if long.is_of_cases else _of_patients(cases)
+    rows = _rows_of(long.courses(), whose, Numbered(files, str(long.table.path)))
     return [nothing if own is None else own for own in rows]
+
+
+def _of_patients(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The cases, (id, patient), without ids, of which a column of patients says nothing."""
+    return [("", patient) for _, patient in cases]
 
 
 def _rows_of(
@@ -204,10 +246,15 @@ def _rows_of(
 ) -> list[Mapping[str, Any] | None]:
     """The row of each case, (id, patient), by its name or else its patient's; None without any.
 
-    Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs.
+    Patients of DICOM are pseudonyms, and a table may name them by these or by their PatientIDs. Of images of one name
+    in several folders, each is known by the whole path alone; several cases of one name have no row by it.
     """
-    named = {_bare(name): row for name, row in rows.items()}
-    of_cases = [named.get(case, named.get(patient)) for case, patient in cases]
+    called = Counter(map(_bare, rows))
+    named = {_bare(name): row for name, row in rows.items() if called[_bare(name)] == 1}
+    named |= {_dashed(name): row for name, row in rows.items() if called[_bare(name)] > 1}
+    count = Counter(case for case, _ in cases)
+    names = [[one for one in (case, patient) if count[case] == 1 or one != case] for case, patient in cases]
+    of_cases = [next((named[one] for one in own if one in named), None) for own in names]
     nameless = {patient for row, (_, patient) in zip(of_cases, cases, strict=True) if row is None}
     if not any(map(is_pseudonym, nameless)):
         return of_cases
@@ -282,3 +329,8 @@ def _owner(name: str, rows: dict[str, Any]) -> str | None:
 
 def _bare(value: Any) -> str:
     return stem_of(str(value).replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def _dashed(value: Any) -> str:
+    """A path as ids of cases have it, where their files' names alone are not different."""
+    return stem_of(str(value).replace("\\", "/").replace("/", "-"))

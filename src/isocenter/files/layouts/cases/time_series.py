@@ -28,6 +28,11 @@ class Long:
     owner: str
     time: str
 
+    @property
+    def is_of_cases(self) -> bool:
+        """Whether the owner may be a case; else it is a patient."""
+        return self.owner == self.table.column(CASE_COLUMNS)
+
     @classmethod
     def of(cls, table: Table) -> Long | None:
         """The table as a long one; None where it has no times, or a row of each, or names files or outcomes."""
