@@ -29,7 +29,18 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What verbs pass on to the readers of data, and what `read` and `convert` pass on to the reader of a file.
-DATA_FLAGS = {"layout", "labels", "patient", "column", "modality", "part", "prefer", "fill_missing", "align"}
+DATA_FLAGS = {
+    "layout",
+    "labels",
+    "patient",
+    "class_rule",
+    "column",
+    "modality",
+    "part",
+    "prefer",
+    "fill_missing",
+    "align",
+}
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 

@@ -483,3 +483,44 @@ def test_folders_of_the_same_names_in_each_class_are_warned_of(tmp_path):
     assert [label.name for label in dataset.classes["class"]] == ["colon", "lung"]
     [problem] = [one for one in dataset.problems if "in each class" in one.what]
     assert (problem.severity, "benign, malignant" in problem.what) == ("warning", True)
+
+
+def test_a_rule_finds_the_class_in_names_of_files_and_of_folders(tmp_path):
+    for n in range(4):
+        picture(tmp_path / f"scan_{n}_{['benign', 'malignant'][n % 2]}.png", n)
+    dataset = read_dataset(tmp_path, DatasetOptions(class_rule=r"_([a-z]+)$"))
+    assert {case.id: case.references["class"] for case in dataset} == {
+        f"scan_{n}_{name}": name for n, name in enumerate(["benign", "malignant"] * 2)
+    }
+    assert [label.name for label in dataset.classes["class"]] == ["benign", "malignant"]
+    assert "classes by --class-rule _([a-z]+)$" in dataset.layout
+    assert len(read_dataset(tmp_path, DatasetOptions(class_rule="_x_", references=False))) == 4
+
+
+def test_a_rule_for_studies_of_patients_keeps_their_patients_and_parts(tmp_path):
+    """As in MURA."""
+    for n in range(8):
+        word = ["negative", "positive"][n % 2]
+        part = "train" if n < 4 else "valid"
+        picture(tmp_path / part / "XR_HAND" / f"patient{n // 2:05}" / f"study{n % 2}_{word}" / "image1.png", n)
+    dataset = read_dataset(tmp_path, DatasetOptions(class_rule=r"study\d+_(negative|positive)"))
+    assert [case.references["class"] for case in dataset] == ["negative", "positive"] * 4
+    assert len({case.patient for case in dataset}) == 4
+    assert sorted(dataset.splits.values()) == ["train"] * 4 + ["val"] * 4
+
+
+def test_a_rule_takes_the_place_of_classes_by_folders(tmp_path):
+    for n in range(8):
+        picture(tmp_path / ["north", "south"][n // 4] / f"{n}_{n % 2}.png", n)
+    assert [label.name for label in read_dataset(tmp_path).classes["class"]] == ["north", "south"]
+    dataset = read_dataset(tmp_path, DatasetOptions(class_rule=r"_(\d)$", labels="0=well,1=ill"))
+    assert [case.references["class"] for case in dataset] == ["well", "ill"] * 4
+
+
+@pytest.mark.parametrize(("rule", "problem"), [("_(", "is not a regular"), ("_(b)$", "finds no class in 1 of 2")])
+def test_a_rule_that_is_wrong_or_does_not_fit_every_name_is_refused(tmp_path, rule, problem):
+    for name in ("1_a", "2_b"):
+        picture(tmp_path / f"{name}.png")
+    with pytest.raises(UsageError, match=problem) as refused:
+        read_dataset(tmp_path, DatasetOptions(class_rule=rule))
+    assert refused.value.where == f"--class-rule {rule}"

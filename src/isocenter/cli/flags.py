@@ -91,6 +91,10 @@ Patient = Annotated[
     str | None,
     typer.Option(metavar="RULE", help="Column that names the patient, or a regular expression on case names."),
 ]
+ClassRule = Annotated[
+    str | None,
+    typer.Option("--class-rule", metavar="REGEX", help="Regular expression on case names whose group is the class."),
+]
 Column = Annotated[
     list[str] | None,
     typer.Option(
@@ -239,6 +243,7 @@ def _reading(
     layout: Layout = None,
     labels: Labels = None,
     patient: Patient = None,
+    class_rule: ClassRule = None,
     column: Column = None,
     modality: Modality = None,
     part: Part = None,
@@ -252,6 +257,7 @@ def _reading(
         "layout": layout,
         "labels": labels,
         "patient": patient,
+        "class_rule": class_rule,
         "column": column,
         "modality": modality,
         "part": part,

@@ -68,7 +68,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = _classed(folder.images) or _classed(folder.dicom)
     if options.references:
         _refuse_copies(folder, members)
-    classes, called = name_classes({member.folders[0] for member in members}, folder, options)
+    by_folder = options.class_rule is None  # else --labels names what the rule finds
+    classes, called = name_classes({member.folders[0] for member in members}, folder, options, declare=by_folder)
     modality = modality_word(options.modality)
     cases = tuple(
         CaseFiles(

@@ -26,6 +26,7 @@ class DatasetOptions:
     labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for; where structures
                 overlap, "1+2=whole,2=core"
     patient:    a column, or a regular expression whose first group is the patient in a case's name
+    class_rule: a regular expression whose first group (else the whole match) is the class in a case's name
     column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
     modality:   of all images, where the files state none
     read:       how single files are read
@@ -39,6 +40,7 @@ class DatasetOptions:
     layout: str | None = None
     labels: str | None = None
     patient: str | None = None
+    class_rule: str | None = None
     column: Mapping[str, str] = field(default_factory=dict)
     modality: str | None = None
     read: ReadOptions = field(default_factory=ReadOptions)

@@ -54,6 +54,7 @@ def open_dataset(
         layout=reading.layout or None,
         labels=reading.labels or None,
         patient=reading.patient or None,
+        class_rule=reading.class_rule or None,
         column=dict(reading.column or {}),
         modality=reading.modality or None,
         read=ReadOptions(reading.part or None, reading.prefer or None, reading.fill_missing),

@@ -28,6 +28,7 @@ class ReadingKeywords(TypedDict, total=False):
     layout: str | None
     labels: Labels | None
     patient: str | None
+    class_rule: str | None
     column: Columns | None
     modality: str | None
     part: Part | None
@@ -44,6 +45,7 @@ class ReadingOptions:
     layout:   the layout of the folder, by name
     labels:   names of the values, "1=anterior,2=posterior"; "each=NAME" where each number is one object
     patient:  a column, or a regular expression on the case's name
+    class_rule: a regular expression on the case's name, whose first group is the class
     column:   {role: column} of a table
     modality: of all images, where the files do not say
     part:     of complex voxels: "magnitude", "real", "imaginary" or "phase"
@@ -56,6 +58,7 @@ class ReadingOptions:
     layout: str | None = None
     labels: str | None = None
     patient: str | None = None
+    class_rule: str | None = None
     column: Mapping[str, str] | None = None
     modality: str | None = None
     part: Part | None = None

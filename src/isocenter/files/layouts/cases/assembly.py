@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
-from isocenter.files.layouts.cases.classes import mask_regions
+from isocenter.files.layouts.cases.classes import mask_regions, with_classes_by_rule
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
 from isocenter.files.layouts.cases.listed_parts import with_listed_parts
@@ -40,6 +40,10 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     """
     files, problems = _whole(reading.cases)
     files, stated = _with_own_references(files) if options.references else (files, "")
+    classes = {kind: labels for kind, labels in reading.classes.items() if labels}
+    if options.references and files and (rule := options.class_rule) is not None:
+        files, classes["class"] = with_classes_by_rule(files, rule, folder, options)
+        stated = "; ".join(filter(None, (stated, f"classes by --class-rule {rule}")))
     files, more = _labelled(files, folder, options)
     files, absent = with_absent_images(files, reading.channels)
     if not files:
@@ -66,7 +70,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         splits={case.id: one.split for case, one in zip(cases, files, strict=True) if one.split is not None},
         name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
         root=folder.root,
-        classes={kind: labels for kind, labels in reading.classes.items() if labels},
+        classes=classes,
         columns=dict(reading.columns),
         regions=mask_regions(folder, options) if reading.classes.get("mask") else {},
         readers=reading.readers,
@@ -177,7 +181,10 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
     unread = any(member.suffix in (".xml", ".json") for member in folder.members)
     also = "; its XML or JSON files are not of Pascal VOC, COCO, LabelMe, CVAT or VIA" if unread else ""
-    remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
+    remedy = (
+        "Add class folders, a labels/ or masks/ folder, or a table with a label column; where the names hold the "
+        "classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
+    )
     problem = f"holds {counted(len(cases), 'image')} and no labels"
     if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks_among(folder.images, options.read)]:
         remedy = (

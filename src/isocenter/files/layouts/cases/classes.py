@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,9 @@ import numpy as np
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files import label_table
 from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.segments import slicer_labels
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions
 from isocenter.values import Case, Label, parts_of
 
 
@@ -138,6 +142,37 @@ def name_classes(
         return numbered_names(stated), {name: name for name in stated}
     missing = ", ".join(sorted(set(stated) - by_name)[:5])
     raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
+
+
+def with_classes_by_rule(
+    cases: Sequence[CaseFiles], rule: str, folder: Folder, options: DatasetOptions
+) -> tuple[list[CaseFiles], tuple[Label, ...]]:
+    """The cases, each of the class that a regular expression finds in its name, and the classes in order.
+
+    Raises UsageError where the expression is wrong, or does not fit every name.
+    """
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        problem = f"is not a regular expression ({error})"
+        raise UsageError(problem, f"--class-rule {rule}", "Try _(benign|malignant)") from error
+    fits = [pattern.search(case.name) for case in cases]
+    found = [fit.group(1 if pattern.groups else 0) if fit else None for fit in fits]
+    if missed := [case.name for case, name in zip(cases, found, strict=True) if not name]:
+        problem = f"finds no class in {len(missed)} of {len(cases)} case names, such as {missed[0]}"
+        remedy = "Give an expression with a group around the class, such as _(benign|malignant), that fits each name"
+        raise UsageError(problem, f"--class-rule {rule}", remedy)
+    names = [name or "" for name in found]
+    labels, called = name_classes(names, folder, options, declare=not any("mask" in case.references for case in cases))
+    classed = [
+        replace(
+            case,
+            references={**case.references, "class": partial(given, called[name])},
+            key=f"{case.key} {called[name]}".strip(),
+        )
+        for case, name in zip(cases, names, strict=True)
+    ]
+    return classed, labels
 
 
 def numbered_names(names: Iterable[str]) -> tuple[Label, ...]:
