@@ -537,3 +537,18 @@ def test_an_ome_tiff_is_named_without_both_of_its_suffixes(tmp_path):
         tifffile.imwrite(tmp_path / f"x{n}_mask.ome.tiff", np.ones((4, 5), np.uint8), ome=True)
     dataset = read_dataset(tmp_path)
     assert [(case.id, observed_values(case)) for case in dataset] == [("x0", (1,)), ("x1", (1,)), ("x2", (1,))]
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16])
+def test_a_label_map_has_its_numbers_however_they_are_to_be_shown(tmp_path, kind):
+    """tifffile writes truths with 0 as white, as ImageJ does masks."""
+    mask = np.zeros((6, 8), np.uint8)
+    mask[1:3, 2:5] = 1
+    for n in range(2):
+        picture(tmp_path / "images" / f"x{n}.png", n, shape=(6, 8))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        values = mask.astype(kind) if kind is bool else (mask * 2).astype(kind)
+        tifffile.imwrite(tmp_path / "masks" / f"x{n}.tif", values, photometric="miniswhite")
+    case = read_dataset(tmp_path).cases[0]
+    assert_array_equal(case.references["mask"].data[0], mask if kind is bool else 2 * mask)
+    assert any("0 is white" in note for note in case.references["mask"].notes)

@@ -300,6 +300,14 @@ def test_the_voxels_may_stand_in_a_file_beside_the_header(tmp_path: Path, ramp: 
         read(tmp_path / "a.nhdr")
 
 
+@pytest.mark.parametrize("stated", ["LIST", "LIST 2"])
+def test_voxels_in_a_list_of_files_are_refused_as_what_they_are(tmp_path: Path, ramp: np.ndarray, stated: str) -> None:
+    head, _, _ = nrrd(tmp_path / "a.nhdr", ramp, f"data file: {stated}").read_bytes().partition(b"\n\n")
+    (tmp_path / "a.nhdr").write_bytes(head + b"\na.raw\nb.raw\n")
+    with pytest.raises(FormatError, match="spread over several files"):
+        read(tmp_path / "a.nhdr")
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a.raw", "C:\\a.raw", "sub/../../a.raw", "LIST", "a%03d.raw 1 3 1"])
 def test_a_header_cannot_point_out_of_its_folder(tmp_path: Path, ramp: np.ndarray, name: str) -> None:
     (tmp_path / "a.raw").write_bytes(b"\0" * 100)

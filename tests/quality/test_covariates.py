@@ -41,7 +41,13 @@ def test_an_age_is_known_however_its_column_is_written(name):
     assert name in found.what
 
 
-@pytest.mark.parametrize("sex", ["M", "female", "0", 1, 2.0, "O", "divers"])
+@pytest.mark.parametrize(("column", "age"), [("age_months", 228), ("age_days", 4000), ("AgeInWeeks", 300)])
+def test_ages_are_in_the_unit_of_their_column(column, age):
+    assert not list(covariates(table(**{column: [age]})))
+    assert list(covariates(table(**{column: [50000]})))
+
+
+@pytest.mark.parametrize("sex", ["M", "female", "0", 1, 2.0, "O", "divers", "Femme", "boy"])
 def test_known_words_for_a_sex_are_no_finding(sex):
     assert not list(covariates(table(sex=[sex])))
 

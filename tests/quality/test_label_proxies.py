@@ -89,3 +89,10 @@ def test_gaps_that_have_nothing_to_do_with_the_label_are_no_warning():
     gaps = np.random.default_rng(0).random(COUNT) < 0.3
     ages = np.random.default_rng(1).normal(60, 10, COUNT)
     assert not list(proxy_problems(*cohort(age=[None if gap else age for gap, age in zip(gaps, ages, strict=True)])))
+
+
+@pytest.mark.parametrize("rare", [1, 4, 5])
+def test_a_rare_class_hides_no_column_that_tells_the_others(rare):
+    names = ["well"] * 50 + ["ill"] * 50 + ["odd"] * rare
+    classes, patients = [{"class": name} for name in names], [f"p{n}" for n in range(len(names))]
+    assert label_association([f"code {name}" for name in names], classes, patients) == 1.0

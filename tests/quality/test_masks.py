@@ -77,3 +77,12 @@ def test_voxels_are_counted_alike_whatever_they_are_stored_as(kind):
 
 def test_values_that_are_not_whole_are_kept_as_they_are():
     assert label_voxels(np.array([0.5, 1.0, 1.0])) == {0.5: 1, 1: 2}
+
+
+def test_an_atlas_with_numbers_of_nine_digits_costs_no_more_than_others():
+    """As the Allen atlas of the mouse."""
+    labels = np.zeros((8, 8, 8), np.uint32)
+    labels[1:3, 1:4, 1:5], labels[5:7, 5:7, 5:7] = 614454277, 7
+    found, plain = structures(labels), structures(np.where(labels > 7, 1, labels).astype(np.uint8))
+    assert found == {7: plain[7], 614454277: plain[1]}
+    assert structures(np.where(labels == 0, 7, labels))[7].runs  # a map without background too

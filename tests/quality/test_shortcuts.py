@@ -274,3 +274,17 @@ def test_the_size_and_aspect_of_the_radiographs_tell_pneumonia(radiographs):
 def test_cut_to_one_aspect_the_radiographs_sizes_tell_nothing(radiographs):
     left = {one.name: one for one in retested(radiographs, aspect="crop", shape=(64, 64))}
     assert not left["aspect ratio"].standing
+
+
+@pytest.mark.parametrize("places", [(1, 101, 203, 303, 353, 405), (0, 1, 2, 3, 4, 5)])
+def test_a_rare_finding_among_many_is_not_lost_where_cases_are_left_out(places):
+    rng = np.random.default_rng(0)
+    cases = []
+    for n in range(430):
+        size = (12, 8) if n in places else (8, 8)
+        image = Image(rng.random((1, *size)).astype(np.float32), Geometry.of_pixels(size))
+        findings = {f"f{k}": bool(rng.random() < 0.2) for k in range(14)} | {"rare": n in places}
+        cases.append(Case(f"c{n}", f"p{n}", {"image": image}, {"findings": findings}))
+    found = examine(Dataset(tuple(cases), patients_known=True))
+    told = [one for one in found.shortcuts if "rare" in one.what and one.name == "image size"]
+    assert [round(one.auc.value, 2) for one in told] == [1.0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -255,3 +257,13 @@ def _after(html: str, script: str) -> str:
     """The page, with something done to it once it is ready."""
     wait = """while (!document.body.dataset.ready) await new Promise((done) => setTimeout(done, 5));"""
     return html.replace("</body>", f"<script>(async () => {{ {wait} {script} }})();</script></body>")
+
+
+def test_a_label_below_0_is_one_and_the_background_none(volume: Image) -> None:
+    values = np.zeros(volume.shape, np.int16)
+    values[0, 1:3, 1, 1], values[0, 4, 4, 4] = 5, -1
+    overlay = Image(values, volume.geometry, channels=("map",))
+    [drawn] = _facts(viewer(volume, [overlay], "a volume"))["overlays"]
+    assert [label["value"] for label in drawn["labels"]] == [-1, 5]
+    codes = np.frombuffer(gzip.decompress(base64.b64decode(drawn["data"])), np.uint8)
+    assert np.bincount(codes).tolist() == [values.size - 3, 1, 2]

@@ -99,6 +99,16 @@ def test_a_loss_that_does_not_suit_the_labels_is_refused(settings, message):
         Segmentation.of({"labels": labels, "loss": "dice+ce", "tolerance": 2.0, **settings})
 
 
+def test_more_labels_than_a_target_has_numbers_are_refused():
+    def task(count: int) -> Segmentation:
+        labels = [{"value": n, "name": f"area {n}"} for n in range(1, count + 1)]
+        return Segmentation.of({"labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+
+    assert len(task(254).labels) == 254
+    with pytest.raises(PlanError, match=r"255 labels, and a segmentation learns at most 254"):
+        task(255)
+
+
 def test_masks_that_mark_nothing_are_refused():
     with pytest.raises(DatasetError, match="every training mask is empty"):
         planned(facts({0: 131_072}, {}))

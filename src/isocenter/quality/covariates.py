@@ -21,7 +21,11 @@ PERSON, OF_PERSON = (
     frozenset({"name", "id", "number", "nummer", "nr"}),
 )
 # PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
-SEXES = frozenset("mfouxdw0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers"}
+SEXES = frozenset("mfouxdwh0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers",
+                                     "man", "woman", "boy", "girl", "mann", "frau", "homme", "femme", "garçon", "fille",
+                                     "hombre", "mujer"}  # fmt: skip
+# Words of a column that state the unit of its ages.
+UNITS = {"month": "M", "months": "M", "mo": "M", "week": "W", "weeks": "W", "day": "D", "days": "D"}
 
 
 def covariates(dataset: Dataset) -> Iterator[Problem]:
@@ -33,7 +37,9 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
         words = words_of(name)
         known = {case: value for case, value in values.items() if not is_missing(value)}
         if "age" in words:
-            yield from _impossible(name, {c: v for c, v in known.items() if not _is_age(v)}, f"an age of 0 to {OLDEST}")
+            unit = next((UNITS[word] for word in sorted(words) if word in UNITS), "")
+            odd_ages = {case: age for case, age in known.items() if not _is_age(age, unit)}
+            yield from _impossible(name, odd_ages, f"an age of 0 to {OLDEST}{' years' if unit else ''}")
         if words & {"sex", "gender"}:
             odd = {c: v for c, v in known.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
             yield from _impossible(name, odd, "a sex (M, F, O, ...)")
@@ -73,6 +79,7 @@ def _impossible(name: str, strange: dict[str, Any], wanted: str) -> Iterator[Pro
         )
 
 
-def _is_age(value: Any) -> bool:
+def _is_age(value: Any, unit: str) -> bool:
+    """unit: of values that state none themselves."""
     fit = AGE.fullmatch(str(value))
-    return fit is not None and 0 <= float(fit[1]) * DAYS[fit[2].upper()] / 365.25 <= OLDEST
+    return fit is not None and 0 <= float(fit[1]) * DAYS[fit[2].upper() or unit] / 365.25 <= OLDEST

@@ -6,6 +6,7 @@ date of death, a code of the diagnosis), and a model that gets it learns nothing
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,8 +100,14 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
         if len(known) < max(FEWEST, KNOWN * len(values)):
             continue
         own, true = [values[n] for n in known], [truth[n] for n in known]
-        numbers = [number_in(one) for one in own]
         classes = isinstance(true[0], str)
+        if classes:  # what a rare class says of a column is chance, and hides nothing that the others say
+            counts = Counter(true)
+            common = [n for n, one in enumerate(true) if counts[one] >= FEWEST_OF_CLASS]
+            known, own, true = ([one[n] for n in common] for one in (known, own, true))
+            if len(known) < FEWEST or len(set(true)) < 2:
+                continue
+        numbers = [number_in(one) for one in own]
         if None not in numbers:
             known_numbers = np.array(numbers, dtype=float)
             area = _area(known_numbers, true) if classes else _concordance(known_numbers, np.array(true, dtype=float))
@@ -134,10 +141,8 @@ def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
 
 def _area(values: Floats, classes: list[Any]) -> float:
     """Mean over the classes of the area under the curve of a number, in either direction."""
-    names, owner = np.unique(classes, return_inverse=True)
+    _, owner = np.unique(classes, return_inverse=True)
     counts = np.bincount(owner)
-    if len(names) < 2 or counts.min() < FEWEST_OF_CLASS:
-        return 0.0
     ranks = stats.rankdata(values)
     above = [
         (ranks[owner == n].sum() - count * (count + 1) / 2) / (count * (len(values) - count))
@@ -152,8 +157,6 @@ def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> flo
     So that a rare class, which no level makes the most likely, is not predicted by calling everybody well.
     """
     names, owner = np.unique(classes, return_inverse=True)
-    if len(names) < 2 or np.bincount(owner).min() < FEWEST_OF_CLASS:
-        return 0.0
     _, level = np.unique(levels, return_inverse=True)
     _, own = np.unique([f"{one} {person}" for one, person in zip(level, patients, strict=True)], return_inverse=True)
     of_level, of_patient = (np.zeros((one.max() + 1, len(names))) for one in (level, own))

@@ -169,10 +169,23 @@ def _subjects(
         own = [one for one in facts if one.id in question.answers]
         own = _enough(own, question, cases)
         most = max(MOST_CASES // len(asked), MOST_MEASURED) if not question.is_measured else MOST_MEASURED
-        own = own[:: max(1, -(-len(own) // most))]
+        own = _thinned(own, question, most)
         if own and len({len(one.shape) for one in own}) == 1:
             chosen = [one.id for one in own]
             yield Subjects(question, tuple(cases[n] for n in chosen), tuple(own), tuple(looks[n] for n in chosen))
+
+
+def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[CaseFacts]:
+    """At most so many of the cases, evenly of each answer, and of a rare one as many as there may be of each."""
+    strata: dict[Any, list[int]] = {}
+    for place, case in enumerate(facts):
+        strata.setdefault(question.stratum(case.id), []).append(place)
+    rest, kept = most, set[int]()
+    for left, own in zip(range(len(strata), 0, -1), sorted(strata.values(), key=len), strict=True):
+        count = min(len(own), rest // left)
+        kept.update(own[n * len(own) // count] for n in range(count))
+        rest -= count
+    return [case for place, case in enumerate(facts) if place in kept]
 
 
 def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...]:

@@ -145,8 +145,9 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     voxels = _laid_out(overlay, every)[0]
     values, codes = np.unique(voxels, return_inverse=True)
     values = values.astype(np.int64)
-    if values[0] != 0:  # code 0 is background, also where no voxel is
-        values, codes = np.insert(values, 0, 0), codes + 1
+    # Code 0 is background, also where no voxel is of it, and where a number below it comes first.
+    is_drawn = values != 0
+    codes, values = np.where(is_drawn, np.cumsum(is_drawn), 0)[codes], np.array([0, *values[is_drawn]])
     if len(values) > CODES:
         raise FormatError(f"has {len(values)} labels", overlay.channels[0], f"Give at most {CODES - 1}")
     kind = code_type(len(values) - 1)

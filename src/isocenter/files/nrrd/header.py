@@ -92,6 +92,8 @@ def read_header(path: Path) -> Header:
     fields: dict[str, str] = {}
     pairs: dict[str, str] = {}
     for line in head[: blank.start() if blank else end].decode("utf-8", "replace").splitlines()[1:]:
+        if fields.get("data file", fields.get("datafile", "")).upper().startswith("LIST"):
+            break  # what follows are names of files
         if line.startswith("#") or not line.strip():
             continue
         if match := re.match(r"([^:]+):=(.*)", line):

@@ -71,9 +71,12 @@ def read_one(path: Path, number: int, options: ReadOptions) -> Image:
 
 
 def read_indices(path: Path) -> Image | None:
-    """The palette's indices, where the file has a palette: what a label map in a palette TIFF means."""
+    """The numbers of a label map, where the file shows others: a palette's indices, or those of which 0 is white."""
     with _opened(path) as (file, others):
-        if file.series[0].keyframe.photometric != PHOTOMETRIC.PALETTE:
+        photometric = file.series[0].keyframe.photometric
+        if photometric == PHOTOMETRIC.MINISWHITE and len(file.series) == 1:
+            return _image(file, 0, path, others, ReadOptions(), as_numbers=True)
+        if photometric != PHOTOMETRIC.PALETTE:
             return None
         check_decoded(file.series[0], path)
         pixels = _pixels_of(file.series[0])
@@ -160,7 +163,16 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
         raise FormatError(f"is not a complete TIFF ({error})", str(path), "Get the file again") from error
 
 
-def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path, ...], options: ReadOptions) -> Image:
+def _image(
+    file: tifffile.TiffFile,
+    number: int,
+    path: Path,
+    others: tuple[Path, ...],
+    options: ReadOptions,
+    *,
+    as_numbers: bool = False,
+) -> Image:
+    """One of the series of pages; as_numbers: of a label map, which how it is to be shown does not change."""
     part, described, notes = file.series[number], _nth(_described(file), number), []
     page = part.keyframe
     _refuse_colours(page, path)
@@ -169,7 +181,10 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, others: tuple[Path,
     if page.photometric == PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
-    if page.photometric == PHOTOMETRIC.MINISWHITE and np.issubdtype(pixels.dtype, np.unsignedinteger):
+    is_white = page.photometric == PHOTOMETRIC.MINISWHITE
+    if is_white and as_numbers:
+        notes.append("0 is white in the file, whose numbers were read as labels")
+    elif is_white and np.issubdtype(pixels.dtype, np.unsignedinteger):
         most = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype)
         pixels = np.subtract(most, pixels, out=pixels if pixels.flags.writeable else None)
         notes.append("0 is white in the file: the values were inverted")

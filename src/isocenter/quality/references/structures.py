@@ -48,13 +48,17 @@ class Structure:
 
 def structures(labels: Array) -> Mapping[int, Structure]:
     """{value: structure} of a (*spatial) map of whole numbers, without background."""
-    whole = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int32)
-    if whole.dtype.itemsize > 4:
-        whole = whole.astype(np.int32)
+    whole = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int64)
     if not whole.size or whole.min() < 0:
         return {}
-    boxes = ndimage.find_objects(whole)
-    return {n: _structure(whole[box] == n) for n, box in enumerate(boxes, start=1) if box is not None}
+    # Counted first: the boxes are as many as the largest number, and an atlas may have numbers of nine digits.
+    values, counted = np.unique(whole, return_inverse=True)
+    numbers = counted.reshape(whole.shape).astype(np.int32) + int(values[0] != 0)
+    named = [int(value) for value in values if value]
+    boxes = ndimage.find_objects(numbers)
+    return {
+        value: _structure(numbers[box] == n) for n, (value, box) in enumerate(zip(named, boxes, strict=True), start=1)
+    }
 
 
 def _structure(inside: Array) -> Structure:

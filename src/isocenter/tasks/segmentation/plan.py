@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_SENTENCES, partly_decisions, suited_loss
+from isocenter.tasks.segmentation.target_codes import MOST
 from isocenter.tasks.shared import (
     CERTAINTY,
     CERTAINTY_SENTENCES,
@@ -177,6 +178,9 @@ def check_settings(
     if not labels or min(len(values), len({label.name for label in labels})) < len(labels) or 0 in values:
         remedy = "Give each structure its own value and name"
         raise PlanError("labels must be different and not 0", "task.labels", remedy)
+    if len(labels) > MOST:
+        problem = f"{len(labels)} labels, and a segmentation learns at most {MOST}"
+        raise PlanError(problem, "task.labels", "Leave structures out with --labels, or join some to one value")
     check_loss(loss, bool(weights), centrelines)
     named = (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing))
     for setting, given in (*named, ("centrelines", centrelines)):
