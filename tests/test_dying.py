@@ -262,9 +262,12 @@ def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_
     [
         (("train", "scans", "--out", "mine"), "mine"),
         (("train", "folder of scans/brain.v2"), "train-brain"),
-        (("train", "--minutes", "5", "scans"), "RUN"),
         (("demo",), "demo"),
     ],
 )
-def test_how_a_stopped_training_continues_names_its_run_where_the_command_tells_it(words, run):
+def test_how_a_stopped_training_continues_names_its_run_where_there_is_one(words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not resumption(words)  # it ended before it had made one
+    (tmp_path / run).mkdir()
     assert f"`isocenter train --resume {run}` continues" in resumption(words)
+    assert "RUN" in resumption(("train", "--minutes", "5", "scans"))

@@ -87,7 +87,7 @@ def test_a_certificate_is_read_as_it_was_written_and_sealed_with_the_package(cer
     assert "isocenter/certificate.json" in read_json(folder / "manifest.json", "isocenter.manifest")["sha256"]
 
 
-def test_a_backend_that_says_something_else_is_not_offered(certified):
+def test_a_backend_that_says_something_else_is_not_accepted(certified):
     folder, found = certified[1]
     [_, wrong] = found.trials
     assert not wrong.passed
@@ -222,7 +222,7 @@ def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tm
     assert not found.passed
     assert "ended with 7" in found.because
     assert found.seconds is None
-    assert "not offered" in found.line
+    assert "not accepted" in found.line
 
 
 def test_nothing_in_the_folder_that_a_command_is_given_in_is_run(package, tmp_path, monkeypatch):

@@ -286,8 +286,18 @@ def test_without_calibration_probabilities_alone_are_those_of_the_network(segmen
     assert abs(chances["off"] - chances["on"]).max() > 0.05
 
 
+def test_a_folder_of_results_is_no_folder_of_images(segmented, image, tmp_path):
+    predicted(segmented, image, out=tmp_path / "out")
+    with pytest.raises(UsageError, match="holds results of a prediction"):
+        predicted(segmented, tmp_path / "out")
+    with pytest.raises(UsageError, match="holds results of a prediction"):
+        isocenter.check(tmp_path / "out")
+    [result] = (tmp_path / "out").glob("*.nii.gz")
+    assert len(predicted(segmented, result).predictions) == 1  # who names the file means it
+
+
 def test_covering_masks_without_thresholds_or_calibration_are_refused(segmented, classified, image):
-    with pytest.raises(UsageError, match=r"no thresholds .* isocenter calibrate"):
+    with pytest.raises(UsageError, match="only masks, boxes and objects can be covering"):
         isocenter.predict(classified.out, image, covering=True)
     with pytest.raises(UsageError, match="calibrated"):
         isocenter.predict(segmented.out, image, covering=True, calibration="off")

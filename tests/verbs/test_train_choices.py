@@ -247,7 +247,7 @@ def test_a_training_too_short_for_one_pass_over_its_cases_says_so_before_any_fig
     run = trained.classifying(classified.data, tmp_path / "run", assignments=trained.TWO_STEPS)
     cases = sum(read_plan(run.out / "plan.yaml")["task.counts"].values())
     [warning] = [note for note in run.verdict.against if "not even one pass" in note]
-    assert warning.startswith(f"2 steps of 2 show 4 of {cases} training cases")
+    assert warning.startswith(f"2 steps with a batch of 2 show 4 of {cases} training cases")
     passes = {"training.steps": -(-cases // 2)}  # of two cases each
     longer = trained.classifying(classified.data, tmp_path / "longer", assignments=passes)
     assert not [note for note in longer.notes if "not even one pass" in note]

@@ -59,6 +59,19 @@ def test_a_model_that_calls_the_most_frequent_class_is_not_better_than_guessing(
     assert "Every case is called benign." in made.against
 
 
+def test_a_gain_over_a_call_that_never_changes_is_judged_by_the_interval_of_the_model_itself():
+    """Two intervals of one AUROC, one of which holds 0.5, would contradict each other."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        truth = [0] * 17 + [1] * 7
+        chances = np.clip(rng.normal(0.4 + 0.15 * np.array(truth), 0.2), 0.01, 0.99).tolist()
+        made = verdict(chances, truth)
+        [auroc] = [row.estimate for row in scored(chances, truth).rows if row.metric == "auroc" and row.label == "all"]
+        [gain] = [gain for gain in made.gains if gain.metric == "auroc"]
+        assert (gain.difference.low, gain.difference.high) == pytest.approx((auroc.low - 0.5, auroc.high - 0.5))
+        assert (gain.outcome == "better") == (auroc.low > 0.5)
+
+
 def test_a_model_that_is_always_right_is_better_than_guessing_in_both_metrics():
     made = verdict([0.1] * 30 + [0.9] * 10, [0] * 30 + [1] * 10)
     assert [(gain.metric, gain.outcome) for gain in made.gains] == [("auroc", "better"), ("accuracy", "better")]

@@ -51,20 +51,21 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
 def resumption(words: Sequence[str]) -> str:
     """How a training that ended early continues, by the name of its run where the command gives one.
 
-    words: of the command line; of commands that cannot continue, empty
+    Empty for a command that cannot continue, and where it ended before there was a run.
+    words: of the command line
     """
     if not words or words[0] not in ("train", "demo"):
         return ""
     given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
     if given:
-        run = shlex.quote(given[-1])
+        run = given[-1]
     elif words[0] == "demo":
         run = "demo"
     elif len(words) > 1 and not words[1].startswith("-"):
-        run = shlex.quote(str(default_out(words[0], Path(words[1]))))
+        run = str(default_out(words[0], Path(words[1])))
     else:
-        run = "RUN"
-    return f"`isocenter train --resume {run}` continues a run that had started"
+        return "`isocenter train --resume RUN` continues a run that had started"
+    return f"`isocenter train --resume {shlex.quote(run)}` continues the run" if Path(run).is_dir() else ""
 
 
 class _Reports(logging.Handler):

@@ -178,6 +178,9 @@ def predict(
     sought = uncertainty or ("auto" if maps else None)
     loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
     loaded.flips(mirror)  # refused before the first case
+    if covering and not any(name.rpartition(".")[2] == "risk" for name in loaded.task.settings):
+        problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
+        raise UsageError(problem, str(model), "Predict without --covering")
     if covering and not states_covering(loaded.task):
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", str(model), remedy)

@@ -10,6 +10,7 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases import SPREADSHEETS, Folder, assemble, by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
+from isocenter.files.storage import load_json
 from isocenter.values import Dataset
 
 LAYOUTS: dict[str, str] = {
@@ -35,6 +36,8 @@ LAYOUTS: dict[str, str] = {
 }
 
 WITHOUT_LABELS = "plain_images"
+# What a summary of predictions calls itself.
+RESULTS = "isocenter.predictions"
 # How files end in which whole folders are packed; they are not unpacked unasked.
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -50,12 +53,24 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
         options = replace(options, modality=asked_modality(options.modality))
     if not path.exists():
         raise UsageError("there is no such file or folder", str(path), "Check the path")
+    if _holds_results(path):
+        problem = "holds results of a prediction, which would be taken for images"
+        raise UsageError(problem, str(path), "Give the folder of the images; a single result may be given by its file")
     folder = Folder(path)
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
     folder, layout = _unwrapped(folder, options)
     dataset = assemble(folder, layout.read(folder, options), options)
     return by_frame(dataset) if options.references else dataset
+
+
+def _holds_results(path: Path) -> bool:
+    """Whether `predict` has made this folder."""
+    try:
+        record = load_json(path / "summary.json") if path.is_dir() else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("schema") == RESULTS
 
 
 def load_layout(name: str) -> Layout:

@@ -83,7 +83,7 @@ class Difference:
 class Trial:
     """What became of one backend on one device, in a process of its own.
 
-    passed:      whether it is within the tolerances of its precision; only then is it offered
+    passed:      whether it is within the tolerances of its precision; only then is it accepted
     because:     the verdict in words
     start:       s from a cold process to the first result
     seconds:     median s for an image once warm, from the image in memory to the result on its grid
@@ -105,7 +105,7 @@ class Trial:
     @property
     def line(self) -> str:
         """For a terminal."""
-        verdict = f"{self.backend} on {self.device}: {'offered' if self.passed else 'not offered'}, {self.because}"
+        verdict = f"{self.backend} on {self.device}: {'accepted' if self.passed else 'not accepted'}, {self.because}"
         if self.start is None or self.seconds is None or self.peak_memory is None:
             return verdict
         figures = f"{self.start:.1f} s to the first result, {self.seconds:.2g} s each, {self.peak_memory:.0f} MiB"

@@ -297,7 +297,8 @@ def _difference(row: Compared, patients_known: bool) -> Estimate:
     """The paired difference; from a guess that is the same in every draw, the model's own interval moved by it."""
     guess, model = row.estimates
     apart = row.differences[0]
-    if apart.low is None and guess.draws is not None and np.ptp(guess.draws.figures) <= 1e-12 and model.low is not None:
+    is_fixed = guess.draws is not None and np.ptp(guess.draws.figures) <= 1e-12
+    if is_fixed and model.low is not None:  # else two intervals of one figure could disagree
         high = None if model.high is None else model.high - guess.value
         apart = replace(model, value=apart.value, low=model.low - guess.value, high=high, draws=None)
     return apart if patients_known else by_case(apart)

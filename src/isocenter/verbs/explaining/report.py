@@ -65,7 +65,9 @@ def verdict_sentence(records: Records) -> str:
     """Which methods passed, in words."""
     judged = {name: bool(one["passed"]) for name, one in records.items() if one.get("passed") is not None}
     if not judged:
-        return f"No method was tested on {FEWEST} cases or more of this model: believe no map yet."
+        return (
+            f"No method was tested on {FEWEST} cases or more of this model, which a verdict takes: believe no map yet."
+        )
     passed = [name for name, fine in judged.items() if fine]
     if not passed:
         return f"None of {counted(len(judged), 'method')} passed its tests on this model: believe no map."

@@ -64,9 +64,8 @@ def networks_in_time(plan: Plan, after: Afterwards, costs: Costs, now: float, ea
     else:
         count = 1
     because = (
-        f"one took {each:.0f} s to train and {costs.predict:.2f} s to predict a case, for "
-        f"which all get {PATIENCE:g} s; "
-        f"after the first {max(0.0, left):.0f} s were left"
+        f"one took {each:.0f} s to train and predicts a case in {costs.predict:.2f} s, where all together may take "
+        f"{PATIENCE:g} s; after the first {max(0.0, left):.0f} s were left"
     )
     return Decision(count, f"{chosen.because}: {because}", chosen.source)
 

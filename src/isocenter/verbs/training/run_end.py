@@ -144,9 +144,8 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
         cases, seen = len(run.cases("train", fold)), outcome.steps * batch
         if seen < cases:
             where = "" if fold is None else f" in fold {fold}"
-            what = (
-                f"{counted(outcome.steps, 'step')} of {batch} show {seen} of {counted(cases, 'training case')}{where}"
-            )
+            steps, all_cases = counted(outcome.steps, "step"), counted(cases, "training case")
+            what = f"{steps} with a batch of {batch} show {seen} of {all_cases}{where}"
             short.append(f"{what}: not even one pass over them, so give more --minutes")
     return short
 
