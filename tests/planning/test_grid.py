@@ -203,3 +203,10 @@ def test_whole_images_of_thick_slices_are_halved_along_them_later(scaled):
     assert grid.strides[:4] == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
     unknown = several(3, shape=(64, 64, 16), steps=(1.0, 1.0, 4.0), physical=False)
     assert grid_of(unknown, dense=False, scaled=scaled, device="cuda:0").strides[1] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("steps", [(8e-6, 8e-6, 5e-5), (4e-6, 4e-6, 4e-5), (4e-9, 4e-9, 4e-8)])
+def test_thick_sections_under_an_electron_microscope_keep_their_spacing(steps):
+    grid = grid_of(several(3, shape=(1250, 1250, 125), steps=steps), dense=True, device="cpu")
+    assert grid.spacing.value == pytest.approx(steps)
+    assert min(grid.patch) >= 16

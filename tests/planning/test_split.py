@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -361,3 +362,32 @@ def test_a_sets_own_calibration_part_is_kept_and_no_twin_of_it_trains():
 def test_more_than_half_of_the_training_cases_are_not_spared():
     with pytest.raises(PlanError, match=r"50 of 68 cases would calibrate.*Give at most 34"):
         split(cohort(list(range(100))), seed=0, calibration=50)
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "tested"), [(300, 2, 120), (10, 2, 4), (10, 3, 6), (50, 3, 30), (8, 4, 8), (40, 1, 8)]
+)
+def test_of_classes_with_few_patients_each_the_parts_are_as_large_as_they_should_be(classes, each, tested):
+    """Of classes of four each part has all, and of classes of one those that are drawn have nobody left to train."""
+    names = [f"class {n:03}" for n in range(classes) for _ in range(each)]
+    data = cohort(list(range(len(names))), names)
+    parts, _ = split(data, seed=1, calibration=0)
+    counts = Counter(parts.values())
+    if each > 1:
+        assert abs(counts["test"] - tested) <= 1
+        left = len(names) - counts["test"]
+        assert 0.1 * left <= counts["val"] <= 0.35 * left
+        assert {case.references["class"] for case in data if parts[case.id] == "train"} == set(names)
+    else:
+        assert (counts["test"], counts["val"]) == (1, 1)
+
+
+@pytest.mark.parametrize("sizes", [{"k": 3, "z": 1}, {"a": 2, "b": 2, "c": 2, "z": 1}, {"a": 1, "k": 3}])
+@given(seed=st.integers(0, 20))
+@settings(max_examples=5)
+def test_the_only_patient_of_a_class_trains_wherever_its_name_comes(sizes, seed):
+    names = [name for name, count in sizes.items() for _ in range(count)]
+    data = cohort(list(range(len(names))), names)
+    parts, _ = split(data, seed=seed)
+    alone = {name for name, count in sizes.items() if count == 1}
+    assert all(parts[case.id] == "train" for case in data if case.references["class"] in alone)

@@ -109,3 +109,16 @@ def test_one_image_with_and_without_a_finding_is_said_as_that_and_what_is_not_kn
         ]
         [problem] = findings(Dataset(tuple(cases), patients_known=True))
         assert what in problem.what
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_patient_of_whom_the_sets_own_split_names_one_case_alone_is_in_two_parts(part):
+    """What it does not name trains."""
+    data = cohort([picture(n) for n in range(4)], ["a", "a", "b", "c"])
+
+    def parted(**splits: str) -> list[Problem]:
+        return [one for one in examine(replace(data, splits=splits)).problems if "in more than one part" in one.what]
+
+    [both] = parted(c0=part, c3=part)
+    assert (both.severity, both.cases) == ("error", ("c0", "c1"))
+    assert not parted(c3=part)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -17,6 +18,7 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 import trained
+from cohorts import picture
 from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
 from isocenter.planning import settings
 from isocenter.training import prepare_all
@@ -247,3 +249,40 @@ def test_the_same_file_read_in_another_way_is_another_entry(prepared):
     prepared(reading={"part": "magnitude"})
     prepared(reading={"part": "phase"})
     assert len(entries()) == 12
+
+
+@pytest.mark.parametrize("columns", [("label=first", "label=second"), ("value=size", "value=age")])
+def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    rows = [f"p{n}.png,{'ab'[n % 2]},{'ab'[n // 2 % 2]},{n},{50 - n}" for n in range(16)]
+    for n in range(16):
+        picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
+    (tmp_path / "data" / "table.csv").write_text("\n".join(["image,first,second,size,age", *rows]))
+    for column in columns:
+        role, name = column.split("=")
+        options = DatasetOptions(column={role: name})
+        plan = isocenter.plan(tmp_path / "data", minutes=1, column=column, modality="DX").plan
+        chosen, cases = settings(plan), list(read_dataset(tmp_path / "data", options))
+        made = prepare_all(cases, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        for case, one in zip(cases, made, strict=True):
+            assert_array_equal(one.target, chosen.task.target(case).data)
+
+
+def test_structures_that_change_their_numbers_are_other_targets(tmp_path, monkeypatch):
+    """LabelMe's files name what they outline, so that the same files mean other numbers."""
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    corners = {"liver": [[1, 1], [6, 1], [6, 6], [1, 6]], "spleen": [[9, 9], [14, 9], [14, 14], [9, 14]]}
+    for n in range(8):
+        picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
+        shapes = [{"label": name, "shape_type": "polygon", "points": points} for name, points in corners.items()]
+        text = {"shapes": shapes, "imagePath": f"p{n}.png", "imageHeight": 16, "imageWidth": 16}
+        (tmp_path / "data" / f"p{n}.json").write_text(json.dumps(text))
+    for labels in ("1=liver,2=spleen", "1=spleen,2=liver"):
+        plan = isocenter.plan(tmp_path / "data", minutes=1, labels=labels, modality="US", task="segmentation").plan
+        chosen = settings(plan)
+        [case, *_] = read_dataset(tmp_path / "data", DatasetOptions(labels=labels, kinds=frozenset({"mask"})))
+        [made] = prepare_all([case], chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        assert_array_equal(
+            np.unique(made.target, return_counts=True), np.unique(chosen.task.target(case).data, return_counts=True)
+        )
+        assert made.target[3, 3] == chosen.task.target(case).data[3, 3] != 0

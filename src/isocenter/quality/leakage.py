@@ -28,11 +28,10 @@ def leakage(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -
 
 
 def _split_patients(dataset: Dataset) -> Iterator[Problem]:
-    """A patient on both sides of the set's own split."""
+    """A patient on both sides of the set's own split; a case of which it says nothing trains."""
     sides: dict[str, set[str]] = {}
-    for case in dataset:
-        if case.id in dataset.splits:
-            sides.setdefault(case.patient, set()).add(dataset.splits[case.id])
+    for case in dataset if dataset.splits else ():
+        sides.setdefault(case.patient, set()).add(dataset.splits.get(case.id, "train"))
     both = {patient for patient, own in sides.items() if len(own) > 1}
     if both and dataset.patients_known:
         yield Problem(

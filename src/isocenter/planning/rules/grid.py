@@ -233,7 +233,7 @@ def _spacing(
                 f", but along axis {axis} the 10th percentile, {fine:.4g} instead of {median[axis]:.4g} mm: its voxels "
                 f"are more than {ANISOTROPIC:g} times as long as the others', and few"
             )
-            median[axis] = round(fine, 4)
+            median[axis] = _rounded(np.array([fine]))[0]
     return Decision(median.tolist(), because, NNUNET)
 
 

@@ -317,22 +317,29 @@ def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twin
     if len(set(people.values())) < 2:
         return []
     chosen: list[str] = []
-    strata = _strata(cases, people)
-    for number, (_, owners) in enumerate(strata):
+    strata = [owners for _, owners in _strata(cases, people)]
+    owed = 0.0  # what classes that are too small for a share of their own leave to the next of these
+    for number, owners in enumerate(strata):
         wanted, taken = share * sum(len(owned) for owned in owners), 0
-        # Of a class with few patients one is worth more on the other side than a share of one here.
-        least = 1 if len(owners) >= FEW_PATIENTS or (not chosen and number == len(strata) - 1) else 0
+        is_small = wanted < 1
+        wanted += owed if is_small else 0
         order = generator(seed, salt, number).permutation(len(owners)).tolist()
         drawn = []
         for place in order:
-            # Who owns too many images for this part is passed over; others follow.
-            if taken + len(owners[place]) / 2 <= wanted:
+            # Who owns too many images for this part is passed over; others follow. Somebody is left to the other side.
+            if taken + len(owners[place]) / 2 <= wanted and len(drawn) < len(owners) - 1:
                 taken += len(owners[place])
                 drawn.append(place)
-        if taken < least:
+        if not drawn and len(owners) >= FEW_PATIENTS:
             drawn.append(min(order, key=lambda place: len(owners[place])))
+            taken = len(owners[drawn[0]])
+        owed = wanted - taken if is_small else owed
         chosen += [case.id for place in drawn for case in owners[place]]
-    return chosen
+    if chosen:
+        return chosen
+    number = max(range(len(strata)), key=lambda number: len(strata[number]))
+    order = generator(seed, salt, number).permutation(len(strata[number])).tolist()
+    return [case.id for case in strata[number][min(order, key=lambda place: len(strata[number][place]))]]
 
 
 def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: int) -> dict[str, int]:

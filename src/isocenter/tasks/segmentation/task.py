@@ -235,7 +235,7 @@ class Segmentation:
             selects_by="dice",
             quality=self.quality,
             selection=self.selection,
-            target_settings={"labels": [label.value for label in self.classes], **partly},
+            target_settings={"labels": [[label.value, label.name] for label in self.classes], **partly},
             outside=self.truth.outside,
             uncut=uncut(self.loss_name),
         )

@@ -28,10 +28,10 @@ from isocenter.tasks import Task
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Region
+from isocenter.values import Array, Case, Region, Vector
 
-# Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 7
+# Raised when prepared arrays would come out otherwise than before, or would be known by another key.
+LAYOUT = 8
 # The same for targets of several parts.
 JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
@@ -150,7 +150,7 @@ def prepare_all(
     """All cases prepared, in order; those that the cache has are taken from there.
 
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
-    reading: what a person decided about how the files are read, as far as it changes the voxels
+    reading: what a person decided about how the files are read, as far as it changes voxels or references
     context: the covariates that the network gets
     marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
     """
@@ -202,12 +202,24 @@ def _prepared(
         preprocessing.settings,
         task.name,
         dict(task.teaching.target_settings),
+        _target_digest(case, task),
         *([] if marked is None else [digest(marked)]),
         *([JOINT_LAYOUT] if task.decoding.parts else []),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
     return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, marked)), case.id)
+
+
+def _target_digest(case: Case, task: Task) -> str | None:
+    """A SHA-256 of numbers that hold for a whole image: of two columns of a table each states others of the same files.
+
+    None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it.
+    """
+    if not all(isinstance(head, Vector) for head in task.heads.values()):
+        return None
+    numbers = np.ascontiguousarray(task.target(case).data)
+    return hashlib.sha256(f"{numbers.dtype.str} {numbers.shape} ".encode() + numbers.tobytes()).hexdigest()
 
 
 def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None, folder: Path) -> None:

@@ -10,8 +10,8 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer
 from isocenter.verbs.reading.name_values import pairs
 
-# Options that make other voxels of the same files.
-VOXELS = ("part", "prefer", "fill_missing", "align")
+# Options that make other voxels of the same files, or other references.
+DECISIVE = ("layout", "labels", "class_rule", "column", "part", "prefer", "fill_missing", "align")
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
 
@@ -92,9 +92,9 @@ class ReadingOptions:
         return {name: value for name, value in values if value}
 
     @property
-    def of_voxels(self) -> dict[str, Any]:
-        """{name: value} of the chosen options that make other voxels of the same files."""
-        return {name: value for name, value in self.chosen.items() if name in VOXELS}
+    def decisive(self) -> dict[str, Any]:
+        """{name: value} of the chosen options that make other voxels of the same files, or other references."""
+        return {name: value for name, value in self.chosen.items() if name in DECISIVE}
 
     def overridden(self, options: ReadingOptions) -> ReadingOptions:
         """Return these options, with those in their place that the others choose."""

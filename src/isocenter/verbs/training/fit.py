@@ -214,7 +214,7 @@ def prepared(
             cases,
             chosen.preprocessing,
             chosen.task,
-            reading=reading.of_voxels,
+            reading=reading.decisive,
             context=Context.of(chosen.network.context),
             marked=marked,
             threads=chosen.training.threads,
