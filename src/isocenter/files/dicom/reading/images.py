@@ -127,10 +127,10 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
     """What distinguishes repeats, in the order of the frames."""
     facts: dict[str, Any] = {}
     for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
-        values = tuple(frame.labels.get(label) for frame in volume.repeats)
+        values = volume.stated(label)
         if len(set(values)) > 1:
             facts[name] = values
-    directions = [frame.labels.get(DIRECTION) for frame in volume.repeats]
+    directions = volume.stated(DIRECTION)
     if len(set(directions)) > 1:
         turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
         facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0

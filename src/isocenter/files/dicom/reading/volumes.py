@@ -5,34 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import pairwise
 from operator import eq
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom.geometry import (
-    ACQUISITION,
-    B_VALUE,
-    DIRECTION,
-    ECHO,
-    REFERENCE_TIME,
-    TEMPORAL,
-    TRIGGER,
-    Frame,
-    Plane,
-    Stack,
-    affine_of,
-    depths,
-    stacked,
-)
+from isocenter.files.dicom.geometry import ECHO, TRIGGER, Frame, Label, Plane, Stack, affine_of, depths, stacked
+from isocenter.files.dicom.reading.repeats import rank_of, repeats_of
 from isocenter.files.format import ReadOptions
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
-MOST_LABELS = 3  # at once; nobody varies time, echo and two of diffusion in one series
-RANK = "rank of the instance number"
-NO_TIME = ("", ECHO)  # labels that are none of time
+NO_TIME = ("", ECHO, rank_of(ECHO))  # labels that are none of time
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
@@ -74,6 +59,11 @@ class Volume:
         """The first frame of each repeat of the first channel."""
         return [next(frame for frame in slices if frame is not None) for slices in self.frames[0]]
 
+    def stated(self, label: str) -> tuple[Label | None, ...]:
+        """The value of a label in each repeat of the first channel; none where the slices of a repeat disagree."""
+        repeats = [{frame.labels.get(label) for frame in slices if frame is not None} for slices in self.frames[0]]
+        return tuple(next(iter(values)) for values in repeats) if all(len(values) == 1 for values in repeats) else ()
+
     def times(self) -> tuple[float, ...] | None:
         """s from the first repeat, None where it is not known or does not distinguish the repeats."""
         if self.apart in NO_TIME:
@@ -94,8 +84,7 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
     Different stacks that an object declares are volumes of their own. At one position there may be several frames:
     kinds (magnitude, phase) that cover the same grid equally often are channels, other kinds volumes of their own;
-    within a kind, repeats are distinguished by what the file states about time, diffusion or echo, else by the rank of
-    the instance number.
+    within a kind, `repeats_of` says what distinguishes repeats.
     Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
     stacks = by(frames, lambda frame: frame.stack)
@@ -150,7 +139,7 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
     apart: str = ""
     notes: tuple[str, ...] = ()
     for name in names:
-        slices, apart, notes = _repeats(kinds[name], where)
+        slices, apart, notes = repeats_of(_positions(kinds[name]), where)
         grids.append(slices)
     planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
@@ -187,72 +176,13 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
     return plane.normal * abs(size), (f"one slice: its thickness is {keyword}, {abs(size):g} mm",)
 
 
-def _repeats(frames: list[Frame], where: str) -> tuple[list[list[Frame]], str, tuple[str, ...]]:
-    """([repeat][slice], the label that distinguishes repeats, notes); slices in order of depth."""
+def _positions(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames by position, in order of depth."""
     places = places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
-    if len(groups[0]) == 1:
-        return [[group[0] for group in groups]], "", ()
-    apart = _distinguishing_labels(groups)
-    ordered = [sorted(group, key=_label_key(apart)) for group in groups]
-    if not apart:
-        ordered = [_by_rank(group, where) for group in groups]
-    volumes = [[group[n] for group in ordered] for n in range(len(ordered[0]))]
-    volumes.sort(key=lambda slices: _in_time(slices, apart))
-    how = " and ".join(apart) or RANK
-    return volumes, how, (f"{len(volumes)} volumes distinguished by {how}",)
-
-
-def _by_rank(group: list[Frame], where: str) -> list[Frame]:
-    """Frames of one place in the order of their instance numbers."""
-    if len({frame.order for frame in group}) < len(group):
-        names = ", ".join(frame.name for frame in group[:3])
-        raise GeometryError(
-            f"nothing distinguishes the frames at one position ({names}): neither time, diffusion, echo nor "
-            "InstanceNumber (0020,0013)",
-            where,
-            "Put the files of each volume into a folder of their own",
-        )
-    return sorted(group, key=lambda frame: frame.order)
-
-
-def _distinguishing_labels(groups: list[list[Frame]]) -> tuple[str, ...]:
-    """The fewest labels of which each position has the same set of different values; empty if there are none.
-
-    Labels that are the same everywhere distinguish nothing and are left out.
-    """
-    names = list(dict.fromkeys(name for frame in groups[0] for name in frame.labels))
-    usual = (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO)
-    names.sort(key=lambda name: usual.index(name) if name in usual else len(usual))
-    varying = [name for name in names if len({frame.labels.get(name) for group in groups for frame in group}) > 1]
-    choices = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
-    return next((names for names in choices if _distinguish(groups, names)), ())
-
-
-def _distinguish(groups: list[list[Frame]], names: tuple[str, ...]) -> bool:
-    key = _label_key(names)
-    sets = [frozenset(key(frame) for frame in group) for group in groups]
-    return len(sets[0]) == len(groups[0]) and all(values == sets[0] for values in sets)
-
-
-def _label_key(names: tuple[str, ...]) -> Callable[[Frame], tuple[str, ...]]:
-    """Labels as something to compare; a missing one (the direction of b = 0) is a value too."""
-
-    def key(frame: Frame) -> tuple[str, ...]:
-        """The frame's values of these labels."""
-        return tuple(repr(frame.labels.get(name)) for name in names)
-
-    return key
-
-
-def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
-    """Frames follow what counts time, then acquisition, then instances."""
-    counted = [slices[0].labels.get(n) for n in apart if n in (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, ECHO)]
-    times = [frame.time for frame in slices if frame.time is not None]
-    order = min(frame.order for frame in slices)
-    return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)
+    return groups
 
 
 def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
