@@ -11,7 +11,7 @@ import pytest
 from pydicom.uid import MRImageStorage
 
 from isocenter.errors import GeometryError
-from isocenter.files import read
+from isocenter.files import read, read_volumes
 from written_dicom import write_slice
 
 PLACES, REPEATS = 3, 3
@@ -107,3 +107,61 @@ def test_times_that_are_the_same_at_each_position_distinguish_volumes(tmp_path: 
     assert image.data[0, :, 0, 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert f"3 volumes distinguished by {note}" in image.notes
     assert image.times == (0, 10, 20)
+
+
+def write_stack(folder: Path, tags: Callable[[int], dict[str, Any]], count: int = 6) -> Path:
+    """Slices 2 mm apart, whose voxels are their number."""
+    for n in range(count):
+        stated = {"InstanceNumber": n + 1, "SliceThickness": 2, "sop_class": MRImageStorage} | tags(n)
+        write_slice(folder / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, 2 * n), **stated)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (lambda n: {"EchoTime": 5 + 45 * (n % 2)}, {"MR_echo_5": [0, 2, 4], "MR_echo_50": [1, 3, 5]}),
+        (lambda n: {"DiffusionBValue": 800.0 * (n % 2)}, {"MR_b_0": [0, 2, 4], "MR_b_800": [1, 3, 5]}),
+        (
+            lambda n: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[n % 2]]},
+            {"MR_magnitude": [0, 2, 4], "MR_phase": [1, 3, 5]},
+        ),
+        (
+            lambda n: {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER" if n == 5 else "AXIAL"]},
+            {"MR_other": [0, 1, 2, 3, 4], "MR_localizer": [5]},
+        ),
+        (
+            lambda n: {"ImageType": ["DERIVED", "SECONDARY", "MIP"] if n == 5 else ["ORIGINAL", "PRIMARY", "AXIAL"]},
+            {"MR_other": [0, 1, 2, 3, 4], "MR_mip": [5]},
+        ),
+    ],
+)
+def test_slices_of_several_kinds_along_one_stack_are_volumes_of_their_own(
+    tmp_path: Path, tags: Any, names: dict[str, list[int]]
+):
+    volumes = read_volumes(write_stack(tmp_path, tags))
+    assert {name: image.data[0, 0, 0].tolist() for name, image in volumes.items()} == names
+
+
+def test_a_slice_of_another_kind_between_others_is_refused(tmp_path: Path):
+    with pytest.raises(GeometryError, match=r"slices of 2 kinds lie in one stack, as 0.dcm \(echo_5\), 3.dcm"):
+        read(write_stack(tmp_path, lambda n: {"EchoTime": 50 if n == 3 else 5}))
+
+
+def test_echo_times_that_differ_by_rounding_and_a_derived_slice_of_the_same_kind_are_one_volume(tmp_path: Path):
+    def tags(n: int) -> dict[str, Any]:
+        kind = "DERIVED" if n == 2 else "ORIGINAL"  # by a tool that blackened what was burned in
+        return {"EchoTime": 92 + 0.1 * (n % 2), "ImageType": [kind, "PRIMARY", "AXIAL"]}
+
+    image = read(write_stack(tmp_path, tags))
+    assert image.data[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert image.notes == ("1 slice is DERIVED (ImageType (0008,0008)), the others are not",)
+
+
+@pytest.mark.parametrize(("number", "noted"), [(lambda n: n % 2, True), (lambda n: n // 3, False), (int, False)])
+def test_acquisitions_that_take_turns_along_a_stack_are_noted_and_steps_of_a_table_are_not(
+    tmp_path: Path, number: Callable[[int], int], noted: bool
+):
+    image = read(write_stack(tmp_path, lambda n: {"AcquisitionNumber": number(n)}))
+    assert image.data[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert any("2 acquisitions (AcquisitionNumber (0020,0012)) take turns" in note for note in image.notes) == noted

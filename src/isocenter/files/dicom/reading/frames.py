@@ -63,6 +63,7 @@ def frames_of(head: Header) -> list[Frame]:
         base,
         thickness=thickness_of(dataset, where),
         kind=kind_of(words(dataset, "ImageType")),
+        is_derived=words(dataset, "ImageType")[:1] == ("DERIVED",),
         time=_acquired(dataset),
         labels=_labels(dataset),
     )

@@ -11,13 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError
-from isocenter.files.dicom.geometry import ECHO, TRIGGER, Frame, Label, Plane, Stack, affine_of, depths, stacked
+from isocenter.errors import GeometryError, counted
+from isocenter.files.dicom.geometry import (
+    ACQUISITION,
+    B_VALUE,
+    ECHO,
+    TRIGGER,
+    Frame,
+    Label,
+    Plane,
+    Stack,
+    affine_of,
+    depths,
+    stacked,
+)
+from isocenter.files.dicom.reading.enhanced import KINDS
 from isocenter.files.dicom.reading.repeats import rank_of, repeats_of
 from isocenter.files.format import ReadOptions
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
 NO_TIME = ("", ECHO, rank_of(ECHO))  # labels that are none of time
+NO_SLICES = ("localizer", "projection image")  # values of Image Type of what only looks like a further slice
+SAME_LABEL = 0.01  # of an echo time or b-value: by as much may the slices of a volume differ
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
@@ -112,7 +127,7 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
     counts = Counter(places)
     refuse_neighbours(frames, places, where)
     if max(counts.values()) == 1:
-        return [_volume({"": list(frames)}, where, options)]
+        return _along(frames, where, options)
     kinds = by(frames, lambda frame: frame.kind)
     covers = {kind: Counter(places[n] for n, f in enumerate(frames) if f.kind == kind) for kind in kinds}
     even = all(len(set(cover.values())) == 1 for cover in covers.values())
@@ -125,6 +140,72 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
     return [
         replace(_volume({kind: part}, where, options), suffix=f"_{kind or 'other'}") for kind, part in kinds.items()
     ]
+
+
+def _along(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
+    """The volume of frames that each have a position of their own; one of each kind where several lie in one stack.
+
+    Raises GeometryError where the frames of each kind make no grid.
+    """
+    parts = _kinds_along(frames)
+    if len(parts) == 1:
+        volume = _volume({"": list(frames)}, where, options)
+        return [replace(volume, notes=(*volume.notes, *_notes_along(frames)))]
+    try:
+        return [replace(_volume({"": part}, where, options), suffix=f"_{suffix}") for suffix, part in parts.items()]
+    except GeometryError as error:
+        examples = ", ".join(f"{part[0].name} ({suffix})" for suffix, part in list(parts.items())[:3])
+        raise GeometryError(
+            f"slices of {len(parts)} kinds lie in one stack, as {examples}, and those of one kind make no volume: "
+            f"{error.problem}",
+            where,
+            "Put the slices of each kind into a folder of their own",
+        ) from error
+
+
+def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    """Frames that cannot be slices of one volume, apart: by what they show, echo time and b-value. PS3.3 C.7.6.1.1.2"""
+    ordinary = {frame.kind for frame in frames if not frame.is_derived}
+    names = [_shown(frame, ordinary) for frame in frames]
+    words: list[list[str]] = [[name or "other"] if len(set(names)) > 1 else [] for name in names]
+    for label, word in ((ECHO, "echo"), (B_VALUE, "b")):
+        stated = [value for frame in frames if isinstance(value := frame.labels.get(label), float)]
+        alike = _near(0, SAME_LABEL)
+        kinds = list[float]()
+        for value in stated:
+            kinds += [] if any(alike(kind, value) for kind in kinds) else [value]
+        if len(stated) == len(frames) and len(kinds) > 1:
+            for own, value in zip(words, stated, strict=True):
+                own.append(f"{word}_{next(kind for kind in kinds if alike(kind, value)):g}")
+    parts = defaultdict[str, list[Frame]](list)
+    for own, frame in zip(words, frames, strict=True):
+        parts["_".join(own)].append(frame)
+    return dict(parts)
+
+
+def _shown(frame: Frame, ordinary: set[str]) -> str:
+    """What a frame shows, empty where it is a slice as others are; ordinary: what slices show that nothing derived."""
+    is_other = frame.kind in KINDS or any(word in frame.kind.split("\\") for word in NO_SLICES)
+    return frame.kind if is_other or (frame.is_derived and ordinary and frame.kind not in ordinary) else ""
+
+
+def _notes_along(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """The notes of slices that differ in what need not matter: packages of MR and steps of a table are acquisitions."""
+    notes = list[str]()
+    derived = sum(frame.is_derived for frame in frames)
+    if 0 < derived < len(frames):
+        notes.append(
+            f"{counted(derived, 'slice is', 'slices are')} DERIVED (ImageType (0008,0008)), the others are not"
+        )
+    depth = depths([located(frame) for frame in frames])
+    turns = [frames[n].labels.get(ACQUISITION) for n in np.argsort(depth)]
+    blocks, acquisitions = 1 + sum(one != other for one, other in pairwise(turns)), len(set(turns))
+    if blocks > acquisitions:
+        notes.append(
+            f"slices of {acquisitions} acquisitions (AcquisitionNumber (0020,0012)) take turns: they are packages of "
+            "one volume, or several volumes"
+        )
+    return tuple(notes)
 
 
 def _overlap(covers: list[Counter[int]]) -> bool:
