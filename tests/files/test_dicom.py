@@ -171,6 +171,21 @@ def test_one_object_with_two_orientations_cannot_be_sorted_into_folders(tmp_path
     assert refusal.value.remedy == "Export the frames of each as a series of their own"
 
 
+@pytest.mark.parametrize(
+    ("tags", "units"),
+    [
+        (lambda n: {"RescaleIntercept": 0, "RescaleSlope": 1, "RescaleType": "US" if n == 2 else "HU"}, "HU.*none"),
+        (lambda n: {"Modality": "PT", "Units": "BQML" if n == 2 else "CNTS"}, "counts.*Bq/ml"),
+    ],
+)
+def test_slices_whose_values_have_different_units_are_refused(tmp_path: Path, tags: Any, units: str) -> None:
+    for n in range(4):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1, **tags(n))
+    first, other = units.split(".*")
+    with pytest.raises(FormatError, match=f"different units in one series: {first} in 0.dcm, {other} in 2.dcm"):
+        read(tmp_path)
+
+
 def test_a_copy_of_a_slice_is_read_once_with_a_note(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)

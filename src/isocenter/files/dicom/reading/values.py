@@ -35,6 +35,7 @@ __all__ = [
     "padding_range",
     "rescaled",
     "unit",
+    "unit_of",
     "value_dtype",
     "value_map",
     "windowed",
@@ -193,6 +194,11 @@ def _facts(dataset: Dataset, meant: Meaning, where: str) -> dict[str, Any]:
         "suv_bw_factor": meant.suv,
     }
     return {name: value for name, value in facts.items() if value not in ("", None)}
+
+
+def unit_of(dataset: Dataset, meant: Meaning, where: str = "") -> str:
+    """The unit of one file's values, before a factor to SUVbw."""
+    return _real_world_unit(dataset) if meant.real_world else unit(dataset, where)
 
 
 def _real_world_unit(dataset: Dataset) -> str:
