@@ -428,14 +428,28 @@ def test_a_frame_without_its_functional_groups_is_refused(tmp_path: Path) -> Non
 def test_dose_planes_may_be_told_relative_or_absolute(
     tmp_path: Path, offsets: list[float], depths: list[float]
 ) -> None:
-    path = write_slice(
-        tmp_path / "dose.dcm", np.ones((3, 2, 2), np.uint16), position=(0, 0, 5), Modality="RTDOSE",
-        sop_class="1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=offsets, DoseGridScaling=0.5, DoseUnits="GY",
-    )  # fmt: skip
-    image = read(path)
+    image = read(write_dose(tmp_path, offsets))
     assert_allclose(image.geometry.to_world([[0, 0, n] for n in range(3)])[:, 2], depths)
     assert image.data.max() == 0.5
     assert image.facts["unit"] == "Gy"
+
+
+def write_dose(folder: Path, offsets: list[float], orientation: Any = AXIAL) -> Path:
+    return write_slice(
+        folder / "dose.dcm", np.ones((3, 2, 2), np.uint16), position=(0, 0, 5), orientation=orientation,
+        Modality="RTDOSE", sop_class="1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=offsets,
+        DoseGridScaling=0.5, DoseUnits="GY",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("offsets", "orientation"), [([2, 4, 6], AXIAL), ([-5, -3, -1], AXIAL), ([5, 7, 9], (1, 0, 0, 0, 0, -1))]
+)
+def test_dose_planes_that_are_neither_relative_nor_absolute_are_refused(
+    tmp_path: Path, offsets: list[float], orientation: Any
+) -> None:
+    with pytest.raises(GeometryError, match=r"GridFrameOffsetVector \(3004,000C\) begins with .*, neither 0 nor"):
+        read(write_dose(tmp_path, offsets, orientation))
 
 
 def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: Path) -> None:
