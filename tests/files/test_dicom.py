@@ -171,6 +171,21 @@ def test_one_object_with_two_orientations_cannot_be_sorted_into_folders(tmp_path
     assert refusal.value.remedy == "Export the frames of each as a series of their own"
 
 
+@pytest.mark.parametrize(
+    ("tags", "units"),
+    [
+        (lambda n: {"RescaleIntercept": 0, "RescaleSlope": 1, "RescaleType": "US" if n == 2 else "HU"}, "HU.*none"),
+        (lambda n: {"Modality": "PT", "Units": "BQML" if n == 2 else "CNTS"}, "counts.*Bq/ml"),
+    ],
+)
+def test_slices_whose_values_have_different_units_are_refused(tmp_path: Path, tags: Any, units: str) -> None:
+    for n in range(4):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1, **tags(n))
+    first, other = units.split(".*")
+    with pytest.raises(FormatError, match=f"different units in one series: {first} in 0.dcm, {other} in 2.dcm"):
+        read(tmp_path)
+
+
 def test_a_copy_of_a_slice_is_read_once_with_a_note(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
@@ -413,14 +428,28 @@ def test_a_frame_without_its_functional_groups_is_refused(tmp_path: Path) -> Non
 def test_dose_planes_may_be_told_relative_or_absolute(
     tmp_path: Path, offsets: list[float], depths: list[float]
 ) -> None:
-    path = write_slice(
-        tmp_path / "dose.dcm", np.ones((3, 2, 2), np.uint16), position=(0, 0, 5), Modality="RTDOSE",
-        sop_class="1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=offsets, DoseGridScaling=0.5, DoseUnits="GY",
-    )  # fmt: skip
-    image = read(path)
+    image = read(write_dose(tmp_path, offsets))
     assert_allclose(image.geometry.to_world([[0, 0, n] for n in range(3)])[:, 2], depths)
     assert image.data.max() == 0.5
     assert image.facts["unit"] == "Gy"
+
+
+def write_dose(folder: Path, offsets: list[float], orientation: Any = AXIAL) -> Path:
+    return write_slice(
+        folder / "dose.dcm", np.ones((3, 2, 2), np.uint16), position=(0, 0, 5), orientation=orientation,
+        Modality="RTDOSE", sop_class="1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=offsets,
+        DoseGridScaling=0.5, DoseUnits="GY",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("offsets", "orientation"), [([2, 4, 6], AXIAL), ([-5, -3, -1], AXIAL), ([5, 7, 9], (1, 0, 0, 0, 0, -1))]
+)
+def test_dose_planes_that_are_neither_relative_nor_absolute_are_refused(
+    tmp_path: Path, offsets: list[float], orientation: Any
+) -> None:
+    with pytest.raises(GeometryError, match=r"GridFrameOffsetVector \(3004,000C\) begins with .*, neither 0 nor"):
+        read(write_dose(tmp_path, offsets, orientation))
 
 
 def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: Path) -> None:

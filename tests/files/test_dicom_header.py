@@ -25,7 +25,8 @@ from pydicom.uid import (
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import read
 from isocenter.files.dicom.header import check_pixels, read_header
-from isocenter.files.dicom.reading.series import dicom_files, listed
+from isocenter.files.dicom.reading.listing import dicom_files, listed
+from isocenter.files.dicom.reading.series import survey
 from written_dicom import sequence, write_slice
 
 
@@ -55,6 +56,40 @@ def test_a_name_decides_only_where_the_content_does_not(slice_: Path, tmp_path: 
         os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     (tmp_path / ".hidden.dcm").write_bytes((tmp_path / "slice.txt").read_bytes())
     assert [path.name for path in dicom_files(tmp_path)] == ["slice.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "others"), [("4.dcm", "{}.dcm"), ("IM0004", "IM000{}"), ("1.2.840.9.4", "1.2.840.9.{}"), ("A0F4", "00C{}")]
+)
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "is empty"), (1, "to 1 byte"), (131, "to 131 bytes"), (600, "neither pixels nor Series")]
+)
+def test_a_slice_that_is_cut_short_is_not_passed_over(
+    tmp_path: Path, name: str, others: str, size: int, words: str
+) -> None:
+    for n in (1, 2, 3):
+        write_slice(tmp_path / others.format(n), np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    cut = write_slice(
+        tmp_path / name, np.ones((2, 2), np.uint16), position=(0, 0, 4), Manufacturer="M" * 64, StudyID="S" * 16
+    )
+    content = cut.read_bytes()
+    assert content.find(b"\x20\x00\x0e\x00") > 540  # SeriesInstanceUID
+    cut.write_bytes(content[: min(size, 540)])
+    with pytest.raises(FormatError, match=words) as refusal:
+        read(tmp_path)
+    assert refusal.value.where == str(cut)
+    (files,) = survey(tmp_path).series
+    assert len(files.paths) == 3
+    assert [error.where for error in survey(tmp_path).damaged] == [str(cut)]
+
+
+def test_what_is_called_otherwise_than_the_slices_next_to_it_is_none_of_them(tmp_path: Path) -> None:
+    for n in (1, 2):
+        write_slice(tmp_path / f"IM000{n}", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    for name in ("README", "Thumbs.db", "VERSION", "LOCKFILE", "IM0001.jpg", "log.1"):
+        (tmp_path / name).write_bytes(b"")
+    assert read(tmp_path).shape == (1, 2, 2, 2)
+    assert not survey(tmp_path).damaged
 
 
 @pytest.mark.parametrize("cut", [1, 8, 23])
@@ -162,14 +197,16 @@ def test_frames_that_cannot_be_there_are_refused_before_they_are_listed(
         read(path)
 
 
-def dicomdir(folder: Path, *parts: list[str]) -> Path:
-    """A DICOMDIR that lists these paths."""
+def dicomdir(folder: Path, *parts: list[str], kind: str = "PRIVATE") -> Path:
+    """A DICOMDIR that lists these paths as objects of a kind."""
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     made.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    made.DirectoryRecordSequence = [entry for names in parts for entry in sequence(ReferencedFileID=names)]
+    made.DirectoryRecordSequence = [
+        entry for names in parts for entry in sequence(ReferencedFileID=names, DirectoryRecordType=kind)
+    ]
     pydicom.dcmwrite(folder / "DICOMDIR", made, enforce_file_format=True)
     return folder / "DICOMDIR"
 
@@ -180,6 +217,24 @@ def test_a_dicomdir_leads_to_its_files(slice_: Path, tmp_path: Path) -> None:
     path = dicomdir(tmp_path, ["SLICE"], ["GONE", "FILE"])
     assert listed(read_header(path)) == [there.resolve()]
     assert read(path).shape == (1, 4, 3, 1)
+
+
+@pytest.mark.parametrize("gone", ["IM3", "IM2"])
+def test_a_dicomdir_that_lists_an_image_which_is_missing_is_refused(tmp_path: Path, gone: str) -> None:
+    for n in (1, 2, 3):
+        write_slice(tmp_path / f"IM{n}", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    path = dicomdir(tmp_path, ["IM1"], ["IM2"], ["IM3"], kind="IMAGE")
+    assert read(path).shape == (1, 2, 2, 3)
+    (tmp_path / gone).unlink()
+    with pytest.raises(FormatError, match=f"DICOMDIR: 1 image that it lists is missing: {gone}. Copy the whole medium"):
+        read(path)
+    assert [error.problem for error in survey(path).damaged] == [f"1 image that it lists is missing: {gone}"]
+
+
+def test_the_files_of_a_dicomdir_may_be_called_in_lower_case_as_linux_shows_a_cd(slice_: Path, tmp_path: Path) -> None:
+    (tmp_path / "ser").mkdir()
+    there = slice_.rename(tmp_path / "ser" / "im1")
+    assert listed(read_header(dicomdir(tmp_path, ["SER", "IM1"], kind="IMAGE"))) == [there.resolve()]
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")

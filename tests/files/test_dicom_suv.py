@@ -104,6 +104,62 @@ def test_without_what_suv_needs_activity_stays_and_the_reason_is_given(tags: dic
     assert any(reason in note for note in found.notes)
 
 
+def injected(moment: str, half_life: str = "6586.2", time: str | None = None, **tags: Any) -> Dataset:
+    """A scan at 11:00 on 2020-01-01 after an injection at a stated date and time."""
+    scan = pet(**tags)
+    drug = scan.RadiopharmaceuticalInformationSequence[0]
+    drug.RadiopharmaceuticalStartDateTime, drug.RadionuclideHalfLife = moment, half_life
+    drug.RadiopharmaceuticalStartTime = time
+    return scan
+
+
+@pytest.mark.parametrize("moment", ["20191231100000", "20191229100000", "19000101100000"])
+def test_an_injection_on_a_date_that_was_shifted_otherwise_gives_no_suv(moment: str):
+    found = meaning([injected(moment)])
+    assert (found.suv, found.unit) == (None, "Bq/ml")
+    assert any("h before the scan" in note for note in found.notes)
+
+
+def test_a_nuclide_that_lives_for_days_is_scanned_days_after_the_injection():
+    week = injected("20191225110000", half_life="282276")  # zirconium-89
+    assert_allclose(suv_bw_factor([week]), 70000 / (370e6 * 0.5 ** (7 * 86400 / 282276)))
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "time"),
+    [
+        ("20200101090000.00+0000", "+0100", None),
+        ("20200101100000.00+0100", "+0100", None),
+        ("20200101043000-0430", "+0100", None),
+        ("20200101100000", "+0100", None),
+        ("20200101100000+0100", None, "100000.00"),  # the same clock as that of the series
+    ],
+)
+def test_an_injection_may_be_stated_in_another_time_zone(moment: str, zone: str | None, time: str | None):
+    scan = injected(moment, time=time, TimezoneOffsetFromUTC=zone)
+    assert_allclose(suv_bw_factor([scan]), 70000 / (370e6 * 0.5 ** (3600 / 6586.2)))
+
+
+@pytest.mark.parametrize("time", [None, "100000"])
+def test_an_injection_in_a_time_zone_gives_no_suv_where_that_of_the_series_is_not_known(time: str | None):
+    with pytest.raises(SuvUnknownError, match=r"TimezoneOffsetFromUTC \(0008,0201\) is missing"):
+        suv_bw_factor([injected("20200101090000+0000", time=time)])
+
+
+@pytest.mark.parametrize(
+    ("scan", "reason"),
+    [
+        (pet(PatientWeight="70000"), "70000 kg cannot be a weight"),
+        (injected("20200101100000", half_life="109.77"), "109.77 s is that of no nuclide"),
+        (injected("20200101100000", half_life="1.83"), "1.83 s is that of no nuclide"),
+        (injected("20200101100000", half_life="122.2"), "1.0 h before the scan"),
+    ],
+)
+def test_numbers_in_other_units_give_no_suv(scan: Dataset, reason: str):
+    with pytest.raises(SuvUnknownError, match=reason):
+        suv_bw_factor([scan])
+
+
 def test_files_of_one_series_must_agree_on_suv():
     with pytest.raises(SuvUnknownError, match="different"):
         suv_bw_factor([pet(), pet(PatientWeight="71")])

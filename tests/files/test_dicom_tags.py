@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
+from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, utc_offset, whole, words
 
 
 def dataset(keyword: str, vr: str, value: object) -> Dataset:
@@ -75,3 +75,11 @@ def test_a_day_later_is_a_day_more() -> None:
 @pytest.mark.parametrize("text", ["", "noon", "20201399120000", "1"])
 def test_what_is_no_time_is_none(text: str) -> None:
     assert seconds(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "offset"),
+    [("+0100", 3600), ("20200101100000.5-0330", -12600), ("-1000", -36000), ("20200101100000", None), ("", None)],
+)
+def test_the_offset_of_a_clock_is_seconds_ahead_of_utc(text: str, offset: float | None) -> None:
+    assert utc_offset(text) == offset

@@ -256,6 +256,15 @@ def test_a_real_world_table_maps_from_its_first_value_on():
     assert_array_equal(values, [[np.nan, 0.5, 1.5, 9, np.nan]])
 
 
+def test_integers_that_only_a_real_world_mapping_gives_a_meaning_to_have_a_note():
+    """As those of a Parametric Map, PS3.3 A.75."""
+    mapping = item(MeasurementUnitsCodeSequence=[item(CodeValue="mm2/s")], RealWorldValueSlope=1e-6)
+    note = "values are as stored: a real world value mapping is there, which real_world=True applies"
+    stored = picture(np.zeros((2, 2), np.int16), Modality="MR", RealWorldValueMappingSequence=[mapping])
+    assert meaning([stored]).notes == (note,)
+    assert meaning([mapped(RealWorldValueSlope=1e-6)]).notes == ()  # a modality LUT gives these one
+
+
 def test_without_a_mapping_real_world_values_are_said_to_be_absent():
     found = meaning([ct()], real_world=True)
     assert not found.real_world

@@ -44,6 +44,7 @@ _ATTRIBUTES = """
 00080005 CS SpecificCharacterSet 00080008 CS ImageType 00080016 UI SOPClassUID 00080018 UI SOPInstanceUID
 00080021 DA SeriesDate 00080022 DA AcquisitionDate 0008002A DT AcquisitionDateTime 00080031 TM SeriesTime
 00080032 TM AcquisitionTime 00080060 CS Modality 00080068 CS PresentationIntentType 00080070 LO Manufacturer
+00080201 SH TimezoneOffsetFromUTC
 00081030 LO StudyDescription 0008103E LO SeriesDescription 00081090 LO ManufacturerModelName
 00081115 SQ ReferencedSeriesSequence 00089208 CS ComplexImageComponent 00100010 PN PatientName 00100020 LO PatientID
 00100021 LO IssuerOfPatientID 00100040 CS PatientSex 00101010 AS PatientAge 00101030 DS PatientWeight

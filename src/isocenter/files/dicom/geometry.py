@@ -204,7 +204,7 @@ class Frame:
     thickness: (mm, the attribute that states it): the step where there is only one slice
     order:     (instance number, frame number, tile)
     stack:     of an enhanced object that declares several
-    kind:      what is shown: magnitude, phase, ...
+    kind:      what is shown: magnitude, phase, ...; is_derived: whether it was made from other images
     time:      s, of acquisition; only differences mean something
     labels:    {what may distinguish it from others at its position: value}
     """
@@ -220,6 +220,7 @@ class Frame:
     order: tuple[int, int, int] = (0, 0, 0)
     stack: str = ""
     kind: str = ""
+    is_derived: bool = False
     time: float | None = None
     labels: Labels = field(default_factory=dict)
 

@@ -14,8 +14,15 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom.elements import PIXEL_ELEMENTS, PIXEL_REPRESENTATIONS, UNDEFINED, Dataset, plain_elements
+from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.elements import (
+    MAGIC_END,
+    PIXEL_ELEMENTS,
+    PIXEL_REPRESENTATIONS,
+    UNDEFINED,
+    Dataset,
+    plain_elements,
+)
 from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
 from isocenter.files.dicom.warnings import quiet
@@ -141,7 +148,11 @@ def read_header(path: Path) -> Header:
 def _unusual_header(path: Path) -> Header:
     """The header as the DICOM library reads it, with its warnings."""
     with path.open("rb") as file, quiet() as warnings:
-        if not looks_like_dicom(file.read(132)):
+        start = file.read(MAGIC_END)
+        if len(start) < MAGIC_END and not looks_like_dicom(start):
+            problem = f"is cut short to {counted(len(start), 'byte')}" if start else "is empty"
+            raise FormatError(problem, str(path), "Get the file again, or take it out of the folder")
+        if not looks_like_dicom(start):
             raise FormatError("is not a DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         _refuse_bomb(file, str(path))
         try:

@@ -139,7 +139,8 @@ def frame_groups(dataset: Dataset, frame: int) -> list[Dataset]:
 def seconds(value: str) -> float | None:
     """A DICOM time (TM) or date and time (DT) in s, None where it is neither. PS3.5 6.2; "09:53:00" is the old style.
 
-    Only differences mean something: a DT counts from the first day of the calendar, a TM from midnight.
+    Only differences mean something: a DT counts from the first day of the calendar, a TM from midnight, both by the
+    clock that they were read from; `utc_offset` says how far that is ahead.
     """
     match = re.fullmatch(r"(\d{8})?(\d{2})(\d{2})?(\d{2}(?:\.\d*)?)?(?:[+-]\d{4})?", value.replace(":", "").strip())
     if match is None:
@@ -149,6 +150,15 @@ def seconds(value: str) -> float | None:
     except ValueError:
         return None
     return days * 86400.0 + int(match[2]) * 3600 + int(match[3] or 0) * 60 + float(match[4] or 0)
+
+
+def utc_offset(value: str) -> float | None:
+    """s by which the clock of a DT, or of Timezone Offset From UTC, is ahead of UTC; None where it is not stated.
+
+    PS3.5 6.2, PS3.3 C.12.1.1.8
+    """
+    match = re.search(r"([+-])(\d{2})(\d{2})$", value.strip())
+    return None if match is None else float(f"{match[1]}1") * (int(match[2]) * 3600 + int(match[3]) * 60)
 
 
 def malformed(keyword: str, what: str, where: str) -> FormatError:

@@ -49,6 +49,8 @@ _MAPS = {
     "ADC": "ADC",
     "FA": "FA",
 }
+# The words of kinds of image that are no slices of one volume with others.
+KINDS = frozenset({*_PARTS.values(), *_MAPS.values()})
 
 
 def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
@@ -82,6 +84,7 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
                 thickness=thickness_of(groups.item("PixelMeasuresSequence"), where),
                 stack=text(content, "StackID"),
                 kind=kind_of(*groups.frame_type),
+                is_derived=groups.frame_type[0][:1] == ("DERIVED",),
                 time=_frame_time(groups, content),
                 labels=_labels(groups, content, pointers),
             )

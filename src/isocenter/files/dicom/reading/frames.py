@@ -37,9 +37,11 @@ from isocenter.files.dicom.reading.private_elements import (
     refuse_grid,
 )
 from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
+from isocenter.values import DIRECTION_TOLERANCE
 
 # Cross sections of the patient: their frames must state where they lie, or none of them may.
 CROSS_SECTIONS = ("CT", "MR", "PT")
+SAME_OFFSET = 0.01  # mm: a position is written with as few as two digits
 
 
 def frames_of(head: Header) -> list[Frame]:
@@ -63,6 +65,7 @@ def frames_of(head: Header) -> list[Frame]:
         base,
         thickness=thickness_of(dataset, where),
         kind=kind_of(words(dataset, "ImageType")),
+        is_derived=words(dataset, "ImageType")[:1] == ("DERIVED",),
         time=_acquired(dataset),
         labels=_labels(dataset),
     )
@@ -109,7 +112,10 @@ def _several_planes(dataset: Dataset, plane: Plane | None, count: int, where: st
 
 
 def _dose_planes(plane: Plane, offsets: tuple[float, ...], count: int, where: str) -> list[Plane]:
-    """Dose planes: offsets are relative where the first is 0, else they are z of the patient. PS3.3 C.8.8.3.2"""
+    """Dose planes: offsets are relative where the first is 0, or z of the patient where it is that. PS3.3 C.8.8.3.2
+
+    Raises GeometryError for others: where they lie is not known. Only transverse planes have one z.
+    """
     if len(offsets) != count:
         raise GeometryError(
             f"{named('GridFrameOffsetVector')} has {len(offsets)} values for {count} frames",
@@ -118,6 +124,14 @@ def _dose_planes(plane: Plane, offsets: tuple[float, ...], count: int, where: st
         )
     along = plane.normal
     if offsets[0] != 0:
+        is_transverse = abs(plane.normal[2]) > 1 - DIRECTION_TOLERANCE
+        if not is_transverse or abs(offsets[0] - plane.position[2]) > SAME_OFFSET:
+            raise GeometryError(
+                f"{named('GridFrameOffsetVector')} begins with {offsets[0]:g}, neither 0 nor the z of transverse "
+                f"planes, {plane.position[2]:g} (ImagePositionPatient (0020,0032))",
+                where,
+                "Export the dose again",
+            )
         along = np.array([0.0, 0.0, 1.0])
         offsets = tuple(offset - offsets[0] for offset in offsets)
     return [plane.at(np.asarray(plane.position) + along * offset) for offset in offsets]

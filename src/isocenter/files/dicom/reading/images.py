@@ -25,6 +25,7 @@ from isocenter.files.dicom.reading.values import (
     has_varying_values,
     meaning,
     padding_range,
+    unit_of,
     value_dtype,
     value_map,
 )
@@ -36,6 +37,7 @@ from isocenter.files.storage import refuse_expansion
 from isocenter.values import Geometry, Image, Source
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
 # A name's suffix, and its image.
 Named = tuple[str, Image]
 T = TypeVar("T")
@@ -127,10 +129,10 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
     """What distinguishes repeats, in the order of the frames."""
     facts: dict[str, Any] = {}
     for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
-        values = tuple(frame.labels.get(label) for frame in volume.repeats)
+        values = volume.stated(label)
         if len(set(values)) > 1:
             facts[name] = values
-    directions = [frame.labels.get(DIRECTION) for frame in volume.repeats]
+    directions = volume.stated(DIRECTION)
     if len(set(directions)) > 1:
         turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
         facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0
@@ -198,6 +200,7 @@ class _Voxels:
             raise FormatError("has grey and coloured slices in one series", where, "Put them into folders of their own")
         datasets = [head.dataset for head in heads]
         self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
+        self._refuse_units()
         self.padding: tuple[float, float] | None = None
         self.notes: tuple[str, ...] = ()
         if self.colour and fill:
@@ -222,6 +225,18 @@ class _Voxels:
             self.notes = ("slices state different padding values: none is marked",)
         if fill:
             self._choose_fill()
+
+    def _refuse_units(self) -> None:
+        """Refuse files whose values have different units: one is said of all of them."""
+        units = self._of_each(lambda head: unit_of(head.dataset, self.meaning, head.where))
+        odd = next((n for n, one in enumerate(units) if one != units[0]), None)
+        if odd is not None:
+            stated = (f"{units[n] or 'none'} in {self.heads[n].path.name}" for n in (0, odd))
+            raise FormatError(
+                f"has values of different units in one series: {', '.join(stated)} ({UNIT_ATTRIBUTES})",
+                self.where,
+                "Put the slices of each unit into a folder of their own",
+            )
 
     def _of_each(self, find: Callable[[Header], T]) -> list[T]:
         """What is found in each header, looked for once in those that state the same about their pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
-from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
+from isocenter.files.dicom.header import Header, read_header
 from isocenter.files.dicom.reading.copies import Originals
+from isocenter.files.dicom.reading.listing import dicom_files, listed
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import files_below, is_inside, pseudonym
+from isocenter.files.storage import pseudonym
 from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
@@ -63,7 +64,7 @@ class SeriesFiles:
 
 @dataclass(frozen=True)
 class Survey:
-    """All series under a folder, and the files that start as DICOM but cannot be read.
+    """All series under a folder, and the files that are DICOM, by their start or name, but cannot be read.
 
     copies: files that hold the same object as another file of their series, which are in no series
     rivals: {file: another file of its series, with the same UID and another content}
@@ -83,15 +84,17 @@ def series(folder: Path) -> list[SeriesFiles]:
     return list(seen.series)
 
 
-def survey(folder: Path) -> Survey:
-    """The series under a folder, and what is damaged there."""
+def survey(place: Path) -> Survey:
+    """The series under a folder, and what is damaged there; of a DICOMDIR those of its folder, and what it lacks."""
     groups: dict[Key, _Gathered] = {}
     people: dict[str, str] = {}
     damaged: list[FormatError] = []
     with quiet():  # what is odd about a header is noted when its series is read
-        for path in dicom_files(folder):
+        if place.is_file():
+            damaged += _lacking(place)
+        for path in dicom_files(place.parent if place.is_file() else place):
             try:
-                head = read_header(path)
+                head = _member(path)
             except FormatError as error:
                 damaged.append(error)
                 continue
@@ -111,12 +114,35 @@ def collected(path: Path) -> list[Header]:
     Raises FormatError for a damaged one: a series that has lost a slice unnoticed would be a guess.
     """
     if path.is_dir():
-        heads = [read_header(file) for file in dicom_files(path)]
+        heads = [_member(file) for file in dicom_files(path)]
         if not heads:
             raise FormatError("there is no DICOM file in this folder", str(path), "Give a folder of DICOM, or one file")
         return [head for head in heads if not head.is_directory] or heads
     head = read_header(path)
-    return [read_header(file) for file in listed(head)] if head.is_directory else [head]
+    return [_member(file) for file in listed(head)] if head.is_directory else [head]
+
+
+def _member(path: Path) -> Header:
+    """The header of one file among others.
+
+    Raises FormatError for an image that is cut short in its header: nothing shows of which series it was a slice.
+    Each image states its series, PS3.3 C.7.3.1.
+    """
+    head = read_header(path)
+    if head.is_image and not head.has_pixels and not text(head.dataset, "SeriesInstanceUID"):
+        raise FormatError(
+            f"holds neither pixels nor {named('SeriesInstanceUID')}", head.where, "It is cut short: get the file again"
+        )
+    return head
+
+
+def _lacking(dicomdir: Path) -> list[FormatError]:
+    """The error of a DICOMDIR that lists what is not there."""
+    try:
+        listed(read_header(dicomdir))
+    except FormatError as error:
+        return [error]
+    return []
 
 
 def grouped(heads: Iterable[Header]) -> list[list[Header]]:
@@ -328,45 +354,3 @@ def _years(age: str) -> float | None:
     """An age string such as 045Y, 006M, PS3.5 6.2."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
     return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
-
-
-def dicom_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder that starts as DICOM does; hidden ones are passed over."""
-    for path in files_below(folder):
-        if not path.is_file():  # a pipe would never end
-            continue
-        with path.open("rb") as file:
-            start = file.read(132)
-        if start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and looks_like_dicom(start)):
-            yield path
-
-
-def listed(dicomdir: Header) -> list[Path]:
-    """The files that a DICOMDIR lists and that are there. PS3.3 F.3
-
-    Raises FormatError where a path leads out of the DICOMDIR's folder, or no listed file is there.
-    """
-    root = dicomdir.path.parent.resolve()
-    paths = []
-    for record in items(dicomdir.dataset, "DirectoryRecordSequence"):
-        parts = words(record, "ReferencedFileID")
-        if not parts:
-            continue
-        path = root.joinpath(*parts).resolve()
-        if not is_inside(path, root):
-            raise FormatError(
-                f"{named('ReferencedFileID')} leads out of its folder: {'/'.join(parts)}",
-                dicomdir.where,
-                "Read the folder instead of the DICOMDIR",
-            )
-        if path.is_file():
-            paths.append(path)
-    if not paths:
-        raise FormatError("none of the files that it lists exists", dicomdir.where, "Copy the whole medium")
-    return list(dict.fromkeys(paths))
-
-
-def _may_lack_a_preamble(path: Path) -> bool:
-    """A name without suffix, a UID, or DICOM's own: in others two bytes prove too little."""
-    suffix = path.suffix.lower()
-    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.private_elements import private_numbers
-from isocenter.files.dicom.tags import first_item, lenient, seconds, text, words
+from isocenter.files.dicom.tags import first_item, lenient, seconds, text, utc_offset, words
 
 DAY = 86400.0
 SUV_BW = "SUVbw"
 UNITS = {"BQML": "Bq/ml", "CNTS": "counts", "PROPCNTS": "proportional to counts", "GML": "g/ml", "CPS": "counts/s"}
 PHILIPS = (0x7053, "Philips PET Private Group")
 BY_WEIGHT = ("", "BW")  # SUV Type, PS3.3 C.8.9.1
-MOST_DECAYED = DAY / 2  # an injection is not longer before a scan
+MOST_DECAYED = DAY / 2  # an injection is not longer before a scan, except of nuclides that live for days
+# After five of them a scan is late, after ten nothing is left to see; zirconium-89 is scanned after two, a week.
+LATEST_HALF_LIVES, MOST_HALF_LIVES = 5, 10
+WEIGHTS = (0.01, 400.0)  # kg, from mice on; larger ones are g
+# s of no nuclide of PET: rubidium-82 has 76, oxygen-15 122, but in minutes gallium-68 has 68 and fluorine-18 110.
+NO_HALF_LIVES = ((0.0, 70.0), (100.0, 115.0))
 
 
 def pet_unit(dataset: Dataset) -> str:
@@ -76,6 +81,8 @@ def _of_activity(dataset: Dataset) -> float:
     weight = lenient(dataset, "PatientWeight")
     if weight is None or weight <= 0:
         raise SuvUnknownError("PatientWeight (0010,1030) is missing")
+    if not WEIGHTS[0] <= weight <= WEIGHTS[1]:
+        raise SuvUnknownError(f"PatientWeight (0010,1030) of {weight:g} kg cannot be a weight")
     drug = first_item(dataset, "RadiopharmaceuticalInformationSequence")
     dose = None if drug is None else lenient(drug, "RadionuclideTotalDose")
     if drug is None or dose is None or dose <= 0:
@@ -95,29 +102,47 @@ def _remaining(dose: float, dataset: Dataset, drug: Dataset) -> float:
     half_life = lenient(drug, "RadionuclideHalfLife")
     if half_life is None or half_life <= 0:
         raise SuvUnknownError("RadionuclideHalfLife (0018,1075) is missing")
-    return dose * 2 ** (-_elapsed(dataset, drug) / half_life)
+    if any(low < half_life < high for low, high in NO_HALF_LIVES):
+        raise SuvUnknownError(f"RadionuclideHalfLife (0018,1075) of {half_life:g} s is that of no nuclide of PET")
+    elapsed, most = _elapsed(dataset, drug, half_life)
+    if elapsed > min(most, MOST_HALF_LIVES * half_life):
+        raise SuvUnknownError(f"the injection would be {elapsed / 3600:.1f} h before the scan")
+    return dose * 2 ** (-elapsed / half_life)
 
 
-def _elapsed(dataset: Dataset, drug: Dataset) -> float:
-    """s from injection to the time to which decay was corrected: the start of the series."""
+def _elapsed(dataset: Dataset, drug: Dataset, half_life: float) -> tuple[float, float]:
+    """(s from injection to the time to which decay was corrected: the start of the series; s that may be at most)."""
     start = _moment(dataset, "Series")
     taken = _moment(dataset, "Acquisition")
     if start is None or taken is None:
         raise SuvUnknownError("the dates or times of series and acquisition are missing")
     if start > taken:
         raise SuvUnknownError("the series is later than its acquisition, so the scan's start is not known")
-    stated = seconds(text(drug, "RadiopharmaceuticalStartDateTime"))
-    if stated is not None and stated >= DAY:
-        if stated > start:
+    stated = text(drug, "RadiopharmaceuticalStartDateTime")
+    moment, injected = seconds(stated), seconds(text(drug, "RadiopharmaceuticalStartTime"))
+    if moment is not None and moment >= DAY:
+        elapsed = start - moment + _clocks_apart(dataset, stated, injected)
+        if elapsed < 0:
             raise SuvUnknownError("the injection is later than the scan")
-        return start - stated
-    injected = seconds(text(drug, "RadiopharmaceuticalStartTime"))
+        return elapsed, max(MOST_DECAYED, LATEST_HALF_LIVES * half_life)
     if injected is None:
         raise SuvUnknownError("RadiopharmaceuticalStartTime (0018,1072) is missing")
-    elapsed = (start - injected) % DAY  # its date is not stated: the same day, or the night between
-    if elapsed > MOST_DECAYED:
-        raise SuvUnknownError(f"the injection would be {elapsed / 3600:.1f} h before the scan")
-    return elapsed
+    return (start - injected) % DAY, MOST_DECAYED  # its date is not stated: the same day, or the night between
+
+
+def _clocks_apart(dataset: Dataset, stated: str, injected: float | None) -> float:
+    """s by which the clock of the injection's date and time (`stated`) is ahead of that of the series. PS3.3 C.12.1.1.8
+
+    injected: the same injection by the series' clock, where that is stated
+    """
+    theirs, ours = utc_offset(stated), utc_offset(text(dataset, "TimezoneOffsetFromUTC"))
+    if theirs is None:  # a time without an offset is that of the series' zone
+        return 0.0
+    if ours is not None:
+        return theirs - ours
+    if injected is None or (seconds(stated) or 0) % DAY != injected:
+        raise SuvUnknownError("the injection states its time zone, and TimezoneOffsetFromUTC (0008,0201) is missing")
+    return 0.0
 
 
 def _moment(dataset: Dataset, kind: str) -> float | None:

@@ -35,6 +35,7 @@ __all__ = [
     "padding_range",
     "rescaled",
     "unit",
+    "unit_of",
     "value_dtype",
     "value_map",
     "windowed",
@@ -69,6 +70,8 @@ def meaning(datasets: Sequence[Dataset], *, real_world: bool = False, where: str
             notes.append("of several real world value mappings the first was taken")
     elif real_world:
         notes.append("there is no real world value mapping")
+    elif _are_stored(first, where):
+        notes.append("values are as stored: a real world value mapping is there, which real_world=True applies")
     if text(first, "Modality") == "PT" and not meant.real_world:
         try:
             meant = replace(meant, unit=SUV_BW, suv=suv_bw_factor(datasets))
@@ -193,6 +196,21 @@ def _facts(dataset: Dataset, meant: Meaning, where: str) -> dict[str, Any]:
         "suv_bw_factor": meant.suv,
     }
     return {name: value for name, value in facts.items() if value not in ("", None)}
+
+
+def _are_stored(dataset: Dataset, where: str) -> bool:
+    """Whether values are integers of no unit that only a real world value mapping gives a meaning to."""
+    return (
+        mapping_of(dataset, 0) is not None
+        and not unit(dataset, where)
+        and stored_range(dataset, where)[2] is None
+        and value_map(dataset, 0, None, where).is_identity
+    )
+
+
+def unit_of(dataset: Dataset, meant: Meaning, where: str = "") -> str:
+    """The unit of one file's values, before a factor to SUVbw."""
+    return _real_world_unit(dataset) if meant.real_world else unit(dataset, where)
 
 
 def _real_world_unit(dataset: Dataset) -> str:

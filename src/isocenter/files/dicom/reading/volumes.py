@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import pairwise
 from operator import eq
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError
+from isocenter.errors import GeometryError, counted
 from isocenter.files.dicom.geometry import (
     ACQUISITION,
     B_VALUE,
-    DIRECTION,
     ECHO,
-    REFERENCE_TIME,
-    TEMPORAL,
     TRIGGER,
     Frame,
+    Label,
     Plane,
     Stack,
     affine_of,
     depths,
     stacked,
 )
+from isocenter.files.dicom.reading.enhanced import KINDS
+from isocenter.files.dicom.reading.repeats import rank_of, repeats_of
 from isocenter.files.format import ReadOptions
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
-MOST_LABELS = 3  # at once; nobody varies time, echo and two of diffusion in one series
-RANK = "rank of the instance number"
-NO_TIME = ("", ECHO)  # labels that are none of time
+NO_TIME = ("", ECHO, rank_of(ECHO))  # labels that are none of time
+NO_SLICES = ("localizer", "projection image")  # values of Image Type of what only looks like a further slice
+SAME_LABEL = 0.01  # of an echo time or b-value: by as much may the slices of a volume differ
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
@@ -74,6 +74,11 @@ class Volume:
         """The first frame of each repeat of the first channel."""
         return [next(frame for frame in slices if frame is not None) for slices in self.frames[0]]
 
+    def stated(self, label: str) -> tuple[Label | None, ...]:
+        """The value of a label in each repeat of the first channel; none where the slices of a repeat disagree."""
+        repeats = [{frame.labels.get(label) for frame in slices if frame is not None} for slices in self.frames[0]]
+        return tuple(next(iter(values)) for values in repeats) if all(len(values) == 1 for values in repeats) else ()
+
     def times(self) -> tuple[float, ...] | None:
         """s from the first repeat, None where it is not known or does not distinguish the repeats."""
         if self.apart in NO_TIME:
@@ -94,8 +99,7 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
     Different stacks that an object declares are volumes of their own. At one position there may be several frames:
     kinds (magnitude, phase) that cover the same grid equally often are channels, other kinds volumes of their own;
-    within a kind, repeats are distinguished by what the file states about time, diffusion or echo, else by the rank of
-    the instance number.
+    within a kind, `repeats_of` says what distinguishes repeats.
     Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
     stacks = by(frames, lambda frame: frame.stack)
@@ -123,7 +127,7 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
     counts = Counter(places)
     refuse_neighbours(frames, places, where)
     if max(counts.values()) == 1:
-        return [_volume({"": list(frames)}, where, options)]
+        return _along(frames, where, options)
     kinds = by(frames, lambda frame: frame.kind)
     covers = {kind: Counter(places[n] for n, f in enumerate(frames) if f.kind == kind) for kind in kinds}
     even = all(len(set(cover.values())) == 1 for cover in covers.values())
@@ -138,6 +142,72 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
     ]
 
 
+def _along(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
+    """The volume of frames that each have a position of their own; one of each kind where several lie in one stack.
+
+    Raises GeometryError where the frames of each kind make no grid.
+    """
+    parts = _kinds_along(frames)
+    if len(parts) == 1:
+        volume = _volume({"": list(frames)}, where, options)
+        return [replace(volume, notes=(*volume.notes, *_notes_along(frames)))]
+    try:
+        return [replace(_volume({"": part}, where, options), suffix=f"_{suffix}") for suffix, part in parts.items()]
+    except GeometryError as error:
+        examples = ", ".join(f"{part[0].name} ({suffix})" for suffix, part in list(parts.items())[:3])
+        raise GeometryError(
+            f"slices of {len(parts)} kinds lie in one stack, as {examples}, and those of one kind make no volume: "
+            f"{error.problem}",
+            where,
+            "Put the slices of each kind into a folder of their own",
+        ) from error
+
+
+def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    """Frames that cannot be slices of one volume, apart: by what they show, echo time and b-value. PS3.3 C.7.6.1.1.2"""
+    ordinary = {frame.kind for frame in frames if not frame.is_derived}
+    names = [_shown(frame, ordinary) for frame in frames]
+    words: list[list[str]] = [[name or "other"] if len(set(names)) > 1 else [] for name in names]
+    for label, word in ((ECHO, "echo"), (B_VALUE, "b")):
+        stated = [value for frame in frames if isinstance(value := frame.labels.get(label), float)]
+        alike = _near(0, SAME_LABEL)
+        kinds = list[float]()
+        for value in stated:
+            kinds += [] if any(alike(kind, value) for kind in kinds) else [value]
+        if len(stated) == len(frames) and len(kinds) > 1:
+            for own, value in zip(words, stated, strict=True):
+                own.append(f"{word}_{next(kind for kind in kinds if alike(kind, value)):g}")
+    parts = defaultdict[str, list[Frame]](list)
+    for own, frame in zip(words, frames, strict=True):
+        parts["_".join(own)].append(frame)
+    return dict(parts)
+
+
+def _shown(frame: Frame, ordinary: set[str]) -> str:
+    """What a frame shows, empty where it is a slice as others are; ordinary: what slices show that nothing derived."""
+    is_other = frame.kind in KINDS or any(word in frame.kind.split("\\") for word in NO_SLICES)
+    return frame.kind if is_other or (frame.is_derived and ordinary and frame.kind not in ordinary) else ""
+
+
+def _notes_along(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """The notes of slices that differ in what need not matter: packages of MR and steps of a table are acquisitions."""
+    notes = list[str]()
+    derived = sum(frame.is_derived for frame in frames)
+    if 0 < derived < len(frames):
+        notes.append(
+            f"{counted(derived, 'slice is', 'slices are')} DERIVED (ImageType (0008,0008)), the others are not"
+        )
+    depth = depths([located(frame) for frame in frames])
+    turns = [frames[n].labels.get(ACQUISITION) for n in np.argsort(depth)]
+    blocks, acquisitions = 1 + sum(one != other for one, other in pairwise(turns)), len(set(turns))
+    if blocks > acquisitions:
+        notes.append(
+            f"slices of {acquisitions} acquisitions (AcquisitionNumber (0020,0012)) take turns: they are packages of "
+            "one volume, or several volumes"
+        )
+    return tuple(notes)
+
+
 def _overlap(covers: list[Counter[int]]) -> bool:
     """Whether kinds share positions: only then do they distinguish frames."""
     return any(set(a) & set(b) for n, a in enumerate(covers) for b in covers[n + 1 :])
@@ -150,7 +220,7 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
     apart: str = ""
     notes: tuple[str, ...] = ()
     for name in names:
-        slices, apart, notes = _repeats(kinds[name], where)
+        slices, apart, notes = repeats_of(_positions(kinds[name]), where)
         grids.append(slices)
     planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
@@ -187,72 +257,13 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
     return plane.normal * abs(size), (f"one slice: its thickness is {keyword}, {abs(size):g} mm",)
 
 
-def _repeats(frames: list[Frame], where: str) -> tuple[list[list[Frame]], str, tuple[str, ...]]:
-    """([repeat][slice], the label that distinguishes repeats, notes); slices in order of depth."""
+def _positions(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames by position, in order of depth."""
     places = places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
-    if len(groups[0]) == 1:
-        return [[group[0] for group in groups]], "", ()
-    apart = _distinguishing_labels(groups)
-    ordered = [sorted(group, key=_label_key(apart)) for group in groups]
-    if not apart:
-        ordered = [_by_rank(group, where) for group in groups]
-    volumes = [[group[n] for group in ordered] for n in range(len(ordered[0]))]
-    volumes.sort(key=lambda slices: _in_time(slices, apart))
-    how = " and ".join(apart) or RANK
-    return volumes, how, (f"{len(volumes)} volumes distinguished by {how}",)
-
-
-def _by_rank(group: list[Frame], where: str) -> list[Frame]:
-    """Frames of one place in the order of their instance numbers."""
-    if len({frame.order for frame in group}) < len(group):
-        names = ", ".join(frame.name for frame in group[:3])
-        raise GeometryError(
-            f"nothing distinguishes the frames at one position ({names}): neither time, diffusion, echo nor "
-            "InstanceNumber (0020,0013)",
-            where,
-            "Put the files of each volume into a folder of their own",
-        )
-    return sorted(group, key=lambda frame: frame.order)
-
-
-def _distinguishing_labels(groups: list[list[Frame]]) -> tuple[str, ...]:
-    """The fewest labels of which each position has the same set of different values; empty if there are none.
-
-    Labels that are the same everywhere distinguish nothing and are left out.
-    """
-    names = list(dict.fromkeys(name for frame in groups[0] for name in frame.labels))
-    usual = (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO)
-    names.sort(key=lambda name: usual.index(name) if name in usual else len(usual))
-    varying = [name for name in names if len({frame.labels.get(name) for group in groups for frame in group}) > 1]
-    choices = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
-    return next((names for names in choices if _distinguish(groups, names)), ())
-
-
-def _distinguish(groups: list[list[Frame]], names: tuple[str, ...]) -> bool:
-    key = _label_key(names)
-    sets = [frozenset(key(frame) for frame in group) for group in groups]
-    return len(sets[0]) == len(groups[0]) and all(values == sets[0] for values in sets)
-
-
-def _label_key(names: tuple[str, ...]) -> Callable[[Frame], tuple[str, ...]]:
-    """Labels as something to compare; a missing one (the direction of b = 0) is a value too."""
-
-    def key(frame: Frame) -> tuple[str, ...]:
-        """The frame's values of these labels."""
-        return tuple(repr(frame.labels.get(name)) for name in names)
-
-    return key
-
-
-def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
-    """Frames follow what counts time, then acquisition, then instances."""
-    counted = [slices[0].labels.get(n) for n in apart if n in (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, ECHO)]
-    times = [frame.time for frame in slices if frame.time is not None]
-    order = min(frame.order for frame in slices)
-    return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)
+    return groups
 
 
 def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:

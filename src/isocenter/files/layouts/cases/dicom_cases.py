@@ -58,7 +58,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     is_directory = folder.is_file and folder.root.name.upper() == "DICOMDIR"
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
-    seen = survey(folder.root.parent if is_directory else folder.root)
+    seen = survey(folder.root)
     localizers = _localizers(seen.series)
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
