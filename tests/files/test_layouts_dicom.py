@@ -12,7 +12,9 @@ import pytest
 
 from cohorts import volume
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import DatasetOptions, observed_values, read_dataset
+from isocenter.files import DatasetOptions, observed_values, read, read_dataset
+from isocenter.files.dicom import write_segmentation
+from isocenter.values import Image, Label
 from written_dicom import write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage
@@ -308,3 +310,62 @@ def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_
         dataset = read_dataset(tmp_path / folder)
         assert [observed_values(case) for case in dataset] == [(1,), (2,), (3,)]
         assert not dataset.problems
+
+
+# -- several objects drawn on one series ------------------------------------------------------------------------------
+
+
+def scan(folder: Path) -> Image:
+    """A series of three slices of 8 x 9 voxels."""
+    (folder / "scan").mkdir(parents=True)
+    for n in range(3):
+        tags = {"InstanceNumber": n + 1, "SliceThickness": 2, "SeriesNumber": 1}
+        write_slice(folder / "scan" / f"{n}.dcm", np.full((9, 8), n, np.int16), position=(0, 0, 2 * n), **tags)
+    return read(folder / "scan")
+
+
+def draw(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: str, instance: int = 1) -> Path:
+    """A segmentation of boxes of voxels on an image, by name of the structure."""
+    drawn = np.zeros(image.geometry.shape, np.uint8)
+    for value, box in enumerate(marks.values(), start=1):
+        drawn[box] = value
+    labels = [Label(value, name) for value, name in enumerate(marks, start=1)]
+    write_segmentation(drawn, labels, image, path, algorithm_name="test")
+    changed(path, SeriesInstanceUID=series, InstanceNumber=instance)
+    return path
+
+
+def changed(path: Path, **tags: object) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+def voxels(mask: Image) -> dict[str, int]:
+    """How many voxels of a label map each of its structures has."""
+    return {label.name: int((mask.data == label.value).sum()) for label in mask.labels}
+
+
+LEFT, RIGHT = np.s_[1:3, 1:4, :2], np.s_[5:7, 2:4, 1:2]  # 12 and 4 voxels, which do not overlap
+
+
+def test_each_segmentation_of_a_series_is_read(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
+    draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, "1.2.9", 2)
+    dataset = read_dataset(tmp_path)
+    [case] = dataset
+    assert [label.name for label in dataset.classes["mask"]] == ["Liver", "Tumour"]
+    masks = [case.references[kind] for kind in case.references]
+    assert sum((sum(voxels(mask).values()) for mask in masks), 0) == 12 + 4
+    assert {path.name for path in case.files} >= {"a.dcm", "b.dcm"}
+
+
+def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path):
+    image = scan(tmp_path)
+    for name, box in (("a.dcm", LEFT), ("b.dcm", RIGHT)):
+        changed(draw(image, tmp_path / name, {"Liver": box}, "1.2.9"), SOPInstanceUID="1.2.9.1")
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(GeometryError, match=r"a.dcm and b.dcm have one SOPInstanceUID"):
+        _ = case.references["mask"]

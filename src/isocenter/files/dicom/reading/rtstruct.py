@@ -15,10 +15,10 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once
+from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 
-STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
