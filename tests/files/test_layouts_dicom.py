@@ -350,16 +350,50 @@ def voxels(mask: Image) -> dict[str, int]:
 LEFT, RIGHT = np.s_[1:3, 1:4, :2], np.s_[5:7, 2:4, 1:2]  # 12 and 4 voxels, which do not overlap
 
 
-def test_each_segmentation_of_a_series_is_read(tmp_path):
+@pytest.mark.parametrize("second", ["1.2.9", "1.2.10"], ids=["one series", "two series"])
+def test_segmentations_of_different_structures_are_one_label_map(tmp_path, second):
     image = scan(tmp_path)
     draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
-    draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, "1.2.9", 2)
+    draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, second, 2)
     dataset = read_dataset(tmp_path)
     [case] = dataset
-    assert [label.name for label in dataset.classes["mask"]] == ["Liver", "Tumour"]
-    masks = [case.references[kind] for kind in case.references]
-    assert sum((sum(voxels(mask).values()) for mask in masks), 0) == 12 + 4
-    assert {path.name for path in case.files} >= {"a.dcm", "b.dcm"}
+    assert set(case.references) == {"mask"} and not dataset.problems
+    mask = case.references["mask"]
+    assert voxels(mask) == {"Liver": 12, "Tumour": 4}
+    assert {Path(path).name for path in mask.source.paths} == {"a.dcm", "b.dcm"} <= {path.name for path in case.files}
+
+
+def test_segmentations_of_different_structures_that_overlap_are_refused(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    draw(image, tmp_path / "b.dcm", {"Tumour": LEFT}, "1.2.10")
+    with pytest.raises(FormatError, match=r"overlaps another structure.*--labels"):
+        _ = read_dataset(tmp_path).cases[0].references["mask"]
+    chosen = read_dataset(tmp_path, DatasetOptions(labels="1=Tumour"))
+    assert voxels(chosen.cases[0].references["mask"]) == {"Tumour": 12}
+    assert set(chosen.cases[0].references) == {"mask"}
+
+
+def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_path):
+    image = scan(tmp_path)
+    for reader, series, liver, tumour in (("a", "1.2.9", LEFT, RIGHT), ("b", "1.2.10", RIGHT, LEFT)):
+        draw(image, tmp_path / f"{reader}1.dcm", {"Liver": liver}, series, 1)
+        draw(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
+    dataset = read_dataset(tmp_path)
+    [case] = dataset
+    assert sorted(tuple(voxels(case.references[kind]).values()) for kind in case.references) == [(4, 12), (12, 4)]
+    assert not dataset.problems
+
+
+def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    draw(image, tmp_path / "b.dcm", {"Liver": LEFT, "Tumour": RIGHT}, "1.2.10")
+    dataset = read_dataset(tmp_path)
+    [problem] = dataset.problems
+    assert problem.what == "1 case has segmentations that share some structures and not others"
+    assert problem.cases == (dataset.cases[0].id,)
+    assert not read_dataset(tmp_path, DatasetOptions(labels="1=Liver")).problems
 
 
 def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path):

@@ -29,7 +29,7 @@ from isocenter.files.dicom import (
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
-from isocenter.files.layouts.cases.dicom_masks import by_image, drawn_labels, drawn_masks
+from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, masks_on, unlike_maps
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
@@ -51,16 +51,15 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
     images = [series for series, _ in parts]
-    drawn, lost = by_image(seen.series, images)
+    drawn = drawn_masks(seen.series, images, options)
     maps, lonely = _label_maps(folder, images)
     names = unique([_case_name(series, options) + ending for series, ending in parts])
-    segmentations = [series for some in drawn.values() for series in some]
-    labels = drawn_labels(segmentations, options) if segmentations or not maps else mask_labels(folder, options)
+    labels = drawn.labels if drawn.of or not maps else mask_labels(folder, options)
     reports = reported(seen.series, images) if options.references else Reported()
-    classes, called = name_classes(reports.names, folder, options, declare=not (drawn or maps))
+    classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, series, (drawn.get(series.uid, []), maps[series.uid]), labels, report, options)
+        _case(name, series, (drawn.of.get(series.uid, ()), maps[series.uid]), labels, report, options)
         for name, series, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
@@ -74,7 +73,8 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *map(_damaged, seen.damaged),
             *_copied(seen.copies),
             *_planning_only(localizers, options),
-            *_lost(lost),
+            *drawn.problems,
+            *unlike_maps([name for name, one in zip(names, images, strict=True) if one.uid in drawn.unlike]),
             *_lonely(lonely),
             *reports.problems,
             *_without_image(seen.series, reports.read),
@@ -155,14 +155,14 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
 def _case(
     name: str,
     series: SeriesFiles,
-    masks: tuple[Sequence[SeriesFiles], Sequence[Path]],
+    masks: tuple[Sequence[DrawnMap], Sequence[Path]],
     labels: tuple[Label, ...],
     reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
     options: DatasetOptions,
 ) -> CaseFiles:
     drawn, maps = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
-    references: dict[str, Callable[[], Any]] = {**drawn_masks(drawn, image, series.paths, labels)}
+    references: dict[str, Callable[[], Any]] = {**masks_on(drawn, image, series.paths, labels)}
     if maps and not drawn:
         references |= masks_by_reader({"": maps}, labels, options.read, options.kinds)
     if reports[0]:
@@ -173,7 +173,7 @@ def _case(
         references,
         files=(
             *series.paths,
-            *(path for other in drawn for path in other.paths),
+            *(path for own in drawn for one in own for path in one.files.paths),
             *(() if drawn else maps),
             *(path for path, _ in reports[0]),
         ),
@@ -235,8 +235,3 @@ def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
     what = f"{counted(len(names), 'label map lies', 'label maps lie')} beside no series or several"
     remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
     return left_out(names, what, remedy, "warning")
-
-
-def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
-    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from isocenter.errors import FormatError, counted
 from isocenter.files.dicom import (
     DRAWN,
     STRUCTURE_SET,
@@ -22,8 +24,8 @@ from isocenter.files.dicom import (
 )
 from isocenter.files.layouts.cases.classes import parse_labels
 from isocenter.files.layouts.cases.segments import by_name, one_numbering
-from isocenter.files.layouts.layout import DatasetOptions
-from isocenter.values import Geometry, Image, Label
+from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter.values import Geometry, Image, Label, Problem
 
 # Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
 SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
@@ -50,31 +52,128 @@ def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
     return read_segmentation(path, on=grid)
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnObject:
+    """A segmentation or a structure set.
+
+    structures: {name: number} of its structures
+    """
+
+    files: SeriesFiles
+    structures: Mapping[str, int]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of its structures, to compare."""
+        return frozenset(name.casefold() for name in self.structures)
+
+
+# Objects that name different structures, and so make one label map.
+DrawnMap = tuple[DrawnObject, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnMasks:
+    """What was drawn on the series of a folder.
+
+    of:       {series UID: its label maps, several where objects name the same structures}
+    labels:   one numbering for all: that of the files where they agree, else the names in order
+    unlike:   UIDs of series with label maps of different structures
+    problems: what was drawn on images that are not here
+    """
+
+    of: Mapping[str, tuple[DrawnMap, ...]]
+    labels: tuple[Label, ...]
+    unlike: frozenset[str]
+    problems: tuple[Problem, ...]
+
+
 def drawn_masks(
-    drawn: Sequence[SeriesFiles], image: Callable[[], Image], files: tuple[Path, ...], labels: tuple[Label, ...]
+    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles], options: DatasetOptions
+) -> DrawnMasks:
+    """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
+    by_image, lost = _by_image(everything, images)
+    drawn = {uid: [DrawnObject(one, _structures(one)) for one in some] for uid, some in by_image.items()}
+    if options.labels is not None:
+        labels = tuple(label for label in parse_labels(options.labels) if label.value)
+    else:
+        labels = one_numbering(one.structures for some in drawn.values() for one in some)
+    chosen = {label.name.casefold() for label in labels}
+    of = {uid: _maps(some, chosen) for uid, some in drawn.items()}
+    unlike = (uid for uid, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
+    return DrawnMasks(of, labels, frozenset(unlike), _lost(lost))
+
+
+def masks_on(
+    maps: Sequence[DrawnMap], image: Callable[[], Image], files: tuple[Path, ...], labels: tuple[Label, ...]
 ) -> dict[str, Callable[[], Image]]:
-    """{kind, of all objects but the first kind:name: function that reads it} of the objects drawn on one image.
+    """{kind, of all label maps but the first kind:name: function that reads it} of one image.
 
     files: those of the image
     """
-    kinds = ["mask", *(f"mask:{other.name}" for other in drawn[1:])]
-    loaders = (partial(load_drawn, one.paths, image, files, labels) for one in drawn)
+    kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
+    loaders = (partial(load_drawn, tuple(one.files.paths for one in own), image, files, labels) for own in maps)
     return dict(zip(kinds, loaders, strict=False))
 
 
 def load_drawn(
-    paths: tuple[Path, ...], image: Callable[[], Image], files: tuple[Path, ...], labels: tuple[Label, ...]
+    objects: tuple[tuple[Path, ...], ...],
+    image: Callable[[], Image],
+    files: tuple[Path, ...],
+    labels: tuple[Label, ...],
 ) -> Image:
-    """A segmentation or structure set on its image's grid, numbered as in the whole data set: by name.
+    """Segmentations and structure sets as one label map on their image's grid, numbered as in the whole data set.
 
-    paths: of one object; several, with the same UID and different contents, are refused
+    objects: the file of each; several, with the same UID and different contents, are refused
+    files:   those of the image
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
-    [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
-    return by_name(drawn_on(head.path, image().geometry, files), labels, head.path)
+    grid, mask = image().geometry, None
+    for paths in objects:
+        [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
+        mask = by_name(drawn_on(head.path, grid, files), labels, head.path, mask)
+    if mask is None:
+        raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
+    return mask
 
 
-def by_image(
+def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnMap, ...]:
+    """The objects on one image by label map: objects that name the same structures are maps of several readers.
+
+    An object joins the first map that lacks its structures, if possible one with an object of its own series. Objects
+    without a chosen structure are left out; where no object has one, the map is empty.
+    """
+    maps: list[list[DrawnObject]] = []
+    for one in [one for one in drawn if not one.names.isdisjoint(chosen)] or drawn:
+        free = [own for own in maps if one.names.isdisjoint(_names(own))]
+        of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
+        if free:
+            (of_series or free)[0].append(one)
+        else:
+            maps.append([one])
+    return tuple(map(tuple, maps))
+
+
+def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
+    return frozenset().union(*(one.names for one in drawn))
+
+
+def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
+    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")
+
+
+def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
+    """The warning that the label maps of these cases name different structures."""
+    if not cases:
+        return ()
+    what = f"{counted(len(cases), 'case has', 'cases have')} segmentations that share some structures and not others"
+    why = "each is a mask by a reader of its own, in which the structures of the others are background"
+    remedy = "Keep the files that are meant, or choose structures by --labels 1=NAME,2=NAME"
+    return (Problem("warning", what, tuple(cases), why, remedy),)
+
+
+def _by_image(
     everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
 ) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
     """{series UID: what was drawn on it}, and the names of what was drawn on images that are not here.
@@ -94,13 +193,6 @@ def by_image(
         else:
             lost.append(one.name)
     return drawn, lost
-
-
-def drawn_labels(drawn: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:
-    """One numbering for all: that of the files where they agree, else the names in order."""
-    if options.labels is not None:
-        return tuple(label for label in parse_labels(options.labels) if label.value)
-    return one_numbering(map(_structures, drawn))
 
 
 def _structures(drawn: SeriesFiles) -> dict[str, int]:

@@ -49,13 +49,15 @@ def segments_in(image: Image) -> tuple[Label, ...]:
     return image.labels or tuple(Label(n + 1, name) for n, name in enumerate(image.channels))
 
 
-def by_name(segments: Image, labels: tuple[Label, ...], path: Path) -> Image:
+def by_name(segments: Image, labels: tuple[Label, ...], path: Path, others: Image | None = None) -> Image:
     """The label map of segments, numbered as in the whole data set: by name.
 
+    others: a label map, made by this function, of files that name other structures; it is united with this one
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
     data, several = segments.data, len(segments.channels) > 1
-    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
+    shape, dtype = data.shape[1:], np.min_scalar_type(max((label.value for label in labels), default=0))
+    pixels = np.zeros(shape, dtype) if others is None else others.data[0].copy()
     coloured = {}
     for n, label in enumerate(segments_in(segments)):
         value = _number(label, labels)
@@ -68,8 +70,18 @@ def by_name(segments: Image, labels: tuple[Label, ...], path: Path) -> Image:
             )
         pixels[mask] = value or pixels[mask]
         coloured[value] = label
-    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
-    return replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+    known = labels if others is None else others.labels
+    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in known)
+    joined = replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+    return joined if others is None else _of_both(others, joined)
+
+
+def _of_both(first: Image, joined: Image) -> Image:
+    """A label map of several files, with the notes and files of all."""
+    paths = [path for image in (first, joined) for path in (image.source.paths if image.source else ())]
+    notes = tuple(dict.fromkeys((*first.notes, *joined.notes)))
+    source = joined.source and replace(joined.source, paths=tuple(paths))
+    return replace(joined, notes=notes, source=source)
 
 
 def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
