@@ -20,7 +20,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import drawn_on, is_drawn, read, read_volumes, write_label_map
 from isocenter.files.dicom import read_segmentation, write_segmentation
 from isocenter.values import Code, Geometry, Image, Label, Source
-from written_dicom import write_slice
+from written_dicom import sequence, write_enhanced, write_slice
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
 TUMOUR = Label(2, "Tumour", (255, 0, 0), Code("SCT", "108369006", "Neoplasm"))
@@ -207,6 +207,32 @@ def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
     truth = marked(source.geometry)
     write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+
+
+@pytest.mark.parametrize("shown", [[2], [1, 3], [0, 2, 3]], ids=str)
+@pytest.mark.parametrize("stated", [{}, {"SpacingBetweenSlices": 99}, {"SpacingBetweenSlices": -2}], ids=str)
+def test_a_segmentation_states_the_step_of_its_source_whichever_slices_it_shows(
+    tmp_path: Path, shown: list[int], stated: dict[str, int]
+):
+    source = simple(tmp_path / "series", SliceThickness=1.5, **stated)
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, shown] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (2.0, 1.5)
+    alone = read_segmentation(tmp_path / "seg.dcm")
+    assert_allclose(alone.geometry.steps, source.geometry.steps)
+    assert alone.data.sum() == truth.sum()  # so the volume in mm is the same
+
+
+def test_a_segmentation_of_an_enhanced_object_states_its_thickness_and_its_step(tmp_path: Path):
+    frames = [{"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, 4.0 * n])} for n in range(4)]
+    source = read(write_enhanced(tmp_path / "enhanced.dcm", np.zeros((4, 8, 9), np.int16), frames))
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, 1] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (4.0, 3.0)
 
 
 def test_the_patients_name_stands_in_no_warning(tmp_path: Path):

@@ -21,6 +21,7 @@ from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
+from isocenter.files.dicom.tags import first_item, frame_groups, lenient
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
@@ -99,6 +100,8 @@ def write_segmentation(
         places = _places(shown, source.geometry)
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
+    if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
+        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
         state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
         repeat_as_stated(made, slices[0].frame.path)
@@ -177,13 +180,15 @@ def _shown(numbered: Mask, slices: list[_Slice], where: str) -> list[_Slice]:
 
 
 def _places(slices: list[_Slice], geometry: Geometry) -> dict[str, Any]:
-    """The arguments of highdicom that place the slices as the source states them."""
+    """The arguments of highdicom that place the slices as the source does; slices as far apart as in its grid.
+
+    PS3.3 C.7.6.16.2.1
+    """
     planes = [part.frame.plane for part in slices]
     first = planes[0]
     if first is None:
         raise GeometryError("the image states no position", slices[0].frame.name, "Write .nii.gz or .png instead")
     apart = abs(float(_normal(geometry) @ geometry.affine[:3, 2]))
-    thickness = slices[0].frame.thickness
     return {
         "plane_positions": [
             highdicom.PlanePositionSequence("PATIENT", plane.position) for plane in planes if plane is not None
@@ -191,10 +196,18 @@ def _places(slices: list[_Slice], geometry: Geometry) -> dict[str, Any]:
         "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.orientation),
         "pixel_measures": highdicom.PixelMeasuresSequence(
             pixel_spacing=first.spacing,
-            slice_thickness=abs(thickness[0]) if thickness else apart,
+            slice_thickness=_thickness(slices[0].frame) or apart,
             spacing_between_slices=apart,
         ),
     }
+
+
+def _thickness(frame: Frame) -> float | None:
+    """The slice thickness that the source states, which need not be the distance of its slices. PS3.3 C.7.6.2.1"""
+    dataset = read_header(frame.path).dataset
+    measures = (first_item(groups, "PixelMeasuresSequence") for groups in frame_groups(dataset, frame.number))
+    stated = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
+    return next((size for size in stated if size is not None and size > 0), None)
 
 
 def _normal(geometry: Geometry) -> NDArray[np.floating]:
@@ -301,9 +314,7 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     shared, each = Dataset(), [Dataset() for _ in frames]
     if plane is not None:
         shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
-        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(
-            plane.spacing, abs(frames[0].thickness[0]) if frames[0].thickness else 0.0
-        )
+        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
     for groups, frame in zip(each, frames, strict=True):
         if frame.plane is not None:
             groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
