@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,19 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from numpy.testing import assert_array_equal
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, polygon, rasterise, references
+from isocenter.files.dicom.reading.rtstruct import polygon, rasterise, references
 from isocenter.values import Code, Geometry
-from written_dicom import sequence
+from written_dicom import Contour, sequence, structure_set
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Columns run left, rows run back, as in an axial CT; 2 x 1 mm pixels, 3 mm slices.
 GRID = Geometry((12, 10, 4), LPS @ np.array([[2.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]), "1.2.3.3")
-Contour = list[tuple[float, float, float]]
 
 
 @pytest.fixture(autouse=True)
@@ -43,32 +39,6 @@ def rectangle(column: tuple[float, float], row: tuple[float, float], depth: floa
         (c, r, depth) for c, r in zip((column[0], column[1], column[1], column[0]), np.repeat(row, 2), strict=True)
     ]
     return [tuple(point) for point in (grid.to_world(np.array(index)) @ LPS[:3, :3]).tolist()]
-
-
-def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str = "CLOSED_PLANAR", **tags: Any) -> Path:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = STRUCTURE_SET, "1.2.3.9", "RTSTRUCT"
-    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
-    for n, (name, contours) in enumerate(regions.items(), start=1):
-        dataset.StructureSetROISequence += sequence(
-            ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=tags.get("frame_of_reference", "1.2.3.3")
-        )
-        drawn = [
-            sequence(
-                ContourGeometricType=kind,
-                NumberOfContourPoints=len(contour),
-                ContourData=[f"{x:.10g}" for point in contour for x in point],
-                ContourImageSequence=sequence(ReferencedSOPInstanceUID=tags.get("instance", "1.2.3.4")),
-            )[0]
-            for contour in contours
-        ]
-        dataset.ROIContourSequence += sequence(
-            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=drawn
-        )
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-    return path
 
 
 # -- real data --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         read_report,
         read_segmentation,
         read_series,
+        regions_of,
+        segments_of,
         shown_frame,
         stored_frame,
         survey,

@@ -69,6 +69,11 @@ def references(path: Path | str) -> References:
     return References(*known)
 
 
+def regions_of(path: Path) -> tuple[Label, ...]:
+    """The regions as `rasterise` numbers and names them; none where no contour is closed."""
+    return _regions(_dataset(path), str(path))[0]
+
+
 def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -> Image:
     """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
 
@@ -82,14 +87,20 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     if on.ndim != 3 or not on.physical or not on.oriented:
         raise GeometryError("contours in mm need an image with positions", where, "Give the image they were drawn on")
     notes = _check_image(references(path), on, set(instances), where)
-    regions, passed = _regions(dataset, where)
+    labels, drawn, passed = _regions(dataset, where)
+    if not labels:
+        raise FormatError("holds no closed contour", where, "Leave this file out")
+    regions = [
+        _Region(label, tuple(_points(contour, label.name, where) for contour in _closed(contours)))
+        for label, contours in zip(labels, drawn, strict=True)
+    ]
     pixels, overlapping = _filled(regions, on, where)
     return Image(
         pixels,
         on,
         modality="RTSTRUCT",
-        channels=tuple(region.label.name for region in regions) if overlapping else ("regions",),
-        labels=tuple(region.label for region in regions),
+        channels=tuple(label.name for label in labels) if overlapping else ("regions",),
+        labels=labels,
         notes=(*notes, *passed, *(["regions overlap: one channel a region"] if overlapping else [])),
         facts={"overlapping": overlapping},
         source=Source("dicom", (where,)),
@@ -125,11 +136,11 @@ def _check_image(named: References, on: Geometry, instances: set[str], where: st
     )
 
 
-def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ...]]:
-    """Regions with closed contours, in order of their numbers, and notes on those left out."""
+def _regions(dataset: Dataset, where: str) -> tuple[tuple[Label, ...], list[Dataset], tuple[str, ...]]:
+    """Regions with closed contours in order of their numbers, the contours of each, and notes on what is odd."""
     described = {whole(region, "ROINumber", where): region for region in items(dataset, "StructureSetROISequence")}
     codes = _codes(dataset, where)
-    regions, passed = [], []
+    regions, notes = list[tuple[Label, Dataset]](), []
     for contours in items(dataset, "ROIContourSequence"):
         number = whole(contours, "ReferencedROINumber", where)
         if number not in described or number is None:
@@ -137,32 +148,31 @@ def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ..
                 f"has contours of a region {number} that it does not describe", where, "Get the file again"
             )
         name = text(described[number], "ROIName") or str(number)
-        closed = _closed(contours, name, where)
-        if not closed:
-            passed.append(f"region {name} has no closed contour")
+        if not _closed(contours):
+            notes.append(f"region {name} has no closed contour")
             continue
-        regions.append(_Region(Label(number, name, _colour(contours, where), codes.get(number)), closed))
-    regions.sort(key=lambda region: region.label.value)
-    values = [region.label.value for region in regions]
-    if not regions:
-        raise FormatError("holds no closed contour", where, "Leave this file out")
-    if len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max:
-        regions = [replace(region, label=replace(region.label, value=n + 1)) for n, region in enumerate(regions)]
-        passed.append("regions were numbered anew")
-    labels = named_once([region.label for region in regions])
-    return [replace(region, label=label) for region, label in zip(regions, labels, strict=True)], tuple(passed)
+        regions.append((Label(number, name, _colour(contours, where), codes.get(number)), contours))
+    regions.sort(key=lambda region: region[0].value)
+    labels = [label for label, _ in regions]
+    values = [label.value for label in labels]
+    if values and (len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max):
+        labels = [replace(label, value=n) for n, label in enumerate(labels, start=1)]
+        notes.append("regions were numbered anew")
+    return named_once(labels), [contours for _, contours in regions], tuple(notes)
 
 
-def _closed(contours: Dataset, name: str, where: str) -> tuple[Floats, ...]:
-    closed = []
-    for contour in items(contours, "ContourSequence"):
-        if text(contour, "ContourGeometricType") not in CLOSED:
-            continue
-        data = numbers(contour, "ContourData", where)
-        if data is None or len(data) % 3 or len(data) < 9:
-            raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
-        closed.append(np.array(data).reshape(-1, 3) @ LPS_TO_RAS)
-    return tuple(closed)
+def _closed(contours: Dataset) -> list[Dataset]:
+    """The closed contours of a region."""
+    every = items(contours, "ContourSequence")
+    return [contour for contour in every if text(contour, "ContourGeometricType") in CLOSED]
+
+
+def _points(contour: Dataset, name: str, where: str) -> Floats:
+    """(points, 3) in RAS+ mm."""
+    data = numbers(contour, "ContourData", where)
+    if data is None or len(data) % 3 or len(data) < 9:
+        raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
+    return np.array(data).reshape(-1, 3) @ LPS_TO_RAS
 
 
 def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:

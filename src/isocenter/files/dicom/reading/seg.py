@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -73,6 +73,11 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     )
 
 
+def segments_of(path: Path) -> tuple[Label, ...]:
+    """The segments as `read_segmentation` numbers and names them, from the header alone."""
+    return _labels(read_header(path).dataset, str(path))
+
+
 def _dataset(path: Path, where: str) -> Dataset:
     """The object with its pixels, once its header has shown that they can be there."""
     head = read_header(path)
@@ -104,12 +109,18 @@ def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
     return named_once(sorted((label for label in labels if label.value > 0), key=lambda label: label.value))
 
 
-def named_once(labels: list[Label]) -> tuple[Label, ...]:
-    """The labels with different names: those that share one get their number behind it."""
-    times = Counter(label.name for label in labels)
-    return tuple(
-        replace(label, name=f"{label.name} {label.value}") if times[label.name] > 1 else label for label in labels
-    )
+def named_once(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels with different names: those that share one, but for upper case, get their number behind it."""
+    times = Counter(label.name.casefold() for label in labels)
+    taken = {name for name, count in times.items() if count == 1}
+    named = []
+    for label in labels:
+        name = label.name
+        while times[label.name.casefold()] > 1 and (name == label.name or name.casefold() in taken):
+            name = f"{name} {label.value}"
+        taken.add(name.casefold())
+        named.append(replace(label, name=name))
+    return tuple(named)
 
 
 def _code(concept: Dataset | None) -> Code | None:

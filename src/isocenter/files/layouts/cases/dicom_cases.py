@@ -162,7 +162,9 @@ def _case(
 ) -> CaseFiles:
     drawn, maps = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
-    references: dict[str, Callable[[], Any]] = {**masks_on(drawn, image, series.paths, labels)}
+    references: dict[str, Callable[[], Any]] = {
+        **masks_on(drawn, image, series.paths, labels, chosen=options.labels is not None)
+    }
     if maps and not drawn:
         references |= masks_by_reader({"": maps}, labels, options.read, options.kinds)
     if reports[0]:

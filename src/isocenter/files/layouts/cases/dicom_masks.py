@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from isocenter.errors import FormatError, counted
+from isocenter.errors import FormatError, IsocenterError, counted
 from isocenter.files.dicom import (
     DRAWN,
     STRUCTURE_SET,
     SeriesFiles,
-    items,
     looks_like_dicom,
     originals,
     rasterise,
     read_header,
     read_segmentation,
+    regions_of,
+    segments_of,
     text,
-    whole,
 )
 from isocenter.files.layouts.cases.classes import parse_labels
-from isocenter.files.layouts.cases.segments import by_name, one_numbering
+from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.values import Geometry, Image, Label, Problem
-
-# Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
-SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
-CONTOURS = ("StructureSetROISequence", "ROIName", "ROINumber")
 
 
 def is_drawn(path: Path) -> bool:
@@ -56,16 +52,16 @@ def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
 class DrawnObject:
     """A segmentation or a structure set.
 
-    structures: {name: number} of its structures
+    structures: {name: number} of its structures; None where the object is damaged
     """
 
     files: SeriesFiles
-    structures: Mapping[str, int]
+    structures: Mapping[str, int] | None
 
     @property
     def names(self) -> frozenset[str]:
         """Of its structures, to compare."""
-        return frozenset(name.casefold() for name in self.structures)
+        return frozenset(name.casefold() for name in self.structures or ())
 
 
 # Objects that name different structures, and so make one label map.
@@ -79,7 +75,7 @@ class DrawnMasks:
     of:       {series UID: its label maps, several where objects name the same structures}
     labels:   one numbering for all: that of the files where they agree, else the names in order
     unlike:   UIDs of series with label maps of different structures
-    problems: what was drawn on images that are not here
+    problems: what was drawn on images that are not here, or holds no structure
     """
 
     of: Mapping[str, tuple[DrawnMap, ...]]
@@ -97,22 +93,30 @@ def drawn_masks(
     if options.labels is not None:
         labels = tuple(label for label in parse_labels(options.labels) if label.value)
     else:
-        labels = one_numbering(one.structures for some in drawn.values() for one in some)
+        labels = one_numbering(one.structures or {} for some in drawn.values() for one in some)
     chosen = {label.name.casefold() for label in labels}
-    of = {uid: _maps(some, chosen) for uid, some in drawn.items()}
+    empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
+    of = {uid: maps for uid, some in drawn.items() if (maps := _maps(some, chosen))}
     unlike = (uid for uid, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
-    return DrawnMasks(of, labels, frozenset(unlike), _lost(lost))
+    return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty)))
 
 
 def masks_on(
-    maps: Sequence[DrawnMap], image: Callable[[], Image], files: tuple[Path, ...], labels: tuple[Label, ...]
+    maps: Sequence[DrawnMap],
+    image: Callable[[], Image],
+    files: tuple[Path, ...],
+    labels: tuple[Label, ...],
+    *,
+    chosen: bool,
 ) -> dict[str, Callable[[], Image]]:
     """{kind, of all label maps but the first kind:name: function that reads it} of one image.
 
-    files: those of the image
+    files:  those of the image
+    chosen: whether the labels were, so that other structures are background
     """
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
-    loaders = (partial(load_drawn, tuple(one.files.paths for one in own), image, files, labels) for own in maps)
+    objects = (tuple(one.files.paths for one in own) for own in maps)
+    loaders = (partial(load_drawn, each, image, files, labels, chosen=chosen) for each in objects)
     return dict(zip(kinds, loaders, strict=False))
 
 
@@ -121,17 +125,23 @@ def load_drawn(
     image: Callable[[], Image],
     files: tuple[Path, ...],
     labels: tuple[Label, ...],
+    *,
+    chosen: bool,
 ) -> Image:
     """Segmentations and structure sets as one label map on their image's grid, numbered as in the whole data set.
 
     objects: the file of each; several, with the same UID and different contents, are refused
     files:   those of the image
-    What `labels` does not name is background. Raises FormatError where what it names overlaps.
+    chosen:  whether the labels were: what they do not name is then background, else it is refused
+    Raises FormatError where what `labels` names overlaps.
     """
     grid, mask = image().geometry, None
     for paths in objects:
         [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
-        mask = by_name(drawn_on(head.path, grid, files), labels, head.path, mask)
+        drawn = drawn_on(head.path, grid, files)
+        if not chosen:
+            refuse_unnamed(drawn, labels, head.path)
+        mask = by_name(drawn, labels, head.path, mask)
     if mask is None:
         raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
     return mask
@@ -140,11 +150,13 @@ def load_drawn(
 def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnMap, ...]:
     """The objects on one image by label map: objects that name the same structures are maps of several readers.
 
-    An object joins the first map that lacks its structures, if possible one with an object of its own series. Objects
-    without a chosen structure are left out; where no object has one, the map is empty.
+    An object joins the first map that lacks its structures, if possible one with an object of its own series; one that
+    is damaged does, too, so that reading the map refuses it. Objects without a chosen structure are left out; where no
+    object has one, the map is empty.
     """
     maps: list[list[DrawnObject]] = []
-    for one in [one for one in drawn if not one.names.isdisjoint(chosen)] or drawn:
+    full = [one for one in drawn if one.structures != {}]
+    for one in [one for one in full if one.structures is None or not one.names.isdisjoint(chosen)] or full:
         free = [own for own in maps if one.names.isdisjoint(_names(own))]
         of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
         if free:
@@ -161,6 +173,11 @@ def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
 def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
     what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
     return left_out(names, what, "Put the series they were drawn on into the folder", "warning")
+
+
+def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
+    return left_out(names, what, severity="warning")
 
 
 def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
@@ -195,14 +212,10 @@ def _by_image(
     return drawn, lost
 
 
-def _structures(drawn: SeriesFiles) -> dict[str, int]:
-    """{name: number} of the structures in one file, from its header."""
-    path = drawn.paths[0]
-    sequence, name, number = CONTOURS if drawn.sop_class == STRUCTURE_SET else SEGMENTS
-    structures = [
-        (text(one, name), whole(one, number, str(path)) or 0) for one in items(read_header(path).dataset, sequence)
-    ]
-    times = Counter(name for name, _ in structures)
-    return {
-        (name if name and times[name] == 1 else f"{name} {value}".strip()): value for name, value in structures if value
-    }
+def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
+    """{name: number} of the structures in an object, as reading it names them; None where reading refuses it."""
+    try:
+        labels = (regions_of if drawn.sop_class == STRUCTURE_SET else segments_of)(drawn.paths[0])
+    except IsocenterError:
+        return None
+    return {label.name: label.value for label in labels}
