@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import polygon, rasterise, references
+from isocenter.files.dicom.reading.rtstruct import inside, polygon, rasterise, references
 from isocenter.values import Code, Geometry
 from written_dicom import Contour, sequence, structure_set
 
@@ -107,6 +107,39 @@ def test_a_contour_inside_another_is_a_hole(tmp_path: Path, kind: str):
     truth[1:10, 1:9, 1] = 1
     truth[3:6, 3:6, 1] = 0
     assert_array_equal(image.data[0], truth)
+
+
+def test_contours_that_are_equal_or_overlap_in_part_are_united_and_it_is_said(tmp_path: Path):
+    box, other = rectangle((0.5, 4.5), (0.5, 4.5), 1), rectangle((2.5, 6.5), (2.5, 6.5), 1)
+    hole, apart = rectangle((1.5, 2.5), (1.5, 2.5), 1), rectangle((7.5, 9.5), (0.5, 1.5), 1)
+    path = structure_set(tmp_path / "rt.dcm", {"GTV": [box, other, box[::-1], hole, apart]})
+    image = rasterise(path, GRID)
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[1:5, 1:5, 1] = truth[3:7, 3:7, 1] = truth[8:10, 1, 1] = 1
+    truth[2, 2, 1] = 0
+    assert_array_equal(image.data[0], truth)
+    assert image.notes == ("contours of GTV that are equal or overlap in part are united on 1 slice",)
+    once = structure_set(tmp_path / "xor.dcm", {"GTV": [box, other, box[::-1]]}, "CLOSEDPLANAR_XOR")
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[3:7, 3:7, 1] = 1
+    assert_array_equal(rasterise(once, GRID).data[0], truth)
+    assert not rasterise(once, GRID).notes
+
+
+boxes = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+
+
+@given(st.lists(boxes, min_size=1, max_size=6))
+def test_contours_lie_in_what_they_enclose_and_nested_ones_are_combined_by_exclusive_or(corners):
+    masks = []
+    for left, top, right, bottom in corners:
+        masks.append(np.zeros((10, 10), bool))
+        masks[-1][left : right + 1, top : bottom + 1] = True
+    marked, is_united = inside(masks)
+    assert not (marked & ~np.logical_or.reduce(masks)).any()
+    if not is_united:
+        assert_array_equal(marked, np.logical_xor.reduce(masks))
+    assert_array_equal(marked, inside(masks[::-1])[0])
 
 
 def test_a_keyhole_is_a_hole(tmp_path: Path):

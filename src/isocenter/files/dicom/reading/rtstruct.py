@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, GeometryError
+from isocenter.errors import FormatError, GeometryError, counted
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
@@ -19,7 +20,8 @@ from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+XOR = "CLOSEDPLANAR_XOR"
+CLOSED = ("CLOSED_PLANAR", XOR)
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
 PLANE_TOLERANCE = 0.1
@@ -42,10 +44,15 @@ class References:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """One region of interest: its label, and its closed contours in RAS+ mm, (points, 3) each."""
+    """One region of interest.
+
+    contours: the closed ones in RAS+ mm, (points, 3) each
+    is_xor:   whether it consists of the points that an odd number of its contours holds
+    """
 
     label: Label
     contours: tuple[Floats, ...]
+    is_xor: bool
 
 
 def references(path: Path | str) -> References:
@@ -78,8 +85,9 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
 
     instances: SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
-    Values are ROI numbers. Contours of one region on one slice are combined by exclusive or, so that a contour inside
-    another is a hole; a keyhole makes one, too. Where regions overlap there is one channel a region.
+    Values are ROI numbers. Of one region on one slice a contour inside another is a hole, as a keyhole is; contours
+    that are equal or overlap in part are united, with a note. CLOSEDPLANAR_XOR is exclusive or. PS3.3 C.8.8.6.3
+    Where regions overlap there is one channel a region.
     Raises GeometryError for another frame of reference or image, and for contours off the slice planes.
     """
     where = str(path)
@@ -91,17 +99,17 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     if not labels:
         raise FormatError("holds no closed contour", where, "Leave this file out")
     regions = [
-        _Region(label, tuple(_points(contour, label.name, where) for contour in _closed(contours)))
-        for label, contours in zip(labels, drawn, strict=True)
+        _Region(label, tuple(_points(one, label.name, where) for one in closed), _is_xor(closed))
+        for label, closed in zip(labels, map(_closed, drawn), strict=True)
     ]
-    pixels, overlapping = _filled(regions, on, where)
+    pixels, overlapping, united = _filled(regions, on, where)
     return Image(
         pixels,
         on,
         modality="RTSTRUCT",
         channels=tuple(label.name for label in labels) if overlapping else ("regions",),
         labels=labels,
-        notes=(*notes, *passed, *(["regions overlap: one channel a region"] if overlapping else [])),
+        notes=(*notes, *passed, *united, *(["regions overlap: one channel a region"] if overlapping else [])),
         facts={"overlapping": overlapping},
         source=Source("dicom", (where,)),
     )
@@ -194,15 +202,50 @@ def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
     return codes
 
 
-def _mask(region: _Region, on: Geometry, where: str) -> dict[int, Mask]:
-    """{slice: (columns, rows)} of one region."""
-    slices: dict[int, Mask] = {}
+def _is_xor(closed: list[Dataset]) -> bool:
+    return any(text(contour, "ContourGeometricType") == XOR for contour in closed)
+
+
+def _mask(region: _Region, on: Geometry, where: str) -> tuple[dict[int, Mask], tuple[str, ...]]:
+    """({slice: (columns, rows)} of one region, notes on its contours)."""
+    contours: dict[int, list[Mask]] = defaultdict(list)
     for contour in region.contours:
         index = np.round(on.to_index(contour), DECIMALS)
         number = _slice(index[:, 2], region.label.name, on, where)
-        inside = polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T
-        slices[number] = slices[number] ^ inside if number in slices else inside
-    return slices
+        contours[number].append(polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T)
+    if region.is_xor:
+        return {number: np.logical_xor.reduce(own) for number, own in contours.items()}, ()
+    slices = {number: inside(own) for number, own in contours.items()}
+    odd = sum(is_united for _, is_united in slices.values())
+    note = f"contours of {region.label.name} that are equal or overlap in part are united on {counted(odd, 'slice')}"
+    return {number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ()
+
+
+def inside(contours: Sequence[Mask]) -> tuple[Mask, bool]:
+    """(What lies in closed contours on one slice, whether some are equal or overlap in part).
+
+    A contour inside another is a hole in it, one inside the hole an island.
+    """
+    whole = np.logical_or.reduce(contours)
+    shared = np.sum(contours, axis=0, dtype=np.uint16) > 1
+    if not shared.any():
+        return whole, False
+    crossing = sorted((mask for mask in contours if mask[shared].any()), key=np.count_nonzero, reverse=True)
+    drawn: list[Mask] = []
+    for mask in crossing:
+        if not any(np.array_equal(mask, other) for other in drawn):
+            drawn.append(mask)
+    around = [{m for m in range(n) if not (mask & ~drawn[m]).any()} for n, mask in enumerate(drawn)]
+    is_united = len(drawn) < len(crossing) or any(
+        (mask & drawn[m]).any() for n, mask in enumerate(drawn) for m in range(n) if m not in around[n]
+    )
+    filled = [mask.copy() for mask in drawn]
+    for n in reversed(range(len(drawn))):  # from the innermost outwards
+        for m in around[n] - set().union(*(around[k] for k in around[n])):
+            filled[m] &= ~filled[n]
+    outermost = [mask for mask, holders in zip(filled, around, strict=True) if not holders]
+    apart = [mask for mask in contours if not mask[shared].any()]
+    return np.logical_or.reduce([*outermost, *apart]), is_united
 
 
 def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
@@ -237,23 +280,29 @@ def polygon(y: Floats, x: Floats, rows: int, columns: int) -> Mask:
     return np.bitwise_xor.accumulate(parity, axis=1)[:, :columns].astype(bool)
 
 
-def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool]:
-    """((channels, *spatial) ROI numbers, whether regions overlap)."""
+def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
+    """((channels, *spatial) ROI numbers, whether regions overlap, notes)."""
     dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
-    single = np.zeros((1, *on.shape), dtype)
+    single, notes = np.zeros((1, *on.shape), dtype), list[str]()
     for region in regions:
-        for number, mask in _mask(region, on, where).items():
+        slices, own = _mask(region, on, where)
+        notes += own
+        for number, mask in slices.items():
             if single[0, :, :, number][mask].any():
-                return _channels(regions, on, dtype, where), True
+                return _channels(regions, on, dtype, where)
             single[0, :, :, number][mask] = region.label.value
-    return single, False
+    return single, False, tuple(notes)
 
 
-def _channels(regions: list[_Region], on: Geometry, dtype: Any, where: str) -> NDArray[Any]:
+def _channels(
+    regions: list[_Region], on: Geometry, dtype: Any, where: str
+) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
     if len(regions) > MOST_CHANNELS:
         raise FormatError(f"{len(regions)} regions overlap", where, "Export only the regions that you need")
-    pixels = np.zeros((len(regions), *on.shape), dtype)
+    pixels, notes = np.zeros((len(regions), *on.shape), dtype), list[str]()
     for n, region in enumerate(regions):
-        for number, mask in _mask(region, on, where).items():
+        slices, own = _mask(region, on, where)
+        notes += own
+        for number, mask in slices.items():
             pixels[n, :, :, number][mask] = region.label.value
-    return pixels
+    return pixels, True, tuple(notes)
