@@ -235,6 +235,29 @@ def test_a_segmentation_of_an_enhanced_object_states_its_thickness_and_its_step(
     assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (4.0, 3.0)
 
 
+def test_a_segmentation_of_several_enhanced_objects_names_each_with_its_frames(tmp_path: Path):
+    (tmp_path / "series").mkdir()
+    for n in range(3):
+        depths = [4.0 * (2 * n + 1), 8.0 * n]  # within an object from top to bottom
+        frames = [{"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, depth])} for depth in depths]
+        path = tmp_path / "series" / f"{n}.dcm"
+        tags = {"SOPInstanceUID": f"1.2.3.{n}", "InstanceNumber": n + 1}
+        write_enhanced(path, np.zeros((2, 8, 9), np.int16), frames, **tags)
+    source = read(tmp_path / "series")
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, 1:4] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    [series] = made.ReferencedSeriesSequence
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence] == ["1.2.3.0", "1.2.3.1"]
+    named = {}
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        [image] = groups.DerivationImageSequence[0].SourceImageSequence
+        depth = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
+        named[depth] = (image.ReferencedSOPInstanceUID, int(image.ReferencedFrameNumber))
+    assert named == {4.0: ("1.2.3.0", 1), 8.0: ("1.2.3.1", 2), 12.0: ("1.2.3.1", 1)}
+
+
 def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
     with warnings.catch_warnings(record=True) as caught:

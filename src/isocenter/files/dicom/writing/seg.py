@@ -17,11 +17,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset as Elements
 from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
-from isocenter.files.dicom.tags import first_item, frame_groups, lenient
+from isocenter.files.dicom.tags import first_item, frame_groups, lenient, text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
@@ -102,6 +103,7 @@ def write_segmentation(
     made = _made(slices, planes, segments, places, description, series_number, where)
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
+        _name_sources(made, slices)
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
         state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
         repeat_as_stated(made, slices[0].frame.path)
@@ -283,13 +285,45 @@ def _segmentation(
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
-    """The headers that highdicom copies from, each file once; of several multi-frame files only the first fits."""
+    """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first."""
     files = {part.frame.path: read_header(part.frame.path) for part in slices}
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
         return [_with_groups(completed(head.library), frames_of(head))]
     return [completed(head.library) for head in files.values()]
+
+
+def _name_sources(made: Dataset, slices: list[_Slice]) -> None:
+    """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.4"""
+    files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
+    if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
+        return  # highdicom has named them
+    instances = [_reference(dataset) for dataset in files.values()]
+    made.SourceImageSequence = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
+    positions = np.array([part.frame.plane.position for part in slices if part.frame.plane is not None])
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        frame = slices[int(np.linalg.norm(positions - position, axis=1).argmin())].frame
+        image, derivation = _reference(files[frame.path]), Dataset()
+        if (lenient(files[frame.path], "NumberOfFrames") or 1) > 1:
+            image.ReferencedFrameNumber = frame.number + 1
+        image.SpatialLocationsPreserved = "YES"
+        image.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.SourceImageForImageProcessingOperation)]
+        derivation.DerivationCodeSequence = [_code_item(codes.DCM.Segmentation)]
+        derivation.SourceImageSequence = [image]
+        groups.DerivationImageSequence = [derivation]
+
+
+def _reference(dataset: Elements) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = text(dataset, "SOPClassUID")
+    reference.ReferencedSOPInstanceUID = text(dataset, "SOPInstanceUID")
+    return reference
+
+
+def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
+    return highdicom.sr.CodedConcept(*code[:3])
 
 
 def completed(dataset: Dataset) -> Dataset:
