@@ -342,6 +342,18 @@ def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Pa
         write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
+def test_an_image_that_a_segmentation_cannot_name_is_refused(tmp_path: Path, keyword: str):
+    source = simple(tmp_path / "series")
+    for path in (tmp_path / "series").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset[keyword].value = ""
+        dataset.save_as(path)
+    with pytest.raises(FormatError, match=rf"0.dcm: {keyword} \(00.*is missing, by which a SEG names its image"):
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert not (tmp_path / "seg.dcm").exists()
+
+
 def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
     source = read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
     with pytest.raises(FormatError, match="fewer than 8 pixels"):

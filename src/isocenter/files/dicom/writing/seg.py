@@ -22,7 +22,7 @@ from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
-from isocenter.files.dicom.tags import first_item, frame_groups, lenient, text
+from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
@@ -50,6 +50,9 @@ UNKNOWN_ALLOWED = (
     "ReferringPhysicianName",
     "SliceThickness",
 )
+
+# What a result names its image by, type 1 in the Common Instance Reference Module, PS3.3 C.12.2.
+IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 Mask = NDArray[Any]
 
@@ -285,8 +288,16 @@ def _segmentation(
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
-    """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first."""
+    """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first.
+
+    Raises FormatError where one lacks a UID by which the SEG names it.
+    """
     files = {part.frame.path: read_header(part.frame.path) for part in slices}
+    for path, head in files.items():
+        for keyword in IDENTIFIERS:
+            if not text(head.dataset, keyword):
+                problem = f"{named(keyword)} is missing, by which a SEG names its image"
+                raise FormatError(problem, str(path), "Write .nii.gz, or export the series again")
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
@@ -295,7 +306,7 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
 
 
 def _name_sources(made: Dataset, slices: list[_Slice]) -> None:
-    """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.4"""
+    """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.2"""
     files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
     if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
         return  # highdicom has named them
