@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    RTStructureSetStorage,
+    generate_uid,
+)
 
+Contour = list[tuple[float, float, float]]
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -94,3 +101,31 @@ def write_enhanced(
         PerFrameFunctionalGroupsSequence=groups,
         **tags,
     )
+
+
+def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str = "CLOSED_PLANAR", **tags: Any) -> Path:
+    """Regions by name; `tags` frame_of_reference and instance, of the image, None where it is not named."""
+    instance = tags.get("instance", "1.2.3.4")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = RTStructureSetStorage, "1.2.3.9", "RTSTRUCT"
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    for n, (name, contours) in enumerate(regions.items(), start=1):
+        dataset.StructureSetROISequence += sequence(
+            ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=tags.get("frame_of_reference", "1.2.3.3")
+        )
+        drawn = [
+            sequence(
+                ContourGeometricType=kind,
+                NumberOfContourPoints=len(contour),
+                ContourData=[f"{x:.10g}" for point in contour for x in point],
+                ContourImageSequence=sequence(ReferencedSOPInstanceUID=instance) if instance else [],
+            )[0]
+            for contour in contours
+        ]
+        dataset.ROIContourSequence += sequence(
+            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=drawn
+        )
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return path

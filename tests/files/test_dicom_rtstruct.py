@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,19 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from numpy.testing import assert_array_equal
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, polygon, rasterise, references
+from isocenter.files.dicom.reading.rtstruct import inside, polygon, rasterise, references
 from isocenter.values import Code, Geometry
-from written_dicom import sequence
+from written_dicom import Contour, sequence, structure_set
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Columns run left, rows run back, as in an axial CT; 2 x 1 mm pixels, 3 mm slices.
 GRID = Geometry((12, 10, 4), LPS @ np.array([[2.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]), "1.2.3.3")
-Contour = list[tuple[float, float, float]]
 
 
 @pytest.fixture(autouse=True)
@@ -43,32 +39,6 @@ def rectangle(column: tuple[float, float], row: tuple[float, float], depth: floa
         (c, r, depth) for c, r in zip((column[0], column[1], column[1], column[0]), np.repeat(row, 2), strict=True)
     ]
     return [tuple(point) for point in (grid.to_world(np.array(index)) @ LPS[:3, :3]).tolist()]
-
-
-def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str = "CLOSED_PLANAR", **tags: Any) -> Path:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = STRUCTURE_SET, "1.2.3.9", "RTSTRUCT"
-    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
-    for n, (name, contours) in enumerate(regions.items(), start=1):
-        dataset.StructureSetROISequence += sequence(
-            ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=tags.get("frame_of_reference", "1.2.3.3")
-        )
-        drawn = [
-            sequence(
-                ContourGeometricType=kind,
-                NumberOfContourPoints=len(contour),
-                ContourData=[f"{x:.10g}" for point in contour for x in point],
-                ContourImageSequence=sequence(ReferencedSOPInstanceUID=tags.get("instance", "1.2.3.4")),
-            )[0]
-            for contour in contours
-        ]
-        dataset.ROIContourSequence += sequence(
-            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=drawn
-        )
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-    return path
 
 
 # -- real data --------------------------------------------------------------------------------------------------------
@@ -137,6 +107,39 @@ def test_a_contour_inside_another_is_a_hole(tmp_path: Path, kind: str):
     truth[1:10, 1:9, 1] = 1
     truth[3:6, 3:6, 1] = 0
     assert_array_equal(image.data[0], truth)
+
+
+def test_contours_that_are_equal_or_overlap_in_part_are_united_and_it_is_said(tmp_path: Path):
+    box, other = rectangle((0.5, 4.5), (0.5, 4.5), 1), rectangle((2.5, 6.5), (2.5, 6.5), 1)
+    hole, apart = rectangle((1.5, 2.5), (1.5, 2.5), 1), rectangle((7.5, 9.5), (0.5, 1.5), 1)
+    path = structure_set(tmp_path / "rt.dcm", {"GTV": [box, other, box[::-1], hole, apart]})
+    image = rasterise(path, GRID)
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[1:5, 1:5, 1] = truth[3:7, 3:7, 1] = truth[8:10, 1, 1] = 1
+    truth[2, 2, 1] = 0
+    assert_array_equal(image.data[0], truth)
+    assert image.notes == ("contours of GTV that are equal or overlap in part are united on 1 slice",)
+    once = structure_set(tmp_path / "xor.dcm", {"GTV": [box, other, box[::-1]]}, "CLOSEDPLANAR_XOR")
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[3:7, 3:7, 1] = 1
+    assert_array_equal(rasterise(once, GRID).data[0], truth)
+    assert not rasterise(once, GRID).notes
+
+
+boxes = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+
+
+@given(st.lists(boxes, min_size=1, max_size=6))
+def test_contours_lie_in_what_they_enclose_and_nested_ones_are_combined_by_exclusive_or(corners):
+    masks = []
+    for left, top, right, bottom in corners:
+        masks.append(np.zeros((10, 10), bool))
+        masks[-1][left : right + 1, top : bottom + 1] = True
+    marked, is_united = inside(masks)
+    assert not (marked & ~np.logical_or.reduce(masks)).any()
+    if not is_united:
+        assert_array_equal(marked, np.logical_xor.reduce(masks))
+    assert_array_equal(marked, inside(masks[::-1])[0])
 
 
 def test_a_keyhole_is_a_hole(tmp_path: Path):

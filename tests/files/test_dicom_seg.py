@@ -148,6 +148,33 @@ def test_a_label_map_kind_brings_its_own_numbers(data: Path, tmp_path: Path, col
     assert [label.value for label in image.labels] == [3, 40, 250]
 
 
+@pytest.mark.parametrize("kind", ["LABELMAP", "BINARY"])
+def test_a_segment_of_number_0_is_no_background_and_gets_another_number(data: Path, tmp_path: Path, kind: str):
+    files = sorted((data / "dicom/series/ct_23x38x3_with_seg").glob("*.dcm"))
+    sources = sorted(map(pydicom.dcmread, files), key=lambda source: float(source.ImagePositionPatient[2]))
+    truth = RNG.integers(0, 3, (3, 38, 23)).astype(np.uint8)
+    tissue = pydicom.sr.codedict.codes.SCT.Tissue
+    described = [
+        highdicom.seg.SegmentDescription(n, name, tissue, tissue, "MANUAL") for n, name in ((1, "A"), (2, "B"))
+    ]
+    made = highdicom.seg.Segmentation(
+        sources, truth, kind, described, "1.2.3", 1, "1.2.4", 1, "maker", "model", "1", "0"
+    )
+    segments = [segment for segment in made.SegmentSequence if segment.SegmentNumber]
+    for number, segment in enumerate(segments):
+        segment.SegmentNumber = number
+    made.SegmentSequence = segments
+    if kind == "LABELMAP":  # the background is what the padding value says
+        stored = np.frombuffer(made.PixelData, np.uint8)
+        made.PixelData, made.PixelPaddingValue = np.array([255, 0, 1], np.uint8)[stored].tobytes(), 255
+    for groups in made.PerFrameFunctionalGroupsSequence if kind == "BINARY" else ():
+        groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber -= 1
+    image = read_segmentation(save(made, tmp_path / "map.dcm"), on=read(files[0].parent).geometry)
+    assert_array_equal(image.data[0], truth.T)
+    assert [(label.value, label.name) for label in image.labels] == [(1, "A"), (2, "B")]
+    assert image.notes == ("segments were numbered anew: one has the number 0",)
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 

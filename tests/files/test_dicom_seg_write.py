@@ -20,7 +20,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import drawn_on, is_drawn, read, read_volumes, write_label_map
 from isocenter.files.dicom import read_segmentation, write_segmentation
 from isocenter.values import Code, Geometry, Image, Label, Source
-from written_dicom import write_slice
+from written_dicom import sequence, write_enhanced, write_slice
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
 TUMOUR = Label(2, "Tumour", (255, 0, 0), Code("SCT", "108369006", "Neoplasm"))
@@ -209,6 +209,55 @@ def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
     assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
+@pytest.mark.parametrize("shown", [[2], [1, 3], [0, 2, 3]], ids=str)
+@pytest.mark.parametrize("stated", [{}, {"SpacingBetweenSlices": 99}, {"SpacingBetweenSlices": -2}], ids=str)
+def test_a_segmentation_states_the_step_of_its_source_whichever_slices_it_shows(
+    tmp_path: Path, shown: list[int], stated: dict[str, int]
+):
+    source = simple(tmp_path / "series", SliceThickness=1.5, **stated)
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, shown] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (2.0, 1.5)
+    alone = read_segmentation(tmp_path / "seg.dcm")
+    assert_allclose(alone.geometry.steps, source.geometry.steps)
+    assert alone.data.sum() == truth.sum()  # so the volume in mm is the same
+
+
+def test_a_segmentation_of_an_enhanced_object_states_its_thickness_and_its_step(tmp_path: Path):
+    frames = [{"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, 4.0 * n])} for n in range(4)]
+    source = read(write_enhanced(tmp_path / "enhanced.dcm", np.zeros((4, 8, 9), np.int16), frames))
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, 1] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (4.0, 3.0)
+
+
+def test_a_segmentation_of_several_enhanced_objects_names_each_with_its_frames(tmp_path: Path):
+    (tmp_path / "series").mkdir()
+    for n in range(3):
+        depths = [4.0 * (2 * n + 1), 8.0 * n]  # within an object from top to bottom
+        frames = [{"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, depth])} for depth in depths]
+        path = tmp_path / "series" / f"{n}.dcm"
+        tags = {"SOPInstanceUID": f"1.2.3.{n}", "InstanceNumber": n + 1}
+        write_enhanced(path, np.zeros((2, 8, 9), np.int16), frames, **tags)
+    source = read(tmp_path / "series")
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[2:5, 3:6, 1:4] = 1
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    [series] = made.ReferencedSeriesSequence
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence] == ["1.2.3.0", "1.2.3.1"]
+    named = {}
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        [image] = groups.DerivationImageSequence[0].SourceImageSequence
+        depth = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
+        named[depth] = (image.ReferencedSOPInstanceUID, int(image.ReferencedFrameNumber))
+    assert named == {4.0: ("1.2.3.0", 1), 8.0: ("1.2.3.1", 2), 12.0: ("1.2.3.1", 1)}
+
+
 def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
     with warnings.catch_warnings(record=True) as caught:
@@ -291,6 +340,18 @@ def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Pa
     source = read(data / "dicom/series/mr_hitachi_oblique")
     with pytest.raises(FormatError, match="no FrameOfReferenceUID"):
         write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
+def test_an_image_that_a_segmentation_cannot_name_is_refused(tmp_path: Path, keyword: str):
+    source = simple(tmp_path / "series")
+    for path in (tmp_path / "series").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset[keyword].value = ""
+        dataset.save_as(path)
+    with pytest.raises(FormatError, match=rf"0.dcm: {keyword} \(00.*is missing, by which a SEG names its image"):
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import BasicTextSRStorage, CTImageStorage
+from pydicom.uid import BasicTextSRStorage, CTImageStorage, SegmentationStorage
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.series import patient_of, safe_name, series, survey, unique
@@ -41,6 +41,18 @@ def test_references_point_at_the_series_they_were_drawn_on(data: Path, tmp_path:
         (target,) = files.references
         assert found[target].is_image
     assert len({files.patient for files in drawn}) == 2
+
+
+def test_each_object_that_is_drawn_stands_by_itself_and_states_what_it_was_drawn_on(tmp_path: Path) -> None:
+    for number in (2, 1):
+        path = tmp_path / f"{9 - number}.dcm"
+        stated = [Dataset()]
+        stated[0].SeriesInstanceUID = f"1.2.{number}"
+        tags = {"SOPInstanceUID": f"1.9.{3 - number}", "InstanceNumber": number, "ReferencedSeriesSequence": stated}
+        write_slice(path, np.ones((2, 2), np.uint16), sop_class=SegmentationStorage, Modality="SEG", **tags)
+    found = series(tmp_path)
+    assert [files.references for files in found] == [("1.2.1",), ("1.2.2",)]
+    assert [files.name for files in found] == ["SEG_1", "SEG_2"]
 
 
 def test_the_identity_of_the_patient_stays_inside(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from cohorts import volume
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import DatasetOptions, observed_values, read_dataset
-from written_dicom import write_slice
+from isocenter.files import DatasetOptions, observed_values, read, read_dataset
+from isocenter.files.dicom import write_segmentation
+from isocenter.values import Image, Label
+from written_dicom import structure_set, write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage
 
@@ -308,3 +310,182 @@ def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_
         dataset = read_dataset(tmp_path / folder)
         assert [observed_values(case) for case in dataset] == [(1,), (2,), (3,)]
         assert not dataset.problems
+
+
+# -- several objects drawn on one series ------------------------------------------------------------------------------
+
+
+def scan(folder: Path) -> Image:
+    """A series of three slices of 8 x 9 voxels."""
+    (folder / "scan").mkdir(parents=True)
+    for n in range(3):
+        tags = {"InstanceNumber": n + 1, "SliceThickness": 2, "SeriesNumber": 1}
+        write_slice(folder / "scan" / f"{n}.dcm", np.full((9, 8), n, np.int16), position=(0, 0, 2 * n), **tags)
+    return read(folder / "scan")
+
+
+def draw(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: str, instance: int = 1) -> Path:
+    """A segmentation of boxes of voxels on an image, by name of the structure."""
+    drawn = np.zeros(image.geometry.shape, np.uint8)
+    for value, box in enumerate(marks.values(), start=1):
+        drawn[box] = value
+    labels = [Label(value, name) for value, name in enumerate(marks, start=1)]
+    write_segmentation(drawn, labels, image, path, algorithm_name="test")
+    changed(path, SeriesInstanceUID=series, InstanceNumber=instance)
+    return path
+
+
+def changed(path: Path, **tags: object) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+def voxels(mask: Image) -> dict[str, int]:
+    """How many voxels of a label map each of its structures has."""
+    return {label.name: int((mask.data == label.value).sum()) for label in mask.labels}
+
+
+LEFT, RIGHT = np.s_[1:3, 1:4, :2], np.s_[5:7, 2:4, 1:2]  # 12 and 4 voxels, which do not overlap
+
+
+@pytest.mark.parametrize("second", ["1.2.9", "1.2.10"], ids=["one series", "two series"])
+def test_segmentations_of_different_structures_are_one_label_map(tmp_path, second):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
+    draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, second, 2)
+    dataset = read_dataset(tmp_path)
+    [case] = dataset
+    assert set(case.references) == {"mask"} and not dataset.problems
+    mask = case.references["mask"]
+    assert voxels(mask) == {"Liver": 12, "Tumour": 4}
+    assert {Path(path).name for path in mask.source.paths} == {"a.dcm", "b.dcm"} <= {path.name for path in case.files}
+
+
+def test_segmentations_of_different_structures_that_overlap_are_refused(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    draw(image, tmp_path / "b.dcm", {"Tumour": LEFT}, "1.2.10")
+    with pytest.raises(FormatError, match=r"overlaps another structure.*--labels"):
+        _ = read_dataset(tmp_path).cases[0].references["mask"]
+    chosen = read_dataset(tmp_path, DatasetOptions(labels="1=Tumour"))
+    assert voxels(chosen.cases[0].references["mask"]) == {"Tumour": 12}
+    assert set(chosen.cases[0].references) == {"mask"}
+
+
+def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_path):
+    image = scan(tmp_path)
+    for reader, series, liver, tumour in (("a", "1.2.9", LEFT, RIGHT), ("b", "1.2.10", RIGHT, LEFT)):
+        draw(image, tmp_path / f"{reader}1.dcm", {"Liver": liver}, series, 1)
+        draw(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
+    dataset = read_dataset(tmp_path)
+    [case] = dataset
+    assert sorted(tuple(voxels(case.references[kind]).values()) for kind in case.references) == [(4, 12), (12, 4)]
+    assert not dataset.problems
+
+
+def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    draw(image, tmp_path / "b.dcm", {"Liver": LEFT, "Tumour": RIGHT}, "1.2.10")
+    dataset = read_dataset(tmp_path)
+    [problem] = dataset.problems
+    assert problem.what == "1 case has segmentations that share some structures and not others"
+    assert problem.cases == (dataset.cases[0].id,)
+    assert not read_dataset(tmp_path, DatasetOptions(labels="1=Liver")).problems
+
+
+def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path):
+    image = scan(tmp_path)
+    for name, box in (("a.dcm", LEFT), ("b.dcm", RIGHT)):
+        changed(draw(image, tmp_path / name, {"Liver": box}, "1.2.9"), SOPInstanceUID="1.2.9.1")
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(GeometryError, match=r"a.dcm and b.dcm have one SOPInstanceUID"):
+        _ = case.references["mask"]
+
+
+# -- names of structures ----------------------------------------------------------------------------------------------
+
+
+def contours(path: Path, *regions: tuple[int, str, list[list[tuple[float, float, float]]]]) -> Path:
+    """A structure set of (number, name, contours) on the frame of reference of a scan."""
+    structure_set(path, {str(n): drawn for n, (_, _, drawn) in enumerate(regions)}, instance=None)
+    dataset = pydicom.dcmread(path)
+    for n, (number, name, _) in enumerate(regions):
+        dataset.StructureSetROISequence[n].ROINumber, dataset.StructureSetROISequence[n].ROIName = number, name
+        dataset.ROIContourSequence[n].ReferencedROINumber = number
+    dataset.FrameOfReferenceUID = "1.2.3.3"
+    dataset.save_as(path)
+    return path
+
+
+def square(start: float, end: float, depth: float = 2) -> list[list[tuple[float, float, float]]]:
+    return [[(start, start, depth), (end, start, depth), (end, end, depth), (start, end, depth)]]
+
+
+A, B = square(0.5, 2.5), square(3.5, 6.5)  # 4 and 9 voxels
+
+
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        ([(1, "GTV", []), (2, "GTV", A), (3, "Lung", B)], {"GTV": 4, "Lung": 9}),
+        ([(0, "GTV", A), (1, "Lung", B)], {"GTV": 4, "Lung": 9}),
+        ([(0, "GTV", A), (7, "GTV", B)], {"GTV 1": 4, "GTV 2": 9}),
+        ([(70_000, "GTV", A), (70_001, "gtv", B)], {"GTV 1": 4, "gtv 2": 9}),
+        ([(1, "GTV", A), (2, "GTV", B), (3, "GTV 1", square(0.5, 2.5, 0))], {"GTV 1 1": 4, "GTV 2": 9, "GTV 1": 4}),
+    ],
+    ids=["one without contours", "number 0", "number 0 and one name", "large numbers and one name", "a name as made"],
+)
+def test_each_region_has_the_name_by_which_it_is_declared(tmp_path, regions, expected):
+    scan(tmp_path)
+    contours(tmp_path / "rt.dcm", *regions)
+    dataset = read_dataset(tmp_path)
+    assert {label.name for label in dataset.classes["mask"]} == set(expected)
+    assert voxels(dataset.cases[0].references["mask"]) == expected
+
+
+def test_a_segment_without_a_label_has_the_name_of_its_code(tmp_path):
+    path = draw(scan(tmp_path), tmp_path / "seg.dcm", {"x": LEFT}, "1.2.9")
+    segments = pydicom.dcmread(path).SegmentSequence
+    segments[0].SegmentLabel = ""
+    changed(path, SegmentSequence=segments)
+    [case] = read_dataset(tmp_path)
+    assert voxels(case.references["mask"]) == {"Tissue": 12}
+
+
+def test_a_name_in_other_letters_of_another_file_is_the_same_structure(tmp_path):
+    for n, name in enumerate(("Liver", "LIVER")):
+        scan(tmp_path / name)
+        regions = pydicom.dcmread(contours(tmp_path / name / "rt.dcm", (1, name, A))).StructureSetROISequence
+        regions[0].ReferencedFrameOfReferenceUID = f"1.2.{n}"
+        changed(tmp_path / name / "rt.dcm", StructureSetROISequence=regions)
+        for path in (tmp_path / name).rglob("*.dcm"):
+            changed(path, FrameOfReferenceUID=f"1.2.{n}", SeriesInstanceUID=f"1.2.{n}.{len(path.name)}")
+            changed(path, PatientID=name, StudyInstanceUID=f"1.3.{n}")
+    dataset = read_dataset(tmp_path)
+    assert [voxels(case.references["mask"]) for case in dataset] == [{"LIVER": 4}, {"LIVER": 4}]
+
+
+def test_a_structure_set_of_points_alone_is_left_out_and_said(tmp_path):
+    scan(tmp_path)
+    contours(tmp_path / "a.dcm", (1, "GTV", A))
+    contours(tmp_path / "b.dcm", (1, "isocentre", []))
+    changed(tmp_path / "b.dcm", SOPInstanceUID="1.2.3.10")
+    dataset = read_dataset(tmp_path)
+    assert voxels(dataset.cases[0].references["mask"]) == {"GTV": 4}
+    [problem] = dataset.problems
+    assert problem.what == "1 segmentation holds neither a segment nor a closed contour"
+
+
+def test_a_damaged_segmentation_is_refused_where_its_case_is_read_and_not_lost(tmp_path):
+    image = scan(tmp_path)
+    draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
+    path = draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT, "Cyst": LEFT}, "1.2.10")
+    segments = pydicom.dcmread(path).SegmentSequence
+    segments[1].SegmentNumber = 1
+    changed(path, SegmentSequence=segments)
+    [case] = read_dataset(tmp_path, DatasetOptions(labels="1=Liver"))
+    with pytest.raises(FormatError, match=r"b.dcm: segments are numbered \[1, 1\]"):
+        _ = case.references["mask"]

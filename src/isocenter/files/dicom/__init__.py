@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
     from isocenter.files.dicom.identity import Identity, read_identity, same_object
     from isocenter.files.dicom.reading import (
+        DRAWN,
         PROJECTIONS,
         REPORT_CLASSES,
-        SEGMENTATIONS,
         STRUCTURE_SET,
         Marked,
         Report,
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
         is_decodable,
         native_frame,
         native_object,
+        originals,
         rasterise,
         read_report,
         read_segmentation,
         read_series,
+        regions_of,
+        segments_of,
         shown_frame,
         stored_frame,
         survey,

@@ -10,8 +10,9 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer
 from isocenter.verbs.reading.name_values import pairs
 
-# Options that make other voxels of the same files, or other references.
-DECISIVE = ("layout", "labels", "class_rule", "column", "part", "prefer", "fill_missing", "align")
+# Options that make other voxels of the same files, and those that make other references too.
+VOXELS = ("part", "prefer", "fill_missing", "align")
+DECISIVE = ("layout", "labels", "class_rule", "column", *VOXELS)
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.dicom.reading.copies import originals
     from isocenter.files.dicom.reading.frames import frames_of
     from isocenter.files.dicom.reading.one_frame import (
         is_decodable,
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     )
     from isocenter.files.dicom.reading.pictures import PROJECTIONS
     from isocenter.files.dicom.reading.read import read_series
-    from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, rasterise
-    from isocenter.files.dicom.reading.seg import read_segmentation
-    from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey, unique
+    from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
+    from isocenter.files.dicom.reading.seg import read_segmentation, segments_of
+    from isocenter.files.dicom.reading.series import DRAWN, SEGMENTATIONS, STRUCTURE_SET, SeriesFiles, survey, unique
     from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE, REPORT_CLASSES, Marked, Report, bounds, read_report
     from isocenter.files.dicom.reading.values import Window
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, GeometryError
+from isocenter.errors import FormatError, GeometryError, counted
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once
+from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 
-STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+XOR = "CLOSEDPLANAR_XOR"
+CLOSED = ("CLOSED_PLANAR", XOR)
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
 PLANE_TOLERANCE = 0.1
@@ -42,10 +44,15 @@ class References:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """One region of interest: its label, and its closed contours in RAS+ mm, (points, 3) each."""
+    """One region of interest.
+
+    contours: the closed ones in RAS+ mm, (points, 3) each
+    is_xor:   whether it consists of the points that an odd number of its contours holds
+    """
 
     label: Label
     contours: tuple[Floats, ...]
+    is_xor: bool
 
 
 def references(path: Path | str) -> References:
@@ -69,12 +76,18 @@ def references(path: Path | str) -> References:
     return References(*known)
 
 
+def regions_of(path: Path) -> tuple[Label, ...]:
+    """The regions as `rasterise` numbers and names them; none where no contour is closed."""
+    return _regions(_dataset(path), str(path))[0]
+
+
 def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -> Image:
     """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
 
     instances: SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
-    Values are ROI numbers. Contours of one region on one slice are combined by exclusive or, so that a contour inside
-    another is a hole; a keyhole makes one, too. Where regions overlap there is one channel a region.
+    Values are ROI numbers. Of one region on one slice a contour inside another is a hole, as a keyhole is; contours
+    that are equal or overlap in part are united, with a note. CLOSEDPLANAR_XOR is exclusive or. PS3.3 C.8.8.6.3
+    Where regions overlap there is one channel a region.
     Raises GeometryError for another frame of reference or image, and for contours off the slice planes.
     """
     where = str(path)
@@ -82,15 +95,21 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     if on.ndim != 3 or not on.physical or not on.oriented:
         raise GeometryError("contours in mm need an image with positions", where, "Give the image they were drawn on")
     notes = _check_image(references(path), on, set(instances), where)
-    regions, passed = _regions(dataset, where)
-    pixels, overlapping = _filled(regions, on, where)
+    labels, drawn, passed = _regions(dataset, where)
+    if not labels:
+        raise FormatError("holds no closed contour", where, "Leave this file out")
+    regions = [
+        _Region(label, tuple(_points(one, label.name, where) for one in closed), _is_xor(closed))
+        for label, closed in zip(labels, map(_closed, drawn), strict=True)
+    ]
+    pixels, overlapping, united = _filled(regions, on, where)
     return Image(
         pixels,
         on,
         modality="RTSTRUCT",
-        channels=tuple(region.label.name for region in regions) if overlapping else ("regions",),
-        labels=tuple(region.label for region in regions),
-        notes=(*notes, *passed, *(["regions overlap: one channel a region"] if overlapping else [])),
+        channels=tuple(label.name for label in labels) if overlapping else ("regions",),
+        labels=labels,
+        notes=(*notes, *passed, *united, *(["regions overlap: one channel a region"] if overlapping else [])),
         facts={"overlapping": overlapping},
         source=Source("dicom", (where,)),
     )
@@ -125,11 +144,11 @@ def _check_image(named: References, on: Geometry, instances: set[str], where: st
     )
 
 
-def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ...]]:
-    """Regions with closed contours, in order of their numbers, and notes on those left out."""
+def _regions(dataset: Dataset, where: str) -> tuple[tuple[Label, ...], list[Dataset], tuple[str, ...]]:
+    """Regions with closed contours in order of their numbers, the contours of each, and notes on what is odd."""
     described = {whole(region, "ROINumber", where): region for region in items(dataset, "StructureSetROISequence")}
     codes = _codes(dataset, where)
-    regions, passed = [], []
+    regions, notes = list[tuple[Label, Dataset]](), []
     for contours in items(dataset, "ROIContourSequence"):
         number = whole(contours, "ReferencedROINumber", where)
         if number not in described or number is None:
@@ -137,32 +156,31 @@ def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ..
                 f"has contours of a region {number} that it does not describe", where, "Get the file again"
             )
         name = text(described[number], "ROIName") or str(number)
-        closed = _closed(contours, name, where)
-        if not closed:
-            passed.append(f"region {name} has no closed contour")
+        if not _closed(contours):
+            notes.append(f"region {name} has no closed contour")
             continue
-        regions.append(_Region(Label(number, name, _colour(contours, where), codes.get(number)), closed))
-    regions.sort(key=lambda region: region.label.value)
-    values = [region.label.value for region in regions]
-    if not regions:
-        raise FormatError("holds no closed contour", where, "Leave this file out")
-    if len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max:
-        regions = [replace(region, label=replace(region.label, value=n + 1)) for n, region in enumerate(regions)]
-        passed.append("regions were numbered anew")
-    labels = named_once([region.label for region in regions])
-    return [replace(region, label=label) for region, label in zip(regions, labels, strict=True)], tuple(passed)
+        regions.append((Label(number, name, _colour(contours, where), codes.get(number)), contours))
+    regions.sort(key=lambda region: region[0].value)
+    labels = [label for label, _ in regions]
+    values = [label.value for label in labels]
+    if values and (len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max):
+        labels = [replace(label, value=n) for n, label in enumerate(labels, start=1)]
+        notes.append("regions were numbered anew")
+    return named_once(labels), [contours for _, contours in regions], tuple(notes)
 
 
-def _closed(contours: Dataset, name: str, where: str) -> tuple[Floats, ...]:
-    closed = []
-    for contour in items(contours, "ContourSequence"):
-        if text(contour, "ContourGeometricType") not in CLOSED:
-            continue
-        data = numbers(contour, "ContourData", where)
-        if data is None or len(data) % 3 or len(data) < 9:
-            raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
-        closed.append(np.array(data).reshape(-1, 3) @ LPS_TO_RAS)
-    return tuple(closed)
+def _closed(contours: Dataset) -> list[Dataset]:
+    """The closed contours of a region."""
+    every = items(contours, "ContourSequence")
+    return [contour for contour in every if text(contour, "ContourGeometricType") in CLOSED]
+
+
+def _points(contour: Dataset, name: str, where: str) -> Floats:
+    """(points, 3) in RAS+ mm."""
+    data = numbers(contour, "ContourData", where)
+    if data is None or len(data) % 3 or len(data) < 9:
+        raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
+    return np.array(data).reshape(-1, 3) @ LPS_TO_RAS
 
 
 def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:
@@ -184,15 +202,50 @@ def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
     return codes
 
 
-def _mask(region: _Region, on: Geometry, where: str) -> dict[int, Mask]:
-    """{slice: (columns, rows)} of one region."""
-    slices: dict[int, Mask] = {}
+def _is_xor(closed: list[Dataset]) -> bool:
+    return any(text(contour, "ContourGeometricType") == XOR for contour in closed)
+
+
+def _mask(region: _Region, on: Geometry, where: str) -> tuple[dict[int, Mask], tuple[str, ...]]:
+    """({slice: (columns, rows)} of one region, notes on its contours)."""
+    contours: dict[int, list[Mask]] = defaultdict(list)
     for contour in region.contours:
         index = np.round(on.to_index(contour), DECIMALS)
         number = _slice(index[:, 2], region.label.name, on, where)
-        inside = polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T
-        slices[number] = slices[number] ^ inside if number in slices else inside
-    return slices
+        contours[number].append(polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T)
+    if region.is_xor:
+        return {number: np.logical_xor.reduce(own) for number, own in contours.items()}, ()
+    slices = {number: inside(own) for number, own in contours.items()}
+    odd = sum(is_united for _, is_united in slices.values())
+    note = f"contours of {region.label.name} that are equal or overlap in part are united on {counted(odd, 'slice')}"
+    return {number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ()
+
+
+def inside(contours: Sequence[Mask]) -> tuple[Mask, bool]:
+    """(What lies in closed contours on one slice, whether some are equal or overlap in part).
+
+    A contour inside another is a hole in it, one inside the hole an island.
+    """
+    whole = np.logical_or.reduce(contours)
+    shared = np.sum(contours, axis=0, dtype=np.uint16) > 1
+    if not shared.any():
+        return whole, False
+    crossing = sorted((mask for mask in contours if mask[shared].any()), key=np.count_nonzero, reverse=True)
+    drawn: list[Mask] = []
+    for mask in crossing:
+        if not any(np.array_equal(mask, other) for other in drawn):
+            drawn.append(mask)
+    around = [{m for m in range(n) if not (mask & ~drawn[m]).any()} for n, mask in enumerate(drawn)]
+    is_united = len(drawn) < len(crossing) or any(
+        (mask & drawn[m]).any() for n, mask in enumerate(drawn) for m in range(n) if m not in around[n]
+    )
+    filled = [mask.copy() for mask in drawn]
+    for n in reversed(range(len(drawn))):  # from the innermost outwards
+        for m in around[n] - set().union(*(around[k] for k in around[n])):
+            filled[m] &= ~filled[n]
+    outermost = [mask for mask, holders in zip(filled, around, strict=True) if not holders]
+    apart = [mask for mask in contours if not mask[shared].any()]
+    return np.logical_or.reduce([*outermost, *apart]), is_united
 
 
 def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
@@ -227,23 +280,29 @@ def polygon(y: Floats, x: Floats, rows: int, columns: int) -> Mask:
     return np.bitwise_xor.accumulate(parity, axis=1)[:, :columns].astype(bool)
 
 
-def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool]:
-    """((channels, *spatial) ROI numbers, whether regions overlap)."""
+def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
+    """((channels, *spatial) ROI numbers, whether regions overlap, notes)."""
     dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
-    single = np.zeros((1, *on.shape), dtype)
+    single, notes = np.zeros((1, *on.shape), dtype), list[str]()
     for region in regions:
-        for number, mask in _mask(region, on, where).items():
+        slices, own = _mask(region, on, where)
+        notes += own
+        for number, mask in slices.items():
             if single[0, :, :, number][mask].any():
-                return _channels(regions, on, dtype, where), True
+                return _channels(regions, on, dtype, where)
             single[0, :, :, number][mask] = region.label.value
-    return single, False
+    return single, False, tuple(notes)
 
 
-def _channels(regions: list[_Region], on: Geometry, dtype: Any, where: str) -> NDArray[Any]:
+def _channels(
+    regions: list[_Region], on: Geometry, dtype: Any, where: str
+) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
     if len(regions) > MOST_CHANNELS:
         raise FormatError(f"{len(regions)} regions overlap", where, "Export only the regions that you need")
-    pixels = np.zeros((len(regions), *on.shape), dtype)
+    pixels, notes = np.zeros((len(regions), *on.shape), dtype), list[str]()
     for n, region in enumerate(regions):
-        for number, mask in _mask(region, on, where).items():
+        slices, own = _mask(region, on, where)
+        notes += own
+        for number, mask in slices.items():
             pixels[n, :, :, number][mask] = region.label.value
-    return pixels
+    return pixels, True, tuple(notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -33,6 +33,7 @@ from isocenter.values import Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
+BACKGROUND = ("DCM", "125040")  # PS3.16 annex D
 
 Mask = NDArray[np.bool_]
 
@@ -48,29 +49,36 @@ class _Part:
 def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
-    Values are segment numbers. Where segments overlap there is one channel a segment, named by it. Planes without a
-    frame are background; fractional segments count from one half on, which a note then states.
+    Values are segment numbers, or new ones where a segment has the number 0, with a note. Where segments overlap there
+    is one channel a segment, named by it. Planes without a frame are background; fractional segments count from one
+    half on, which a note then states.
     Raises FormatError for what is no segmentation that can be read, GeometryError where its planes lie on no regular
     grid or do not coincide with those of `on` within 1e-3 mm.
     """
     where = str(path)
     dataset = _dataset(Path(path), where)
-    labels = _labels(dataset, where)
+    described = _labels(dataset, where)
+    labels = tuple(described.values())
     planes = _planes(dataset, where)
     grid = on or _own_grid(dataset, planes, where)
     _check_frame_of_reference(dataset, grid, where)
     parts = _parts(dataset, planes, grid, where)
-    pixels, overlapping = _filled(dataset, parts, grid, labels, where)
+    pixels, overlapping = _filled(dataset, parts, grid, described, where)
     return Image(
         pixels,
         grid,
         modality="SEG",
         channels=tuple(label.name for label in labels) if overlapping else ("segments",),
         labels=labels,
-        notes=_notes(dataset, overlapping),
+        notes=_notes(dataset, overlapping, renumbered=0 in described),
         facts=_facts(dataset) | {"overlapping": overlapping},
         source=Source("dicom", (where,)),
     )
+
+
+def segments_of(path: Path) -> tuple[Label, ...]:
+    """The segments as `read_segmentation` numbers and names them, from the header alone."""
+    return tuple(_labels(read_header(path).dataset, str(path)).values())
 
 
 def _dataset(path: Path, where: str) -> Dataset:
@@ -88,28 +96,49 @@ def _dataset(path: Path, where: str) -> Dataset:
     return read_object(path)
 
 
-def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
-    """The described segments in order of their numbers; number 0 of a label map is background."""
-    labels = []
+def _labels(dataset: Dataset, where: str) -> dict[int, Label]:
+    """{stored number: label} of the described segments in order of their numbers, without the background.
+
+    Labels are numbered as the segments, or anew where one has the number 0, which is always background here.
+    """
+    background = _background(dataset, where)
+    described, labels = list[int](), list[Label]()
     for segment in items(dataset, "SegmentSequence"):
         value = whole(segment, "SegmentNumber", where)
         if value is None:
             raise FormatError("has a segment without a number", where, "Get the file again")
+        described.append(value)
         code = _code(first_item(segment, "SegmentedPropertyTypeCodeSequence"))
-        name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
-        labels.append(Label(value, name, _colour(segment, where), code))
-    values = [label.value for label in labels]
-    if not labels or len(set(values)) < len(values) or min(values) < 0:
-        raise FormatError(f"segments are numbered {values}", where, "Get the file again")
-    return named_once(sorted((label for label in labels if label.value > 0), key=lambda label: label.value))
+        is_coded = code is not None and (code.scheme, code.value) == BACKGROUND
+        if value != background and not (value == 0 and is_coded):
+            name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
+            labels.append(Label(value, name, _colour(segment, where), code))
+    if not described or len(set(described)) < len(described) or min(described) < 0:
+        raise FormatError(f"segments are numbered {described}", where, "Get the file again")
+    labels.sort(key=lambda label: label.value)
+    stored = [label.value for label in labels]
+    if 0 in stored:
+        labels = [replace(label, value=n) for n, label in enumerate(labels, start=1)]
+    return dict(zip(stored, named_once(labels), strict=True))
 
 
-def named_once(labels: list[Label]) -> tuple[Label, ...]:
-    """The labels with different names: those that share one get their number behind it."""
-    times = Counter(label.name for label in labels)
-    return tuple(
-        replace(label, name=f"{label.name} {label.value}") if times[label.name] > 1 else label for label in labels
-    )
+def _background(dataset: Dataset, where: str) -> int | None:
+    """The number of a label map that is no segment, PS3.3 C.8.20.2; None for other kinds, whose frames name theirs."""
+    return (whole(dataset, "PixelPaddingValue", where) or 0) if _is_label_map(dataset) else None
+
+
+def named_once(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels with different names: those that share one, but for upper case, get their number behind it."""
+    times = Counter(label.name.casefold() for label in labels)
+    taken = {name for name, count in times.items() if count == 1}
+    named = []
+    for label in labels:
+        name = label.name
+        while times[label.name.casefold()] > 1 and (name == label.name or name.casefold() in taken):
+            name = f"{name} {label.value}"
+        taken.add(name.casefold())
+        named.append(replace(label, name=name))
+    return tuple(named)
 
 
 def _code(concept: Dataset | None) -> Code | None:
@@ -216,17 +245,19 @@ def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
 
 
 def _filled(
-    dataset: Dataset, parts: list[_Part], grid: Geometry, labels: tuple[Label, ...], where: str
+    dataset: Dataset, parts: list[_Part], grid: Geometry, described: dict[int, Label], where: str
 ) -> tuple[NDArray[Any], bool]:
-    """((channels, *spatial) segment numbers, whether segments overlap)."""
-    known = {label.value for label in labels}
-    dtype = np.uint8 if max(known, default=0) < 256 else np.uint16
+    """((channels, *spatial) numbers of labels, whether segments overlap).
+
+    described: {stored number: label}
+    """
+    dtype = np.uint8 if max((label.value for label in described.values()), default=0) < 256 else np.uint16
     _refuse_empty(prod(grid.shape) * np.dtype(dtype).itemsize, where)
     single = np.zeros(grid.shape, dtype)
-    for index, values in _voxels(dataset, parts, known, where):
+    for index, values in _voxels(dataset, parts, described, where):
         there = single[index]
         if ((there != 0) & (there != values)).any():
-            return _channels(dataset, parts, grid, labels, dtype, where), True
+            return _channels(dataset, parts, grid, described, dtype, where), True
         single[index] = values
     return single[None], False
 
@@ -237,31 +268,35 @@ def _refuse_empty(needed: int, where: str) -> None:
 
 
 def _channels(
-    dataset: Dataset, parts: list[_Part], grid: Geometry, labels: tuple[Label, ...], dtype: Any, where: str
+    dataset: Dataset, parts: list[_Part], grid: Geometry, described: dict[int, Label], dtype: Any, where: str
 ) -> NDArray[Any]:
-    _refuse_empty(len(labels) * prod(grid.shape) * np.dtype(dtype).itemsize, where)
-    pixels = np.zeros((len(labels), *grid.shape), dtype)
-    row = {label.value: n for n, label in enumerate(labels)}
-    for index, values in _voxels(dataset, parts, set(row), where):
+    _refuse_empty(len(described) * prod(grid.shape) * np.dtype(dtype).itemsize, where)
+    pixels = np.zeros((len(described), *grid.shape), dtype)
+    row = {label.value: n for n, label in enumerate(described.values())}
+    for index, values in _voxels(dataset, parts, described, where):
         pixels[row[int(values.flat[0])]][index] = values
     return pixels
 
 
 def _voxels(
-    dataset: Dataset, parts: list[_Part], known: set[int], where: str
+    dataset: Dataset, parts: list[_Part], described: dict[int, Label], where: str
 ) -> Iterator[tuple[tuple[NDArray[np.int64], ...], NDArray[Any]]]:
-    """Frame by frame the index of each voxel that is no background, and its segment number."""
-    half = _half(dataset, where)
-    background = number(dataset, "PixelPaddingValue", where) or 0
+    """Frame by frame the index of each voxel that is no background, and the number of its label."""
+    half, background = _half(dataset, where), _background(dataset, where)
+    known, values = np.array(list(described)), np.array([label.value for label in described.values()])
     for n, (part, frame) in enumerate(zip(parts, decoded(dataset, where, indices=True), strict=True)):
-        rows, columns = np.nonzero(frame != background if part.segment is None else frame >= half)
+        if part.segment is None:
+            marked = frame != background if 0 in described else (frame != background) & (frame != 0)
+        else:
+            marked = frame >= half
+        rows, columns = np.nonzero(marked)
         if not len(rows):
             continue
-        values = frame[rows, columns] if part.segment is None else np.full(len(rows), part.segment)
-        unknown = set(np.unique(values).tolist()) - known - {0}
+        stored = frame[rows, columns] if part.segment is None else np.full(len(rows), part.segment)
+        unknown = set(np.unique(stored).tolist()) - described.keys()
         if unknown:
             raise FormatError(f"frame {n + 1} has undescribed segments {sorted(unknown)}", where, "Get the file again")
-        yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values
+        yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values[np.searchsorted(known, stored)]
 
 
 def _half(dataset: Dataset, where: str) -> float:
@@ -271,8 +306,10 @@ def _half(dataset: Dataset, where: str) -> float:
     return (number(dataset, "MaximumFractionalValue", where) or 255) / 2
 
 
-def _notes(dataset: Dataset, overlapping: bool) -> tuple[str, ...]:
+def _notes(dataset: Dataset, overlapping: bool, *, renumbered: bool) -> tuple[str, ...]:
     notes = ["segments overlap: one channel a segment"] if overlapping else []
+    if renumbered:
+        notes.append("segments were numbered anew: one has the number 0")
     if _is_fractional(dataset):
         kind = text(dataset, "SegmentationFractionalType").lower() or "fraction"
         notes.append(f"a voxel belongs to a segment from a {kind} of one half on")

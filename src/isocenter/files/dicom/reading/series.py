@@ -22,6 +22,9 @@ from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+# What is drawn on images: each instance is an object of its own with its own structures, PS3.3 A.51 and A.19.
+DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
 LONGEST_NAME = 60
 # Localizers have a few slices of each plane: scanners offer up to nine. A longer stack is an examination.
 LOCALIZER_SLICES = 9
@@ -31,12 +34,13 @@ SLACK = np.sin(np.radians(15))
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """The files of one series, as the headers describe them.
+    """The files of one series, as the headers describe them; of segmentations and structure sets one object each.
 
     patient:    pseudonym of the person who was scanned, see `storage.pseudonym`
     study, uid: of study and series
     name:       safe for file names, made from the description, unique among the series that came with it
-    paths:      in the order of instance numbers, which need not be the order of slices
+    paths:      in the order of instance numbers, which need not be the order of slices; of one object several only
+                where they have the same UID and different contents
     sop_class:  UID; sop_class_name: in words
     is_image:   whether it is an image, and no segmentation
     is_localizer: whether it only served to plan other series, by its image type or by a few slices in crossing planes
@@ -64,7 +68,7 @@ class SeriesFiles:
 
 @dataclass(frozen=True)
 class Survey:
-    """All series under a folder, and the files that are DICOM, by their start or name, but cannot be read.
+    """All series under a folder, objects drawn on them one by one, and DICOM by start or name that cannot be read.
 
     copies: files that hold the same object as another file of their series, which are in no series
     rivals: {file: another file of its series, with the same UID and another content}
@@ -156,17 +160,18 @@ def grouped(heads: Iterable[Header]) -> list[list[Header]]:
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
 
 
-# Patient, study, series, SOP class.
-Key = tuple[str, str, str, str]
+# Patient, study, series, SOP class, and of what is drawn on images the object.
+Key = tuple[str, str, str, str, str]
 
 
 def _key(head: Header, people: dict[str, str]) -> Key:
-    """The series that a file belongs to; people: the pseudonyms that are made already."""
+    """The series that a file belongs to, or the drawn object; people: the pseudonyms that are made already."""
     uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
+    drawn = (text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
     identity = _identity(head.dataset)
     if identity not in people:
         people[identity] = pseudonym(identity)
-    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class
+    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawn
 
 
 def _order(head: Header) -> tuple[float, str]:
@@ -174,9 +179,10 @@ def _order(head: Header) -> tuple[float, str]:
     return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
 
 
-def _place(key: Key, first: Header) -> tuple[str, str, float, Key]:
-    """Of a series among others."""
-    return key[0], key[1], lenient(first.dataset, "SeriesNumber") or 0, key
+def _place(key: Key, first: Header) -> tuple[str, str, float, tuple[str, ...], float, str]:
+    """Of a series among others, and of an object in its series."""
+    series, instance = (lenient(first.dataset, keyword) or 0 for keyword in ("SeriesNumber", "InstanceNumber"))
+    return key[0], key[1], series, key[:4], instance, key[4]
 
 
 class _Gathered:

@@ -17,10 +17,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset as Elements
 from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
+from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
@@ -48,6 +50,9 @@ UNKNOWN_ALLOWED = (
     "ReferringPhysicianName",
     "SliceThickness",
 )
+
+# What a result names its image by, type 1 in the Common Instance Reference Module, PS3.3 C.12.2.
+IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 Mask = NDArray[Any]
 
@@ -99,6 +104,9 @@ def write_segmentation(
         places = _places(shown, source.geometry)
         slices = shown
     made = _made(slices, planes, segments, places, description, series_number, where)
+    if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
+        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
+        _name_sources(made, slices)
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
         state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
         repeat_as_stated(made, slices[0].frame.path)
@@ -177,13 +185,15 @@ def _shown(numbered: Mask, slices: list[_Slice], where: str) -> list[_Slice]:
 
 
 def _places(slices: list[_Slice], geometry: Geometry) -> dict[str, Any]:
-    """The arguments of highdicom that place the slices as the source states them."""
+    """The arguments of highdicom that place the slices as the source does; slices as far apart as in its grid.
+
+    PS3.3 C.7.6.16.2.1
+    """
     planes = [part.frame.plane for part in slices]
     first = planes[0]
     if first is None:
         raise GeometryError("the image states no position", slices[0].frame.name, "Write .nii.gz or .png instead")
     apart = abs(float(_normal(geometry) @ geometry.affine[:3, 2]))
-    thickness = slices[0].frame.thickness
     return {
         "plane_positions": [
             highdicom.PlanePositionSequence("PATIENT", plane.position) for plane in planes if plane is not None
@@ -191,10 +201,18 @@ def _places(slices: list[_Slice], geometry: Geometry) -> dict[str, Any]:
         "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.orientation),
         "pixel_measures": highdicom.PixelMeasuresSequence(
             pixel_spacing=first.spacing,
-            slice_thickness=abs(thickness[0]) if thickness else apart,
+            slice_thickness=_thickness(slices[0].frame) or apart,
             spacing_between_slices=apart,
         ),
     }
+
+
+def _thickness(frame: Frame) -> float | None:
+    """The slice thickness that the source states, which need not be the distance of its slices. PS3.3 C.7.6.2.1"""
+    dataset = read_header(frame.path).dataset
+    measures = (first_item(groups, "PixelMeasuresSequence") for groups in frame_groups(dataset, frame.number))
+    stated = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
+    return next((size for size in stated if size is not None and size > 0), None)
 
 
 def _normal(geometry: Geometry) -> NDArray[np.floating]:
@@ -270,13 +288,53 @@ def _segmentation(
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
-    """The headers that highdicom copies from, each file once; of several multi-frame files only the first fits."""
+    """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first.
+
+    Raises FormatError where one lacks a UID by which the SEG names it.
+    """
     files = {part.frame.path: read_header(part.frame.path) for part in slices}
+    for path, head in files.items():
+        for keyword in IDENTIFIERS:
+            if not text(head.dataset, keyword):
+                problem = f"{named(keyword)} is missing, by which a SEG names its image"
+                raise FormatError(problem, str(path), "Write .nii.gz, or export the series again")
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
         return [_with_groups(completed(head.library), frames_of(head))]
     return [completed(head.library) for head in files.values()]
+
+
+def _name_sources(made: Dataset, slices: list[_Slice]) -> None:
+    """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.2"""
+    files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
+    if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
+        return  # highdicom has named them
+    instances = [_reference(dataset) for dataset in files.values()]
+    made.SourceImageSequence = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
+    positions = np.array([part.frame.plane.position for part in slices if part.frame.plane is not None])
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        frame = slices[int(np.linalg.norm(positions - position, axis=1).argmin())].frame
+        image, derivation = _reference(files[frame.path]), Dataset()
+        if (lenient(files[frame.path], "NumberOfFrames") or 1) > 1:
+            image.ReferencedFrameNumber = frame.number + 1
+        image.SpatialLocationsPreserved = "YES"
+        image.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.SourceImageForImageProcessingOperation)]
+        derivation.DerivationCodeSequence = [_code_item(codes.DCM.Segmentation)]
+        derivation.SourceImageSequence = [image]
+        groups.DerivationImageSequence = [derivation]
+
+
+def _reference(dataset: Elements) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = text(dataset, "SOPClassUID")
+    reference.ReferencedSOPInstanceUID = text(dataset, "SOPInstanceUID")
+    return reference
+
+
+def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
+    return highdicom.sr.CodedConcept(*code[:3])
 
 
 def completed(dataset: Dataset) -> Dataset:
@@ -301,9 +359,7 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     shared, each = Dataset(), [Dataset() for _ in frames]
     if plane is not None:
         shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
-        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(
-            plane.spacing, abs(frames[0].thickness[0]) if frames[0].thickness else 0.0
-        )
+        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
     for groups, frame in zip(each, frames, strict=True):
         if frame.plane is not None:
             groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)

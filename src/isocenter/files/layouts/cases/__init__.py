@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         numbered_names,
         observed_values,
     )
-    from isocenter.files.layouts.cases.dicom_cases import drawn_on, is_drawn, read_dicom
+    from isocenter.files.layouts.cases.dicom_cases import read_dicom
+    from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import (

@@ -18,39 +18,27 @@ from typing import Any
 
 from isocenter.errors import FormatError, counted
 from isocenter.files.dicom import (
+    DRAWN,
     PROJECTIONS,
-    SEGMENTATIONS,
-    STRUCTURE_SET,
     SeriesFiles,
-    items,
-    looks_like_dicom,
-    rasterise,
     read_header,
-    read_segmentation,
     read_series,
     survey,
-    text,
     unique,
-    whole,
 )
 from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes, parse_labels
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
+from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, masks_on, unlike_maps
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.files.layouts.cases.segments import by_name, one_numbering
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Geometry, Image, Label, Problem
+from isocenter.values import Image, Label, Problem
 
-# Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
-SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
-CONTOURS = ("StructureSetROISequence", "ROIName", "ROINumber")
 # A code such as MR, PS3.3 C.7.3.1.1.1.
 MODALITY = re.compile(r"[A-Z]{2,10}")
-# Segmentations, and the contours of a structure set.
-DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
 
 
 def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
@@ -63,16 +51,15 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
     images = [series for series, _ in parts]
-    drawn, lost = _drawn(seen.series, images)
+    drawn = drawn_masks(seen.series, images, options)
     maps, lonely = _label_maps(folder, images)
     names = unique([_case_name(series, options) + ending for series, ending in parts])
-    segmentations = [series for some in drawn.values() for series in some]
-    labels = _labels(segmentations, options) if segmentations or not maps else mask_labels(folder, options)
+    labels = drawn.labels if drawn.of or not maps else mask_labels(folder, options)
     reports = reported(seen.series, images) if options.references else Reported()
-    classes, called = name_classes(reports.names, folder, options, declare=not (drawn or maps))
+    classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, series, (drawn.get(series.uid, []), maps[series.uid]), labels, report, options)
+        _case(name, series, (drawn.of.get(series.uid, ()), maps[series.uid]), labels, report, options)
         for name, series, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
@@ -86,7 +73,8 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *map(_damaged, seen.damaged),
             *_copied(seen.copies),
             *_planning_only(localizers, options),
-            *_lost(lost),
+            *drawn.problems,
+            *unlike_maps([name for name, one in zip(names, images, strict=True) if one.uid in drawn.unlike]),
             *_lonely(lonely),
             *reports.problems,
             *_without_image(seen.series, reports.read),
@@ -108,37 +96,6 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
         )
     image = next(iter(volumes.values()))
     return with_modality(image, modality)
-
-
-def is_drawn(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation or structure set, which is drawn on an image."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(132)
-    return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
-
-
-def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
-    """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
-
-    image: the files of that image, as far as known: contours on another image are refused
-    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
-    """
-    if read_header(path).sop_class == STRUCTURE_SET:
-        return rasterise(path, grid, [text(read_header(one).dataset, "SOPInstanceUID") for one in image])
-    return read_segmentation(path, on=grid)
-
-
-def load_segments(
-    drawn: SeriesFiles, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions
-) -> Image:
-    """A segmentation or structure set on its image's grid, numbered as in the whole data set: by name.
-
-    What `labels` does not name is background. Raises FormatError where what it names overlaps.
-    """
-    path = drawn.paths[0]
-    return by_name(drawn_on(path, load_series(image, options).geometry, image), labels, path)
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
@@ -198,18 +155,16 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
 def _case(
     name: str,
     series: SeriesFiles,
-    masks: tuple[Sequence[SeriesFiles], Sequence[Path]],
+    masks: tuple[Sequence[DrawnMap], Sequence[Path]],
     labels: tuple[Label, ...],
     reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
     options: DatasetOptions,
 ) -> CaseFiles:
-    references: dict[str, Callable[[], Any]] = {}
     drawn, maps = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
-    if drawn:
-        references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
-    for other in drawn[1:]:
-        references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
+    references: dict[str, Callable[[], Any]] = {
+        **masks_on(drawn, image, series.paths, labels, chosen=options.labels is not None)
+    }
     if maps and not drawn:
         references |= masks_by_reader({"": maps}, labels, options.read, options.kinds)
     if reports[0]:
@@ -220,35 +175,13 @@ def _case(
         references,
         files=(
             *series.paths,
-            *(path for other in drawn for path in other.paths),
+            *(path for own in drawn for one in own for path in one.files.paths),
             *(() if drawn else maps),
             *(path for path, _ in reports[0]),
         ),
         patient=series.patient,
         covariates=series.covariates,
     )
-
-
-def _drawn(
-    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
-) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
-    """{series UID: segmentations of it}, and those whose images are not here.
-
-    A segmentation that names no series belongs to the one series with its frame of reference.
-    """
-    drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
-    lost = []
-    for series in everything:
-        if series.sop_class not in DRAWN:
-            continue
-        owners = [image.uid for image in images if image.uid in series.references]
-        if not owners and not series.references and series.frame_of_reference:
-            owners = [i.uid for i in images if i.frame_of_reference == series.frame_of_reference]
-        if len(owners) == 1:
-            drawn[owners[0]].append(series)
-        else:
-            lost.append(series.name)
-    return drawn, lost
 
 
 def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
@@ -282,26 +215,6 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str
     return maps, lonely
 
 
-def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:
-    """One numbering for all: that of the files where they agree, else the names in order."""
-    if options.labels is not None:
-        return tuple(label for label in parse_labels(options.labels) if label.value)
-    return one_numbering(map(_segments, segmentations))
-
-
-def _segments(series: SeriesFiles) -> dict[str, int]:
-    """{name: number} of the structures in one file, from its header."""
-    path = series.paths[0]
-    sequence, name, number = CONTOURS if series.sop_class == STRUCTURE_SET else SEGMENTS
-    structures = [
-        (text(one, name), whole(one, number, str(path)) or 0) for one in items(read_header(path).dataset, sequence)
-    ]
-    times = Counter(name for name, _ in structures)
-    return {
-        (name if name and times[name] == 1 else f"{name} {value}".strip()): value for name, value in structures if value
-    }
-
-
 def _damaged(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
@@ -324,8 +237,3 @@ def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
     what = f"{counted(len(names), 'label map lies', 'label maps lie')} beside no series or several"
     remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
     return left_out(names, what, remedy, "warning")
-
-
-def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
-    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")

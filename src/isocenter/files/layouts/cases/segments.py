@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,21 @@ SLICER = ".seg.nrrd"  # of 3D Slicer, always a mask
 
 
 def one_numbering(files: Iterable[Mapping[str, int]]) -> tuple[Label, ...]:
-    """The labels of files that say {name: number}: their numbers where all agree, else the names in order."""
-    named: dict[str, set[int]] = defaultdict(set)
-    for own in files:
+    """The labels of files that say {name: number}: their numbers where all agree, else the names in order.
+
+    Names that differ in upper case only are one, unless one file has both.
+    """
+    stated = list(files)
+    apart = {name for own in stated for name, times in Counter(map(str.casefold, own)).items() if times > 1}
+    spelt, values = defaultdict[str, set[str]](set), defaultdict[str, set[int]](set)
+    for own in stated:
         for name, value in own.items():
-            named[name].add(value)
-    values = [value for some in named.values() for value in some]
-    if len(values) == len(named) == len(set(values)):
+            key = name if name.casefold() in apart else name.casefold()
+            spelt[key].add(name)
+            values[key].add(value)
+    named = {min(spelt[key]): numbers for key, numbers in values.items()}
+    every = [value for numbers in named.values() for value in numbers]
+    if len(every) == len(named) == len(set(every)):
         return tuple(sorted((Label(min(some), name) for name, some in named.items()), key=lambda label: label.value))
     return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
 
@@ -49,13 +57,15 @@ def segments_in(image: Image) -> tuple[Label, ...]:
     return image.labels or tuple(Label(n + 1, name) for n, name in enumerate(image.channels))
 
 
-def by_name(segments: Image, labels: tuple[Label, ...], path: Path) -> Image:
+def by_name(segments: Image, labels: tuple[Label, ...], path: Path, others: Image | None = None) -> Image:
     """The label map of segments, numbered as in the whole data set: by name.
 
+    others: a label map, made by this function, of files that name other structures; it is united with this one
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
     data, several = segments.data, len(segments.channels) > 1
-    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
+    shape, dtype = data.shape[1:], np.min_scalar_type(max((label.value for label in labels), default=0))
+    pixels = np.zeros(shape, dtype) if others is None else others.data[0].copy()
     coloured = {}
     for n, label in enumerate(segments_in(segments)):
         value = _number(label, labels)
@@ -68,8 +78,18 @@ def by_name(segments: Image, labels: tuple[Label, ...], path: Path) -> Image:
             )
         pixels[mask] = value or pixels[mask]
         coloured[value] = label
-    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
-    return replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+    known = labels if others is None else others.labels
+    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in known)
+    joined = replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+    return joined if others is None else _of_both(others, joined)
+
+
+def _of_both(first: Image, joined: Image) -> Image:
+    """A label map of several files, with the notes and files of all."""
+    paths = [path for image in (first, joined) for path in (image.source.paths if image.source else ())]
+    notes = tuple(dict.fromkeys((*first.notes, *joined.notes)))
+    source = joined.source and replace(joined.source, paths=tuple(paths))
+    return replace(joined, notes=notes, source=source)
 
 
 def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
@@ -85,6 +105,16 @@ def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
     return image
 
 
+def refuse_unnamed(segments: Image, labels: tuple[Label, ...], path: Path) -> None:
+    """Refuse a structure that is none of the labels of all files: it would be background."""
+    unnamed = [label.name for label in segments_in(segments) if not _number(label, labels)]
+    if unnamed:
+        problem = f"names structures that the data set lacks ({listed(unnamed)})"
+        raise FormatError(problem, str(path), "Read the data set again if the file has changed")
+
+
 def _number(label: Label, labels: tuple[Label, ...]) -> int:
     """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
-    return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
+    exact = (one.value for one in labels if one.name == label.name)
+    alike = (one.value for one in labels if one.name.casefold() == label.name.casefold())
+    return next(iter((*exact, *alike)), 0)

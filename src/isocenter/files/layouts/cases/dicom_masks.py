@@ -1,0 +1,221 @@
+"""Segmentations and structure sets in a folder of DICOM as masks on the grid of the series that they were drawn on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from isocenter.errors import FormatError, IsocenterError, counted
+from isocenter.files.dicom import (
+    DRAWN,
+    STRUCTURE_SET,
+    SeriesFiles,
+    looks_like_dicom,
+    originals,
+    rasterise,
+    read_header,
+    read_segmentation,
+    regions_of,
+    segments_of,
+    text,
+)
+from isocenter.files.layouts.cases.classes import parse_labels
+from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
+from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter.values import Geometry, Image, Label, Problem
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation or structure set, which is drawn on an image."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
+
+
+def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
+    """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
+
+    image: the files of that image, as far as known: contours on another image are refused
+    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
+    """
+    if read_header(path).sop_class == STRUCTURE_SET:
+        return rasterise(path, grid, [text(read_header(one).dataset, "SOPInstanceUID") for one in image])
+    return read_segmentation(path, on=grid)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnObject:
+    """A segmentation or a structure set.
+
+    structures: {name: number} of its structures; None where the object is damaged
+    """
+
+    files: SeriesFiles
+    structures: Mapping[str, int] | None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of its structures, to compare."""
+        return frozenset(name.casefold() for name in self.structures or ())
+
+
+# Objects that name different structures, and so make one label map.
+DrawnMap = tuple[DrawnObject, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnMasks:
+    """What was drawn on the series of a folder.
+
+    of:       {series UID: its label maps, several where objects name the same structures}
+    labels:   one numbering for all: that of the files where they agree, else the names in order
+    unlike:   UIDs of series with label maps of different structures
+    problems: what was drawn on images that are not here, or holds no structure
+    """
+
+    of: Mapping[str, tuple[DrawnMap, ...]]
+    labels: tuple[Label, ...]
+    unlike: frozenset[str]
+    problems: tuple[Problem, ...]
+
+
+def drawn_masks(
+    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles], options: DatasetOptions
+) -> DrawnMasks:
+    """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
+    by_image, lost = _by_image(everything, images)
+    drawn = {uid: [DrawnObject(one, _structures(one)) for one in some] for uid, some in by_image.items()}
+    if options.labels is not None:
+        labels = tuple(label for label in parse_labels(options.labels) if label.value)
+    else:
+        labels = one_numbering(one.structures or {} for some in drawn.values() for one in some)
+    chosen = {label.name.casefold() for label in labels}
+    empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
+    of = {uid: maps for uid, some in drawn.items() if (maps := _maps(some, chosen))}
+    unlike = (uid for uid, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
+    return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty)))
+
+
+def masks_on(
+    maps: Sequence[DrawnMap],
+    image: Callable[[], Image],
+    files: tuple[Path, ...],
+    labels: tuple[Label, ...],
+    *,
+    chosen: bool,
+) -> dict[str, Callable[[], Image]]:
+    """{kind, of all label maps but the first kind:name: function that reads it} of one image.
+
+    files:  those of the image
+    chosen: whether the labels were, so that other structures are background
+    """
+    kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
+    objects = (tuple(one.files.paths for one in own) for own in maps)
+    loaders = (partial(load_drawn, each, image, files, labels, chosen=chosen) for each in objects)
+    return dict(zip(kinds, loaders, strict=False))
+
+
+def load_drawn(
+    objects: tuple[tuple[Path, ...], ...],
+    image: Callable[[], Image],
+    files: tuple[Path, ...],
+    labels: tuple[Label, ...],
+    *,
+    chosen: bool,
+) -> Image:
+    """Segmentations and structure sets as one label map on their image's grid, numbered as in the whole data set.
+
+    objects: the file of each; several, with the same UID and different contents, are refused
+    files:   those of the image
+    chosen:  whether the labels were: what they do not name is then background, else it is refused
+    Raises FormatError where what `labels` names overlaps.
+    """
+    grid, mask = image().geometry, None
+    for paths in objects:
+        [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
+        drawn = drawn_on(head.path, grid, files)
+        if not chosen:
+            refuse_unnamed(drawn, labels, head.path)
+        mask = by_name(drawn, labels, head.path, mask)
+    if mask is None:
+        raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
+    return mask
+
+
+def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnMap, ...]:
+    """The objects on one image by label map: objects that name the same structures are maps of several readers.
+
+    An object joins the first map that lacks its structures, if possible one with an object of its own series; one that
+    is damaged does, too, so that reading the map refuses it. Objects without a chosen structure are left out; where no
+    object has one, the map is empty.
+    """
+    maps: list[list[DrawnObject]] = []
+    full = [one for one in drawn if one.structures != {}]
+    for one in [one for one in full if one.structures is None or not one.names.isdisjoint(chosen)] or full:
+        free = [own for own in maps if one.names.isdisjoint(_names(own))]
+        of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
+        if free:
+            (of_series or free)[0].append(one)
+        else:
+            maps.append([one])
+    return tuple(map(tuple, maps))
+
+
+def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
+    return frozenset().union(*(one.names for one in drawn))
+
+
+def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
+    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")
+
+
+def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
+    return left_out(names, what, severity="warning")
+
+
+def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
+    """The warning that the label maps of these cases name different structures."""
+    if not cases:
+        return ()
+    what = f"{counted(len(cases), 'case has', 'cases have')} segmentations that share some structures and not others"
+    why = "each is a mask by a reader of its own, in which the structures of the others are background"
+    remedy = "Keep the files that are meant, or choose structures by --labels 1=NAME,2=NAME"
+    return (Problem("warning", what, tuple(cases), why, remedy),)
+
+
+def _by_image(
+    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
+) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
+    """{series UID: what was drawn on it}, and the names of what was drawn on images that are not here.
+
+    A segmentation that names no series belongs to the one series with its frame of reference.
+    """
+    drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
+    lost = []
+    for one in everything:
+        if one.sop_class not in DRAWN:
+            continue
+        owners = [image.uid for image in images if image.uid in one.references]
+        if not owners and not one.references and one.frame_of_reference:
+            owners = [i.uid for i in images if i.frame_of_reference == one.frame_of_reference]
+        if len(owners) == 1:
+            drawn[owners[0]].append(one)
+        else:
+            lost.append(one.name)
+    return drawn, lost
+
+
+def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
+    """{name: number} of the structures in an object, as reading it names them; None where reading refuses it."""
+    try:
+        labels = (regions_of if drawn.sop_class == STRUCTURE_SET else segments_of)(drawn.paths[0])
+    except IsocenterError:
+        return None
+    return {label.name: label.value for label in labels}
