@@ -17,6 +17,7 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
+from isocenter.files import read
 from isocenter.files.dicom.reading.pixels import decode
 from isocenter.files.dicom.reading.values import (
     Meaning,
@@ -29,6 +30,7 @@ from isocenter.files.dicom.reading.values import (
     value_dtype,
     value_map,
 )
+from written_dicom import write_slice
 
 
 def load(path: Path) -> Dataset:
@@ -207,6 +209,25 @@ def test_monochrome1_with_a_unit_keeps_its_sense():
     dataset = ct(PhotometricInterpretation="MONOCHROME1", RescaleSlope="1", RescaleIntercept="0")
     assert_array_equal(rescaled(stored, dataset), stored)
     assert meaning([dataset]).notes == ()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_floating_point_pixels_keep_their_fractions_where_bits_stored_is_stated(tmp_path: Path, bits: int):
+    truth = np.linspace(0, 1, 6).reshape(2, 3).astype(f"f{bits // 8}")
+    keyword = "FloatPixelData" if bits == 32 else "DoubleFloatPixelData"
+    stated: dict[str, Any] = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, keyword: truth.tobytes()}
+    path = write_slice(tmp_path / "a.dcm", np.zeros((2, 3), np.uint16), PixelData=None, SliceThickness=1, **stated)
+    image = read(path)
+    assert image.data.dtype == truth.dtype
+    assert_array_equal(np.asarray(image.data)[0, :, :, 0].T, truth)
+
+
+def test_integers_without_bits_stored_fill_their_words():
+    stored = np.array([[-3, 7]], np.int16)
+    dataset = ct(PixelRepresentation=1)
+    del dataset.BitsStored, dataset.HighBit
+    assert rescaled(stored, dataset).dtype == np.int16
+    assert value_map(dataset).ends == (-(2**15), 2**15 - 1)
 
 
 def test_colours_are_not_rescaled():

@@ -96,10 +96,10 @@ class Layout:
 
 def layout_of(dataset: Dataset, where: str) -> Layout:
     """The layout from the header. Raises FormatError for a header that makes no picture."""
-    keyword = next((k for k in ELEMENTS if k in dataset), None)
+    keyword = _keyword(dataset)
     if keyword is None:
         raise FormatError("holds no picture", where, "Leave this file out")
-    floating = ELEMENTS[keyword]
+    floating = floating_bits(dataset)
     allocated = _whole(dataset, "BitsAllocated", where)
     stored = allocated if floating else _whole(dataset, "BitsStored", where, allocated)
     high = stored - 1 if floating else _whole(dataset, "HighBit", where, stored - 1, least=0)
@@ -135,6 +135,20 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
         photometric=photometric,
         dtype=dtype,
     )
+
+
+def floating_bits(dataset: Dataset) -> int | None:
+    """Bits of a floating point pixel, None of integers: the element that holds the pixels decides.
+
+    BitsStored does not: it should be absent with floating point pixels, but some writers state it.
+    PS3.3 C.7.6.24 and C.7.6.25
+    """
+    keyword = _keyword(dataset)
+    return None if keyword is None else ELEMENTS[keyword]
+
+
+def _keyword(dataset: Dataset) -> str | None:
+    return next((keyword for keyword in ELEMENTS if keyword in dataset), None)
 
 
 def transfer_syntax(dataset: Dataset, where: str) -> str:
