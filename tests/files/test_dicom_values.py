@@ -18,9 +18,11 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 from dicom_objects import picture
 from isocenter.errors import FormatError
 from isocenter.files import read
+from isocenter.files.dicom import read_header, shown_frame
 from isocenter.files.dicom.reading.pixels import decode
 from isocenter.files.dicom.reading.values import (
     Meaning,
+    Window,
     display_window,
     displayed,
     meaning,
@@ -29,6 +31,7 @@ from isocenter.files.dicom.reading.values import (
     unit,
     value_dtype,
     value_map,
+    windowed,
 )
 from written_dicom import write_slice
 
@@ -293,6 +296,31 @@ def test_windows_are_those_of_the_standard(function: str):
     truth = apply_voi_lut(stored, dataset)
     low, high = -(2**15), 2**15 - 1
     assert_allclose(displayed(stored, dataset), (truth - low) / (high - low), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["picture", "with a unit"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_monochrome1_is_shown_with_its_lowest_value_white_through_any_window(tmp_path: Path, kind: str, asked: bool):
+    pixels = np.array([[0, 1000, 4095]], np.uint16)
+    tags: dict[str, Any] = {"BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}
+    tags |= {"Modality": "CR"} if kind == "picture" else {"RescaleSlope": "1", "RescaleIntercept": "0"}
+    if not asked:
+        tags |= {"WindowCenter": "1000.5", "WindowWidth": "401"}
+    path = write_slice(tmp_path / "a.dcm", pixels, SliceThickness=1, **tags)
+    shown = shown_frame(read_header(path), 0, Window(1000.5, 401) if asked else None)
+    assert_array_equal(shown, [[255, 128, 0]])
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_the_window_of_an_inverted_picture_is_stated_in_its_inverted_values(function: str):
+    stored = np.arange(0, 4096, 91, dtype=np.uint16)[None]
+    dataset = picture(
+        stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1", Modality="CR",
+        WindowCenter="1000", WindowWidth="400", VOILUTFunction=function,
+    )  # fmt: skip
+    window, values = display_window(dataset), rescaled(stored, dataset)
+    assert window is not None
+    assert_allclose(windowed(values, window), displayed(values, dataset), atol=1e-6)
 
 
 def test_a_window_is_stated_in_the_values_of_the_image():

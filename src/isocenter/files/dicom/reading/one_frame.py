@@ -14,7 +14,7 @@ from isocenter.files.dicom.header import Header, check_pixels, frame_count, read
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS, is_known
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
 from isocenter.files.dicom.reading.pixels import Stored, decode
-from isocenter.files.dicom.reading.values import Window, displayed, rescaled, windowed
+from isocenter.files.dicom.reading.values import Window, displayed, rescaled
 from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
@@ -96,7 +96,9 @@ def _lowest_first(dataset: pydicom.Dataset, element: pydicom.DataElement) -> Non
 
 
 def shown_frame(head: Header, number: int, window: Window | None = None) -> NDArray[np.uint8]:
-    """(rows, columns) or (rows, columns, 3) of a frame as a screen shows it; window: in place of the stated one.
+    """(rows, columns) or (rows, columns, 3) of a frame as a screen shows it, MONOCHROME1 with its lowest value white.
+
+    window: in place of the stated one, in values of the modality LUT
 
     Raises FormatError.
     """
@@ -105,8 +107,7 @@ def shown_frame(head: Header, number: int, window: Window | None = None) -> NDAr
     if layout.colour:
         return (pixels >> (pixels.dtype.itemsize * 8 - 8)).astype(np.uint8)
     values = np.nan_to_num(rescaled(pixels, head.dataset, number, where=head.where))
-    bright = displayed(values, head.dataset, number, where=head.where) if window is None else windowed(values, window)
-    return np.rint(bright * 255).astype(np.uint8)
+    return np.rint(displayed(values, head.dataset, number, where=head.where, window=window) * 255).astype(np.uint8)
 
 
 def _layout(head: Header, number: int) -> Layout:
