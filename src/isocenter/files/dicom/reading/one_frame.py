@@ -37,7 +37,8 @@ def stored_frame(head: Header, number: int) -> bytes:
 def native_frame(head: Header, number: int) -> bytes:
     """The words of a frame without compression, lowest byte first; of a palette its indices.
 
-    Colours of compressed frames come as RGB. Raises FormatError.
+    Stored bits lie where the header's HighBit says, PS3.5 8.1.1. Colours of compressed frames come as RGB.
+    Raises FormatError.
     """
     layout = _layout(head, number)
     if layout.syntax in (IMPLICIT, EXPLICIT):
@@ -45,6 +46,8 @@ def native_frame(head: Header, number: int) -> bytes:
     pixels = _decoded(head, number, indices=True)
     if layout.allocated == 1:
         return np.packbits(pixels.astype(bool), bitorder="little").tobytes()
+    if layout.samples == 1 and not layout.is_floating:
+        pixels = pixels << (layout.high - layout.stored + 1)
     return pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
 
 
