@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels, frame_count
 from isocenter.files.dicom.reading.copies import originals
@@ -23,8 +24,9 @@ from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import (
     Meaning,
     has_varying_values,
+    lowest_value,
     meaning,
-    padding_range,
+    padding_ranges,
     value_dtype,
     value_map,
 )
@@ -215,7 +217,8 @@ class _Voxels:
             (h, plain_of(h, o, v)) for h, o, v in zip(heads, layouts, values, strict=True) if isinstance(v, ValueMap)
         )
         self.plain = {head.where: one for head, one in plain if one is not None}
-        paddings = set(self._of_each(lambda head: padding_range(head.dataset, 0, self.meaning, head.where)))
+        each_files = self._of_each(lambda head: self._over_frames(padding_ranges, head))
+        paddings = {padding for one in each_files for padding in one}
         if len(paddings) == 1:
             self.padding = paddings.pop()
         else:
@@ -232,10 +235,14 @@ class _Voxels:
                 by_statement[key] = find(head)
         return [by_statement[key] for key in keys]
 
+    def _over_frames(self, find: Callable[[Dataset, int, Meaning, str], T], head: Header) -> T:
+        """What is found over all frames of a file."""
+        return find(head.dataset, frame_count(head), self.meaning, head.where)
+
     def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:
         """The map of a file's values; where it differs from frame to frame, their type."""
         if has_varying_values(head.dataset):
-            return value_dtype(head.dataset, frame_count(head), self.meaning, head.where)
+            return self._over_frames(value_dtype, head)
         return value_map(head.dataset, 0, self.meaning, head.where)
 
     def _choose_fill(self) -> None:
@@ -244,7 +251,7 @@ class _Voxels:
             self.fill = math.nan
             return
         if self.padding is None:
-            lowest = min(value_map(h.dataset, 0, self.meaning, h.where).ends[0] for h in self.heads)
+            lowest = min(self._of_each(lambda head: self._over_frames(lowest_value, head)))
             self.padding = (lowest - 1, lowest - 1)
             self.dtype = np.result_type(self.dtype, np.min_scalar_type(int(lowest) - 1))
         self.fill = self.padding[0]

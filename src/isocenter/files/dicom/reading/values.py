@@ -31,8 +31,10 @@ __all__ = [
     "display_window",
     "displayed",
     "has_varying_values",
+    "lowest_value",
     "meaning",
     "padding_range",
+    "padding_ranges",
     "rescaled",
     "unit",
     "value_dtype",
@@ -118,6 +120,19 @@ def padding_range(
     if not np.isfinite(values).all():  # not mapped to the real world: NaN marks it already
         return None
     return float(values.min()), float(values.max())
+
+
+def padding_ranges(
+    dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = ""
+) -> frozenset[tuple[float, float] | None]:
+    """The different `padding_range`s of all frames."""
+    return frozenset(padding_range(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames)))
+
+
+def lowest_value(dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = "") -> float:
+    """The lowest value that any frame's stored values can mean."""
+    maps = (value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames)))
+    return min(one.ends[0] for one in maps)
 
 
 def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> Window | None:
