@@ -17,7 +17,8 @@ from isocenter.files.dicom.header import Header, check_pixels, frame_count
 from isocenter.files.dicom.reading.copies import originals
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
-from isocenter.files.dicom.reading.pixel_layout import layout_of
+from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.pixels import as_long_as
 from isocenter.files.dicom.reading.seg import read_segmentation
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
 from isocenter.files.dicom.reading.value_map import ValueMap
@@ -187,6 +188,13 @@ def _picture_times(frames: Sequence[Frame]) -> tuple[float, ...] | None:
     return tuple(round(time - times[0], 6) for time in times)
 
 
+def _about_surplus(heads: Sequence[Header], layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """A note where more than one byte follows native pixels; decoding refuses what is no padding."""
+    native = [(head.length or 0, layout) for head, layout in zip(heads, layouts, strict=True) if not head.is_compressed]
+    most = max((length - as_long_as(layout, length).size for length, layout in native), default=0)
+    return (f"up to {most} bytes behind the pixels of a file were left out as padding",) if most > 1 else ()
+
+
 class _Voxels:
     """The pixels of one series: one type, one meaning, one padding for all its files."""
 
@@ -201,7 +209,7 @@ class _Voxels:
         datasets = [head.dataset for head in heads]
         self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
         self.padding: tuple[float, float] | None = None
-        self.notes: tuple[str, ...] = ()
+        self.notes = _about_surplus(heads, layouts)
         if self.colour and fill:
             raise GeometryError(
                 "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
@@ -222,7 +230,7 @@ class _Voxels:
         if len(paddings) == 1:
             self.padding = paddings.pop()
         else:
-            self.notes = ("slices state different padding values: none is marked",)
+            self.notes = (*self.notes, "slices state different padding values: none is marked")
         if fill:
             self._choose_fill()
 

@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS, is_known
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
-from isocenter.files.dicom.reading.pixels import Stored, decode
+from isocenter.files.dicom.reading.pixels import Stored, as_long_as, decode, refuse_surplus
 from isocenter.files.dicom.reading.values import Window, displayed, rescaled
 from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
@@ -117,7 +117,22 @@ def _layout(head: Header, number: int) -> Layout:
     check_pixels(head)
     if number >= frame_count(head):
         raise FormatError(f"has {frame_count(head)} frames", head.where, "Ask for one of them")
-    return layout_of(head.dataset, head.where)
+    layout = layout_of(head.dataset, head.where)
+    if head.is_compressed:
+        return layout
+    layout = as_long_as(layout, head.length or 0)
+    if (head.length or 0) > layout.size + 1:
+        refuse_surplus(layout, _surplus(head, layout), head.where)
+    return layout
+
+
+def _surplus(head: Header, layout: Layout) -> bytes:
+    """What follows the native pixels in their element."""
+    if head.offset is None:  # all is deflated
+        return bytes(read_object(head.path)[layout.keyword].value)[layout.size :]
+    with head.path.open("rb") as file:
+        file.seek(head.offset + layout.size)
+        return file.read((head.length or 0) - layout.size)
 
 
 def _decoded(head: Header, number: int, *, indices: bool = False) -> Stored:

@@ -84,6 +84,21 @@ class Layout:
         return self.rows * self.columns * per_pixel * self.allocated
 
     @property
+    def size(self) -> int:
+        """Bytes of all frames without compression."""
+        return (self.frames * self.frame_bits + 7) // 8
+
+    def is_padding(self, surplus: bytes) -> bool:
+        """Whether bytes behind native pixels are padding, and no sign of rows, columns or frames that are not stated.
+
+        Fewer than those would take are, and zeros that are fewer than a frame. PS3.5 8.1.1 knows one byte of it, but
+        some writers fill up more.
+        """
+        line = self.frame_bits * self.frames // max(self.rows, self.columns)
+        least = min(line, self.frame_bits) // 8
+        return len(surplus) < max(least, 2) or (8 * len(surplus) < self.frame_bits and not any(surplus))
+
+    @property
     def is_encapsulated(self) -> bool:
         """Whether frames are compressed, each in fragments of its own, PS3.5 A.4."""
         return self.syntax not in NATIVE  # the DICOM library's list of the others ends before JPEG XL
