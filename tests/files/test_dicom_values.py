@@ -323,6 +323,20 @@ def test_the_window_of_an_inverted_picture_is_stated_in_its_inverted_values(func
     assert_allclose(windowed(values, window), displayed(values, dataset), atol=1e-6)
 
 
+@pytest.mark.parametrize("damage", [{"WindowCenter": "4O"}, {"WindowWidth": "wide"}, {"WindowWidth": "1e999"}])
+def test_an_image_with_a_damaged_window_is_read_without_it(tmp_path: Path, damage: dict[str, str]):
+    stated = {"WindowCenter": "40", "WindowWidth": "80"} | damage
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = write_slice(tmp_path / "a.dcm", np.array([[1, 3]], np.uint16), SliceThickness=1)
+        dataset = pydicom.dcmread(path)
+        for keyword, value in stated.items():
+            dataset.add_new(keyword, "LO", value)
+        dataset.save_as(path)
+    assert "window" not in read(path).facts
+    assert_array_equal(shown_frame(read_header(path), 0), [[0, 255]])
+
+
 def test_a_window_is_stated_in_the_values_of_the_image():
     dataset = picture(np.zeros((2, 2), np.int16), WindowCenter="1000", WindowWidth="500")
     window = display_window(dataset, meaning=Meaning(suv=0.01))

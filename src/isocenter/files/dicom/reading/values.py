@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.pixel_layout import MONOCHROME
 from isocenter.files.dicom.reading.suv import SUV_BW, SuvUnknownError, suv_bw_factor
@@ -146,9 +147,12 @@ def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = N
 
 
 def _stated_window(dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> Window | None:
-    """The first stated window, in values before a MONOCHROME1 picture is inverted."""
+    """The first stated window, in values before a MONOCHROME1 picture is inverted; a damaged one counts as none."""
     place = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
-    centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+    try:
+        centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+    except FormatError:  # it only says how a picture may be shown
+        return None
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
     window = Window(centres[0], widths[0], text(place, "VOILUTFunction") or LINEAR)
