@@ -18,7 +18,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read, read_volumes
 from isocenter.files.dicom.reading.read import read_series
-from isocenter.values import Geometry
+from isocenter.values import Geometry, Image
 from strategies import geometries
 from written_dicom import AXIAL, sequence, write_enhanced, write_slice
 
@@ -274,6 +274,35 @@ def test_slices_that_state_different_padding_have_none_marked(tmp_path: Path) ->
     image = read(tmp_path)
     assert image.padding is None
     assert "slices state different padding values: none is marked" in image.notes
+
+
+def rescaled_frames(tmp_path: Path, slopes: list[float], positions: list[float], padding: int | None) -> Image:
+    """An enhanced object whose frames have slopes of their own; the first pixel of each holds -100."""
+    frames = [
+        {
+            "PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, z]),
+            "FrameContentSequence": sequence(StackID="1", InStackPositionNumber=n + 1),
+            "PixelValueTransformationSequence": sequence(RescaleSlope=slope, RescaleIntercept=0, RescaleType="US"),
+        }
+        for n, (slope, z) in enumerate(zip(slopes, positions, strict=True))
+    ]
+    pixels = np.full((len(frames), 4, 4), 7, np.int16)
+    pixels[:, 0, 0] = -100
+    stated = {} if padding is None else {"PixelPaddingValue": padding}
+    return read(write_enhanced(tmp_path / "a.dcm", pixels, frames, **stated), fill_missing=True)
+
+
+def test_padding_is_marked_only_where_it_means_one_value_in_every_frame(tmp_path: Path) -> None:
+    image = rescaled_frames(tmp_path, [1, 2, 3], [0, 3, 6], -100)
+    assert image.padding is None
+    assert "slices state different padding values: none is marked" in image.notes
+    image = rescaled_frames(tmp_path, [2, 2, 2], [0, 3, 6], -100)
+    assert image.padding == (-200, -200)
+
+
+def test_missing_slices_are_no_measurement_of_any_frame(tmp_path: Path) -> None:
+    image = rescaled_frames(tmp_path, [1, 2, 3, 1], [0, 3, 6, 12], None)
+    assert image.padding == (-(2**15) * 3 - 1,) * 2
 
 
 def test_more_missing_than_there_is_refused_even_then(tmp_path: Path) -> None:

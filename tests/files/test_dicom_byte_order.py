@@ -13,8 +13,9 @@ from pydicom.dataset import Dataset
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom import native_object
+from isocenter.files.dicom import native_frame, native_object, read_header
 from isocenter.files.dicom.reading import one_frame
+from isocenter.files.dicom.reading.pixels import decode
 
 with_dcmtk = pytest.mark.skipif(shutil.which("dcmconv") is None, reason="DCMTK is not installed")
 
@@ -57,6 +58,21 @@ def test_what_is_written_anew_of_a_real_object_is_what_dcmtk_writes(data, tmp_pa
     ours, theirs = pydicom.dcmread(io.BytesIO(native_object(path))), pydicom.dcmread(tmp_path / "theirs.dcm")
     tags = {tag for tag in ours.keys() | theirs.keys() if tag.element != 0}  # lengths of groups, which are retired
     assert len(tags) > 30 and [tag for tag in tags if ours.get(tag) != theirs.get(tag)] == []
+
+
+@pytest.mark.parametrize("syntax", [pydicom.uid.RLELossless, pydicom.uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_stored_bits_above_the_lowest_lie_where_the_header_says(tmp_path, syntax, kind):
+    truth = np.array([[0, 100, 200], [-2048 if kind == np.int16 else 4095, 7, 2047]], kind)
+    made, path = picture(truth << 4, SOPInstanceUID="1.2.3"), tmp_path / "a.dcm"
+    if syntax == pydicom.uid.RLELossless:
+        made.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+    else:
+        made.file_meta.TransferSyntaxUID, made.PixelData = syntax, (truth << 4).astype(">i2").tobytes()
+    made.BitsStored, made.HighBit = 12, 15
+    pydicom.dcmwrite(path, made, enforce_file_format=True)
+    assert native_frame(read_header(path), 0) == (truth << 4).tobytes()
+    assert np.array_equal(decode(pydicom.dcmread(io.BytesIO(native_object(path))), "")[0], truth)
 
 
 def test_an_object_that_is_too_large_to_be_written_anew_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,10 @@ from pydicom.pixels import apply_color_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
+from isocenter.files import read
+from isocenter.files.dicom import read_header, shown_frame
 from isocenter.files.dicom.reading.pixels import decode, decoded, has_pixels, layout_of
+from written_dicom import write_slice
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)
@@ -207,6 +210,48 @@ def test_pixels_for_one_frame_more_than_the_header_says_are_refused():
     dataset = picture(np.zeros((2, 4, 4), np.uint16), frames=2, NumberOfFrames=1)
     with pytest.raises(FormatError, match="64 bytes of pixels where the header states 32"):
         decode(dataset, "")
+
+
+@pytest.mark.parametrize("frames", [None, 3])
+@pytest.mark.parametrize("wrong", [{"Columns": 9}, {"Rows": 7}])
+def test_fewer_rows_or_columns_than_there_are_pixels_for_are_refused(
+    tmp_path: Path, frames: int | None, wrong: dict[str, int]
+):
+    shape = (8, 10) if frames is None else (frames, 8, 10)
+    pixels = np.arange(1, np.prod(shape) + 1, dtype=np.uint16).reshape(shape)
+    path = write_slice(tmp_path / "a.dcm", pixels, position=None, orientation=None, Modality="OT", **wrong)
+    with pytest.raises(FormatError, match=r"a\.dcm: .* bytes of pixels where the header states"):
+        np.asarray(read(path).data)
+    with pytest.raises(FormatError, match=r"a\.dcm: .* bytes of pixels where the header states"):
+        shown_frame(read_header(path), 0)
+
+
+@pytest.mark.parametrize("surplus", [bytes(128), bytes(range(1, 15))])
+def test_bytes_behind_the_pixels_that_are_no_row_or_column_are_left_out_with_a_note(tmp_path: Path, surplus: bytes):
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) + 1
+    stored = pixels.astype("<u2").tobytes() + surplus[: 2 * 63]
+    path = write_slice(tmp_path / "a.dcm", pixels, SliceThickness=1, PixelData=stored)
+    image = read(path)
+    assert_array_equal(np.asarray(image.data)[0, :, :, 0].T, pixels)
+    assert f"up to {len(stored) - 128} bytes behind the pixels of a file were left out as padding" in image.notes
+    assert shown_frame(read_header(path), 0).shape == (8, 8)
+
+
+def test_one_byte_that_makes_the_length_even_gets_no_note(tmp_path: Path):
+    path = write_slice(
+        tmp_path / "a.dcm", np.zeros((3, 3), np.uint8), SliceThickness=1, PixelData=bytes(10), BitsAllocated=8,
+        BitsStored=8, HighBit=7,
+    )  # fmt: skip
+    assert not any("padding" in note for note in read(path).notes)
+
+
+def test_a_frame_that_is_called_subsampled_and_is_not_is_shown_whole(tmp_path: Path):
+    grey = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    pixels = np.stack([grey, np.full_like(grey, 128), np.full_like(grey, 128)], axis=-1)
+    dataset = picture(pixels, frames=2, PhotometricInterpretation="YBR_FULL_422")
+    dataset.SOPInstanceUID, path = "1.2.3", tmp_path / "a.dcm"
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    assert_array_equal(shown_frame(read_header(path), 1), np.repeat(grey[1][..., None], 3, axis=-1))
 
 
 @pytest.mark.parametrize("photometric", ["CMYK", "HSV", "", "RGB"])

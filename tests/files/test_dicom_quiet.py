@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from isocenter.files import read
 from isocenter.files.dicom.warnings import quiet
+from written_dicom import write_slice
 
 
 def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:
@@ -64,3 +68,27 @@ def test_what_the_library_logs_inside_is_heard_too_and_outside_it_is_shown(caplo
     logger.warning("for all to see")
     assert caught == ["an odd value"]
     assert caplog.messages == ["for all to see"]
+
+
+def test_values_that_a_warning_quotes_are_left_out(tmp_path: Path) -> None:
+    path = write_slice(
+        tmp_path / "a.dcm", np.zeros((2, 2), np.uint16), SliceThickness=1, SpecificCharacterSet="Doe^Jane"
+    )
+    notes = read(path).notes
+    assert "Unknown encoding '...' - using default encoding instead" in notes
+    assert not any("Doe" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        ("Invalid value for VR UI: 'Doe Jane'. See <part05>", "Invalid value for VR UI: '...'. See <part05>"),
+        ("Invalid value for VR LO: \"O'Neill 'Jim\".", "Invalid value for VR LO: '...'."),
+        ("Invalid value for VR LO: 'O'Neill'.", "Invalid value for VR LO: '...'."),
+        ("Value 'GBK' allows no extensions, ignoring: Doe", "Value '...' allows no extensions, ignoring: '...'"),
+    ],
+)
+def test_whatever_quotation_marks_a_value_holds_nothing_of_it_is_kept(message: str, kept: str) -> None:
+    with quiet() as caught:
+        warnings.warn(message, stacklevel=1)
+    assert caught == [kept]

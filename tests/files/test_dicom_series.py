@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, SegmentationStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.reading.series import patient_of, safe_name, series, survey, unique
+from isocenter.files.dicom.reading.series import description_of, patient_of, safe_name, series, survey, unique
 from written_dicom import write_slice
 
 
@@ -60,6 +60,61 @@ def test_the_identity_of_the_patient_stays_inside(tmp_path: Path) -> None:
     (files,) = series(tmp_path)
     shown = repr(files).replace(str(tmp_path), "")
     assert not any(word in shown for word in ("Doe", "Jane", "4711", "secret"))
+
+
+JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+def described(name: str, identifier: str, description: str) -> Dataset:
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.PatientName, dataset.PatientID, dataset.SeriesDescription = name, identifier, description
+    dataset.Modality = "MR"
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "identifier", "description"),
+    [
+        ("Иванов^Иван", "4711", "ИВАНОВ T1"),
+        (JAPANESE, "4711", "山田太郎 T1"),
+        (JAPANESE, "4711", "頭部やまだたろう"),
+        (JAPANESE, "4711", "T1 yamada"),
+        ("王^东", "4711", "王东头颅平扫"),
+        ("홍^길동", "4711", "T1 홍길동"),
+        ("Öz^Ün", "4711", "Oz Un T1"),
+        ("Oz^Un", "4711", "ÖZ T1"),
+        ("Li^Wu", "4711", "Li Wu T1"),
+        ("Li^Wu", "4711", "T1_LiWu"),
+        ("Li Wu", "4711", "wuli T1"),
+        ("Le^Minh", "4711", "Le T1"),
+        ("Doe^Jane", "4711", "DoeJane_T1"),
+        ("Doe^Jane", "4711", "T1 JDoe"),
+        ("Doe^J", "4711", "T1doej"),
+        ("Schmidt^Jo", "4711", "MRTSCHMIDT"),
+        ("Doe^Jane", "47-11", "T1 47 11"),
+        ("Doe^Jane", "4711", "T1 47-11"),
+        ("Doe^Jane", "10 4711", "T1_ID104711"),
+        ("Doe^Jane^^Prof", "4711", "T1 prof"),
+    ],
+)
+def test_a_description_that_names_the_patient_in_any_script_or_spelling_is_left_out(
+    name: str, identifier: str, description: str
+) -> None:
+    dataset = described(name, identifier, description)
+    assert description_of(dataset) == ""
+    assert safe_name(dataset) == "MR"
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["T1 axial", "AX T2 FLAIR", "Thorax Li", "MR Becken", "CT Abdomen/Pelvis", "columna de la pelvis", "ep2d_b1000",
+     "造影 T1", "t1_mprage_sag_p2_iso_1.0", "Knie re. PDw", "ДВИ голова"],
+)  # fmt: skip
+def test_ordinary_descriptions_of_other_patients_are_kept(description: str) -> None:
+    for name in ("Beck^Anna", "Abdo^Al", "de la Cruz^Mia", "Mr John Doe", "Smith^Jo^^Dr", JAPANESE):
+        for identifier in ("1", "12", "1000", "T1"):
+            assert description_of(described(name, identifier, description)) == description
 
 
 def test_one_person_has_one_hash_and_two_have_two() -> None:

@@ -17,9 +17,12 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
+from isocenter.files import read
+from isocenter.files.dicom import read_header, shown_frame
 from isocenter.files.dicom.reading.pixels import decode
 from isocenter.files.dicom.reading.values import (
     Meaning,
+    Window,
     display_window,
     displayed,
     meaning,
@@ -28,7 +31,9 @@ from isocenter.files.dicom.reading.values import (
     unit,
     value_dtype,
     value_map,
+    windowed,
 )
+from written_dicom import write_slice
 
 
 def load(path: Path) -> Dataset:
@@ -209,6 +214,25 @@ def test_monochrome1_with_a_unit_keeps_its_sense():
     assert meaning([dataset]).notes == ()
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_floating_point_pixels_keep_their_fractions_where_bits_stored_is_stated(tmp_path: Path, bits: int):
+    truth = np.linspace(0, 1, 6).reshape(2, 3).astype(f"f{bits // 8}")
+    keyword = "FloatPixelData" if bits == 32 else "DoubleFloatPixelData"
+    stated: dict[str, Any] = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, keyword: truth.tobytes()}
+    path = write_slice(tmp_path / "a.dcm", np.zeros((2, 3), np.uint16), PixelData=None, SliceThickness=1, **stated)
+    image = read(path)
+    assert image.data.dtype == truth.dtype
+    assert_array_equal(np.asarray(image.data)[0, :, :, 0].T, truth)
+
+
+def test_integers_without_bits_stored_fill_their_words():
+    stored = np.array([[-3, 7]], np.int16)
+    dataset = ct(PixelRepresentation=1)
+    del dataset.BitsStored, dataset.HighBit
+    assert rescaled(stored, dataset).dtype == np.int16
+    assert value_map(dataset).ends == (-(2**15), 2**15 - 1)
+
+
 def test_colours_are_not_rescaled():
     stored = np.full((1, 2, 2, 3), 7, np.uint8)
     assert rescaled(stored, picture(stored[0], RescaleSlope="2", RescaleIntercept="1")) is stored
@@ -281,6 +305,45 @@ def test_windows_are_those_of_the_standard(function: str):
     truth = apply_voi_lut(stored, dataset)
     low, high = -(2**15), 2**15 - 1
     assert_allclose(displayed(stored, dataset), (truth - low) / (high - low), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["picture", "with a unit"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_monochrome1_is_shown_with_its_lowest_value_white_through_any_window(tmp_path: Path, kind: str, asked: bool):
+    pixels = np.array([[0, 1000, 4095]], np.uint16)
+    tags: dict[str, Any] = {"BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}
+    tags |= {"Modality": "CR"} if kind == "picture" else {"RescaleSlope": "1", "RescaleIntercept": "0"}
+    if not asked:
+        tags |= {"WindowCenter": "1000.5", "WindowWidth": "401"}
+    path = write_slice(tmp_path / "a.dcm", pixels, SliceThickness=1, **tags)
+    shown = shown_frame(read_header(path), 0, Window(1000.5, 401) if asked else None)
+    assert_array_equal(shown, [[255, 128, 0]])
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_the_window_of_an_inverted_picture_is_stated_in_its_inverted_values(function: str):
+    stored = np.arange(0, 4096, 91, dtype=np.uint16)[None]
+    dataset = picture(
+        stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1", Modality="CR",
+        WindowCenter="1000", WindowWidth="400", VOILUTFunction=function,
+    )  # fmt: skip
+    window, values = display_window(dataset), rescaled(stored, dataset)
+    assert window is not None
+    assert_allclose(windowed(values, window), displayed(values, dataset), atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [{"WindowCenter": "4O"}, {"WindowWidth": "wide"}, {"WindowWidth": "1e999"}])
+def test_an_image_with_a_damaged_window_is_read_without_it(tmp_path: Path, damage: dict[str, str]):
+    stated = {"WindowCenter": "40", "WindowWidth": "80"} | damage
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = write_slice(tmp_path / "a.dcm", np.array([[1, 3]], np.uint16), SliceThickness=1)
+        dataset = pydicom.dcmread(path)
+        for keyword, value in stated.items():
+            dataset.add_new(keyword, "LO", value)
+        dataset.save_as(path)
+    assert "window" not in read(path).facts
+    assert_array_equal(shown_frame(read_header(path), 0), [[0, 255]])
 
 
 def test_a_window_is_stated_in_the_values_of_the_image():

@@ -20,6 +20,7 @@ from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import read
 from isocenter.service.web.dicomweb import catalogue, retrieve
+from isocenter.service.web.dicomweb.dicom_json import element, matches
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -324,6 +325,47 @@ def test_a_segmentation_that_a_job_made_is_found_and_fetched_as_any_other_object
 def test_studies_are_found_by_their_attributes_whether_complete_or_still_coming(node, filters, studies):
     found = node.web.search_for_studies(search_filters=filters)
     assert [uid for one in found for uid in one["0020000D"]["Value"] if uid != node.uid] == studies
+
+
+JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+def test_a_name_in_several_scripts_is_given_and_found_in_each():
+    held = element("PatientName", [JAPANESE])["00100010"]
+    assert held["Value"] == [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}]
+    assert element("PatientName", ["=山田^太郎"])["00100010"]["Value"] == [{"Ideographic": "山田^太郎"}]
+    for wanted in ("yamada^tarou", "YAMADA*", "山田*", "やまだ^?ろう", JAPANESE, "=山田*", "Yamada*==*たろう"):
+        assert matches(held, wanted), wanted
+    for wanted in ("Yamada", "山本*", "Yamada*=山本*", "=Yamada*"):
+        assert not matches(held, wanted), wanted
+
+
+def test_a_study_of_a_patient_with_two_scripts_is_found_by_either(fresh):
+    fresh.store(encoded(drawn(study="1.4")))
+    fresh.complete("1.4", {**ATTRIBUTES, "PatientName": JAPANESE}, modality="MR")
+    for name in ("Yamada^Tarou", "山田*"):
+        found = fresh.client.get("/dicomweb/studies", params={"PatientName": name})
+        assert found.status_code == 200, name
+        assert found.json()[0]["00100010"]["Value"][0]["Ideographic"] == "山田^太郎"
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "fits"),
+    [
+        ("20200101120000", "20200101-20200102", True),
+        ("20200101120000.5", "-20200101", True),
+        ("20200101120000", "20200102-", False),
+        ("20200101120000", "202001011200-202001011200", True),
+        ("20200101233000-0500", "20200102-20200103", False),
+        ("20200101233000-0500", "20200102+0000-20200103+0000", True),
+        ("20200101233000-0500", "20200101-0500-20200101-0500", True),
+        ("20200101233000-0500", "20200101233000-0500", True),
+        ("20201301233000-0500", "20200102+0000-20200103+0000", False),
+        ("20200101", "2019-2021", True),
+    ],
+)
+def test_dates_with_times_are_found_in_ranges(held, wanted, fits):
+    assert matches({"vr": "DT", "Value": [held]}, wanted) == fits
 
 
 def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):

@@ -138,9 +138,9 @@ class Elements:
     @cached_property
     def pixel_statement(self) -> tuple[Any, ...]:
         """What says how the pixels lie and what they mean: two files with the same need be asked only once."""
-        first = min(tag for tag in self.index if tag >= PIXEL_GROUP)
+        first, pixels = min(tag for tag in self.index if tag >= PIXEL_GROUP), max(self.index)
         start = self.index[first][1] - SHORTEST_HEAD
-        return self.get("TransferSyntaxUID"), self.get("Modality"), first, self.raw[start:]
+        return self.get("TransferSyntaxUID"), self.get("Modality"), first, pixels, self.raw[start:]
 
     @cached_property
     def creators(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ entered it would leave all warnings off for good. Here all share one swap, undon
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,13 +27,16 @@ _state = _Kept()
 _open: list[Any] = []  # the one swap, and one entry for each further reader
 # Some of what is odd pydicom logs, without the name of the file.
 LOGGER = logging.getLogger("pydicom")
+# Where its messages hold values of a header: in quotation marks, and behind "ignoring" without them.
+VALUES = re.compile(r"""['"].*['"]|(?<=ignoring: ).+""", re.DOTALL)
 
 
 @contextmanager
 def quiet() -> Iterator[list[str]]:
     """Collect the different warnings of this thread while inside, in their order; nothing is shown.
 
-    Raised or logged: the caller knows which file they are about.
+    Raised or logged: the caller knows which file they are about. The values that they quote, which may be those of a
+    patient, are left out.
     """
     kept: list[str] = []
     outer = _state.kept
@@ -76,5 +80,9 @@ def _is_for_others(record: logging.LogRecord) -> bool:
 
 
 def _keep(message: Warning | str, *_: Any, **__: Any) -> None:
-    if _state.kept is not None and str(message) not in _state.kept:
-        _state.kept.append(str(message))
+    if _state.kept is None:
+        return
+    # From the first quotation mark to the last: a value may hold some too.
+    kept = VALUES.sub("'...'", str(message))
+    if kept not in _state.kept:
+        _state.kept.append(kept)

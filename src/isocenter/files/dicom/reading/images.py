@@ -11,20 +11,23 @@ from typing import Any, TypeVar
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels, frame_count
 from isocenter.files.dicom.reading.copies import originals
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
-from isocenter.files.dicom.reading.pixel_layout import layout_of
+from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.pixels import as_long_as
 from isocenter.files.dicom.reading.seg import read_segmentation
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
 from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import (
     Meaning,
     has_varying_values,
+    lowest_value,
     meaning,
-    padding_range,
+    padding_ranges,
     unit_of,
     value_dtype,
     value_map,
@@ -187,6 +190,13 @@ def _picture_times(frames: Sequence[Frame]) -> tuple[float, ...] | None:
     return tuple(round(time - times[0], 6) for time in times)
 
 
+def _about_surplus(heads: Sequence[Header], layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """A note where more than one byte follows native pixels; decoding refuses what is no padding."""
+    native = [(head.length or 0, layout) for head, layout in zip(heads, layouts, strict=True) if not head.is_compressed]
+    most = max((length - as_long_as(layout, length).size for length, layout in native), default=0)
+    return (f"up to {most} bytes behind the pixels of a file were left out as padding",) if most > 1 else ()
+
+
 class _Voxels:
     """The pixels of one series: one type, one meaning, one padding for all its files."""
 
@@ -202,7 +212,7 @@ class _Voxels:
         self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
         self._refuse_units()
         self.padding: tuple[float, float] | None = None
-        self.notes: tuple[str, ...] = ()
+        self.notes = _about_surplus(heads, layouts)
         if self.colour and fill:
             raise GeometryError(
                 "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
@@ -218,11 +228,12 @@ class _Voxels:
             (h, plain_of(h, o, v)) for h, o, v in zip(heads, layouts, values, strict=True) if isinstance(v, ValueMap)
         )
         self.plain = {head.where: one for head, one in plain if one is not None}
-        paddings = set(self._of_each(lambda head: padding_range(head.dataset, 0, self.meaning, head.where)))
+        each_files = self._of_each(lambda head: self._over_frames(padding_ranges, head))
+        paddings = {padding for one in each_files for padding in one}
         if len(paddings) == 1:
             self.padding = paddings.pop()
         else:
-            self.notes = ("slices state different padding values: none is marked",)
+            self.notes = (*self.notes, "slices state different padding values: none is marked")
         if fill:
             self._choose_fill()
 
@@ -247,10 +258,14 @@ class _Voxels:
                 by_statement[key] = find(head)
         return [by_statement[key] for key in keys]
 
+    def _over_frames(self, find: Callable[[Dataset, int, Meaning, str], T], head: Header) -> T:
+        """What is found over all frames of a file."""
+        return find(head.dataset, frame_count(head), self.meaning, head.where)
+
     def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:
         """The map of a file's values; where it differs from frame to frame, their type."""
         if has_varying_values(head.dataset):
-            return value_dtype(head.dataset, frame_count(head), self.meaning, head.where)
+            return self._over_frames(value_dtype, head)
         return value_map(head.dataset, 0, self.meaning, head.where)
 
     def _choose_fill(self) -> None:
@@ -259,7 +274,7 @@ class _Voxels:
             self.fill = math.nan
             return
         if self.padding is None:
-            lowest = min(value_map(h.dataset, 0, self.meaning, h.where).ends[0] for h in self.heads)
+            lowest = min(self._of_each(lambda head: self._over_frames(lowest_value, head)))
             self.padding = (lowest - 1, lowest - 1)
             self.dtype = np.result_type(self.dtype, np.min_scalar_type(int(lowest) - 1))
         self.fill = self.padding[0]

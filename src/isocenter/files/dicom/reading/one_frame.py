@@ -13,8 +13,8 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS, is_known
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
-from isocenter.files.dicom.reading.pixels import Stored, decode
-from isocenter.files.dicom.reading.values import Window, displayed, rescaled, windowed
+from isocenter.files.dicom.reading.pixels import Stored, as_long_as, decode, refuse_surplus
+from isocenter.files.dicom.reading.values import Window, displayed, rescaled
 from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.warnings import quiet
@@ -37,7 +37,8 @@ def stored_frame(head: Header, number: int) -> bytes:
 def native_frame(head: Header, number: int) -> bytes:
     """The words of a frame without compression, lowest byte first; of a palette its indices.
 
-    Colours of compressed frames come as RGB. Raises FormatError.
+    Stored bits lie where the header's HighBit says, PS3.5 8.1.1. Colours of compressed frames come as RGB.
+    Raises FormatError.
     """
     layout = _layout(head, number)
     if layout.syntax in (IMPLICIT, EXPLICIT):
@@ -45,6 +46,8 @@ def native_frame(head: Header, number: int) -> bytes:
     pixels = _decoded(head, number, indices=True)
     if layout.allocated == 1:
         return np.packbits(pixels.astype(bool), bitorder="little").tobytes()
+    if layout.samples == 1 and not layout.is_floating:
+        pixels = pixels << (layout.high - layout.stored + 1)
     return pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
 
 
@@ -96,7 +99,9 @@ def _lowest_first(dataset: pydicom.Dataset, element: pydicom.DataElement) -> Non
 
 
 def shown_frame(head: Header, number: int, window: Window | None = None) -> NDArray[np.uint8]:
-    """(rows, columns) or (rows, columns, 3) of a frame as a screen shows it; window: in place of the stated one.
+    """(rows, columns) or (rows, columns, 3) of a frame as a screen shows it, MONOCHROME1 with its lowest value white.
+
+    window: in place of the stated one, in values of the modality LUT
 
     Raises FormatError.
     """
@@ -105,15 +110,29 @@ def shown_frame(head: Header, number: int, window: Window | None = None) -> NDAr
     if layout.colour:
         return (pixels >> (pixels.dtype.itemsize * 8 - 8)).astype(np.uint8)
     values = np.nan_to_num(rescaled(pixels, head.dataset, number, where=head.where))
-    bright = displayed(values, head.dataset, number, where=head.where) if window is None else windowed(values, window)
-    return np.rint(bright * 255).astype(np.uint8)
+    return np.rint(displayed(values, head.dataset, number, where=head.where, window=window) * 255).astype(np.uint8)
 
 
 def _layout(head: Header, number: int) -> Layout:
     check_pixels(head)
     if number >= frame_count(head):
         raise FormatError(f"has {frame_count(head)} frames", head.where, "Ask for one of them")
-    return layout_of(head.dataset, head.where)
+    layout = layout_of(head.dataset, head.where)
+    if head.is_compressed:
+        return layout
+    layout = as_long_as(layout, head.length or 0)
+    if (head.length or 0) > layout.size + 1:
+        refuse_surplus(layout, _surplus(head, layout), head.where)
+    return layout
+
+
+def _surplus(head: Header, layout: Layout) -> bytes:
+    """What follows the native pixels in their element."""
+    if head.offset is None:  # all is deflated
+        return bytes(read_object(head.path)[layout.keyword].value)[layout.size :]
+    with head.path.open("rb") as file:
+        file.seek(head.offset + layout.size)
+        return file.read((head.length or 0) - layout.size)
 
 
 def _decoded(head: Header, number: int, *, indices: bool = False) -> Stored:

@@ -84,6 +84,21 @@ class Layout:
         return self.rows * self.columns * per_pixel * self.allocated
 
     @property
+    def size(self) -> int:
+        """Bytes of all frames without compression."""
+        return (self.frames * self.frame_bits + 7) // 8
+
+    def is_padding(self, surplus: bytes) -> bool:
+        """Whether bytes behind native pixels are padding, and no sign of rows, columns or frames that are not stated.
+
+        Fewer than those would take are, and zeros that are fewer than a frame. PS3.5 8.1.1 knows one byte of it, but
+        some writers fill up more.
+        """
+        line = self.frame_bits * self.frames // max(self.rows, self.columns)
+        least = min(line, self.frame_bits) // 8
+        return len(surplus) < max(least, 2) or (8 * len(surplus) < self.frame_bits and not any(surplus))
+
+    @property
     def is_encapsulated(self) -> bool:
         """Whether frames are compressed, each in fragments of its own, PS3.5 A.4."""
         return self.syntax not in NATIVE  # the DICOM library's list of the others ends before JPEG XL
@@ -96,10 +111,10 @@ class Layout:
 
 def layout_of(dataset: Dataset, where: str) -> Layout:
     """The layout from the header. Raises FormatError for a header that makes no picture."""
-    keyword = next((k for k in ELEMENTS if k in dataset), None)
+    keyword = _keyword(dataset)
     if keyword is None:
         raise FormatError("holds no picture", where, "Leave this file out")
-    floating = ELEMENTS[keyword]
+    floating = floating_bits(dataset)
     allocated = _whole(dataset, "BitsAllocated", where)
     stored = allocated if floating else _whole(dataset, "BitsStored", where, allocated)
     high = stored - 1 if floating else _whole(dataset, "HighBit", where, stored - 1, least=0)
@@ -135,6 +150,20 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
         photometric=photometric,
         dtype=dtype,
     )
+
+
+def floating_bits(dataset: Dataset) -> int | None:
+    """Bits of a floating point pixel, None of integers: the element that holds the pixels decides.
+
+    BitsStored does not: it should be absent with floating point pixels, but some writers state it.
+    PS3.3 C.7.6.24 and C.7.6.25
+    """
+    keyword = _keyword(dataset)
+    return None if keyword is None else ELEMENTS[keyword]
+
+
+def _keyword(dataset: Dataset) -> str | None:
+    return next((keyword for keyword in ELEMENTS if keyword in dataset), None)
 
 
 def transfer_syntax(dataset: Dataset, where: str) -> str:

@@ -85,20 +85,26 @@ def _decoded(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str
 
 def _native(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     data = dataset[layout.keyword].value or b""
-    layout = _as_long_as(layout, len(data))
-    need = (layout.frames * layout.frame_bits + 7) // 8
-    if len(data) < need:
-        raise FormatError(f"{len(data)} bytes of pixels where the header needs {need}", where, GET_AGAIN)
-    if len(data) - need >= max(layout.frame_bits // 8, 2):
-        raise FormatError(
-            f"{len(data)} bytes of pixels where the header states {need}", where, "Correct the header, or get it again"
-        )
+    layout = as_long_as(layout, len(data))
+    if len(data) < layout.size:
+        raise FormatError(f"{len(data)} bytes of pixels where the header needs {layout.size}", where, GET_AGAIN)
+    refuse_surplus(layout, data[layout.size :], where)
     if layout.is_big_endian and layout.allocated == 8 and dataset[layout.keyword].VR == "OW":
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
     return ((_native_frame(data, layout, n), layout.photometric) for n in wanted)
 
 
-def _as_long_as(layout: Layout, size: int) -> Layout:
+def refuse_surplus(layout: Layout, surplus: bytes, where: str) -> None:
+    """Raise FormatError where what follows native pixels shows that the header states their size wrongly."""
+    if not layout.is_padding(surplus):
+        raise FormatError(
+            f"{layout.size + len(surplus)} bytes of pixels where the header states {layout.size}",
+            where,
+            "Correct its Rows, Columns or NumberOfFrames, or get it again",
+        )
+
+
+def as_long_as(layout: Layout, size: int) -> Layout:
     """Pixels called YBR_FULL_422 that are not subsampled are common; their length shows it."""
     full = layout.frames * layout.rows * layout.columns * 3
     if layout.is_subsampled and full <= size < full + 2:

@@ -15,6 +15,7 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, read_header
 from isocenter.files.dicom.reading.copies import Originals
 from isocenter.files.dicom.reading.listing import dicom_files, listed
+from isocenter.files.dicom.reading.patient_words import names_the_patient
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import pseudonym
@@ -258,8 +259,9 @@ def unique(names: list[str]) -> list[str]:
 def safe_name(dataset: Dataset) -> str:
     """A name for files from what was scanned; never from who was scanned."""
     for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
-        description = safe(text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
-        if description and not names_the_patient(dataset, description):
+        stated = text(dataset, keyword)
+        description = safe(stated).strip("._-")[:LONGEST_NAME]
+        if description and not names_the_patient(dataset, stated):
             return description
     return "image"
 
@@ -267,14 +269,6 @@ def safe_name(dataset: Dataset) -> str:
 def safe(name: str) -> str:
     """A name of characters that every file system takes."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
-
-
-def names_the_patient(dataset: Dataset, description: str) -> bool:
-    """Whether a description repeats a part of the patient's name or identifier."""
-    identity = f"{text(dataset, 'PatientName')} {text(dataset, 'PatientID')}"
-    parts = [part for part in re.split(r"[^A-Za-z0-9]+", identity.casefold()) if len(part) > 2]
-    pieces = set(re.split(r"[^a-z0-9]+", description.casefold()))
-    return any(part in pieces for part in parts)
 
 
 def patient_of(dataset: Dataset) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
+from isocenter.files.dicom.reading.pixel_layout import floating_bits
 from isocenter.files.dicom.reading.suv import pet_unit
 from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
 from isocenter.files.storage import refuse_scale
@@ -201,9 +202,11 @@ def _is_rescaled(dataset: Dataset) -> bool:
 
 def stored_range(dataset: Dataset, where: str) -> tuple[float, float, np.dtype[Any] | None]:
     """(lowest, highest, floating point type if it is one) of what `decode` can give."""
-    if "BitsStored" not in dataset:  # only float pixels do without, PS3.3 C.7.6.24 and C.7.6.25
-        return -np.inf, np.inf, np.dtype(np.float64 if whole(dataset, "BitsAllocated", where) == 64 else np.float32)
-    bits = whole(dataset, "BitsStored", where) or 0
+    floating = floating_bits(dataset)
+    if floating is not None:
+        return -np.inf, np.inf, np.dtype(f"f{floating // 8}")
+    stored = whole(dataset, "BitsStored", where)
+    bits = (whole(dataset, "BitsAllocated", where) or 0) if stored is None else stored
     if not 1 <= bits <= 64:
         raise malformed("BitsStored", f"{bits} bits", where)
     if whole(dataset, "PixelRepresentation", where) == 1:

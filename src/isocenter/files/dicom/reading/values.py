@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.pixel_layout import MONOCHROME
 from isocenter.files.dicom.reading.suv import SUV_BW, SuvUnknownError, suv_bw_factor
@@ -31,8 +32,10 @@ __all__ = [
     "display_window",
     "displayed",
     "has_varying_values",
+    "lowest_value",
     "meaning",
     "padding_range",
+    "padding_ranges",
     "rescaled",
     "unit",
     "unit_of",
@@ -123,18 +126,40 @@ def padding_range(
     return float(values.min()), float(values.max())
 
 
+def padding_ranges(
+    dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = ""
+) -> frozenset[tuple[float, float] | None]:
+    """The different `padding_range`s of all frames."""
+    return frozenset(padding_range(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames)))
+
+
+def lowest_value(dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = "") -> float:
+    """The lowest value that any frame's stored values can mean."""
+    maps = (value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames)))
+    return min(one.ends[0] for one in maps)
+
+
 def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> Window | None:
     """The first stated window, in the values that `rescaled` gives; None where none is, or real world values are."""
+    window = _stated_window(dataset, frame, meaning, where)
+    mirror = None if window is None else value_map(dataset, frame, meaning, where).mirror
+    if window is None or mirror is None:
+        return window
+    # LINEAR counts its ends to whole values, so its mirror image lies one further up.
+    return replace(window, centre=mirror - window.centre + window.is_linear)
+
+
+def _stated_window(dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> Window | None:
+    """The first stated window, in values before a MONOCHROME1 picture is inverted; a damaged one counts as none."""
     place = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
-    centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+    try:
+        centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+    except FormatError:  # it only says how a picture may be shown
+        return None
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
     window = Window(centres[0], widths[0], text(place, "VOILUTFunction") or LINEAR)
-    if meaning is not None and meaning.suv is not None:
-        window = _scaled(window, meaning.suv)
-    mirror = value_map(dataset, frame, meaning, where).mirror
-    # LINEAR counts its ends to whole values, so its mirror image lies one further up.
-    return window if mirror is None else replace(window, centre=mirror - window.centre + window.is_linear)
+    return window if meaning is None or meaning.suv is None else _scaled(window, meaning.suv)
 
 
 def _scaled(window: Window, factor: float) -> Window:
@@ -145,18 +170,33 @@ def _scaled(window: Window, factor: float) -> Window:
 
 
 def displayed(
-    values: Values, dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
+    values: Values,
+    dataset: Dataset,
+    frame: int = 0,
+    meaning: Meaning | None = None,
+    where: str = "",
+    window: Window | None = None,
 ) -> NDArray[np.float32]:
-    """Rescaled values as brightness from 0 (black) to 1: the file's VOI LUT, else its window, else their range."""
+    """Rescaled values as brightness from 0 (black) to 1, of a grey picture.
+
+    Through the given window, else the file's VOI LUT, else its window, else their range. Each of them is about values
+    that are not inverted; then the lowest value of every MONOCHROME1 picture is white. PS3.3 C.7.6.3.1.2 and C.11.6
+    window: in values of the modality LUT, as viewers ask for it, PS3.18 8.3.5.1.4
+    """
+    mirror = value_map(dataset, frame, meaning, where).mirror
+    plain = values if mirror is None else mirror - values.astype(np.float64)
+    bright = _bright(plain, dataset, frame, meaning, where) if window is None else windowed(plain, window)
+    return 1 - bright if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else bright
+
+
+def _bright(values: Values, dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> NDArray[np.float32]:
+    """Brightness of values that are not inverted, as the file's VOI LUT or window has it, else from their range."""
     table = first_item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
     if table is not None and not (meaning is not None and (meaning.real_world or meaning.suv)):
         lut = table_of(table, where)
-        mirror = value_map(dataset, frame, meaning, where).mirror
-        entry = values.astype(np.float64) if mirror is None else mirror - values.astype(np.float64)
-        index = np.clip(np.rint(entry).astype(np.int64) - lut.first, 0, len(lut.table) - 1)
-        bright = lut.table[index] / float((1 << lut.bits) - 1)
-        return np.asarray(bright if mirror is None else 1 - bright, dtype=np.float32)
-    window = display_window(dataset, frame, meaning, where)
+        index = np.clip(np.rint(values.astype(np.float64)).astype(np.int64) - lut.first, 0, len(lut.table) - 1)
+        return np.asarray(lut.table[index] / float((1 << lut.bits) - 1), dtype=np.float32)
+    window = _stated_window(dataset, frame, meaning, where)
     if window is None:
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         window = Window((low + high) / 2, max(high - low, 1e-12), LINEAR_EXACT)

@@ -222,7 +222,7 @@ class Plain:
 
 
 def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
-    """None for what takes more to decode, and for pixels of another length than stated: decoding refuses those."""
+    """None for what takes more to decode, and for pixels of another length than stated: decoding looks at those."""
     if head.offset is None:
         return None
     by_place = layout.syntax in CODED and layout.frames == 1 and not layout.colour
@@ -232,8 +232,7 @@ def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
         return None
     if (layout.colour and layout.photometric != "RGB") or layout.allocated % 8:
         return None
-    frame, length = layout.frame_bits // 8, head.length or 0
-    if not 0 <= length - frame * layout.frames < max(frame, 2):
+    if not 0 <= (head.length or 0) - layout.size < 2:
         return None
     return Plain(head.offset, layout, values)
 
