@@ -324,7 +324,7 @@ def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twin
         is_small = wanted < 1
         wanted += owed if is_small else 0
         order = generator(seed, salt, number).permutation(len(owners)).tolist()
-        drawn = []
+        drawn: list[int] = []
         for place in order:
             # Who owns too many images for this part is passed over; others follow. Somebody is left to the other side.
             if taken + len(owners[place]) / 2 <= wanted and len(drawn) < len(owners) - 1:
