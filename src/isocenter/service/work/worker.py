@@ -131,7 +131,7 @@ class Worker:
             earlier = connection.execute(wanted).one()
         labels = {label.name: label.value for label in self.models[earlier.model][0].task.labels}
         path = self.settings.folder / RESULTS / earlier.job / "answer.nii.gz"
-        within = Within(path, labels.get(rule.inside.label, 0), rule.inside.margin_mm)
+        within = Within(path, labels[rule.inside.label], rule.inside.margin_mm)
         keys = set(earlier.inputs["series"].values())
         if not keys.isdisjoint(job.inputs["series"].values()):
             return within
