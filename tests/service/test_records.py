@@ -26,6 +26,7 @@ from isocenter.service.records import (
     Outbox,
     Outcome,
     RecordError,
+    Wanted,
     migrated,
     migration,
     only_keeper,
@@ -36,7 +37,7 @@ from isocenter.service.records.tables import answers, deliveries, events, findin
 from isocenter.service.routing import SeriesFacts
 from ports import free_port
 
-RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
+RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
 SEG = Answer("case.dcm", "seg", 10, "0" * 64, "1.2.3", "2.25.7")
 
 
@@ -55,6 +56,11 @@ def queue(database):
 def add(queue: Jobs, inputs_hash: str = "i", **columns) -> bool:
     with queue.database.write() as connection:
         return queue.add(connection, study="a" * 32, inputs_hash=inputs_hash, **{**RULE, "priority": 2, **columns})
+
+
+def wanted(inputs_hash: str) -> Wanted:
+    """The job of `add`, as the rules want it."""
+    return Wanted(RULE["rule"], RULE["model_hash"], inputs_hash, RULE["inputs"])
 
 
 def rows(database, table):
@@ -185,7 +191,7 @@ def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     assert index.complete("a" * 32, 2, {}, {})
     with database.write() as connection:
         queue.add(connection, study="a" * 32, inputs_hash="new", **{**RULE, "revision": 2, "priority": 2})
-        index.routed(connection, "a" * 32, 2, [("all", "new")])
+        index.routed(connection, "a" * 32, 2, [wanted("new")])
     assert {row.inputs_hash: row.state for row in rows(database, jobs)} == {"old": "superseded", "new": "waiting"}
 
 
@@ -201,20 +207,20 @@ def test_a_study_is_done_when_its_jobs_are(queue, database):
     index.complete("a" * 32, 1, {}, {})
     add(queue)
     with database.write() as connection:
-        index.routed(connection, "a" * 32, 1, [("all", "i")])
+        index.routed(connection, "a" * 32, 1, [wanted("i")])
     assert index.settle() == []
     queue.finish(queue.claim("w"), Outcome(ABSTAINED, "unlike"))
     with database.write() as connection:
-        index.routed(connection, "a" * 32, 1, [("all", "i")])
+        index.routed(connection, "a" * 32, 1, [wanted("i")])
     assert [(one.state, one.outcome) for one in index.settle()] == [("done", ABSTAINED)]
 
 
-def settled(queue, wanted, reason=None):
+def settled(queue, jobs_of_study, reason=None):
     """(state, outcome, reason) of the study, once the rules have seen it and nothing is left to do."""
     index = Index(queue.database)
     index.complete("a" * 32, 1, {}, {})
     with queue.database.write() as connection:
-        index.routed(connection, "a" * 32, 1, wanted, reason)
+        index.routed(connection, "a" * 32, 1, jobs_of_study, reason)
     index.settle()
     [row] = rows(queue.database, studies)
     return row.state, row.outcome, row.reason
@@ -244,7 +250,7 @@ def test_the_outcome_of_a_study_is_the_best_of_its_jobs(queue, outcomes, stated)
         add(queue, name)
     for outcome in outcomes.values():
         queue.finish(queue.claim("w"), outcome)
-    assert settled(queue, [("all", name) for name in outcomes]) == ("done", *stated)
+    assert settled(queue, [wanted(name) for name in outcomes]) == ("done", *stated)
 
 
 def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, database):
@@ -253,12 +259,12 @@ def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, dat
         queue.claim("w")
         queue.released("w")
     assert queue.claim("w") is None
-    state, outcome, reason = settled(queue, [("all", "i")])
+    state, outcome, reason = settled(queue, [wanted("i")])
     assert (state, outcome) == ("aside", None) and "died 3 times" in reason
     assert queue.retry(rows(database, jobs)[0].job)
     assert [(row.state, row.reason) for row in rows(database, studies)] == [("complete", None)]
     queue.finish(queue.claim("w"), Outcome(RESULT))
-    assert settled(queue, [("all", "i")]) == ("done", RESULT, None)
+    assert settled(queue, [wanted("i")]) == ("done", RESULT, None)
 
 
 def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_somebody_has_looked(queue, database):

@@ -25,7 +25,8 @@ RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing
 class Job:
     """One model on the inputs of one rule. fence: of the claim; every write of a result names it.
 
-    inputs: {role: series}, keys of the study's series
+    inputs: "series": {role: series}, keys of the study's series; "inside": where alone is predicted, if not everywhere,
+            as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
     """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 
 from isocenter.service.records import RESULT, Database
 from isocenter.service.records.tables import findings, jobs
 from isocenter.service.routing.rules import StudyAnswers
+from isocenter.service.settings import Rule
 
 # Of each rule the jobs of a study that have a result, oldest first: {rule: {job: keys of its series}}.
 Results = Mapping[str, Mapping[str, frozenset[str]]]
@@ -36,7 +38,21 @@ def study_answers(database: Database, study: str) -> tuple[StudyAnswers, Results
     return StudyAnswers(outcomes, chances), results
 
 
-def nearest(results: Mapping[str, frozenset[str]], series: Sequence[str]) -> str:
-    """Of jobs with a result the oldest on one of these series, else the oldest; "" where there is none."""
+def box_inside(
+    rule: Rule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any] | None:
+    """Where alone a job of a rule predicts: around which value of which job's answer; None for the whole image.
+
+    series: keys of its series; labels: {rule: {label: value} of its answers}
+    """
+    if (inside := rule.inside) is None:
+        return None
+    value = labels[inside.rule][inside.label]
+    earlier = _nearest(results[inside.rule], series)
+    return {"job": earlier, "label": inside.label, "value": value, "margin_mm": inside.margin_mm}
+
+
+def _nearest(results: Mapping[str, frozenset[str]], series: Sequence[str]) -> str:
+    """Of jobs with a result the oldest on one of these series, else the oldest."""
     shared = (job for job, own in results.items() if not own.isdisjoint(series))
-    return next(shared, next(iter(results), ""))
+    return next(shared, next(iter(results)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,10 +155,14 @@ def series_hash(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], extra: str = "") -> str:
-    """A SHA-256 of a job's inputs: of the bytes of its series, role by role; extra: what else decides the result."""
+def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], inside: Mapping[str, Any] | None = None) -> str:
+    """A SHA-256 of a job's inputs: of the bytes of its series, role by role, and of where alone is predicted.
+
+    inside: as `box_inside` gives it; None for the whole image
+    """
     parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]
-    return hashlib.sha256("\n".join([*parts, extra]).encode()).hexdigest()
+    place = "" if inside is None else json.dumps(inside, sort_keys=True)
+    return hashlib.sha256("\n".join([*parts, place]).encode()).hexdigest()
 
 
 def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
