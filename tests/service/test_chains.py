@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,32 @@ def test_a_job_within_another_answer_states_label_and_margin_and_is_done_anew_wh
         assert chain.superseded() == {"within": "its rule looks within another answer, label or margin now"}
     [everywhere] = chain.follow(FIRST, {"name": "within", "model": "n"})
     assert "inside" not in everywhere.inputs
+
+
+def test_the_answer_of_a_replaced_model_counts_no_more_once_the_study_is_rerouted(chain):
+    only_if = {"name": "third", "model": "n", "only_if": {"rule": "first", "finding": "bleed"}}
+    old_first = chain.follow(FIRST, WITHIN, only_if)[0]
+    replaced = {**MODELS, "m": replace(MODELS["m"], hash="new", labels={"spleen": 1, "liver": 2})}
+    first, within = chain.follow(FIRST, WITHIN, only_if, models=replaced, bleed=0.1)
+    assert [(job.rule, job.model_hash) for job in (first, within)] == [("first", "new"), ("within", "other")]
+    assert (within.inputs["inside"]["job"], within.inputs["inside"]["value"]) == (first.job, 2)
+    waiting = "its rule is gone, waits for an answer, or takes no series of the study now"
+    assert chain.superseded() == {
+        "first": "its rule has another model now",
+        "within": waiting,
+        "third": waiting,
+    }
+    back_again = chain.follow(FIRST, WITHIN, only_if)
+    assert back_again[0].job == old_first.job
+    assert sorted(rules_of_jobs(back_again)) == ["first", "third", "within"]
+
+
+def test_no_job_looks_within_an_answer_on_images_that_have_changed(chain):
+    chain.follow(FIRST, WITHIN)
+    with chain.database.write() as connection:
+        connection.execute(update(series).values(inputs_hash="1" * 64))
+    first, within = chain.follow(FIRST, WITHIN)
+    assert within.inputs["inside"]["job"] == first.job
 
 
 def test_a_job_is_superseded_with_the_reason_that_holds(chain):

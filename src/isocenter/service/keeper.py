@@ -176,7 +176,7 @@ class Keeper:
         rows = self.index.series_of(study.study)
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
-        answers, results = study_answers(self.jobs.database, study.study)
+        answers, results = study_answers(self.jobs.database, study.study, self.rules, self.models, contents)
         routing = study_routing(self.rules, self.models, series, answers)
         labels = {rule.name: self.models[rule.model].labels for rule in self.rules}
         wanted, fresh = list[Wanted](), 0

@@ -23,11 +23,14 @@ class Wanted:
 def superseded_because(job: Wanted, wanted: Sequence[Wanted]) -> str | None:
     """Why a job that was wanted no longer belongs to its study; None where it does."""
     of_rule = [one for one in wanted if one.rule == job.rule]
-    if any(one.inputs_hash == job.inputs_hash for one in of_rule):
+    of_model = [one for one in of_rule if one.model_hash == job.model_hash]
+    if any(one.inputs_hash == job.inputs_hash for one in of_model):
         return None
     if not of_rule:
         return "its rule is gone, waits for an answer, or takes no series of the study now"
-    of_series = [one for one in of_rule if one.inputs["series"] == job.inputs["series"]]
+    if not of_model:
+        return "its rule has another model now"
+    of_series = [one for one in of_model if one.inputs["series"] == job.inputs["series"]]
     if not of_series:
         return "its rule takes other series now"
     if all(one.inputs.get("inside") != job.inputs.get("inside") for one in of_series):
