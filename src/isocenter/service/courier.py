@@ -14,7 +14,6 @@ from pathlib import Path
 from sqlalchemy import select
 
 from isocenter.errors import IsocenterError, ResourceError, foreign_errors
-from isocenter.lazy import dicomweb_api, pydicom
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Peer,
@@ -29,6 +28,7 @@ from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line,
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
 from isocenter.service.speaking import spoken_to
+from isocenter.service.web_sending import store_over_web
 
 log = logging.getLogger("isocenter")
 
@@ -40,7 +40,6 @@ TAKEN_S = 5.0
 TRIES, AGAIN_S = 5, 1.0
 # Between two questions for counts (s), and how long a peer that says none is left alone.
 COUNT_S, SILENT_S = 1.0, 600.0
-SUCCESS = 0x0000
 # Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
 FINAL = (0xA900, 0xC000, 0x0122, 0x0117)
 
@@ -85,13 +84,16 @@ class Couriers:
         folder = self.settings.folder / "results"
         to = self.peers[peer]
         try:
-            rows = self._stored(to, [folder / one.job / one.name for one in waiting])
-        except PeerError as error:
+            with foreign_errors(_unforeseen):
+                rows = self._stored(to, [folder / one.job / one.name for one in waiting])
+        except IsocenterError as error:
+            for delivery in waiting:
+                self.outbox.failed(delivery, error.problem)
+            if not isinstance(error, PeerError):
+                raise
             if peer not in self._away:
                 log.warning("peer %s: %s; answers wait for it", peer, error.problem)
             self._away.add(peer)
-            for delivery in waiting:
-                self.outbox.failed(delivery, error.problem)
             return 0
         if peer in self._away:
             log.info("peer %s takes answers again", peer)
@@ -107,27 +109,7 @@ class Couriers:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
-        client = dicomweb_api.DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
-        unread, datasets = dict[Path, Sent](), dict[Path, pydicom.Dataset]()
-        for path in paths:
-            try:
-                datasets[path] = pydicom.dcmread(path)
-            except OSError as error:
-                unread[path] = Sent(path, "", None, f"cannot be read: {error.strerror}")
-        if not datasets:
-            return list(unread.values())
-        try:
-            answer = client.store_instances(list(datasets.values()))
-        except OSError as error:  # requests' errors are of this kind
-            raise PeerError(
-                f"does not answer ({type(error).__name__})", to.dicomweb, "Check that it is running"
-            ) from error
-        refused = {
-            str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
-        }
-        uids = {path: str(one.SOPInstanceUID) for path, one in datasets.items()}
-        stored = {path: Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in uids.items()}
-        return [unread.get(path) or stored[path] for path in paths]
+        return store_over_web(to.dicomweb, paths, idle_s=self.settings.dicom.idle_s)
 
     def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"
