@@ -281,6 +281,17 @@ def test_answers_are_tried_again_later_whatever_sending_them_meets(sending, monk
     assert [(row.state, row.attempts, row.lease_until) for row in node.rows(deliveries)] == [("waiting", 1, None)]
 
 
+def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_is_done(sending, caplog):
+    node, couriers = sending
+    assert couriers.give_up() == 0
+    assert state_of(node)[0] == "waiting"
+    assert Couriers(node.settings.model_copy(update={"peers": []}), node.database).give_up() == 1
+    assert state_of(node) == ("aside", "the peer is no longer listed", "done")
+    assert "peer pacs is no longer listed: 1 answer for it is aside" in caplog.text
+    node.keeper.round()
+    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
+
+
 @pytest.mark.parametrize(("stated", "complete"), [("2", 0), ("1", 1), ("", 0)])
 def test_a_study_is_complete_once_its_sender_says_that_there_is_no_more(sending, port, stated, complete):
     node, couriers = sending

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import IsocenterError, ResourceError, foreign_errors
+from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Peer,
@@ -38,6 +38,8 @@ LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
 TAKEN_S = 5.0
 # A request for commitment may come before the rows of its objects: so often, and so long apart (s), it is looked again.
 TRIES, AGAIN_S = 5, 1.0
+# Between two looks for answers to peers that are not listed (s).
+LISTED_S = 10.0
 # Between two questions for counts (s), and how long a peer that says none is left alone.
 COUNT_S, SILENT_S = 1.0, 600.0
 # Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
@@ -69,9 +71,9 @@ class Couriers:
                 log.warning("a line of a journal could not be read")
 
     def start(self, stop: threading.Event) -> None:
-        """A thread for each peer, and one for those who ask what is safe here, until `stop`."""
+        """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
         steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
-        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S)):
+        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
             thread = threading.Thread(target=_repeated, args=(step, rest_s, stop), daemon=True)
             thread.start()
             self.threads.append(thread)
@@ -104,6 +106,15 @@ class Couriers:
         if sent and to.commit and to.dicomweb is None:
             self._ask(spoken_to(to), sent)
         return len(sent)
+
+    def give_up(self) -> int:
+        """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
+        given_up = self.outbox.give_up_unlisted(self.peers)
+        for peer, count in given_up.items():
+            log.warning(
+                "peer %s is no longer listed: %s aside", peer, counted(count, "answer for it is", "answers for it are")
+            )
+        return sum(given_up.values())
 
     def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
