@@ -181,6 +181,18 @@ def test_a_cancelled_job_takes_no_result(queue, database):
     assert [row.state for row in rows(database, jobs)] == ["cancelled"]
 
 
+def test_only_what_was_cancelled_has_an_event(queue, database):
+    add(queue)
+    done = queue.claim("w")
+    queue.finish(done, Outcome(NOTHING))
+    add(queue, "other")
+    assert [queue.cancel(job) for job in (done.job, "f" * 32)] == [False, False]
+    assert [row.kind for row in rows(database, events)] == ["job nothing"]
+    waiting = queue.claim("w").job
+    assert queue.cancel(waiting) and not queue.cancel(waiting)
+    assert [(row.kind, row.job) for row in rows(database, events)][1:] == [("job cancelled", waiting)]
+
+
 def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     index = Index(database)
     assert index.complete("a" * 32, 1, {}, {"b" * 32: {"modality": "MR"}})

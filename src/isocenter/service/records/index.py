@@ -216,7 +216,7 @@ class Index:
         for row in connection.execute(select(*columns).where(*mine)).all():
             made = Wanted(row.rule, row.model_hash, row.inputs_hash, row.inputs)
             if (reason := superseded_because(made, wanted)) is not None:
-                closed(connection, [row.job], "superseded", reason)
+                closed(connection, row.job, "superseded", reason)
         seen = {"routed": revision, "state": "complete", "outcome": None, "reason": untaken}
         connection.execute(update(studies).where(studies.c.study == study).values(seen))
 
