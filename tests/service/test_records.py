@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import event, insert, select, text, update
 
 from isocenter.errors import ResourceError
 from isocenter.service.records import (
@@ -21,6 +22,7 @@ from isocenter.service.records import (
     Answer,
     Arrival,
     Clock,
+    Database,
     Index,
     Jobs,
     Outbox,
@@ -79,13 +81,20 @@ def test_the_migrations_make_the_tables_that_the_code_states(database):
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
-    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+def _with_tables_of(url: str, revision: str) -> Database:
+    """A database as an older version has left it."""
     database = opened(url)
     with database.write() as connection:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(Path(migration.__file__).with_name("migrations")))
-        command.upgrade(config, "2")
+        command.upgrade(config, revision)
+    return database
+
+
+def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    database = _with_tables_of(url, "2")
+    with database.write() as connection:
         times = {"received_at": 0.0, "last_at": 0.0}
         row = {"study": "s", "uid": "1.2", "state": "complete", "revision": 1, "instances": 2, "routed": 1, **times}
         connection.execute(insert(studies).values(row))
@@ -99,6 +108,32 @@ def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
     facts = [SeriesFacts.of_row(row) for row in Index(database).series_of("s")]
     database.close()
     assert {one.series: one.is_localizer for one in facts} == {"a": True, "b": True, "c": False, "d": False}
+
+
+def test_what_the_keeper_asks_in_every_round_is_found_by_an_index_in_a_database_of_an_older_version_too(tmp_path):
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    _with_tables_of(url, "3").close()
+    database, asked = migrated(url), list[tuple[str, Any]]()
+    event.listen(database.reader, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+    index = Index(database)
+    index.add([arrival(1)])
+    index.complete("a" * 32, 1, {}, {})
+    assert [row.study for row in index.to_route(9)] == ["a" * 32]
+    index.overdue(0, 9)
+    index.settle()
+    index.contest("a" * 32, "aside/1/object.dcm")
+    with database.engine.connect() as connection:
+        known = select(events.c.detail).where(events.c.study == "a", events.c.kind == "b")
+        asked.append((str(known.compile(database.engine)), ("a", "b")))
+        plans = [
+            row.detail
+            for words, values in asked
+            if words.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}", values)
+        ]
+    database.close()
+    assert len(plans) >= 4
+    assert [plan for plan in plans if plan.startswith("SCAN")] == ["SCAN studies USING INDEX studies_to_route"]
 
 
 def test_a_study_rule_model_and_inputs_have_one_job(queue):
