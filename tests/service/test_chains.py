@@ -2,18 +2,147 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
+from sqlalchemy import select, update
 
 import isocenter
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.service import Keeper
+from isocenter.service.records import RESULT, Arrival, Database, Index, Job, Outcome
 from isocenter.service.records.tables import jobs, series
+from isocenter.service.routing import ModelFacts
+from isocenter.service.settings import Settings
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
+
+STUDY, SERIES = "a" * 32, "b" * 32
+MODELS = {
+    "m": ModelFacts("m", "old", labels={"liver": 1, "spleen": 2}, findings=("bleed",)),
+    "n": ModelFacts("n", "other"),
+}
+FIRST = {"name": "first", "model": "m"}
+WITHIN = {"name": "within", "model": "n", "inside": {"rule": "first", "label": "liver"}}
+
+
+class Chain:
+    """The rules of a node on one study, whose jobs are answered by hand."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database, self.folder, self.index = database, folder, Index(database)
+        uids = ("1.1", "1.2", "1.3", "1.4", "1.5")
+        self.index.add([Arrival(STUDY, SERIES, "c" * 32, *uids, "studies/c.dcm", 9, "0" * 64, "pacs", "store")])
+        self.index.complete(STUDY, 1, {}, {SERIES: {"modality": "CT", "inputs_hash": "0" * 64}})
+
+    def follow(self, *rules: dict, models: dict[str, ModelFacts] = MODELS, bleed: float = 0.9) -> list[Job]:
+        """Have the rules look at the study anew; the jobs that were new, each answered with a result."""
+        settings = Settings(
+            node={"folder": self.folder}, models={name: {"path": name} for name in models}, rules=list(rules)
+        )
+        keeper, done = Keeper(settings, self.database, settings.rules, models), list[Job]()
+        self.index.reroute(STUDY)
+        while waiting := self.index.to_route(1):
+            keeper.route(waiting[0])
+            while (job := keeper.jobs.claim("worker")) is not None:
+                keeper.jobs.finish(job, Outcome(RESULT, findings=[{"concept": "bleed", "probability": bleed}]))
+                done.append(job)
+        return done
+
+    def superseded(self) -> dict[str, str]:
+        """{rule: reason} of jobs that no longer count."""
+        with self.database.read() as connection:
+            there = select(jobs.c.rule, jobs.c.reason).where(jobs.c.state == "superseded")
+            return dict(connection.execute(there).tuples().all())
+
+
+@pytest.fixture
+def chain(database, tmp_path):
+    return Chain(database, tmp_path)
+
+
+def rules_of_jobs(done: Sequence[Job]) -> list[str]:
+    return [job.rule for job in done]
+
+
+def test_a_job_within_another_answer_states_label_and_margin_and_is_done_anew_where_its_rule_has_others(chain):
+    first, within = chain.follow(FIRST, WITHIN)
+    assert within.inputs["inside"] == {"job": first.job, "label": "liver", "value": 1, "margin_mm": 0.0}
+    assert chain.follow(FIRST, WITHIN) == []
+    for inside in ({"label": "spleen"}, {"label": "liver", "margin_mm": 30}):
+        [again] = chain.follow(FIRST, {**WITHIN, "inside": {"rule": "first", **inside}})
+        assert {**again.inputs["inside"], "value": 0} == {"job": first.job, "margin_mm": 0.0, "value": 0, **inside}
+        assert chain.superseded() == {"within": "its rule looks within another answer, label or margin now"}
+    [everywhere] = chain.follow(FIRST, {"name": "within", "model": "n"})
+    assert "inside" not in everywhere.inputs
+
+
+def test_the_answer_of_a_replaced_model_counts_no_more_once_the_study_is_rerouted(chain):
+    only_if = {"name": "third", "model": "n", "only_if": {"rule": "first", "finding": "bleed"}}
+    old_first = chain.follow(FIRST, WITHIN, only_if)[0]
+    replaced = {**MODELS, "m": replace(MODELS["m"], hash="new", labels={"spleen": 1, "liver": 2})}
+    first, within = chain.follow(FIRST, WITHIN, only_if, models=replaced, bleed=0.1)
+    assert [(job.rule, job.model_hash) for job in (first, within)] == [("first", "new"), ("within", "other")]
+    assert (within.inputs["inside"]["job"], within.inputs["inside"]["value"]) == (first.job, 2)
+    waiting = "its rule is gone, waits for an answer, or takes no series of the study now"
+    assert chain.superseded() == {
+        "first": "its rule has another model now",
+        "within": waiting,
+        "third": waiting,
+    }
+    back_again = chain.follow(FIRST, WITHIN, only_if)
+    assert back_again[0].job == old_first.job
+    assert sorted(rules_of_jobs(back_again)) == ["first", "third", "within"]
+
+
+def test_no_job_looks_within_an_answer_on_images_that_have_changed(chain):
+    chain.follow(FIRST, WITHIN)
+    with chain.database.write() as connection:
+        connection.execute(update(series).values(inputs_hash="1" * 64))
+    first, within = chain.follow(FIRST, WITHIN)
+    assert within.inputs["inside"]["job"] == first.job
+
+
+def test_a_job_is_superseded_with_the_reason_that_holds(chain):
+    assert rules_of_jobs(chain.follow(FIRST, {"name": "second", "model": "n"})) == ["first", "second"]
+    assert chain.follow(FIRST) == []
+    assert chain.superseded() == {
+        "second": "its rule is gone, waits for an answer, or takes no series of the study now"
+    }
+
+
+def test_a_job_of_a_version_that_did_not_note_the_label_is_made_anew(tmp_path, mr):
+    high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))
+    chained = [
+        {"name": "ball", "model": "high.onnx"},
+        {"name": "within", "model": "low.onnx", "inside": {"rule": "ball", "label": "bright"}},
+    ]
+    node = SmallNode(tmp_path / "node", high, low, rules=chained)
+    node.receive(*mr)
+    for _ in range(2):
+        node.keeper.round()
+        job = node.worker.jobs.claim("test/worker-0")
+        if job.rule == "ball":
+            node.worker._done(job)
+    inside = job.inputs["inside"]
+    earlier = {"series": job.inputs["series"], "within": inside["job"], "hash": "of an earlier version"}
+    with node.database.write() as connection:
+        row = {"job": "0" * 32, "inputs_hash": earlier["hash"], "inputs": earlier, "state": "waiting"}
+        connection.execute(update(jobs).where(jobs.c.job == job.job).values(row))
+    node.work()
+    found = {row.job: row for row in node.rows(jobs) if row.rule == "within"}
+    node.store.close()
+    node.database.close()
+    assert {key: (row.state, row.outcome) for key, row in found.items()} == {
+        "0" * 32: ("superseded", "refused"),
+        job.job: ("done", "result"),
+    }
 
 
 def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr):

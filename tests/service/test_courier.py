@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import asdict
-from typing import ClassVar
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pydicom
 import pynetdicom
 import pytest
 from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInformationModelFind
-from sqlalchemy import text, update
+from sqlalchemy import insert, text, update
 
-from isocenter.errors import ResourceError, UsageError
+from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.service import Couriers, courier, prepared, process, read_settings
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
@@ -169,7 +170,7 @@ def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
     pacs = couriers.peers["pacs"]
     couriers.peers["pacs"] = pacs.model_copy(update={"dicomweb": f"{orthanc.url}/nothing-here"})
     assert couriers.deliver("pacs") == 0
-    assert "does not answer" in str(state_of(node)[1])
+    assert "answers with HTTP status 404" in str(state_of(node)[1])
     at_once(node)
     couriers.peers["pacs"] = pacs.model_copy(update={"dicomweb": f"{orthanc.url}/dicom-web"})
     assert couriers.deliver("pacs") == 1
@@ -186,6 +187,109 @@ def test_an_answer_that_is_gone_keeps_no_other_from_a_peer_with_dicomweb(sending
     assert couriers.deliver("pacs") == 0
     state, reason, job = state_of(node)
     assert (state, job, reason) == ("waiting", "sending", "cannot be read: No such file or directory")
+
+
+class WebAnswer(BaseHTTPRequestHandler):
+    """What a `WebPeer` answers."""
+
+    server: WebPeer
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/dicom+json")
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+class WebPeer(ThreadingHTTPServer):
+    """A peer with DICOMweb that answers every object alike."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.status, self.body = status, json.dumps(body).encode() if body else b""
+        super().__init__(("127.0.0.1", 0), WebAnswer)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/dicom-web"
+
+    def __enter__(self) -> WebPeer:
+        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def to_web(couriers: Couriers, url: str) -> None:
+    couriers.peers["pacs"] = couriers.peers["pacs"].model_copy(update={"dicomweb": url})
+
+
+def test_a_damaged_answer_keeps_no_other_from_a_peer_with_dicomweb(sending):
+    node, couriers = sending
+    [job], whole = node.rows(jobs), node.result().read_bytes()
+    damaged = {"a-empty.dcm": b"", "a-other.dcm": b"x" * 200, "a-short.dcm": whole[:500]}
+    for name, left in damaged.items():
+        (node.result().parent / name).write_bytes(left)
+        with node.database.write() as connection:
+            about = {"kind": "seg", "sop_class": "1.2.3", "sop_instance_uid": "1.2.3.4", "bytes": 1, "sha256": "0" * 64}
+            connection.execute(insert(answers).values(job=job.job, name=name, **about))
+            columns = {"job": job.job, "name": name, "peer": "pacs", "state": "waiting"}
+            connection.execute(insert(deliveries).values(**columns, next_at=0.0, created_at=0.0))
+    with WebPeer(200, {}) as web:
+        to_web(couriers, web.url)
+        assert couriers.deliver("pacs") == 1
+    states = {row.name: (row.state, row.attempts) for row in node.rows(deliveries)}
+    # Made in 1970, they have been tried for long enough.
+    assert states == {"answer.dcm": ("sent", 1)} | dict.fromkeys(damaged, ("aside", 1))
+
+
+def failed_sop(reason: int) -> dict[str, Any]:
+    """An answer about one object that is not named, as `isocenter serve` gives it for one that is too large."""
+    return {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
+
+
+def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer(sending):
+    node, couriers = sending
+    for status, body, reason in (
+        (202, failed_sop(0xA700), "status A700"),
+        (409, failed_sop(0xA700), "status A700"),
+        (202, failed_sop(0), "the peer has not stored it"),
+        (413, {}, "answers with HTTP status 413 (Request Entity Too Large)"),
+        (401, {}, "answers with HTTP status 401 (Unauthorized)"),
+        (503, {}, "answers with HTTP status 503 (Service Unavailable)"),
+        (409, failed_sop(0xC000), "the peer refuses it for good: status C000"),
+    ):
+        at_once(node)
+        with WebPeer(status, body) as web:
+            to_web(couriers, web.url)
+            assert couriers.deliver("pacs") == 0
+        for_good = "for good" in reason
+        assert state_of(node) == ("aside" if for_good else "waiting", reason, "done" if for_good else "sending")
+
+
+def test_answers_are_tried_again_later_whatever_sending_them_meets(sending, monkeypatch):
+    node, couriers = sending
+    monkeypatch.setattr(courier, "store", lambda *given, **named: {}["none"])
+    with pytest.raises(IsocenterError, match="KeyError"):
+        couriers.deliver("pacs")
+    assert [(row.state, row.attempts, row.lease_until) for row in node.rows(deliveries)] == [("waiting", 1, None)]
+
+
+def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_is_done(sending, caplog):
+    node, couriers = sending
+    assert couriers.give_up() == 0
+    assert state_of(node)[0] == "waiting"
+    assert Couriers(node.settings.model_copy(update={"peers": []}), node.database).give_up() == 1
+    assert state_of(node) == ("aside", "the peer is no longer listed", "done")
+    assert "peer pacs is no longer listed: 1 answer for it is aside" in caplog.text
+    node.keeper.round()
+    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
 
 
 @pytest.mark.parametrize(("stated", "complete"), [("2", 0), ("1", 1), ("", 0)])

@@ -35,7 +35,7 @@ from isocenter.service.objects import CommitmentRequest, read_journals
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until
-from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent
+from service.talking import CAPTURE, ECHO, RELEASE, VERIFICATION, Talk, command, object_sent
 
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
@@ -217,6 +217,26 @@ def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
         with Talk(node.port) as talk:
             assert talk.associate(calling="SCANNER", called="ANOTHER") == REJECTED
     assert outcomes == {"SCANNER": ACCEPTED, "ELSEWHERE": REJECTED, "SILENT": REJECTED, "STRANGER": REJECTED}
+
+
+@pytest.mark.parametrize(
+    ("may", "contexts", "status"),
+    [
+        ({"commit"}, [(CAPTURE, EXPLICIT)], 0x0124),
+        ({"commit"}, [(VERIFICATION, EXPLICIT)], 0x0124),
+        ({"store", "commit"}, [(VERIFICATION, EXPLICIT)], 0x0122),
+        ({"store"}, [(VERIFICATION, EXPLICIT), (CAPTURE, EXPLICIT)], 0x0122),
+        ({"store"}, [(CAPTURE, EXPLICIT)], 0x0000),
+    ],
+)
+def test_only_who_may_store_can_and_only_in_a_context_of_storage(tmp_path, may, contexts, status):
+    peer = Peer("pacs", "TEST", "127.0.0.1", 104, may=frozenset(may))
+    with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node, Talk(node.port) as talk:  # noqa: S104
+        assert talk.associate(contexts=contexts) == ACCEPTED
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        assert talk.status() == status
+        assert len(node.lines) == len(list(tmp_path.rglob("*.dcm"))) == (status == 0)
+        until(lambda: node.parts == [])
 
 
 def test_a_process_that_is_asked_to_end_receives_what_is_coming_and_ends_well(tmp_path):

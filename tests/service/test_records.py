@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import event, insert, select, text, update
 
 from isocenter.errors import ResourceError
 from isocenter.service.records import (
@@ -21,11 +22,13 @@ from isocenter.service.records import (
     Answer,
     Arrival,
     Clock,
+    Database,
     Index,
     Jobs,
     Outbox,
     Outcome,
     RecordError,
+    Wanted,
     migrated,
     migration,
     only_keeper,
@@ -36,7 +39,7 @@ from isocenter.service.records.tables import answers, deliveries, events, findin
 from isocenter.service.routing import SeriesFacts
 from ports import free_port
 
-RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"image": "s"}, "revision": 1}
+RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
 SEG = Answer("case.dcm", "seg", 10, "0" * 64, "1.2.3", "2.25.7")
 
 
@@ -57,6 +60,11 @@ def add(queue: Jobs, inputs_hash: str = "i", **columns) -> bool:
         return queue.add(connection, study="a" * 32, inputs_hash=inputs_hash, **{**RULE, "priority": 2, **columns})
 
 
+def wanted(inputs_hash: str) -> Wanted:
+    """The job of `add`, as the rules want it."""
+    return Wanted(RULE["rule"], RULE["model_hash"], inputs_hash, RULE["inputs"])
+
+
 def rows(database, table):
     with database.read() as connection:
         return connection.execute(select(table)).all()
@@ -73,13 +81,20 @@ def test_the_migrations_make_the_tables_that_the_code_states(database):
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
-    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+def _with_tables_of(url: str, revision: str) -> Database:
+    """A database as an older version has left it."""
     database = opened(url)
     with database.write() as connection:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(Path(migration.__file__).with_name("migrations")))
-        command.upgrade(config, "2")
+        command.upgrade(config, revision)
+    return database
+
+
+def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    database = _with_tables_of(url, "2")
+    with database.write() as connection:
         times = {"received_at": 0.0, "last_at": 0.0}
         row = {"study": "s", "uid": "1.2", "state": "complete", "revision": 1, "instances": 2, "routed": 1, **times}
         connection.execute(insert(studies).values(row))
@@ -93,6 +108,32 @@ def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
     facts = [SeriesFacts.of_row(row) for row in Index(database).series_of("s")]
     database.close()
     assert {one.series: one.is_localizer for one in facts} == {"a": True, "b": True, "c": False, "d": False}
+
+
+def test_what_the_keeper_asks_in_every_round_is_found_by_an_index_in_a_database_of_an_older_version_too(tmp_path):
+    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    _with_tables_of(url, "3").close()
+    database, asked = migrated(url), list[tuple[str, Any]]()
+    event.listen(database.reader, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+    index = Index(database)
+    index.add([arrival(1)])
+    index.complete("a" * 32, 1, {}, {})
+    assert [row.study for row in index.to_route(9)] == ["a" * 32]
+    index.overdue(0, 9)
+    index.settle()
+    index.contest("a" * 32, "aside/1/object.dcm")
+    with database.engine.connect() as connection:
+        known = select(events.c.detail).where(events.c.study == "a", events.c.kind == "b")
+        asked.append((str(known.compile(database.engine)), ("a", "b")))
+        plans = [
+            row.detail
+            for words, values in asked
+            if words.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}", values)
+        ]
+    database.close()
+    assert len(plans) >= 4
+    assert [plan for plan in plans if plan.startswith("SCAN")] == ["SCAN studies USING INDEX studies_to_route"]
 
 
 def test_a_study_rule_model_and_inputs_have_one_job(queue):
@@ -175,6 +216,18 @@ def test_a_cancelled_job_takes_no_result(queue, database):
     assert [row.state for row in rows(database, jobs)] == ["cancelled"]
 
 
+def test_only_what_was_cancelled_has_an_event(queue, database):
+    add(queue)
+    done = queue.claim("w")
+    queue.finish(done, Outcome(NOTHING))
+    add(queue, "other")
+    assert [queue.cancel(job) for job in (done.job, "f" * 32)] == [False, False]
+    assert [row.kind for row in rows(database, events)] == ["job nothing"]
+    waiting = queue.claim("w").job
+    assert queue.cancel(waiting) and not queue.cancel(waiting)
+    assert [(row.kind, row.job) for row in rows(database, events)][1:] == [("job cancelled", waiting)]
+
+
 def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     index = Index(database)
     assert index.complete("a" * 32, 1, {}, {"b" * 32: {"modality": "MR"}})
@@ -185,7 +238,7 @@ def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
     assert index.complete("a" * 32, 2, {}, {})
     with database.write() as connection:
         queue.add(connection, study="a" * 32, inputs_hash="new", **{**RULE, "revision": 2, "priority": 2})
-        index.routed(connection, "a" * 32, 2, [("all", "new")])
+        index.routed(connection, "a" * 32, 2, [wanted("new")])
     assert {row.inputs_hash: row.state for row in rows(database, jobs)} == {"old": "superseded", "new": "waiting"}
 
 
@@ -201,20 +254,20 @@ def test_a_study_is_done_when_its_jobs_are(queue, database):
     index.complete("a" * 32, 1, {}, {})
     add(queue)
     with database.write() as connection:
-        index.routed(connection, "a" * 32, 1, [("all", "i")])
+        index.routed(connection, "a" * 32, 1, [wanted("i")])
     assert index.settle() == []
     queue.finish(queue.claim("w"), Outcome(ABSTAINED, "unlike"))
     with database.write() as connection:
-        index.routed(connection, "a" * 32, 1, [("all", "i")])
+        index.routed(connection, "a" * 32, 1, [wanted("i")])
     assert [(one.state, one.outcome) for one in index.settle()] == [("done", ABSTAINED)]
 
 
-def settled(queue, wanted, reason=None):
+def settled(queue, jobs_of_study, reason=None):
     """(state, outcome, reason) of the study, once the rules have seen it and nothing is left to do."""
     index = Index(queue.database)
     index.complete("a" * 32, 1, {}, {})
     with queue.database.write() as connection:
-        index.routed(connection, "a" * 32, 1, wanted, reason)
+        index.routed(connection, "a" * 32, 1, jobs_of_study, reason)
     index.settle()
     [row] = rows(queue.database, studies)
     return row.state, row.outcome, row.reason
@@ -244,7 +297,7 @@ def test_the_outcome_of_a_study_is_the_best_of_its_jobs(queue, outcomes, stated)
         add(queue, name)
     for outcome in outcomes.values():
         queue.finish(queue.claim("w"), outcome)
-    assert settled(queue, [("all", name) for name in outcomes]) == ("done", *stated)
+    assert settled(queue, [wanted(name) for name in outcomes]) == ("done", *stated)
 
 
 def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, database):
@@ -253,12 +306,12 @@ def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, dat
         queue.claim("w")
         queue.released("w")
     assert queue.claim("w") is None
-    state, outcome, reason = settled(queue, [("all", "i")])
+    state, outcome, reason = settled(queue, [wanted("i")])
     assert (state, outcome) == ("aside", None) and "died 3 times" in reason
     assert queue.retry(rows(database, jobs)[0].job)
     assert [(row.state, row.reason) for row in rows(database, studies)] == [("complete", None)]
     queue.finish(queue.claim("w"), Outcome(RESULT))
-    assert settled(queue, [("all", "i")]) == ("done", RESULT, None)
+    assert settled(queue, [wanted("i")]) == ("done", RESULT, None)
 
 
 def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_somebody_has_looked(queue, database):

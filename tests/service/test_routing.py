@@ -24,6 +24,7 @@ from isocenter.service.settings import Rule, Settings
 from isocenter.service.stored import MODELS
 from isocenter.service.web import WebNode
 from isocenter.service.web.studies import route_study
+from isocenter.service.work import WarmModels
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from written_dicom import write_slice
@@ -63,6 +64,40 @@ def test_a_rule_that_no_series_can_fulfil_is_refused(changes, words):
     settings = Settings(models={"m": {"path": "m"}}, rules=[rule(**changes)])
     with pytest.raises(UsageError, match=words):
         rules_of(settings, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("waits", "words"),
+    [
+        ({"inside": {"rule": "r", "label": "Liver"}}, "'Liver', and the labels of 'r' are liver, spleen. Name one"),
+        ({"inside": {"rule": "second", "label": "liver"}}, "needs a label map, and the answers of 'second' are none"),
+        ({"only_if": {"rule": "r", "finding": "bleed"}}, "needs a probability, and the answers of 'r' state none"),
+        ({"only_if": {"rule": "second", "finding": "bled"}}, "'bled', and the findings of 'second' are bleed. Name"),
+    ],
+)
+def test_a_rule_that_waits_for_what_no_answer_has_is_refused_with_the_words_that_there_are(waits, words):
+    models = {
+        "m": ModelFacts("m", "hash", labels={"liver": 1, "spleen": 2}),
+        "n": ModelFacts("n", "other", findings=("bleed",)),
+    }
+    rules = [rule(), rule(name="second", model="n"), rule(name="third", **waits)]
+    settings = Settings(models={name: {"path": name} for name in models}, rules=rules)
+    with pytest.raises(UsageError, match=f"^rule 'third': .*{words}"):
+        rules_of(settings, models)
+
+
+def test_rules_that_wait_for_each_other_are_refused():
+    models = {"m": ModelFacts("m", "hash", labels={"liver": 1}, findings=("bleed",))}
+    rules = [
+        rule(name="a", inside={"rule": "b", "label": "liver"}),
+        rule(name="b", only_if={"rule": "c", "finding": "bleed"}),
+        rule(name="c", inside={"rule": "a", "label": "liver"}),
+        rule(name="d", inside={"rule": "a", "label": "liver"}),
+    ]
+    settings = Settings(models={"m": {"path": "m"}}, rules=rules)
+    with pytest.raises(UsageError, match=r"waits for itself: '[abc]' waits for '[abc]' waits for"):
+        rules_of(settings, models)
+    assert rules_of(settings.model_copy(update={"rules": [*rules[3:], rule(name="a")]}), models)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +251,14 @@ def test_a_rule_that_waits_for_another_follows_its_answer():
 )
 def test_a_job_waits_until_its_hours(hours, now, expected):
     assert seconds_until(hours, datetime(2026, 1, 2, *now)) == expected
+
+
+def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_path, gated):
+    """`gated` tells classes of pictures, the threshold marks voxels."""
+    segments = WarmModels({"m": threshold_model(tmp_path, LEVEL)}, 8)["m"][1]
+    classifies = WarmModels({"m": gated.out}, 8)["m"][1]
+    assert (segments.labels, segments.findings) == ({"bright": 1}, ())
+    assert (classifies.labels, classifies.findings) == ({}, ("bright", "dark"))
 
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):

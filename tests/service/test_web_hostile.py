@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from isocenter.service.objects.store import Part
 from isocenter.service.web import guard, server
 from isocenter.service.web import node as node_routes
 from service.objects_sent import drawn, encoded
@@ -171,6 +172,28 @@ def test_a_disk_that_fills_up_while_an_object_comes_costs_only_that_object(tmp_p
             assert web.client.get("/api/studies/1.2").json()["instances"] == 2
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_node_that_stops_while_an_object_is_written_closes_its_file_only_afterwards(tmp_path, monkeypatch):
+    writing, go_on, write, errors = threading.Event(), threading.Event(), Part.write, list[OSError]()
+
+    def slow(part: Part, data: bytes) -> None:
+        writing.set()
+        assert go_on.wait(60)
+        try:
+            write(part, data)
+        except OSError as error:
+            errors.append(error)
+
+    monkeypatch.setattr(Part, "write", slow)
+    monkeypatch.setattr(server, "DRAIN_S", 0.1)
+    with served(tmp_path / "node") as web, connected(web) as client:
+        body = related(encoded(drawn()))
+        client.sendall(f"{HEAD}Content-Length: {len(body) + 1}\r\n\r\n".encode() + body)
+        assert writing.wait(60)
+        threading.Timer(0.5, go_on.set).start()  # long after the node has given up the request
+    assert errors == []
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_memory_does_not_grow_with_what_is_sent(tmp_path):

@@ -220,6 +220,7 @@ def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_on
     assert list(blank) == list(row)
     assert set(blank.values()) == {None}
     assert [finding.concept for finding in task.results(prediction_of(given))] == ["cell"]
+    assert task.scoring.probable_findings == ("cell", "clump")
 
 
 def scored_cases(count: int = 12, missed: int = 0) -> tuple[list[Prediction], list[Case]]:

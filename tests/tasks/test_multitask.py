@@ -278,6 +278,7 @@ def test_each_part_decodes_its_own_and_the_whole_holds_all():
     assert row["lesion_pixels"] == 8
     assert row["predicted"] == "malignant"
     assert [one.concept for one in BOTH.scoring.results(prediction)] == ["lesion", "benign", "malignant"]
+    assert BOTH.scoring.probable_findings == ("benign", "malignant")
 
 
 def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():

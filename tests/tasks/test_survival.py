@@ -479,6 +479,9 @@ def test_a_report_states_the_chances_with_their_times():
     stated = {one.concept: (one.value, one.unit, one.probability) for one in results}
     assert stated["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
     assert stated["Median survival"][:2] == (pytest.approx(9.0), "days")
+    probable = [one.concept for one in results if one.probability is not None]
+    assert replace(KNOWN, unit="days").scoring.probable_findings == tuple(probable)
+    assert replace(KNOWN, baseline=None).scoring.probable_findings == ()
 
 
 def test_where_nobody_or_everybody_had_the_event_its_frequency_has_an_exact_interval():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isocenter.service.objects import key_of
     from isocenter.service.records import Index, only_keeper, opened
     from isocenter.service.routing import (
+        ModelFacts,
         Routed,
         SeriesFacts,
         StudyAnswers,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         study_answers,
         study_routing,
     )
-    from isocenter.service.settings import Settings, read_settings
+    from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web import run_web

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import IsocenterError, ResourceError, foreign_errors
-from isocenter.lazy import dicomweb_api, pydicom
+from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Peer,
@@ -29,6 +28,7 @@ from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line,
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
 from isocenter.service.speaking import spoken_to
+from isocenter.service.web_sending import store_over_web
 
 log = logging.getLogger("isocenter")
 
@@ -38,9 +38,10 @@ LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
 TAKEN_S = 5.0
 # A request for commitment may come before the rows of its objects: so often, and so long apart (s), it is looked again.
 TRIES, AGAIN_S = 5, 1.0
+# Between two looks for answers to peers that are not listed (s).
+LISTED_S = 10.0
 # Between two questions for counts (s), and how long a peer that says none is left alone.
 COUNT_S, SILENT_S = 1.0, 600.0
-SUCCESS = 0x0000
 # Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
 FINAL = (0xA900, 0xC000, 0x0122, 0x0117)
 
@@ -70,9 +71,9 @@ class Couriers:
                 log.warning("a line of a journal could not be read")
 
     def start(self, stop: threading.Event) -> None:
-        """A thread for each peer, and one for those who ask what is safe here, until `stop`."""
+        """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
         steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
-        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S)):
+        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
             thread = threading.Thread(target=_repeated, args=(step, rest_s, stop), daemon=True)
             thread.start()
             self.threads.append(thread)
@@ -85,13 +86,16 @@ class Couriers:
         folder = self.settings.folder / "results"
         to = self.peers[peer]
         try:
-            rows = self._stored(to, [folder / one.job / one.name for one in waiting])
-        except PeerError as error:
+            with foreign_errors(_unforeseen):
+                rows = self._stored(to, [folder / one.job / one.name for one in waiting])
+        except IsocenterError as error:
+            for delivery in waiting:
+                self.outbox.failed(delivery, error.problem)
+            if not isinstance(error, PeerError):
+                raise
             if peer not in self._away:
                 log.warning("peer %s: %s; answers wait for it", peer, error.problem)
             self._away.add(peer)
-            for delivery in waiting:
-                self.outbox.failed(delivery, error.problem)
             return 0
         if peer in self._away:
             log.info("peer %s takes answers again", peer)
@@ -103,31 +107,20 @@ class Couriers:
             self._ask(spoken_to(to), sent)
         return len(sent)
 
+    def give_up(self) -> int:
+        """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
+        given_up = self.outbox.give_up_unlisted(self.peers)
+        for peer, count in given_up.items():
+            log.warning(
+                "peer %s is no longer listed: %s aside", peer, counted(count, "answer for it is", "answers for it are")
+            )
+        return sum(given_up.values())
+
     def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
-        client = dicomweb_api.DICOMwebClient(to.dicomweb, timeout=self.settings.dicom.idle_s)
-        unread, datasets = dict[Path, Sent](), dict[Path, pydicom.Dataset]()
-        for path in paths:
-            try:
-                datasets[path] = pydicom.dcmread(path)
-            except OSError as error:
-                unread[path] = Sent(path, "", None, f"cannot be read: {error.strerror}")
-        if not datasets:
-            return list(unread.values())
-        try:
-            answer = client.store_instances(list(datasets.values()))
-        except OSError as error:  # requests' errors are of this kind
-            raise PeerError(
-                f"does not answer ({type(error).__name__})", to.dicomweb, "Check that it is running"
-            ) from error
-        refused = {
-            str(one.ReferencedSOPInstanceUID): int(one.FailureReason) for one in answer.get("FailedSOPSequence", [])
-        }
-        uids = {path: str(one.SOPInstanceUID) for path, one in datasets.items()}
-        stored = {path: Sent(path, uid, refused.get(uid, SUCCESS)) for path, uid in uids.items()}
-        return [unread.get(path) or stored[path] for path in paths]
+        return store_over_web(to.dicomweb, paths, idle_s=self.settings.dicom.idle_s)
 
     def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"

@@ -22,13 +22,13 @@ from isocenter.service.objects import (
     key_of,
     read_journals,
 )
-from isocenter.service.records import Arrival, Database, Index, Jobs, RecordError
+from isocenter.service.records import Arrival, Database, Index, Jobs, RecordError, Wanted
 from isocenter.service.routing import (
     ModelFacts,
     SeriesFacts,
+    box_inside,
     facts_of,
     inputs_hash,
-    nearest,
     series_hash,
     study_answers,
     study_routing,
@@ -176,25 +176,23 @@ class Keeper:
         rows = self.index.series_of(study.study)
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
-        answers, results = study_answers(self.jobs.database, study.study)
+        answers, results = study_answers(self.jobs.database, study.study, self.rules, self.models, contents)
         routing = study_routing(self.rules, self.models, series, answers)
-        wanted, fresh = [], 0
+        labels = {rule.name: self.models[rule.model].labels for rule in self.rules}
+        wanted, fresh = list[Wanted](), 0
         with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
-                earlier = results.get(rule.inside.rule, {}) if rule.inside is not None else {}
-                within = nearest(earlier, list(inputs.values()))
-                digest = inputs_hash(inputs, contents, within)
-                wanted.append((rule.name, digest))
+                inside = box_inside(rule, list(inputs.values()), results, labels)
+                digest = inputs_hash(inputs, contents, inside)
+                stated = {"series": dict(inputs), "hash": digest, **({} if inside is None else {"inside": inside})}
+                wanted.append(Wanted(rule.name, self.models[rule.model].hash, digest, stated))
                 columns = {
-                    "rule": rule.name,
                     "revision": study.revision,
                     "model": rule.model,
-                    "model_hash": self.models[rule.model].hash,
-                    "inputs": {"series": dict(inputs), "within": within, "hash": digest},
                     "priority": PRIORITIES.index(rule.priority),
+                    "after_s": seconds_until(rule.hours, datetime.now()),
                 }
-                pause = seconds_until(rule.hours, datetime.now())
-                fresh += self.jobs.add(connection, study=study.study, inputs_hash=digest, after_s=pause, **columns)
+                fresh += self.jobs.add(connection, study=study.study, **vars(wanted[-1]), **columns)
             self.index.routed(connection, study.study, study.revision, wanted, routing.untaken)
         return fresh
 

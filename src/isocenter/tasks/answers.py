@@ -292,6 +292,7 @@ class Scoring:
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
+    probable_findings: names of those of `results` that have a probability
     """
 
     metrics: frozenset[str]
@@ -308,6 +309,7 @@ class Scoring:
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None
+    probable_findings: tuple[str, ...] = ()
 
 
 def tuned_by(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
-    from isocenter.service import Routed, SeriesFacts, Settings, StudyAnswers
+    from isocenter.service import ModelFacts, Routed, Rule, SeriesFacts, Settings, StudyAnswers
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +77,24 @@ def route(
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
+    rules = service.rules_of(settings, facts)
     if Path(study).is_dir():
         series, answers = _series_in(Path(study)), service.StudyAnswers()
     else:
-        series, answers = _known(str(study), settings)
-    return Route(service.study_routing(service.rules_of(settings, facts), facts, series, answers).rows)
+        series, answers = _known(str(study), settings, rules, facts)
+    return Route(service.study_routing(rules, facts, series, answers).rows)
 
 
-def _known(uid: str, settings: Settings) -> tuple[list[SeriesFacts], StudyAnswers]:
+def _known(
+    uid: str, settings: Settings, rules: Sequence[Rule], models: Mapping[str, ModelFacts]
+) -> tuple[list[SeriesFacts], StudyAnswers]:
     """The series of a study that the node has, and what finished jobs say of it."""
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
         raise UsageError("is not a folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
     database = service.opened(settings.database_url)
     rows = service.Index(database).series_of(service.key_of(uid))
-    answers, _ = service.study_answers(database, service.key_of(uid))
+    contents = {row.series: row.inputs_hash for row in rows}
+    answers, _ = service.study_answers(database, service.key_of(uid), rules, models, contents)
     database.close()
     if not rows:
         raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")

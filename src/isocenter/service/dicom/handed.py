@@ -20,7 +20,6 @@ from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolErr
 from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.objects import CommitmentRequest, ObjectStore, Reply
 
-NOT_AUTHORISED = 0x0124  # PS3.7 C.4.2
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16
 REPORT_ANSWERED = 0x8100  # PS3.7 E.1
@@ -138,12 +137,12 @@ class Handed:
 
     def _keep(self, event: Any) -> int:
         if "store" not in self.permits:
-            return NOT_AUTHORISED
+            return messages.NOT_AUTHORISED
         return kept(self.store, event, self.request.calling)
 
     def _note_request(self, event: Any) -> tuple[int, None]:
         if "commit" not in self.permits:
-            return NOT_AUTHORISED, None
+            return messages.NOT_AUTHORISED, None
         dataset = event.action_information
         classes, instances = references(dataset, "ReferencedSOPSequence")
         transaction = str(dataset.TransactionUID)
@@ -176,6 +175,6 @@ class Handed:
 
     def _note_report(self, event: Any) -> tuple[int, None]:
         if "report" not in self.permits:
-            return NOT_AUTHORISED, None
+            return messages.NOT_AUTHORISED, None
         self.store.journal.append(report_of(event, self.request.calling))
         return messages.SUCCESS, None

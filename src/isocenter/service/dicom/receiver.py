@@ -129,7 +129,7 @@ class Receiver:
     def _served_by(self, connection: Connection, request: Request, permits: frozenset[str]) -> Association | Handed:
         classes = {proposal.sop_class for proposal in request.proposals} - {VERIFICATION}
         if all(map(is_storage, classes)) and ("store" in permits or not classes):
-            return Association(connection, request, self.store, self.listening)
+            return Association(connection, request, permits, self.store, self.listening)
         return Handed(connection, request, permits, self.store, self.listening)
 
     def _refusal(self, request: Request, permits: frozenset[str]) -> tuple[int, int, int] | None:

@@ -27,6 +27,7 @@ from isocenter.service.dicom.pdus import (
     acceptance,
     pdu,
 )
+from isocenter.service.dicom.services import is_storage
 from isocenter.service.objects import ObjectStore, OutOfSpaceError, Part, secure
 
 LOG = logging.getLogger(__name__)
@@ -50,10 +51,14 @@ class Message:
 
 @dataclass(eq=False)
 class Association:
-    """One association, from its acceptance to its end. is_idle: whether nothing of a message has come yet."""
+    """One association, from its acceptance to its end.
+
+    permits: what the peer may ask for; is_idle: whether nothing of a message has come yet
+    """
 
     connection: Connection
     request: Request
+    permits: frozenset[str]
     store: ObjectStore
     listening: Listening
     is_ending: bool = False
@@ -137,6 +142,12 @@ class Association:
             self._answer(message)
 
     def _start_object(self, message: Message) -> None:
+        if "store" not in self.permits:
+            message.status, message.comment = messages.NOT_AUTHORISED, "may not store here"
+            return
+        if not is_storage(self._contexts[message.context].sop_class):
+            message.status, message.comment = messages.CLASS_NOT_SUPPORTED, "an object in a context without storage"
+            return
         uids = [message.command.get(element, b"") for element in (messages.SOP_CLASS, messages.INSTANCE)]
         if not all(0 < len(uid) <= LONGEST_UID for uid in uids):
             message.status, message.comment = messages.NOT_UNDERSTOOD, "no UIDs in the command"

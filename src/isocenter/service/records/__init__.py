@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from isocenter.service.records.migration import migrated
     from isocenter.service.records.outbox import Delivery, Outbox
+    from isocenter.service.records.wanted import Wanted
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -15,12 +15,12 @@ from isocenter.service.records.jobs import (
     OPEN,
     REFUSED,
     RESULT,
-    SETTLED,
     closed,
     record_event,
     unsettle,
 )
 from isocenter.service.records.tables import events, instances, jobs, series, studies
+from isocenter.service.records.wanted import Wanted, superseded_because
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,8 @@ class Index:
 
     def to_route(self, most: int) -> Sequence[Row[Any]]:
         """Complete studies that the rules have not seen as they are, those that are complete longest first."""
-        fresh = and_(studies.c.state.in_(("complete", *SETTLED)), studies.c.routed < studies.c.revision)
+        # Not as a list of the other states: SQLite would look through all studies by their index.
+        fresh = and_(studies.c.state != "receiving", studies.c.routed < studies.c.revision)
         with self.database.read() as connection:
             return connection.execute(select(studies).where(fresh).order_by(studies.c.complete_at).limit(most)).all()
 
@@ -202,19 +203,20 @@ class Index:
         connection: Connection,
         study: str,
         revision: int,
-        wanted: Sequence[tuple[str, str]],
+        wanted: Sequence[Wanted],
         untaken: str | None = None,
     ) -> None:
-        """Note that the rules have seen a study; jobs on inputs that they no longer want are superseded.
+        """Note that the rules have seen a study; jobs that they no longer want are superseded.
 
-        wanted:  (rule, inputs_hash) of every job that belongs to the study as it is
+        wanted:  every job that belongs to the study as it is
         untaken: why there are none
         """
-        mine = select(jobs.c.job, jobs.c.rule, jobs.c.inputs_hash).where(
-            jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled"))
-        )
-        old = [row.job for row in connection.execute(mine) if (row.rule, row.inputs_hash) not in set(wanted)]
-        closed(connection, old, "superseded", "the study has grown, and its inputs have changed")
+        columns = (jobs.c.job, jobs.c.rule, jobs.c.model_hash, jobs.c.inputs_hash, jobs.c.inputs)
+        mine = (jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled")))
+        for row in connection.execute(select(*columns).where(*mine)).all():
+            made = Wanted(row.rule, row.model_hash, row.inputs_hash, row.inputs)
+            if (reason := superseded_because(made, wanted)) is not None:
+                closed(connection, row.job, "superseded", reason)
         seen = {"routed": revision, "state": "complete", "outcome": None, "reason": untaken}
         connection.execute(update(studies).where(studies.c.study == study).values(seen))
 

@@ -25,7 +25,8 @@ RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing
 class Job:
     """One model on the inputs of one rule. fence: of the claim; every write of a result names it.
 
-    inputs: {role: series}, keys of the study's series
+    inputs: "series": {role: series}, keys of the study's series; "inside": where alone is predicted, if not everywhere,
+            as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
     """
 
@@ -235,7 +236,7 @@ class Jobs:
     def cancel(self, job: str, *, because: str = "asked for") -> bool:
         """End an open job; whoever works on it can write nothing more."""
         with self.database.write() as connection:
-            return closed(connection, [job], "cancelled", because) == 1
+            return closed(connection, job, "cancelled", because)
 
     def retry(self, job: str) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
@@ -250,16 +251,20 @@ class Jobs:
             return done
 
 
-def closed(connection: Connection, keys: Sequence[str], state: str, reason: str) -> int:
-    """Take jobs out of the queue, or mark them, so that no claim on them holds any more; how many were."""
+def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
+    """Take a job out of the queue, or mark it, so that no claim on it holds any more; False where none is to be closed.
+
+    Any job can be superseded, only an open one cancelled.
+    """
     fenced = case((jobs.c.state == "running", jobs.c.fence + 1), else_=jobs.c.fence)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
-    kept = and_(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")
+    closable = [jobs.c.job == job] if state == "superseded" else [jobs.c.job == job, jobs.c.state.in_(OPEN)]
+    if connection.execute(update(jobs).where(*closable).values(values)).rowcount == 0:
+        return False
+    kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
-    within = [jobs.c.job.in_(keys)] if state == "superseded" else [jobs.c.job.in_(keys), jobs.c.state.in_(OPEN)]
-    for key in keys:
-        record_event(connection, f"job {state}", None, key, reason=reason)
-    return connection.execute(update(jobs).where(*within).values(values)).rowcount
+    record_event(connection, f"job {state}", None, job, reason=reason)
+    return True
 
 
 def _held(job: Job) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +86,20 @@ class Outbox:
     def refused(self, delivery: Delivery, reason: str) -> None:
         """The peer will never take it."""
         self._end(delivery, {"state": "aside", "reason": reason})
+
+    def give_up_unlisted(self, listed: Collection[str]) -> Mapping[str, int]:
+        """Set aside what waits for peers that are not listed; {peer: how many answers}."""
+        unlisted = and_(deliveries.c.state == "waiting", deliveries.c.peer.not_in(listed))
+        with self.database.read() as connection:
+            rows = connection.execute(select(deliveries.c.job, deliveries.c.peer).where(unlisted)).all()
+        if not rows:
+            return {}
+        given_up = {"state": "aside", "reason": "the peer is no longer listed", "lease_until": None}
+        with self.database.write() as connection:
+            connection.execute(update(deliveries).where(unlisted).values(given_up))
+        for job in {row.job for row in rows}:
+            self._close(job)
+        return Counter(row.peer for row in rows)
 
     def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
         mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)

@@ -47,6 +47,9 @@ studies = Table(
     Column("attributes", JSON),
 )
 Index("studies_by_state", studies.c.state, studies.c.last_at)
+# The keeper asks for these several times a second, among all studies that there ever were.
+_unrouted = studies.c.routed < studies.c.revision
+Index("studies_to_route", studies.c.complete_at, sqlite_where=_unrouted, postgresql_where=_unrouted)
 
 # Filled from the headers when the study is complete: what rules and monitoring ask for.
 series = Table(
@@ -186,3 +189,4 @@ events = Table(
     Column("job", KEY),
     Column("detail", JSON),
 )
+Index("events_by_study", events.c.study, events.c.kind)

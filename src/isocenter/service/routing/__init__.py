@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service.routing.answers import nearest, study_answers
+    from isocenter.service.routing.answers import box_inside, study_answers
     from isocenter.service.routing.facts import SeriesFacts, attributes_of, facts_of
     from isocenter.service.routing.models import IMAGE, ModelFacts
     from isocenter.service.routing.rules import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 # Of a model of one image, the role that its series plays.
 IMAGE = "image"
@@ -17,6 +17,8 @@ class ModelFacts:
     hash:     of weights and settings: another hash is another model
     modality: DICOM's word, or "" where it takes any
     channels: names of its images
+    labels:   {name: value} of the label map of its answers; empty where they are none
+    findings: names of what its answers state with a probability
     """
 
     name: str
@@ -24,6 +26,8 @@ class ModelFacts:
     modality: str = ""
     channels: Sequence[str] = (IMAGE,)
     task: str = ""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    findings: Sequence[str] = ()
 
     @property
     def roles(self) -> Sequence[str]:

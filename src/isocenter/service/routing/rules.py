@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from isocenter.errors import UsageError
-from isocenter.lazy import pydicom
+from isocenter.service.routing.checks import check_rules
 from isocenter.service.routing.facts import GEOMETRY, SeriesFacts
 from isocenter.service.routing.models import IMAGE, ModelFacts
 from isocenter.service.settings import Rule, Settings, Wish
@@ -111,28 +111,15 @@ def _in_words(value: Any) -> str:
 def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]:
     """The rules of a node; without any, each model takes every series of its modality.
 
-    Raises UsageError for a condition that no series can fulfil.
+    Raises UsageError for a rule that could never take a series.
     """
     if settings.rules:
-        for rule in settings.rules:
-            _check(rule, models[rule.model])
+        check_rules(settings.rules, models)
         return list(settings.rules)
     return [
         Rule(name=name, model=name, when={"Modality": alike(facts.modality)} if facts.modality else {})
         for name, facts in models.items()
     ]
-
-
-def _check(rule: Rule, model: ModelFacts) -> None:
-    """Refuse words that a series or the model does not have: the rule would be silent for ever."""
-    where = f"rule {rule.name!r}"
-    for key in [*rule.when, *rule.unless, *(key for wishes in rule.series.values() for key in wishes)]:
-        if key not in (*GEOMETRY, "localizer") and pydicom.datadict.tag_for_keyword(key) is None:
-            known = f"Give a DICOM keyword, or one of {', '.join(GEOMETRY)}, localizer"
-            raise UsageError(f"{key!r} is neither a DICOM keyword nor a fact of geometry", where, known)
-    if rule.series and set(rule.series) != set(model.roles):
-        given, needed = (", ".join(sorted(names)) for names in (rule.series, model.roles))
-        raise UsageError(f"series has {given}, and the model's images are {needed}", where, "Name each of them once")
 
 
 def study_routing(
@@ -168,10 +155,14 @@ def series_hash(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], extra: str = "") -> str:
-    """A SHA-256 of a job's inputs: of the bytes of its series, role by role; extra: what else decides the result."""
+def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], inside: Mapping[str, Any] | None = None) -> str:
+    """A SHA-256 of a job's inputs: of the bytes of its series, role by role, and of where alone is predicted.
+
+    inside: as `box_inside` gives it; None for the whole image
+    """
     parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]
-    return hashlib.sha256("\n".join([*parts, extra]).encode()).hexdigest()
+    place = "" if inside is None else json.dumps(inside, sort_keys=True)
+    return hashlib.sha256("\n".join([*parts, place]).encode()).hexdigest()
 
 
 def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:

@@ -51,9 +51,10 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
             409, "the study is not complete yet, and its series are not read", study, "Wait, or use complete"
         )
     models = stored_models(node.folder)
-    series = [SeriesFacts.of_row(one) for one in node.index.series_of(row.study)]
-    answers, _ = study_answers(node.database, row.study)
-    routing = study_routing(rules_of(node.settings, models), models, series, answers)
+    rules, found = rules_of(node.settings, models), node.index.series_of(row.study)
+    contents = {one.series: one.inputs_hash for one in found}
+    answers, _ = study_answers(node.database, row.study, rules, models, contents)
+    routing = study_routing(rules, models, [SeriesFacts.of_row(one) for one in found], answers)
     rows = [RoutedShape.model_validate({**asdict(one), "series": one.uid}) for one in routing.rows]
     return Listing[RoutedShape](schema="isocenter.route", rows=rows)
 

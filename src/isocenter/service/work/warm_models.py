@@ -23,12 +23,16 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     settings = [model.record.get("weights_sha256"), model.task.name, model.task.settings, model.preprocessing.settings]
     text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
+    mapped = next(iter(model.task.decoding.parts.values()), model.task)  # of several tasks the one with a label map
+    labels = {label.name: label.value for label in mapped.labels} if mapped.traits.cascades else {}
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),
         "" if modality == "unknown" else modality,
         tuple(model.preprocessing.channels),
         model.task.name,
+        labels,
+        model.task.scoring.probable_findings,
     )
 
 

@@ -7,10 +7,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -96,6 +97,8 @@ class Worker:
 
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
         """What a job came to; None where its inputs have changed, so that it waits to be superseded."""
+        if job.inputs.get("within"):  # by a version that did not note the label: once it has ended, a new job follows
+            return Outcome(REFUSED, "the job does not state the label that it looks within. The rules make a new one")
         inputs = self._inputs(job)
         if inputs is None:
             self.jobs.give_back(job, "the study grows", counts=False, after_s=AGAIN_S)
@@ -117,22 +120,18 @@ class Worker:
             rows = self.index.objects_of(job.study, key)
             paths[role] = [self.settings.folder / row.path for row in rows]
             contents[key] = series_hash([row.sha256 for row in rows])
-        if inputs_hash(job.inputs["series"], contents, job.inputs.get("within", "")) != job.inputs["hash"]:
+        inside = job.inputs.get("inside")
+        if inputs_hash(job.inputs["series"], contents, inside) != job.inputs["hash"]:
             return None
-        return Inputs(paths, self._within(job))
+        return Inputs(paths, None if inside is None else self._within(job, inside))
 
-    def _within(self, job: Job) -> Within | None:
-        """The answer that a rule looks within, and where that lies."""
-        rule = self.rules.get(job.rule)
-        if rule is None or rule.inside is None:
-            return None
-        wanted = select(jobs.c.job, jobs.c.model, jobs.c.inputs).where(jobs.c.job == job.inputs["within"])
+    def _within(self, job: Job, inside: Mapping[str, Any]) -> Within:
+        """The answer that a job looks within, and where that lies."""
         with self.index.database.read() as connection:
-            earlier = connection.execute(wanted).one()
-        labels = {label.name: label.value for label in self.models[earlier.model][0].task.labels}
-        path = self.settings.folder / RESULTS / earlier.job / "answer.nii.gz"
-        within = Within(path, labels.get(rule.inside.label, 0), rule.inside.margin_mm)
-        keys = set(earlier.inputs["series"].values())
+            earlier = connection.execute(select(jobs.c.inputs).where(jobs.c.job == inside["job"])).scalar_one()
+        path = self.settings.folder / RESULTS / inside["job"] / "answer.nii.gz"
+        within = Within(path, inside["value"], inside["margin_mm"])
+        keys = set(earlier["series"].values())
         if not keys.isdisjoint(job.inputs["series"].values()):
             return within
         facts = [row.attributes or {} for row in self.index.series_of(job.study) if row.series in keys]

@@ -246,7 +246,8 @@ class Classification:
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         metrics = metrics_of(ordered=self._ordered, costly=bool(self.costs))
-        return Scoring(metrics, *own, self.assured, self.crossed, case_values=shown.case_values)
+        tuning = (self.assured, self.crossed)
+        return Scoring(metrics, *own, *tuning, case_values=shown.case_values, probable_findings=self.classes)
 
     @property
     def _scores(self) -> ClassScoring:

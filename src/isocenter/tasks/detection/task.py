@@ -219,7 +219,7 @@ class Detection:
     def scoring(self) -> Scoring:
         """Average precision, free-response metrics and calls at the threshold."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS, *own, assured=self.assured)
+        return Scoring(METRICS, *own, assured=self.assured, probable_findings=self.classes)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""

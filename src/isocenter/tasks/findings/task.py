@@ -215,7 +215,8 @@ class Findings:
         """Discrimination, calibration and calls of each finding, and their means."""
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=shown.case_values)
+        tuning = (self.assured, self.crossed)
+        return Scoring(METRICS, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
 
     @property
     def _scores(self) -> FindingScoring:

@@ -96,6 +96,11 @@ class PartScoring:
             finding for name, part in self.parts.items() for finding in part.scoring.results(prediction.parts[name])
         ]
 
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """The names of findings with a probability, of all parts."""
+        return tuple(name for part in self.parts.values() for name in part.scoring.probable_findings)
+
     def aligned(
         self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
     ) -> list[Prediction]:

@@ -188,6 +188,7 @@ class Multitask:
             crossed=self.crossed if any(part.scoring.crossed for part in self.parts.values()) else None,
             tables=scores.tables,
             case_values=scores.case_values,
+            probable_findings=scores.probable_findings,
             aligned=scores.aligned if any(part.scoring.aligned for part in self.parts.values()) else None,
         )
 

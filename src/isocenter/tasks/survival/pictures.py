@@ -64,10 +64,18 @@ class SurvivalPictures:
         made = [Finding("Log of the cumulative hazard", value=values["risk"])]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
-                made.append(Finding(f"Event by {horizon:g} {self.unit}".rstrip(), probability=1 - chance))
+                made.append(Finding(self._event_by(horizon), probability=1 - chance))
         if MEDIAN in values:
             made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
         return made
+
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """The names of the events by each horizon, whose probabilities a model of relative risks does not know."""
+        return tuple(map(self._event_by, self.horizons)) if self.is_absolute else ()
+
+    def _event_by(self, horizon: float) -> str:
+        return f"Event by {horizon:g} {self.unit}".rstrip()
 
 
 def values_of(prediction: Prediction) -> Mapping[str, float]:

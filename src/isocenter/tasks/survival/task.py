@@ -197,9 +197,9 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        by_training = partial(self.tuned, trained=True)
-        align = with_zero_of if self._hazard_model.relative else None
-        return Scoring(METRICS, *own, self.assured, self.crossed, by_training, case_values=error_values, aligned=align)
+        tuning = (self.assured, self.crossed, partial(self.tuned, trained=True))
+        scoring = Scoring(METRICS, *own, *tuning, case_values=error_values, probable_findings=shown.probable_findings)
+        return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 from fastapi import APIRouter, Request
@@ -56,13 +57,28 @@ async def _stored(request: Request, node: WebNode, study: str | None) -> JSONRes
     with _Storing(node, peer, study) as storing:
         async for data in request.stream():
             # Writing waits for the disk, and others are served meanwhile.
-            await asyncio.to_thread(storing.take, reader.feed(data))
+            await _in_thread(partial(storing.take, reader.feed(data)))
         reader.finish()
-        await asyncio.to_thread(storing.secure)
+        await _in_thread(storing.secure)
     if not storing.kept and not storing.failed:
         raise FormatError("the body holds no object", "the request", "Send one part for each object")
     status = 409 if not storing.kept else 202 if storing.failed else 200
     return JSONResponse(storing.answer(dicomweb_url(request)), status, media_type=MEDIA)
+
+
+async def _in_thread(step: Callable[[], None]) -> None:
+    """Take a step in a thread; a cancelled request ends only after it, for it writes to open files."""
+    taken = asyncio.get_running_loop().run_in_executor(None, step)
+    cancelled: asyncio.CancelledError | None = None
+    while not taken.done():
+        try:
+            await asyncio.wait([taken])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        taken.exception()  # the step's own error is nobody's any more
+        raise cancelled
+    taken.result()
 
 
 class _Storing:

@@ -1,0 +1,96 @@
+"""Answers to peers that have DICOMweb, by STOW-RS (PS3.18 10.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import FormatError, IsocenterError, foreign_errors
+from isocenter.files.dicom import read_identity
+from isocenter.lazy import dicomweb_api, pydicom
+from isocenter.service.dicom import PeerError, Sent
+
+SUCCESS = 0x0000
+# HTTP statuses that are about what was sent; all others are about the peer, or about us.
+OF_OBJECT = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+
+
+def store_over_web(url: str, paths: Sequence[Path], *, idle_s: float) -> list[Sent]:
+    """Send files to a peer's DICOMweb; one row for each, in their order.
+
+    Each is a request of its own, so that no other depends on what is wrong with it.
+    Raises PeerError where the peer answers nothing, or nobody.
+    """
+    client = dicomweb_api.DICOMwebClient(url, timeout=idle_s)
+    client.set_http_retry_params(retry=False)  # the outbox tries again, and says meanwhile what is wrong
+    rows, has_answered = list[Sent](), False
+    for place, path in enumerate(paths):
+        try:
+            dataset = _read(path)
+        except FormatError as error:
+            rows.append(Sent(path, "", None, error.problem))
+            continue
+        try:
+            rows.append(_stored(client, url, path, dataset))
+            has_answered = True
+        except PeerError as error:
+            if not has_answered:
+                raise
+            return rows + [Sent(left, "", None, error.problem) for left in paths[place:]]
+    return rows
+
+
+def _read(path: Path) -> pydicom.Dataset:
+    """A file's data set. Raises FormatError, whatever is wrong with it."""
+
+    def unreadable(error: Exception) -> IsocenterError:
+        words = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        return FormatError(f"cannot be read: {words}", str(path), "Do its job again")
+
+    with foreign_errors(unreadable):
+        read_identity(path)
+        return pydicom.dcmread(path)
+
+
+def _stored(client: Any, url: str, path: Path, dataset: pydicom.Dataset) -> Sent:
+    """What became of one object. Raises PeerError for what is not about this object."""
+    uid = str(dataset.SOPInstanceUID)
+    try:
+        return _answered(path, uid, client.store_instances([dataset]))
+    except OSError as error:  # requests' errors are of this kind
+        response = getattr(error, "response", None)
+        if response is None:
+            problem = f"does not answer ({type(error).__name__})"
+            raise PeerError(problem, url, "Check that it is running") from error
+        problem = f"answers with HTTP status {response.status_code} ({response.reason})"
+        if response.status_code not in OF_OBJECT:
+            raise PeerError(problem, url, "Check its address, and what its log says") from error
+        return _refused(path, uid, response, problem)
+    except Exception as error:  # the library encodes the object and decodes the answer, and raises what it likes
+        return Sent(path, uid, None, f"{type(error).__name__} while it was sent")
+
+
+def _refused(path: Path, uid: str, response: Any, problem: str) -> Sent:
+    """The reason in the body of an HTTP error, where one is stated; else the status itself."""
+    try:
+        row = _answered(path, uid, pydicom.Dataset.from_json(response.json()))
+    except Exception:  # it is no DICOM JSON
+        return Sent(path, uid, None, problem)
+    return Sent(path, uid, None, problem) if row.is_stored else row
+
+
+def _answered(path: Path, uid: str, answer: pydicom.Dataset) -> Sent:
+    """What an answer says of the only object that was sent, whether it names that or not."""
+    failed = answer.get("FailedSOPSequence") or []
+    if not failed:
+        return Sent(path, uid, SUCCESS)
+    row = Sent(path, uid, int(failed[0].get("FailureReason") or SUCCESS))
+    return Sent(path, uid, None, "the peer has not stored it") if row.is_stored else row
