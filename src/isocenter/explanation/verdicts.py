@@ -16,7 +16,8 @@ from isocenter.values import Estimate
 # anew: since 2 the correlation with maps of redrawn weights is absolute, since 3 occlusion is even at borders.
 TESTS_VERSION = 3
 # Cases from which a method is judged, and of which it is judged if not said otherwise.
-FEWEST, TESTED = 5, 20
+FEWEST: int = 5
+TESTED: int = 20
 # Absolute rank correlation with maps of redrawn weights that a method may have, and rank correlation with maps of noisy
 # images that it needs.
 MOST_ALIKE, LEAST_STABLE = 0.5, 0.5
