@@ -12,7 +12,7 @@ import pytest
 import trained
 from cohorts import classed, picture, table, volume
 from isocenter.errors import DatasetError
-from isocenter.files import DatasetOptions, covariates_in, read_dataset
+from isocenter.files import DatasetOptions, covariates_in, dataset_hash, read_dataset
 from isocenter.files.layouts import cases
 from isocenter.values import Dataset
 
@@ -573,3 +573,15 @@ def test_a_row_that_may_be_of_several_images_of_one_name_is_that_of_none(tmp_pat
     table(tmp_path / "who.csv", "patient,age", ["P1,30", "P2,70"])
     read = covariates_in(tmp_path / "who.csv", [("ct", "P2"), ("ct", "P1"), ("mr", "P1")])
     assert [row["age"] for row in read] == [70, 30, 30]
+
+
+def test_the_same_table_read_for_another_column_is_other_data(tmp_path):
+    """So that models of two columns are no ensemble, and test cases of the one are not scored by the other."""
+    for n in range(4):
+        picture(tmp_path / f"p{n}.png", n)
+    table(tmp_path / "labels.csv", "image,first,second", [f"p{n}.png,{n % 2},{n // 2}" for n in range(4)])
+    first, second = (
+        dataset_hash(read_dataset(tmp_path, DatasetOptions(column={"label": name}))) for name in ("first", "second")
+    )
+    assert first != second
+    assert first == dataset_hash(read_dataset(tmp_path, DatasetOptions(column={"label": "first", "image": "image"})))

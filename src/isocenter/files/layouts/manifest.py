@@ -252,7 +252,7 @@ def _case(
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
         files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
-        key=_digest(row),
+        key=_digest(row, manifest.column),
         split=split_of(manifest.cell(row, "split")),
         patient=str(patient) if patient is not None else None,
         covariates=covariates_of(row, used),
@@ -284,9 +284,9 @@ def _files(path: Path) -> list[Path]:
     return sorted(inside for inside in path.rglob("*") if inside.is_file()) if path.is_dir() else [path]
 
 
-def _digest(row: Mapping[str, Any]) -> str:
-    """SHA-256 of a row: it belongs to the case, the rest of the table does not."""
-    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()
+def _digest(row: Mapping[str, Any], column: Mapping[str, str]) -> str:
+    """SHA-256 of a row, which belongs to the case as the rest of the table does not, and of what its columns state."""
+    return hashlib.sha256(json.dumps([row, column], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:

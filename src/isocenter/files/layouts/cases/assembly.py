@@ -181,10 +181,9 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
     unread = any(member.suffix in (".xml", ".json") for member in folder.members)
     also = "; its XML or JSON files are not of Pascal VOC, COCO, LabelMe, CVAT or VIA" if unread else ""
-    remedy = (
-        "Add class folders, a labels/ or masks/ folder, or a table with a label column; where the names hold the "
-        "classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
-    )
+    remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
+    if len(cases) > 1:
+        remedy += "; where names hold the classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
     problem = f"holds {counted(len(cases), 'image')} and no labels"
     if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks_among(folder.images, options.read)]:
         remedy = (
