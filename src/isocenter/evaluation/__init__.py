@@ -169,6 +169,7 @@ if TYPE_CHECKING:
         delong,
         delong_unpaired,
         equivalence,
+        fitting_tests,
         holm,
         hosmer_lemeshow,
         icc,
@@ -180,7 +181,6 @@ if TYPE_CHECKING:
         permutation,
         reason_against_margins,
         refuse_impossible_margin,
-        usual_test,
         weak_groups,
         wilcoxon,
     )
