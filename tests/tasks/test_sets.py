@@ -283,6 +283,20 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert tasks.build({"name": "regression", **made.settings}) == made
 
 
+def test_quantiles_that_are_too_wide_give_no_interval_whose_ends_pass_each_other_and_the_coverage_stays():
+    random, easy = np.random.default_rng(8), np.arange(1200) % 15 == 0  # the network knows that these vary little
+    true = 10 + random.normal(size=1200) * np.where(easy, 0.3, 1.5)
+    cases = cases_of("value", [{"size": float(v)} for v in true])
+    away = 2 * np.log(np.where(easy, 0.5, 3.0))
+    made, _ = assured(values(noise="quantiles"), np.column_stack([0 * away, away, away])[:600], cases[:600])
+    assert made.certainty.conformal.thresholds["size"] < -1
+    predictions = decoded(made, np.column_stack([0 * away, away, away])[600:])
+    ends = np.array([(one.confidence.low["size"], one.confidence.high["size"]) for one in predictions])
+    assert (ends[easy[600:]] == 10).all() and (ends[:, 0] <= ends[:, 1]).all()
+    covered = (ends[:, 0] <= true[600:]) & (true[600:] <= ends[:, 1])
+    assert covered.mean() == pytest.approx(0.9, abs=0.04)
+
+
 def test_values_that_are_no_numbers_leave_an_interval_without_ends():
     made, _ = assured(values(), np.full((60, 1), np.nan), cases_of("value", [{"size": 10.0}] * 60))
     [found] = decoded(made, [[0.0]])

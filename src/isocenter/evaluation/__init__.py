@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         fewest_controlling,
         least_sureness,
         mondrian_thresholds,
+        ordered_ends,
         prediction_sets,
         quantile_scores,
         shares_of,
@@ -83,7 +84,14 @@ if TYPE_CHECKING:
         value_scores,
         widest,
     )
-    from isocenter.evaluation.cross_conformal import cross_bound, cross_interval, cross_sets, cross_steps, people_of
+    from isocenter.evaluation.cross_conformal import (
+        cross_bound,
+        cross_interval,
+        cross_lower_bound,
+        cross_sets,
+        cross_steps,
+        people_of,
+    )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance

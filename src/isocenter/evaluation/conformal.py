@@ -200,6 +200,16 @@ def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Fl
     return np.maximum(np.asarray(low) - true, true - np.asarray(high))
 
 
+def ordered_ends(low: float, high: float) -> tuple[float, float]:
+    """The ends of an interval; where the lower would lie above the upper one, the point midway between them twice.
+
+    They pass each other where quantiles were predicted too wide, so that the threshold is negative, and are narrow in
+    one case. Nothing would be covered in it; a point covers no less.
+    """
+    middle = (low + high) / 2
+    return (middle, middle) if low > high else (low, high)
+
+
 def time_scores(predicted: ArrayLike, observed: ArrayLike) -> Floats:
     """By how much predicted times exceed the observed ones, as a ratio; a bound is the prediction over the threshold.
 

@@ -25,6 +25,7 @@ from isocenter.evaluation import (
     class_scores,
     cross_interval,
     cross_sets,
+    ordered_ends,
     prediction_sets,
     widest,
 )
@@ -235,10 +236,10 @@ class Certainty:
         return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
     def widened(self, low: Mapping[str, float], high: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Both ends further out by the threshold of each target; as they are before it is found."""
+        """Both ends further out by the threshold of each target, or further in; as they are before it is found."""
         out = {name: 0.0 if self.conformal is None else self.conformal.threshold(name) for name in low}
-        below = {name: end - out[name] for name, end in low.items()}
-        return below, {name: end + out[name] for name, end in high.items()}
+        ends = {name: ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()}
+        return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
 
 def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
