@@ -19,6 +19,7 @@ from isocenter.tasks.shared import (
     certainty_decisions,
     coarser,
     covering_decisions,
+    level_between,
 )
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
@@ -154,7 +155,7 @@ def threshold(
     best = int(f1.argmax())
     # Half-way to the next, so that rounding does not decide.
     following = every[order][best + 1] if best + 1 < len(order) else 0.0
-    level = round(float(every[order][best] + following) / 2, 6)
+    level = level_between(float(every[order][best]), float(following))
     because = (
         f"the highest F1, {f1[best]:.3f}, of {counted(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
     )
