@@ -303,6 +303,17 @@ def test_the_threshold_of_boxes_whose_scores_are_nearly_1_parts_them_still():
     assert 1 - 8e-8 < level < 1 - 3e-8  # false boxes lie below, right ones above
 
 
+def test_boxes_of_one_score_are_called_together_where_the_threshold_is_chosen():
+    hit, far = (0, 0, 5, 5), (15, 15, 20, 20)
+    references = [boxes(("cell", hit))] * 20
+    alike = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9])) for n in range(20)]
+    chosen = threshold(alike, references, ["cell"], 0.5)
+    assert chosen.value <= 0.9 and "the highest F1, 0.500," in chosen.because  # 10 of 20 right, 10 of 20 found
+    apart = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9 if n < 15 else 0.4])) for n in range(20)]
+    chosen = threshold(apart, references, ["cell"], 0.5)
+    assert (chosen.value, "the highest F1, 0.571," in chosen.because) == (pytest.approx(0.65), True)
+
+
 def test_validation_of_a_perfect_network_is_perfect_and_parts_add_up():
     drawn = boxes(("cell", (2, 3, 9, 9)), ("clump", (10, 14, 20, 26)))
     array = ideal(TASK, drawn, (24, 32))
