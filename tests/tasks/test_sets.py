@@ -10,6 +10,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import PlanError
+from isocenter.evaluation import class_scores
 from isocenter.values import Case, Geometry, Prediction
 
 GRID = Geometry((2, 2), np.eye(3))
@@ -83,6 +84,16 @@ def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     assert tasks.build({"name": "classification", **made.settings}) == made
     again, nothing = assured(made, logits, cases_of("class", truths))
     assert (again, nothing) == (made, {})
+
+
+@pytest.mark.parametrize("method", ["aps", "raps"])
+def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
+    task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
+    logits, truths = drawn(200)
+    made, _ = assured(task, logits, cases_of("class", truths))
+    [sure] = decoded(made, [[16.0, 0.0, 0.0]])
+    assert class_scores([[*sure.probabilities.values()]], method).min() > made.certainty.conformal.threshold("all")
+    assert sure.confidence.set[""] == (CLASSES[0],)
 
 
 def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():

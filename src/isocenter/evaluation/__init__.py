@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.conformal import (
         EVERYONE,
+        NEVER_EMPTY,
         SET_METHODS,
         Conformal,
         class_scores,

@@ -18,6 +18,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import (
     EVERYONE,
     METHODS,
+    NEVER_EMPTY,
     SET_METHODS,
     SIZE,
     Calibrator,
@@ -180,6 +181,8 @@ class Certainty:
         if crossed:
             own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
             kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
+        if conformal.method in NEVER_EMPTY:
+            kept[np.argmax(probabilities)] = True
         if conformal.method == "contiguous" and kept.any():
             kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
         return {"": tuple(compress(classes, kept))}
