@@ -2,9 +2,8 @@
 
     python -m venv peer && peer/bin/pip install -r bench/peers/mapie.txt && PYTHONPATH=src peer/bin/python bench/sets.py
 
-MAPIE draws random numbers for the calibration scores of APS and RAPS; both sides get the same. It never leaves a set of
-APS or RAPS empty, so that the likeliest class is added to ours before they are compared. Its RAPS chooses the penalty
-on a part of the calibration cases: ours takes that choice and the threshold that followed.
+MAPIE draws random numbers for the calibration scores of APS and RAPS; both sides get the same. Its RAPS chooses the
+penalty on a part of the calibration cases: ours takes that choice and the threshold that followed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from isocenter.evaluation import class_scores, conformal_threshold, prediction_sets
+from isocenter.evaluation import NEVER_EMPTY, class_scores, conformal_threshold, prediction_sets
 
 CASES, CLASSES, LEVEL = 2000, 5, 0.9
 
@@ -59,10 +58,7 @@ def both(method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         own = class_scores(stated[:half], method, draws=None if method == "lac" else draws)
         threshold, _ = conformal_threshold(own[np.arange(half), true[:half]], LEVEL)
         scores = class_scores(stated, method)
-    ours = prediction_sets(scores[half:], threshold)
-    if method != "lac":
-        ours[np.arange(half), stated[half:].argmax(axis=1)] = True
-    return theirs, ours
+    return theirs, prediction_sets(scores[half:], threshold, never_empty=method in NEVER_EMPTY)
 
 
 if __name__ == "__main__":

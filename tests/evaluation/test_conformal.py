@@ -96,6 +96,14 @@ def test_without_draws_sets_cover_at_least_as_often(method):
     assert np.mean(covered) > LEVEL - 3 * np.std(covered) / np.sqrt(len(covered))
 
 
+def test_sets_that_are_never_empty_are_those_that_may_be_with_the_class_of_least_score_where_they_are():
+    scores = class_scores(np.random.default_rng(5).dirichlet([0.2] * 4, 300), "aps")
+    usual, filled = prediction_sets(scores, 0.8), prediction_sets(scores, 0.8, never_empty=True)
+    empty = ~usual.any(axis=1)
+    assert 0 < empty.sum() < 300 and (usual[~empty] == filled[~empty]).all()
+    assert (filled[empty] == (scores[empty] == scores[empty].min(axis=1, keepdims=True))).all()
+
+
 def test_a_new_patient_is_covered_although_cases_of_one_patient_are_alike():
     random, by_patient, by_case = np.random.default_rng(4), [], []
     for _ in range(2000):

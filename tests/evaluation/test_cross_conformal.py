@@ -10,6 +10,7 @@ from isocenter.evaluation import (
     conformal_threshold,
     cross_bound,
     cross_interval,
+    cross_lower_bound,
     cross_sets,
     cross_steps,
     people_of,
@@ -85,6 +86,13 @@ def test_an_interval_of_one_network_is_its_value_less_and_plus_the_threshold():
     threshold, _ = conformal_threshold(own, LEVEL)
     ends = cross_interval(cross_steps(own, np.zeros(40, dtype=int), 1), [3.0], [4.0], [2.0], LEVEL)
     assert ends == pytest.approx((3 - 2 * threshold, 4 + 2 * threshold))
+
+
+def test_ends_that_would_pass_each_other_lie_midway_and_a_lower_bound_by_itself_goes_as_far_as_scores_say():
+    steps = cross_steps(np.full(40, -3.0), np.arange(40) % 2, 2)
+    assert cross_interval(steps, [-1.0, -1.0], [2.0, 2.0], [1.0, 1.0], LEVEL) == (0.5, 0.5)
+    assert cross_interval(steps, [-5.0, -5.0], [5.0, 5.0], [1.0, 1.0], LEVEL) == (-2, 2)
+    assert cross_lower_bound(steps, [-1.0, -1.0], LEVEL) == 2
 
 
 def test_scores_that_are_no_numbers_count_as_worst_and_many_are_carried_as_few_that_make_sets_no_smaller():

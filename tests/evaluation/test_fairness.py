@@ -78,6 +78,43 @@ def test_a_gap_that_is_there_is_found_with_its_interval_and_its_group():
     assert gap.worst == "b"
 
 
+@pytest.mark.parametrize("metric", ["equal_opportunity_difference", "predictive_parity_difference"])
+def test_people_who_are_in_no_rate_make_its_interval_no_narrower(metric):
+    """Ten people a group, each with eleven images, who are ill or called; the others are neither."""
+    random = np.random.default_rng(3)
+    shares = random.beta(2, 2, size=(20, 1)) > random.random((20, 11))
+    widths = []
+    for others in (0, 300):
+        person = np.concatenate([np.repeat(np.arange(20), 11), 20 + np.arange(2 * others)])
+        sure, known = np.full(len(person), "fine", object), np.arange(len(person)) < 220
+        sure[known] = "ill"
+        unsure = np.where(np.concatenate([shares.ravel(), np.zeros(2 * others, bool)]), "ill", "fine")
+        names = ("reference", "predicted") if metric.startswith("equal") else ("predicted", "reference")
+        ids = {"case": person.astype(str), "patient": person.astype(str), "label": "all"}
+        table = pd.DataFrame({**ids, **dict(zip(names, (sure, unsure), strict=True))})
+        gap = gaps_of(table, np.where(person % 2, "a", "b"))[metric, "ill"]
+        widths.append(gap.high - gap.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+
+
+def test_a_figure_of_groups_is_widened_by_the_smaller_class_as_that_of_all():
+    random = np.random.default_rng(4)
+    positive, scores = np.arange(420) % 210 < 10, random.normal(size=420)
+    groups = {str(n): "ab"[n // 210] for n in range(420)}
+    people = np.arange(420).astype(str)
+    how = Resampling(0, keeps_recipe=True)
+    made = bootstrap_statistic(partial(auroc, scores + positive, positive), people, strata=positive, seed=how)
+    gap = gap_of_recipe(Gap("ward", "auroc", "all", 0.0), made.recipe, groups, worse=-1, seed=0)
+    alone = [
+        bootstrap_statistic(
+            partial(auroc, (scores + positive)[own], positive[own]), people[own], strata=positive[own], seed=0
+        )
+        for own in (np.arange(210), np.arange(210, 420))
+    ]
+    half = np.hypot(*(one.high - one.low for one in alone))
+    assert gap.high - gap.low == pytest.approx(half, rel=0.1)
+
+
 def test_of_several_classes_each_is_one_against_the_rest():
     table, groups = called(60)
     table.loc[:9, "reference"] = "worse"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import aurc, excess_aurc, risk_coverage
+from isocenter.evaluation import aurc, bootstrap, bootstrap_statistic, excess_aurc, risk_coverage
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.shared import Doubted, doubt_rows
 
@@ -36,8 +37,17 @@ def test_cases_of_equal_doubt_count_as_on_average_over_their_orders(pairs):
 def test_no_order_is_better_than_that_of_the_losses_and_weights_are_repetitions(pairs, seed):
     doubt, loss = np.array(pairs).T
     assert excess_aurc(doubt, loss) >= -1e-12
-    counts = np.random.default_rng(seed).integers(1, 2, size=(3, len(loss))).astype(float)
-    assert_allclose(aurc(doubt, loss, counts), aurc(doubt, loss))
+    counts = np.random.default_rng(seed).integers(0, 4, size=(3, len(loss)))
+    counts[:, 0] += 1
+    repeated = [aurc(np.repeat(doubt, one), np.repeat(loss, one)) for one in counts]
+    assert_allclose(aurc(doubt, loss, counts.astype(float)), repeated, atol=1e-12)
+
+
+def test_of_one_doubt_for_all_the_area_has_the_interval_of_the_mean_loss():
+    loss, patients = np.arange(60) % 3 == 0, np.arange(60)
+    area = bootstrap_statistic(partial(aurc, np.zeros(60), loss), patients, seed=0, exact=False)
+    mean = bootstrap(loss, patients, seed=0)
+    assert (area.low, area.high) == pytest.approx((mean.low, mean.high))
 
 
 def test_a_case_that_is_drawn_never_is_not_there():

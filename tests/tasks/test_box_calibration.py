@@ -82,6 +82,27 @@ def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
     assert now["temperature_uncalibrated"] > 2
 
 
+def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
+    """A wrong box with a score of 0.999997 costs 12.7 nats, and not infinitely many, and it is not the surest one."""
+    predictions, cases = [], []
+    for number in range(20):
+        scores = np.array([0.999999 if number else 0.9999995, 0.999997 if number else 0.2, 2e-6])
+        corners = np.array([[10, 10, 20, 20], [40, 40, 50, 50], [50, 10, 60, 20]], float)
+        given = BoundingBoxes(corners, ("cell",) * 3, scores, uncalibrated=scores)
+        predictions.append(Prediction(SPACE, boxes=given, threshold=0.3))
+        reference = BoundingBoxes(corners[[0, 2]], ("cell",) * 2)
+        image = Image(np.zeros((1, 64, 64), np.float32), SPACE)
+        cases.append(Case(f"c{number}", f"p{number}", {"image": image}, {"boxes": reference}))
+    task = task_of()
+    [own] = task._answers(task.scoring.score(predictions, cases)).predicted.values()
+    for one, read in zip(predictions, own, strict=True):
+        assert (read.scores == one.boxes.scores).all() and (read.uncalibrated == one.boxes.uncalibrated).all()
+    scores, right = np.concatenate([one.boxes.scores for one in predictions]), np.tile([True, False, True], 20)
+    stated = figures(task, predictions, cases)
+    assert stated["log_loss"] == pytest.approx(-np.log(np.where(right, scores, 1 - scores)).mean())
+    assert stated["ap50"] == pytest.approx(51 / 101 + 50 / 101 * 2 / 3, abs=0.01)  # all right ones first, then all else
+
+
 @pytest.mark.parametrize("sure", [1.0, 2.5])
 def test_where_the_size_says_nothing_the_score_alone_calibrates(sure):
     task, _ = task_of().tuned(*drawn(0.0, 4, sure=sure))

@@ -98,6 +98,18 @@ def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_fou
     assert column[sex == "F"].unique().tolist() == [decision.value["f"]["ill"]]
 
 
+def test_thresholds_of_rare_findings_are_not_rounded_to_0():
+    task = Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))
+    predictions, cases, *_ = drawn(task)
+    rare = []
+    for one in predictions:
+        own = {"ill": 1e-8 * one.probabilities["ill"]}
+        rare.append(replace(one, probabilities=own, confidence=Confidence(uncalibrated=own)))
+    found, usual = (task.tuned(own, cases)[0].grouped.levels for own in (rare, predictions))
+    for sex in "fm":
+        assert found[sex]["ill"] == pytest.approx(1e-8 * usual[sex]["ill"], rel=1e-3)
+
+
 def test_equalised_odds_count_false_alarms_too():
     task = replace(FINE_ILL, grouped=GroupThresholds("sex", "equalised_odds"))
     predictions, cases, sex, ill, chances = drawn(task)

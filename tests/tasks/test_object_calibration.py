@@ -11,6 +11,7 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks.instances.object_calibration import object_calibration_rows
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -105,6 +106,17 @@ def test_each_object_states_how_likely_it_is_one_and_what_the_network_said_stays
     before = task.decoding.outputs(made.before_calibration)
     assert json.loads(before["scores"]) == pytest.approx(chances, abs=1e-3)
     assert (before["count"], made.before_calibration.probabilities) == (6, None)
+
+
+def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
+    task, scores = task_of(), np.array([1 - 2e-7, 1 - 1e-7, 0.9, 0.5, 0.2, 0.1])
+    made, numbers = predicted(task, np.full(6, 0.9), np.full(6, 5.0))
+    stated = dict(zip(made.confidence.scores, scores.tolist(), strict=True))
+    made = replace(made, confidence=replace(made.confidence, scores=stated))
+    table = task.scoring.score([made, made], [case_of(np.where(numbers > 1, numbers, 0), name) for name in "ab"])
+    assert json.loads(table["scores"][0]) == scores.tolist()
+    own = {row.metric: row.estimate.value for row in object_calibration_rows(table, seed=0)}
+    assert own["log_loss"] == pytest.approx(-np.log([1 - scores[0], *scores[1:]]).mean())
 
 
 def test_sizes_are_measured_in_mm_where_that_is_known():

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
 from isocenter.tasks import build
-from isocenter.tasks.shared.operating_point import check_rule, chosen_thresholds, threshold, unkept_rule
+from isocenter.tasks.shared.operating_point import check_rule, chosen_thresholds, level_between, threshold, unkept_rule
 from isocenter.values import BY_HAND, Decision
 
 CASES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=4, max_size=60).filter(
@@ -45,6 +45,27 @@ def test_a_named_sensitivity_or_specificity_is_kept_and_the_other_is_as_high_as_
 
 def test_the_threshold_lies_midway_between_the_cases_that_it_parts():
     assert threshold("youden", [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == pytest.approx(0.5)
+
+
+@given(st.integers(0, 30), st.sampled_from([1e-8, 1.0]), st.booleans())
+def test_a_stored_threshold_parts_what_the_rule_parts_near_0_and_near_1(seed, scale, near_1):
+    random, truths = np.random.default_rng(seed), np.arange(60) % 3 == 0
+    chances = scale * (random.random(60) + truths) / 2
+    chances = 1 - chances if near_1 else chances
+    [level] = chosen_thresholds("youden", {"ill": (chances, truths, np.arange(60))}, "0.5")[0].values()
+    assert at(level, chances, truths) == at(threshold("youden", chances, truths), chances, truths)
+    best = max(sum(at(one, chances, truths)) for one in chances)
+    assert sum(at(level, chances, truths)) == pytest.approx(best)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_level_between_two_scores_calls_the_upper_one_alone_and_has_few_decimals_where_these_do(one, other):
+    lower, upper = sorted((one, other))
+    assume(lower < upper)
+    level = level_between(upper, lower)
+    assert lower < level <= upper
+    assert upper - lower < 1e-5 or level == round(level, 6)
+    assert level_between(np.nextafter(lower, 2), lower) == np.nextafter(lower, 2)
 
 
 @pytest.mark.parametrize("rule", ["youden", "sensitivity>=0.6", "sensitivity>=0.8", "specificity>=0.6"])

@@ -10,6 +10,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import PlanError
+from isocenter.evaluation import class_scores
 from isocenter.values import Case, Geometry, Prediction
 
 GRID = Geometry((2, 2), np.eye(3))
@@ -83,6 +84,16 @@ def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     assert tasks.build({"name": "classification", **made.settings}) == made
     again, nothing = assured(made, logits, cases_of("class", truths))
     assert (again, nothing) == (made, {})
+
+
+@pytest.mark.parametrize("method", ["aps", "raps"])
+def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
+    task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
+    logits, truths = drawn(200)
+    made, _ = assured(task, logits, cases_of("class", truths))
+    [sure] = decoded(made, [[16.0, 0.0, 0.0]])
+    assert class_scores([[*sure.probabilities.values()]], method).min() > made.certainty.conformal.threshold("all")
+    assert sure.confidence.set[""] == (CLASSES[0],)
 
 
 def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():
@@ -281,6 +292,20 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     ends = [(one.confidence.low["size"], one.values["size"], one.confidence.high["size"]) for one in predictions]
     assert np.mean([high - value > value - low for low, value, high in ends]) > 0.99
     assert tasks.build({"name": "regression", **made.settings}) == made
+
+
+def test_quantiles_that_are_too_wide_give_no_interval_whose_ends_pass_each_other_and_the_coverage_stays():
+    random, easy = np.random.default_rng(8), np.arange(1200) % 15 == 0  # the network knows that these vary little
+    true = 10 + random.normal(size=1200) * np.where(easy, 0.3, 1.5)
+    cases = cases_of("value", [{"size": float(v)} for v in true])
+    away = 2 * np.log(np.where(easy, 0.5, 3.0))
+    made, _ = assured(values(noise="quantiles"), np.column_stack([0 * away, away, away])[:600], cases[:600])
+    assert made.certainty.conformal.thresholds["size"] < -1
+    predictions = decoded(made, np.column_stack([0 * away, away, away])[600:])
+    ends = np.array([(one.confidence.low["size"], one.confidence.high["size"]) for one in predictions])
+    assert (ends[easy[600:]] == 10).all() and (ends[:, 0] <= ends[:, 1]).all()
+    covered = (ends[:, 0] <= true[600:]) & (true[600:] <= ends[:, 1])
+    assert covered.mean() == pytest.approx(0.9, abs=0.04)
 
 
 def test_values_that_are_no_numbers_leave_an_interval_without_ends():

@@ -15,7 +15,8 @@ from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.regression.task import Regression
-from isocenter.values import Estimate
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.values import Estimate, Label
 from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
 from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
@@ -273,6 +274,22 @@ def test_a_test_that_does_not_fit_the_primary_metric_leaves_it_untested_and_says
     html = (tmp_path / "out" / "report.html").read_text()
     assert "AUROC, the primary metric, was not tested: McNemar does not fit it." in html
     assert "The margin of 0.2 for poor is exploratory" in html  # what must be known stands under the verdict
+
+
+@pytest.mark.parametrize("asked", ["auto", "wilcoxon"])
+def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_order(asked):
+    ids = {"case": [f"c{n}" for n in range(60)], "patient": [f"p{n}" for n in range(60)], "split": "test"}
+    dice = {"none": np.zeros(60), "some": np.random.default_rng(0).random(60)}
+    task, options, tested = Segmentation((Label(1, "lesion"),)), ComparisonOptions(test=asked), []
+    for names in (("none", "some"), ("some", "none")):
+        tables = {name: pd.DataFrame({**ids, "label": "lesion", "dice": dice[name]}) for name in names}
+        both = tuple(Estimate(float(dice[name].mean())) for name in names)
+        row = Compared("dice", "all", both, (Estimate(both[1].value - both[0].value),))
+        found = Comparison(names, (row,), "dice", 60, {})
+        [own] = significance_of(found, tables, [task, task], {}, options, seed=0).rows
+        assert own.name == ("permutation" if asked == "auto" else asked)
+        tested.append((own.test.difference, own.test.p))
+    assert tested[0] == pytest.approx((-tested[1][0], tested[1][1]))
 
 
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.conformal import (
         EVERYONE,
+        NEVER_EMPTY,
         SET_METHODS,
         Conformal,
         class_scores,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         fewest_controlling,
         least_sureness,
         mondrian_thresholds,
+        ordered_ends,
         prediction_sets,
         quantile_scores,
         shares_of,
@@ -83,7 +85,14 @@ if TYPE_CHECKING:
         value_scores,
         widest,
     )
-    from isocenter.evaluation.cross_conformal import cross_bound, cross_interval, cross_sets, cross_steps, people_of
+    from isocenter.evaluation.cross_conformal import (
+        cross_bound,
+        cross_interval,
+        cross_lower_bound,
+        cross_sets,
+        cross_steps,
+        people_of,
+    )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
@@ -169,6 +178,7 @@ if TYPE_CHECKING:
         delong,
         delong_unpaired,
         equivalence,
+        fitting_tests,
         holm,
         hosmer_lemeshow,
         icc,
@@ -180,7 +190,6 @@ if TYPE_CHECKING:
         permutation,
         reason_against_margins,
         refuse_impossible_margin,
-        usual_test,
         weak_groups,
         wilcoxon,
     )

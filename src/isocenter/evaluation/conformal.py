@@ -26,6 +26,9 @@ Steps = tuple[tuple[tuple[float, float], ...], ...]
 # What RAPS adds for each class, and the number of first classes for which it adds nothing.
 RAPS = 0.01, 1
 SET_METHODS: tuple[Method, ...] = get_args(Method)
+# Where the surer a network is of a class, the worse that scores, so that the likeliest is in each set: else the sets of
+# the surest cases would be empty.
+NEVER_EMPTY: tuple[Method, ...] = ("aps", "raps")
 # The group of whoever has no threshold of his own.
 EVERYONE = "all"
 # From which sureness on a case is answered, the strictest first, at last each case; and where sequences of tests start.
@@ -174,12 +177,17 @@ def widest(thresholds: Mapping[str, float]) -> float:
     return max(thresholds.values(), default=math.inf)
 
 
-def prediction_sets(scores: ArrayLike, thresholds: ArrayLike) -> Truths:
+def prediction_sets(scores: ArrayLike, thresholds: ArrayLike, *, never_empty: bool = False) -> Truths:
     """(cases, classes) which classes are in each case's set; a score that is no number leaves its class in.
 
-    thresholds: one for all, or one a class, (classes,), or one a case, (cases, 1)
+    thresholds:  one for all, or one a class, (classes,), or one a case, (cases, 1)
+    never_empty: whether the class with the least score is in however high that is: by the methods of `NEVER_EMPTY`
     """
-    return ~(np.asarray(scores, dtype=np.float64) > np.asarray(thresholds, dtype=np.float64))
+    given = np.asarray(scores, dtype=np.float64)
+    kept = ~(given > np.asarray(thresholds, dtype=np.float64))
+    if never_empty:
+        np.put_along_axis(kept, np.argmin(given, axis=-1, keepdims=True), True, axis=-1)
+    return kept
 
 
 def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLike = 1.0) -> Floats:
@@ -198,6 +206,16 @@ def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Fl
     """
     true = np.asarray(reference)
     return np.maximum(np.asarray(low) - true, true - np.asarray(high))
+
+
+def ordered_ends(low: float, high: float) -> tuple[float, float]:
+    """The ends of an interval; where the lower would lie above the upper one, the point midway between them twice.
+
+    They pass each other where quantiles were predicted too wide, so that the threshold is negative, and are narrow in
+    one case. Nothing would be covered in it; a point covers no less.
+    """
+    middle = (low + high) / 2
+    return (middle, middle) if low > high else (low, high)
 
 
 def time_scores(predicted: ArrayLike, observed: ArrayLike) -> Floats:

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.conformal import ROUNDING, Steps, Truths, shares_of
+from isocenter.evaluation.conformal import ROUNDING, Steps, Truths, ordered_ends, shares_of
 from isocenter.values import Floats
 
 # Scores of a network that a model carries: of more the next larger ones stand for them, which makes sets no smaller.
@@ -45,16 +45,24 @@ def cross_sets(steps: Steps, candidates: ArrayLike, level: float) -> Truths:
 def cross_interval(
     steps: Steps, low: ArrayLike, high: ArrayLike, widths: ArrayLike, level: float
 ) -> tuple[float, float]:
-    """The ends of an interval, infinite with too few patients.
+    """The ends of an interval, infinite with too few patients, and both midway where they would pass each other.
 
     low, high: (networks,) what each says of a new case: one value, or its quantiles
     widths:    (networks,) by which a score is multiplied, an error bar or 1
     """
-    each = zip(steps, np.asarray(low), np.asarray(high), np.asarray(widths), strict=True)
-    rows = [(a - score * wide, b + score * wide, share) for own, a, b, wide in each for score, share in own]
-    downwards, upwards, shares = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    count = level * (people_of(steps) + 1)
-    return -_reached(-downwards, shares, count), _reached(upwards, shares, count)
+    above = cross_lower_bound(steps, -np.asarray(high), level, widths)
+    return ordered_ends(cross_lower_bound(steps, low, level, widths), -above)
+
+
+def cross_lower_bound(steps: Steps, values: ArrayLike, level: float, widths: ArrayLike = 1.0) -> float:
+    """The lower end alone, which negative scores may move above the values; minus infinity with too few patients.
+
+    values: (networks,) what each says of a new case; widths: (networks,) by which a score is multiplied, or 1
+    """
+    each = zip(steps, np.asarray(values), np.broadcast_to(np.asarray(widths), len(steps)), strict=True)
+    rows = [(value - score * wide, share) for own, value, wide in each for score, share in own]
+    downwards, shares = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return -_reached(-downwards, shares, level * (people_of(steps) + 1))
 
 
 def people_of(steps: Steps) -> int:

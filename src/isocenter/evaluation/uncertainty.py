@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.weighting import are_paired, ratio, weights_of
+from isocenter.lazy import special
 from isocenter.values import Array, Floats
 
 # p log p of less is 0, as it is in the limit.
@@ -33,21 +34,30 @@ def risk_coverage(doubt: ArrayLike, loss: ArrayLike) -> tuple[Floats, Floats]:
 
     Cases of equal doubt have the mean of their losses, as on average over their orders.
     """
-    losses = _in_order(doubt, loss)[1]
-    counts = np.arange(1, len(losses) + 1)
-    return counts / len(losses), np.cumsum(losses) / counts
+    losses, order, starts = _in_order(doubt, loss)
+    sizes = np.diff(np.append(starts, len(order)))
+    alike = np.repeat(np.add.reduceat(losses[order], starts) / sizes, sizes)
+    counts = np.arange(1, len(order) + 1)
+    return counts / len(order), np.cumsum(alike) / counts
 
 
 def aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean over all coverages of the mean loss among the cases that are answered: the area under that curve.
 
-    doubt, loss: (cases,); weights: (draws, cases)
+    doubt, loss: (cases,); weights: (draws, cases), of which whole ones are as many such cases
+    Cases of equal doubt have the mean of their losses, under each weighting its own.
     Geifman and El-Yaniv, NeurIPS 2017, arXiv:1705.08500; Jaeger et al., ICLR 2023, arXiv:2211.15259
     """
-    order, losses = _in_order(doubt, loss)
-    counts = weights_of(weights, len(losses))[..., order]
-    among = ratio(np.cumsum(counts * losses, axis=-1), np.cumsum(counts, axis=-1))
-    return ratio((counts * np.nan_to_num(among)).sum(axis=-1), counts.sum(axis=-1))
+    losses, order, starts = _in_order(doubt, loss)
+    counts = weights_of(weights, len(order))[..., order]
+    own = np.add.reduceat(counts, starts, axis=-1)
+    lost = np.add.reduceat(counts * losses[order], starts, axis=-1)
+    before, lost_before = np.cumsum(own, axis=-1) - own, np.cumsum(lost, axis=-1) - lost
+    mean = np.nan_to_num(ratio(lost, own))
+    # After c cases that lost s, the mean loss among c + j, with j more that lose m each, is m + (s - c m) / (c + j):
+    # the sum of 1 / (c + j) over j is a difference of harmonic numbers.
+    harmonic = special.digamma(before + own + 1) - special.digamma(before + 1)
+    return ratio((own * mean + (lost_before - before * mean) * harmonic).sum(axis=-1), own.sum(axis=-1))
 
 
 def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -55,12 +65,11 @@ def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None
     return aurc(doubt, loss, weights) - aurc(loss, loss, weights)
 
 
-def _in_order(doubt: ArrayLike, loss: ArrayLike) -> tuple[np.ndarray, Floats]:
-    """The order of rising doubt, and the losses in it, those of equal doubt as their mean."""
+def _in_order(doubt: ArrayLike, loss: ArrayLike) -> tuple[Floats, np.ndarray, np.ndarray]:
+    """(cases,) losses, the order of rising doubt, and the places in it where cases of equal doubt begin."""
     doubts, losses = np.asarray(doubt, dtype=np.float64), np.asarray(loss, dtype=np.float64)
     if not are_paired(doubts, losses) or not len(doubts) or np.isnan(doubts).any() or np.isnan(losses).any():
         problem = f"doubt of {doubts.shape} for losses of {losses.shape}, or one that is NaN"
         raise UsageError(problem, "aurc", "Give one doubt and one loss for each case")
     order = np.argsort(doubts, kind="stable")
-    _, group = np.unique(doubts[order], return_inverse=True)
-    return order, (np.bincount(group, losses[order]) / np.bincount(group))[group]
+    return losses, order, np.unique(doubts[order], return_index=True)[1]

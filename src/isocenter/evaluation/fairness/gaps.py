@@ -83,7 +83,10 @@ def gap_of_recipe(gap: Gap, recipe: Recipe, groups: Mapping[str, str], *, worse:
     if len(names) < 2:
         return replace(gap, value=NAN)
     figures = dealt([recipe.statistic], owners, recipe.strata, _range, seed=seed)
-    return _with(gap, figures, names, owners, recipe.strata, worse)
+    # As of a figure by itself the smallest stratum decides how little its draws vary.
+    strata = [np.bincount(recipe.strata[owners == group]) for group in range(len(names))]
+    fewest = np.array([[own[own > 0].min() for own in strata]])
+    return _with(gap, figures, names, fewest, worse)
 
 
 def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callable[[float], float]) -> Gap:
@@ -184,10 +187,13 @@ class _Calls:
         """The gap of rates, each the first counts by the second."""
         if len(self.names) < 2:
             return gap
+        # People without a row in the denominator of a rate are none of those who make it.
+        known, size = self.owners >= 0, len(self.names)
+        making = [np.bincount(self.owners[known & (own[1] > 0)], minlength=size) for own in counts]
         bags, owners, strata = _bags(self.owners, strata, seed)
         sums = [np.stack([np.bincount(bags, own).astype(np.float64) for own in one]) for one in counts]
         figures = dealt([partial(_rate, one) for one in sums], owners, strata, apart, seed=seed)
-        return _with(gap, figures, self.names, owners, strata, worse, of=apart)
+        return _with(gap, figures, self.names, np.stack(making), worse, of=apart)
 
 
 def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
@@ -245,10 +251,11 @@ def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
     return names, np.array([place[one] for one in groups], dtype=np.intp)
 
 
-def _with(
-    gap: Gap, figures: Dealt, names: Sequence[str], owners: Integers, strata: Integers, worse: int, of: Any = _range
-) -> Gap:
-    """The gap between the two groups that are farthest apart, in the statistic in which they are."""
+def _with(gap: Gap, figures: Dealt, names: Sequence[str], people: Integers, worse: int, of: Any = _range) -> Gap:
+    """The gap between the two groups that are farthest apart, in the statistic in which they are.
+
+    people: (statistics, groups) who make each figure, by whom its interval is widened
+    """
     each = np.where(np.isfinite(figures.figures), figures.figures, np.nan)
     defined = np.isfinite(each).sum(axis=1) > 1
     if not defined.any():
@@ -265,8 +272,7 @@ def _with(
     worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
     if not np.isfinite(value) or not len(drawn) or np.ptp(drawn) <= 1e-12:
         return replace(gap, value=value, p=figures.p, worst=worst)
-    fewest = min(int(np.bincount(strata[owners == one]).max()) for one in (least, most))
-    tail = tail_of(fewest)
+    tail = tail_of(int(people[which, [least, most]].min()))
     ends = np.quantile(drawn, [tail, 1 - tail]).tolist()
     return replace(gap, value=value, low=ends[0], high=ends[1], p=figures.p, worst=worst)
 

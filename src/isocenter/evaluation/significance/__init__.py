@@ -9,7 +9,13 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
     from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
-    from isocenter.evaluation.significance.case_values import FITTING, CaseValues, case_test, column_values, usual_test
+    from isocenter.evaluation.significance.case_values import (
+        FITTING,
+        CaseValues,
+        case_test,
+        column_values,
+        fitting_tests,
+    )
     from isocenter.evaluation.significance.margins import (
         equivalence,
         non_inferiority,

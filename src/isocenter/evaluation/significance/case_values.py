@@ -50,23 +50,26 @@ class CaseValues:
 def column_values(table: Table) -> list[CaseValues]:
     """Those of every column of figures in a table of cases: means of its labels, and of these means.
 
-    A column of nothing but 0 and 1 is a share. Rows without a figure are left out.
+    A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
+    out.
     """
     return [made for metric in metric_columns(table) for made in _of_column(table, metric)]
 
 
-def usual_test(values: CaseValues) -> str:
-    """The name of the test that is taken where nobody names one."""
-    if values.kind == "area" and len(np.unique(values.patients)) < FEW_FOR_DELONG:
-        return "permutation"
-    return FITTING[values.kind][0]
+def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
+    """The names of the tests that fit the numbers of both models, the usual one first, whichever model is the first."""
+    if "area" in (first.kind, second.kind):
+        few = len(np.unique(first.patients)) < FEW_FOR_DELONG
+        return FITTING["area"][::-1] if few else FITTING["area"]
+    # One model's Dice may be 0 in every case: it is no share of right calls unless the other's is one too.
+    return FITTING[first.kind if first.kind == second.kind else "mean"]
 
 
 def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> Test:
     """The test of this name of two models' numbers of the same cases. Raises UsageError for one that does not fit."""
-    if name not in FITTING[first.kind]:
-        remedy = f"Choose {' or '.join(FITTING[first.kind])}"
-        raise UsageError(f"{name} does not fit {first.metric}", "test", remedy)
+    fitting = fitting_tests(first, second)
+    if name not in fitting:
+        raise UsageError(f"{name} does not fit {first.metric}", "test", f"Choose {' or '.join(fitting)}")
     if not np.array_equal(first.cases, second.cases):
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
     own, other, patients = first.values, second.values, first.patients

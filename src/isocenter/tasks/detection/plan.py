@@ -19,6 +19,7 @@ from isocenter.tasks.shared import (
     certainty_decisions,
     coarser,
     covering_decisions,
+    level_between,
 )
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
@@ -147,14 +148,14 @@ def threshold(
             f"{counted(total, 'box', 'boxes')} of validation cases are too few (at least {FEWEST_BOXES} are needed)"
         )
         return Decision(THRESHOLD, because if total < FEWEST_BOXES else "no box of a validation case was found")
-    every = np.concatenate(scores)
-    order = np.argsort(-every, kind="stable")
-    hits = np.cumsum(np.concatenate(right)[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
+    # Boxes of one score are called together.
+    levels, place = np.unique(np.concatenate(scores), return_inverse=True)
+    hits, called = (np.bincount(place, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(place))))
+    f1 = 2 * hits / (called + total)
     best = int(f1.argmax())
     # Half-way to the next, so that rounding does not decide.
-    following = every[order][best + 1] if best + 1 < len(order) else 0.0
-    level = round(float(every[order][best] + following) / 2, 6)
+    upper, following = [*levels[::-1], 0.0][best : best + 2]
+    level = level_between(float(upper), float(following))
     because = (
         f"the highest F1, {f1[best]:.3f}, of {counted(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
     )

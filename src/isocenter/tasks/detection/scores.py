@@ -102,8 +102,8 @@ def case_row(
         "unit": unit,
         "axes": reference.axes,
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
-        "predicted_boxes": _text(np.column_stack([predicted.scores, predicted.corners])),
-        UNCALIBRATED: None if predicted.uncalibrated is None else _text(predicted.uncalibrated),
+        "predicted_boxes": _text(predicted.corners, predicted.scores),
+        UNCALIBRATED: None if predicted.uncalibrated is None else json.dumps(predicted.uncalibrated.tolist()),
     }
 
 
@@ -327,8 +327,12 @@ def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note:
     return noted(bootstrap_statistic(statistic, patients, exact=False, **how), note)
 
 
-def _text(numbers: Floats) -> str:
-    return json.dumps(np.round(numbers.astype(float), 5).tolist())
+def _text(lengths: Floats, scores: Floats | None = None) -> str:
+    """Rows of lengths in JSON, rounded, each after its score, which is not: 0.999997 is not certain."""
+    rows = np.round(lengths.astype(float), 5).tolist()
+    if scores is not None:
+        rows = [[score, *row] for score, row in zip(scores.tolist(), rows, strict=True)]
+    return json.dumps(rows)
 
 
 def _numbers(text: str, columns: int) -> Floats:

@@ -81,8 +81,8 @@ def score_columns(overlap: InstanceOverlap, confidence: Confidence) -> Mapping[s
 
 
 def in_json(scores: Mapping[str, float]) -> str:
-    """Scores in the order of the objects, as a column has them."""
-    return json.dumps([round(one, 6) for one in scores.values()])
+    """Scores in the order of the objects, as a column has them: unrounded, since 0.9999997 is not certain."""
+    return json.dumps(list(scores.values()))
 
 
 def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:

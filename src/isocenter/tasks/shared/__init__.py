@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         check_numbers,
         check_rule,
         chosen_thresholds,
+        level_between,
         levels_in_words,
         unkept_rule,
     )

@@ -18,6 +18,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import (
     EVERYONE,
     METHODS,
+    NEVER_EMPTY,
     SET_METHODS,
     SIZE,
     Calibrator,
@@ -25,6 +26,7 @@ from isocenter.evaluation import (
     class_scores,
     cross_interval,
     cross_sets,
+    ordered_ends,
     prediction_sets,
     widest,
 )
@@ -179,6 +181,8 @@ class Certainty:
         if crossed:
             own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
             kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
+        if conformal.method in NEVER_EMPTY:
+            kept[np.argmax(probabilities)] = True
         if conformal.method == "contiguous" and kept.any():
             kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
         return {"": tuple(compress(classes, kept))}
@@ -235,10 +239,10 @@ class Certainty:
         return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
     def widened(self, low: Mapping[str, float], high: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Both ends further out by the threshold of each target; as they are before it is found."""
+        """Both ends further out by the threshold of each target, or further in; as they are before it is found."""
         out = {name: 0.0 if self.conformal is None else self.conformal.threshold(name) for name in low}
-        below = {name: end - out[name] for name, end in low.items()}
-        return below, {name: end + out[name] for name, end in high.items()}
+        ends = {name: ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()}
+        return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
 
 def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:

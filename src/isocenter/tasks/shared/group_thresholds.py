@@ -126,7 +126,7 @@ def tuned_by_group(
                 reasons.append(f"{numbers} are too few, the common threshold holds")
                 continue
             own = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
-            levels.setdefault(group, {})[name] = round(own, 6)
+            levels.setdefault(group, {})[name] = own
             reasons.append(numbers)
     because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(cases), 'unseen case')}: "
     because += "; ".join(reasons) or "nobody's group is known"

@@ -20,6 +20,8 @@ NOBODY_LEFT = "no case was left that did not train and could choose a threshold,
 UNKEPT, NOT_KEPT = "The rule ", " could not be kept"  # of the sentence on a rule that could not be kept
 # Shares of patients add up to this.
 DIGITS = 9
+# Of a threshold as a plan states it, where so many tell.
+DECIMALS = 6
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
 # The sentences of plans about operating points.
@@ -70,7 +72,18 @@ def weighted_curve(
 def between(thresholds: Floats, place: int) -> float:
     """Midway from the threshold at this place of `roc_curve` to the next lower one."""
     lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
-    return float((min(thresholds[place], NOBODY) + lower) / 2)
+    return level_between(min(float(thresholds[place]), NOBODY), float(lower))
+
+
+def level_between(upper: float, lower: float) -> float:
+    """The middle of two scores that parts them: in few decimals where that still does, so that people can read it.
+
+    Of probabilities near 0 or 1 the rounded number would call everybody, or nobody.
+    """
+    middle = (upper + lower) / 2
+    shortest = round(middle, DECIMALS)
+    parting = (level for level in (shortest, middle) if lower < level <= upper)
+    return next(parting, upper)  # of neighbouring numbers the middle is one of them
 
 
 def chosen_thresholds(
@@ -88,7 +101,7 @@ def chosen_thresholds(
         if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
             reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_UNSEEN} of each are needed): {instead}")
         else:
-            levels[name] = round(threshold(rule, probabilities, positive, patients), 6)
+            levels[name] = threshold(rule, probabilities, positive, patients)
             reasons.append(f"{rule} of {numbers}")
     because = "; ".join(reasons) or "no unseen case says anything"
     return levels, Decision(levels, because, YOUDEN if levels and rule == "youden" else "")

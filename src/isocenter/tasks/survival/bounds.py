@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation import EVERYONE, Steps, time_scores
+from isocenter.evaluation import EVERYONE, Steps, cross_lower_bound, time_scores
 from isocenter.tasks.shared import Certainty, Found, assured_each, crossed_each
 from isocenter.tasks.survival.scores import event_of
 from isocenter.values import Case, Floats
@@ -73,11 +73,13 @@ class LowerBound:
         """
         if certainty.conformal is None:
             return {}
-        logs = -np.array(risks, dtype=np.float64)[:, None]
-        conformal = certainty.crossed_interval([EVERYONE], logs, logs, np.ones_like(logs))
-        by_fold = None if conformal is None else float(np.exp(conformal[0][EVERYONE]))
-        low = usual / certainty.conformal.threshold(EVERYONE) if by_fold is None else by_fold
-        return {TIME: min(low, self.latest) if certainty.conformal.method == BOUNDS["event"] else low}
+        conformal = certainty.conformal
+        steps = conformal.steps(EVERYONE, len(risks))
+        if steps is None:
+            low = usual / conformal.threshold(EVERYONE)
+        else:
+            low = float(np.exp(cross_lower_bound(steps, -np.array(risks, dtype=np.float64), conformal.level)))
+        return {TIME: min(low, self.latest) if conformal.method == BOUNDS["event"] else low}
 
     def reached(self, times: Floats, happened: Floats, low: Floats) -> Floats:
         """(cases,) 1 where the time reaches its bound, else 0.

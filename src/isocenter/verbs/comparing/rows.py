@@ -20,11 +20,11 @@ from isocenter.evaluation import (
     bootstrap_ranks,
     case_test,
     covariate_columns,
+    fitting_tests,
     folds_of,
     groups_of,
     in_order,
     paired_bootstrap,
-    usual_test,
 )
 from isocenter.tasks import Task
 from isocenter.values import Estimate
@@ -184,11 +184,12 @@ def _fitting(asked: str, first: CaseValues | None, second: CaseValues | None, se
     if asked == "bootstrap":
         return asked
     paired = first is not None and second is not None and np.array_equal(first.cases, second.cases)
-    if first is None or not paired or (several and first.kind == "area"):
+    if first is None or second is None or not paired or (several and first.kind == "area"):
         return "bootstrap" if asked == "auto" else None
+    fitting = fitting_tests(first, second)
     if asked == "auto":
-        return usual_test(first)
-    return asked if asked in FITTING[first.kind] else None
+        return fitting[0]
+    return asked if asked in fitting else None
 
 
 def _families(rows: Sequence[ModelTest], comparison: Comparison) -> list[list[ModelTest]]:
