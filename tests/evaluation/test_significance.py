@@ -14,6 +14,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import (
     Resampling,
     Test,
+    absolute_agreement,
     area_covariance,
     auroc,
     benjamini_hochberg,
@@ -423,3 +424,37 @@ def test_raters_who_agree_have_a_correlation_of_1_whatever_the_form():
     shifted = ratings + np.array([0, 5, 10])
     assert icc(shifted, "3").difference == pytest.approx(1)
     assert icc(shifted, "2").difference < 0.5
+
+
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        [[1, 2], [2, 1], [1, 2], [2, 1]],
+        [[1, 2], [2, 1], [1, 2.2], [2, 1], [1.5, 1.6]],
+        [[1, 3], [3, 1], [2, 2.1]],
+    ],
+)
+@pytest.mark.parametrize("form", ["1", "2", "3", "1k", "2k", "3k"])
+def test_raters_who_contradict_each_other_have_no_agreement_above_1_nor_an_interval_without_one(ratings, form):
+    found = icc(ratings, form)
+    if np.isnan(found.difference):
+        assert form.endswith("k") and found.low is None and "their mean has none" in found.method
+    else:
+        assert found.difference < 0 and (form.endswith("k") or found.difference >= -1)
+        assert found.low is None or found.low <= found.high < 1
+    first, second = np.array(ratings, dtype=float).T
+    assert -1 <= absolute_agreement(first, second) < 0
+
+
+def test_only_groups_with_cases_are_degrees_of_freedom():
+    found = hosmer_lemeshow([0.1, 0.3, 0.5, 0.7, 0.9], [0, 0, 1, 0, 1])
+    assert "5 groups; chi-squared with 5 degrees" in found.method
+    assert found.p == pytest.approx(stats.chi2.sf(found.statistic, 5))
+
+
+def test_why_an_auroc_has_no_interval_is_said_as_it_is():
+    truth = np.arange(30) == 4
+    found = permutation(np.arange(30) % 11, np.arange(30) % 7, truth)
+    assert found.low is None and "one patient who has it, or one who has not, has no interval" in found.method
+    perfect = permutation(np.arange(30) % 11, truth + 0.0, truth)
+    assert "an AUROC of 0 or 1 has no interval" in perfect.method

@@ -75,7 +75,8 @@ def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floa
     free = ratio(total, total - 1)
     between, rest = 2 * free * _variance((values + true) / 2, count), free * _variance(values - true, count) / 2
     of_raters = total * mean(values - true, count) ** 2 / 2
-    return ratio(between - rest, between + rest + 2 * ratio(of_raters - rest, total))
+    estimated = ratio(between - rest, between + rest + 2 * ratio(of_raters - rest, total))
+    return np.maximum(estimated, -1)  # which the estimate may pass where they are opposite
 
 
 def bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:

@@ -76,8 +76,12 @@ def permutation(
         ends, by = _mean_interval(sums, np.bincount(owner) / len(own), seed, draws), "exchanges at each difference"
         too_few, lacking = too_few_for_margins(len(sums)), "no interval of so few patients, or of all alike"
     else:
-        ends = area_interval(*area_covariance(np.stack([own, other]), positive, owner), len(sums))
-        by, too_few, lacking = "DeLong's variances, logit scale", "", "an AUROC of 0 or 1 has no interval"
+        areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
+        ends, by, too_few = area_interval(areas, covariance, len(sums)), "DeLong's variances, logit scale", ""
+        is_whole = np.isin(areas, (0, 1)).any()
+        lacking = (
+            f"{'an AUROC of 0 or 1' if is_whole else 'one patient who has it, or one who has not,'} has no interval"
+        )
     stated = f"interval by {by}" if ends else lacking
     low, high = ends or (None, None)
     return Test(difference, low, high, statistic, p, f"{what}{how}; {stated}", too_few)

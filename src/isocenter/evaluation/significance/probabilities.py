@@ -30,12 +30,13 @@ def hosmer_lemeshow(
     edges = np.unique(np.quantile(chance, np.linspace(0, 1, groups + 1)))
     place = np.clip(np.searchsorted(edges, chance, "left") - 1, 0, None)
     cases, expected, observed = (np.bincount(place, one) for one in (np.ones(len(chance)), chance, truth))
-    free = len(cases) - 2 * is_fitted
+    occupied = int((cases > 0).sum())
+    free = occupied - 2 * is_fitted
     spread = expected * (1 - expected / np.maximum(cases, 1))
     parts = np.divide((observed - expected) ** 2, spread, out=np.zeros_like(spread), where=spread > 0)
     statistic = float("inf") if (np.abs(observed - expected)[spread <= 0] > 0).any() else float(parts.sum())
     p = float(stats.chi2.sf(statistic, free)) if free > 0 else float("nan")
-    method = f"Hosmer-Lemeshow, {len(cases)} groups; chi-squared with {free} degrees of freedom"
+    method = f"Hosmer-Lemeshow, {occupied} groups; chi-squared with {free} degrees of freedom"
     return Test(float(truth.mean() - chance.mean()), None, None, statistic, p, method)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -41,8 +42,18 @@ def icc(ratings: ArrayLike, form: Form = "2") -> Test:
         raise UsageError(f"{form!r} is not a form of the ICC", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
     value, low, high, statistic, p = _two_way(table) if kind == "2" else _by_ratio(table, one_way=kind == "1")
     if form.endswith("k"):
-        value, low, high = (raters * one / (1 + one * (raters - 1)) for one in (value, low, high))
-    return Test(value, low, high, statistic, p, f"ICC({form}): {WORDS[kind]}; F")
+        value, low, high = (_of_mean(one, raters) for one in (value, low, high))
+    reason = "" if math.isfinite(value) else "; none: raters are less alike than chance, so that their mean has none"
+    method = f"ICC({form}): {WORDS[kind]}; F{reason}"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Test(value, None, None, statistic, p, method)
+    return Test(value, low, high, statistic, p, method)
+
+
+def _of_mean(single: float, raters: int) -> float:
+    """The ICC of the mean of so many raters (Spearman and Brown); NaN of one so low that no variance is left."""
+    rest = 1 + single * (raters - 1)
+    return raters * single / rest if rest > ROUNDING else math.nan
 
 
 def _squares(table: Floats) -> tuple[float, float, float]:
@@ -73,13 +84,16 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
     """Value, low, high, F and p where raters differ in their means too, and that counts."""
     n, k = table.shape
     between, of_raters, rest = _squares(table)
-    value = (between - rest) / (between + (k - 1) * rest + k * (of_raters - rest) / n)
+    # The estimate may pass -1 where raters contradict each other, which no correlation does.
+    value = max(-1.0, (between - rest) / (between + (k - 1) * rest + k * (of_raters - rest) / n))
     ratio, apart = between / rest, of_raters / rest
     part = n * (1 + (k - 1) * value) - k * value
     free = (k - 1) * (n - 1) * (k * value * apart + part) ** 2
-    free /= (n - 1) * (k * value * apart) ** 2 + part**2
+    spread = (n - 1) * (k * value * apart) ** 2 + part**2
+    free = free / spread if spread > 0 else math.nan
     tail, common = (1 + LEVEL) / 2, k * of_raters + (k * n - k - n) * rest
     upper, lower = stats.f.ppf(tail, n - 1, free), stats.f.ppf(tail, free, n - 1)
     low = n * (between - upper * rest) / (upper * common + n * between)
     high = n * (lower * between - rest) / (common + n * lower * between)
-    return float(value), float(low), float(high), float(ratio), float(stats.f.sf(ratio, n - 1, (n - 1) * (k - 1)))
+    low, high = (float(np.maximum(end, -1)) for end in (low, high))
+    return float(value), low, high, float(ratio), float(stats.f.sf(ratio, n - 1, (n - 1) * (k - 1)))

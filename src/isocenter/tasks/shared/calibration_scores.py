@@ -27,6 +27,8 @@ from isocenter.values import Floats, Row
 BEFORE = f"_{UNCALIBRATED}"
 # How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
 CHANGED = "log_loss_change"
+# Of probabilities in a log loss: half the distance of 1 to the number below it.
+LEAST_STATED = 2.0**-53
 SLOPES = ("calibration_slope", "calibration_intercept")
 PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 # Metrics that a report shows apart, in this order.
@@ -93,8 +95,11 @@ def _rows_by_bins(
 
 
 def _losses(probabilities: Floats, reference: np.ndarray) -> Floats:
-    """(cases,) the negative logarithm of the probability of what is true."""
-    losses: Floats = -np.log(probabilities.clip(LEAST_CHANCE))[np.arange(len(probabilities)), reference]
+    """(cases,) the negative logarithm of the probability of what is true; at most 36.7 nats.
+
+    Of 1 less a probability nothing below 2^-53 is left: so neither side of a finding costs more than the other.
+    """
+    losses: Floats = -np.log(probabilities.clip(LEAST_STATED))[np.arange(len(probabilities)), reference]
     return losses
 
 
