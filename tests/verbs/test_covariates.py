@@ -221,7 +221,7 @@ def test_patients_whose_other_images_trained_the_model_are_counted_in_a_note(inf
         rows.append(f"{n}.png,{person},{['ill', 'well'][n % 2]},0,F")
     (tmp_path / "table.csv").write_text("\n".join(rows))
     result = isocenter.evaluate(run, tmp_path, **READING)
-    assert len(result.cases) == 4
+    assert len(result.scored.table) == 4
     assert [note for note in result.notes if note.startswith("2 patients have the names of patients with whose images")]
 
 

@@ -22,7 +22,7 @@ def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packag
     assert found.trial("onnx", "cpu").difference.voxels == 16**3
     assert set(found.trial("torch", "cpu").difference.dice) <= {"shell", "core"}
     assert read_certificate(packaged.out) == found
-    assert "onnx on cpu: offered" in repr(packaged)
+    assert "onnx on cpu: accepted" in repr(packaged)
     text = (packaged.out / "isocenter" / "certificate.json").read_text()
     assert "case" not in text.replace("validation case", "")
 

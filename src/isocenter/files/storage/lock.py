@@ -93,8 +93,8 @@ def locked(path: Path) -> Iterator[None]:
 def _take(place: Path, holder: Holder, path: Path) -> None:
     # Linked with its content, so that nobody ever reads half a lock.
     own = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-    own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     try:
+        own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         while True:
             with suppress(FileExistsError):
                 _link(own, place)
@@ -104,7 +104,7 @@ def _take(place: Path, holder: Holder, path: Path) -> None:
                 raise _held(other, place, path)
             _break(place, other)
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
 
 
 def _link(own: Path, place: Path) -> None:

@@ -179,7 +179,8 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[
         of_cases = [one or other for one, other in zip(of_cases, own, strict=True)]
     if missing := [case for (case, _), row in zip(cases, of_cases, strict=True) if row is None]:
         column = by_case or by_patient or ""
-        raise _lacking(table, f"its column {column}", {str(row[column]) for row in table.rows}, missing, cases)
+        names = dict.fromkeys(str(row[column]) for row in table.rows)
+        raise _lacking(table, f"its column {column}", names, missing, cases)
     return [{name: row[name] for name in known} for row in of_cases if row is not None]
 
 
