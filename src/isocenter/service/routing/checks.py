@@ -38,19 +38,29 @@ def _check_conditions(rule: Rule, model: ModelFacts) -> None:
 
 def _check_answers(rule: Rule, answering: Mapping[str, ModelFacts]) -> None:
     """Labels and findings that the answers of the other rule never have. answering: {rule: its model}"""
-    where = _place(rule.name)
-    if (inside := rule.inside) is not None and inside.label not in (labels := answering[inside.rule].labels):
-        if not labels:
-            problem = f"inside needs a label map, and the answers of {inside.rule!r} are none"
-            raise UsageError(problem, where, "Name a rule whose model segments structures")
-        problem = f"inside.label is {inside.label!r}, and the labels of {inside.rule!r} are {', '.join(labels)}"
-        raise UsageError(problem, where, "Name one of them")
-    if (asked := rule.only_if) is not None and asked.finding not in (findings := answering[asked.rule].findings):
-        if not findings:
-            problem = f"only_if needs a probability, and the answers of {asked.rule!r} state none"
-            raise UsageError(problem, where, "Name a rule whose model states probabilities")
-        problem = f"only_if.finding is {asked.finding!r}, and the findings of {asked.rule!r} are {', '.join(findings)}"
-        raise UsageError(problem, where, "Name one of them")
+    if (inside := rule.inside) is not None:
+        labels = tuple(answering[inside.rule].labels)
+        lacking = f"inside needs a label map, and the answers of {inside.rule!r} are none"
+        remedy = "Name a rule whose model segments structures"
+        _check_word(rule, ("inside.label", inside.label), ("labels", inside.rule, labels), lacking, remedy)
+    if (asked := rule.only_if) is not None:
+        findings = tuple(answering[asked.rule].findings)
+        lacking = f"only_if needs a probability, and the answers of {asked.rule!r} state none"
+        remedy = "Name a rule whose model states probabilities"
+        _check_word(rule, ("only_if.finding", asked.finding), ("findings", asked.rule, findings), lacking, remedy)
+
+
+def _check_word(
+    rule: Rule, stated: tuple[str, str], known: tuple[str, str, Sequence[str]], lacking: str, remedy: str
+) -> None:
+    """stated: a key of the rule and its word; known: what the words are, of which rule, and they themselves."""
+    (key, word), (what, other, words) = stated, known
+    if word in words:
+        return
+    if not words:
+        raise UsageError(lacking, _place(rule.name), remedy)
+    problem = f"{key} is {word!r}, and the {what} of {other!r} are {', '.join(words)}"
+    raise UsageError(problem, _place(rule.name), "Name one of them")
 
 
 def _check_order(rules: Sequence[Rule]) -> None:
