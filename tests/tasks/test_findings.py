@@ -15,6 +15,7 @@ from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_er
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
 from isocenter.tasks.shared import OF_CALIBRATION, Certainty
+from isocenter.tasks.shared.calibration_scores import calibration_rows
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
@@ -324,3 +325,17 @@ def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings
             assert mean.method.endswith("bins of equal mass; unweighted mean of 3 of 3 findings")
         assert rows[f"ece{side}", "all"].low is not None
     assert rows["mce", "all"].low is None
+
+
+def test_a_saturated_wrong_call_costs_the_same_whichever_side_it_takes():
+    """1 less a probability is 0 from log odds of 37 on, where the probability itself is not."""
+    odds = np.array([40.0, -40.0, 1.0, -1.0])
+    present = 1 / (1 + np.exp(-odds))
+    chances = np.stack([1 - present, present], axis=1)
+    patients = np.array([f"p{n}" for n in range(4)])
+    for wrong in (0, 1):
+        reference = np.array([1, 0, 1, 0])
+        reference[wrong] = wrong
+        rows = calibration_rows("mass", chances, reference, patients, uncalibrated=None, seed=0)
+        [loss] = [row.estimate.value for row in rows if row.metric == "log_loss"]
+        assert loss == pytest.approx((53 * np.log(2) + 2 * np.log1p(np.exp(-1))) / 4)
