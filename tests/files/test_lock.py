@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,15 @@ def test_on_a_file_system_without_second_names_of_files_one_process_has_the_lock
 
 
 def test_what_another_process_has_written_meanwhile_is_not_replaced_unasked(tmp_path):
-    for kind in ("file", "folder"):
-        place = tmp_path / kind
-        with pytest.raises(UsageError, match="was written by another process"), written(place) as late:
-            late.write_text("late") if kind == "file" else late.mkdir()
-            with written(place) as early:
-                early.write_text("early") if kind == "file" else (early.mkdir(), (early / "result").touch())
-        assert place.read_text() == "early" if kind == "file" else (place / "result").exists()
+    refused = partial(pytest.raises, UsageError, match="was written by another process")
+    with refused(), written(tmp_path / "file") as late:
+        late.write_text("late")
+        with written(tmp_path / "file") as early:
+            early.write_text("early")
+    assert (tmp_path / "file").read_text() == "early"
+    with refused(), written(tmp_path / "folder") as late:
+        late.mkdir()
+        with written(tmp_path / "folder") as early:
+            early.mkdir()
+            (early / "result").touch()
+    assert (tmp_path / "folder" / "result").exists()

@@ -173,20 +173,28 @@ def patients_by(pattern: str, names: Sequence[str]) -> Patients:
 
     Raises UsageError where the expression is wrong or does not fit every name.
     """
-    try:
-        rule = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"is not a regular expression ({error})", f"--patient {pattern}", "Try (case\\d+)") from error
-    fits = [rule.search(name) for name in names]
-    missed = [name for name, fit in zip(names, fits, strict=True) if fit is None]
+    found = found_by(pattern, names, "--patient", "(case\\d+)")
+    missed = [name for name, owner in zip(names, found, strict=True) if owner is None]
     if missed:
         raise UsageError(
             f"is not a column, and does not match {len(missed)} of {len(names)} case names, such as {missed[0]}",
             f"--patient {pattern}",
             "Give the name of a column, or an expression with a group around the patient, such as (case\\d+)",
         )
-    owners = tuple(fit.group(1 if rule.groups else 0) for fit in fits if fit is not None)
+    owners = tuple(owner for owner in found if owner is not None)
     return Patients(owners, f"{counted(len(set(owners)), 'patient')}, identified by --patient {pattern}", known=True)
+
+
+def found_by(pattern: str, names: Sequence[str], flag: str, example: str) -> list[str | None]:
+    """What a person's own regular expression finds in each name: its first group, else all that it matches.
+
+    None where it matches nothing. Raises UsageError, by the flag and with an example, where it is wrong.
+    """
+    try:
+        rule = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"is not a regular expression ({error})", f"{flag} {pattern}", f"Try {example}") from error
+    return [fit.group(1 if rule.groups else 0) if (fit := rule.search(name)) else None for name in names]
 
 
 def names_a_person(name: str) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         dense_channels,
         head_of,
         masks_from,
+        may_cover,
         own_outputs,
         picks_a_side,
         rows_in,

@@ -367,6 +367,11 @@ def states_covering(task: Task) -> bool:
     return task.decoding.covering is not None or bool(masks_from(task))
 
 
+def may_cover(task: Task) -> bool:
+    """Whether it marks something in images, of which a share that may be missed can be asked."""
+    return any(name.rpartition(".")[2] == "risk" for name in task.settings)
+
+
 def head_of(part: str, head: str) -> str:
     """The name that the head of a part has in a task that is made of tasks: layers are named so, without a dot."""
     return f"{part}_{head}"

@@ -36,7 +36,7 @@ from isocenter.prediction import (
 )
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, with_uncertainty, write_json
-from isocenter.tasks import states_covering
+from isocenter.tasks import may_cover, states_covering
 from isocenter.values import Case, Prediction, Problem
 from isocenter.verbs.reading import (
     Covariates,
@@ -178,7 +178,7 @@ def predict(
     sought = uncertainty or ("auto" if maps else None)
     loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
     loaded.flips(mirror)  # refused before the first case
-    if covering and not any(name.rpartition(".")[2] == "risk" for name in loaded.task.settings):
+    if covering and not may_cover(loaded.task):
         problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
         raise UsageError(problem, str(model), "Predict without --covering")
     if covering and not states_covering(loaded.task):

@@ -53,8 +53,8 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
         return _of_own(model, table, split, str(run), record)
-    named = table if model.record.get("patients_known", False) else table.assign(patient="")
-    return _of_other(dataset, named, record, split)
+    trained = table.loc[table["split"] != TEST, "patient"] if model.record.get("patients_known", False) else ()
+    return _of_other(dataset, table, record, split, set(trained) - {""})
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, model: Model) -> bool:
@@ -96,7 +96,10 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
     return Choice(_part(own, wanted, where), words, notes)
 
 
-def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, split: str | None) -> Choice:
+def _of_other(
+    dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, split: str | None, people: Collection[str]
+) -> Choice:
+    """people: who trained the model, where patients are known"""
     own = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
     seen = {str(name): set(rows["split"]) for name, rows in table.groupby("case")}
     wanted, words = split or "all", f"{split or 'all'} cases of other data than the run's"
@@ -104,10 +107,10 @@ def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, 
         wanted, words = "test", "the set's own test part"
     parts = _part(own, wanted, str(dataset.root or dataset.name))
     if record is None:
-        return Choice(parts, words, [*_namesakes(parts, seen), *_people(dataset, parts, table)])
+        return Choice(parts, words, [*_namesakes(parts, seen), *_people(dataset, parts, people)])
     trained = record.trained(dataset.only(set(parts)), seen)
     if not trained:
-        return Choice(parts, words, _people(dataset, parts, table))
+        return Choice(parts, words, _people(dataset, parts, people))
     cases = counted(len(trained), "case that trained this model", "cases that trained this model")
     if split is not None:
         note = f"{cases} (by content) among them: the figures say nothing about new patients."
@@ -117,16 +120,16 @@ def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, 
         remedy = "Give other cases, or --split all to score them nevertheless"
         raise UsageError(f"holds only {cases}", str(dataset.root or dataset.name), remedy)
     note = f"{cases} (by content, whatever their names) left out."
-    return Choice(left, words, [note, *_people(dataset, left, table)])
+    return Choice(left, words, [note, *_people(dataset, left, people)])
 
 
-def _people(dataset: Dataset, parts: Collection[str], table: pd.DataFrame) -> list[str]:
+def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) -> list[str]:
     """The note on patients who have new images here, and trained the model with others: by name, where names are known.
 
     They are not left out: another hospital may have numbered its patients in the same way.
     """
-    known = set(table.loc[table["split"] != TEST, "patient"]) - {""}
-    count = len({case.patient for case in dataset if case.id in parts} & known) if dataset.patients_known else 0
+    known = {case.patient for case in dataset if case.id in parts} if dataset.patients_known else set()
+    count = len(known.intersection(trained))
     if not count:
         return []
     return [

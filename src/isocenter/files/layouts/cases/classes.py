@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.segments import slicer_labels
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions
+from isocenter.files.patients import found_by
 from isocenter.values import Case, Label, parts_of
 
 
@@ -151,13 +151,7 @@ def with_classes_by_rule(
 
     Raises UsageError where the expression is wrong, or does not fit every name.
     """
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        problem = f"is not a regular expression ({error})"
-        raise UsageError(problem, f"--class-rule {rule}", "Try _(benign|malignant)") from error
-    fits = [pattern.search(case.name) for case in cases]
-    found = [fit.group(1 if pattern.groups else 0) if fit else None for fit in fits]
+    found = found_by(rule, [case.name for case in cases], "--class-rule", "_(benign|malignant)")
     if missed := [case.name for case, name in zip(cases, found, strict=True) if not name]:
         problem = f"finds no class in {len(missed)} of {len(cases)} case names, such as {missed[0]}"
         remedy = "Give an expression with a group around the class, such as _(benign|malignant), that fits each name"

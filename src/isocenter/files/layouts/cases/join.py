@@ -193,7 +193,7 @@ def _row_of_each(
     out. Their names are not repeated: they may be those of people.
     """
     first: dict[str, int] = {}
-    unsure = set()
+    unsure, above = set(), 1 + table.has_header  # lines are counted from 1
     for number, row in enumerate(table.rows):
         if row[column] is None:
             continue
@@ -201,7 +201,8 @@ def _row_of_each(
         if all(table.rows[before][other] == row[other] for other in known):
             continue
         if needed:
-            problem = f"lines {before + 2} and {number + 2} have the same {column}, and differ in what they state of it"
+            lines = f"lines {before + above} and {number + above}"
+            problem = f"{lines} have the same {column}, and differ in what they state of it"
             raise DatasetError(problem, str(table.path), "Leave one row of each, or add a column of their times")
         unsure.add(name)
     return {name: table.rows[number] for name, number in first.items() if name not in unsure}

@@ -48,7 +48,7 @@ UNNAMED = re.compile(r"Unnamed: \d+")
 # A mask as pairs of a start and a length, as in challenges of Kaggle: they count down the columns, or along the rows.
 RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
 MISSING = frozenset({"", "n/a", "na", "nan"})
-DIGITS, NUMBER = re.compile(r"\d+"), re.compile(r"[+-]?\d+(\.\d*)?")
+DIGITS = re.compile(r"\d+")
 # What keras-retinanet's tables hold, which have no header: a row with nothing but the image has no box.
 BOX_COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
 
@@ -270,9 +270,9 @@ def _with_names(frame: pandas.DataFrame) -> pandas.DataFrame:
 
 def _are_boxes(cells: Sequence[Sequence[str]]) -> bool:
     """Whether columns between the first and the last hold numbers or nothing, and the last holds words."""
-    corners = [cell for own in cells[1:-1] for cell in own if cell]
-    words = [cell for cell in cells[-1] if cell]
-    return bool(corners and words) and all(map(NUMBER.fullmatch, corners)) and not any(map(NUMBER.fullmatch, words))
+    corners = [number(cell) for own in cells[1:-1] for cell in own if cell]
+    words = [number(cell) is None for cell in cells[-1] if cell]
+    return bool(corners and words) and None not in corners and all(words)
 
 
 def _names(columns: Iterable[object]) -> list[str]:
