@@ -180,3 +180,72 @@ def test_boxes_in_a_table_without_a_header_are_those_of_keras_retinanet(tmp_path
     cases = {case.id.rpartition("/")[2]: case for case in read_dataset(tmp_path)}
     assert [len(cases[f"p{n}"].references["boxes"]) for n in range(3)] == [2, 0, 1]
     assert "p3" not in cases  # it has no row, so that nobody looked for boxes
+
+
+@pytest.mark.parametrize("between", [" ", "\t", ","])
+@pytest.mark.parametrize("header", ["", "filename{}label\n"])
+def test_text_files_that_name_an_image_and_its_class_in_each_line_are_tables_of_their_parts(tmp_path, between, header):
+    for n in range(8):
+        picture(tmp_path / "images" / f"p{n}.png", n)
+    for part, numbers in (("train", range(5)), ("test", range(5, 8))):
+        lines = "".join(f"images/p{n}.png{between}{n % 2}\n" for n in numbers)
+        (tmp_path / f"{part}.txt").write_text(header.format(between) + lines)
+    dataset = read_dataset(tmp_path)
+    assert {case.id: case.references["class"] for case in dataset} == {f"p{n}": str(n % 2) for n in range(8)}
+    assert dataset.splits == {f"p{n}": "train" if n < 5 else "test" for n in range(8)}
+
+
+def test_a_list_as_of_covidx_names_people_and_sources_beside_images_that_lie_in_folders_of_parts(tmp_path):
+    for part, count in (("train", 6), ("test", 4)):
+        lines = [f"{part}{n // 2} {part}-{n}.png {('no', 'yes')[n // 2 % 2]} cohen" for n in range(count)]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines))
+        for n in range(count):
+            picture(tmp_path / part / f"{part}-{n}.png", n)
+    with pytest.raises(DatasetError, match=r"test.txt has the columns column_1, image, column_3.*label=column_"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "column_3", "patient": "column_1"}))
+    assert len(dataset) == 10 and len({case.patient for case in dataset}) == 5
+    assert {(case.patient[:-1], dataset.splits[case.id]) for case in dataset} == {("train",) * 2, ("test",) * 2}
+    assert {case.references["class"] for case in dataset if case.patient == "train1"} == {"yes"}
+
+
+def test_a_part_of_one_class_alone_is_joined_too(tmp_path):
+    for n in range(8):
+        picture(tmp_path / f"p{n}.png", n)
+    (tmp_path / "train.txt").write_text("".join(f"p{n}.png {n % 2}\n" for n in range(5)))
+    (tmp_path / "test.txt").write_text("".join(f"p{n}.png 0\n" for n in range(5, 8)))
+    assert [*read_dataset(tmp_path).splits.values()].count("test") == 3
+
+
+def test_a_text_file_of_labels_may_be_called_as_one_of_names_of_values(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"p{n}.png", n)
+    (tmp_path / "labels.txt").write_text("".join(f"p{n}.png\t{('fine', 'ill')[n % 2]}\n" for n in range(4)))
+    assert {case.references["class"] for case in read_dataset(tmp_path)} == {"fine", "ill"}
+    assert {case.references["class"] for case in read_dataset(tmp_path / "labels.txt")} == {"fine", "ill"}
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 4
+
+
+def test_text_files_do_not_replace_the_classes_and_masks_that_folders_hold(tmp_path):
+    for n in range(6):
+        picture(tmp_path / "classes" / "ab"[n % 2] / f"p{n}.png", n)
+        drawn = picture(tmp_path / "drawn" / "images" / f"p{n}.png", n)
+        cv2.imwrite(str(picture(drawn.parent.parent / "masks" / drawn.name)), np.eye(5, 4) * 255)
+    (tmp_path / "classes" / "list.txt").write_text("".join(f"{'ab'[n % 2]}/p{n}.png {n % 2}\n" for n in range(6)))
+    assert {case.references["class"] for case in read_dataset(tmp_path / "classes")} == {"a", "b"}
+    for part, numbers in (("train", range(4)), ("test", range(4, 6))):
+        lines = "".join(f"images/p{n}.png masks/p{n}.png\n" for n in numbers)
+        (tmp_path / "drawn" / f"{part}.txt").write_text(lines)
+    dataset = read_dataset(tmp_path / "drawn")
+    assert all("mask" in case.references for case in dataset) and [*dataset.splits.values()].count("test") == 2
+
+
+def test_tables_of_parts_are_joined_by_the_column_of_labels_that_is_named(tmp_path):
+    for part, count in (("train", 6), ("test", 4)):
+        for n in range(count):
+            picture(tmp_path / part / f"{part}-{n}.png", n)
+        table(tmp_path / f"{part}.csv", "image_id,grade", [f"{part}-{n},{n % 2}" for n in range(count)])
+    with pytest.raises(DatasetError, match=r"test.csv has the columns image_id, grade.*label=grade"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "grade"}))
+    assert len(dataset) == 10 and [*dataset.splits.values()].count("test") == 4

@@ -14,7 +14,8 @@ from isocenter.files.storage import CsvWriter, unmarked, write_text
 from isocenter.values import Label
 
 TABLE = ".labels.csv"
-IMAGE_LIST = "labels.csv"  # may be a table of labels, or a list of images with theirs
+# May be a table of labels, or a list of images with theirs.
+IMAGE_LIST, IMAGE_TEXT = "labels.csv", "labels.txt"
 # Names of a folder's table, the most specific first.
 FOLDER_TABLES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt", "colours.ctbl", "colors.ctbl")
 LARGEST_TABLE = 1 << 24
@@ -99,13 +100,18 @@ def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
 
 
 def _in_folder(table: Path) -> tuple[Label, ...]:
-    """The labels of a table that may be there; a labels.csv may also be a list of images, which is no such table."""
+    """The labels of a table that may be there; labels.csv and labels.txt may also list images, which are none."""
     try:
         return read(table) if table.is_file() else ()
     except FormatError:
-        if table.name != IMAGE_LIST:
-            raise
-        return ()
+        if table.name == IMAGE_LIST or (table.name == IMAGE_TEXT and not _begins_with_number(table)):
+            return ()
+        raise
+
+
+def _begins_with_number(table: Path) -> bool:
+    """Whether any line does, as each of a table of labels."""
+    return any(line.lstrip()[:1].isdecimal() for line in table.read_text("utf-8-sig", errors="replace").splitlines())
 
 
 def _names(labels: Iterable[Label]) -> dict[int, str]:

@@ -22,16 +22,18 @@ PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joi
 def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
     """The one table of a folder; of several the only one with labels next to images, or those of different parts.
 
-    A sample of what to submit to a challenge has columns of labels, and none in them.
-    columns: that a person named: the only table that has them all is meant
+    Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
+    none in them.
+    columns: that a person named: the only table that has them all is meant, or those of parts that have
     """
-    if len(folder.tables) == 1:
-        return folder.tables
-    having = tuple(member for member in folder.tables if columns and _has(member, columns))
+    tables = folder.tables or folder.text_tables
+    if len(tables) == 1:
+        return tables
+    having = tuple(member for member in tables if columns and _has(member, columns))
     if len(having) == 1:
         return having
-    stating = [member for member in folder.tables if "submission" not in member.stem.lower()]
-    labelled = tuple(member for member in stating if states_references(member.path))
+    stating = [member for member in tables if "submission" not in member.stem.lower()]
+    labelled = tuple(member for member in stating if states_references(member.path)) or having
     parts = [part_named(member.path) for member in labelled]
     is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
     return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()

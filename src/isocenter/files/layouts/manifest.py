@@ -1,4 +1,4 @@
-"""Manifests: a table (CSV, TSV, Parquet) with one row a case that names its files and labels."""
+"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     Of several tables next to images, the one with labels, or those of the parts, where nothing else holds them.
     """
     if folder.is_file:
-        return folder.members[0].suffix in TABLE_SUFFIXES and not folder.images
-    if len(folder.tables) == 0:
+        return _is_table(folder)
+    if not folder.tables and not (folder.images and options.references and folder.text_tables):
         return False
     if not (folder.images or folder.dicom):
         return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
@@ -92,7 +92,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     has_labels = is_labelled(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_sure = has_labels and len(folder.tables) == 1
+    is_sure = has_labels and len(folder.tables) == 1  # a text file may also list what is said elsewhere
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -108,13 +108,14 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
-    if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
+    given_tables = folder.members[:1] if folder.is_file and _is_table(folder) else folder.tables or folder.text_tables
+    if not given_tables:
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
     members = folder.members[:1] if folder.is_file else labelled_tables(folder, options.column.values())
     if not members:
-        names = ", ".join(member.path.name for member in folder.tables)
+        names = ", ".join(member.path.name for member in given_tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
-        raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), remedy)
+        raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
     kinds = {*REFERENCES, *added_kinds()}
     table, notes = _table(members, options, kinds)
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
@@ -165,6 +166,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             *repeated,
         ),
     )
+
+
+def _is_table(folder: Folder) -> bool:
+    """Whether a file is a table."""
+    return bool(folder.text_tables) or (folder.members[0].suffix in TABLE_SUFFIXES and not folder.images)
 
 
 def _table(

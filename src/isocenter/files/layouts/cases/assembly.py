@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions, with_classes_by_rule
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table
+from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table, part_named
 from isocenter.files.layouts.cases.listed_parts import with_listed_parts
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, read_table
@@ -87,7 +87,7 @@ def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem
     if folder.is_file or not reading.columns:
         return []
     used = (*reading.tables, *([join.path] if join else []))
-    others = [one.path.name for one in folder.tables if one.path not in used]
+    others = [one.path.name for one in folder.tables or folder.text_tables if one.path not in used]
     remedy = "Put what is missing into the table with the labels"
     note = Problem("note", f"{listed(others)} next to {reading.tables[0].name}", why="not read", remedy=remedy)
     return [note] if others else []
@@ -191,11 +191,12 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
             "or give a table with the columns image and mask"
         )
         return DatasetError(f"{problem}; by their values {listed(drawn)} may be masks", str(folder.root), remedy)
-    if len(folder.tables) == 1:
+    here = folder.tables or folder.text_tables
+    if here and (len(here) == 1 or None not in (part_named(member.path) for member in here)):  # one, or of parts
         try:
-            table = read_table(folder.tables[0].path)
+            table = read_table(here[0].path)
         except DatasetError as error:
-            stated = f"{problem}; {folder.tables[0].path.name} {error.problem}"
+            stated = f"{problem}; {here[0].path.name} {error.problem}"
             return error.stating(problem=stated, where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
         remedy = label_remedy(table)

@@ -12,7 +12,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
-from isocenter.files.layouts.cases.table import TABLE_SUFFIXES
+from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
 from isocenter.files.storage import files_below, load_json
@@ -131,6 +131,14 @@ class Folder:
     def tables(self) -> tuple[Member, ...]:
         """Tables that lie in the folder itself, or the only one below it, and have a row of each."""
         return tuple(m for m in self._named_tables if m not in self.long_tables)
+
+    @cached_property
+    def text_tables(self) -> tuple[Member, ...]:
+        """Text files in the folder itself whose lines name an image each and say more of it; not those of one image."""
+        of_image = {image.stem for image in self.images}
+        texts = (m for m in self.members if m.suffix == TEXT_SUFFIX and m.stem not in of_image)
+        here = (m for m in texts if self.is_file or m.path.parent == self.root)
+        return tuple(m for m in here if is_text_table(m.path))
 
     @cached_property
     def long_tables(self) -> Mapping[Member, Long]:

@@ -1,4 +1,4 @@
-"""Tables in CSV, TSV and Parquet, as rows of text and numbers."""
+"""Tables in CSV, TSV, Parquet and text files, as rows of text and numbers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+# Text files may hold anything: what parts the columns of one that is a table, and letters that are looked at to know.
+TEXT_SUFFIX, TEXT_SEPARATORS, TEXT_BEGINNING = ".txt", ("\t", ",", ";", r"\s+"), 2**16
 # Tables that are not read, because a cell of a spreadsheet may hold what it does not show.
 SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
@@ -83,7 +85,7 @@ def read_table(path: Path, most: int | None = None) -> Table:
         if path.suffix.lower() in PARQUET:
             frame = pandas.read_parquet(path)[:most]
         else:
-            separator = SEPARATORS.get(path.suffix.lower()) or separator_of(path)
+            separator = SEPARATORS.get(path.suffix.lower()) or _text_separator(path) or separator_of(path)
             frame = read_text_table(path, separator=separator, most=most)
             has_header = not _begins_with_case(frame)
             if not has_header:
@@ -103,6 +105,14 @@ def read_table(path: Path, most: int | None = None) -> Table:
     # Spreadsheets write rows and columns of nothing where cells were once filled.
     filled = tuple(row for row in rows if any(cell is not None for cell in row.values()))
     return Table(path, tuple(values), filled, has_header)
+
+
+def is_text_table(path: Path) -> bool:
+    """Whether a text file is a table: its lines name an image each and say more of it, as `a.png 1` and `b.png 0` do.
+
+    Lines that name several images and nothing else are a list of what belongs together.
+    """
+    return _text_separator(path) is not None
 
 
 def states_references(path: Path) -> bool:
@@ -241,6 +251,23 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _text_separator(path: Path) -> str | None:
+    """What parts the columns of a text file that is a table; None of one that is none."""
+    if path.suffix.lower() != TEXT_SUFFIX:
+        return None
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        beginning = file.read(TEXT_BEGINNING)
+    lines = beginning.splitlines()[: -1 if len(beginning) == TEXT_BEGINNING else None]
+    looked_at = [line.strip() for line in lines if line.strip()][:LOOKED_AT]
+    for separator in TEXT_SEPARATORS:
+        columns = [*zip(*(re.split(separator, line) for line in looked_at), strict=False)]
+        has_equal_lines = len({len(re.split(separator, line)) for line in looked_at}) == 1
+        names_images = [all(map(is_image_name, map(str.strip, own[1:]))) for own in columns]  # below a header
+        if has_equal_lines and len(looked_at) > 1 and any(names_images) and not all(names_images):
+            return separator
+    return None
+
+
 def _begins_with_case(frame: pandas.DataFrame) -> bool:
     """Whether the line taken for the header is a case: it names an image as all rows do, or case_001 above case_002."""
     if len(frame) == 0:
@@ -263,7 +290,7 @@ def _with_names(frame: pandas.DataFrame) -> pandas.DataFrame:
     names = ["image" if n == image else f"column_{n + 1}" for n in range(len(cells))]
     if len(cells) == len(BOX_COLUMNS) and image == 0 and _are_boxes(cells):
         names = list(BOX_COLUMNS)
-    elif len(cells) == 2 and 1 < len(set(cells[1 - image])) <= min(MOST_CLASSES, len(frame) - 1):
+    elif len(cells) == 2 and len(set(cells[1 - image])) <= min(MOST_CLASSES, len(frame) - 1):
         names[1 - image] = "label"
     return frame.set_axis(names, axis="columns")
 
