@@ -48,6 +48,33 @@ def test_a_folder_of_label_maps_beside_one_of_volumes_is_no_class(tmp_path):
         read_dataset(tmp_path)
 
 
+def test_folders_of_masks_below_those_of_centres_and_patients_hold_no_images_of_a_class(tmp_path):
+    for centre in ("Center_01", "Center_07"):
+        for person in ("Patient_01", "Patient_02"):
+            for folder, names in (("Raw", "abcd"), ("Processed", "efgh")):
+                for seed, name in enumerate(names):
+                    scan(tmp_path / centre / person / folder / f"{name}.nii.gz", seed)
+            label_map(tmp_path / centre / person / "Masks" / "Consensus.nii.gz")
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+
+
+def test_masks_in_a_folder_apart_are_of_the_case_whose_name_theirs_begin_with(tmp_path):
+    for n in range(1, 13):
+        for kind in ("T1", "FLAIR"):
+            scan(tmp_path / "structural" / f"GBM-{n}_1" / f"GBM-{n}_1_{kind}.nii.gz", n)
+        if n != 3:
+            label_map(tmp_path / "segm" / f"GBM-{n}_1_segm.nii.gz", n)
+    dataset = read_dataset(tmp_path)
+    assert {case.id.rpartition("/")[2]: values_of(case) for case in dataset} == {
+        f"GBM-{n}_1": [0, n] for n in range(1, 13) if n != 3
+    }
+    assert "1 of 12 images without a label" in {problem.what for problem in dataset.problems}
+    label_map(tmp_path / "automated" / "GBM-4_1_approximate_segm.nii.gz")
+    with pytest.raises(DatasetError, match=r"some masks name a structure \(approximate\), and others none"):
+        read_dataset(tmp_path)
+
+
 def test_volumes_of_two_classes_stay_classes(tmp_path):
     for n in range(3):
         for name in ("ill", "well"):

@@ -187,7 +187,28 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
             case.images[f"{member.path.parent.name}_{name}"] = member
         else:
             case.images[name] = member
-    return dict(cases)
+    return _with_distant_masks(cases)
+
+
+def _with_distant_masks(cases: Mapping[Key, CaseFolder]) -> dict[Key, CaseFolder]:
+    """The cases, each with masks from folders of masks alone that begin with its name: as segm/x_segm for images/x/."""
+    owners = {key.stem: case for key, case in cases.items() if case.images}
+    known = dict(cases)
+    for key, case in cases.items():
+        named = [(member, _owner(member.stem, owners)) for drawn in case.masks.values() for member in drawn]
+        if case.images or not all(owner for _, owner in named):
+            continue
+        del known[key]
+        for member, owner in named:
+            fit = MASK_NAME.match(_own_name(member.stem, (owner,)))
+            owners[owner].masks[(fit["before"] or fit["after"] or "") if fit else ""].append(member)
+    return known
+
+
+def _owner(stem: str, names: Collection[str]) -> str:
+    """The longest of the names that another begins with and a mark follows; empty where there is none."""
+    own = [name for name in names if stem.startswith(name) and not stem[len(name) : len(name) + 1].isalnum()]
+    return max(own, key=len, default="")
 
 
 def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:

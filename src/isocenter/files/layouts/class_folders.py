@@ -48,8 +48,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     one folder images/, unless a table has labels.
     """
     members = _classed(folder.images)
-    inside = {member.folders[1].lower() if len(member.folders) > 1 else "" for member in members}
-    if len({name in LABELS or bool(LABEL_NAME.search(name)) for name in inside}) > 1:
+    if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
     if within_images(folder.images) != folder.images and any(_states_some(one, members) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
@@ -91,6 +90,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"class": classes},
         problems=(*problems, *_doubted(sorted(called), options), *_with_folders_inside(members)),
     )
+
+
+def _is_in_masks(member: Member) -> bool:
+    """Whether a folder below that of the class is called as those of masks are."""
+    return any(name.lower() in LABELS or LABEL_NAME.search(name) for name in member.folders[1:])
 
 
 def _states_some(table: Member, members: Sequence[Member]) -> bool:

@@ -57,7 +57,8 @@ def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptio
         return {}
     if "" in names:
         problem = f"some masks name a structure ({listed(names[1:])}), and others none"
-        raise DatasetError(problem, str(folder.root), "Put them into one label map with a number for each structure")
+        remedy = "Put them into one label map with a number for each structure, or take away what is not meant"
+        raise DatasetError(problem, str(folder.root), remedy)
     if options.labels is None:
         return {name: Label(number, name) for number, name in enumerate(names, start=1)}
     asked = {label.name: label for label in mask_labels(folder, options)}
