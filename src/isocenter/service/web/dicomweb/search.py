@@ -181,7 +181,7 @@ def _single(uids: str | None) -> str | None:
 
 
 def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | None = None) -> Response:
-    """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4, 8.3.4.2 and 8.3.4.4."""
+    """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4."""
     rows = list(islice(answers, query.offset, query.offset + query.limit))
     is_cut = len(rows) == query.limit and next(answers, None) is not None
     ignored = sorted(set(query.wanted) - level) if level is not None else []
