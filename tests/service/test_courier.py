@@ -125,7 +125,7 @@ def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [SyntaxError]  # as `node.jsonl` says
 
 
-def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
+def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port, caplog):
     node, couriers = sending
     server = peer(port, lambda event: 0xA900)
     try:
@@ -135,6 +135,7 @@ def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
     state, reason, job = state_of(node)
     assert (state, job) == ("aside", "done")
     assert "refuses it for good" in reason
+    assert "with status A900: it is aside" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
@@ -326,6 +327,26 @@ def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     assert state_of(node)[0] == "waiting"
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
     assert state_of(node)[0] == "committed"
+
+
+def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_again_by_a_retry(sending, port, caplog):
+    node, couriers = sending
+    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
+    assert state_of(node)[0] == "waiting"  # it has not been sent: there is nothing that could be lost
+    server = peer(port, lambda event: 0x0000)
+    try:
+        assert couriers.deliver("pacs") == 1
+        couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
+        state, reason, _ = state_of(node)
+        assert (state, reason) == ("aside", "the peer took it, and now reports that it does not keep it")
+        assert "peer pacs reports that it does not keep 1 answer that it took, which is aside" in caplog.text
+        assert node.worker.jobs.retry(node.rows(jobs)[0].job)
+        node.work()
+        assert couriers.deliver("pacs") == 1
+    finally:
+        server.shutdown()
+    assert state_of(node) == ("sent", None, "done")
 
 
 def test_two_nodes_on_one_database_are_refused(database):

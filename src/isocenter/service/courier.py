@@ -128,6 +128,8 @@ class Couriers:
             self.outbox.sent(delivery)
         elif row.status is not None and (row.status in FINAL or row.status & 0xF000 == 0xC000):
             self.outbox.refused(delivery, f"the peer refuses it for good: {row.problem or status}")
+            # The peer's own words may name the patient.
+            log.warning("peer %s refuses an answer of job %s with %s: it is aside", delivery.peer, delivery.job, status)
         else:
             self.outbox.failed(delivery, row.problem or status)
 
@@ -150,6 +152,9 @@ class Couriers:
         for name, peer in self.peers.items():
             if peer.ae_title == report.peer:
                 self.outbox.committed(list(report.committed), name)
+                if count := self.outbox.disowned(report.failed, name):
+                    kept = counted(count, "answer that it took, which is", "answers that it took, which are")
+                    log.warning("peer %s reports that it does not keep %s aside", name, kept)
 
     def vouch(self) -> int:
         """Answer one request for commitment, once the objects survive a power cut; how many objects do."""

@@ -117,6 +117,18 @@ class Outbox:
                 mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, deliveries.c.peer == peer)
                 connection.execute(update(deliveries).where(mine).values(state="committed"))
 
+    def disowned(self, sop_instance_uids: Collection[str], peer: str) -> int:
+        """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
+        ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
+        taken = (deliveries.c.peer == peer, deliveries.c.state.in_(("sent", "committed")))
+        values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
+        count = 0
+        with self.database.write() as connection:
+            for row in connection.execute(ours).all():
+                mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, *taken)
+                count += connection.execute(update(deliveries).where(mine).values(values)).rowcount
+        return count
+
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
         waiting = select(deliveries.c.delivery).where(deliveries.c.job == job, deliveries.c.state == "waiting")
