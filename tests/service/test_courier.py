@@ -19,6 +19,7 @@ from isocenter.service import Couriers, courier, prepared, process, read_setting
 from isocenter.service.objects import CommitmentReport
 from isocenter.service.records import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
+from isocenter.service.repeating import repeated
 from isocenter.service.stored import MODELS, settings_file
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -108,7 +109,7 @@ def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port,
     assert "refused" in stated[0] and "answers wait" in stated[0] and stated[1] == "peer pacs takes answers again"
 
 
-def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
+def test_a_courier_outlives_whatever_it_meets(caplog):
     stop, calls = threading.Event(), []
 
     def step() -> int:
@@ -118,8 +119,7 @@ def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
         stop.set()
         return 1
 
-    monkeypatch.setattr(courier, "AGAIN_S", 0.0)
-    courier._repeated(step, 0.0, stop)
+    repeated(step, stop, "a courier", rest_s=0.0, idle_s=0.0, again_s=0.0)
     assert len(calls) == 2
     assert "a courier met an unexpected error" in caplog.text
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [SyntaxError]  # as `node.jsonl` says

@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
+from isocenter.errors import IsocenterError, counted, foreign_errors
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Peer,
@@ -27,6 +27,7 @@ from isocenter.service.dicom import (
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, secure
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.repeating import repeated
 from isocenter.service.speaking import spoken_to
 from isocenter.service.web_sending import store_over_web
 
@@ -74,7 +75,8 @@ class Couriers:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
         steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
         for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
-            thread = threading.Thread(target=_repeated, args=(step, rest_s, stop), daemon=True)
+            pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
+            thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
             thread.start()
             self.threads.append(thread)
 
@@ -213,21 +215,6 @@ class Couriers:
         wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
             return {row.uid: row.path for row in connection.execute(wanted)}
-
-
-def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> None:
-    """A step again and again, at once after one that has found work, but for a rest before each."""
-    while not stop.wait(rest_s):
-        try:
-            with foreign_errors(_unforeseen):
-                if step() == 0:
-                    stop.wait(LOOK_S)
-        except ResourceError as error:
-            log.warning("courier: %s", error.problem)
-            stop.wait(AGAIN_S)
-        except (IsocenterError, MemoryError) as error:  # a thread that ends carries nothing more, and nobody sees why
-            log.error("a courier met an unexpected error", exc_info=error.__cause__ or error)
-            stop.wait(AGAIN_S)
 
 
 def _unforeseen(error: Exception) -> IsocenterError:
