@@ -219,6 +219,16 @@ def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
     assert outcomes == {"SCANNER": ACCEPTED, "ELSEWHERE": REJECTED, "SILENT": REJECTED, "STRANGER": REJECTED}
 
 
+def test_no_host_is_taken_for_this_machine_alone_because_nobody_knows_its_address():
+    """A socket on an empty host listens on every address."""
+    peers = (Peer("scanner", "SCANNER", "192.0.2.1", 104, frozenset({"store"})),)
+    for host in ("", "*", "no.such.host.invalid"):
+        assert Listening(host=host, peers=peers).permits("STRANGER", "192.0.2.9") == frozenset()
+    mapped = Listening(host="::", peers=peers)
+    assert mapped.permits("SCANNER", "::ffff:192.0.2.1") == mapped.permits("SCANNER", "192.0.2.1") == {"store"}
+    assert mapped.permits("SCANNER", "::ffff:192.0.2.9") == frozenset()
+
+
 @pytest.mark.parametrize(
     ("may", "contexts", "status"),
     [
