@@ -6,17 +6,18 @@ import json
 import threading
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 import pydicom
 import pynetdicom
 import pytest
 from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy import insert, text, update
+from sqlalchemy.exc import OperationalError
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.service import Couriers, courier, prepared, process, read_settings
-from isocenter.service.objects import CommitmentReport
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, key_of
 from isocenter.service.records import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 from isocenter.service.repeating import repeated
@@ -347,6 +348,28 @@ def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_ag
     finally:
         server.shutdown()
     assert state_of(node) == ("sent", None, "done")
+
+
+def test_a_request_for_commitment_outlives_a_database_that_is_away_and_a_file_that_is_gone(sending, mr, monkeypatch):
+    node, couriers = sending
+    monkeypatch.setattr(courier, "TRIES", 0)
+    reports = []
+    monkeypatch.setattr(courier, "report_commitment", lambda us, to, request, safe: reports.append(safe))
+    uids = [str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in mr[:2]]
+    [gone] = (node.settings.folder / "studies").rglob(f"{key_of(uids[0])}.dcm")
+    gone.unlink()
+    couriers.hear(CommitmentRequest("2.25.2", "PACS", ("1.2", "1.2"), tuple(uids), 0.0))
+    with monkeypatch.context() as away:
+        away.setattr(couriers.database.reader, "begin", lambda: raised(OperationalError("", {}, Exception("away"))))
+        with pytest.raises(ResourceError):
+            couriers.vouch()
+    assert couriers.vouch() == 1
+    assert reports == [frozenset(uids[1:])]
+    assert couriers.vouch() == 0
+
+
+def raised(error: Exception) -> Never:
+    raise error
 
 
 def test_two_nodes_on_one_database_are_refused(database):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import IsocenterError, counted, foreign_errors
+from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
 from isocenter.service import settings as settings_of
 from isocenter.service.dicom import (
     Peer,
@@ -168,13 +168,11 @@ class Couriers:
         if peer is None:
             log.warning("a peer that is not listed asks for commitment")
             return 0
-        paths = self._paths(request.instances)
-        for _ in range(TRIES):
-            if len(paths) == len(set(request.instances)):
-                break
-            time.sleep(AGAIN_S)
-            paths = self._paths(request.instances)
-        secure(self.settings.folder, paths.values())
+        try:
+            paths = self._secured(request.instances)
+        except ResourceError:
+            self.requests.put(request)  # the peer was told that it gets a report
+            raise
         reply = Reply(self.settings.folder / "inbox" / request.reply)
         if request.reply and reply.give(paths.keys(), TAKEN_S):
             return len(paths)
@@ -210,11 +208,23 @@ class Couriers:
                 self._silent[title] = time.monotonic() + SILENT_S
         return complete
 
+    def _secured(self, uids: Sequence[str]) -> dict[str, str]:
+        """{UID: path} of objects that are here and survive a power cut; their rows may take a moment to come."""
+        paths = self._paths(uids)
+        for _ in range(TRIES):
+            if len(paths) == len(set(uids)):
+                break
+            time.sleep(AGAIN_S)
+            paths = self._paths(uids)
+        secure(self.settings.folder, paths.values())
+        return paths
+
     def _paths(self, uids: Sequence[str]) -> dict[str, str]:
-        """{UID: path} of objects that are here."""
+        """{UID: path} of objects that are here: in the records, and with their file."""
         wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
-            return {row.uid: row.path for row in connection.execute(wanted)}
+            rows = connection.execute(wanted).all()
+        return {row.uid: row.path for row in rows if (self.settings.folder / row.path).exists()}
 
 
 def _unforeseen(error: Exception) -> IsocenterError:
