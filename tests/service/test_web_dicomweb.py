@@ -369,6 +369,22 @@ def test_dates_with_times_are_found_in_ranges(held, wanted, fits):
     assert matches({"vr": "DT", "Value": [held]}, wanted) == fits
 
 
+@pytest.mark.parametrize(
+    ("held", "wanted", "fits"),
+    [
+        ("1030", "103000-113000", True),
+        ("10", "100000.000000-", True),
+        ("103000", "103000.000000-103000.999999", True),
+        ("103000.5", "103000-103000", True),
+        ("1029", "103000-113000", False),
+        ("11", "-1059", False),
+        ("103000.25", "-103000.15", False),
+    ],
+)
+def test_times_that_are_less_exact_than_a_range_are_found_in_it(held, wanted, fits):
+    assert matches({"vr": "TM", "Value": [held]}, wanted) == fits
+
+
 def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):
     monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
     pages = [node.web.search_for_studies(limit=1, offset=n) for n in range(4)]

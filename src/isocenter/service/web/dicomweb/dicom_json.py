@@ -108,9 +108,10 @@ def _range(vr: str, wanted: str) -> tuple[str, str] | None:
 
 
 def _is_between(value: str, low: str, high: str) -> bool:
-    """Whether a day or time is in a range, whose ends may be less exact and then are meant whole."""
+    """Whether a day or time is in a range; whatever is less exact, an end or the value itself, is meant whole."""
     first, last = (re.split("[+-]", end)[0] for end in (low, high))
-    return first <= _local(value, low) and (not last or _local(value, high)[: len(last)] <= last)
+    since, until = _local(value, low), _local(value, high)
+    return first[: len(since)] <= since and (not last or until[: len(last)] <= last)
 
 
 def _local(value: str, end: str) -> str:
