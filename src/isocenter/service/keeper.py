@@ -163,7 +163,7 @@ class Keeper:
             digests = [each.sha256 for each in self.index.objects_of(study, row.series)]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
-        attributes = facts[0].attributes if facts else {}
+        attributes = next((one.attributes for one in facts if one.attributes), {})  # the first may be damaged
         try:
             return self.index.complete(study, revision, attributes, columns)
         except RecordError as error:  # its series are refused, and all other studies are complete
