@@ -139,6 +139,17 @@ def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port, caplog):
     assert "with status A900: it is aside" in caplog.text
 
 
+def test_an_answer_that_no_peer_has_taken_for_days_is_aside_and_stands_in_the_log(sending, caplog):
+    node, couriers = sending
+    couriers.deliver("pacs")
+    assert "for days" not in caplog.text
+    with node.database.write() as connection:
+        connection.execute(update(deliveries).values(created_at=0.0, next_at=0.0))
+    couriers.deliver("pacs")
+    assert (state_of(node)[0], state_of(node)[2]) == ("aside", "done")
+    assert "peer pacs has not taken an answer" in caplog.text
+
+
 @pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
 def test_a_peer_that_is_full_stalls_or_dies_is_tried_again(sending, port, fault):
     node, couriers = sending

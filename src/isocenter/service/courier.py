@@ -92,7 +92,7 @@ class Couriers:
                 rows = self._stored(to, [folder / one.job / one.name for one in waiting])
         except IsocenterError as error:
             for delivery in waiting:
-                self.outbox.failed(delivery, error.problem)
+                self._failed(delivery, error.problem)
             if not isinstance(error, PeerError):
                 raise
             if peer not in self._away:
@@ -133,7 +133,11 @@ class Couriers:
             # The peer's own words may name the patient.
             log.warning("peer %s refuses an answer of job %s with %s: it is aside", delivery.peer, delivery.job, status)
         else:
-            self.outbox.failed(delivery, row.problem or status)
+            self._failed(delivery, row.problem or status)
+
+    def _failed(self, delivery: Delivery, reason: str) -> None:
+        if self.outbox.failed(delivery, reason):
+            log.warning("peer %s has not taken an answer of job %s for days: it is aside", delivery.peer, delivery.job)
 
     def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:
         """Have the peer be answerable for what it took; a report may come later, to our receiver."""
