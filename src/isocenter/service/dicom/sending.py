@@ -142,7 +142,7 @@ def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
         return Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
     command = messages.request(messages.C_STORE, context, identity.sop_class, identity.instance)
     try:
-        data = path.open("rb", buffering=0) if context == own else BytesIO(implicit_data_set(path))
+        data: BinaryIO = path.open("rb", buffering=0) if context == own else BytesIO(implicit_data_set(path))
     except FormatError as error:
         return Sent(path, identity.instance, None, error.problem)
     with data:
