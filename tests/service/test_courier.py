@@ -6,19 +6,21 @@ import json
 import threading
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 import pydicom
 import pynetdicom
 import pytest
 from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy import insert, text, update
+from sqlalchemy.exc import OperationalError
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.service import Couriers, courier, prepared, process, read_settings
-from isocenter.service.objects import CommitmentReport
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, key_of
 from isocenter.service.records import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
+from isocenter.service.repeating import repeated
 from isocenter.service.stored import MODELS, settings_file
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -108,7 +110,7 @@ def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port,
     assert "refused" in stated[0] and "answers wait" in stated[0] and stated[1] == "peer pacs takes answers again"
 
 
-def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
+def test_a_courier_outlives_whatever_it_meets(caplog):
     stop, calls = threading.Event(), []
 
     def step() -> int:
@@ -118,14 +120,13 @@ def test_a_courier_outlives_whatever_it_meets(caplog, monkeypatch):
         stop.set()
         return 1
 
-    monkeypatch.setattr(courier, "AGAIN_S", 0.0)
-    courier._repeated(step, 0.0, stop)
+    repeated(step, stop, "a courier", rest_s=0.0, idle_s=0.0, again_s=0.0)
     assert len(calls) == 2
     assert "a courier met an unexpected error" in caplog.text
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [SyntaxError]  # as `node.jsonl` says
 
 
-def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
+def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port, caplog):
     node, couriers = sending
     server = peer(port, lambda event: 0xA900)
     try:
@@ -135,6 +136,18 @@ def test_a_peer_that_refuses_for_good_is_not_asked_again(sending, port):
     state, reason, job = state_of(node)
     assert (state, job) == ("aside", "done")
     assert "refuses it for good" in reason
+    assert "with status A900: it is aside" in caplog.text
+
+
+def test_an_answer_that_no_peer_has_taken_for_days_is_aside_and_stands_in_the_log(sending, caplog):
+    node, couriers = sending
+    couriers.deliver("pacs")
+    assert "for days" not in caplog.text
+    with node.database.write() as connection:
+        connection.execute(update(deliveries).values(created_at=0.0, next_at=0.0))
+    couriers.deliver("pacs")
+    assert (state_of(node)[0], state_of(node)[2]) == ("aside", "done")
+    assert "peer pacs has not taken an answer" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
@@ -326,6 +339,48 @@ def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     assert state_of(node)[0] == "waiting"
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
     assert state_of(node)[0] == "committed"
+
+
+def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_again_by_a_retry(sending, port, caplog):
+    node, couriers = sending
+    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
+    assert state_of(node)[0] == "waiting"  # it has not been sent: there is nothing that could be lost
+    server = peer(port, lambda event: 0x0000)
+    try:
+        assert couriers.deliver("pacs") == 1
+        couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
+        state, reason, _ = state_of(node)
+        assert (state, reason) == ("aside", "the peer took it, and now reports that it does not keep it")
+        assert "peer pacs reports that it does not keep 1 answer that it took, which is aside" in caplog.text
+        assert node.worker.jobs.retry(node.rows(jobs)[0].job)
+        node.work()
+        assert couriers.deliver("pacs") == 1
+    finally:
+        server.shutdown()
+    assert state_of(node) == ("sent", None, "done")
+
+
+def test_a_request_for_commitment_outlives_a_database_that_is_away_and_a_file_that_is_gone(sending, mr, monkeypatch):
+    node, couriers = sending
+    monkeypatch.setattr(courier, "TRIES", 0)
+    reports = []
+    monkeypatch.setattr(courier, "report_commitment", lambda us, to, request, safe: reports.append(safe))
+    uids = [str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in mr[:2]]
+    [gone] = (node.settings.folder / "studies").rglob(f"{key_of(uids[0])}.dcm")
+    gone.unlink()
+    couriers.hear(CommitmentRequest("2.25.2", "PACS", ("1.2", "1.2"), tuple(uids), 0.0))
+    with monkeypatch.context() as away:
+        away.setattr(couriers.database.reader, "begin", lambda: raised(OperationalError("", {}, Exception("away"))))
+        with pytest.raises(ResourceError):
+            couriers.vouch()
+    assert couriers.vouch() == 1
+    assert reports == [frozenset(uids[1:])]
+    assert couriers.vouch() == 0
+
+
+def raised(error: Exception) -> Never:
+    raise error
 
 
 def test_two_nodes_on_one_database_are_refused(database):

@@ -193,6 +193,19 @@ def test_a_full_disk_is_out_of_resources_and_the_receiver_lives(tmp_path):
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_a_folder_that_cannot_be_written_is_out_of_resources_and_stands_in_the_log(tmp_path, caplog):
+    """As on a disk that went read-only: else senders are cut off, and the node says nothing."""
+    with receiving(tmp_path) as node, Talk(node.port) as talk:
+        talk.associate()
+        (tmp_path / "studies").write_text("in the way")
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        assert talk.status() == 0xA700
+        (tmp_path / "studies").unlink()
+        talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
+        assert talk.status() == 0
+    assert "status A700: the node cannot write (Not a directory)" in caplog.text
+
+
 def test_one_association_more_than_is_allowed_is_rejected_until_another_has_ended(tmp_path):
     with receiving(tmp_path, max_associations=2) as node:
         with Talk(node.port) as first, Talk(node.port) as second, Talk(node.port) as third:
@@ -217,6 +230,16 @@ def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
         with Talk(node.port) as talk:
             assert talk.associate(calling="SCANNER", called="ANOTHER") == REJECTED
     assert outcomes == {"SCANNER": ACCEPTED, "ELSEWHERE": REJECTED, "SILENT": REJECTED, "STRANGER": REJECTED}
+
+
+def test_no_host_is_taken_for_this_machine_alone_because_nobody_knows_its_address():
+    """A socket on an empty host listens on every address."""
+    peers = (Peer("scanner", "SCANNER", "192.0.2.1", 104, frozenset({"store"})),)
+    for host in ("", "*", "no.such.host.invalid"):
+        assert Listening(host=host, peers=peers).permits("STRANGER", "192.0.2.9") == frozenset()
+    mapped = Listening(host="::", peers=peers)
+    assert mapped.permits("SCANNER", "::ffff:192.0.2.1") == mapped.permits("SCANNER", "192.0.2.1") == {"store"}
+    assert mapped.permits("SCANNER", "::ffff:192.0.2.9") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -294,11 +317,12 @@ def tls(tmp_path):
     return Secured(free_port(), certificate, key, clients=certificate)
 
 
-def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source, tls):
+def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source, tls, caplog):
     with receiving(tmp_path / "node", tls=tls) as node:
         words = ("storescu", "-aet", "SCANNER", "+cf", tls.certificate)
         assert sent_by_dcmtk(*words, "+tls", tls.key, tls.certificate, "127.0.0.1", tls.port, source).returncode == 0
         assert sent_by_dcmtk(*words, "+tla", "127.0.0.1", tls.port, source).returncode != 0
+        until(lambda: "no TLS with 127.0.0.1: " in caplog.text)
         assert [line.instance for line in node.lines] == ["1.2.3.4"]
 
 

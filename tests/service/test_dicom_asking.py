@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
+import pydicom
 import pytest
 
+from conftest import DATA
 from isocenter.service.dicom import (
     Peer,
     PeerError,
@@ -15,6 +19,7 @@ from isocenter.service.dicom import (
     request_commitment,
     store,
 )
+from isocenter.service.dicom.pdus import IMPLICIT
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
@@ -22,6 +27,7 @@ from service.receiving import dcmtk, receiving, running
 from service.talking import CAPTURE
 
 US = "ISOCENTER"
+SEGMENTED = ("dcmqi_seg_23x38x3.dcm", "highdicom_seg_image_ct_binary.dcm")
 
 
 @pytest.fixture
@@ -96,6 +102,35 @@ def test_dcmtk_gets_the_data_sets_byte_for_byte_and_what_it_does_not_take_is_sai
     assert sorted(map(data_set, (path.read_bytes() for path in out.iterdir()))) == sorted(
         data_set(path.read_bytes()) for path in sources
     )
+
+
+def test_a_peer_that_takes_implicit_vr_alone_gets_the_same_values_in_it(sources, tmp_path):
+    """The syntax that everybody has to take, PS3.5 10.1; some take no other."""
+    inside = pydicom.Dataset()
+    inside.CodeValue, inside.CodeMeaning = "T-A0100", "Brain"
+    nested = drawn("1.2.3.8", AnatomicRegionSequence=[inside])
+    nested.add_new(0x00090010, "LO", "MAKER")
+    nested.add_new(0x00091001, "FD", 0.5)
+    sources[0].write_bytes(encoded(nested))
+    sources += [path for name in SEGMENTED if (path := DATA / "dicom/files" / name).exists()]
+    port, out = free_port(), tmp_path / "out"
+    out.mkdir()
+    with running([dcmtk("storescp"), "+xi", "-od", out, port], port):
+        rows = store(US, Peer("scp", "ANY-SCP", "127.0.0.1", port), sources)
+    assert [row.is_stored for row in rows] == [True] * len(sources)
+    came = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, out.iterdir())}
+    for source in map(pydicom.dcmread, sources):
+        one = came[source.SOPInstanceUID]
+        assert one.file_meta.TransferSyntaxUID == IMPLICIT
+        assert differing(one, source) <= {0x00091001}  # whose VR only its maker knows there
+    assert came["1.2.3.8"][0x00091001].value == struct.pack("<d", 0.5)
+    assert sorted(tmp_path.glob("*.dcm")) == sorted(path for path in sources if path.parent == tmp_path)
+
+
+def differing(one: pydicom.Dataset, other: pydicom.Dataset) -> set[int]:
+    """Tags of which one has another value, or none."""
+    mine, others = ({element.tag: element.value for element in dataset} for dataset in (one, other))
+    return {int(tag) for tag in {*mine, *others} if mine.get(tag) != others.get(tag)}
 
 
 def test_a_peer_that_is_not_there_is_an_error_that_names_it():

@@ -61,6 +61,18 @@ def test_a_series_with_images_of_two_patients_is_refused_for_that_reason(node, m
     assert "another-17" not in caplog.text
 
 
+def test_a_study_whose_first_series_is_damaged_is_known_by_its_others(node, tmp_path):
+    """Else no search for the patient finds it."""
+    file = encoded(drawn("1.2.1.1", series="1.2.1"))
+    (tmp_path / "damaged.dcm").write_bytes(file[: file.index(b"\x20\x00\x0e\x00") + 8 + len("1.2.1 ") + 5])
+    (tmp_path / "whole.dcm").write_bytes(encoded(drawn()))
+    node.receive(tmp_path / "damaged.dcm", tmp_path / "whole.dcm")
+    node.keeper.round()
+    node.keeper.round()
+    [row] = node.rows(studies)
+    assert (row.state, row.attributes["PatientID"]) == ("complete", "secret-17")
+
+
 def test_an_object_that_has_no_row_keeps_no_other_out(node, mr, monkeypatch):
     arrival = node.keeper._arrival
     monkeypatch.setattr(

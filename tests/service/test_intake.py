@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pydicom
 import pytest
@@ -14,6 +16,7 @@ from isocenter.service.intake import POSITION, Front, WatchedFolder
 from isocenter.service.objects import ObjectStore, read_journals
 from service.objects_sent import drawn, encoded
 from service.receiving import until
+from service.web_served import RELATED, related
 
 
 @pytest.fixture
@@ -112,6 +115,63 @@ def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, ortha
     for thread in threads:
         thread.join(60)
     assert start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
+
+
+class Odd(BaseHTTPRequestHandler):
+    """An Orthanc with one series, of which one object is not DICOM."""
+
+    def log_message(self, *_) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        changes = [] if "since=1" in self.path else [{"Seq": 1, "ChangeType": "StableSeries", "ID": "x"}]
+        answers = {
+            "/changes": {"Changes": changes, "Done": True},
+            "/series/x": {"ParentStudy": "y", "MainDicomTags": {"SeriesInstanceUID": "1.2.3"}},
+            "/studies/y": {"MainDicomTags": {"StudyInstanceUID": "1.2"}},
+        }
+        stated = answers.get(self.path.partition("?")[0])
+        body = related(b"no DICOM", encoded(drawn())) if stated is None else json.dumps(stated).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", RELATED["Content-Type"] if stated is None else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_an_object_of_an_orthanc_that_is_not_dicom_holds_up_no_other(tmp_path, store, caplog):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        front = Front(f"http://127.0.0.1:{server.server_port}", store, tmp_path / POSITION)
+        assert [front.look(), front.look()] == [1, 0]
+        server.shutdown()
+    [line] = read_journals(tmp_path / "inbox", {})[0]
+    assert (tmp_path / line.path).read_bytes() == encoded(drawn())
+    assert "cannot be kept" in caplog.text
+    assert list((tmp_path / "inbox").rglob("*.part")) == []
+
+
+def test_a_way_in_outlives_whatever_it_meets(tmp_path, monkeypatch, caplog):
+    looks = iter([NotImplementedError("Doe^Jane"), OSError(5, "Input/output error"), 0])
+    stop = threading.Event()
+
+    def look(self: Front) -> int:
+        match next(looks):
+            case Exception() as error:
+                raise error
+            case count:
+                stop.set()
+                return count
+
+    monkeypatch.setattr(Front, "look", look)
+    monkeypatch.setattr(intake, "LOOK_S", 0.0)
+    monkeypatch.setattr(intake, "AGAIN_S", 0.0)
+    settings = read_settings(None, [], tmp_path / "node", front={"orthanc": "http://127.0.0.1:9"})
+    [thread] = start_intake(settings, stop)
+    assert stop.wait(60)
+    thread.join(60)
+    stated = [record.getMessage() for record in caplog.records]
+    assert stated == ["intake met an unexpected error", "intake: Input/output error"]
 
 
 def test_an_orthanc_that_does_not_answer_is_named(tmp_path, store):

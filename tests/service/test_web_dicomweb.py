@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import threading
 from email.message import Message
@@ -368,6 +369,22 @@ def test_dates_with_times_are_found_in_ranges(held, wanted, fits):
     assert matches({"vr": "DT", "Value": [held]}, wanted) == fits
 
 
+@pytest.mark.parametrize(
+    ("held", "wanted", "fits"),
+    [
+        ("1030", "103000-113000", True),
+        ("10", "100000.000000-", True),
+        ("103000", "103000.000000-103000.999999", True),
+        ("103000.5", "103000-103000", True),
+        ("1029", "103000-113000", False),
+        ("11", "-1059", False),
+        ("103000.25", "-103000.15", False),
+    ],
+)
+def test_times_that_are_less_exact_than_a_range_are_found_in_it(held, wanted, fits):
+    assert matches({"vr": "TM", "Value": [held]}, wanted) == fits
+
+
 def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):
     monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
     pages = [node.web.search_for_studies(limit=1, offset=n) for n in range(4)]
@@ -390,6 +407,49 @@ def test_series_and_instances_are_found_within_their_study_and_without_it(node):
     [one] = node.web.search_for_instances(search_filters={"SOPInstanceUID": "1.3.3.1"})
     assert (one["00280010"]["Value"], one["0020000D"]["Value"]) == ([8], ["1.3"])
     assert node.web.search_for_instances("1.3", "1.2.3") == []
+
+
+def test_a_series_or_an_instance_that_states_nothing_gets_no_value_of_another_one(fresh):
+    left = {"ImageLaterality": "L", "SeriesDescription": "T1", "BodyPartExamined": "HEAD", "StationName": "S"}
+    fresh.store(encoded(drawn("1.5.1.1", study="1.5", series="1.5.1", StudyDescription="brain", **left)))
+    fresh.store(encoded(drawn("1.5.1.2", study="1.5", series="1.5.1", SeriesDescription="T1")))
+    fresh.store(encoded(drawn("1.5.2.1", study="1.5", series="1.5.2")))
+
+    def found(query: str) -> list[tuple[str, object]]:
+        answer = fresh.client.get(f"/dicomweb/{query}")
+        level = "0020000E" if "series?" in query else "00080018"
+        rows = [] if answer.status_code == 204 else answer.json()
+        return [(row[level]["Value"][0], row.get(query[-8:], {}).get("Value")) for row in rows]
+
+    assert found("series?BodyPartExamined=HEAD&includefield=00180015") == [("1.5.1", ["HEAD"])]
+    assert found("studies/1.5/series?includefield=00081010") == [("1.5.1", ["S"]), ("1.5.2", None)]
+    assert found("instances?ImageLaterality=L&includefield=00200062") == [("1.5.1.1", ["L"])]
+    every = [("1.5.1.1", ["L"]), ("1.5.1.2", None), ("1.5.2.1", None)]
+    assert found("studies/1.5/instances?includefield=all,00200062") == every
+    whole = [("1.5.1.1", ["brain"]), ("1.5.1.2", ["brain"]), ("1.5.2.1", ["brain"])]
+    assert found("instances?includefield=00081030") == whole  # what holds for the study holds for all of it
+
+
+def test_numbers_that_json_does_not_have_are_texts(fresh):
+    """PS3.18 F.2.3; a viewer could read nothing of a study whose metadata hold them as numbers."""
+    inside = pydicom.Dataset()
+    inside.DiffusionBValue = float("-inf")
+    fresh.store(encoded(drawn(DiffusionBValue=float("nan"), MRDiffusionSequence=[inside])))
+
+    def values(text: str) -> list[object]:
+        [row] = json.loads(text, parse_constant=pytest.fail)
+        return [row["00189087"]["Value"], row["00189117"]["Value"][0]["00189087"]["Value"]]
+
+    assert values(fresh.client.get("/dicomweb/studies/1.2/metadata").text) == [["NaN"], ["-inf"]]
+    assert values(fresh.client.get("/dicomweb/instances?includefield=all").text) == [["NaN"], ["-inf"]]
+    assert element("DiffusionBValue", ["nan"])["00189087"]["Value"] == ["NaN"]
+
+
+def test_a_search_says_what_it_does_not_do_and_takes_each_attribute_once(node):
+    assert "fuzzymatching" in node.client.get("/dicomweb/studies?fuzzymatching=true").headers["Warning"]
+    assert "Warning" not in node.client.get("/dicomweb/studies?fuzzymatching=false").headers
+    twice = node.client.get("/dicomweb/studies?PatientID=1&00100020=secret-17")
+    assert (twice.status_code, twice.json()["problem"]) == (400, "an attribute is asked for twice")
 
 
 def test_metadata_are_the_header_without_its_pixels(node):

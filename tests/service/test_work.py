@@ -11,15 +11,16 @@ import pytest
 from sqlalchemy import update
 
 import isocenter
-from isocenter.errors import ResourceError
+from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, stamped, write_series
 from isocenter.service import keeper
-from isocenter.service.records import Index, Jobs
+from isocenter.service.records import Index, Job, Jobs
 from isocenter.service.records.tables import answers, events, findings, jobs, studies
 from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
+from isocenter.service.work import answer
 from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -71,6 +72,25 @@ def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_tra
     node.database.close()
     assert (row.state, row.outcome, study.outcome) == ("done", "abstained", "abstained")
     assert row.reason and 0 <= row.gate_p < 0.05
+
+
+def test_series_of_two_patients_under_one_study_are_never_one_input(tmp_path):
+    """Two exports of one scanner or of one anonymiser may share a StudyInstanceUID."""
+    image = Image(np.arange(64, dtype=np.int16).reshape(1, 4, 4, 4), Geometry((4, 4, 4), np.eye(4)), modality="MR")
+    files = {}
+    for place, (series, patient) in enumerate((("t1", "one"), ("flair", "one"), ("other", "another"))):
+        write_series(image, SeriesNames(patient, "study", series, place + 1), tmp_path / series)
+        files[series] = sorted((tmp_path / series).iterdir())
+        for path in files[series]:
+            slice_ = pydicom.dcmread(path)
+            slice_.StudyInstanceUID = "1.2.3"
+            slice_.save_as(path)
+    job = Job("j", "s", "r", "m", "h", {}, 1, 1, 0.0)
+    with answer._case(job, answer.Inputs({"T1": files["t1"], "FLAIR": files["flair"]})) as case:
+        assert list(case.images) == ["T1", "FLAIR"]
+    mixed = answer.Inputs({"T1": files["t1"], "FLAIR": files["other"]})
+    with pytest.raises(FormatError, match="of 2 patients"), answer._case(job, mixed):
+        pass
 
 
 def test_the_same_job_made_again_gives_the_same_bytes(node, mr):

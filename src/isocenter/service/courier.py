@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from isocenter.service.dicom import (
 from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, secure
 from isocenter.service.records import Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.repeating import repeated
 from isocenter.service.speaking import spoken_to
 from isocenter.service.web_sending import store_over_web
 
@@ -74,7 +75,8 @@ class Couriers:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
         steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
         for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
-            thread = threading.Thread(target=_repeated, args=(step, rest_s, stop), daemon=True)
+            pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
+            thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
             thread.start()
             self.threads.append(thread)
 
@@ -90,7 +92,7 @@ class Couriers:
                 rows = self._stored(to, [folder / one.job / one.name for one in waiting])
         except IsocenterError as error:
             for delivery in waiting:
-                self.outbox.failed(delivery, error.problem)
+                self._failed(delivery, error.problem)
             if not isinstance(error, PeerError):
                 raise
             if peer not in self._away:
@@ -128,8 +130,14 @@ class Couriers:
             self.outbox.sent(delivery)
         elif row.status is not None and (row.status in FINAL or row.status & 0xF000 == 0xC000):
             self.outbox.refused(delivery, f"the peer refuses it for good: {row.problem or status}")
+            # The peer's own words may name the patient.
+            log.warning("peer %s refuses an answer of job %s with %s: it is aside", delivery.peer, delivery.job, status)
         else:
-            self.outbox.failed(delivery, row.problem or status)
+            self._failed(delivery, row.problem or status)
+
+    def _failed(self, delivery: Delivery, reason: str) -> None:
+        if self.outbox.failed(delivery, reason):
+            log.warning("peer %s has not taken an answer of job %s for days: it is aside", delivery.peer, delivery.job)
 
     def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:
         """Have the peer be answerable for what it took; a report may come later, to our receiver."""
@@ -150,6 +158,9 @@ class Couriers:
         for name, peer in self.peers.items():
             if peer.ae_title == report.peer:
                 self.outbox.committed(list(report.committed), name)
+                if count := self.outbox.disowned(report.failed, name):
+                    kept = counted(count, "answer that it took, which is", "answers that it took, which are")
+                    log.warning("peer %s reports that it does not keep %s aside", name, kept)
 
     def vouch(self) -> int:
         """Answer one request for commitment, once the objects survive a power cut; how many objects do."""
@@ -161,13 +172,11 @@ class Couriers:
         if peer is None:
             log.warning("a peer that is not listed asks for commitment")
             return 0
-        paths = self._paths(request.instances)
-        for _ in range(TRIES):
-            if len(paths) == len(set(request.instances)):
-                break
-            time.sleep(AGAIN_S)
-            paths = self._paths(request.instances)
-        secure(self.settings.folder, paths.values())
+        try:
+            paths = self._secured(request.instances)
+        except ResourceError:
+            self.requests.put(request)  # the peer was told that it gets a report
+            raise
         reply = Reply(self.settings.folder / "inbox" / request.reply)
         if request.reply and reply.give(paths.keys(), TAKEN_S):
             return len(paths)
@@ -203,26 +212,23 @@ class Couriers:
                 self._silent[title] = time.monotonic() + SILENT_S
         return complete
 
+    def _secured(self, uids: Sequence[str]) -> dict[str, str]:
+        """{UID: path} of objects that are here and survive a power cut; their rows may take a moment to come."""
+        paths = self._paths(uids)
+        for _ in range(TRIES):
+            if len(paths) == len(set(uids)):
+                break
+            time.sleep(AGAIN_S)
+            paths = self._paths(uids)
+        secure(self.settings.folder, paths.values())
+        return paths
+
     def _paths(self, uids: Sequence[str]) -> dict[str, str]:
-        """{UID: path} of objects that are here."""
+        """{UID: path} of objects that are here: in the records, and with their file."""
         wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
-            return {row.uid: row.path for row in connection.execute(wanted)}
-
-
-def _repeated(step: Callable[[], int], rest_s: float, stop: threading.Event) -> None:
-    """A step again and again, at once after one that has found work, but for a rest before each."""
-    while not stop.wait(rest_s):
-        try:
-            with foreign_errors(_unforeseen):
-                if step() == 0:
-                    stop.wait(LOOK_S)
-        except ResourceError as error:
-            log.warning("courier: %s", error.problem)
-            stop.wait(AGAIN_S)
-        except (IsocenterError, MemoryError) as error:  # a thread that ends carries nothing more, and nobody sees why
-            log.error("a courier met an unexpected error", exc_info=error.__cause__ or error)
-            stop.wait(AGAIN_S)
+            rows = connection.execute(wanted).all()
+        return {row.uid: row.path for row in rows if (self.settings.folder / row.path).exists()}
 
 
 def _unforeseen(error: Exception) -> IsocenterError:

@@ -8,17 +8,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
-from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
-from isocenter.service.objects import ObjectStore
+from isocenter.lazy import dicomweb_sessions
+from isocenter.service.objects import ObjectStore, Part
+from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
+from isocenter.service.web.dicomweb import MultipartReader, boundary_of
 
 log = logging.getLogger("isocenter")
 
@@ -27,7 +30,8 @@ SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0
 CHUNK, CHANGES, TIMEOUT_S = 1 << 20, 100, 60
 GONE = 404
 POSITION = "front.json"
-AS_STORED = (("application/dicom", "*"),)  # else a server decodes what is compressed, PS3.18 8.7.3
+# Else a server decodes what is compressed, PS3.18 8.7.3.
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 # "user:password" of the Orthanc in front; no secret stands in a file.
 CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
 
@@ -95,7 +99,7 @@ class Front:
         """Fetch what is new, in the order of the changes; how many objects that were. Raises ResourceError."""
         try:
             return sum(self._fetched(*uids) for uids in self._changes())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, FormatError) as error:
             remedy = f"Is it running, and {CREDENTIALS} right?"
             raise ResourceError(f"the Orthanc does not answer: {type(error).__name__}", self.url, remedy) from error
 
@@ -137,22 +141,30 @@ class Front:
         return session
 
     def _fetched(self, study: str, series: str) -> int:
-        client = dicomweb_api.DICOMwebClient(
-            f"{self.url.rstrip('/')}/dicom-web", session=self._session, timeout=TIMEOUT_S
-        )
-        count = 0
-        for dataset in client.iter_series(study, series, media_types=AS_STORED):
-            file = BytesIO()
-            try:
-                pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-                with self.store.open_part() as part:
-                    part.write(file.getbuffer())
-                    self.store.keep(part, "front", "front")
-            except (FormatError, AttributeError, TypeError, ValueError) as error:  # it would hold up all others
-                log.warning("an object of the Orthanc cannot be kept: %s", type(error).__name__)
-                continue
-            count += 1
+        """Keep the objects of a series byte for byte, each as it comes; one that cannot be kept holds up no other."""
+        place, count = f"{self.url.rstrip('/')}/dicom-web/studies/{study}/series/{series}", 0
+        answer = self._session.get(place, headers={"Accept": AS_STORED}, stream=True, timeout=TIMEOUT_S)
+        with answer, ExitStack() as stack:
+            answer.raise_for_status()
+            reader = MultipartReader(boundary_of(answer.headers.get("Content-Type", "")))
+            for event in chain.from_iterable(map(reader.feed, answer.iter_content(CHUNK))):
+                if isinstance(event, str):
+                    part = stack.enter_context(self.store.open_part())
+                elif isinstance(event, bytes):
+                    part.write(event)
+                else:
+                    count += self._kept(part)
+                    stack.close()
+            reader.finish()
         return count
+
+    def _kept(self, part: Part) -> bool:
+        try:
+            self.store.keep(part, "front", "front")
+        except FormatError:  # its words may be the file's
+            log.warning("an object of the Orthanc is not a DICOM object with its UIDs, and cannot be kept")
+            return False
+        return True
 
 
 def start_intake(settings: Settings, stop: threading.Event) -> list[threading.Thread]:
@@ -164,17 +176,10 @@ def start_intake(settings: Settings, stop: threading.Event) -> list[threading.Th
             ways.append(WatchedFolder(settings.watch.folder, store).look)
         if settings.front is not None:
             ways.append(Front(settings.front.orthanc, store, settings.folder / POSITION).look)
-    threads = [threading.Thread(target=_repeated, args=(look, stop), daemon=True) for look in ways]
+    pauses = {"rest_s": LOOK_S, "idle_s": 0.0, "again_s": AGAIN_S}
+    threads = [
+        threading.Thread(target=repeated, args=(look, stop, "intake"), kwargs=pauses, daemon=True) for look in ways
+    ]
     for thread in threads:
         thread.start()
     return threads
-
-
-def _repeated(look: Callable[[], int], stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            look()
-            stop.wait(LOOK_S)
-        except (ResourceError, OSError) as error:
-            log.warning("intake: %s", error.problem if isinstance(error, ResourceError) else error.strerror)
-            stop.wait(AGAIN_S)

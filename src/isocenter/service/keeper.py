@@ -163,7 +163,8 @@ class Keeper:
             digests = [each.sha256 for each in self.index.objects_of(study, row.series)]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
-        attributes = facts[0].attributes if facts else {}
+        # The first may be damaged.
+        attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
         try:
             return self.index.complete(study, revision, attributes, columns)
         except RecordError as error:  # its series are refused, and all other studies are complete

@@ -36,6 +36,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    # An empty one, and *, mean every address to a socket, and no address to whoever asks who can reach it.
+    if not re.fullmatch(r"[\w.:%-]+", text):
+        raise ValueError("a host is a name or an address; 0.0.0.0 is every address of this machine")
+    return text
+
+
 def _uid_root(text: str) -> str:
     if not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,8}", text) or len(text) > 24:
         raise ValueError("a root of UIDs is digits and dots, at most 24 of them, such as 2.25")
@@ -52,6 +59,7 @@ def _hours(text: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
+Host = Annotated[str, AfterValidator(_host)]
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
 Wish = str | bool | int | float | list[str] | tuple[float, float]
 
@@ -99,7 +107,7 @@ class Dicom(Section):
     """Where studies come in; idle_s and max_object_mb bound what one association may take."""
 
     ae_title: AeTitle = "ISOCENTER"
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     receivers: Count = 1
     max_associations: Count = 32
@@ -119,7 +127,7 @@ class HttpTls(Section):
 class Http(Section):
     """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8180
     max_requests: Annotated[int, Field(ge=1, le=MOST_CONNECTIONS)] = 100
     tls: HttpTls | None = None
@@ -157,7 +165,7 @@ class Peer(Section):
 
     name: Name
     ae_title: AeTitle
-    host: str
+    host: Host
     port: Port
     may: list[Literal["store", "commit"]] = ["store", "commit"]
     commit: bool = True

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing import (
         SeriesNames,
         Stamp,
+        implicit_data_set,
         stamped,
         write_report,
         write_segmentation,

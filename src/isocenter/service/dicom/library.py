@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, ResourceError
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore, OutOfSpaceError
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
 
 AT_ONCE = 1 << 16
 NO_SUCH_OBJECT = 0x0112  # PS3.4 J.4.2
@@ -44,7 +44,7 @@ def kept(store: ObjectStore, event: Any, peer: str) -> int:
             while data := file.read(AT_ONCE):
                 part.write(data)
             store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
-    except OutOfSpaceError:
+    except ResourceError:
         return messages.OUT_OF_RESOURCES
     except FormatError:
         return messages.NOT_UNDERSTOOD

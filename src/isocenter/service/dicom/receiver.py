@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from isocenter.errors import UsageError
+from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.handed import Handed
 from isocenter.service.dicom.listening import Listening
@@ -89,12 +89,15 @@ class Receiver:
         """One connection, from its first byte to its last."""
         with plain, suppress(OSError):  # a peer that is gone needs no answer
             plain.settimeout(min(REQUEST_S, self.listening.idle_s))
-            secured = plain if context is None else context.wrap_socket(plain, server_side=True)
+            secured = plain if context is None else _secured(plain, context)
             connection = Connection(secured, self.listening.idle_s)
             try:
                 self._associate(connection, plain)
             except (ProtocolError, TimeoutError, EOFError) as error:
                 LOG.warning("ended a connection from %s: %s", connection.address, str(error) or type(error).__name__)
+                connection.send(abort())
+            except ResourceError as error:
+                LOG.error("ended a connection from %s, because of the node: %s", connection.address, error.problem)
                 connection.send(abort())
             finally:
                 connection.close()
@@ -156,6 +159,16 @@ def run_receiver(listening: Listening, folder: Path, stop: threading.Event, name
     """Receive into a node's folder until `stop`; then what is coming is received to its end."""
     gc.freeze()  # what is there stays: it need not be looked through between objects
     Receiver(listening, folder, name).serve(stop)
+
+
+def _secured(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """The connection under TLS. Raises OSError for a peer with which that does not come about, which the log names."""
+    address = plain.getpeername()[0]
+    try:
+        return context.wrap_socket(plain, server_side=True)
+    except (ssl.SSLError, TimeoutError) as error:
+        LOG.warning("no TLS with %s: %s", address, getattr(error, "reason", None) or type(error).__name__)
+        raise
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -6,21 +6,25 @@ take an answer for a request, and lose it (its issue 875): nothing that is sent 
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom import Identity, read_identity
+from isocenter.files.dicom import Identity, implicit_data_set, read_identity
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.pdus import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
+    EXPLICIT,
     IMPLICIT,
     LARGEST_DATA,
     P_DATA,
@@ -65,22 +69,22 @@ class Opened:
     contexts: Mapping[tuple[str, str], int]
     most: int
 
-    def ask(self, command: bytes, data: Path | None = None, *, offset: int = 0, context: int = 1) -> tuple[int, str]:
-        """(status, comment) of the answer to a command, with what a file holds from an offset on."""
+    def ask(self, command: bytes, data: BinaryIO | None = None, *, context: int = 1) -> tuple[int, str]:
+        """(status, comment) of the answer to a command, with what a file holds from where it is."""
         self.connection.send(command)
         if data is not None:
-            self._send(data, offset, context)
+            self._send(data, context)
         answer = messages.parse_command(self._answer())
         comment = answer.get(messages.COMMENT, b"").decode("ascii", "replace").strip(" \0")
         return messages.number(answer, messages.STATUS), comment
 
-    def _send(self, path: Path, offset: int, context: int) -> None:
-        left = path.stat().st_size - offset
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            while left > 0 and (piece := file.read(min(left, self.most - messages.VALUE_HEAD))):
-                left -= len(piece)
-                self.connection.send(messages.data_value(piece, context, messages.LAST_DATA if left <= 0 else 0))
+    def _send(self, file: BinaryIO, context: int) -> None:
+        start = file.tell()
+        left = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+        while left > 0 and (piece := file.read(min(left, self.most - messages.VALUE_HEAD))):
+            left -= len(piece)
+            self.connection.send(messages.data_value(piece, context, messages.LAST_DATA if left <= 0 else 0))
 
     def _answer(self) -> bytes:
         buffer, command = memoryview(bytearray(LARGEST_DATA)), b""
@@ -105,6 +109,7 @@ def echo(us: str, peer: Peer, *, idle_s: float = IDLE_S) -> None:
 def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S) -> list[Sent]:
     """Send files as they are, in their own syntaxes; one row for each, in their order.
 
+    What is in explicit VR is put into implicit VR for a peer that takes nothing else, PS3.5 10.1.
     Raises PeerError where no association comes about.
     """
     rows: dict[Path, Sent] = {}
@@ -116,7 +121,7 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
             problem = error.problem if isinstance(error, FormatError) else f"cannot be read: {error.strerror}"
             rows[path] = Sent(path, "", None, problem)
     for some in _few_contexts(known):
-        pairs = sorted({(identity.sop_class, identity.syntax) for identity in some.values()})
+        pairs = sorted(set[tuple[str, str]]().union(*map(_pairs, some.values())))
         try:
             with _opened(us, peer, pairs, idle_s) as opened:
                 for path, identity in some.items():
@@ -131,12 +136,25 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
 
 
 def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
-    context = opened.contexts.get((identity.sop_class, identity.syntax))
+    own, *others = (opened.contexts.get(pair) for pair in _pairs(identity))
+    context = next((one for one in (own, *others) if one is not None), None)
     if context is None:
         return Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
     command = messages.request(messages.C_STORE, context, identity.sop_class, identity.instance)
-    status, comment = opened.ask(command, path, offset=identity.offset, context=context)
+    try:
+        data: BinaryIO = path.open("rb", buffering=0) if context == own else BytesIO(implicit_data_set(path))
+    except FormatError as error:
+        return Sent(path, identity.instance, None, error.problem)
+    with data:
+        data.seek(identity.offset if context == own else 0)
+        status, comment = opened.ask(command, data, context=context)
     return Sent(path, identity.instance, status, comment)
+
+
+def _pairs(identity: Identity) -> list[tuple[str, str]]:
+    """(class, syntax) in which an object can be sent, the one that it has first."""
+    syntaxes = [identity.syntax, *([IMPLICIT] if identity.syntax == EXPLICIT else [])]
+    return [(identity.sop_class, syntax) for syntax in syntaxes]
 
 
 @contextmanager
@@ -171,10 +189,10 @@ def _few_contexts(known: Mapping[Path, Identity]) -> Iterator[dict[Path, Identit
     some: dict[Path, Identity] = {}
     pairs: set[tuple[str, str]] = set()
     for path, identity in known.items():
-        if len(pairs | {(identity.sop_class, identity.syntax)}) > MOST_CONTEXTS:
+        if len(pairs.union(_pairs(identity))) > MOST_CONTEXTS:
             yield some
             some, pairs = {}, set()
         some[path] = identity
-        pairs.add((identity.sop_class, identity.syntax))
+        pairs.update(_pairs(identity))
     if some:
         yield some

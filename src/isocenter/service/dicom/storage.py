@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Listening
@@ -28,7 +28,7 @@ from isocenter.service.dicom.pdus import (
     pdu,
 )
 from isocenter.service.dicom.services import is_storage
-from isocenter.service.objects import ObjectStore, OutOfSpaceError, Part, secure
+from isocenter.service.objects import ObjectStore, Part, secure
 
 LOG = logging.getLogger(__name__)
 VALUE = struct.Struct(">IBB")  # length, context and bits of a presentation data value, PS3.8 9.3.5.1 and E.2
@@ -156,7 +156,7 @@ class Association:
             message.part = self.store.open_part()
             syntax = str(self._contexts[message.context].chosen)
             message.part.write(messages.file_head(uids[0], uids[1], syntax))
-        except OutOfSpaceError as error:
+        except ResourceError as error:
             self._refuse(message, error.problem)
 
     def _take_data(self, value: memoryview, context: int, *, is_last: bool) -> None:
@@ -166,7 +166,7 @@ class Association:
         if message.part is not None:
             try:
                 message.part.write(value)
-            except OutOfSpaceError as error:
+            except ResourceError as error:
                 self._refuse(message, error.problem)
             else:
                 if message.part.size > self.listening.max_object_mb * 1e6:
@@ -182,7 +182,7 @@ class Association:
         announced = message.command[messages.INSTANCE].rstrip(b" \0").decode("latin-1")
         try:
             received = self.store.keep(part, self.request.calling, announced=announced)
-        except OutOfSpaceError as error:
+        except ResourceError as error:
             message.status, message.comment = messages.OUT_OF_RESOURCES, error.problem
         except FormatError as error:
             message.status, message.comment = messages.NOT_UNDERSTOOD, error.problem
@@ -200,7 +200,10 @@ class Association:
 
     def _answer(self, message: Message) -> None:
         if message.status != messages.SUCCESS:
-            LOG.warning("refused an object or command with status %04X", message.status)
+            why = (
+                f": {message.comment}" if message.status == messages.OUT_OF_RESOURCES else ""
+            )  # others quote what came
+            LOG.warning("refused an object or command with status %04X%s", message.status, why)
         reply = messages.answer(message.command, message.context, message.status, message.comment)
         self.connection.send(reply)
 

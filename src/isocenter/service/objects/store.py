@@ -39,23 +39,21 @@ class Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _room_for(path):
+        with _written_to(path):
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
         self.size = 0
         self._identity: Identity | None = None
         self._start = bytearray()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Add bytes. Raises OutOfSpaceError."""
+        """Add bytes. Raises ResourceError."""
         view = memoryview(data)
         try:
             while (written := os.write(self._file, view)) < len(view):
                 self.size += written
                 view = view[written:]
         except OSError as error:
-            if error.errno in FULL:
-                raise _out_of_space(self.path) from error
-            raise
+            raise _as_ours(error, self.path) from error
         self.size += written
         if len(self._start) < ENOUGH:
             self._start += data[: ENOUGH - len(self._start)]
@@ -71,7 +69,7 @@ class Part:
 
     def sync(self) -> None:
         """Wait until the bytes survive a power cut."""
-        with _room_for(self.path):
+        with _written_to(self.path):
             os.fsync(self._file)
 
     def close(self) -> None:
@@ -102,12 +100,13 @@ class ObjectStore:
 
     @property
     def is_full(self) -> bool:
-        """Whether the disk has less free than it is to keep."""
-        disk = os.statvfs(self.folder)
+        """Whether the disk has less free than it is to keep. Raises ResourceError."""
+        with _written_to(self.folder):
+            disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize < self.min_free
 
     def open_part(self) -> Part:
-        """A file to receive into. Raises OutOfSpaceError."""
+        """A file to receive into. Raises ResourceError."""
         if self.is_full:
             raise _out_of_space(self.folder)
         return Part(self.journal.folder / f"{next(self._numbers)}.part")
@@ -117,12 +116,12 @@ class ObjectStore:
 
         The same object once more changes nothing; another one with the same UID goes aside, the same one once.
         announced: the instance's UID as the sender states it
-        Raises FormatError for what lacks a UID or is not what was announced, and OutOfSpaceError.
+        Raises FormatError for what lacks a UID or is not what was announced, and ResourceError.
         """
-        identity = part.identify()
-        if announced and identity.instance != announced:
-            raise FormatError("is another instance than was announced", str(part.path), "Send it under its own UID")
-        with _room_for(self.folder):
+        with _written_to(self.folder):
+            identity = part.identify()
+            if announced and identity.instance != announced:
+                raise FormatError("is another instance than was announced", str(part.path), "Send it under its own UID")
             if self.sync == "object":
                 part.sync()
             path = _placed(self.folder, part.path, identity)
@@ -138,16 +137,20 @@ class ObjectStore:
 
 
 def secure(folder: Path, paths: Iterable[str]) -> None:
-    """Wait until files survive a power cut, their names too; paths: from the node's folder."""
+    """Wait until files survive a power cut, their names too. Raises ResourceError.
+
+    paths: from the node's folder
+    """
     files = [Path(path) for path in paths]
-    if len(files) == 1:  # threads would cost more than they save
-        _sync(folder / files[0])
-    else:
-        # The journal of a file system takes what waits at the same time in one go: a sixth of the time of one by one.
-        with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
-            list(pool.map(_sync, [folder / file for file in files]))
-    for parent in {parent for file in files for parent in file.parents}:
-        _sync(folder / parent)
+    with _written_to(folder):
+        if len(files) == 1:  # threads would cost more than they save
+            _sync(folder / files[0])
+        else:
+            # A file system's journal takes what waits at the same time in one go: a sixth of the time of one by one.
+            with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+                list(pool.map(_sync, [folder / file for file in files]))
+        for parent in {parent for file in files for parent in file.parents}:
+            _sync(folder / parent)
 
 
 def files_without_row(folder: Path, is_known: Callable[[str], bool]) -> Iterator[Received]:
@@ -225,14 +228,20 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """Say it as OutOfSpaceError where the disk is full."""
+def _written_to(path: Path) -> Iterator[None]:
+    """What the disk cannot do is said as ResourceError: else it looks like a fault of whoever sends."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise _out_of_space(path) from error
+        raise _as_ours(error, path) from error
+
+
+def _as_ours(error: OSError, path: Path) -> ResourceError:
+    return (
+        _out_of_space(path)
+        if error.errno in FULL
+        else ResourceError(f"the node cannot write ({error.strerror})", str(path), "Check its folder and its disk")
+    )
 
 
 def _out_of_space(path: Path) -> OutOfSpaceError:

@@ -74,14 +74,16 @@ class Outbox:
         """The peer has it."""
         self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None})
 
-    def failed(self, delivery: Delivery, reason: str) -> None:
-        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside."""
+    def failed(self, delivery: Delivery, reason: str) -> bool:
+        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says."""
         pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
         self._end(delivery, {"reason": reason, "next_at": Clock() + pause})
         old = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
+        given_up = update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside")
         with self.database.write() as connection:
-            connection.execute(update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside"))
+            is_given_up = connection.execute(given_up).rowcount == 1
         self._close(delivery.job)
+        return is_given_up
 
     def refused(self, delivery: Delivery, reason: str) -> None:
         """The peer will never take it."""
@@ -116,6 +118,18 @@ class Outbox:
             for row in connection.execute(ours).all():
                 mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, deliveries.c.peer == peer)
                 connection.execute(update(deliveries).where(mine).values(state="committed"))
+
+    def disowned(self, sop_instance_uids: Collection[str], peer: str) -> int:
+        """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
+        ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
+        taken = (deliveries.c.peer == peer, deliveries.c.state.in_(("sent", "committed")))
+        values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
+        count = 0
+        with self.database.write() as connection:
+            for row in connection.execute(ours).all():
+                mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, *taken)
+                count += connection.execute(update(deliveries).where(mine).values(values)).rowcount
+        return count
 
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""

@@ -94,7 +94,7 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
 def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
     """The case of a job, its series behind links of exactly their objects: what comes later is another job's."""
     with tempfile.TemporaryDirectory(prefix="isocenter-job-") as links:
-        images, covariates = dict[str, Image](), dict[str, Any]()
+        images, covariates, patients = dict[str, Image](), dict[str, Any](), set[str]()
         for role, paths in inputs.series.items():
             folder = Path(links) / f"series-{len(images)}"
             folder.mkdir()
@@ -106,7 +106,11 @@ def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
                 raise FormatError(problem, role, "Let a rule take a series of one volume")
             [image] = cases[0].images.values()
             images[role] = image
+            patients.add(cases[0].patient)
             covariates = {**cases[0].covariates, **covariates}
+        if len(patients) > 1:
+            problem = f"the series are of {len(patients)} patients under one StudyInstanceUID (0020,000D)"
+            raise FormatError(problem, NAME, "Send each patient's study under a UID of its own")
         only = next(iter(images.values()))
         images = {IMAGE: only} if len(images) == 1 else images
         yield Case(NAME, job.study, images, covariates=covariates)

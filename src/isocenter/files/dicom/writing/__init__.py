@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.dicom.writing.implicit import implicit_data_set
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
     from isocenter.files.dicom.writing.sr import write_report

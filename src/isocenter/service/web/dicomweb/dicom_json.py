@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isfinite, isnan
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -53,7 +54,8 @@ def header_elements(head: Header) -> DicomJson:
     """All elements of an object but its pixels; what cannot be read of it is left out."""
     with quiet():  # what is odd is said with its value, which may be a patient's
         every: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
-    return {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
+    kept = {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
+    return {tag: _in_json(value) for tag, value in kept.items()}
 
 
 def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
@@ -106,9 +108,10 @@ def _range(vr: str, wanted: str) -> tuple[str, str] | None:
 
 
 def _is_between(value: str, low: str, high: str) -> bool:
-    """Whether a day or time is in a range, whose ends may be less exact and then are meant whole."""
+    """Whether a day or time is in a range; whatever is less exact, an end or the value itself, is meant whole."""
     first, last = (re.split("[+-]", end)[0] for end in (low, high))
-    return first <= _local(value, low) and (not last or _local(value, high)[: len(last)] <= last)
+    since, until = _local(value, low), _local(value, high)
+    return first[: len(since)] <= since and (not last or until[: len(last)] <= last)
 
 
 def _local(value: str, end: str) -> str:
@@ -124,12 +127,24 @@ def _local(value: str, end: str) -> str:
     return moved.strftime("%Y%m%d%H%M%S") + digits[14:]
 
 
+def _in_json(value: Any) -> Any:
+    """The value with texts for numbers that JSON does not have, whatever it holds them in. PS3.18 F.2.3"""
+    match value:
+        case dict():
+            return {name: _in_json(one) for name, one in value.items()}
+        case list():
+            return [_in_json(one) for one in value]
+        case float() if not isfinite(value):
+            return "NaN" if isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
 def _stated(vr: str, value: Any) -> Any:
     if vr == "PN":
         return {group: part for group, part in zip(GROUPS, str(value).split("="), strict=False) if part}
     if vr in NUMBERS:
         try:
-            return NUMBERS[vr](value)
+            return _in_json(NUMBERS[vr](value))
         except ValueError:
             return str(value)
     return value if vr == "SQ" else str(value)

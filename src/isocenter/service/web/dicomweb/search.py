@@ -47,13 +47,17 @@ INSTANCE = _tags("SOPClassUID SOPInstanceUID InstanceNumber Rows Columns BitsAll
 
 @dataclass(frozen=True)
 class Query:
-    """What a search asks: {tag: what its value has to be}, further tags that are to be answered, and which rows."""
+    """What a search asks: {tag: what its value has to be}, further tags that are to be answered, and which rows.
+
+    is_fuzzy: whether names are meant to be found by their sound, which is left undone
+    """
 
     wanted: Mapping[str, str]
     include: frozenset[str]
     everything: bool
     limit: int
     offset: int
+    is_fuzzy: bool
 
     def fits(self, elements: DicomJson, level: frozenset[str] | None) -> bool:
         """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
@@ -75,11 +79,15 @@ def _query(
 ) -> Query:
     """The query of a URL, whose further parameters are attributes. Raises WebError for what is none."""
     path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
-    asked = {_known(name): value for name, value in request.query_params.items() if name not in OPTIONS}
+    stated = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
+    asked = dict(stated)
+    if len(asked) < len(stated):
+        raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
     fields = [field for value in includefield for field in value.split(",")]
     include = {_known(field) for field in fields if field != "all"}
     wanted = asked | path
-    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset)
+    is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
+    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy)
 
 
 Asked = Annotated[Query, Depends(_query)]
@@ -142,7 +150,7 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
     for study, of_study in _studies(node, query, base):
         for uid, stated, count in study.series_elements():
-            elements = of_study | stated | element("SeriesInstanceUID", [uid])
+            elements = _inherited(of_study, STUDY) | stated | element("SeriesInstanceUID", [uid])
             elements |= element("NumberOfSeriesRelatedInstances", [count])
             elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
             if query.fits(elements, SERIES):
@@ -152,9 +160,15 @@ def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStud
 def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
     for study, uid, of_series in _series(node, query, base):
         for stored in study.objects(uid, _single(query.wanted.get(str(tag_of("SOPInstanceUID"))))):
-            elements = of_series | stored.elements | element("RetrieveURL", [f"{base}{path_of(stored)}"])
+            inherited = _inherited(of_series, STUDY | SERIES)
+            elements = inherited | stored.elements | element("RetrieveURL", [f"{base}{path_of(stored)}"])
             if query.fits(elements, None):
                 yield query.answer(elements, STUDY, SERIES, INSTANCE)
+
+
+def _inherited(elements: DicomJson, level: frozenset[str]) -> DicomJson:
+    """What holds for all that is below a level: what was asked for beside it is that of the first object alone."""
+    return {tag: value for tag, value in elements.items() if tag in level}
 
 
 def path_of(stored: StoredObject) -> str:
@@ -167,12 +181,13 @@ def _single(uids: str | None) -> str | None:
 
 
 def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | None = None) -> Response:
-    """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4 and 8.3.4.4."""
+    """The rows of a page; level: tags that are matched, None for all. Warnings as in PS3.18 8.3.4."""
     rows = list(islice(answers, query.offset, query.offset + query.limit))
     is_cut = len(rows) == query.limit and next(answers, None) is not None
     ignored = sorted(set(query.wanted) - level) if level is not None else []
     warnings = ["there are more results, which can be asked for by offset"] if is_cut else []
     warnings += [f"these are not attributes of this level, and were ignored: {', '.join(ignored)}"] if ignored else []
+    warnings += ["fuzzymatching is not supported, and names were matched as they are written"] if query.is_fuzzy else []
     headers = {"Warning": "; ".join(f"299 isocenter: {warning}" for warning in warnings)} if warnings else {}
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
 

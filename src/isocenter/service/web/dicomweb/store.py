@@ -99,7 +99,7 @@ class _Storing:
         self._stack.close()
 
     def take(self, events: Iterator[str | bytes | None]) -> None:
-        """Write what has come of the body. Raises OutOfSpaceError and FormatError."""
+        """Write what has come of the body. Raises ResourceError and FormatError."""
         for event in events:
             if isinstance(event, str):
                 self._start_object(event)
