@@ -379,6 +379,38 @@ def test_overlapping_segments_become_one_channel_each(tmp_path: Path) -> None:
     assert_array_equal(image.data[:, :, 0, 0], [[1, 0], [1, 1]])
 
 
+def test_segments_of_early_slicer_have_a_layer_each_that_no_line_names(tmp_path: Path) -> None:
+    # Until version 4.10: neither Layer nor LabelValue, and 1 in the layer with the segment's number.
+    layers = np.random.default_rng(0).integers(0, 2, (3, 2, 3, 4)).astype(np.uint8)
+    lines = [line for n, name in enumerate("abc") for line in (f"Segment{n}_ID:=S{n}", f"Segment{n}_Name:={name}")]
+    path = nrrd(tmp_path / "a.seg.nrrd", layers, "kinds: list domain domain domain", *lines)
+    image = read(path)
+    assert image.channels == ("a", "b", "c")
+    assert_array_equal(image.data, layers)
+
+
+def test_segments_of_one_layer_without_values_are_refused(tmp_path: Path) -> None:
+    lines = [line for line in (s.format(layer=0) for s in SEGMENTS) if "LabelValue" not in line]
+    with pytest.raises(FormatError, match="the value 1 occurs twice"):
+        read(nrrd(tmp_path / "a.seg.nrrd", np.ones((2, 2, 2), np.uint8), *lines))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_segment_in_a_layer_that_is_not_there_is_refused(tmp_path: Path, layers: int) -> None:
+    voxels, lines = np.ones((layers, 2, 2, 2), np.uint8), [s.format(layer=2) for s in SEGMENTS]
+    with pytest.raises(FormatError, match="a layer that is not there"):
+        read(nrrd(tmp_path / "a.seg.nrrd", voxels, "kinds: list domain domain domain", *lines))
+
+
+def test_the_only_segment_of_several_layers_keeps_its_name(tmp_path: Path) -> None:
+    layers = np.zeros((2, 2, 1, 1), np.uint8)
+    layers[1, 0] = 3
+    lines = [s.format(layer=0).replace("Layer:=0", "Layer:=1") for s in SEGMENTS[:4]]
+    image = read(nrrd(tmp_path / "a.seg.nrrd", layers, "kinds: list domain domain domain", *lines))
+    assert image.labels == (Label(1, "left lung"),)
+    assert_array_equal(image.data[0, :, 0, 0], [1, 0])
+
+
 def test_labels_survive_as_segments(tmp_path: Path) -> None:
     labels = (Label(1, "lung", (10, 20, 30), Code("SCT", "39607008", "Lung")), Label(4, "heart"))
     image = Image(np.ones((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4)), labels=labels)
