@@ -570,6 +570,16 @@ def test_a_single_file_without_a_magic_number_is_refused(tmp_path: Path, ramp: n
         read(path)
 
 
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_voxels_that_would_begin_within_the_header_are_refused(tmp_path: Path, ramp: np.ndarray, offset: float) -> None:
+    path = patched(save(tmp_path / "a.nii", ramp), tmp_path / "b.nii", "f", 108, offset)
+    raw = bytearray(path.read_bytes())
+    raw[344:348] = b"ni1\0"  # that of the header of a pair
+    path.write_bytes(raw)
+    with pytest.raises(FormatError, match=r"b\.nii: .*within the header"):
+        read(path)
+
+
 def test_no_single_byte_of_a_header_makes_reading_crash(tmp_path: Path, ramp: np.ndarray) -> None:
     whole = save(tmp_path / "a.nii", ramp).read_bytes()
     path = tmp_path / "b.nii"
