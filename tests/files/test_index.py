@@ -217,6 +217,15 @@ def test_a_table_that_names_the_same_labels_stays(tmp_path: Path) -> None:
     assert table.read_text() == "59,tumour\n1,liver\n"
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.tif", "a.npy"])
+def test_a_series_is_refused_by_formats_of_pictures_and_volumes(tmp_path: Path, name: str) -> None:
+    grid = Geometry((8,), [[0.5, 0.0], [0.0, 1.0]], oriented=False, unit="s")
+    with pytest.raises(FormatError, match=rf"{name}: .*Write") as refused:
+        write(Image(np.zeros((1, 8), np.int16), grid), tmp_path / name)
+    assert refused.value.problem
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
     write(IMAGE, tmp_path / "new" / "folder" / "a.nii.gz")
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.nii.gz"]
