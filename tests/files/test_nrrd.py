@@ -346,6 +346,29 @@ def test_a_damaged_header_is_refused(tmp_path: Path, ramp: np.ndarray, old: byte
         read(tmp_path / "b.nrrd")
 
 
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_voxels_of_several_bytes_in_an_order_that_nobody_states_are_refused(
+    tmp_path: Path, ramp: np.ndarray, encoding: str
+) -> None:
+    whole = nrrd(tmp_path / "a.nrrd", ramp, encoding=encoding).read_bytes()
+    (tmp_path / "a.nrrd").write_bytes(whole.replace(b"endian: little\n", b""))
+    with pytest.raises(FormatError, match=r"a\.nrrd: .*no 'endian'"):
+        read(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize(("kind", "encoding"), [(np.uint8, "raw"), (np.int16, "ascii")])
+def test_bytes_and_text_need_no_byte_order(tmp_path: Path, kind: type, encoding: str) -> None:
+    path = nrrd(tmp_path / "a.nrrd", np.arange(8).reshape(2, 2, 2).astype(kind), encoding=encoding)
+    path.write_bytes(path.read_bytes().replace(b"endian: little\n", b""))
+    assert_array_equal(read(path).data[0], np.arange(8).reshape(2, 2, 2))
+
+
+def test_a_field_that_is_stated_twice_is_refused(tmp_path: Path, ramp: np.ndarray) -> None:
+    lines = ["space: RAS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "space origin: (0,0,0)"]
+    with pytest.raises(FormatError, match=r"a\.nrrd: .*'space origin' twice"):
+        read(nrrd(tmp_path / "a.nrrd", ramp, *lines, "space origin: (9,9,9)"))
+
+
 def test_a_detached_header_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="single file"):
         write(Image(np.zeros((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), tmp_path / "a.nhdr")

@@ -124,12 +124,19 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
 
 
 def _number_type(header: Header, path: Path) -> np.dtype[Any]:
-    name, endian = header.field("type").lower(), header.get("endian", "little").lower()
+    """The voxels' type with its byte order, which has to be stated for numbers of several bytes that are no text."""
+    name = header.field("type").lower()
     kind = next((kind for kind, names in TYPES.items() if name in names), None)
-    if kind is None or endian not in ORDERS:
-        problem = f"voxels of type {name!r}" if kind is None else f"the byte order {endian!r}"
-        raise FormatError(f"{problem} cannot be read", str(path), "Save it again as common numbers")
-    return np.dtype(kind).newbyteorder(ORDERS[endian])
+    if kind is None:
+        raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save it again as common numbers")
+    dtype = np.dtype(kind)
+    if dtype.itemsize == 1 or ENCODINGS.get(header.field("encoding").lower()) == "text":
+        return dtype
+    endian = header.field("endian").lower()
+    if endian not in ORDERS:
+        problem = f"the byte order {endian!r} cannot be read"
+        raise FormatError(problem, str(path), "Save it again as common numbers")
+    return dtype.newbyteorder(ORDERS[endian])
 
 
 def _after_line(path: Path, start: int, lines: int) -> int:
