@@ -6,6 +6,7 @@ import gzip
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.testing import assert_array_equal
 from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
 from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write
 from isocenter.files.index import load_format, suffix_of
-from isocenter.values import Geometry, Image
+from isocenter.values import Geometry, Image, Label
 
 GRID = Geometry((3, 4, 5), np.diag([2, 3, 4, 1.0]))
 IMAGE = Image(np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5), GRID)
@@ -188,6 +189,41 @@ def test_what_a_format_cannot_hold_is_refused_under_the_name_that_was_given(tmp_
         write(IMAGE, tmp_path / "a.png")
     assert refused.value.where == str(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+MASK = replace(IMAGE, labels=(Label(1, "liver", (1, 2, 3)), Label(59, "tumour")))
+
+
+@pytest.mark.parametrize("name", ["m.nii.gz", "m.NRRD", "m.mha", "m.seg.nrrd"])
+def test_names_of_labels_are_written_with_a_label_map(tmp_path: Path, name: str) -> None:
+    write(MASK, tmp_path / name)
+    assert read(tmp_path / name).labels == MASK.labels
+
+
+def test_a_table_that_names_other_labels_is_not_taken_for_that_of_a_new_label_map(tmp_path: Path) -> None:
+    table = tmp_path / "m.labels.csv"
+    table.write_text("1,spleen\n59,stone\n")
+    with pytest.raises(UsageError, match=r"m\.labels\.csv: exists already"):
+        write(MASK, tmp_path / "m.nii")
+    assert [path.name for path in tmp_path.iterdir()] == [table.name]
+    write(MASK, tmp_path / "m.nii", overwrite=True)
+    assert read(tmp_path / "m.nii").labels == MASK.labels
+
+
+def test_a_table_that_names_the_same_labels_stays(tmp_path: Path) -> None:
+    table = tmp_path / "m.labels.csv"
+    table.write_text("59,tumour\n1,liver\n")
+    write(MASK, tmp_path / "m.nii")
+    assert table.read_text() == "59,tumour\n1,liver\n"
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.tif", "a.npy"])
+def test_a_series_is_refused_by_formats_of_pictures_and_volumes(tmp_path: Path, name: str) -> None:
+    grid = Geometry((8,), [[0.5, 0.0], [0.0, 1.0]], oriented=False, unit="s")
+    with pytest.raises(FormatError, match=rf"{name}: .*Write") as refused:
+        write(Image(np.zeros((1, 8), np.int16), grid), tmp_path / name)
+    assert refused.value.problem
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -144,6 +144,37 @@ def test_a_damaged_header_is_refused(tmp_path: Path, old: str, new: str, reason:
         read(saved(tmp_path / "a.mha", HEAD.replace(old, new)))
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("um", 1e-3), ("mm", 1.0), ("cm", 10.0), ("?", 1.0)])
+def test_distances_in_another_unit_become_mm(tmp_path: Path, unit: str, mm: float) -> None:
+    image = read(saved(tmp_path / "a.mha", f"{HEAD}DistanceUnits = {unit}\n"))
+    assert image.spacing == pytest.approx((2 * mm, 3 * mm, 4 * mm))
+    assert_allclose(image.geometry.to_world((0, 0, 0)), (-1 * mm, -2 * mm, 3 * mm))
+
+
+def test_an_unknown_unit_of_distance_leaves_the_size_unknown(tmp_path: Path) -> None:
+    image = read(saved(tmp_path / "a.mha", f"{HEAD}DistanceUnits = furlong\n"))
+    assert image.spacing is None and "furlong" in image.notes[0]
+
+
+@pytest.mark.parametrize("word", ["True", "true", "T", "1"])
+def test_a_truth_is_known_by_its_first_letter(tmp_path: Path, word: str) -> None:
+    head = HEAD.replace("MSB = False", f"MSB = {word}")
+    path = saved(tmp_path / "a.mha", head, voxels=RAMP.astype(">i2").tobytes(order="F"))
+    assert_array_equal(read(path).data[0], RAMP)
+    assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)).T, RAMP)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("CompressedData = Yes", "CompressedData is 'Yes'"), ("ElementByteOrderMSB = True", "ElementByteOrderMSB")],
+)
+def test_truths_that_nobody_knows_or_that_contradict_each_other_are_refused(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    with pytest.raises(FormatError, match=rf"a\.mha: .*{reason}"):
+        read(saved(tmp_path / "a.mha", f"{HEAD}{line}\n"))
+
+
 def test_a_flat_direction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match=r"a\.mha: the affine is not a grid"):
         read(saved(tmp_path / "a.mha", HEAD.replace("0 0 0 1\n", "0 0 0 0\n")))

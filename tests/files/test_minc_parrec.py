@@ -65,6 +65,15 @@ def test_what_a_minc_header_does_not_say_is_unknown(tmp_path: Path) -> None:
     assert (unsized.spacing, unsized.shape) == (None, (2, 3, 4))
 
 
+def test_a_valid_range_that_no_number_lies_in_is_refused(tmp_path: Path) -> None:
+    stored = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
+    path = minc1(tmp_path / "a.mnc", ("zspace", "yspace", "xspace"), stored, 0.0, 255.0)
+    with netcdf_file(path, "a", mmap=False) as file:
+        file.variables["image"].valid_range = np.array([255.0, 0.0])
+    with pytest.raises(FormatError, match=r"a\.mnc: its valid_range is 255 to 0"):
+        read(path)
+
+
 def test_time_becomes_frames(tmp_path: Path) -> None:
     stored = np.arange(48, dtype=np.uint8).reshape(2, 4, 3, 2)
     image = read(minc1(tmp_path / "a.mnc", ("time", "zspace", "yspace", "xspace"), stored, 0.0, 255.0))

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -457,6 +458,22 @@ def test_a_result_on_the_source_grid_keeps_the_source_header(tmp_path: Path, ram
     assert_array_equal(same.get_sform(), other.get_sform())
 
 
+@pytest.mark.parametrize(("unit", "start", "each"), [("msec", 1.5, 0.05), ("sec", 1500.0, 50.0), ("unknown", 0, 0)])
+def test_all_times_of_a_copied_header_are_in_the_unit_that_it_states(
+    tmp_path: Path, unit: str, start: float, each: float
+) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 3, 4, 5), np.int16), OBLIQUE)
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = 2.0
+    image.header["toffset"], image.header["slice_duration"] = 1500.0, 50.0
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read(tmp_path / "a.nii")
+    write(scan if unit != "unknown" else replace(scan, times=(0.0, 2.0, 4.0, 6.0, 8.0)), tmp_path / "b.nii")
+    header = nibabel.load(tmp_path / "b.nii").header
+    assert header.get_xyzt_units() == ("mm", "sec")
+    assert (header["toffset"], header["slice_duration"]) == pytest.approx((start, each))
+
+
 def test_the_old_scaling_is_not_applied_to_a_result(data: Path, tmp_path: Path) -> None:
     image = read(data / "nifti" / "nib_functional_20vol.nii")
     back = written_and_read(image.with_pixels(np.ones_like(image.data)), tmp_path / "ones.nii")
@@ -567,6 +584,16 @@ def test_what_is_no_volume_is_refused_by_name(
 def test_a_single_file_without_a_magic_number_is_refused(tmp_path: Path, ramp: np.ndarray) -> None:
     path = patched(save(tmp_path / "a.nii", ramp), tmp_path / "b.nii", "i", 344, 0)
     with pytest.raises(FormatError, match=r"b\.nii: .*no magic number"):  # as Analyze it would lose its sides
+        read(path)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_voxels_that_would_begin_within_the_header_are_refused(tmp_path: Path, ramp: np.ndarray, offset: float) -> None:
+    path = patched(save(tmp_path / "a.nii", ramp), tmp_path / "b.nii", "f", 108, offset)
+    raw = bytearray(path.read_bytes())
+    raw[344:348] = b"ni1\0"  # that of the header of a pair
+    path.write_bytes(raw)
+    with pytest.raises(FormatError, match=r"b\.nii: .*within the header"):
         read(path)
 
 

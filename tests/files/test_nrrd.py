@@ -346,6 +346,29 @@ def test_a_damaged_header_is_refused(tmp_path: Path, ramp: np.ndarray, old: byte
         read(tmp_path / "b.nrrd")
 
 
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_voxels_of_several_bytes_in_an_order_that_nobody_states_are_refused(
+    tmp_path: Path, ramp: np.ndarray, encoding: str
+) -> None:
+    whole = nrrd(tmp_path / "a.nrrd", ramp, encoding=encoding).read_bytes()
+    (tmp_path / "a.nrrd").write_bytes(whole.replace(b"endian: little\n", b""))
+    with pytest.raises(FormatError, match=r"a\.nrrd: .*no 'endian'"):
+        read(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize(("kind", "encoding"), [(np.uint8, "raw"), (np.int16, "ascii")])
+def test_bytes_and_text_need_no_byte_order(tmp_path: Path, kind: type, encoding: str) -> None:
+    path = nrrd(tmp_path / "a.nrrd", np.arange(8).reshape(2, 2, 2).astype(kind), encoding=encoding)
+    path.write_bytes(path.read_bytes().replace(b"endian: little\n", b""))
+    assert_array_equal(read(path).data[0], np.arange(8).reshape(2, 2, 2))
+
+
+def test_a_field_that_is_stated_twice_is_refused(tmp_path: Path, ramp: np.ndarray) -> None:
+    lines = ["space: RAS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "space origin: (0,0,0)"]
+    with pytest.raises(FormatError, match=r"a\.nrrd: .*'space origin' twice"):
+        read(nrrd(tmp_path / "a.nrrd", ramp, *lines, "space origin: (9,9,9)"))
+
+
 def test_a_detached_header_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="single file"):
         write(Image(np.zeros((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), tmp_path / "a.nhdr")
@@ -377,6 +400,38 @@ def test_overlapping_segments_become_one_channel_each(tmp_path: Path) -> None:
     image = read(path)
     assert image.channels == ("left lung", "tumour")
     assert_array_equal(image.data[:, :, 0, 0], [[1, 0], [1, 1]])
+
+
+def test_segments_of_early_slicer_have_a_layer_each_that_no_line_names(tmp_path: Path) -> None:
+    # Until version 4.10: neither Layer nor LabelValue, and 1 in the layer with the segment's number.
+    layers = np.random.default_rng(0).integers(0, 2, (3, 2, 3, 4)).astype(np.uint8)
+    lines = [line for n, name in enumerate("abc") for line in (f"Segment{n}_ID:=S{n}", f"Segment{n}_Name:={name}")]
+    path = nrrd(tmp_path / "a.seg.nrrd", layers, "kinds: list domain domain domain", *lines)
+    image = read(path)
+    assert image.channels == ("a", "b", "c")
+    assert_array_equal(image.data, layers)
+
+
+def test_segments_of_one_layer_without_values_are_refused(tmp_path: Path) -> None:
+    lines = [line for line in (s.format(layer=0) for s in SEGMENTS) if "LabelValue" not in line]
+    with pytest.raises(FormatError, match="the value 1 occurs twice"):
+        read(nrrd(tmp_path / "a.seg.nrrd", np.ones((2, 2, 2), np.uint8), *lines))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_segment_in_a_layer_that_is_not_there_is_refused(tmp_path: Path, layers: int) -> None:
+    voxels, lines = np.ones((layers, 2, 2, 2), np.uint8), [s.format(layer=2) for s in SEGMENTS]
+    with pytest.raises(FormatError, match="a layer that is not there"):
+        read(nrrd(tmp_path / "a.seg.nrrd", voxels, "kinds: list domain domain domain", *lines))
+
+
+def test_the_only_segment_of_several_layers_keeps_its_name(tmp_path: Path) -> None:
+    layers = np.zeros((2, 2, 1, 1), np.uint8)
+    layers[1, 0] = 3
+    lines = [s.format(layer=0).replace("Layer:=0", "Layer:=1") for s in SEGMENTS[:4]]
+    image = read(nrrd(tmp_path / "a.seg.nrrd", layers, "kinds: list domain domain domain", *lines))
+    assert image.labels == (Label(1, "left lung"),)
+    assert_array_equal(image.data[0, :, 0, 0], [1, 0])
 
 
 def test_labels_survive_as_segments(tmp_path: Path) -> None:

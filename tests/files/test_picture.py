@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -100,6 +102,21 @@ def test_a_picture_stands_upright_as_exif_says(tmp_path, orientation, turn):
     image = read(save(PIL.Image.fromarray(GREY), tmp_path / "turned.png", exif=exif))
     assert_array_equal(image.data[0], turn(GREY))
     assert bool(image.notes) == (orientation != 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_colour_that_a_png_calls_transparent_is_so_and_the_others_keep_all_bits(
+    tmp_path: Path, kind: type, samples: int
+) -> None:
+    colours = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (4, 5, samples)).astype(kind)
+    plain = imagecodecs.png_encode(colours[..., 0] if samples == 1 else colours)
+    body = b"tRNS" + colours[1, 2].astype(">u2").tobytes()  # PNG (ISO 15948), 11.3.2.1: behind the header of 33 bytes
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
+    data = read(tmp_path / "a.png").data
+    assert_array_equal(data[:-1], np.moveaxis(colours, -1, 0))
+    assert_array_equal(data[-1] == 0, (colours == colours[1, 2]).all(axis=-1))
 
 
 def test_an_opaque_alpha_channel_is_left_out_and_said_so(tmp_path):

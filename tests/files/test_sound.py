@@ -33,6 +33,18 @@ def test_samples_are_kept_and_lie_a_period_apart(tmp_path_factory, length, chann
     assert image.spacing == pytest.approx((1 / rate,))
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_samples_of_every_width_are_the_stored_numbers(tmp_path, width):
+    first = 0 if width == 1 else -3  # samples of one byte have no sign
+    numbers = range(first, first + 6)
+    with wave.open(str(tmp_path / "x.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(width)
+        file.setframerate(1000)
+        file.writeframes(b"".join(number.to_bytes(width, "little", signed=width > 1) for number in numbers))
+    assert_array_equal(isocenter.read(tmp_path / "x.wav").data, np.reshape(numbers, (3, 2)).T)
+
+
 def test_samples_in_floating_point_are_read(tmp_path):
     samples = np.linspace(-1, 1, 9, dtype=np.float32)
     wavfile.write(tmp_path / "x.wav", 4000, samples)

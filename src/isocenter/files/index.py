@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint
@@ -12,13 +12,18 @@ from typing import Any, Unpack
 
 from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError, foreign_errors
+from isocenter.files import label_table
 from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
 from isocenter.files.storage import written
 from isocenter.keywords import named_keywords
-from isocenter.values import Image
+from isocenter.values import Image, Label
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
 VALUES = ("Geometry", "Image")  # by which their own errors are headed
+# Suffixes of formats that cannot hold names of labels: a table of them is written next to the file.
+WITH_TABLE = frozenset(
+    {".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".npy", ".csv"}
+)
 HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIfTI-2 at 4
 
 FORMATS: dict[str, Entry] = {
@@ -170,6 +175,7 @@ def read(path: str | Path, volume: str | None = None, **options: Unpack[ReadKeyw
 def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
     """The image in the format that the path's suffix names, whole or not at all.
 
+    The names of a label map's values stand in a table next to it where the format has no place for them.
     Raises FormatError for what the format cannot hold, UsageError for an unknown suffix or an existing file.
     """
     path = Path(path)
@@ -188,3 +194,12 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
                 raise
             # The caller knows the path that they gave, not the temporary one.
             raise error.stating(where=str(path)) from error
+        if image.labels and suffix in WITH_TABLE:
+            _write_names(image.labels, label_table.table_path(path), overwrite=overwrite)
+
+
+def _write_names(labels: Sequence[Label], table: Path, *, overwrite: bool) -> None:
+    """The table of a label map; one that is there and names the same values stays."""
+    stated = label_table.read(table) if table.is_file() and not overwrite else ()
+    if label_table.names_of(stated) != label_table.names_of(labels):
+        label_table.write(labels, table, overwrite=overwrite)

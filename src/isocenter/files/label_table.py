@@ -61,7 +61,7 @@ def find(path: Path) -> tuple[Label, ...]:
     tables = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
     for table, labels in tables.items():
         first = next(iter(tables))
-        if _names(labels) != _names(tables[first]):
+        if names_of(labels) != names_of(tables[first]):
             raise FormatError(
                 f"gives other names than {first.name} in the same folder", str(table), "Remove one of the two"
             )
@@ -79,6 +79,11 @@ def write(labels: Sequence[Label], path: Path, *, overwrite: bool = False) -> No
     labels = checked(labels, str(path))
     text = WRITERS.get(path.suffix.lower(), _csv)(labels)
     write_text(path, text, overwrite=overwrite)
+
+
+def names_of(labels: Iterable[Label]) -> dict[int, str]:
+    """{value: name}, as tables spell names."""
+    return {label.value: clean(label.name) for label in labels}
 
 
 def clean(name: str) -> str:
@@ -112,10 +117,6 @@ def _in_folder(table: Path) -> tuple[Label, ...]:
 def _begins_with_number(table: Path) -> bool:
     """Whether any line does, as each of a table of labels."""
     return any(line.lstrip()[:1].isdecimal() for line in table.read_text("utf-8-sig", errors="replace").splitlines())
-
-
-def _names(labels: Iterable[Label]) -> dict[int, str]:
-    return {label.value: label.name for label in labels}
 
 
 def _parser(path: Path, lines: list[str]) -> Callable[[list[str]], list[Label]]:

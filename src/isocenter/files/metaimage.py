@@ -15,7 +15,7 @@ from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
 from isocenter.files.storage import Block, Compression, each_once, inside_folder, is_compressed
-from isocenter.files.world import from_lps, rows_and_columns
+from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
 
 # MetaIO's MET_LONG has four bytes on every system.
@@ -36,7 +36,9 @@ TYPES = {
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items() if name not in {"MET_LONG", "MET_ULONG"}}
 LARGEST_HEADER = 1 << 20
 LAST_KEY = "ElementDataFile"
-TRUE, FALSE = ("true", "1"), ("false", "0")
+TRUE, FALSE = ("t", "1"), ("f", "0")  # MetaIO looks at the first letter only
+BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+UNSTATED = ("", "?")  # a unit of distance, which is then mm
 OPPOSITE = str.maketrans("LRAPIS", "RLPASI")
 
 
@@ -98,7 +100,7 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> tuple[Geometry, list[str]]:
-    """LPS mm from direction, spacing and offset; without a direction sides are unknown, without a spacing the size."""
+    """LPS mm from direction, spacing, offset and unit; without direction sides are unknown, without spacing size."""
     n, ndim = len(sizes), min(len(sizes), 3)
     shape = sizes[:3] if n > 2 else sizes[::-1]
     steps = _first(header, ("ElementSpacing", "ElementSize"), path, n)
@@ -116,8 +118,13 @@ def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> 
     oriented = ndim == 3 and matrix is not None and offset is not None
     notes = [] if oriented else ["The header gives no direction or no position: orientation unknown."]
     affine = from_lps(affine) if oriented else rows_and_columns(affine) if ndim == 2 else affine
+    word = header.get("DistanceUnits", "")
+    unit = 1.0 if word in UNSTATED else MM.get(word.lower())
+    if unit is None:
+        notes.append(f"The header's unit {word} is none of length: size in mm unknown.")
+    affine[:-1] *= unit or 1.0
     try:
-        return Geometry(shape, affine, oriented=oriented), notes
+        return Geometry(shape, affine, oriented=oriented, physical=unit is not None), notes
     except GeometryError as error:
         raise GeometryError(error.problem, str(path), "Check TransformMatrix and ElementSpacing") from error
 
@@ -126,7 +133,10 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
     name = header.get("ElementType", "").removesuffix("_ARRAY")
     if name not in TYPES:
         raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save them as a common number type")
-    big = _true(header, "BinaryDataByteOrderMSB") or _true(header, "ElementByteOrderMSB")
+    orders = {_is_true(header, key, path) for key in BYTE_ORDERS if key in header}
+    if len(orders) > 1:
+        raise _damaged(path, f"{' and '.join(BYTE_ORDERS)} contradict each other")
+    big = True in orders
     dtype = np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
     shape = (_whole(header, "ElementNumberOfChannels", path, 1), *sizes)
     axes = {2: (0, 2, 1), 3: (0, 1, 2, 3), 4: (0, 4, 1, 2, 3)}[len(sizes)]
@@ -135,7 +145,7 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
         for part, otherwise in (("Slope", 1.0), ("Offset", 0.0))
     )
     data, start = _voxels_at(header, end, prod(shape) * dtype.itemsize, path)
-    return Block(data, dtype, shape, axes, start, 0, _compression(header), slope, intercept)
+    return Block(data, dtype, shape, axes, start, 0, _compression(header, path), slope, intercept)
 
 
 def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:
@@ -143,15 +153,15 @@ def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tu
     local = header["ElementDataFile"].upper() == "LOCAL"
     data = path if local else inside_folder(header["ElementDataFile"], path)
     skip = _whole(header, "HeaderSize", path, 0)
-    if skip == -1 and not is_compressed(_compression(header)):
+    if skip == -1 and not is_compressed(_compression(header, path)):
         return data, data.stat().st_size - size
     return data, end if local else skip
 
 
-def _compression(header: Mapping[str, str]) -> Compression:
-    if header.get("BinaryData", "True").lower() in FALSE:
+def _compression(header: Mapping[str, str], path: Path) -> Compression:
+    if not _is_true(header, "BinaryData", path, otherwise=True):
         return "text"
-    return "zlib" if _true(header, "CompressedData") else "none"
+    return "zlib" if _is_true(header, "CompressedData", path) else "none"
 
 
 def _whole(header: Mapping[str, str], name: str, path: Path, otherwise: int) -> int:
@@ -179,8 +189,12 @@ def _numbers(header: Mapping[str, str], name: str, path: Path) -> list[float]:
     return numbers
 
 
-def _true(header: Mapping[str, str], name: str) -> bool:
-    return header.get(name, "False").lower() in TRUE
+def _is_true(header: Mapping[str, str], name: str, path: Path, *, otherwise: bool = False) -> bool:
+    """The truth in a field that may be absent."""
+    letter = header.get(name, str(otherwise))[:1].lower()
+    if letter not in (*TRUE, *FALSE):
+        raise _damaged(path, f"{name} is {header[name]!r}")
+    return letter in TRUE
 
 
 def _damaged(path: Path, problem: str) -> FormatError:

@@ -63,6 +63,9 @@ def _refuse_range(minc: Any, path: Path) -> None:
         least, most = minc._get_valid_range()
     except MINC_ERRORS as error:
         raise FormatError(f"its range of values cannot be read ({error})", str(path), "Get the file again") from error
+    if least >= most:  # nibabel would cut every number to one of them
+        problem = f"its valid_range is {least:g} to {most:g}, which no number lies in"
+        raise FormatError(problem, str(path), "Correct the header")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         slope = (high - low) / (most - least)
         intercept = low - least * slope

@@ -36,8 +36,13 @@ def storable(voxels: Array, *, where: str) -> Array:
     return voxels
 
 
-def in_file_order(voxels: Array, ndim: int) -> Array:
-    """(channels[, frames], *spatial) as (i, j, k, frames, channels); a picture (row, column) as (column, row, 1)."""
+def in_file_order(voxels: Array, ndim: int, *, where: str) -> Array:
+    """(channels[, frames], *spatial) as (i, j, k, frames, channels); a picture (row, column) as (column, row, 1).
+
+    Raises FormatError for a series of one axis.
+    """
+    if ndim == 1:
+        raise FormatError("a format of volumes holds no series", where, "Write it as .csv")
     if voxels.ndim == ndim + 1:
         voxels = voxels[:, np.newaxis]
     if ndim == 2:
@@ -47,7 +52,7 @@ def in_file_order(voxels: Array, ndim: int) -> Array:
 
 def channels_first(image: Image, where: str) -> Array:
     """The voxels as (channels, i, j[, k][, frames]), or (channels, column, row[, frames]) of a picture."""
-    ordered = in_file_order(storable(image.data, where=where), image.geometry.ndim)
+    ordered = in_file_order(storable(image.data, where=where), image.geometry.ndim, where=where)
     if image.geometry.is_picture:
         ordered = ordered[:, :, 0]
     if image.frames is None:

@@ -15,11 +15,6 @@ from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool, stacked_spools
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region, one_channel
 
-# Suffixes of formats that cannot hold labels: a table of labels is written next to the file.
-WITH_TABLE = frozenset(
-    {".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".npy", ".csv"}
-)
-
 BACKGROUND = "background"
 # In these formats several numbers a voxel are written as frames, so that every program opens them as four axes.
 FRAMED = frozenset({".nii.gz", ".nii"})
@@ -50,9 +45,6 @@ def write_label_map(
         )
         return
     write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
-    if labels and suffix_of(path) in WITH_TABLE:
-        stem = path.name.removesuffix(suffix_of(path))
-        label_table.write(labels, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
 
 
 def write_boxes(
@@ -86,8 +78,7 @@ def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: boo
         write(_of_numbers(source, one_channel(made.data), (name,)), path, overwrite=overwrite)
     if made.names:
         table = [Label(place, one) for place, one in enumerate(made.names)]
-        stem = path.name.removesuffix(suffix_of(path))
-        label_table.write(table, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
+        label_table.write(table, label_table.table_path(path), overwrite=overwrite)
 
 
 @contextmanager

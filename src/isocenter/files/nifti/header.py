@@ -49,6 +49,9 @@ TYPES: Final = {
 COLOURS: Final = {3: 128, 4: 2304}
 SCANNER: Final = 1  # NIFTI_XFORM_SCANNER_ANAT
 MM, SECONDS, SPACE = 2, 8, 7  # NIFTI_UNITS_*, and the bits of the unit of space
+# s in NIFTI_UNITS_SEC, _MSEC and _USEC, and the fields beside pixdim that are counted in them.
+OF_A_SECOND: Final = {SECONDS: 1.0, 16: 1e-3, 24: 1e-6}
+TIMES: Final = ("toffset", "slice_duration")
 INTENTS: Final = {"none": 0, "label": 1002, "vector": 1007}
 # Below it the quaternion's first part is 0: readers compute it from the others in this precision.
 SMALLEST_SQUARE: Final = {1: 3 * float(np.finfo(np.float32).eps), 2: 3 * float(np.finfo(np.float64).eps)}
@@ -94,7 +97,14 @@ class NiftiHeader:
         self["intent_p1"] = self["intent_p2"] = self["intent_p3"] = 0.0
 
     def set_units(self, *, mm: bool | None = None, seconds: bool = False) -> None:
-        """Whether steps in space are in mm, as before for None, and those in time in s; others are not known."""
+        """Whether steps in space are in mm, as before for None, and those in time in s; others are not known.
+
+        Other times that the header states go along, and are forgotten where one of the units is not known.
+        """
+        before = OF_A_SECOND.get(int(self["xyzt_units"]) & ~SPACE)
+        if seconds or before:
+            for name in TIMES:
+                self[name] = float(self[name]) * before if seconds and before else 0.0
         space = int(self["xyzt_units"]) & SPACE if mm is None else MM * mm
         self["xyzt_units"] = space | SECONDS * seconds
 

@@ -130,6 +130,9 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
                 raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: correct it")
             # Plain Analyze has no scaling.
             header = nibabel.spm2analyze.Spm2AnalyzeHeader(head[:size], header.endianness, check=False)
+        if single and is_nifti(header) and not header.is_single and int(header["vox_offset"]) < size:
+            problem = "the header is that of a pair (ni1), and the voxels would begin within the header"
+            raise FormatError(problem, str(path), "Name both files .hdr and .img, or correct the magic number to n+1")
         # Zero or negative voxel sizes are judged by `geometry_of`, which needs them unchanged.
         pixdim = header["pixdim"].copy()
         notes = _checked(header)

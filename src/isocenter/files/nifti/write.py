@@ -53,7 +53,7 @@ def write(image: Image, path: Path) -> None:
         return
     voxels = storable(image.data, where=str(path))
     coloured = voxels.dtype == np.uint8 and image.channels == COLOUR_CHANNELS.get(len(image.channels))
-    ordered = in_file_order(voxels, image.geometry.ndim)
+    ordered = in_file_order(voxels, image.geometry.ndim, where=str(path))
     header = _header(image, ordered.shape, ordered.dtype, coloured, str(path))
     if coloured:
         ordered = np.moveaxis(ordered, -1, 0)  # colour fastest

@@ -99,7 +99,10 @@ def read_header(path: Path) -> Header:
         if match := re.match(r"([^:]+):=(.*)", line):
             pairs[match[1]] = match[2]
         elif match := re.match(r"([^:]+):\s*(.*)", line):
-            fields[match[1].strip().lower()] = match[2].strip()
+            name, text = match[1].strip().lower(), match[2].strip()
+            if fields.setdefault(name, text) != text:
+                problem = f"the header states {name!r} twice, and not the same"
+                raise FormatError(problem, str(path), "Remove the wrong one")
         else:
             raise FormatError(f"the header line {line[:60]!r}", str(path), "The header is damaged: get the file again")
     header = Header(path, fields, pairs, end)

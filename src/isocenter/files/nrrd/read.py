@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -56,7 +56,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     layout = layout_of(header, path)
     geometry, notes = grid_of(header, layout, path)
     block = _block(header, path, layout.axes)
-    pixels, segments = block.deferred(), segments_of(header, path)
+    pixels = block.deferred()
+    segments = segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
     labels = label_table.of_file(path)
     if segments and pixels.shape[0] == 1:
@@ -64,7 +65,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
         pixels = _one_channel_each(block, pixels, segments)
         channels = tuple(segment.label.name for segment in segments)
-        notes.append("Overlapping segments: one channel of 0 and 1 for each.")
+        labels = (replace(segments[0].label, value=1),) if len(segments) == 1 else labels
+        notes.append("Segments in several layers: one channel of 0 and 1 for each.")
     elif layout.colours and pixels.shape[0] in COLOUR_CHANNELS:
         channels = COLOUR_CHANNELS[pixels.shape[0]]
     image = Image(
@@ -122,12 +124,19 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
 
 
 def _number_type(header: Header, path: Path) -> np.dtype[Any]:
-    name, endian = header.field("type").lower(), header.get("endian", "little").lower()
+    """The voxels' type with its byte order, which has to be stated for numbers of several bytes that are no text."""
+    name = header.field("type").lower()
     kind = next((kind for kind, names in TYPES.items() if name in names), None)
-    if kind is None or endian not in ORDERS:
-        problem = f"voxels of type {name!r}" if kind is None else f"the byte order {endian!r}"
-        raise FormatError(f"{problem} cannot be read", str(path), "Save it again as common numbers")
-    return np.dtype(kind).newbyteorder(ORDERS[endian])
+    if kind is None:
+        raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save it again as common numbers")
+    dtype = np.dtype(kind)
+    if dtype.itemsize == 1 or ENCODINGS.get(header.field("encoding").lower()) == "text":
+        return dtype
+    endian = header.field("endian").lower()
+    if endian not in ORDERS:
+        problem = f"the byte order {endian!r} cannot be read"
+        raise FormatError(problem, str(path), "Save it again as common numbers")
+    return dtype.newbyteorder(ORDERS[endian])
 
 
 def _after_line(path: Path, start: int, lines: int) -> int:
@@ -140,15 +149,16 @@ def _after_line(path: Path, start: int, lines: int) -> int:
 
 def _one_channel_each(block: Block, pixels: Deferred, segments: tuple[Segment, ...]) -> Deferred:
     where = tuple((segment.layer, segment.label.value) for segment in segments)
-    if max(layer for layer, _ in where) >= pixels.shape[0]:
-        raise FormatError("a segment lies in a layer that is not there", str(block.path), "Get the file again")
     shape = (len(where), *pixels.shape[1:])
     return Deferred(shape, np.dtype(np.uint8), partial(_layers, block, where), None)
 
 
 def _layers(block: Block, where: tuple[tuple[int, int], ...]) -> Array:
     layers = block.load()
-    return np.stack([layers[layer] == value for layer, value in where]).astype(np.uint8)
+    masks = np.empty((len(where), *layers.shape[1:]), np.uint8)
+    for mask, (layer, value) in zip(masks, where, strict=True):
+        np.equal(layers[layer], value, out=mask.view(np.bool_))
+    return masks
 
 
 @dataclass(frozen=True)
@@ -159,13 +169,18 @@ class Segment:
     layer: int
 
 
-def segments_of(header: Header, path: Path) -> tuple[Segment, ...]:
-    """The segments in the order of their numbers; none where the file is no segmentation."""
+def segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]:
+    """The segments in the order of their numbers; none where the file is no segmentation.
+
+    Raises FormatError for a segment in none of the file's layers, and for two with one value in one layer.
+    """
     numbers = sorted({int(m[1]) for key in header.pairs if (m := re.match(r"Segment(\d+)_(?:Name|ID)$", key))})
     try:
-        segments = tuple(_segment(header, number) for number in numbers)
+        segments = tuple(_segment(header, number, layers) for number in numbers)
     except ValueError as error:
         raise FormatError(f"a segment that cannot be read ({error})", str(path), "Save it again in Slicer") from error
+    if any(not 0 <= segment.layer < layers for segment in segments):
+        raise FormatError("a segment lies in a layer that is not there", str(path), "Get the file again")
     for layer in {segment.layer for segment in segments}:
         checked([s.label for s in segments if s.layer == layer], str(path))
     return segments
@@ -187,18 +202,19 @@ def segment_fields(image: Image) -> list[str]:
     return lines
 
 
-def _segment(header: Header, number: int) -> Segment:
+def _segment(header: Header, number: int, layers: int) -> Segment:
     def pair(name: str, otherwise: str = "") -> str:
         """The segment's value of this name in the header."""
         return header.pairs.get(f"Segment{number}_{name}", otherwise)
 
-    value = int(pair("LabelValue", str(number + 1)))  # before Slicer 4.11 the values counted up
+    # Until version 4.10 Slicer gave each segment a layer of its own, of 0 and 1, and stated neither.
+    layer, value = int(pair("Layer", str(number if layers > 1 else 0))), int(pair("LabelValue", "1"))
     name = clean(pair("Name") or pair("ID")) or f"{value}"
     words = pair("Color").split()
     colour = tuple(round(255 * min(max(float(word), 0.0), 1.0)) for word in words)
     code = _code(pair("Tags"))
     label = Label(value, name, (colour[0], colour[1], colour[2]) if len(colour) == 3 else None, code)
-    return Segment(label, int(pair("Layer", "0")))
+    return Segment(label, layer)
 
 
 def _code(tags: str) -> Code | None:

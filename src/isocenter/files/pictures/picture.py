@@ -170,7 +170,7 @@ def _is_straight(opened: PIL.Image.Image) -> bool:
     kind = opened.format or ""
     if kind in LOSSY and opened.mode not in ("L", "RGB"):
         return False
-    return kind in DECODERS and opened.mode in STRAIGHT and "transparency" not in opened.info
+    return kind in DECODERS and opened.mode in STRAIGHT
 
 
 def _by_codec(opened: PIL.Image.Image, path: Path) -> Array:
