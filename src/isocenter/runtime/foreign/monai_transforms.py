@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, counted
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
+from isocenter.runtime.foreign.logits import log_odds, logarithm
 from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
 from isocenter.runtime.memory import give_back
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 monai: Any = lazy_monai  # its types do not say what a transform takes
 KIND = "monai"
 KEY = "image"
-# A probability of 0 or 1 has no logit.
-LEAST = 1e-7
 # Volumes that would take more than this as float32 are prepared part by part: MONAI holds several copies of them.
 STREAMED_BYTES = 2**26
 # Bytes a voxel while MONAI resamples: three coordinates and the intensity in double precision, and two in single.
@@ -122,7 +121,7 @@ class MonaiTransforms:
         self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
-        then = _logarithm if self.exclusive else _log_odds
+        then = logarithm if self.exclusive else log_odds
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
             name, whole = self._whole(likely, trace)
@@ -243,12 +242,3 @@ def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
     affine, ndim = np.eye(4), geometry.ndim
     affine[:ndim, :ndim], affine[:ndim, 3] = geometry.affine[:-1, :-1], geometry.affine[:-1, -1]
     return monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))
-
-
-def _logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.log(np.clip(likely, LEAST, 1 - LEAST)))
-
-
-def _log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    held = np.clip(likely, LEAST, 1 - LEAST)
-    return np.asarray(np.log(held / (1 - held)))
