@@ -15,6 +15,8 @@ from foreign_bundles import AFTER, NETWORK, bundle, image, network
 from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
 from isocenter.values import Geometry, Image
 
+SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+
 
 def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
     """The bundle's steps, made of MONAI's own classes by hand."""
@@ -45,6 +47,30 @@ def test_a_bundle_says_what_it_says_in_monai(tmp_path):
     assert (found == expected).mean() > 0.9995
 
 
+@pytest.mark.parametrize(
+    ("activation", "says"), [([], "outputs without an Activationsd"), ([AFTER[0]], "a threshold of a softmax")]
+)
+def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says):
+    steps = [*activation, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(bundle(tmp_path, steps), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"padding_mode": "replicate"}, "padding_mode replicate"),
+        ({"cval": -1.0}, "cval -1"),
+        ({"roi_size": [-1, 16, 16]}, r"roi_size of \[-1, 16, 16\]"),
+        ({"mode": "gaussian", "sigma_scale": 0.5}, "sigma_scale 0.5"),
+    ],
+)
+def test_windows_that_ours_are_not_are_refused(tmp_path, given, says):
+    window = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], **given}
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(bundle(tmp_path, inferer=window), "cpu")
+
+
 def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
     isocenter.write(image(), tmp_path / "case.nii.gz")
     folder = bundle(tmp_path / "bundle")
@@ -54,8 +80,7 @@ def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
 
 
 def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_path):
-    steps = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
-    steps += [AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    steps = [SIGMOID, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     found = np.asarray(isocenter.load(bundle(tmp_path, steps), "cpu").predict(image()).data)
     expected = np.zeros(found.shape, dtype=int)
     for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
@@ -84,7 +109,7 @@ def test_of_the_labels_that_a_bundle_names_the_largest_piece_stays(tmp_path, giv
 
 @pytest.mark.parametrize(("given", "says"), [({"num_components": 2}, "num_components 2"), ({}, "overlapping regions")])
 def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
-    before = [{"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    before = [SIGMOID, {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
     with pytest.raises(UsageError, match=says):
         isocenter.load(bundle(tmp_path, [*before, step]), "cpu")
