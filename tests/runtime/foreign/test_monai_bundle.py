@@ -12,7 +12,8 @@ from scipy import ndimage
 
 import isocenter
 from foreign_bundles import AFTER, NETWORK, bundle, image, network
-from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
 from isocenter.values import Geometry, Image
 
 SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
@@ -69,6 +70,29 @@ def test_windows_that_ours_are_not_are_refused(tmp_path, given, says):
     window = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], **given}
     with pytest.raises(UsageError, match=says):
         isocenter.load(bundle(tmp_path, inferer=window), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "fits"),
+    [
+        (("T1", "T2"), ("T2", "T1"), False),
+        (("T1", "T2"), ("FLAIR", "T2"), False),
+        (("T1", "T2"), ("t1", "t2"), True),
+        (("T1", "T2"), ("0", "1"), True),
+        (("image", "image"), ("T1", "T2"), True),
+        (("red", "green", "blue"), ("R", "G", "B"), True),
+        (("blue", "green", "red"), ("R", "G", "B"), False),
+    ],
+)
+def test_channels_of_other_names_or_in_another_order_are_refused(names, channels, fits):
+    count = len(names)
+    preprocessing = MonaiTransforms(names, 3, mt.Compose([]), True, (4, 4, 4))
+    subject = Image(np.zeros((count, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4)), channels=channels)
+    if fits:
+        assert preprocessing(subject, "case")[0].shape == (count, 4, 4, 4)
+        return
+    with pytest.raises(DatasetError, match=f"channels {', '.join(channels)} are not the model's {', '.join(names)}"):
+        preprocessing(subject, "case")
 
 
 def test_a_bundle_is_predicted_with_like_any_model(tmp_path):

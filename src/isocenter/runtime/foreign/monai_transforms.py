@@ -20,7 +20,7 @@ from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
 from isocenter.runtime.memory import give_back
 from isocenter.runtime.preprocessing import Held, Part, Source, Trace, parts_of, restored
-from isocenter.transforms import Stretched, padding
+from isocenter.transforms import COLOUR, Stretched, padding
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ class MonaiTransforms:
             problem = f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
             problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
+        if not _may_be(image.channels, self.channels):
+            problem = f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}"
+            remedy = "Name and order the images as the bundle's metadata.json does, or number them CASE_0000, CASE_0001"
+            raise DatasetError(problem, where, remedy)
         if image.geometry.ndim != self.ndim or image.frames is not None:
             raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
 
@@ -235,6 +239,18 @@ def _of_each_voxel(step: Any) -> bool:
     return isinstance(
         step, (kinds.ScaleIntensityRanged, kinds.ThresholdIntensityd, kinds.EnsureTyped, kinds.CastToTyped)
     )
+
+
+def _may_be(given: Sequence[str], expected: Sequence[str]) -> bool:
+    """Whether channels may be those of a model in this order, by their names as far as both have any."""
+    numbered = [str(number) for number in range(len(expected))]
+    ours, theirs = ([name.strip().casefold() for name in names] for names in (given, expected))
+    named = len(set(theirs)) == len(theirs) and theirs != numbered
+    if len(expected) < 2 or not named or ours in (theirs, numbered):
+        return True
+    # A picture has its colours in this one order, whatever a bundle calls them.
+    colours, initials = [name.casefold() for name in COLOUR], [name[:1] for name in theirs]
+    return ours == colours and (initials == colours or sorted(initials) != sorted(colours))
 
 
 def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
