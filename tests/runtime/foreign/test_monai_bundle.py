@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import monai.transforms as mt
 import numpy as np
@@ -8,15 +10,35 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import UNet
+from PIL import Image as Picture
 from scipy import ndimage
 
 import isocenter
 from foreign_bundles import AFTER, NETWORK, bundle, image, network
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.runtime.foreign import monai_transforms
 from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
 from isocenter.values import Geometry, Image
 
 SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+FLAT = {**NETWORK, "spatial_dims": 2}
+
+
+def of_pictures(folder: Path, steps: list[dict[str, Any]], **load: Any) -> Path:
+    """A bundle for pictures, whose network tells a picture from its mirror image."""
+    before = [{"_target_": "LoadImaged", "keys": "image", **load}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    before += [*steps, {"_target_": "ScaleIntensityd", "keys": "image"}]
+    window = {"_target_": "SlidingWindowInferer", "roi_size": [40, 30]}
+    steps_before = {"_target_": "Compose", "transforms": before}
+    made = bundle(folder, network_def=FLAT, preprocessing=steps_before, inferer=window)
+    torch.save(flat().state_dict(), made / "models" / "model.pt")
+    return made
+
+
+def flat() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return UNet(2, 1, 3, (4, 8), (2,), num_res_units=1, norm="instance").eval()
 
 
 def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
@@ -46,6 +68,43 @@ def test_a_bundle_says_what_it_says_in_monai(tmp_path):
     found, expected = np.asarray(model.predict(image()).data), by_monai(image())[0]
     assert len(np.unique(expected)) == 3
     assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize("limit", [2**26, 0])  # whole, and region by region
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"_target_": "SpatialPadd", "keys": "image", "spatial_size": [40, 30]}],
+        [{"_target_": "Resized", "keys": "image", "spatial_size": [40, 30], "mode": "bilinear"}],
+    ],
+    ids=["padded", "resized"],
+)
+@pytest.mark.parametrize("load", [{}, {"reverse_indexing": False}], ids=["by columns", "by rows"])
+def test_a_picture_has_its_columns_first_as_monais_readers_give_it(tmp_path, monkeypatch, steps, limit, load):
+    monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", limit)
+    pixels = np.random.default_rng(3).integers(0, 255, (12, 16), np.uint8).repeat(2, 0).repeat(2, 1)[:-1]
+    Picture.fromarray(pixels).save(tmp_path / "wide.png")
+    folder = of_pictures(tmp_path / "bundle", steps, **load)
+    made = [getattr(mt, one["_target_"])(**{key: one[key] for key in one if key != "_target_"}) for one in steps]
+    load_it = [mt.LoadImaged(keys=["image"], **load), mt.EnsureChannelFirstd(keys=["image"])]
+    before = mt.Compose([*load_it, *made, mt.ScaleIntensityd(keys=["image"])])
+    case = before({"image": str(tmp_path / "wide.png")})
+    with torch.inference_mode():
+        case["pred"] = SlidingWindowInferer([40, 30])(case["image"][None], flat())[0]
+    after = [mt.Activationsd("pred", softmax=True), mt.Invertd("pred", before, "image", nearest_interp=False)]
+    expected = np.asarray(mt.Compose([*after, mt.AsDiscreted("pred", argmax=True)])(case)["pred"])[0]
+    found = np.asarray(isocenter.load(folder, "cpu").predict(tmp_path / "wide.png").data)
+    assert found.shape == pixels.shape and len(np.unique(found)) == 3
+    assert (found == (expected if load else expected.T)).mean() > 0.999
+
+
+def test_an_array_of_numpy_keeps_its_axes_as_monai_reads_it(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 255, (16, 32), np.uint8)
+    np.save(tmp_path / "wide.npy", pixels.T)
+    Picture.fromarray(pixels).save(tmp_path / "wide.png")
+    model = isocenter.load(of_pictures(tmp_path / "bundle", []), "cpu")
+    seen = [model.preprocessing(isocenter.read(tmp_path / f"wide.{end}"), "wide")[0] for end in ("png", "npy")]
+    assert np.array_equal(*seen)
 
 
 @pytest.mark.parametrize(

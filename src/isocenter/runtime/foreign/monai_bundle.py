@@ -11,7 +11,7 @@ from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
+from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first, name_of, steps_of
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.record_files import digest
@@ -53,9 +53,10 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     window = config.described(config.content.get("inferer", {}))
     patch, inference = _windows(window, where)
     task = _task(post, names, str(window.get("mode", "constant")), where)
-    preparation = steps_of(config.described(config.content.get("preprocessing")), where)
-    transform = _compose(config, preparation)
-    preprocessing = MonaiTransforms(channels, len(patch), transform, task.decoding.exclusive, patch)
+    given = config.described(config.content.get("preprocessing"))
+    transform = _compose(config, steps_of(given, where))
+    exclusive, by_columns = task.decoding.exclusive, columns_first(given)
+    preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
     module = _module(config, folder, trusted)
     network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
     origin = {

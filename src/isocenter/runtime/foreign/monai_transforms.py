@@ -36,6 +36,8 @@ COPIES = 40
 
 # The one output of such a network.
 HEAD = "mask"
+# A picture (row, column) as (column, row).
+TURN = Change((1, 0), (False, False), (None, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +45,13 @@ class Transformed:
     """What the transforms made of an image, for MONAI to undo them, and with how many zeros a small one was surrounded.
 
     Only where they cannot be undone axis by axis: else there is a trace.
+    turned: whether MONAI knows the picture as (column, row)
     """
 
     source: Geometry
     image: Any
     pad: Sequence[tuple[int, int]]
+    turned: bool = False
     squeezed: None = None
 
 
@@ -56,6 +60,7 @@ class MonaiTransforms:
     """The bundle's own preprocessing, undone as MONAI undoes it: what went through the network, interpolated linearly.
 
     exclusive: whether outputs become probabilities by a softmax or by a sigmoid, before they are brought back
+    columns_first: whether MONAI reads a picture as (column, row)
     """
 
     channels: tuple[str, ...]
@@ -63,6 +68,7 @@ class MonaiTransforms:
     transform: Any
     exclusive: bool
     patch: tuple[int, ...]
+    columns_first: bool = True
     modality: str = "unknown"
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
@@ -82,13 +88,24 @@ class MonaiTransforms:
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
         self._check(image, where)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.data, dtype=np.float32))
-        prepared = self.transform({KEY: _with_affine(pixels, image.geometry)})[KEY]
+        turned = self._turns(image)
+        data, geometry = (
+            (image.data.swapaxes(1, 2), _turned(image.geometry)) if turned else (image.data, image.geometry)
+        )
+        pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+        prepared = self.transform({KEY: _with_affine(pixels, geometry)})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
         seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, image.geometry)
-        trace = Transformed(image.geometry, prepared, pad) if made is None else made[0].by_smallest_plane()
-        return np.ascontiguousarray(seen), trace
+        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
+        if made is None:
+            return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad, turned)
+        trace = made[0].by_smallest_plane()
+        return np.ascontiguousarray(seen), _from_rows(trace, image.geometry) if turned else trace
+
+    def _turns(self, image: Image) -> bool:
+        """Whether MONAI knows a picture as (column, row): its readers give it so, but for arrays of NumPy."""
+        of_numpy = image.source is not None and image.source.format == "numpy"
+        return image.geometry.is_picture and self.columns_first and not of_numpy
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
@@ -105,7 +122,7 @@ class MonaiTransforms:
     def opened(self, image: Image, where: str) -> tuple[Source, Trace | Transformed]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
-        foreseen = self._foreseen(image.geometry)
+        foreseen = self._foreseen(image.geometry, self._turns(image))
         if 4 * math.prod(image.shape) < STREAMED_BYTES or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
         shape, walk = (len(self.channels), *foreseen.trace.padded), foreseen.trace.slice_order
@@ -166,6 +183,7 @@ class MonaiTransforms:
             image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
             with monai.transforms.utils.allow_missing_keys_mode(self.transform):
                 back = self.transform.inverse({KEY: image})[KEY][0]
+            back = back.swapaxes(0, 1) if trace.turned else back
             if tuple(back.shape) != trace.source.shape:
                 raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
             outputs[number] = back
@@ -175,11 +193,12 @@ class MonaiTransforms:
         """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
         if geometry.ndim != self.ndim:
             return Held()
-        foreseen = self._foreseen(geometry)
+        foreseen = self._foreseen(geometry, geometry.is_picture and self.columns_first)
         streamed = None if foreseen.steps is None else STREAMED_BYTES
         return Held(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
 
-    def _foreseen(self, geometry: Geometry) -> Foreseen:
+    def _foreseen(self, source: Geometry, turned: bool) -> Foreseen:
+        geometry = _turned(source) if turned else source
         image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
         kinds = monai.transforms
         chain: list[Any] | None = []
@@ -197,7 +216,10 @@ class MonaiTransforms:
         if made is None:
             return Foreseen(shape, None, None)
         trace, each = made
-        return Foreseen(shape, trace, None if chain is None else _in_order(chain, each))
+        steps = None if chain is None else _in_order(chain, each)
+        if not turned:
+            return Foreseen(shape, trace, steps)
+        return Foreseen(shape, _from_rows(trace, source), None if steps is None else [TURN, *steps])
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +273,17 @@ def _may_be(given: Sequence[str], expected: Sequence[str]) -> bool:
     # A picture has its colours in this one order, whatever a bundle calls them.
     colours, initials = [name.casefold() for name in COLOUR], [name[:1] for name in theirs]
     return ours == colours and (initials == colours or sorted(initials) != sorted(colours))
+
+
+def _turned(picture: Geometry) -> Geometry:
+    """The grid of a picture (row, column) as (column, row); its first axis in mm stays that of its first index."""
+    order = [1, 0, 2]
+    return replace(picture, shape=picture.shape[::-1], affine=picture.affine[np.ix_(order, order)])
+
+
+def _from_rows(trace: Trace, picture: Geometry) -> Trace:
+    """The way of a picture (row, column), of which MONAI knows (column, row)."""
+    return replace(trace, source=picture, axes=tuple(1 - axis for axis in trace.axes))
 
 
 def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
