@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,17 @@ def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_p
     for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
         expected[channel > 0] = value
     assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize("after", [AFTER, [SIGMOID, AFTER[1], {**AFTER[2], "argmax": False, "threshold": 0.5}]])
+@pytest.mark.parametrize("named", [{"0": "background", "1": "liver"}, {str(n): f"part {n}" for n in range(4)}])
+def test_outputs_that_are_not_as_many_as_the_metadata_name_are_refused(tmp_path, named, after):
+    folder = bundle(tmp_path, after)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = named
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(FormatError, match=rf"metadata\.json: names {len(named)} outputs, the network gives 3"):
+        isocenter.load(folder, "cpu").predict(image())
 
 
 @pytest.mark.parametrize(

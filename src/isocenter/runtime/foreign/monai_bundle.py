@@ -57,7 +57,8 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     transform = _compose(config, steps_of(given, where))
     exclusive, by_columns = task.decoding.exclusive, columns_first(given)
     preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
-    module = _module(config, folder, trusted)
+    [head] = task.heads.values()
+    module = _module(config, folder, trusted, head.count)
     network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
     origin = {
         "origin": "MONAI bundle",
@@ -69,8 +70,8 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     return Model(task, preprocessing, inference, {**network, "size": {}}, run, record)
 
 
-def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
-    """The network with the bundle's weights, ready to predict; its one tensor is our head."""
+def _module(config: Config, folder: Path, trusted: Sequence[str], count: int) -> Module:
+    """The network with the bundle's weights, ready to predict; its one tensor, of so many outputs, is our head."""
     if "network_def" not in config.content or not (folder / WEIGHTS).is_file():
         raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
     network = config.made(config.described(config.content["network_def"]))
@@ -83,7 +84,7 @@ def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
         raise IntegrityError(
             f"holds other weights than the network has ({reason})", str(folder / WEIGHTS), REMEDY
         ) from error
-    return foreign.MaskNetwork(network).eval()
+    return foreign.MaskNetwork(network, count, str(folder / METADATA)).eval()
 
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
