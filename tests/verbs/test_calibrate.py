@@ -46,6 +46,7 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     stated = calibrated.decisions["task.conformal"]
     assert (sum(stated.value["n"].values()), stated.value["exact"]) == (40, False)
     assert "task.calibration: method: " in repr(calibrated) and "{" not in repr(calibrated)
+    assert "trained it is not known" not in repr(calibrated)
     before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
     assert after.task.certainty.calibrator.settings == decided.value
     limits = read_json(calibrated.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]

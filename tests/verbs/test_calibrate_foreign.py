@@ -68,6 +68,8 @@ def test_an_onnx_file_is_kept_as_it_is_beside_what_a_sites_cases_say_of_it(site,
     assert (made.out / "network.onnx").read_bytes() == source.read_bytes()
     kept = json.loads((made.out / "calibrated.json").read_text())
     assert kept["limits"][-1] == "Calibrated on 40 cases after training."  # nothing was measured of it
+    assert kept["limits"][-2].startswith("Which cases trained it is not known")
+    assert "warning: Which cases trained it is not known" in repr(made)
     picture = next(site.rglob("*.png"))
     before, after = (isocenter.load(path).predict(picture) for path in (source, made.out))
     assert max(before.probabilities.values()) > max(after.probabilities.values())  # three in four are right

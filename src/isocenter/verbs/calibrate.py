@@ -46,6 +46,9 @@ from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicte
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 NO_TEST = "what calibrates a model cannot test it"
+UNCHECKED = (
+    "Which cases trained it is not known, so that none of those that calibrated it could be refused as one of them."
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Calibrated:
     cases, patients: how many decided
     left_out:        cases of the set's own test part, which decided nothing
     unkept:          sentences on a rule that a person chose and the cases were too few for
+    trained_known:   whether the model's own training cases are known, so that they were refused here
     certificate:     which backends agree with torch; None where none was asked for
     """
 
@@ -65,6 +69,7 @@ class Calibrated:
     certificate: Certificate | None = None
     left_out: int = 0
     unkept: tuple[str, ...] = ()
+    trained_known: bool = True
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -76,13 +81,15 @@ class Calibrated:
             "left_out": self.left_out,
             "decisions": made,
             "unkept": list(self.unkept),
+            "trained_known": self.trained_known,
         }
 
     def __repr__(self) -> str:
         lines = [str(self.out), f"decided by {cases_of_patients(self.cases, self.patients)}"]
         if self.left_out:
             lines.append(f"warning: {_left_out(self.left_out)}")
-        lines += [f"warning: {sentence}" for sentence in self.unkept]
+        unchecked = () if self.trained_known else (UNCHECKED,)
+        lines += [f"warning: {sentence}" for sentence in (*self.unkept, *unchecked)]
         lines += [f"{name}: {setting_text(one.value)} ({one.because})" for name, one in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
@@ -130,6 +137,7 @@ def calibrate(
     if is_foreign(source) and settled.guard is None:
         settled, judged = gate_of_site(settled, cases)
         decisions |= judged
+    known_cases = bool(evidence.trained)
     evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes, left_out=left_out)
     certificate = None
     with becoming(out, overwrite, zipped, marks) as folder:
@@ -143,7 +151,7 @@ def calibrate(
             how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
             certificate = certify(folder, settled, shown, shown.description, **how)
     patients = len({case.patient for case in cases})
-    return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept)
+    return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept, known_cases)
 
 
 def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool) -> bool:
@@ -189,8 +197,9 @@ def _calibrated_anew(
     before = "; the figures are of the model before that" if evidence.rows else ""
     limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
     limit += f" {_left_out(left_out)}." if left_out else ""
+    limits = [*former, *unkept, *(() if evidence.trained else (UNCHECKED,)), limit]
     trained = sorted({*evidence.trained, *hashes})
-    return replace(evidence, limits=[*former, *unkept, limit], decisions=decisions, trained=trained), unkept
+    return replace(evidence, limits=limits, decisions=decisions, trained=trained), unkept
 
 
 def _left_out(cases: int) -> str:

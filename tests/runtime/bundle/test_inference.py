@@ -19,7 +19,7 @@ from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.evaluation import Calibrator
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.bundle import pictures, volumes
-from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases
+from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks.shared import Certainty
@@ -177,3 +177,18 @@ def test_one_tensor_of_one_network_is_its_output():
     with torch.inference_mode():
         found = OneTensor([model.run.module], "mask").eval()(images).numpy()
     assert_array_equal(found, model.run(images.numpy())["mask"])
+
+
+def test_a_table_of_covariates_names_cases_as_their_files_are_called(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("case,age\nsite1.004,40\nscans/site1.005.nii.gz,50\nsite1.NII,60\nsite1.004,40\n")
+    found = read_covariates(table, volumes.formats())
+    assert {case: row["age"] for case, row in found.items()} == {"site1.004": "40", "site1.005": "50", "site1": "60"}
+
+
+def test_two_rows_of_one_case_that_differ_are_refused_as_predict_refuses_them(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("case,age\nkim,40\nkim.nii.gz,50\n")
+    with pytest.raises(DatasetError, match=r"patients\.csv: rows of one case differ") as refused:
+        read_covariates(table, volumes.formats())
+    assert "kim" not in str(refused.value)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
+from typing import Any
 
 import monai.transforms as mt
 import numpy as np
@@ -8,12 +11,35 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import UNet
+from PIL import Image as Picture
 from scipy import ndimage
 
 import isocenter
 from foreign_bundles import AFTER, NETWORK, bundle, image, network
-from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.runtime.foreign import monai_transforms
+from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
 from isocenter.values import Geometry, Image
+
+SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+FLAT = {**NETWORK, "spatial_dims": 2}
+
+
+def of_pictures(folder: Path, steps: list[dict[str, Any]], **load: Any) -> Path:
+    """A bundle for pictures, whose network tells a picture from its mirror image."""
+    before = [{"_target_": "LoadImaged", "keys": "image", **load}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    before += [*steps, {"_target_": "ScaleIntensityd", "keys": "image"}]
+    window = {"_target_": "SlidingWindowInferer", "roi_size": [40, 30]}
+    steps_before = {"_target_": "Compose", "transforms": before}
+    made = bundle(folder, network_def=FLAT, preprocessing=steps_before, inferer=window)
+    torch.save(flat().state_dict(), made / "models" / "model.pt")
+    return made
+
+
+def flat() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return UNet(2, 1, 3, (4, 8), (2,), num_res_units=1, norm="instance").eval()
 
 
 def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
@@ -45,6 +71,90 @@ def test_a_bundle_says_what_it_says_in_monai(tmp_path):
     assert (found == expected).mean() > 0.9995
 
 
+@pytest.mark.parametrize("limit", [2**26, 0])  # whole, and region by region
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"_target_": "SpatialPadd", "keys": "image", "spatial_size": [40, 30]}],
+        [{"_target_": "Resized", "keys": "image", "spatial_size": [40, 30], "mode": "bilinear"}],
+    ],
+    ids=["padded", "resized"],
+)
+@pytest.mark.parametrize("load", [{}, {"reverse_indexing": False}], ids=["by columns", "by rows"])
+def test_a_picture_has_its_columns_first_as_monais_readers_give_it(tmp_path, monkeypatch, steps, limit, load):
+    monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", limit)
+    pixels = np.random.default_rng(3).integers(0, 255, (12, 16), np.uint8).repeat(2, 0).repeat(2, 1)[:-1]
+    Picture.fromarray(pixels).save(tmp_path / "wide.png")
+    folder = of_pictures(tmp_path / "bundle", steps, **load)
+    made = [getattr(mt, one["_target_"])(**{key: one[key] for key in one if key != "_target_"}) for one in steps]
+    load_it = [mt.LoadImaged(keys=["image"], **load), mt.EnsureChannelFirstd(keys=["image"])]
+    before = mt.Compose([*load_it, *made, mt.ScaleIntensityd(keys=["image"])])
+    case = before({"image": str(tmp_path / "wide.png")})
+    with torch.inference_mode():
+        case["pred"] = SlidingWindowInferer([40, 30])(case["image"][None], flat())[0]
+    after = [mt.Activationsd("pred", softmax=True), mt.Invertd("pred", before, "image", nearest_interp=False)]
+    expected = np.asarray(mt.Compose([*after, mt.AsDiscreted("pred", argmax=True)])(case)["pred"])[0]
+    found = np.asarray(isocenter.load(folder, "cpu").predict(tmp_path / "wide.png").data)
+    assert found.shape == pixels.shape and len(np.unique(found)) == 3
+    assert (found == (expected if load else expected.T)).mean() > 0.999
+
+
+def test_an_array_of_numpy_keeps_its_axes_as_monai_reads_it(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 255, (16, 32), np.uint8)
+    np.save(tmp_path / "wide.npy", pixels.T)
+    Picture.fromarray(pixels).save(tmp_path / "wide.png")
+    model = isocenter.load(of_pictures(tmp_path / "bundle", []), "cpu")
+    seen = [model.preprocessing(isocenter.read(tmp_path / f"wide.{end}"), "wide")[0] for end in ("png", "npy")]
+    assert np.array_equal(*seen)
+
+
+@pytest.mark.parametrize(
+    ("activation", "says"), [([], "outputs without an Activationsd"), ([AFTER[0]], "a threshold of a softmax")]
+)
+def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says):
+    steps = [*activation, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(bundle(tmp_path, steps), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"padding_mode": "replicate"}, "padding_mode replicate"),
+        ({"cval": -1.0}, "cval -1"),
+        ({"roi_size": [-1, 16, 16]}, r"roi_size of \[-1, 16, 16\]"),
+        ({"mode": "gaussian", "sigma_scale": 0.5}, "sigma_scale 0.5"),
+    ],
+)
+def test_windows_that_ours_are_not_are_refused(tmp_path, given, says):
+    window = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], **given}
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(bundle(tmp_path, inferer=window), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "fits"),
+    [
+        (("T1", "T2"), ("T2", "T1"), False),
+        (("T1", "T2"), ("FLAIR", "T2"), False),
+        (("T1", "T2"), ("t1", "t2"), True),
+        (("T1", "T2"), ("0", "1"), True),
+        (("image", "image"), ("T1", "T2"), True),
+        (("red", "green", "blue"), ("R", "G", "B"), True),
+        (("blue", "green", "red"), ("R", "G", "B"), False),
+    ],
+)
+def test_channels_of_other_names_or_in_another_order_are_refused(names, channels, fits):
+    count = len(names)
+    preprocessing = MonaiTransforms(names, 3, mt.Compose([]), True, (4, 4, 4))
+    subject = Image(np.zeros((count, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4)), channels=channels)
+    if fits:
+        assert preprocessing(subject, "case")[0].shape == (count, 4, 4, 4)
+        return
+    with pytest.raises(DatasetError, match=f"channels {', '.join(channels)} are not the model's {', '.join(names)}"):
+        preprocessing(subject, "case")
+
+
 def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
     isocenter.write(image(), tmp_path / "case.nii.gz")
     folder = bundle(tmp_path / "bundle")
@@ -54,13 +164,23 @@ def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
 
 
 def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_path):
-    steps = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
-    steps += [AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    steps = [SIGMOID, AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     found = np.asarray(isocenter.load(bundle(tmp_path, steps), "cpu").predict(image()).data)
     expected = np.zeros(found.shape, dtype=int)
     for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
         expected[channel > 0] = value
     assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize("after", [AFTER, [SIGMOID, AFTER[1], {**AFTER[2], "argmax": False, "threshold": 0.5}]])
+@pytest.mark.parametrize("named", [{"0": "background", "1": "liver"}, {str(n): f"part {n}" for n in range(4)}])
+def test_outputs_that_are_not_as_many_as_the_metadata_name_are_refused(tmp_path, named, after):
+    folder = bundle(tmp_path, after)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = named
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(FormatError, match=rf"metadata\.json: names {len(named)} outputs, the network gives 3"):
+        isocenter.load(folder, "cpu").predict(image())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +204,7 @@ def test_of_the_labels_that_a_bundle_names_the_largest_piece_stays(tmp_path, giv
 
 @pytest.mark.parametrize(("given", "says"), [({"num_components": 2}, "num_components 2"), ({}, "overlapping regions")])
 def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
-    before = [{"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    before = [SIGMOID, {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
     with pytest.raises(UsageError, match=says):
         isocenter.load(bundle(tmp_path, [*before, step]), "cpu")

@@ -23,16 +23,18 @@ GIVEN = {
 }
 
 
-def written(folder: Path, maps: int = 3, vector: bool = False, **changes: Any) -> Path:
+def written(folder: Path, maps: int = 3, vector: bool = False, last: str = "Identity", **changes: Any) -> Path:
     """A network whose output n is n times the image, less what makes a class win in its third of the window."""
     scale = np.arange(maps, dtype=np.float32).reshape(maps, 1, 1, 1, 1)
     bias = np.array([0, -1 / 3, -1, -3], dtype=np.float32)[:maps]
     nodes = [helper.make_node("Conv", ["image", "scale", "bias"], ["seen"])]
     nodes.append(
-        helper.make_node("ReduceMean", ["seen"], ["pred"], axes=[2, 3, 4], keepdims=0)
+        helper.make_node("ReduceMean", ["seen"], ["logits"], axes=[2, 3, 4], keepdims=0)
         if vector
-        else helper.make_node("Identity", ["seen"], ["pred"])
+        else helper.make_node("Identity", ["seen"], ["logits"])
     )
+    nodes.append(helper.make_node(last, ["logits"], ["activated"], **({"axis": 1} if last == "Softmax" else {})))
+    nodes.append(helper.make_node("Identity", ["activated"], ["pred"]))
     graph = helper.make_graph(
         nodes,
         "network",
@@ -78,6 +80,34 @@ def test_classes_of_the_whole_image_are_probabilities(tmp_path):
     assert found is not None
     mean = 0.5 - 1 / 3
     assert found["bright"] == pytest.approx(1 / (1 + np.exp(-mean)), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("last", "changes"),
+    [
+        ("Softmax", {"labels": ["dark", "bright"], "maps": 2, "vector": True}),
+        ("Sigmoid", {"labels": {"never": 3, "bright": 1, "brighter": 2}, "outputs": "regions"}),
+        ("Softmax", {}),
+    ],
+)
+def test_a_network_that_ends_in_its_own_softmax_or_sigmoid_says_what_it_says_without(tmp_path, last, changes):
+    plain, ended = (
+        isocenter.load(_in(tmp_path / name, last=name, **changes)).predict(image()) for name in ("Identity", last)
+    )
+    if plain.probabilities is not None:
+        assert ended.probabilities == pytest.approx(plain.probabilities, abs=1e-5)
+    else:
+        assert np.array_equal(np.asarray(ended.data), np.asarray(plain.data))
+
+
+def test_regions_that_are_a_softmax_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="ends in a softmax"):
+        isocenter.load(written(tmp_path, last="Softmax", outputs="regions", labels={"a": 1, "b": 2, "c": 3}))
+
+
+def _in(folder: Path, **given: Any) -> Path:
+    folder.mkdir()
+    return written(folder, **given)
 
 
 def test_a_model_says_where_it_computes_and_refuses_what_is_no_device_of_it(tmp_path):

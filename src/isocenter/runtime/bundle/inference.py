@@ -102,6 +102,7 @@ def inferer(
     covariates: str = "",
     parts: Sequence[Any] = (),
     before: Inferer | None = None,
+    formats: Mapping[str, Format] | None = None,
 ) -> Inferer:
     """The model of a package.
 
@@ -113,6 +114,7 @@ def inferer(
     before:      the first stage of a cascade
     covariates:  a table with a header and a row for each case, named in the first column, or of what is read time and
                  again one for each time; where the model needs one
+    formats:     by suffix, which files that the table names may end in
     """
     settings = load_json(Path(record))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -121,7 +123,7 @@ def inferer(
     how = decoder.decoding
     seen = members[0] if len(members) == 1 else Averaged(members, how.average, _shares(network), each=how.crossed)
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
-    table = _covariates(Path(covariates)) if covariates else {}
+    table = read_covariates(Path(covariates), formats or {}) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)
 
 
@@ -129,18 +131,27 @@ def _shares(network: OneTensor) -> tuple[float, ...] | None:
     return None if network.shares is None else tuple(network.shares)
 
 
-def _covariates(table: Path) -> dict[str, dict[str, Any]]:
-    """{case: {column: value}} of a table; readings over time are courses."""
+def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dict[str, Any]]:
+    """{case: {column: value}} of a table; readings over time are courses.
+
+    Raises DatasetError where two rows of one case differ and no column says when they were read: which of them holds is
+    not known. The case is not repeated, because its name may be that of a person.
+    """
     if not table.is_file():
         raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = [{unmarked(name): unmarked(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     by_case: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        by_case.setdefault(Path(next(iter(row.values()))).name.partition(".")[0], []).append(row)
+        named = Path(next(iter(row.values())).replace("\\", "/"))
+        by_case.setdefault(named.name[: len(named.name) - len(_suffix(named, formats) or "")], []).append(row)
     time = time_column(list(rows[0])) if rows else None
     if time is None or len(by_case) == len(rows):
-        return {case: dict(own[-1]) for case, own in by_case.items()}
+        known = list(rows[0])[1:] if rows else []
+        if any(row[name] != own[0][name] for own in by_case.values() for row in own[1:] for name in known):
+            problem = "rows of one case differ in what they state of it"
+            raise DatasetError(problem, str(table), "Leave one row of each, or add a column of their times")
+        return {case: dict(own[0]) for case, own in by_case.items()}
     try:
         return {case: courses(own, time) for case, own in by_case.items()}
     except ValueError as error:

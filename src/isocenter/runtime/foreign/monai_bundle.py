@@ -11,7 +11,7 @@ from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
+from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first, name_of, steps_of
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.record_files import digest
@@ -25,6 +25,9 @@ METADATA = "configs/metadata.json"
 CONFIGS = ("configs/inference.json",)
 WEIGHTS = "models/model.pt"
 OURS = "isocenter"
+# Arguments of a SlidingWindowInferer that change what the network sees or how windows are merged, as ours are: MONAI's
+# defaults.
+WINDOWS: Mapping[str, Any] = {"padding_mode": "constant", "cval": 0, "sigma_scale": 0.125, "with_coord": False}
 # Where those who write checkpoints put the weights in them.
 WITHIN = ("state_dict", "model", "network", "net")
 
@@ -50,10 +53,12 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     window = config.described(config.content.get("inferer", {}))
     patch, inference = _windows(window, where)
     task = _task(post, names, str(window.get("mode", "constant")), where)
-    preparation = steps_of(config.described(config.content.get("preprocessing")), where)
-    transform = _compose(config, preparation)
-    preprocessing = MonaiTransforms(channels, len(patch), transform, task.decoding.exclusive, patch)
-    module = _module(config, folder, trusted)
+    given = config.described(config.content.get("preprocessing"))
+    transform = _compose(config, steps_of(given, where))
+    exclusive, by_columns = task.decoding.exclusive, columns_first(given)
+    preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
+    [head] = task.heads.values()
+    module = _module(config, folder, trusted, head.count)
     network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
     origin = {
         "origin": "MONAI bundle",
@@ -65,8 +70,8 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     return Model(task, preprocessing, inference, {**network, "size": {}}, run, record)
 
 
-def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
-    """The network with the bundle's weights, ready to predict; its one tensor is our head."""
+def _module(config: Config, folder: Path, trusted: Sequence[str], count: int) -> Module:
+    """The network with the bundle's weights, ready to predict; its one tensor, of so many outputs, is our head."""
     if "network_def" not in config.content or not (folder / WEIGHTS).is_file():
         raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
     network = config.made(config.described(config.content["network_def"]))
@@ -79,7 +84,7 @@ def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
         raise IntegrityError(
             f"holds other weights than the network has ({reason})", str(folder / WEIGHTS), REMEDY
         ) from error
-    return foreign.MaskNetwork(network).eval()
+    return foreign.MaskNetwork(network, count, str(folder / METADATA)).eval()
 
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
@@ -106,8 +111,17 @@ def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
     if name_of(given) != "SlidingWindowInferer":
         raise UsageError(f"its inferer is {name_of(given) or 'none'}, not SlidingWindowInferer", where, REMEDY)
+    for key, known in WINDOWS.items():
+        if given.get(key, known) != known:
+            problem = f"its inferer has {key} {given[key]}; only {known} is supported"
+            raise UsageError(problem, where, REMEDY)
     try:
         patch = tuple(int(size) for size in given["roi_size"])
+        if min(patch, default=0) < 1:
+            problem = (
+                f"its inferer has a roi_size of {list(patch)}, and windows as large as the image are not supported"
+            )
+            raise UsageError(problem, where, "Write the voxels of a window on each axis")
         return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
     except KeyError as error:
         raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
@@ -118,15 +132,16 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
 
 def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
     """What its steps after the network make of the outputs."""
-    exclusive, called, largest = None, False, []
+    exclusive, activation, called, largest = None, "", False, []
     for step in post:
         match name_of(step):
             case "AsDiscreted":
-                exclusive, called = bool(step.get("argmax", False)), True
-                if not exclusive and step.get("threshold") not in (0.5, None):
-                    raise UsageError(f"calls a region at a threshold of {step['threshold']}, not 0.5", where, REMEDY)
+                exclusive, called = bool(_of_outputs(step, "argmax")), True
+                if not exclusive:
+                    _refuse_threshold(_of_outputs(step, "threshold"), activation, where)
             case "Activationsd":
-                exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
+                activation = next((kind for kind in ("softmax", "sigmoid") if _of_outputs(step, kind)), "")
+                exclusive = activation == "softmax" if exclusive is None else exclusive
             case "KeepLargestConnectedComponentd":
                 if not called:
                     raise UsageError("keeps the largest component before its outputs are thresholded", where, REMEDY)
@@ -155,6 +170,21 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
             "largest": largest,
         }
     )
+
+
+def _of_outputs(step: Mapping[str, Any], setting: str) -> Any:
+    """A setting of a step after the network; of a list, for several keys, the first, which is that of the outputs."""
+    value = step.get(setting)
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _refuse_threshold(threshold: Any, activation: str, where: str) -> None:
+    """UsageError for regions that are not called where the sigmoid of their outputs is above a half, as ours are."""
+    if threshold not in (0.5, None):
+        raise UsageError(f"calls a region at a threshold of {threshold}, not 0.5", where, REMEDY)
+    if activation != "sigmoid":
+        given = f"a {activation}" if activation else "outputs without an Activationsd"
+        raise UsageError(f"calls regions by a threshold of {given}; only of a sigmoid is supported", where, REMEDY)
 
 
 def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> list[list[int]]:

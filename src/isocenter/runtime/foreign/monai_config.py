@@ -194,3 +194,16 @@ def steps_of(described: Any, where: str) -> list[Mapping[str, Any]]:
         raise UsageError(f"its steps are a {name_of(described) or type(described).__name__}", where, REMEDY)
     steps = [one for one in described.get("transforms", []) if name_of(one) not in LEFT_OUT]
     return [one for one in steps if not one.get("_disabled_")]
+
+
+def columns_first(described: Any) -> bool:
+    """Whether the LoadImaged of a Compose gives a picture as (column, row), as MONAI's readers do by themselves.
+
+    https://docs.monai.io/en/stable/data.html#pilreader: `reverse_indexing`, which ITKReader takes the other way round
+    """
+    given = described.get("transforms", []) if isinstance(described, Mapping) else []
+    loads = [one for one in given if name_of(one) == "LoadImaged" and not one.get("_disabled_")]
+    if not loads or "reverse_indexing" not in loads[0]:
+        return True
+    turned = bool(loads[0]["reverse_indexing"])
+    return not turned if "itk" in str(loads[0].get("reader")).lower() else turned

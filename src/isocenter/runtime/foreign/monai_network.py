@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from isocenter.errors import FormatError
+
 
 class MaskNetwork(nn.Module):
-    """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; of several resolutions the finest."""
+    """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; of several resolutions the finest.
 
-    def __init__(self, network: nn.Module) -> None:
+    count: of the outputs that are described
+    where: the description
+    """
+
+    def __init__(self, network: nn.Module, count: int, where: str) -> None:
         super().__init__()
         self.network = network
+        self.count = count
+        self.where = where
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}."""
+        """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; FormatError for another number of them."""
         outputs = self.network(images)
-        return {"mask": outputs[0] if isinstance(outputs, list | tuple) else outputs}
+        mask: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        if mask.shape[1] != self.count:
+            problem = f"names {self.count} outputs, the network gives {mask.shape[1]}"
+            raise FormatError(problem, self.where, "Name each channel of its output in channel_def")
+        return {"mask": mask}

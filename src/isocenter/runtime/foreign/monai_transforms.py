@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, counted
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
+from isocenter.runtime.foreign.logits import log_odds, logarithm
 from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
 from isocenter.runtime.memory import give_back
 from isocenter.runtime.preprocessing import Held, Part, Source, Trace, parts_of, restored
-from isocenter.transforms import Stretched, padding
+from isocenter.transforms import COLOUR, Stretched, padding
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 monai: Any = lazy_monai  # its types do not say what a transform takes
 KIND = "monai"
 KEY = "image"
-# A probability of 0 or 1 has no logit.
-LEAST = 1e-7
 # Volumes that would take more than this as float32 are prepared part by part: MONAI holds several copies of them.
 STREAMED_BYTES = 2**26
 # Bytes a voxel while MONAI resamples: three coordinates and the intensity in double precision, and two in single.
@@ -37,6 +36,8 @@ COPIES = 40
 
 # The one output of such a network.
 HEAD = "mask"
+# A picture (row, column) as (column, row).
+TURN = Change((1, 0), (False, False), (None, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,13 @@ class Transformed:
     """What the transforms made of an image, for MONAI to undo them, and with how many zeros a small one was surrounded.
 
     Only where they cannot be undone axis by axis: else there is a trace.
+    turned: whether MONAI knows the picture as (column, row)
     """
 
     source: Geometry
     image: Any
     pad: Sequence[tuple[int, int]]
+    turned: bool = False
     squeezed: None = None
 
 
@@ -57,6 +60,7 @@ class MonaiTransforms:
     """The bundle's own preprocessing, undone as MONAI undoes it: what went through the network, interpolated linearly.
 
     exclusive: whether outputs become probabilities by a softmax or by a sigmoid, before they are brought back
+    columns_first: whether MONAI reads a picture as (column, row)
     """
 
     channels: tuple[str, ...]
@@ -64,6 +68,7 @@ class MonaiTransforms:
     transform: Any
     exclusive: bool
     patch: tuple[int, ...]
+    columns_first: bool = True
     modality: str = "unknown"
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
@@ -83,26 +88,41 @@ class MonaiTransforms:
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
         self._check(image, where)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.data, dtype=np.float32))
-        prepared = self.transform({KEY: _with_affine(pixels, image.geometry)})[KEY]
+        turned = self._turns(image)
+        data, geometry = (
+            (image.data.swapaxes(1, 2), _turned(image.geometry)) if turned else (image.data, image.geometry)
+        )
+        pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+        prepared = self.transform({KEY: _with_affine(pixels, geometry)})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
         seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, image.geometry)
-        trace = Transformed(image.geometry, prepared, pad) if made is None else made[0].by_smallest_plane()
-        return np.ascontiguousarray(seen), trace
+        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
+        if made is None:
+            return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad, turned)
+        trace = made[0].by_smallest_plane()
+        return np.ascontiguousarray(seen), _from_rows(trace, image.geometry) if turned else trace
+
+    def _turns(self, image: Image) -> bool:
+        """Whether MONAI knows a picture as (column, row): its readers give it so, but for arrays of NumPy."""
+        of_numpy = image.source is not None and image.source.format == "numpy"
+        return image.geometry.is_picture and self.columns_first and not of_numpy
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
             problem = f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
             problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
+        if not _may_be(image.channels, self.channels):
+            problem = f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}"
+            remedy = "Name and order the images as the bundle's metadata.json does, or number them CASE_0000, CASE_0001"
+            raise DatasetError(problem, where, remedy)
         if image.geometry.ndim != self.ndim or image.frames is not None:
             raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace | Transformed]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
-        foreseen = self._foreseen(image.geometry)
+        foreseen = self._foreseen(image.geometry, self._turns(image))
         if 4 * math.prod(image.shape) < STREAMED_BYTES or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
         shape, walk = (len(self.channels), *foreseen.trace.padded), foreseen.trace.slice_order
@@ -122,7 +142,7 @@ class MonaiTransforms:
         self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
-        then = _logarithm if self.exclusive else _log_odds
+        then = logarithm if self.exclusive else log_odds
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
             name, whole = self._whole(likely, trace)
@@ -163,6 +183,7 @@ class MonaiTransforms:
             image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
             with monai.transforms.utils.allow_missing_keys_mode(self.transform):
                 back = self.transform.inverse({KEY: image})[KEY][0]
+            back = back.swapaxes(0, 1) if trace.turned else back
             if tuple(back.shape) != trace.source.shape:
                 raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
             outputs[number] = back
@@ -172,11 +193,12 @@ class MonaiTransforms:
         """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
         if geometry.ndim != self.ndim:
             return Held()
-        foreseen = self._foreseen(geometry)
+        foreseen = self._foreseen(geometry, geometry.is_picture and self.columns_first)
         streamed = None if foreseen.steps is None else STREAMED_BYTES
         return Held(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
 
-    def _foreseen(self, geometry: Geometry) -> Foreseen:
+    def _foreseen(self, source: Geometry, turned: bool) -> Foreseen:
+        geometry = _turned(source) if turned else source
         image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
         kinds = monai.transforms
         chain: list[Any] | None = []
@@ -194,7 +216,10 @@ class MonaiTransforms:
         if made is None:
             return Foreseen(shape, None, None)
         trace, each = made
-        return Foreseen(shape, trace, None if chain is None else _in_order(chain, each))
+        steps = None if chain is None else _in_order(chain, each)
+        if not turned:
+            return Foreseen(shape, trace, steps)
+        return Foreseen(shape, _from_rows(trace, source), None if steps is None else [TURN, *steps])
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,17 +263,31 @@ def _of_each_voxel(step: Any) -> bool:
     )
 
 
+def _may_be(given: Sequence[str], expected: Sequence[str]) -> bool:
+    """Whether channels may be those of a model in this order, by their names as far as both have any."""
+    numbered = [str(number) for number in range(len(expected))]
+    ours, theirs = ([name.strip().casefold() for name in names] for names in (given, expected))
+    named = len(set(theirs)) == len(theirs) and theirs != numbered
+    if len(expected) < 2 or not named or ours in (theirs, numbered):
+        return True
+    # A picture has its colours in this one order, whatever a bundle calls them.
+    colours, initials = [name.casefold() for name in COLOUR], [name[:1] for name in theirs]
+    return ours == colours and (initials == colours or sorted(initials) != sorted(colours))
+
+
+def _turned(picture: Geometry) -> Geometry:
+    """The grid of a picture (row, column) as (column, row); its first axis in mm stays that of its first index."""
+    order = [1, 0, 2]
+    return replace(picture, shape=picture.shape[::-1], affine=picture.affine[np.ix_(order, order)])
+
+
+def _from_rows(trace: Trace, picture: Geometry) -> Trace:
+    """The way of a picture (row, column), of which MONAI knows (column, row)."""
+    return replace(trace, source=picture, axes=tuple(1 - axis for axis in trace.axes))
+
+
 def _with_affine(pixels: Tensor, geometry: Geometry) -> Any:
     """(channels, *spatial) as MONAI knows where it lies."""
     affine, ndim = np.eye(4), geometry.ndim
     affine[:ndim, :ndim], affine[:ndim, 3] = geometry.affine[:-1, :-1], geometry.affine[:-1, -1]
     return monai.data.MetaTensor(pixels, affine=torch.from_numpy(affine))
-
-
-def _logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.log(np.clip(likely, LEAST, 1 - LEAST)))
-
-
-def _log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
-    held = np.clip(likely, LEAST, 1 - LEAST)
-    return np.asarray(np.log(held / (1 - held)))

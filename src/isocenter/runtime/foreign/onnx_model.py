@@ -4,13 +4,14 @@ The description says what an ONNX file cannot: {"labels": {"tumour": 1}, "channe
 "normalisation": [{"method": "zscore"}]}, and where it is not so, "outputs": "regions" (each likelier than not, in
 place of classes of which the largest wins), "spacing", "crop", "order", "overlap", "batch", "flips" and "modality".
 "labels": ["benign", "malignant"] are classes of the whole image, which is then brought to the patch's shape.
+Outputs are logits; of a network that ends in a softmax or a sigmoid, which its graph shows, they are made so.
 Images are brought to RAS+ first. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from isocenter.errors import FormatError, UsageError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
+from isocenter.runtime.foreign.logits import log_odds, logarithm
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
 from isocenter.runtime.preprocessing import Preprocessing
@@ -33,6 +35,8 @@ from isocenter.values import Decision
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
 OF_WINDOWS = ("overlap", "batch", "flips")
+# Operations after which numbers are the same numbers.
+UNCHANGING = ("Identity", "Cast")
 METHODS = ("zscore", "window", "range")
 KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs")
 
@@ -44,12 +48,14 @@ class Described:
     count: of outputs
     dense: whether each has a value for every voxel of a window
     where: the description
+    to_logits: makes logits of outputs that are probabilities; None for a network whose outputs are logits
     """
 
     network: OnnxNetwork
     count: int
     dense: bool
     where: str
+    to_logits: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         window = batch.shape[1:]
@@ -64,7 +70,7 @@ class Described:
         if shape != wanted:
             problem = f"what is described has outputs of {wanted} for windows of {window}, the network gives {shape}"
             raise FormatError(problem, self.where, "Correct labels and outputs")
-        return outputs
+        return outputs if self.to_logits is None else {name: self.to_logits(one) for name, one in outputs.items()}
 
 
 def is_onnx(path: Path) -> bool:
@@ -105,11 +111,35 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
     if len(opened.session.get_inputs()) != 1:
         raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
-    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")))
+    exclusive = not head.is_dense or task.decoding.exclusive
+    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")), _to_logits(path, exclusive))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
     origin = {"origin": "ONNX", "weights_sha256": digest(path)}
     return Model(task, preprocessing, inference, size, network, origin, computing)
+
+
+def _to_logits(path: Path, exclusive: bool) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+    """What makes logits of the outputs of a network that ends in a softmax or sigmoid of its own.
+
+    exclusive: whether the outputs are classes, of which one is the answer
+    Raises UsageError for regions that are a softmax: no two of them could be likelier than not.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    last = makers.get(graph.output[0].name)
+    while last is not None and last.op_type in UNCHANGING:
+        last = makers.get(last.input[0])
+    match last.op_type if last is not None else "":
+        case "Softmax" if not exclusive:
+            problem = "is described as regions, and the network ends in a softmax, which makes classes of them"
+            raise UsageError(problem, str(path), 'Write "outputs": "classes", or export the network without it')
+        case "Softmax":
+            return logarithm
+        case "Sigmoid":
+            return log_odds
+        case _:
+            return None
 
 
 def _device(name: str, where: str) -> Decision:

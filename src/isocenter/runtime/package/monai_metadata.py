@@ -72,7 +72,7 @@ def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict
     own_scales: whether each network has a scale of intensities of its own
     """
     here = "$@bundle_root + "
-    table = {"covariates": "@covariates"} if model.context.names else {}
+    table = {"covariates": "@covariates", "formats": "@formats"} if model.context.names else {}
     absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
     before: dict[str, Any] = {}
     if model.first is not None:
