@@ -87,12 +87,12 @@ def is_colour(image: Image) -> bool:
     return tuple(name.lower() for name in image.channels[:3]) in {("red", "green", "blue"), ("r", "g", "b")}
 
 
-def window(image: Image, values: Array) -> tuple[float, float]:
+def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]:
     """(low, high) of the greys: as the file asks, else from voxels that are measurements, outliers cut.
 
-    values: voxels of the image, any shape
+    values: voxels of the channel, any shape
     """
-    asked = image.facts.get("window")
+    asked = image.facts_of(channel).get("window")
     if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
         centre, width = float(asked[0]), float(asked[1])
         return centre - width / 2, centre + width / 2

@@ -285,7 +285,7 @@ function tell() {
   const channel = facts.channels[state.channel];
   readout.index.textContent = fileIndex(at).join(", ");
   if (readout.world) readout.world.textContent = worldText(at);
-  const unit = facts.unit ? ` ${facts.unit}` : "";
+  const unit = channel.unit ? ` ${channel.unit}` : "";
   readout.value.textContent = valuesAt(at, state.frame).map((value) => numberText(value, channel)).join(", ") + unit;
   if (readout.time) readout.time.textContent = facts.times[state.frame].toFixed(2);
   facts.overlays.forEach((overlay, place) => {
