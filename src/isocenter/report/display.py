@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values import DIRECTION_TOLERANCE, Array, Geometry, Image, Label
 
 # Okabe and Ito 2008, the colours that people with any common colour blindness tell apart; those first that stand
 # out from grey on black.
@@ -69,9 +69,34 @@ def planes(geometry: Geometry) -> tuple[Plane, ...]:
     """The planes in which a grid that lies upright has something to show: all that are more than a line."""
     if geometry.is_picture:
         return PICTURE
-    every = AS_STORED if geometry.orientation is None else RADIOLOGICAL
+    every = AS_STORED if geometry.orientation is None else tuple(_named(plane, geometry) for plane in RADIOLOGICAL)
     thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
     return tuple(thick) or every[:1]
+
+
+def _named(plane: Plane, geometry: Geometry) -> Plane:
+    """The plane, called oblique where its normal runs along none of the patient's axes."""
+    across, down = (geometry.affine[:-1, axis] for axis in (plane.across, plane.down))
+    normal = np.cross(across, down)
+    is_straight = np.abs(normal).max() >= (1 - DIRECTION_TOLERANCE) * np.linalg.norm(normal)
+    return plane if is_straight else replace(plane, name=f"oblique {plane.name}")
+
+
+def slants(geometry: Geometry) -> list[str]:
+    """Sentences on a grid whose axes run along none of the patient's, or not at right angles."""
+    if not geometry.has_sides:
+        return []
+    sentences = []
+    if geometry.is_oblique:
+        cosines = np.abs(geometry.affine[:-1, :-1] / np.asarray(geometry.steps)).max(axis=0)
+        angle = round(float(np.degrees(np.arccos(cosines.min()))))
+        sentences.append(f"The image lies up to {angle}° oblique to the patient: letters name the nearest side.")
+    if geometry.is_sheared:
+        sentences.append(
+            "Its axes are not at right angles, as of a tilted gantry, but are drawn so: in planes across its slices "
+            "angles and oblique lengths are not those in the patient."
+        )
+    return sentences
 
 
 def main_plane(geometry: Geometry) -> Plane:

@@ -18,6 +18,7 @@ from isocenter.report.display import (
     is_colour,
     main_plane,
     planes,
+    slants,
     turned,
     unit_of,
     upright,
@@ -201,4 +202,4 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
         sentences.append(f"The size of a {unit} in mm is not known: lengths are in {unit}s.")
     if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
-    return sentences
+    return [*sentences, *slants(image.geometry)]

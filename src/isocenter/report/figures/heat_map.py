@@ -85,7 +85,9 @@ def heat(
     put_scale_bar(panels[0], view.grid, shown[0][0])
     if failed:
         _put_failed(canvas)
-    places = [view.place(plane, at) for plane, at in shown] + ([f"frame {frame}"] if image.frames else [])
+    places = [view.place(plane, at) for plane, at in shown] + (
+        [f"frame {frame + 1} of {image.frames}"] if image.frames else []
+    )
     text = "; ".join(filter(None, places))
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
     dpi = COARSE_DPI if max(view.grid.shape) <= COARSE else SLICE_DPI
