@@ -273,6 +273,16 @@ def test_the_window_decides_which_values_are_black_and_white(browser: Any) -> No
     assert grey + white + np.count_nonzero(seen == 0) > 0.95 * seen.size
 
 
+def test_all_values_are_grey_also_where_the_highest_is_0(browser: Any) -> None:
+    values = np.repeat(np.array([-1000, -500, 0], dtype=np.int16), 10).reshape(1, 3, 10)
+    script = """[...document.querySelectorAll("button")].find((b) => b.textContent === "all values").click();"""
+    html = _after(viewer(Image(values, Geometry.of_pixels((3, 10))), [], "a picture"), script)
+    seen = browser.look(html, fragment="voxel=0,0")[100:, 400, 0]
+    grey, white = (np.count_nonzero(np.abs(seen - level) <= 1) for level in (127, 255))
+    assert grey > 50
+    assert white == pytest.approx(grey, abs=4)
+
+
 def _after(html: str, script: str) -> str:
     """The page, with something done to it once it is ready."""
     wait = """while (!document.body.dataset.ready) await new Promise((done) => setTimeout(done, 5));"""

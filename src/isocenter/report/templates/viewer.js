@@ -499,7 +499,8 @@ function windowControls() {
     width.value = Math.sqrt(size / span());
     [centre, size].forEach((value, n) => (texts[n].textContent = String(Number(value.toPrecision(4))).replace("-", "\u2212")));
   };
-  const presets = { automatic: () => setWindow(...channel().window), "all values": () => setWindow(channel().low, channel().high || channel().low + 1) };
+  const all = () => setWindow(channel().low, channel().high > channel().low ? channel().high : channel().low + 1);
+  const presets = { automatic: () => setWindow(...channel().window), "all values": all };
   for (const [name, [centre, size]] of Object.entries(facts.presets)) presets[name] = () => move(centre, size);
   const buttons = Object.entries(presets).map(([name, set]) => {
     const button = make("button", { type: "button", text: name });
