@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.values import DIRECTION_TOLERANCE, Array, Geometry, Image, Label
+from isocenter.values import DIRECTION_TOLERANCE, OF_CHANNELS, Array, Geometry, Image, Label
 
 # Okabe and Ito 2008, the colours that people with any common colour blindness tell apart; those first that stand
 # out from grey on black.
@@ -128,6 +128,17 @@ def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]
     if low == high:  # most voxels are alike: then the few others are what there is to see
         low, high = float(known.min()), float(known.max())
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def in_greys_of(image: Image, other: Image) -> Image:
+    """The image as it is shown in the greys of another, so that both can be compared: of each its first channel."""
+    return in_window(image, *window(other, other.data[0]))
+
+
+def in_window(image: Image, low: float, high: float) -> Image:
+    """The image as it is shown with these values black and white, as if its file asked for it."""
+    own = {name: fact for name, fact in image.facts.items() if name != OF_CHANNELS}
+    return replace(image, facts={**own, "window": ((low + high) / 2, high - low, "LINEAR_EXACT")})
 
 
 def sample(values: Array) -> Array:
