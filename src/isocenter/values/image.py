@@ -268,7 +268,11 @@ class Image:
 
     def named(self, name: str) -> Image:
         """The same image as one of several of its case, with the image's name in those of its channels."""
-        return replace(self, channels=names_of_channels(name, self.channels))
+        names, facts = names_of_channels(name, self.channels), dict(self.facts)
+        if OF_CHANNELS in facts:
+            own = facts[OF_CHANNELS]
+            facts[OF_CHANNELS] = {new: own.get(old, {}) for new, old in zip(names, self.channels, strict=True)}
+        return replace(self, channels=names, facts=facts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes
