@@ -68,10 +68,10 @@ def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> Mapping[str,
     return {**common, OF_CHANNELS: dict(zip(names, own, strict=True))} if any(own) else common
 
 
-def _are_alike(one: object, other: object) -> bool:
+def _are_alike(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return bool(np.array_equal(one, other))
-    return one == other
+    return bool(one == other)
 
 
 def _joined(images: Sequence[Image]) -> Array | Deferred:
