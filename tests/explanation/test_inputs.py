@@ -94,6 +94,7 @@ def test_a_clip_whose_frames_are_predicted_one_by_one_is_explained_so():
     image = Image(frames[None], Geometry((12, 12), np.eye(3)))
     made = explained(of, image, named_methods("integrated_gradients")[0], target="ball")
     assert made.data.shape == (3, 12, 12)
+    assert explained(of, image, named_methods("integrated_gradients")[0]).target == "ball"  # its only structure
     for n, one in enumerate(made.data):
         assert set(zip(*np.nonzero(one > one.max() / 2), strict=True)) == {
             (row, column) for row in range(2 + 3 * n, 5 + 3 * n) for column in (5, 6, 7)

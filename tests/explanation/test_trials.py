@@ -176,6 +176,9 @@ def test_a_structure_that_is_not_drawn_in_a_case_is_not_held_against_another():
     named = replace(case.references["mask"], labels=(Label(1, "tumour"), Label(2, "kidney")))
     turned = replace(case, references={"mask": named})
     assert_allclose(marked_in(turned, image, "tumour", kidneys), drawn > 0)
+    clip = np.stack([drawn, 2 * drawn])[None]  # where the kidney was, the tumour is in the next frame
+    moved = replace(case, references={"mask": Image(clip, image.geometry)})
+    assert_allclose(marked_in(moved, image, "kidney", kidneys), drawn > 0)
     cells = Detection(("red", "white"), 2, 4.0)
     boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("red",))})
     assert_allclose(marked_in(boxed, image, "red", cells), drawn > 0)

@@ -318,6 +318,13 @@ def test_magnitude_and_field_map_of_one_object_are_channels_with_their_own_scale
     assert read(data / "dicom" / "series" / "enh_mr_philips_fieldmap", part="magnitude").channels == ("0",)
 
 
+def test_magnitude_and_field_map_of_one_object_have_a_window_each(data: Path) -> None:
+    image = read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
+    magnitude, field = (image.facts_of(channel)["window"] for channel in range(2))
+    assert magnitude == (959.0, 1667.0, "LINEAR")
+    assert field[0] - field[1] / 2 < image.data[1].mean() < field[0] + field[1] / 2
+
+
 def test_volumes_in_time_come_in_the_order_of_their_acquisition(data: Path) -> None:
     assert read(data / "dicom" / "series" / "enh_mr_siemens_xa10").times == (0.0, 0.5, 1.0, 1.5)
     mosaic = read(data / "dicom" / "series" / "mr_siemens_mosaic")

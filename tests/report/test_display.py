@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, window
+from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
 
@@ -68,6 +69,16 @@ def test_a_hot_pixel_does_not_decide_the_greys() -> None:
 def test_the_window_that_a_file_asks_for_is_used() -> None:
     values = np.linspace(-1000, 3000, 100)
     assert window(_image(values, window=(40.0, 400.0, "LINEAR")), values) == (-160.0, 240.0)
+
+
+def test_each_channel_is_shown_in_its_own_window_and_one_without_in_that_of_its_values() -> None:
+    own = {"CT": {"window": (40.0, 400.0, "LINEAR")}, "PT": {"window": (5.0, 10.0, "LINEAR_EXACT")}}
+    values = np.linspace(-2, 2, 1000)
+    image = Image(np.tile(values, (3, 1, 1)), Geometry.of_pixels((1, 1000)), channels=("CT", "PT", "T1"),
+                  facts={"of_channels": own})  # fmt: skip
+    assert [window(image, values, channel) for channel in (0, 1)] == [(-160.0, 240.0), (0.0, 10.0)]
+    assert np.allclose(window(image, values, 2), np.percentile(values, (0.5, 99.5)))
+    assert view_of(image, channel=1).high == 10.0
 
 
 def test_padding_and_gaps_do_not_decide_the_greys() -> None:

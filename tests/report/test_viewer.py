@@ -131,6 +131,26 @@ def test_what_is_not_known_is_said(browser: Any) -> None:
     assert "R" not in [plane["edges"] for plane in _facts(html)["planes"]]
 
 
+def test_an_oblique_image_says_how_far_its_letters_are_off_and_a_straight_one_nothing() -> None:
+    turn = np.radians(20)
+    pitched = np.eye(4)
+    pitched[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    for affine, names in (
+        (pitched, ["oblique axial", "oblique coronal", "sagittal"]),
+        (np.eye(4), ["axial", "coronal"]),
+    ):
+        facts = _facts(viewer(Image(np.zeros((1, 4, 5, 6)), Geometry((4, 5, 6), affine)), [], "a volume"))
+        assert [plane["name"] for plane in facts["planes"]][: len(names)] == names
+        assert any("up to 20° oblique" in one for one in facts["accuracy"]) == (affine is pitched)
+
+
+def test_planes_across_the_slices_of_a_tilted_gantry_are_said_not_to_be_true() -> None:
+    tilted = np.eye(4)
+    tilted[1, 2] = 0.3
+    html = viewer(Image(np.zeros((1, 4, 5, 6)), Geometry((4, 5, 6), tilted)), [], "a volume")
+    assert "not at right angles, as of a tilted gantry" in html
+
+
 def test_labels_on_another_grid_are_refused(volume: Image, box: Image) -> None:
     elsewhere = replace(box, geometry=Geometry(box.geometry.shape, np.eye(4)))
     with pytest.raises(GeometryError, match="grid"):
@@ -251,6 +271,16 @@ def test_the_window_decides_which_values_are_black_and_white(browser: Any) -> No
     assert grey > 50
     assert white == pytest.approx(2 * grey, abs=4)
     assert grey + white + np.count_nonzero(seen == 0) > 0.95 * seen.size
+
+
+def test_all_values_are_grey_also_where_the_highest_is_0(browser: Any) -> None:
+    values = np.repeat(np.array([-1000, -500, 0], dtype=np.int16), 10).reshape(1, 3, 10)
+    script = """[...document.querySelectorAll("button")].find((b) => b.textContent === "all values").click();"""
+    html = _after(viewer(Image(values, Geometry.of_pixels((3, 10))), [], "a picture"), script)
+    seen = browser.look(html, fragment="voxel=0,0")[100:, 400, 0]
+    grey, white = (np.count_nonzero(np.abs(seen - level) <= 1) for level in (127, 255))
+    assert grey > 50
+    assert white == pytest.approx(grey, abs=4)
 
 
 def _after(html: str, script: str) -> str:

@@ -11,6 +11,7 @@ from isocenter.report import in_words
 from isocenter.report.words import (
     aligned,
     bare_interval,
+    bare_value,
     cell_text,
     count_text,
     interval_text,
@@ -22,6 +23,7 @@ from isocenter.report.words import (
     row_name,
     sentence,
     setting_text,
+    value_text,
 )
 from isocenter.values import Estimate, Row
 
@@ -158,6 +160,21 @@ def test_ratios_keep_their_decimals_beside_a_large_slope():
     rows = [Row("uno_c", "all", Estimate(0.624, 0.485, 0.745)), Row("slope", "all", Estimate(55.9, -13.9, 133.5))]
     assert [aligned(row.estimate, rows) for row in rows] == ["0.624", "55.9"]
     assert bare_interval(rows[0].estimate, rows) == "0.485 to 0.745"
+
+
+def test_a_small_figure_keeps_its_digits_alone_and_beside_large_ones():
+    small = Estimate(0.0004, 0.0001, 0.0012)  # an error of a diffusion coefficient, mm2/s
+    assert (value_text(small), range_text(small)) == ("0.0004", "0.0001\N{EN DASH}0.0012")
+    assert interval_text(small) == "95 % interval 0.0001 to 0.0012"
+    lesion = Estimate(0.4, 0.2, 0.6, unit="ml")
+    rows = [Row("volume_error", "liver", Estimate(130.0, 100.0, 160.0, unit="ml")), Row("volume_error", "l", lesion)]
+    assert [aligned(row.estimate, rows) for row in rows] == ["130 ml", "0.40 ml"]
+    assert bare_interval(lesion, rows) == "0.20 to 0.60"
+    assert (bare_value(lesion, 0), range_text(lesion, 0)) == ("0.40", "0.20\N{EN DASH}0.60")
+
+
+def test_a_figure_near_zero_has_the_digits_of_its_wide_interval():
+    assert value_text(Estimate(0.00012, -0.03, 0.03)) == "0.000"
 
 
 def test_an_empty_setting_is_none_and_no_blank():

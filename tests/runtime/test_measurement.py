@@ -103,6 +103,14 @@ def test_axes_are_found_however_the_label_map_is_cut_into_blocks_and_the_grid_tu
     assert found[0]["short_axis_mm"] == pytest.approx(found[1]["short_axis_mm"])
 
 
+def test_of_pet_beside_ct_only_the_pet_has_a_peak_and_each_its_own_unit():
+    facts = {"of_channels": {"CT": {"unit": "HU"}, "PET": {"unit": "SUVbw"}}}
+    image = Image(np.ones((2, *SHAPE)), grid(), channels=("CT", "PET"), facts=facts)
+    [row, *_] = measurements(np.full(SHAPE, 2), LABELS, image)
+    assert (row["unit_CT"], row["unit_PET"], "unit" in row) == ("HU", "SUVbw", False)
+    assert "peak_PET" in row and "peak_CT" not in row
+
+
 def test_of_uptake_the_peak_stands_between_mean_and_most():
     grid = Geometry((24, 24, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
     away = np.sqrt((((np.indices(grid.shape) - 12.0) * 2) ** 2).sum(axis=0))

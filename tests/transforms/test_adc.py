@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ def test_the_coefficient_of_a_decay_without_noise_is_found_exactly(values, s0):
     found = apparent_diffusion(decaying(adc, (0, 500, 500, 1000), s0), "x")
     assert_allclose(found.data[0], adc, rtol=1e-5, atol=1e-8)
     assert (found.facts["unit"], found.frames, found.channels) == ("mm2/s", None, ("ADC",))
+
+
+def test_coefficients_have_no_window_of_the_signals():
+    signals = decaying(np.full((2, 2, 1), 1e-3), (0, 500))
+    stated = {**signals.facts, "window": (500.0, 1000.0, "LINEAR"), "rescale_type": "US", "description": "DWI"}
+    assert apparent_diffusion(replace(signals, facts=stated), "x").facts == {"description": "DWI", "unit": "mm2/s"}
 
 
 def test_weights_by_the_squared_signal_err_less_than_none():

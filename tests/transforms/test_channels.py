@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -31,6 +33,17 @@ def test_images_of_one_case_become_channels_in_the_order_given():
 def test_an_image_with_channels_of_its_own_says_whose_they_are():
     two = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("fat", "water"))
     assert stacked({"dixon": two, "T1": filled(1)}, "case").channels == ("dixon:fat", "dixon:water", "T1")
+
+
+def test_each_image_keeps_the_window_and_the_unit_of_its_own_file():
+    ct = filled(0, facts={"window": (40, 400, "LINEAR"), "unit": "HU", "site": "a"})
+    pet = filled(1, facts={"window": (5, 10, "LINEAR_EXACT"), "unit": "SUVbw", "site": "a"})
+    both = stacked({"CT": ct, "PT": pet, "T1": filled(1, facts={"site": "a"})}, "case")
+    assert [both.facts_of(channel) for channel in range(3)] == [ct.facts, pet.facts, {"site": "a"}]
+    assert both.facts["site"] == "a" and "unit" not in both.facts and "window" not in both.facts
+    again = stacked({"first": replace(both, channels=("CT", "PT", "T1")), "T2": filled(2)}, "case")
+    assert again.channels[1] == "first:PT" and again.facts_of(1)["unit"] == "SUVbw"
+    assert both.named("first").facts_of(1)["unit"] == "SUVbw"
 
 
 def test_one_image_alone_stays_as_it_is():

@@ -16,6 +16,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
 import trained
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Calibrator
 from isocenter.prediction.result_files import Wanted, write_result
 from isocenter.values import BoundingBoxes, Prediction
@@ -118,6 +119,22 @@ def test_the_viewer_takes_an_annotation_and_what_was_predicted(detected, cli, tm
     assert cli("view", image, tmp_path / "found" / "predictions.csv", "--out", tmp_path / "found.html").code == 0
     done = cli("view", tmp_path / "own.png", tmp_path / "found" / "predictions.csv")
     assert done.code != 0
+
+
+def test_boxes_of_a_namesake_in_another_folder_are_not_drawn_on_an_image(tmp_path):
+    for patient in ("p1", "p2", "p3"):
+        (tmp_path / patient).mkdir()
+        PIL.Image.new("L", (40, 40)).save(tmp_path / patient / "scan[1].png")
+    table = tmp_path / "boxes.csv"
+    rows = ["p1/scan[1].png,mine,2,2,8,8", "p2/scan[1].png,theirs,20,20,30,30"]
+    table.write_text("\n".join(["image,label,x0,y0,x1,y1", *rows]))
+    [overlay] = overlays_of(isocenter.view(tmp_path / "p1" / "scan[1].png", table).html)
+    assert [label["name"] for label in overlay["labels"]] == ["mine"]
+    with pytest.raises(DatasetError, match=r"rows for p1/scan\[1\].png, p2/scan"):
+        isocenter.view(tmp_path / "p3" / "scan[1].png", table)
+    table.write_text("\n".join(["image,label,x0,y0,x1,y1", "scan[1].png,any,2,2,8,8"]))
+    [overlay] = overlays_of(isocenter.view(tmp_path / "p3" / "scan[1].png", table).html)
+    assert [label["name"] for label in overlay["labels"]] == ["any"]
 
 
 def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):

@@ -64,7 +64,7 @@ def explained(
         torch_model = model.differentiable()
     started = time.perf_counter()
     if model.goes_by_frame(image):
-        whole, chosen = _of_frames(model, image, method, target, seconds, torch_model), target
+        whole, chosen = _of_frames(model, image, method, target, seconds, torch_model)
     else:
         grid = CaseOnGrid.of(model, case, target, torch_model)
         whole, chosen = _mapped(grid, method, seconds, tell), grid.target or WHOLE
@@ -89,13 +89,17 @@ def _of_frames(
     target: str,
     seconds: float | None,
     torch_model: Differentiable | None,
-) -> NDArray[np.float32]:
-    """(members, images, frames, *spatial) of a clip that a model of still images predicts frame by frame."""
-    made, count = [], image.frames or 1
+) -> tuple[NDArray[np.float32], str]:
+    """(members, images, frames, *spatial) of a clip that a model of still images predicts frame by frame.
+
+    And the target, which "auto" takes from the first frame: of two frames no map is of another answer.
+    """
+    made, count, chosen = [], image.frames or 1, target
     for number in range(count):
-        grid = CaseOnGrid.of(model, image.frame(number), target, torch_model)
+        grid = CaseOnGrid.of(model, image.frame(number), chosen, torch_model)
+        chosen = grid.target or WHOLE
         made.append(_mapped(grid, method, None if seconds is None else seconds / count))
-    return np.stack(made, axis=2)
+    return np.stack(made, axis=2), chosen
 
 
 def _mapped(

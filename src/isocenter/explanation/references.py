@@ -56,11 +56,12 @@ def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], 
             where,
             DRAWN_HERE,
         )
-    values = label_values(mask.data if mask.frames is None else mask.data.max(axis=1), where)
+    each = [mask.data] if mask.frames is None else np.moveaxis(mask.data, 1, 0)
+    frames = [np.asarray(label_values(one, where)) for one in each]
     # What came with the mask says what its values mean; a model's numbers are for masks that say nothing.
     known = {label.name: label.value for label in (mask.labels or labels)}
     own = known.get(target.rpartition(":")[2])
-    return np.asarray(values == own if own is not None else values > 0)
+    return np.any([values == own if own is not None else values > 0 for values in frames], axis=0)
 
 
 def _of_boxes(

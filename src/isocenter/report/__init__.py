@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Table,
     )
     from isocenter.report.box_outlines import box_edges, overlay
+    from isocenter.report.display import in_greys_of, in_window
     from isocenter.report.figures import Figure
     from isocenter.report.notebook import InNotebook
     from isocenter.report.page import render

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values import DIRECTION_TOLERANCE, OF_CHANNELS, Array, Geometry, Image, Label
 
 # Okabe and Ito 2008, the colours that people with any common colour blindness tell apart; those first that stand
 # out from grey on black.
@@ -69,9 +69,34 @@ def planes(geometry: Geometry) -> tuple[Plane, ...]:
     """The planes in which a grid that lies upright has something to show: all that are more than a line."""
     if geometry.is_picture:
         return PICTURE
-    every = AS_STORED if geometry.orientation is None else RADIOLOGICAL
+    every = AS_STORED if geometry.orientation is None else tuple(_named(plane, geometry) for plane in RADIOLOGICAL)
     thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
     return tuple(thick) or every[:1]
+
+
+def _named(plane: Plane, geometry: Geometry) -> Plane:
+    """The plane, called oblique where its normal runs along none of the patient's axes."""
+    across, down = (geometry.affine[:-1, axis] for axis in (plane.across, plane.down))
+    normal = np.cross(across, down)
+    is_straight = np.abs(normal).max() >= (1 - DIRECTION_TOLERANCE) * np.linalg.norm(normal)
+    return plane if is_straight else replace(plane, name=f"oblique {plane.name}")
+
+
+def slants(geometry: Geometry) -> list[str]:
+    """Sentences on a grid whose axes run along none of the patient's, or not at right angles."""
+    if not geometry.has_sides:
+        return []
+    sentences = []
+    if geometry.is_oblique:
+        cosines = np.abs(geometry.affine[:-1, :-1] / np.asarray(geometry.steps)).max(axis=0)
+        angle = round(float(np.degrees(np.arccos(cosines.min()))))
+        sentences.append(f"The image lies up to {angle}° oblique to the patient: letters name the nearest side.")
+    if geometry.is_sheared:
+        sentences.append(
+            "Its axes are not at right angles, as of a tilted gantry, but are drawn so: in planes across its slices "
+            "angles and oblique lengths are not those in the patient."
+        )
+    return sentences
 
 
 def main_plane(geometry: Geometry) -> Plane:
@@ -87,12 +112,12 @@ def is_colour(image: Image) -> bool:
     return tuple(name.lower() for name in image.channels[:3]) in {("red", "green", "blue"), ("r", "g", "b")}
 
 
-def window(image: Image, values: Array) -> tuple[float, float]:
+def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]:
     """(low, high) of the greys: as the file asks, else from voxels that are measurements, outliers cut.
 
-    values: voxels of the image, any shape
+    values: voxels of the channel, any shape
     """
-    asked = image.facts.get("window")
+    asked = image.facts_of(channel).get("window")
     if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
         centre, width = float(asked[0]), float(asked[1])
         return centre - width / 2, centre + width / 2
@@ -103,6 +128,17 @@ def window(image: Image, values: Array) -> tuple[float, float]:
     if low == high:  # most voxels are alike: then the few others are what there is to see
         low, high = float(known.min()), float(known.max())
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def in_greys_of(image: Image, other: Image) -> Image:
+    """The image as it is shown in the greys of another, so that both can be compared: of each its first channel."""
+    return in_window(image, *window(other, other.data[0]))
+
+
+def in_window(image: Image, low: float, high: float) -> Image:
+    """The image as it is shown with these values black and white, as if its file asked for it."""
+    own = {name: fact for name, fact in image.facts.items() if name != OF_CHANNELS}
+    return replace(image, facts={**own, "window": ((low + high) / 2, high - low, "LINEAR_EXACT")})
 
 
 def sample(values: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from isocenter.report.display import (
     is_colour,
     main_plane,
     planes,
+    slants,
     turned,
     unit_of,
     upright,
@@ -57,7 +58,6 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     facts = {
         "title": title,
         "modality": image.modality,
-        "unit": str(image.facts.get("unit", "")),
         "length": unit_of(grid),
         "physical": grid.physical,
         "oriented": grid.orientation is not None,
@@ -130,14 +130,15 @@ def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
     if is_colour(image):
         packed = pack(np.moveaxis(voxels[:3], 0, -1))
         greys = (0, 255) if image.dtype == np.uint8 else (packed.low, packed.high)
-        return [_channel("colour", packed, greys)]
+        return [_channel("colour", packed, greys, image.facts_of(0))]
     return [
-        _channel(name, pack(values), window(image, values)) for name, values in zip(image.channels, voxels, strict=True)
+        _channel(name, pack(values), window(image, values, place), image.facts_of(place))
+        for place, (name, values) in enumerate(zip(image.channels, voxels, strict=True))
     ]
 
 
-def _channel(name: str, packed: Packed, greys: tuple[float, float]) -> dict[str, Any]:
-    return {"name": name, "window": greys, **vars(packed)}
+def _channel(name: str, packed: Packed, greys: tuple[float, float], stated: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "unit": str(stated.get("unit", "")), "window": greys, **vars(packed)}
 
 
 def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]:
@@ -201,4 +202,4 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
         sentences.append(f"The size of a {unit} in mm is not known: lengths are in {unit}s.")
     if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
-    return sentences
+    return [*sentences, *slants(image.geometry)]

@@ -20,6 +20,7 @@ NEVER_NEGATIVE, INSTEAD = frozenset({"auroc", "harrell_c"}), "minus the log loss
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
 MOST_DECIMALS = 6
+LEAST_DIGITS = 2  # of the largest of a value and its ends, however many decimals its column has
 MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
@@ -73,7 +74,21 @@ def common_places(estimates: Sequence[Estimate]) -> int:
 
 def aligned(estimate: Estimate, rows: Sequence[Row]) -> str:
     """The value with its unit, with as many decimals as others of this unit in the column; a ratio has its own."""
-    return number(estimate.value, estimate.unit, places=_places_in(estimate, rows))
+    return number(estimate.value, estimate.unit, places=_places_of(estimate, _places_in(estimate, rows)))
+
+
+def bare_value(estimate: Estimate, places: int) -> str:
+    """The value without its unit, with the decimals of its column."""
+    return number(estimate.value, places=_places_of(estimate, places))
+
+
+def _places_of(estimate: Estimate, places: int | None) -> int:
+    """Decimals of a value and its ends: those of its column, more where these would turn small ones into noughts."""
+    places = common_places([estimate]) if places is None else places
+    ends = (estimate.value, estimate.low, estimate.high)
+    largest = max((abs(one) for one in ends if one is not None and math.isfinite(one)), default=0.0)
+    own = LEAST_DIGITS - 1 - math.floor(math.log10(largest)) if largest else 0
+    return max(places, min(MOST_DECIMALS, own))
 
 
 def _places_in(estimate: Estimate, rows: Sequence[Row]) -> int:
@@ -120,7 +135,7 @@ def number(value: float, unit: str = "", places: int | None = None, *, signed: b
 
 def value_text(estimate: Estimate) -> str:
     """The value with its unit, without the interval."""
-    return number(estimate.value, estimate.unit, places=common_places([estimate]))
+    return number(estimate.value, estimate.unit, places=_places_of(estimate, None))
 
 
 def interval_text(estimate: Estimate, places: int | None = None) -> str:
@@ -128,7 +143,7 @@ def interval_text(estimate: Estimate, places: int | None = None) -> str:
     if estimate.low is None or estimate.high is None:
         reason = estimate.method.removeprefix("none").lstrip(": ")
         return f"no interval: {reason or 'reason not recorded'}"
-    places = common_places([estimate]) if places is None else places
+    places = _places_of(estimate, places)
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
     few = ", unreliable" if "unreliable" in estimate.method else ""
     return f"{100 * estimate.level:.0f} % interval {low} to {high}{few}"
@@ -156,7 +171,7 @@ def range_text(estimate: Estimate, places: int | None = None) -> str:
     """ "0.874–0.890", with a star where it is unreliable; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
-    places = common_places([estimate]) if places is None else places
+    places = _places_of(estimate, places)
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
     few = "*" if "unreliable" in estimate.method else ""
     return f"{low}{' to ' if estimate.low < 0 else EN_DASH}{high}{few}"

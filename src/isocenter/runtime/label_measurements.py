@@ -30,10 +30,11 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     """
     if not labels:
         return []
-    names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
+    names, size = without_alpha(image.channels), _size(image.geometry)
+    units = [image.facts_of(channel).get("unit") for channel in range(len(names))]
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
-    uptake = _Uptake(labels) if unit == SUV and size is not None and image.geometry.is_volume else None
+    uptake = _Uptake(labels) if SUV in units and size is not None and image.geometry.is_volume else None
     read = image.reader()
     for region, marked in blocks(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
@@ -49,9 +50,17 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
         row |= {} if axes is None else axes.of(label)
         for channel, name in enumerate(names):
             row |= {f"{what}_{name}": value for what, value in moments.of(channel, label.value).items()}
-            row |= {} if uptake is None else {f"peak_{name}": uptake.of(channel, label, image)}
-        rows.append({**row, "unit": unit} if unit else row)
+            if uptake is not None and units[channel] == SUV:
+                row[f"peak_{name}"] = uptake.of(channel, label, image)
+        rows.append(row | _stated(names, units))
     return rows
+
+
+def _stated(names: Sequence[str], units: Sequence[str | None]) -> dict[str, str]:
+    """The unit of the intensities, for each channel where channels differ; nothing where none is known."""
+    if len(set(units)) == 1:
+        return {"unit": units[0]} if units[0] else {}
+    return {f"unit_{name}": unit for name, unit in zip(names, units, strict=True) if unit}
 
 
 def _size(geometry: Geometry) -> tuple[str, float] | None:

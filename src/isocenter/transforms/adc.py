@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.values import Array, Floats, Image
+from isocenter.values import OF_CHANNELS, Array, Floats, Image
+
+# Facts that hold of the signals alone: a window of theirs would show the coefficients black.
+OF_SIGNALS = ("b_values", "gradient_directions", "window", "rescale_type", OF_CHANNELS)
 
 
 def apparent_diffusion(image: Image, where: str) -> Image:
@@ -24,7 +27,7 @@ def apparent_diffusion(image: Image, where: str) -> Image:
         region = (*(slice(0, size) for size in shape[:-1]), slice(place, place + 1))
         part = read((slice(0, 1), slice(None), *region))
         coefficients[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
-    facts = {name: value for name, value in image.facts.items() if name not in ("b_values", "gradient_directions")}
+    facts = {name: value for name, value in image.facts.items() if name not in OF_SIGNALS}
     return replace(
         image,
         pixels=coefficients[None],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
-from isocenter.values import Array, Deferred, Image, Reader, names_of_channels
+from isocenter.values import OF_CHANNELS, Array, Deferred, Image, Reader, names_of_channels
 
 # Images of one case that together take no more are joined in memory.
 JOINED_BYTES = 2**28
@@ -43,12 +44,34 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
             raise GeometryError(problem, where, "Give images of the same moments")
     names = tuple(one for name, image in images.items() for one in names_of_channels(name, image.channels))
-    first = replace(first, notes=tuple(dict.fromkeys(note for image in images.values() for note in image.notes)))
+    notes = tuple(dict.fromkeys(note for image in images.values() for note in image.notes))
+    first = replace(first, notes=notes, facts=_facts_of_all(names, list(images.values())))
     if all(image.padding == first.padding for image in images.values()):
         return replace(first, pixels=_joined(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
     pixels = [np.where(image.valid, image.data.astype(np.float32), np.nan) for image in images.values()]
     return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
+
+
+def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> Mapping[str, Any]:
+    """The facts that all channels share, and under each channel's name those in which they differ.
+
+    A window or a unit of one image would be wrong for another.
+    """
+    each = [image.facts_of(channel) for image in images for channel in range(image.shape[0])]
+    common = {
+        fact: value
+        for fact, value in each[0].items()
+        if all(fact in other and _are_alike(value, other[fact]) for other in each[1:])
+    }
+    own = [{fact: value for fact, value in facts.items() if fact not in common} for facts in each]
+    return {**common, OF_CHANNELS: dict(zip(names, own, strict=True))} if any(own) else common
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return bool(np.array_equal(one, other))
+    return bool(one == other)
 
 
 def _joined(images: Sequence[Image]) -> Array | Deferred:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from isocenter.values.grading import grades
     from isocenter.values.image import (
+        OF_CHANNELS,
         Array,
         Code,
         Deferred,

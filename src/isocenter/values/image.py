@@ -16,6 +16,8 @@ from isocenter.errors import GeometryError
 from isocenter.values.geometry import Geometry
 
 Array = NDArray[Any]
+# The fact of an image that holds those in which its channels differ.
+OF_CHANNELS = "of_channels"
 # A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 
@@ -149,7 +151,8 @@ class Image:
     padding:  (low, high) values, after rescaling, that are no measurement; kept in `data`, left out of `valid`
     labels:   the meaning of the values, where the image is a label map
     notes:    decisions of the reader and oddities of the file, one sentence each
-    facts:    further facts of the file that a later step needs ("unit", "imager_pixel_spacing", "b_values", ...)
+    facts:    further facts of the file that a later step needs ("unit", "imager_pixel_spacing", "b_values", ...);
+              those in which channels differ stand under `OF_CHANNELS`, {channel: {fact: value}}
     """
 
     pixels: Array | Deferred
@@ -192,6 +195,11 @@ class Image:
     def frames(self) -> int | None:
         """Number of frames, None without a frame axis."""
         return self.shape[1] if len(self.shape) == self.geometry.ndim + 2 else None
+
+    def facts_of(self, channel: int) -> Mapping[str, Any]:
+        """The facts of one channel: those of the image, and its own."""
+        own = self.facts.get(OF_CHANNELS, {}).get(self.channels[channel], {})
+        return {**{name: value for name, value in self.facts.items() if name != OF_CHANNELS}, **own}
 
     def frame(self, number: int) -> Image:
         """One of its frames as a still image, read when it is asked for."""
@@ -260,7 +268,11 @@ class Image:
 
     def named(self, name: str) -> Image:
         """The same image as one of several of its case, with the image's name in those of its channels."""
-        return replace(self, channels=names_of_channels(name, self.channels))
+        names, facts = names_of_channels(name, self.channels), dict(self.facts)
+        if OF_CHANNELS in facts:
+            own = facts[OF_CHANNELS]
+            facts[OF_CHANNELS] = {new: own.get(old, {}) for new, old in zip(names, self.channels, strict=True)}
+        return replace(self, channels=names, facts=facts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes

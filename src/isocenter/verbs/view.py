@@ -49,11 +49,11 @@ def view(
     match image:
         case Image():
             picture, title = image, "image"
-            name = Path(next(iter(image.source.paths if image.source else ()), "")).name
+            file = Path(next(iter(image.source.paths if image.source else ()), ""))
         case _:
             picture, title = read(image, volume, **options), Path(image).name
-            name = title
-    overlays = [] if mask is None else [_overlay(mask, picture, name)]
+            file = Path(image)
+    overlays = [] if mask is None else [_overlay(mask, picture, file, options)]
     target = Path(out) if out is not None else None
     page = viewer(picture, overlays, title)
     if target is not None:
@@ -61,10 +61,10 @@ def view(
     return View(page, target)
 
 
-def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str) -> Image:
+def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Path, options: ReadKeywords) -> Image:
     """The overlay of the picture, a label map.
 
-    name: of the image's file, by which a file of boxes finds it
+    file: of the image, by which a table of boxes names it
     """
     match mask:
         case Image():
@@ -72,10 +72,11 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, name: str
         case BoundingBoxes():
             return box_edges(mask, picture.geometry, (), "boxes")
         case _ if files.holds_boxes(Path(mask)):
-            return _overlay(files.read_boxes(Path(mask), picture, name), picture, name)
+            return _overlay(files.read_boxes(Path(mask), picture, file), picture, file, options)
         case _ if files.is_drawn(Path(mask)):
             source = picture.source
             paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
             return files.drawn_on(Path(mask), picture.geometry, paths)
         case _:
-            return read(mask).on_axes_of(picture.geometry)
+            # A mask that was drawn on the image has its header: where that is ambiguous, both are read alike.
+            return read(mask, prefer=options.get("prefer")).on_axes_of(picture.geometry)

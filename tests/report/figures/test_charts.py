@@ -22,9 +22,10 @@ from isocenter.report.figures.discrimination import (
     _roc_points,
     _stepped_area,
 )
-from isocenter.report.figures.drawing import PNG_LIMIT, short
+from isocenter.report.figures.drawing import PNG_LIMIT, short, shortened
 from isocenter.values import Estimate, Row
 
+DRAWN = drawing._drawn
 STRANGE = r"$\frac{$ <script> x_1"
 LOG = pd.DataFrame(
     {
@@ -60,6 +61,7 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
         figures.reliability(truth, score, "reliability"),
         figures.decision(score, -score, (-score - 0.1, np.full(score.shape, np.nan)), score, "decision"),
         figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
+        figures.bars({STRANGE: 0.5, "b": -0.1}, "bars", axis="score"),
     ]
     assert [figure.title for figure in charts if not sound(figure)] == []
 
@@ -154,6 +156,26 @@ def test_a_long_name_keeps_its_ends() -> None:
     assert short("hippocampus_001", 22) == "hippocampus_001"
     assert short("a" * 30 + "_001", 12) == "aaaaa\N{HORIZONTAL ELLIPSIS}aa_001"
     assert len(short("x" * 99, 12)) == 12
+
+
+def test_names_that_would_be_shortened_alike_are_whole() -> None:
+    wavelets = ["wavelet-HLH_firstorder_Mean", "wavelet-HLL_firstorder_Mean"]
+    assert short(wavelets[0]) == short(wavelets[1])
+    assert shortened([*wavelets, "age"]) == [*wavelets, "age"]
+
+
+def test_two_covariates_whose_names_are_shortened_alike_have_a_bar_each(monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
+    figures.bars({"wavelet-HLH_firstorder_Mean": 0.5, "wavelet-HLL_firstorder_Mean": -0.2}, "bars", axis="score")
+    bars = drawn[0].axes[0].patches
+    assert [bar.get_width() for bar in bars] == [0.5, -0.2]
+    assert len({bar.get_y() for bar in bars}) == 2
+
+
+def test_precision_is_drawn_from_a_recall_of_0_on() -> None:
+    points = _precision_points(np.array([True, False, True]), np.array([0.9, 0.5, 0.1]))
+    assert_allclose(points, [[0, 0.5, 0.5, 1], [1, 1, 0.5, 2 / 3]])
 
 
 def test_the_same_values_make_the_same_picture() -> None:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from isocenter.errors import GeometryError, UsageError
 from isocenter.files import read
 from isocenter.report import Figure, figures
-from isocenter.report.display import PALETTE, planes
+from isocenter.report.display import PALETTE, in_greys_of, planes
 from isocenter.report.figures.drawing import PNG_LIMIT, _packed
 from isocenter.report.figures.slices import REFERENCE_LINE, _key, _rows, panels_of, put_outlines
 from isocenter.report.figures.view import view_of
@@ -161,6 +161,17 @@ def test_a_contact_sheet_shows_each_image_in_a_cell_of_its_own() -> None:
             cell = shown[row * height // 2 : (row + 1) * height // 2, column * width // 4 : (column + 1) * width // 4]
             assert cell.max() > 200
     assert "case 7" in sheet.alt
+
+
+def test_images_in_the_greys_of_the_first_show_a_change_of_the_whole_brightness(volume: Image) -> None:
+    brighter = volume.with_pixels(volume.data + 0.3 * np.ptp(volume.data))
+    own, alike = (
+        pixels(figures.contact_sheet({"before": volume, "after": after}, "sheet")).astype(int)
+        for after in (brighter, in_greys_of(brighter, volume))
+    )
+    halves = np.s_[: own.shape[0] // 2, : own.shape[1] // 2], np.s_[: own.shape[0] // 2, own.shape[1] // 2 :]
+    assert abs(own[halves[0]].mean() - own[halves[1]].mean()) < 2
+    assert alike[halves[1]].mean() > alike[halves[0]].mean() + 5
 
 
 def test_an_empty_contact_sheet_is_refused() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.box_table import annotation_in, columns_in
 from isocenter.files.layouts.cases import TABLE_SUFFIXES, Annotation, load_boxes, names_in, read_table
 from isocenter.files.layouts.layout import DatasetOptions
@@ -22,23 +22,39 @@ def holds_boxes(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_boxes(path: Path, image: Image, name: str) -> BoundingBoxes:
-    """The boxes of the image of this file name, on its axes; a table that `predict` has written is one too.
+def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
+    """The boxes of the image in this file, on its axes; a table that `predict` has written is one too.
 
     Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
     """
-    annotation = annotation_of(path)[0] if path.suffix.lower() in XML else _in_table(path, name)
+    annotation = annotation_of(path)[0] if path.suffix.lower() in XML else _in_table(path, file)
     called = {one: one for one in names_in([annotation])}
     return load_boxes(annotation, called, lambda: image)
 
 
-def _in_table(path: Path, name: str) -> Annotation:
+def _in_table(path: Path, file: Path) -> Annotation:
     table = read_table(path)
     column = columns_in(table, DatasetOptions())
     own: list[tuple[int, Mapping[str, Any]]] = []
+    others: set[str] = set()
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
-        if PurePosixPath(str(row[column["image"]]).replace("\\", "/")).name == name:
+        named = PurePosixPath(str(row[column["image"]]).replace("\\", "/"))
+        if _names(named, file, path.parent):
             own.append((place, row))
-    if not own:
-        raise DatasetError(f"has no row for {name}", str(path), "Give the table that names the image")
-    return annotation_in(path, column, own)
+        elif named.name == file.name:
+            others.add(str(named))
+    if own:
+        return annotation_in(path, column, own)
+    if others:  # another patient may have an image of this name
+        problem = f"has rows for {listed(sorted(others))}, and none for {file.name} in the folder where it lies"
+        raise DatasetError(problem, str(path), "Write the image's own path into the table, or its name alone")
+    raise DatasetError(f"has no row for {file.name}", str(path), "Give the table that names the image")
+
+
+def _names(named: PurePosixPath, file: Path, folder: Path) -> bool:
+    """Whether a table in a folder names the file: by its name alone, the end of its path, or from here on."""
+    whole = file.absolute()
+    parts = tuple(part for part in named.parts if part not in (".", ".."))
+    if whole.parts[-len(parts) :] == parts:
+        return True
+    return whole.resolve() in {(start / named).resolve() for start in (folder, Path())}

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
-from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
+from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
@@ -74,7 +74,7 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         axes = canvas.subplots()
         for place, row in enumerate(rows):
             _dot(axes, place, row.estimate, ink)
-        axes.set_yticks(range(len(rows)), [short(row.label) for row in rows], parse_math=False)
+        axes.set_yticks(range(len(rows)), shortened([row.label for row in rows]), parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         low, high = axes.get_xlim()
         if low < 0 < high:
@@ -133,7 +133,7 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
             axes.plot(given, place + lifts, "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
             if given.size:
                 axes.plot([np.median(given)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
-        axes.set_yticks(range(len(values)), [short(name) for name in values], parse_math=False)
+        axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(axis)
         plain(axes, ink)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, short
+from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, shortened
 from isocenter.report.figures.figure import Figure
 
 MOST_BARS = 30
@@ -43,7 +43,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, captio
                 str(totals[name]), (start[row], row), (4, 0), textcoords="offset points", va="center", size=8.5,
                 color=ink.text,
             )  # fmt: skip
-        axes.set_yticks(range(len(shown)), [short(name) for name in shown], parse_math=False)
+        axes.set_yticks(range(len(shown)), shortened(shown), parse_math=False)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlabel("cases")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

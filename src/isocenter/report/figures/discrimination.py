@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
-from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
+from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
 from isocenter.report.figures.figure import Figure
 from isocenter.values import Floats
 
@@ -41,10 +41,11 @@ def roc(
         """A curve a class, and the diagonal."""
         axes = canvas.subplots()
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
-        for colour, (name, points) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+        curves_of = zip(cycle(ink, len(drawn)), shortened(list(drawn)), drawn.items(), strict=True)
+        for colour, label, (name, points) in curves_of:
             if name in (bands or {}):
                 axes.fill_between(*(bands or {})[name], color=colour, alpha=0.18, linewidth=0)
-            axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{short(name)}  {_area(points):.3f}")
+            axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{label}  {_area(points):.3f}")
         _square(axes, "1 \N{MINUS SIGN} specificity", "sensitivity", ink)
         if drawn:
             legend(axes, ink, "lower right")
@@ -73,9 +74,10 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A stepped curve a class, and the line of its prevalence."""
         axes = canvas.subplots()
-        for colour, (name, (points, share)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+        lines = zip(cycle(ink, len(drawn)), shortened(list(drawn)), drawn.values(), strict=True)
+        for colour, label, (points, share) in lines:
             axes.axhline(share, color=colour, linewidth=1, linestyle="dashed", alpha=0.7)
-            area = f"{short(name)}  {_stepped_area(points):.3f}"
+            area = f"{label}  {_stepped_area(points):.3f}"
             axes.step(points[0], points[1], where="pre", color=colour, linewidth=1.8, label=area)
         _square(axes, "recall (sensitivity)", "precision (PPV)", ink)
         if drawn:
@@ -132,10 +134,18 @@ def decision(thresholds: Floats, value: Floats, band: tuple[Floats, Floats], tre
     return chart(draw, title=title, caption=caption, alt=f"Decision curve. Net benefit {words}", size=(4.4, 4.0))
 
 
-def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
+def reliability(
+    truth: ArrayLike,
+    probability: ArrayLike,
+    title: str,
+    *,
+    caption: str = "",
+    bins: int = 10,
+    counted: str = "cases",
+) -> Figure:
     """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
 
-    truth: (cases,) bool; probability: (cases,) in 0..1
+    truth: (cases,) bool; probability: (cases,) in 0..1; counted: what they are of
     Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
     """
     points = _reliability_points(np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float), bins)
@@ -150,7 +160,7 @@ def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption
         )
         axes.set(ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         counts.bar(points["middle"], points["count"], 0.9 / bins, color=ink.series[0], alpha=0.55)
-        counts.set(ylabel="cases", xlabel="predicted probability")
+        counts.set(ylabel=counted, xlabel="predicted probability")
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         plain(axes, ink)
         plain(counts, ink)
@@ -175,7 +185,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
         """A shaded cell for each pair of classes."""
         axes = canvas.subplots()
         _heat(axes, counts, shares, ink, small=crowded)
-        names = [short(name, 20 if crowded else 14) for name in classes]
+        names = shortened(classes, 20 if crowded else 14)
         axes.set_xticks(
             range(len(classes)), names, rotation=0 if len(classes) <= 3 else 90 if crowded else 30, parse_math=False
         )
@@ -232,11 +242,15 @@ def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.Dat
 
 
 def _precision_points(truth: Floats, score: Floats) -> Floats:
-    """(2, thresholds): recall and precision from the highest score down; cases of equal score enter together."""
+    """(2, thresholds + 1): recall and precision from the highest score down; cases of equal score enter together.
+
+    It begins at a recall of 0 with the first precision, which is where the area begins.
+    """
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), truth.size - 1)
     true = np.cumsum(truth[order])[last_of_tie]
-    return np.array([true / true[-1], true / (last_of_tie + 1)])
+    recall, precision = true / true[-1], true / (last_of_tie + 1)
+    return np.array([np.append(0.0, recall), np.append(precision[:1], precision)])
 
 
 def _stepped_area(points: Floats) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,6 +93,12 @@ def short(name: str, length: int = 22) -> str:
         return name
     head = (length - 1) // 2
     return f"{name[:head]}\N{HORIZONTAL ELLIPSIS}{name[head + 1 - length :]}"
+
+
+def shortened(names: Sequence[str], length: int = 22) -> list[str]:
+    """The names as `short` makes them; those that it would make alike are whole."""
+    made = [short(name, length) for name in names]
+    return [one if made.count(one) == 1 else name for one, name in zip(made, names, strict=True)]
 
 
 def cycle(ink: Ink, count: int) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from isocenter.report.display import Plane, planes, turned, unit_of, upright
-from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short
+from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, shortened
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import MOST_PANELS, put_trace
 from isocenter.report.figures.slices import (
@@ -85,7 +85,9 @@ def heat(
     put_scale_bar(panels[0], view.grid, shown[0][0])
     if failed:
         _put_failed(canvas)
-    places = [view.place(plane, at) for plane, at in shown] + ([f"frame {frame}"] if image.frames else [])
+    places = [view.place(plane, at) for plane, at in shown] + (
+        [f"frame {frame + 1} of {image.frames}"] if image.frames else []
+    )
     text = "; ".join(filter(None, places))
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
     dpi = COARSE_DPI if max(view.grid.shape) <= COARSE else SLICE_DPI
@@ -119,7 +121,8 @@ def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "
         axes = canvas.subplots()
         plain(axes, ink)
         colours = [ink.series[0] if value >= 0 else ink.series[1] for value in values.values()]
-        axes.barh([short(name) for name in values], list(values.values()), color=colours)
+        axes.barh(range(len(values)), list(values.values()), color=colours)
+        axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
         axes.axvline(0, color=ink.faint, linewidth=0.8)
         axes.invert_yaxis()
         axes.set_xlabel(axis)

@@ -83,7 +83,7 @@ def view_of(
     if image.frames is not None:
         values = values[:, frame] if is_colour(image) else values[frame]
     is_plain = is_colour(image) and values.dtype == np.uint8
-    low, high = (0.0, 255.0) if is_plain else window(image, values)
+    low, high = (0.0, 255.0) if is_plain else window(image, values, 0 if is_colour(image) else channel)
     values = turned(values, axes, flips)
     if is_colour(image):
         values = np.moveaxis(values, 0, -1)

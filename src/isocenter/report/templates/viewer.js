@@ -285,7 +285,7 @@ function tell() {
   const channel = facts.channels[state.channel];
   readout.index.textContent = fileIndex(at).join(", ");
   if (readout.world) readout.world.textContent = worldText(at);
-  const unit = facts.unit ? ` ${facts.unit}` : "";
+  const unit = channel.unit ? ` ${channel.unit}` : "";
   readout.value.textContent = valuesAt(at, state.frame).map((value) => numberText(value, channel)).join(", ") + unit;
   if (readout.time) readout.time.textContent = facts.times[state.frame].toFixed(2);
   facts.overlays.forEach((overlay, place) => {
@@ -499,7 +499,8 @@ function windowControls() {
     width.value = Math.sqrt(size / span());
     [centre, size].forEach((value, n) => (texts[n].textContent = String(Number(value.toPrecision(4))).replace("-", "\u2212")));
   };
-  const presets = { automatic: () => setWindow(...channel().window), "all values": () => setWindow(channel().low, channel().high || channel().low + 1) };
+  const all = () => setWindow(channel().low, channel().high > channel().low ? channel().high : channel().low + 1);
+  const presets = { automatic: () => setWindow(...channel().window), "all values": all };
   for (const [name, [centre, size]] of Object.entries(facts.presets)) presets[name] = () => move(centre, size);
   const buttons = Object.entries(presets).map(([name, set]) => {
     const button = make("button", { type: "button", text: name });

@@ -25,5 +25,7 @@ def overview(answers: Answers, overlap: float) -> list[Figure]:
     ]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
     return (
-        [*drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?")] if len(scores) else drawn
+        [*drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]
+        if len(scores)
+        else drawn
     )

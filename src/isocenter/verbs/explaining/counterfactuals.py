@@ -22,7 +22,7 @@ from isocenter.explanation import (
 )
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import write_maps
-from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, figures
+from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, figures, in_greys_of, in_window
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
@@ -124,12 +124,16 @@ def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Ite
 def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figure:
     """The way from the case to its counterfactual, through the slice that changes most, and the change itself."""
     steps = {f"p {p:.2f}{' ' * n}": image for n, (image, p) in enumerate(flipped.path)} or {"unchanged": flipped.image}
+    first = next(iter(steps.values()))
+    steps = {name: in_greys_of(image, first) for name, image in steps.items()}
     how = ", as training images differ" if space == ALONG else ""
     caption = f"From {flip.before} to {flip.after}: the probability of {flip.name} along the change{how}"
     change = flipped.difference.mean(axis=0)
     if change.any():
-        steps["change"] = Image(change[None], flipped.image.geometry)
-        caption += "; at the right the change, bright where the image becomes brighter"
+        most = float(np.abs(change).max())
+        steps["change"] = in_window(Image(change[None], flipped.image.geometry), -most, most)
+        caption += ", all in the greys of the first; at the right the change: bright where the image becomes brighter, "
+        caption += "dark where it becomes darker, grey where it stays"
     caption += "." if flipped.flipped else "; no change that was tried flips the call."
     caption += "" if flipped.passes else " The gate refuses it: the changed image is unlike the training images."
     through = np.abs(change) > 0.5 * np.abs(change).max()

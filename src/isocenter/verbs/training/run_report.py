@@ -308,7 +308,7 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
         for metric in [name for name in (primary, task.traits.case_metric) if name and name in table][:1]:
             named = metric_name(metric, scored.metric_names)
             for case, value in table.groupby("case")[metric].mean().dropna().items():
-                words.setdefault(str(case), []).append(f"{named}: {number(float(value), places=3)}")
+                words.setdefault(str(case), []).append(f"{named}: {number(float(value))}")
     return {case: ", ".join(own) for case, own in words.items()}
 
 

@@ -31,13 +31,14 @@ from isocenter.files.dicom.reading.values import (
     unit_of,
     value_dtype,
     value_map,
+    window_fact,
 )
 from isocenter.files.dicom.reading.volumes import Volume, volumes_of
 from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
 from isocenter.files.dicom.tags import text
 from isocenter.files.format import ReadOptions
 from isocenter.files.storage import refuse_expansion
-from isocenter.values import Geometry, Image, Source
+from isocenter.values import OF_CHANNELS, Geometry, Image, Source
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
@@ -113,7 +114,8 @@ def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: 
         notes = (*notes, *about_times)
     channels = volume.kinds if len(volume.kinds) > 1 else ()
     header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
-    return voxels.image(plan, geometry, times, notes, _volume_facts(volume), channels, header)
+    facts = _volume_facts(volume) | _windows(volume, used, voxels.meaning, where)
+    return voxels.image(plan, geometry, times, notes, facts, channels, header)
 
 
 def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
@@ -142,6 +144,19 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
     if volume.missing:
         facts["missing_slices"] = volume.missing
     return facts
+
+
+def _windows(volume: Volume, heads: Sequence[Header], meant: Meaning, where: str) -> dict[str, Any]:
+    """The display window of each kind of image, as the first of its frames states it."""
+    order = {head.path: place for place, head in enumerate(heads)}
+    windows = {}
+    for kind, repeats in zip(volume.kinds, volume.frames, strict=True):
+        frames = [frame for stack in repeats for frame in stack if frame is not None]
+        first = min(frames, key=lambda frame: (order[frame.path], frame.number))
+        windows[kind] = window_fact(heads[order[first.path]].dataset, first.number, meant, where)
+    if len(set(windows.values())) == 1:
+        return {"window": next(iter(windows.values()))}
+    return {"window": None, OF_CHANNELS: {kind: {"window": window} for kind, window in windows.items()}}
 
 
 def _picture_images(
@@ -321,6 +336,7 @@ class _Voxels:
         dataset = self.heads[0].dataset
         odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
         description = description_of(dataset)
+        every = {**self.meaning.facts, **facts, "description": description}
         size = sum(head.path.stat().st_size for head in self.heads)
         refuse_expansion(size, math.prod(plan.shape) * plan.dtype.itemsize, self.where)
         return Image(
@@ -331,6 +347,6 @@ class _Voxels:
             times=times,
             padding=self.padding,
             notes=(*notes, *self.meaning.notes, *self.notes, *odd),
-            facts={**self.meaning.facts, **facts, **({"description": description} if description else {})},
+            facts={name: fact for name, fact in every.items() if fact not in (None, "")},
             source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
         )

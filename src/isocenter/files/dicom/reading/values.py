@@ -41,6 +41,7 @@ __all__ = [
     "unit_of",
     "value_dtype",
     "value_map",
+    "window_fact",
     "windowed",
 ]
 
@@ -225,13 +226,18 @@ def _sigmoid(offset: Values, width: float) -> Values:
 FUNCTIONS = {LINEAR_EXACT: _linear_exact, "SIGMOID": _sigmoid}
 
 
+def window_fact(dataset: Dataset, frame: int, meant: Meaning, where: str) -> tuple[float, float, str] | None:
+    """The display window of a frame as a fact of its image: centre, width and function; None where none is stated."""
+    window = display_window(dataset, frame, meant, where)
+    return None if window is None else (window.centre, window.width, window.function)
+
+
 def _facts(dataset: Dataset, meant: Meaning, where: str) -> dict[str, Any]:
     """Facts that later steps use: unit, presentation intent, window; only those that are stated."""
-    window = display_window(dataset, 0, meant, where)
     facts = {
         "unit": meant.unit,
         "presentation_intent": text(dataset, "PresentationIntentType").lower(),
-        "window": (window.centre, window.width, window.function) if window else None,
+        "window": window_fact(dataset, 0, meant, where),
         "rescale_type": text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"),
         "suv_bw_factor": meant.suv,
     }
