@@ -200,6 +200,7 @@ if TYPE_CHECKING:
         brier_errors,
         calibration_slope,
         censoring,
+        censoring_weights,
         d_calibration,
         dynamic_auc,
         expected_over_observed,

@@ -181,11 +181,21 @@ def brier_errors(
         problem = f"survival of {chance.shape} for {len(last)} cases at {len(when)} times"
         raise UsageError(problem, "survival", "Give one probability for each case and time")
     had = events[:, None] & (last[:, None] <= when)
-    alive = last[:, None] > when
+    return np.where(had, chance, 1 - chance) ** 2 * censoring_weights(last, events, followed, when)
+
+
+def censoring_weights(times: ArrayLike, happened: ArrayLike, followed: Steps, moments: ArrayLike) -> Floats:
+    """(cases, moments) how many cases each counts for by each moment, so that those who were censored before count 0.
+
+    followed: as for `uno_c`
+    Their mean over cases is 1, but for chance, where the cases are censored as `followed` says.
+    """
+    last, events = _checked(times, happened)
+    when = np.asarray(moments, dtype=np.float64)
+    had, alive = events[:, None] & (last[:, None] <= when), last[:, None] > when
     # Of those without the event by then the weight is that of the moment, whatever comes later.
     of_events, of_rest = _inverse(followed.before(last)), _inverse(followed.at(when))
-    dead = np.where(had, chance**2 * np.where(had, of_events[:, None], 0.0), 0.0)
-    return dead + np.where(alive, (1 - chance) ** 2 * np.where(alive, of_rest, 0.0), 0.0)
+    return np.where(had, of_events[:, None], np.where(alive, of_rest, 0.0))
 
 
 def integrated(errors: ArrayLike, moments: ArrayLike) -> Floats:
@@ -199,12 +209,15 @@ def expected_over_observed(
 ) -> Floats:
     """Mean predicted chance of the event by the horizon, over its frequency by Kaplan-Meier; 1 is calibrated.
 
+    NaN where nobody was followed for so long and not all had the event: their curve says nothing of what came later.
     Van Calster et al., BMC Med 2019, doi:10.1186/s12916-019-1466-7 (calibration in the large)
     """
     last, events = _checked(times, happened)
     count = weights_of(weights, len(last))
     expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
-    return ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
+    free = kaplan_meier(last, events, count).at(horizon)
+    known = (count @ (last >= horizon) > 0) | (free == 0)
+    return np.where(known, ratio(expected, 1 - free), np.nan)
 
 
 def calibration_slope(
