@@ -94,7 +94,7 @@ if TYPE_CHECKING:
         people_of,
     )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
-    from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
+    from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness import (
         FEW,
