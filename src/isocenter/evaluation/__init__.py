@@ -232,6 +232,7 @@ if TYPE_CHECKING:
         rows_from_records,
         rows_to_json,
         threshold_columns,
+        without_part,
     )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage
