@@ -236,13 +236,15 @@ class Froc:
         return _running_at(self.false, self.false_image, -falling, self.images)[:, place]
 
 
-def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None) -> Floats:
+def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None, flat: int | None = None) -> Floats:
     """(n,) geometric mean of the sides: the side of the square or cube of the same area or volume.
 
     steps: length of a voxel per axis
+    flat:  the axis of a single slice, whose thickness is no side of a box
     """
     lengths = boxes.lengths if steps is None else boxes.lengths * np.asarray(steps, dtype=float)
-    return np.asarray(lengths.prod(axis=1) ** (1 / boxes.axes))
+    sides = lengths if flat is None else np.delete(lengths, flat, axis=1)
+    return np.asarray(sides.prod(axis=1) ** (1 / sides.shape[1]))
 
 
 def _taken(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float) -> tuple[Truths, Truths]:
