@@ -292,6 +292,9 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     assert calibration.alt.count("predicted") == 5
     [chart] = COX.scoring.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
     assert "one group" in chart.caption
+    [twice, _] = task.scoring.overview(table.assign(patient=["one", "one", *table["patient"][2:]]))
+    assert "Log-rank" not in twice.caption
+    assert "Several cases are of one patient" in twice.caption
 
 
 def scored(task: Survival, outputs, times, events):

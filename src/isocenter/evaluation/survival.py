@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import auroc
+from isocenter.evaluation.conformal import shares_of
 from isocenter.evaluation.intervals import CHUNK, LEVEL
 from isocenter.evaluation.weighting import are_paired, ratio, truths_of, weights_of
 from isocenter.lazy import stats
@@ -251,22 +252,26 @@ def calibration_slope(
     return np.asarray(np.where(abs(step) < CONVERGED, slope / spread, np.nan))
 
 
-def d_calibration(survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS) -> tuple[Floats, float]:
+def d_calibration(
+    survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS, *, patients: ArrayLike | None = None
+) -> tuple[Floats, float]:
     """(groups,) share of cases by their predicted survival at their own time, which is uniform, and the p that it is.
 
     survival: (cases,) probability of no event until the event, or until the last visit of those without
+    patients: (cases,) whose, where patients have several, whose cases count as one: they share what happened
     Who is followed no longer is spread over all probabilities below. Haider et al., JMLR 2020, arXiv:1811.11347
     """
     chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
+    each, people = shares_of(len(chance), patients)
     edges = np.linspace(0.0, 1.0, groups + 1)
     own = np.minimum((chance * groups).astype(int), groups - 1)
-    counts = np.bincount(own[events], minlength=groups).astype(np.float64)
-    for left in chance[~events]:
+    counts = np.bincount(own[events], each[events], minlength=groups)
+    for left, share in zip(chance[~events], each[~events], strict=True):
         below = np.clip(left - edges[:-1], 0.0, 1 / groups)
-        counts += below / left if left > 0 else np.eye(groups)[0]
-    expected = len(chance) / groups
-    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if len(chance) else float("nan")
-    return counts / max(1, len(chance)), p
+        counts += share * (below / left if left > 0 else np.eye(groups)[0])
+    expected = people / groups
+    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if people else float("nan")
+    return counts / max(1, people), p
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:

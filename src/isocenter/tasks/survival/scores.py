@@ -154,7 +154,8 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
     if not np.isfinite(outcomes.at_time).all():
         return
     last = outcomes.horizons[-1]
-    shares, p = d_calibration(outcomes.at_time, outcomes.happened & (outcomes.times <= last))
+    early = outcomes.happened & (outcomes.times <= last)
+    shares, p = d_calibration(outcomes.at_time, early, patients=outcomes.patients)
     words = ", ".join(f"{100 * share:.0f}" for share in shares)
     method = f"none: p of a chi-squared test; {words} % of cases by tenths of predicted survival"
     method += f", until {outcomes.named(last)}"
@@ -256,7 +257,9 @@ def _by_risk(outcomes: Outcomes) -> Figure:
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
         p = logrank(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
-    if np.isfinite(p):
+    if len(np.unique(outcomes.patients)) < len(times):  # who counts several times makes any difference look sure
+        caption += " Several cases are of one patient, so that the curves are not tested."
+    elif np.isfinite(p):
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}
     for name, side in groups.items():
