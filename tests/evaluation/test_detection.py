@@ -100,6 +100,14 @@ def test_what_lies_in_an_ignored_reference_is_neither_right_nor_wrong_however_of
     assert float(matches.average_precision()) == 1
 
 
+@pytest.mark.parametrize("overlap", [None, 0.1, 0.5])
+def test_small_boxes_in_a_large_ignored_reference_are_no_false_ones_of_the_free_response_curve(overlap):
+    references = [truth((0, 0, 100, 100), (120, 120, 124, 124), ignored=(True, False))]
+    predicted = [found((0.9, (1, 1, 4, 4)), (0.8, (50, 50, 59, 59)), (0.7, (120, 120, 124, 124)))]
+    froc = Froc.of(predicted, references, overlap=overlap)
+    assert (len(froc.false), froc.scores.tolist(), float(froc.cpm())) == (0, [0.7], 1.0)
+
+
 def test_no_more_boxes_of_an_image_count_than_asked_for():
     predicted = [found((0.2, (0, 0, 4, 4)), *((0.5 + n / 100, (30, 30, 34, 34)) for n in range(3)))]
     references = [truth((0, 0, 4, 4))]

@@ -222,6 +222,23 @@ def test_what_touches_the_border_of_the_image_ends_there():
     assert surface_distance(whole, less).hd95 == pytest.approx(2)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+def test_a_volume_of_a_single_slice_is_measured_as_the_picture_that_it_is(axis, tilt):
+    spacing = (0.5, 0.8)
+    large, small_one = (ball(radius, (60, 40), spacing) for radius in (12.0, 8.0))
+    picture = surface_distance(large, small_one, spacing)
+    steps = np.diag(np.insert(spacing, axis, 5.0))
+    steps[axis - 1, axis] = tilt * 5.0  # the next slice would lie aside, which says nothing of this one
+    volume = surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis), steps)
+    assert picture.nsd(1.0) < 0.01
+    for figure in ("hd95", "hd95_points", "assd", "worst"):
+        assert_allclose(getattr(volume, figure), getattr(picture, figure), rtol=1e-9)
+    assert volume.nsd(1.0) == picture.nsd(1.0)
+    assert volume.unit == "mm"
+    assert surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis)).unit == "voxels"
+
+
 def test_masks_of_two_grids_and_spacings_of_other_axes_are_refused():
     with pytest.raises(GeometryError, match="own grid"):
         surface_distance(np.ones((3, 4)), np.ones((4, 3)))

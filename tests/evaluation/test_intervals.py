@@ -122,6 +122,7 @@ def test_perfect_scores_get_the_exact_bound_of_as_many_patients(perfect):
 def test_equal_scores_that_are_not_perfect_get_no_interval():
     assert bootstrap([0.5] * 20, range(20), seed=0).low is None
     assert bootstrap([0.0] * 20, range(20), seed=0, unit="mm").method == "none: all draws are equal"
+    assert bootstrap([0.0] * 20, range(20), seed=0, exact=False).method == "none: all draws are equal"
 
 
 def test_a_score_without_its_patient_is_refused():

@@ -126,6 +126,30 @@ def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):
     assert again["reference"].tolist() == ["0", "1"]
 
 
+@pytest.mark.parametrize("names", [("0", "1"), ("01", "1"), ("None", "NA"), ("True", "False")])
+def test_names_of_classes_stay_names_in_each_part_of_a_table_of_several_tasks(tmp_path, names):
+    answers = [names[n % 2] if n < 4 else None for n in range(8)]
+    values = [None if n < 4 else 1.5 for n in range(8)]
+    given = {
+        "case": list("abcdabcd"),
+        "patient": "p",
+        "split": "test",
+        "label": ["class: all"] * 4 + ["value: age"] * 4,
+    }
+    made = {"class.brier": 0.1, "class.reference": answers, "class.predicted": answers, "value.reference": values}
+    pd.DataFrame({**given, **made}).to_csv(tmp_path / "cases.csv", index=False)
+    read = read_cases(tmp_path / "cases.csv")
+    assert read["class.reference"].tolist()[:4] == answers[:4]
+    assert read["class.reference"].isna().tolist() == [False] * 4 + [True] * 4
+    assert read["value.reference"].astype(float).tolist()[4:] == [1.5] * 4
+
+
+def test_other_references_are_refused_in_each_part_of_a_table_of_several_tasks():
+    own = table(scores()).rename(columns={"dice": "masks.dice"}).assign(**{"classes.reference": "well"})
+    with pytest.raises(DatasetError, match="other references"):
+        compared({"a": own, "b": own.assign(**{"classes.reference": "ill"})}, [by_dice, by_dice], seed=0)
+
+
 def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path):
     (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match="not a table of cases"):

@@ -295,6 +295,17 @@ def test_d_calibration_accepts_the_true_curves_whatever_censors_and_refuses_othe
     assert np.mean(refused) > 0.7  # where two in three are censored less is known
 
 
+def test_cases_of_one_patient_are_one_witness_of_d_calibration():
+    random = np.random.default_rng(0)
+    chance, happened, people = random.random(60), random.random(60) < 0.7, np.arange(60)
+    shares, p = d_calibration(chance, happened)
+    again = [np.repeat(one, 5) for one in (chance, happened)]
+    of_people, same = d_calibration(*again, patients=np.repeat(people, 5))
+    assert_allclose(of_people, shares)
+    assert same == pytest.approx(p)
+    assert d_calibration(*again)[1] < 0.5 * p
+
+
 def test_d_calibration_of_events_by_hand():
     shares, p = d_calibration([0.05, 0.15, 0.95, 1.0, 0.1], [True, True, True, True, False])
     assert_allclose(shares, [0.4, 0.2, 0, 0, 0, 0, 0, 0, 0, 0.4])

@@ -30,6 +30,16 @@ def test_ages_that_cannot_be_are_named_with_their_case(age):
     assert str(age) in found.what
 
 
+@pytest.mark.parametrize("age", ["40-60", "40\u201360 ", "<40", ">89", ">= 60", "\u226565", "90+", "090Y+", "0-18M"])
+def test_ranges_of_ages_are_ages_too(age):
+    assert not list(covariates(table(age_group=[age])))
+
+
+@pytest.mark.parametrize("age", ["40-600", "<-1", "-+", "a-b", ">", "130+"])
+def test_ranges_of_what_is_no_age_are_named(age):
+    assert list(covariates(table(age_group=[age])))
+
+
 def test_a_column_that_only_contains_the_letters_is_no_age():
     assert not list(covariates(table(stage=["IIIb"], dosage=[500], manager=["x"])))
 

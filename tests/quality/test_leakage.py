@@ -61,6 +61,12 @@ def test_where_patients_are_unknown_two_alike_are_a_warning():
     assert findings(same)[0].severity == "warning"
 
 
+def test_a_twin_of_which_the_sets_own_split_says_nothing_trains_as_the_other_does():
+    parts = {f"c{n}": "test" if n == 9 else "train" for n in range(10)}
+    [problem] = findings(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], splits=parts))
+    assert "under different names" in problem.what
+
+
 def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
     parts = {f"c{n}": "test" if n == 10 else "train" for n in range(11)}
     dataset = cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], splits=parts)

@@ -12,7 +12,7 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.tasks import rows_in
-from isocenter.tasks.detection.promises import best_scores
+from isocenter.tasks.detection.promises import best_scores, covering_columns
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.shared import covering_rows
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
@@ -100,6 +100,12 @@ def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_th
     assert rows["covering_missed", "cell"].value == pytest.approx(missed(task, predictions, cases))
     false = np.mean([float(p.boxes.scores[-1] >= least) for p in predictions])
     assert rows["covering_false", "cell"].value == pytest.approx(false)
+
+
+def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():
+    region = BoundingBoxes(np.array([[0.0, 0, 90, 90]]), ("cell",), ignored=np.array([True]))
+    inside = BoundingBoxes(np.array([[5.0, 5, 9, 9], [95, 95, 99, 99]]), ("cell",) * 2, np.array([0.9, 0.9]))
+    assert covering_columns(inside, region, 0.5, 0.2)["covering_false"] == 1
 
 
 def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():

@@ -265,6 +265,34 @@ def test_a_quarter_of_the_cells_missed_shows_in_every_figure():
     assert "pixels" in rows["sensitivity_small", "cell"].method
 
 
+def one_scored(grid: Geometry, corners: tuple[float, ...], name: str = "a"):
+    drawn = boxes(("cell", corners), scores=np.array([0.9]), axes=grid.ndim)
+    image = Image(np.zeros((1, *grid.shape), np.float32), grid)
+    known = Case(name, name, {"image": image}, {"boxes": replace(drawn, scores=None)})
+    return Prediction(grid, boxes=drawn, labels=TASK.labels, threshold=0.5), known
+
+
+def sizes_stated(task: Detection, *scored) -> str:
+    table = task.score(*map(list, zip(*scored, strict=True)))
+    [row] = [r for r in task.summary(table, seed=0) if (r.metric, r.label) == ("sensitivity_small", "cell")]
+    return row.estimate.method
+
+
+def test_a_box_in_a_volume_of_a_single_slice_is_as_large_as_in_the_slice():
+    grid = Geometry((24, 32, 1), np.diag([0.5, 0.5, 8.0, 1.0]))
+    assert "sides up to 5 mm" in sizes_stated(TASK, one_scored(grid, (2, 3, 0, 12, 13, 1)))
+
+
+def test_sizes_are_counted_in_voxels_in_volumes_and_where_only_some_images_have_a_size():
+    volumes, known = Detection(("cell",), 3, 8.0), Geometry((24, 32, 20), np.diag([0.5, 0.5, 0.5, 1.0]))
+    unknown = Geometry.of_pixels((24, 32, 20))
+    boxed = (2, 3, 4, 12, 13, 14)
+    assert "sides up to 5 mm" in sizes_stated(volumes, one_scored(known, boxed))
+    assert "sides up to 10 voxels" in sizes_stated(volumes, one_scored(unknown, boxed))
+    mixed = sizes_stated(volumes, one_scored(known, boxed), one_scored(unknown, boxed, "b"))
+    assert "sides up to 10 voxels" in mixed
+
+
 def test_scores_survive_a_table_that_was_written_and_read_again(tmp_path):
     pandas = pytest.importorskip("pandas")
     table = TASK.score(*scored_cases(missed=3))

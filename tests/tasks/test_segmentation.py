@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
@@ -11,6 +12,7 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
 from isocenter.report import metric_name
+from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
@@ -246,6 +248,20 @@ def test_under_a_tilted_gantry_a_voxel_is_smaller_than_its_edges_multiplied():
     table = TASK.scoring.score([Prediction(tilted, data=predicted, labels=TASK.classes)], [case(truth, tilted, tilted)])
     assert table["volume_error"].iloc[0] == pytest.approx(30 * 2 * 0.4 / 1000)
     assert TASK.outputs(Prediction(tilted, data=predicted))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
+
+
+def test_numbers_of_pieces_are_no_shares_even_where_all_cases_have_one_too_many():
+    truth, grid = np.zeros((24, 24), np.uint8), Geometry.of_pixels((24, 24))
+    truth[4:7, 2:20] = 1
+    predicted = truth.copy()
+    predicted[14:17, 2:20] = 1
+    [scores] = case_rows(predicted, truth, {"vessel": (1,)}, grid, {"vessel": 1.0}, ("vessel",))
+    table = pd.DataFrame([{"case": f"c{n}", "patient": f"p{n}", "split": "test", **scores} for n in range(12)])
+    made = {row.metric: row.estimate for row in summary_rows(table, {"vessel": 1.0}, seed=0) if row.label == "vessel"}
+    assert (made["components_error"].value, made["components_error"].unit) == (1, "pieces")
+    assert (made["loops_error"].value, made["loops_error"].unit) == (0, "loops")
+    assert made["components_error"].low is made["components_error"].high is made["loops_error"].high is None
+    assert made["centreline_recall"].low > 0.7
 
 
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():

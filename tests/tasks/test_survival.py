@@ -292,6 +292,9 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     assert calibration.alt.count("predicted") == 5
     [chart] = COX.scoring.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
     assert "one group" in chart.caption
+    [twice, _] = task.scoring.overview(table.assign(patient=["one", "one", *table["patient"][2:]]))
+    assert "Log-rank" not in twice.caption
+    assert "Several cases are of one patient" in twice.caption
 
 
 def scored(task: Survival, outputs, times, events):
@@ -362,6 +365,37 @@ def test_calibration_in_the_large_is_as_uncertain_as_the_frequency_of_the_event(
     seen = bootstrap(events, [f"c{n}" for n in range(40)], seed=0, draws=500)
     expected = made.value * seen.value
     assert (made.low, made.high) == pytest.approx((expected / seen.high, expected / seen.low), rel=1e-3)
+
+
+def test_errors_and_frequencies_by_a_time_that_no_case_was_followed_for_have_no_value():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=60)
+    times = random.exponential(9 * np.exp(-ratio)) + 0.01
+    task = replace(KNOWN, censoring={"time": [2.0, 30.0], "share": [0.9, 0.3]})
+    for last, is_known in ((40.0, True), (4.0, False)):
+        limits = random.uniform(0.9 * last, last, 60)
+        table = scored(task, ratio, np.minimum(times, limits), times <= limits)
+        made = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=Resampling(draws=20))}
+        for figure in (("brier", "10"), ("integrated_brier", "all"), ("expected_over_observed", "10")):
+            assert np.isfinite(made[figure].value) == (made[figure].low is not None) == is_known, figure
+        assert ("no case was followed beyond 10" in made["brier", "10"].method) != is_known
+    assert len(task.scoring.overview(table)) == 1
+
+
+def test_an_error_whose_weights_do_not_make_up_for_the_censoring_says_so_or_has_no_value():
+    def error(times, events):
+        rows = KNOWN.summary(scored(KNOWN, np.zeros(len(times)), times, events), seed=Resampling(draws=20))
+        [made] = [row.estimate for row in rows if (row.metric, row.label) == ("brier", "10")]
+        return made
+
+    times, events = np.append(np.linspace(0.1, 9, 25), np.full(25, 11.0)), np.arange(50) < 25
+    whole = error(times, events)
+    assert "add up" not in whole.method
+    few = error(times, events & (np.arange(50) % 2 > 0))
+    assert "training cases add up to 74 % of these cases" in few.method
+    assert 0.5 * whole.value < few.value < whole.value
+    none = error(np.append(times, np.full(20, 0.2)), np.append(events & (np.arange(50) > 20), np.zeros(20)) > 0)
+    assert "none: the censoring weights of the training cases add up to 41 %" in none.method
 
 
 def test_the_selection_is_the_concordance_that_the_summary_states_and_without_pairs_minus_the_loss():

@@ -94,7 +94,7 @@ if TYPE_CHECKING:
         people_of,
     )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
-    from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
+    from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness import (
         FEW,
@@ -200,6 +200,7 @@ if TYPE_CHECKING:
         brier_errors,
         calibration_slope,
         censoring,
+        censoring_weights,
         d_calibration,
         dynamic_auc,
         expected_over_observed,
@@ -231,6 +232,7 @@ if TYPE_CHECKING:
         rows_from_records,
         rows_to_json,
         threshold_columns,
+        without_part,
     )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage

@@ -36,6 +36,18 @@ def box_iou(boxes: ArrayLike, others: ArrayLike) -> Floats:
     return np.asarray(both / (_volumes(boxes)[:, None] + _volumes(others)[None] - both))
 
 
+def box_hits(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float | None) -> Truths:
+    """(n, m) whether each box hits each reference: by intersection over union from `overlap` on, or by its centre.
+
+    overlap: None where the centre of the box in the reference is enough
+    As an ignored reference may stand for many, what counts there is the share of the box that lies in it.
+    """
+    if overlap is None:
+        return _contained(boxes, truth)
+    shares = _shared(boxes.corners, truth.corners) / _volumes(boxes.corners)[:, None]
+    return np.asarray(np.where(truth.ignored, shares, box_iou(boxes.corners, truth.corners)) >= overlap)
+
+
 @dataclass(frozen=True, eq=False)
 class Matches:
     """Predicted boxes of one class, of all images together, and which of them are right.
@@ -154,7 +166,7 @@ class Froc:
         overlap: float | None = None,
         sizes: Sequence[ArrayLike] | None = None,
     ) -> Froc:
-        """overlap: intersection over union from which a box hits; None: its centre lies in the reference
+        """overlap: as in `box_hits`; what hits an ignored reference alone is no false box
 
         sizes: of each image (references,) how large each is; else the geometric mean of its sides, in voxels
         """
@@ -164,7 +176,7 @@ class Froc:
         false: list[Floats] = [np.zeros(0)]
         image, false_image = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
-            hit = _contained(boxes, truth) if overlap is None else box_iou(boxes.corners, truth.corners) >= overlap
+            hit = box_hits(boxes, truth, overlap)
             scores, counted = _scores(boxes), ~truth.ignored
             highest = np.where(hit, scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
             own = np.asarray(sizes[number], float) if sizes is not None else box_sizes(truth)
@@ -224,13 +236,15 @@ class Froc:
         return _running_at(self.false, self.false_image, -falling, self.images)[:, place]
 
 
-def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None) -> Floats:
+def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None, flat: int | None = None) -> Floats:
     """(n,) geometric mean of the sides: the side of the square or cube of the same area or volume.
 
     steps: length of a voxel per axis
+    flat:  the axis of a single slice, whose thickness is no side of a box
     """
     lengths = boxes.lengths if steps is None else boxes.lengths * np.asarray(steps, dtype=float)
-    return np.asarray(lengths.prod(axis=1) ** (1 / boxes.axes))
+    sides = lengths if flat is None else np.delete(lengths, flat, axis=1)
+    return np.asarray(sides.prod(axis=1) ** (1 / sides.shape[1]))
 
 
 def _taken(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float) -> tuple[Truths, Truths]:

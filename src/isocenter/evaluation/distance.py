@@ -5,6 +5,9 @@ an equal share of its area vector to each of its corners, and the length of thei
 elements of a flat or a diagonal plane add up to the plane's own area, in 2D as in 3D. Each lies in the middle of the
 faces' centres around its corner: between the corners themselves the nearest is too near, by up to half a voxel, and
 only `nsd` keeps to them, because the published figures do.
+
+The surface of a structure in a volume of a single slice is its outline, as in a picture: above and below the slice
+there is nothing to be found.
 """
 
 from __future__ import annotations
@@ -134,6 +137,7 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
 
     spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
              tilted gantry they do not stand at right angles. Without it the distances count pixels or voxels
+    A volume of a single slice is measured in its plane.
     Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
@@ -145,12 +149,17 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
             f"a prediction of {predicted.shape} and a spacing of {len(steps)} axes for a reference of {true.shape}"
         )
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")
+    unit = "mm" if spacing is not None else counted_in(true.ndim)
+    if true.ndim == 3 and 1 in true.shape:
+        # The faces of a slice, which both masks share, would hide how far apart their outlines are.
+        flat = max(axis for axis, size in enumerate(true.shape) if size == 1)
+        predicted, true, steps = predicted.squeeze(flat), true.squeeze(flat), _within_plane(steps, flat)
     region = _bounding_box(predicted | true)
     return SurfaceDistance(
         prediction=Surface.of(predicted[region], steps),
         reference=Surface.of(true[region], steps),
         worst=_diagonal(true.shape, steps),
-        unit="mm" if spacing is not None else counted_in(true.ndim),
+        unit=unit,
     )
 
 
@@ -194,6 +203,11 @@ def _faces(piece: Mask) -> Floats:
     Each gives an equal share to every corner that it has; this is the sum around one.
     """
     return np.array([np.diff(piece.astype(np.int8), axis=axis).sum() for axis in range(piece.ndim)], dtype=float)
+
+
+def _within_plane(steps: Floats, flat: int) -> Floats:
+    """(2, 2) steps of the axes of a slice within its plane, which may stand obliquely in space."""
+    return np.asarray(np.linalg.qr(np.delete(steps, flat, axis=1))[1])
 
 
 def _diagonal(shape: Sequence[int], steps: Floats) -> float:

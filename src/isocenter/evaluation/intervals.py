@@ -96,13 +96,20 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
 
 
 def bootstrap(
-    scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int | None = None, unit: str = ""
+    scores: ArrayLike,
+    patients: ArrayLike,
+    *,
+    seed: Seed,
+    draws: int | None = None,
+    unit: str = "",
+    exact: bool = True,
 ) -> Estimate:
     """Mean score with a 95 % percentile interval that resamples patients, not images, widened where they are few.
 
     scores:   (images,) one score each; NaN is undefined, left out and counted in `method`
     patients: (images,) whose image it is
     unit:     empty for a ratio in 0..1, which alone gets an exact bound where all scores are 0 or all are 1
+    exact:    False for numbers without a unit that are no such ratio, as a log loss, which is 0 at best and has no end
     Field and Welsh, J R Stat Soc B 2007, doi:10.1111/j.1467-9868.2007.00593.x
     """
     values, owners = _aligned(scores, patients)
@@ -119,7 +126,7 @@ def bootstrap(
         return np.asarray((weights @ sums) / (weights @ counts))
 
     strata = np.zeros(len(people), dtype=np.intp)
-    exact = unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
+    exact = exact and unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
     how = Resampling.of(seed).drawing(draws)
     return _estimate(Recipe(mean, people, strata), n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 

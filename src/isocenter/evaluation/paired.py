@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation.intervals import difference
-from isocenter.evaluation.table import Table, metric_columns, resampling
+from isocenter.evaluation.table import Table, metric_columns, resampling, without_part
 from isocenter.values import Array, Estimate, Row
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
@@ -81,8 +81,8 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     moved = table.set_index(["case", "label"]).loc[ours].reset_index()
     if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
         raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
-    for column in GIVEN:
-        if column in base and column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
+    for column in [name for name in base if without_part(str(name)) in GIVEN]:
+        if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
             raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
 

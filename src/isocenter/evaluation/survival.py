@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import auroc
+from isocenter.evaluation.conformal import shares_of
 from isocenter.evaluation.intervals import CHUNK, LEVEL
 from isocenter.evaluation.weighting import are_paired, ratio, truths_of, weights_of
 from isocenter.lazy import stats
@@ -181,11 +182,21 @@ def brier_errors(
         problem = f"survival of {chance.shape} for {len(last)} cases at {len(when)} times"
         raise UsageError(problem, "survival", "Give one probability for each case and time")
     had = events[:, None] & (last[:, None] <= when)
-    alive = last[:, None] > when
+    return np.where(had, chance, 1 - chance) ** 2 * censoring_weights(last, events, followed, when)
+
+
+def censoring_weights(times: ArrayLike, happened: ArrayLike, followed: Steps, moments: ArrayLike) -> Floats:
+    """(cases, moments) how many cases each counts for by each moment, so that those who were censored before count 0.
+
+    followed: as for `uno_c`
+    Their mean over cases is 1, but for chance, where the cases are censored as `followed` says.
+    """
+    last, events = _checked(times, happened)
+    when = np.asarray(moments, dtype=np.float64)
+    had, alive = events[:, None] & (last[:, None] <= when), last[:, None] > when
     # Of those without the event by then the weight is that of the moment, whatever comes later.
     of_events, of_rest = _inverse(followed.before(last)), _inverse(followed.at(when))
-    dead = np.where(had, chance**2 * np.where(had, of_events[:, None], 0.0), 0.0)
-    return dead + np.where(alive, (1 - chance) ** 2 * np.where(alive, of_rest, 0.0), 0.0)
+    return np.where(had, of_events[:, None], np.where(alive, of_rest, 0.0))
 
 
 def integrated(errors: ArrayLike, moments: ArrayLike) -> Floats:
@@ -199,12 +210,15 @@ def expected_over_observed(
 ) -> Floats:
     """Mean predicted chance of the event by the horizon, over its frequency by Kaplan-Meier; 1 is calibrated.
 
+    NaN where nobody was followed for so long and not all had the event: their curve says nothing of what came later.
     Van Calster et al., BMC Med 2019, doi:10.1186/s12916-019-1466-7 (calibration in the large)
     """
     last, events = _checked(times, happened)
     count = weights_of(weights, len(last))
     expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
-    return ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
+    free = kaplan_meier(last, events, count).at(horizon)
+    known = (count @ (last >= horizon) > 0) | (free == 0)
+    return np.where(known, ratio(expected, 1 - free), np.nan)
 
 
 def calibration_slope(
@@ -238,22 +252,26 @@ def calibration_slope(
     return np.asarray(np.where(abs(step) < CONVERGED, slope / spread, np.nan))
 
 
-def d_calibration(survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS) -> tuple[Floats, float]:
+def d_calibration(
+    survival: ArrayLike, happened: ArrayLike, groups: int = GROUPS, *, patients: ArrayLike | None = None
+) -> tuple[Floats, float]:
     """(groups,) share of cases by their predicted survival at their own time, which is uniform, and the p that it is.
 
     survival: (cases,) probability of no event until the event, or until the last visit of those without
+    patients: (cases,) whose, where patients have several, whose cases count as one: they share what happened
     Who is followed no longer is spread over all probabilities below. Haider et al., JMLR 2020, arXiv:1811.11347
     """
     chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
+    each, people = shares_of(len(chance), patients)
     edges = np.linspace(0.0, 1.0, groups + 1)
     own = np.minimum((chance * groups).astype(int), groups - 1)
-    counts = np.bincount(own[events], minlength=groups).astype(np.float64)
-    for left in chance[~events]:
+    counts = np.bincount(own[events], each[events], minlength=groups)
+    for left, share in zip(chance[~events], each[~events], strict=True):
         below = np.clip(left - edges[:-1], 0.0, 1 / groups)
-        counts += below / left if left > 0 else np.eye(groups)[0]
-    expected = len(chance) / groups
-    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if len(chance) else float("nan")
-    return counts / max(1, len(chance)), p
+        counts += share * (below / left if left > 0 else np.eye(groups)[0])
+    expected = people / groups
+    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if people else float("nan")
+    return counts / max(1, people), p
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:

@@ -30,6 +30,8 @@ INTERVAL = ("low", "high")
 CONFIDENCE = ("gate_p", "total", "aleatoric", "epistemic")
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
+# The answers of a case, which may be any text, and of which one table holds each part's.
+ANSWERS = ("reference", "predicted")
 # Of who was examined: for audits, and no figure of how good a model is.
 COVARIATE = "covariate_"
 # The row that speaks of all labels, or of a case as a whole.
@@ -81,7 +83,7 @@ def check_table(table: Table) -> None:
 
 
 def read_cases(path: Path) -> Table:
-    """A table of cases from its `cases.csv`: names stay text, whatever they look like.
+    """A table of cases from its `cases.csv`: names and answers stay text, whatever they look like.
 
     Raises FormatError where it is no such table.
     """
@@ -94,7 +96,7 @@ def read_cases(path: Path) -> Table:
         table[name] = table[name].map(unmarked)
     for name in text.columns.intersection([*KEYS, FOLD, *covariate_columns(text)]):
         table[name] = text[name]
-    for name in text.columns.intersection(["reference", "predicted"]):
+    for name in [str(column) for column in text if without_part(str(column)) in ANSWERS]:
         table[name] = text[name].mask(text[name] == "")
     try:
         check_table(table)
@@ -110,9 +112,14 @@ def metric_columns(table: Table) -> list[str]:
         name
         for name in names
         if name not in (*KEYS, FOLD, *INTERVAL)
-        and name.rpartition(".")[2] not in CONFIDENCE
+        and without_part(name) not in CONFIDENCE
         and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE))
     ]
+
+
+def without_part(column: str) -> str:
+    """The name of a column of a task that is made of tasks, as its part calls it."""
+    return column.rpartition(".")[2]
 
 
 def folds_of(table: Table) -> int:

@@ -10,6 +10,9 @@ from isocenter.errors import listed
 from isocenter.values import AGE, DAYS, Dataset, Problem, is_missing
 
 OLDEST = 120
+# Ranges of ages, as tables have them whose people shall not be known by their age: 40-60, <40, >89, 90+.
+AGES = "[^-+<>]+"
+RANGE = re.compile(rf"\s*(?:[<>\u2264\u2265]=?({AGES})|({AGES})\+|({AGES})[-\u2013]({AGES}))\s*")
 # Words of columns by which a person could be found, in English, German, French and Spanish.
 IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
                       "phone", "email", "ssn", "accession", "geburtsdatum", "geburtstag", "nachname", "vorname",
@@ -80,6 +83,8 @@ def _impossible(name: str, strange: dict[str, Any], wanted: str) -> Iterator[Pro
 
 
 def _is_age(value: Any, unit: str) -> bool:
-    """unit: of values that state none themselves."""
+    """Whether it is an age, or a range of ages. unit: of values that state none themselves."""
+    if between := RANGE.fullmatch(str(value)):
+        return all(_is_age(one, unit) for one in between.groups() if one is not None)
     fit = AGE.fullmatch(str(value))
     return fit is not None and 0 <= float(fit[1]) * DAYS[fit[2].upper() or unit] / 365.25 <= OLDEST

@@ -45,9 +45,10 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
 
 def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], how: str) -> Iterator[Problem]:
     """Across the parts of the set's own split, with contradictory classes, else of several patients, of one."""
-    parts, patients = dataset.splits, {case.id: case.patient for case in dataset}
+    patients = {case.id: case.patient for case in dataset}
+    parts = {case: dataset.splits.get(case, "train") for case in patients}  # of whom the split says nothing trains
     answers = {case.id: _answers(case) for case in fingerprint.cases}
-    across = [t for t in pairs if parts.get(t.first) != parts.get(t.second)]
+    across = [t for t in pairs if parts[t.first] != parts[t.second]]
     contrary = {t: kinds for t in pairs if (kinds := _contradictions(answers[t.first], answers[t.second], t.exact))}
     rest = [t for t in pairs if t not in {*across, *contrary}]
     same_patient = [t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]]

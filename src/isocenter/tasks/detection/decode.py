@@ -52,7 +52,7 @@ class Decoder:
 
         Lengths and offsets are in voxels of the grid's own axes; an axis of a single slice may have none.
         """
-        flat = _flat_axis(geometry, self.axes)
+        flat = flat_axis(geometry, self.axes)
         spatial = np.delete(geometry.shape, [] if flat is None else flat).astype(float)
         boxes = [
             self.of_peaks(index, values, np.zeros(self.axes), spatial)
@@ -148,7 +148,7 @@ def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) ->
     return np.array(kept, dtype=np.intp)
 
 
-def _flat_axis(geometry: Geometry, axes: int) -> int | None:
+def flat_axis(geometry: Geometry, axes: int) -> int | None:
     """The axis of a single slice that a network of two axes does not see."""
     if geometry.ndim == axes:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isocenter.evaluation import box_iou
+from isocenter.evaluation import box_hits, box_iou
 from isocenter.tasks.shared import COVERS_FROM, FALSE, MISSED, Certainty, Found, assured_covering
 from isocenter.values import BoundingBoxes, Floats
 
@@ -73,5 +73,5 @@ def covering_columns(
     assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_scores(predicted, reference, overlap) < max(least, 0.0)
     own = predicted.at(predicted.scores >= least)
-    right = (box_iou(own.corners, reference.corners) >= overlap).any(axis=1)
+    right = box_hits(own, reference, overlap).any(axis=1)
     return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~right).sum())}

@@ -24,9 +24,9 @@ from isocenter.evaluation import (
 )
 from isocenter.files import parse_json
 from isocenter.tasks.detection.box_calibration import box_calibration_rows
-from isocenter.tasks.detection.decode import Decoder, distinct
+from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
 from isocenter.tasks.shared import BELIEF, CHANGED, FALSE, MISSED, PROBABILITY_NAMES, noted
-from isocenter.values import Array, BoundingBoxes, Estimate, Floats, Row
+from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
 OVERLAPS = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
@@ -79,12 +79,12 @@ def case_row(
     reference: BoundingBoxes,
     overlap: float,
     threshold: float,
-    steps: Sequence[float],
-    unit: str,
+    geometry: Geometry,
+    axes: int,
 ) -> dict[str, Any]:
     """Counts of one case and class at the threshold and, as JSON, all that the summary needs.
 
-    steps: length of a voxel per axis, in `unit`
+    axes: of the network's grid, which leaves out that of a single slice
     """
     assert predicted.scores is not None  # noqa: S101 - as decoded
     called = predicted.at(predicted.scores >= threshold)
@@ -92,14 +92,14 @@ def case_row(
     right, total = int(matches.right.sum()), int(matches.references.sum())
     wrong = len(matches.right) - right
     f1 = 2 * right / (2 * right + wrong + total - right) if right + wrong + total else float("nan")
-    sizes = box_sizes(reference, steps)
+    sizes = box_sizes(reference, geometry.steps, flat_axis(geometry, axes))
     return {
         "references": total,
         "found": right,
         "false": wrong,
         "f1": f1,
         THRESHOLD: threshold,
-        "unit": unit,
+        "unit": MM if geometry.physical else counted_in(axes),
         "axes": reference.axes,
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
         "predicted_boxes": _text(predicted.corners, predicted.scores),
@@ -185,7 +185,10 @@ class Answers:
         cases = table.drop_duplicates("case")
         places = {case: number for number, case in enumerate(cases["case"])}
         levels = cases[THRESHOLD].to_numpy(float) if THRESHOLD in cases else np.full(len(cases), threshold)
-        answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(table["unit"].iloc[0]), levels)
+        units = list(dict.fromkeys(table["unit"]))
+        # Sizes in mm of some images and in voxels of others cannot be set side by side.
+        unit = units[0] if len(units) == 1 else counted_in(axes)
+        answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(unit), levels)
         for name in classes:
             predicted = [BoundingBoxes.none(axes, scored=True) for _ in places]
             references = [BoundingBoxes.none(axes) for _ in places]
@@ -198,7 +201,7 @@ class Answers:
                 given = _numbers(before, 1)[:, 0] if isinstance(before, str) else None
                 predicted[place] = BoundingBoxes(boxes[:, 1:], (name,) * len(boxes), boxes[:, 0], uncalibrated=given)
                 references[place] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
-                sizes[place] = truth[:, 1]
+                sizes[place] = truth[:, 1] if len(units) == 1 else box_sizes(references[place])
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
         return answers
 

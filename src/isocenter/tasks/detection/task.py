@@ -315,9 +315,8 @@ class Detection:
         rows, least = [], self.certainty.covers_from or {}
         for prediction, case in zip(predictions, cases, strict=True):
             reference, predicted, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
-            unit = "mm" if geometry.physical else "pixels"
             for name in self.classes:
-                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry.steps, unit)
+                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
                 row |= covering_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
                 rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
         return pd.DataFrame(rows)

@@ -53,7 +53,8 @@ OF_AREAS = ("_mm2", "_pixels")
 UNKNOWN = {"_pixels": "pixels", "_voxels": "voxels"}
 DISTANCES, VOLUMES = ("hd95", "hd95_points", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
-OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
+COUNTED = {"components_error": "pieces", "loops_error": "loops"}
+OF_LINES = ("cldice", "centreline_recall", "centreline_precision", *COUNTED)
 # Of cases that several people drew.
 OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
 METRICS = frozenset(
@@ -255,7 +256,7 @@ def unit_of(metric: str) -> str:
     for ending, unit in {**UNKNOWN, "_mm2": "mm²", **OF_SERIES}.items():
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
-    units = {**dict.fromkeys(("hd95", "hd95_points", "assd"), "mm"), **dict.fromkeys(VOLUMES, "ml")}
+    units = {**dict.fromkeys(("hd95", "hd95_points", "assd"), "mm"), **dict.fromkeys(VOLUMES, "ml"), **COUNTED}
     return units.get(metric, "")
 
 

@@ -62,7 +62,7 @@ def calibration_rows(
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
         logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
-        yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed))
+        yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed, exact=False))
         yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, kind=BY_MASS))
         if side:
             classes = table.shape[1]
@@ -75,7 +75,7 @@ def calibration_rows(
             yield from (Row(f"{name}{side}", label, one) for name, one in zip(SLOPES, both, strict=True))
     if uncalibrated is not None:
         now, before = (_losses(table, reference) for table in (probabilities, uncalibrated))
-        yield Row(CHANGED, label, bootstrap(now - before, patients, seed=seed))
+        yield Row(CHANGED, label, bootstrap(now - before, patients, seed=seed, exact=False))
     for side, table in sides.items():
         yield from _rows_by_bins(label, side, table, reference, patients, seed)
 

@@ -21,6 +21,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     brier_errors,
     calibration_slope,
+    censoring_weights,
     clopper_pearson,
     column_values,
     d_calibration,
@@ -58,6 +59,9 @@ NAMES: Mapping[str, str] = {
 PARTS = 20
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
 MOST_GROUPS, CASES_A_GROUP = 5, 10
+# What the censoring weights of the training cases add up to, as a share of the cases: within the first two the error is
+# stated with that share, beyond them it would be far too small or too large. Nearer to 1 they may be off by chance.
+LEAST_WEIGHT, MOST_WEIGHT, NEAR, CHANCE = 0.5, 1.5, 0.1, 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +140,7 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     early, events = _if_fewer(happened & (times < last)), _if_fewer(happened)
     yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, strata=early, compares=True))
     yield Row("harrell_c", "all", _interval(c, outcomes, seed, strata=events, compares=True))
-    error = bootstrap(outcomes.errors, outcomes.patients, seed=seed)
+    error = _mean_error(outcomes, outcomes.errors, moments(last), seed)
     same = _of_everybody(outcomes)
     note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
     yield Row("integrated_brier", "all", noted(error, note))
@@ -150,7 +154,8 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
     if not np.isfinite(outcomes.at_time).all():
         return
     last = outcomes.horizons[-1]
-    shares, p = d_calibration(outcomes.at_time, outcomes.happened & (outcomes.times <= last))
+    early = outcomes.happened & (outcomes.times <= last)
+    shares, p = d_calibration(outcomes.at_time, early, patients=outcomes.patients)
     words = ", ".join(f"{100 * share:.0f}" for share in shares)
     method = f"none: p of a chi-squared test; {words} % of cases by tenths of predicted survival"
     method += f", until {outcomes.named(last)}"
@@ -172,9 +177,30 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     if np.isnan(survival).any():
         return
     errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
-    yield Row("brier", label, noted(bootstrap(errors, outcomes.patients, seed=seed), counts))
+    yield Row("brier", label, noted(_mean_error(outcomes, errors, np.array([horizon]), seed), counts))
     ratio = partial(expected_over_observed, 1 - survival, times, happened, horizon)
     yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
+
+
+def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) -> Estimate:
+    """The mean of weighted errors until the last of these moments, if the weights make up for these cases' censoring.
+
+    They are those of the training cases: of cases who were followed for less long they are too small in sum, and so is
+    the error; of nobody who was followed for so long they make nothing.
+    """
+    times, happened, last = outcomes.times, outcomes.happened, float(when[-1])
+    weights = censoring_weights(times, happened, outcomes.followed, when)
+    each = integrated(weights, when) if len(when) > 1 else weights[:, 0]
+    total, error = float(each.mean()), float(each.std() / np.sqrt(len(each)))
+    words = ""
+    if abs(total - 1) > max(NEAR, CHANCE * error):
+        words = f"; the censoring weights of the training cases add up to {100 * total:.0f} % of these cases"
+    is_known = bool((times > last).any()) or not kaplan_meier(times, happened).at(last) > 0
+    if is_known and LEAST_WEIGHT <= total <= MOST_WEIGHT:
+        return noted(bootstrap(errors, outcomes.patients, seed=seed), words)
+    why = words.removeprefix("; ") if is_known else f"no case was followed beyond {outcomes.named(last)}"
+    people = len(np.unique(outcomes.patients))
+    return Estimate(float("nan"), n=len(times), patients=people, method=f"none: {why}")
 
 
 def _interval(
@@ -218,7 +244,7 @@ def overview_figures(outcomes: Outcomes) -> list[Figure]:
     """Survival by predicted risk, and calibration where there are probabilities and enough cases."""
     drawn = [_by_risk(outcomes)]
     if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
-        drawn.append(_calibration(outcomes))
+        drawn += _calibration(outcomes)
     return drawn
 
 
@@ -231,7 +257,9 @@ def _by_risk(outcomes: Outcomes) -> Figure:
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
         p = logrank(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
-    if np.isfinite(p):
+    if len(np.unique(outcomes.patients)) < len(times):  # who counts several times makes any difference look sure
+        caption += " Several cases are of one patient, so that the curves are not tested."
+    elif np.isfinite(p):
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}
     for name, side in groups.items():
@@ -247,16 +275,17 @@ def _by_risk(outcomes: Outcomes) -> Figure:
     )
 
 
-def _calibration(outcomes: Outcomes) -> Figure:
-    """Predicted against observed by the last horizon, in groups of predicted risk."""
+def _calibration(outcomes: Outcomes) -> list[Figure]:
+    """Predicted against observed by the last horizon, in groups of predicted risk that were followed for so long."""
     horizon, chance = outcomes.horizons[-1], 1 - outcomes.survival[:, -1]
     groups = min(MOST_GROUPS, len(chance) // CASES_A_GROUP)
     points = []
     for own in np.array_split(np.argsort(chance, kind="stable"), groups):
         times, happened = outcomes.times[own], outcomes.happened[own]
-        points.append((float(chance[own].mean()), *_frequency(times, happened, horizon)))
+        if at_risk(times, horizon) or kaplan_meier(times, happened).at(horizon) == 0:  # else nobody knows the frequency
+            points.append((float(chance[own].mean()), *_frequency(times, happened, horizon)))
     title = f"Can the probabilities by {outcomes.named(horizon)} be believed?"
-    return figures.observed_against_predicted(points, title)
+    return [figures.observed_against_predicted(points, title)] if points else []
 
 
 def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[float, float, float]:
