@@ -223,6 +223,19 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     assert "mean over 2 folds" in stated["method"]
 
 
+def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_by_the_cases_that_it_tests(
+    halved, tmp_path
+):
+    """The plan states by then what all cases have found for the mean."""
+    shutil.copy(halved.parent / "twelve.npz", tmp_path)
+    run = shutil.copytree(halved, tmp_path / "run")
+    (run / "report.html").unlink()
+    train(resume=run)
+    for file in ("fold_0/task.json", "fold_1/task.json", "out_of_fold/summary.json", "evaluation/summary.json"):
+        assert (run / file).read_text() == (halved / file).read_text()
+    assert read_plan(run / "plan.yaml")["task.calibration"] == read_plan(halved / "plan.yaml")["task.calibration"]
+
+
 def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_does_too(halved, tmp_path):
     decision = read_plan(halved / "plan.yaml").decision("task.conformal")
     steps = decision.value["crossed"]["all"]

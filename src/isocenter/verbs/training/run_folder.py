@@ -18,6 +18,7 @@ from isocenter.planning import (
     read_plan,
     registered,
     settings,
+    untrained,
     with_inner_folds,
     with_settings,
 )
@@ -161,7 +162,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
-    edited = read_plan(path)
+    edited = untrained(read_plan(path))
     if request.task not in (None, edited["task.name"]):
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")
     edited = _requested(edited, request)
@@ -231,6 +232,9 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     for name, (words, value) in before.items():
         if edited.decision(name).because.endswith(words):
             edited = edited.with_decision(name, replace(planned.decision(name), value=value))
+    name = "training.networks"
+    if name in edited and edited.decision(name).because != BY_HAND:
+        edited = edited.with_decision(name, planned.decision(name))
     return edited
 
 
@@ -244,7 +248,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train again with another --out")
     recover(out)
-    plan = read_plan(out / "plan.yaml")
+    plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
     refuse_unfit(examination)
