@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import asdict, dataclass, replace
 
 import nibabel
@@ -175,6 +176,23 @@ def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, t
     assert (whole / "evaluation" / "summary.json").read_text() == (
         tmp_path / "run" / "evaluation" / "summary.json"
     ).read_text()
+
+
+def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_before_it(classified, tmp_path):
+    given = shutil.copytree(classified.out / "checkpoints" / "best", tmp_path / "model")
+
+    def pressed(moment):
+        signal.raise_signal(signal.SIGINT)
+
+    flags = {"folds": 2, "assignments": {**trained.TWO_STEPS, "guard.gate": False}}
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.classifying(classified.data, tmp_path / "run", start=given / "weights.safetensors", **flags)
+    shutil.rmtree(given)
+    train(resume=tmp_path / "run")
+    began = [isocenter.load(tmp_path / "run", "cpu", fold=fold).record["began_from"] for fold in range(2)]
+    assert began[0] == began[1]
+    assert "weights.safetensors with SHA-256" in began[1]
+    assert not (tmp_path / "run" / "start").exists()
 
 
 def test_the_minutes_are_for_all_folds_together(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, re
 from isocenter.verbs.training import (
     MARKS,
     REPORT,
+    START,
     CovariateShare,
     RunFolder,
     Trained,
@@ -210,7 +212,9 @@ def _finished(run: RunFolder) -> Run:
     try:
         write_environment(run, run.plan)
         run, others = configured(run)
-        return _reported(run, trained(run, others))
+        finished = _reported(run, trained(run, others))
+        shutil.rmtree(run.out / START, ignore_errors=True)
+        return finished
     except FileNotFoundError as error:
         remedy = "Restore the data as they were: `isocenter train --resume` continues"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error

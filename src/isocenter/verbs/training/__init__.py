@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MARKS,
         NOTES,
         REPORT,
+        START,
         RunFolder,
         new_run,
         planned_from,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ MORE = "more"
 CONFIGURED = "configurations"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
+# The weights to start from, until the run is finished: every fold and every further network begins from them.
+START = "start"
 # Files by which the folder of a run is known.
 MARKS = ("plan.yaml", "split.csv")
 CALIBRATION = "split.calibration"
@@ -133,7 +136,8 @@ def new_run(
 ) -> RunFolder:
     """Write the folder of a run before anything is trained; an older one is replaced.
 
-    lineage: of the weights from which it starts
+    start:   weights, which are copied: whoever resumes the run need not have them any more
+    lineage: of these weights
     """
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
@@ -150,7 +154,10 @@ def new_run(
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
-        run = RunFolder(out, made, clock, start)
+        if start is not None:
+            (partial / START).mkdir()
+            shutil.copyfile(start, partial / START / start.name)
+        run = RunFolder(out, made, clock, None if start is None else out / START / start.name)
         if notes := lineage_notes(read_data_record(partial), run.tested):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
@@ -259,7 +266,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     parts, folds = _parts(out, int(plan["split.folds"]))
     spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
-    return RunFolder(out, made, Clock(began, spent))
+    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
 
 
 def _trainings_within(out: Path) -> list[Path]:
