@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from dataclasses import asdict, dataclass, replace
 
 import nibabel
@@ -24,6 +25,7 @@ from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up, task_of
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
+from isocenter.verbs.training import trainings
 from isocenter.verbs.training.run_end import training_log
 from isocenter.verbs.training.run_folder import new_run
 from isocenter.verbs.training.trainings import jobs_of
@@ -207,6 +209,25 @@ def test_the_minutes_are_for_all_folds_together(tmp_path):
     plan = read_plan(run.out / "plan.yaml")
     assert plan["training.steps"] is None
     assert "in each fold" in plan.decision("training.steps").because
+
+
+def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps_its_turn(classified, tmp_path):
+    chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
+    made = isocenter.plan(classified.data, folds=2, minutes=60, device="cpu", threads=1, assignments=chosen)
+    run = new_run(tmp_path / "run", made, Clock(time.monotonic(), spent=2400.0))
+
+    def pressed(moment):
+        signal.raise_signal(signal.SIGINT)
+
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trainings.trained(run)
+    state = json.loads((run.out / "fold_0" / "checkpoints" / "last" / "state.json").read_text())
+    assert 2400 <= state["turn"] <= state["seconds"]
+    half = (0.98 * 3600 - state["turn"]) / 2  # of what is left, without what follows training
+    assert 0 < state["deadline"] - state["turn"] < half
+    later = replace(run, clock=Clock(time.monotonic(), spent=3000.0))
+    assert trainings.Part.of(later, jobs_of(later)[0]).turn_began(later.clock) == state["turn"]
+    assert trainings.Part.of(later, jobs_of(later)[1]).turn_began(later.clock) >= 3000
 
 
 @pytest.fixture(scope="module")

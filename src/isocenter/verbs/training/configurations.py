@@ -129,17 +129,16 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
     """The trainings of every fold by each configuration, which have equal parts of the minutes."""
     jobs = {name: jobs_of(own) for name, own in runs.items()}
     after = _after(run, jobs)
-    shares, number, trained = Shares(len(jobs) * len(run.folds)), 0, dict[str, Trainings]()
+    shares, trained = Shares(len(jobs) * len(run.folds)), dict[str, Trainings]()
     for name, own in jobs.items():
         outcomes = []
         for own_job in own:
             job = replace(own_job, what=f"{own_job.what}, {name}")
             part, timed = Part.of(runs[name], job), None
             if after is not None:
-                turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
+                turn = shares.turn(part.turn_began(run.clock))
                 timed = Timed(after, turn, partial(first_limit, after, part, None))
             outcomes.append(fitted(runs[name], part, partial(log_decisions, job.what), timed))
-            number += 1
         trained[name] = own, outcomes
     return trained
 

@@ -113,7 +113,7 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     most = 1 / shares.left
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
-        turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
+        turn = shares.turn(part.turn_began(run.clock))
         timed = None
         if after is not None:
             limit = partial(first_limit, after, part, None if number else costs)
@@ -170,10 +170,11 @@ class _FurtherTrainings:
 
     def trained(self, job: Job, main: Job, outcome: Outcome, share: float) -> tuple[Job, Outcome]:
         """Train a job beside the one that came to this outcome; share: of the time of one of the model's trainings."""
-        turn, timed = self.shares.turn(self.run.clock.seconds, share, self.most), None
+        part, timed = Part(job, None), None
+        turn = self.shares.turn(part.turn_began(self.run.clock), share, self.most)
         if self.after is not None:
             timed = Timed(self.after, turn, partial(_limit_of, self.after, main, outcome))
-        return job, fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
+        return job, fitted(self.run, part, partial(log_decisions, job.what), timed)
 
 
 def jobs_of(run: RunFolder) -> list[Job]:
@@ -253,7 +254,8 @@ def fitted(
     if timed is not None:
         several = timed.several
         deadline = state_of(job.out).get("deadline")
-        clock = replace(clock, deadline=timed.turn.deadline(timed.limit()) if deadline is None else deadline)
+        deadline = timed.turn.deadline(timed.limit()) if deadline is None else deadline
+        clock = replace(clock, deadline=deadline, turn=timed.turn.began)
         recount = partial(_recounted, part, timed)
     if part.stage is not None:
         job = replace(job, marked=part.stage.trained(clock))
