@@ -20,14 +20,15 @@ from isocenter.planning import read_plan
 from isocenter.report import figures
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
-from isocenter.training import Clock
+from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up, task_of
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
-from isocenter.verbs.training.run_end import training_log
-from isocenter.verbs.training.run_folder import new_run
+from isocenter.verbs.training.decisions import with_reasons
+from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
+from isocenter.verbs.training.run_folder import RunFolder, new_run
 from isocenter.verbs.training.trainings import jobs_of
 
 
@@ -228,6 +229,18 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
     later = replace(run, clock=Clock(time.monotonic(), spent=3000.0))
     assert trainings.Part.of(later, jobs_of(later)[0]).turn_began(later.clock) == state["turn"]
     assert trainings.Part.of(later, jobs_of(later)[1]).turn_began(later.clock) >= 3000
+
+
+def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    run = RunFolder(tmp_path / "run", isocenter.plan(data, folds=2, device="cpu"), Clock(0.0))
+    outcomes = [Outcome(run.out, "", steps=4, batch=2), Outcome(run.out, "", steps=1000)]
+    plan = with_reasons(run.plan, [run.plan] * 2, outcomes)
+    planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
+    assert plan["training.batch"] == planned
+    assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
+    [short] = less_than_one_pass(run, Trained(plan, None, outcomes))
+    assert f"4 steps with a batch of 2 show 8 of {cases} training cases in fold 0" in short
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,7 @@ class Outcome:
     work:    how fast the steps were, beside what the machine can do
     compute: the way in which steps were computed
     members: further weights that the same training left, whose mean with its own is the model
+    batch:   samples of a step where they were fewer than planned, else None
     """
 
     checkpoint: Path
@@ -89,6 +90,7 @@ class Outcome:
     work: Work | None = None
     compute: str = EAGER
     members: tuple[Path, ...] = ()
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

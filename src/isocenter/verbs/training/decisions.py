@@ -64,7 +64,7 @@ def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
 
 
 def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
-    """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count.
+    """The plan with what holds of folds: steps and batch of each, what ended one early, whose intensities count.
 
     plans: of each fold
     """
@@ -74,6 +74,11 @@ def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome])
         plan = plan.with_decision("training.steps", Decision(None, because))
         fastest = f"a probe in each fold found the fastest: {', '.join(outcome.compute for outcome in outcomes)}"
         plan = plan.with_decision("training.compute", Decision(None, fastest))
+    if any(outcome.batch for outcome in outcomes):
+        batch = plan.decision("training.batch")
+        each = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
+        because = f"{batch.because}; for few steps the folds had batches of {each}"
+        plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
     if any(own[SCALE] != plan[SCALE] for own in plans):
         scale = plan.decision(SCALE)
         plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))

@@ -110,6 +110,8 @@ def more_jobs(job: Job, outcome: Outcome, count: int) -> list[Job]:
     seed = int(job.plan["training.seed"])
     because = "as the first network was trained"
     alike = {"training.steps": Decision(outcome.steps, because), "training.compute": Decision(outcome.compute, because)}
+    if outcome.batch is not None:
+        alike["training.batch"] = Decision(outcome.batch, because)
     jobs = []
     for number in range(1, count):
         own = Decision(seed + number, f"the seed of the first of {count} networks, and {number}")
