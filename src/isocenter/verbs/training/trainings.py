@@ -48,7 +48,7 @@ from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds
-from isocenter.verbs.training.tuning import tuned
+from isocenter.verbs.training.tuning import predicted_by_mean, tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -280,7 +280,8 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
-        + predicted_by_folds(jobs[0]),
+        + predicted_by_folds(jobs[0])
+        + trainings * predicted_by_mean(jobs),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         *_looked_at(run, jobs),
         covariates_seconds(jobs) + fitting_seconds(jobs[0].settings.task, training.minutes, len(jobs)),
