@@ -29,6 +29,7 @@ from isocenter.verbs.training import (
     CovariateShare,
     RunFolder,
     Trained,
+    configuration_notes,
     configuration_sections,
     configured,
     covariates_stated,
@@ -238,6 +239,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     ended = [outcome.stopped for outcome in done.outcomes if outcome.stopped]
     notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done)])
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
+    notes += configuration_notes(run)
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])
     primary, scored = str(done.plan["evaluation.primary"]), done.scored
