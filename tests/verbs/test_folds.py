@@ -239,6 +239,7 @@ def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_i
     planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
     assert plan["training.batch"] == planned
     assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
+    assert with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision("training.batch")
     [short] = less_than_one_pass(run, Trained(plan, None, outcomes))
     assert f"4 steps with a batch of 2 show 8 of {cases} training cases in fold 0" in short
 

@@ -13,6 +13,7 @@ from isocenter.verbs.training.run_folder import SEARCH
 log = logging.getLogger("isocenter")
 SCALE = "preprocessing.normalisation"
 SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
+OF_FEW_STEPS = "; for few steps the folds had batches of"
 
 
 def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
@@ -77,7 +78,8 @@ def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome])
     if any(outcome.batch for outcome in outcomes):
         batch = plan.decision("training.batch")
         each = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
-        because = f"{batch.because}; for few steps the folds had batches of {each}"
+        planned = batch.because.partition(OF_FEW_STEPS)[0]  # a resumed run has stated it before
+        because = f"{planned}{OF_FEW_STEPS} {each}"
         plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
     if any(own[SCALE] != plan[SCALE] for own in plans):
         scale = plan.decision(SCALE)
