@@ -44,6 +44,11 @@ def test_the_simplest_configuration_that_is_not_surely_worse_is_taken_and_all_ar
     assert "not surely worse" in (compared / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_run_notes_that_its_figures_are_of_the_cases_that_chose(compared):
+    notes = json.loads((compared / "run.json").read_text(encoding="utf-8"))["notes"]
+    assert "The same cases chose the configuration, so its figures are somewhat too good." in notes
+
+
 def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
     names = {network["name"] for network in isocenter.load(compared, "cpu").networks}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from dataclasses import asdict, dataclass, replace
 
 import nibabel
@@ -18,13 +20,15 @@ from isocenter.planning import read_plan
 from isocenter.report import figures
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
-from isocenter.training import Clock
+from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up, task_of
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
-from isocenter.verbs.training.run_end import training_log
-from isocenter.verbs.training.run_folder import new_run
+from isocenter.verbs.training import trainings
+from isocenter.verbs.training.decisions import with_reasons
+from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
+from isocenter.verbs.training.run_folder import RunFolder, new_run
 from isocenter.verbs.training.trainings import jobs_of
 
 
@@ -177,6 +181,23 @@ def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, t
     ).read_text()
 
 
+def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_before_it(classified, tmp_path):
+    given = shutil.copytree(classified.out / "checkpoints" / "best", tmp_path / "model")
+
+    def pressed(moment):
+        signal.raise_signal(signal.SIGINT)
+
+    flags = {"folds": 2, "assignments": {**trained.TWO_STEPS, "guard.gate": False}}
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trained.classifying(classified.data, tmp_path / "run", start=given / "weights.safetensors", **flags)
+    shutil.rmtree(given)
+    train(resume=tmp_path / "run")
+    began = [isocenter.load(tmp_path / "run", "cpu", fold=fold).record["began_from"] for fold in range(2)]
+    assert began[0] == began[1]
+    assert "weights.safetensors with SHA-256" in began[1]
+    assert not (tmp_path / "run" / "start").exists()
+
+
 def test_the_minutes_are_for_all_folds_together(tmp_path):
     data = trained.pictures(tmp_path / "data", 24)
     run = trained.classifying(data, tmp_path / "run", folds=2, minutes=0.3, assignments={"training.steps": None})
@@ -189,6 +210,38 @@ def test_the_minutes_are_for_all_folds_together(tmp_path):
     plan = read_plan(run.out / "plan.yaml")
     assert plan["training.steps"] is None
     assert "in each fold" in plan.decision("training.steps").because
+
+
+def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps_its_turn(classified, tmp_path):
+    chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
+    made = isocenter.plan(classified.data, folds=2, minutes=60, device="cpu", threads=1, assignments=chosen)
+    run = new_run(tmp_path / "run", made, Clock(time.monotonic(), spent=2400.0))
+
+    def pressed(moment):
+        signal.raise_signal(signal.SIGINT)
+
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
+        trainings.trained(run)
+    state = json.loads((run.out / "fold_0" / "checkpoints" / "last" / "state.json").read_text())
+    assert 2400 <= state["turn"] <= state["seconds"]
+    half = (0.98 * 3600 - state["turn"]) / 2  # of what is left, without what follows training
+    assert 0 < state["deadline"] - state["turn"] < half
+    later = replace(run, clock=Clock(time.monotonic(), spent=3000.0))
+    assert trainings.Part.of(later, jobs_of(later)[0]).turn_began(later.clock) == state["turn"]
+    assert trainings.Part.of(later, jobs_of(later)[1]).turn_began(later.clock) >= 3000
+
+
+def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    run = RunFolder(tmp_path / "run", isocenter.plan(data, folds=2, device="cpu"), Clock(0.0))
+    outcomes = [Outcome(run.out, "", steps=4, batch=2), Outcome(run.out, "", steps=1000)]
+    plan = with_reasons(run.plan, [run.plan] * 2, outcomes)
+    planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
+    assert plan["training.batch"] == planned
+    assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
+    assert with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision("training.batch")
+    [short] = less_than_one_pass(run, Trained(plan, None, outcomes))
+    assert f"4 steps with a batch of 2 show 8 of {cases} training cases in fold 0" in short
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +274,19 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     [stated] = [row for row in rows if (row["metric"], row["label"]) == ("auroc", "all")]
     assert stated["value"] == pytest.approx(np.mean(each))
     assert "mean over 2 folds" in stated["method"]
+
+
+def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_by_the_cases_that_it_tests(
+    halved, tmp_path
+):
+    """The plan states by then what all cases have found for the mean."""
+    shutil.copy(halved.parent / "twelve.npz", tmp_path)
+    run = shutil.copytree(halved, tmp_path / "run")
+    (run / "report.html").unlink()
+    train(resume=run)
+    for file in ("fold_0/task.json", "fold_1/task.json", "out_of_fold/summary.json", "evaluation/summary.json"):
+        assert (run / file).read_text() == (halved / file).read_text()
+    assert read_plan(run / "plan.yaml")["task.calibration"] == read_plan(halved / "plan.yaml")["task.calibration"]
 
 
 def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_does_too(halved, tmp_path):

@@ -89,6 +89,28 @@ def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_i
     assert f"{len(folds)} training cases predicted by 2 networks" in plan.decision("task.slope").because
 
 
+def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_difference_between_cases(
+    followed, tmp_path
+):
+    data, run = followed[0], tmp_path / "run"
+    given = {**FEW, "training.steps": 2, "training.validations": 1, "guard.gate": False}
+    isocenter.train(data, out=run, folds=2, assignments=given, **READING)
+    cases = {case.id: case for case in read_dataset(data, DatasetOptions(column=COLUMN))}
+    split = pd.read_csv(run / "split.csv", dtype={"case": str}).query("split == 'val'")
+    ratios, outcomes = list[float](), list[tuple[float, bool]]()
+    for fold, rows in split.groupby("fold"):
+        own, mean = (
+            np.array([model.predict(cases[name]).confidence.uncalibrated["risk"] for name in rows["case"]])
+            for model in (isocenter.load(run, "cpu", fold=int(fold)), isocenter.load(run, "cpu"))
+        )
+        ratios += (own - own.mean() + mean.mean()).tolist()
+        outcomes += [cases[name].references["event"] for name in rows["case"]]
+    plan = read_plan(run / "plan.yaml")
+    made = calibrated(*np.array(outcomes, dtype=float).T, ratios, plan["task.event_free"])
+    assert plan["task.slope"] == pytest.approx(made["task.slope"].value, rel=1e-4)
+    assert plan["task.baseline"]["hazard"] == pytest.approx(made["task.baseline"].value["hazard"], rel=1e-4)
+
+
 @pytest.mark.parametrize(("model", "folds"), [("cox", 3), ("weibull", 0)])
 def test_a_small_set_has_inner_folds_where_a_baseline_is_to_be_found(followed, model, folds):
     plan = isocenter.plan(followed[0], minutes=30, assignments={"task.model": model}, **READING).plan

@@ -187,6 +187,22 @@ def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
     assert kept.plan["training.steps"] == 3
 
 
+@pytest.mark.parametrize(("given", "networks"), [({}, 5), ({"minutes": 30.0}, None)])
+def test_networks_for_which_an_earlier_run_had_time_share_no_other_minutes(classified, tmp_path, given, networks):
+    made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
+    five = made.with_decision("training.networks", Decision(5, "after the first 900 s were left"))
+    (tmp_path / "plan.yaml").write_text(plan_text(five), encoding="utf-8")
+    assert planned_from(tmp_path / "plan.yaml", PlanRequest(**given)).plan["training.networks"] == networks
+
+
+def test_another_training_by_the_plan_of_a_run_finds_its_own_calibration_and_keeps_a_threshold_set_by_hand(classified):
+    place = classified.out / "plan.yaml"
+    assert read_plan(place)["task.calibration"] is not None
+    made = planned_from(place, PlanRequest(seed=5, assignments={"task.thresholds": {"dark": 0.3}})).plan
+    assert (made["task.calibration"], made["task.conformal"]) == (None, None)
+    assert made["task.thresholds"] == {"dark": 0.3}
+
+
 def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, tmp_path, caplog):
     made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     unaided = made.with_decision("training.device", Decision("cpu", "no GPU was found"))

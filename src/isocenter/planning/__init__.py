@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings, without_cascade
+    from isocenter.planning.changes import (
+        for_fold,
+        shared_by_folds,
+        untrained,
+        with_memory,
+        with_settings,
+        without_cascade,
+    )
     from isocenter.planning.checks import check_wishes, settings
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE

@@ -85,6 +85,17 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     return _unless_by_hand(plan, follows)
 
 
+def untrained(plan: Plan) -> Plan:
+    """The plan of a run as it was before training: what is found after training is open again.
+
+    Thresholds, calibration and the like belong to the weights of that run. Of other weights they say nothing, and the
+    cases that they were found on may be test cases of another split, or of a fold.
+    """
+    found = [f"task.{setting}" for setting in build(_values(plan, "task")).traits.tunes]
+    stated = [name for name in found if name in plan and plan[name] is not None]
+    return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
+
+
 def without_cascade(plan: Plan, because: str) -> Plan:
     """The plan without a first stage, and what follows from that; its memory is still that of before."""
     plan = plan.with_decision("preprocessing.cascade", Decision(None, because))

@@ -157,4 +157,4 @@ def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
         best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
     how = (state.step, state.stopped, state.waiting, state.work, state.compute)
-    return Outcome(checkpoint, because, *how, members=member_checkpoints(out))
+    return Outcome(checkpoint, because, *how, members=member_checkpoints(out), batch=state.batch)

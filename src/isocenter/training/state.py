@@ -49,12 +49,14 @@ class Clock:
     began:    `now()` when the command started
     spent:    s of earlier, killed sessions
     deadline: s by which all training must end; None where no clock decides
+    turn:     s at which the turn of the training at hand began; None where it has none
     now:      s of a clock that never goes back
     """
 
     began: float
     spent: float = 0.0
     deadline: float | None = None
+    turn: float | None = None
     now: Callable[[], float] = time.monotonic
 
     @property
@@ -77,6 +79,7 @@ class Outcome:
     work:    how fast the steps were, beside what the machine can do
     compute: the way in which steps were computed
     members: further weights that the same training left, whose mean with its own is the model
+    batch:   samples of a step where they were fewer than planned, else None
     """
 
     checkpoint: Path
@@ -87,6 +90,7 @@ class Outcome:
     work: Work | None = None
     compute: str = EAGER
     members: tuple[Path, ...] = ()
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ class State:
 
     def record(self, clock: Clock) -> dict[str, Any]:
         """For `state.json`, with the time that was spent and the time there is."""
-        return {**asdict(self), "seconds": clock.seconds, "deadline": clock.deadline}
+        return {**asdict(self), "seconds": clock.seconds, "deadline": clock.deadline, "turn": clock.turn}
 
     @property
     def is_validated(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, re
 from isocenter.verbs.training import (
     MARKS,
     REPORT,
+    START,
     CovariateShare,
     RunFolder,
     Trained,
+    configuration_notes,
     configuration_sections,
     configured,
     covariates_stated,
@@ -210,7 +213,9 @@ def _finished(run: RunFolder) -> Run:
     try:
         write_environment(run, run.plan)
         run, others = configured(run)
-        return _reported(run, trained(run, others))
+        finished = _reported(run, trained(run, others))
+        shutil.rmtree(run.out / START, ignore_errors=True)
+        return finished
     except FileNotFoundError as error:
         remedy = "Restore the data as they were: `isocenter train --resume` continues"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
@@ -234,6 +239,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     ended = [outcome.stopped for outcome in done.outcomes if outcome.stopped]
     notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done)])
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
+    notes += configuration_notes(run)
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])
     primary, scored = str(done.plan["evaluation.primary"]), done.scored

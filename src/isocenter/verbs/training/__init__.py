@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.verbs.training.configurations import configuration_sections, configured
+    from isocenter.verbs.training.configurations import configuration_notes, configuration_sections, configured
     from isocenter.verbs.training.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.verbs.training.distributed import in_all_processes
     from isocenter.verbs.training.fit import prepared
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MARKS,
         NOTES,
         REPORT,
+        START,
         RunFolder,
         new_run,
         planned_from,

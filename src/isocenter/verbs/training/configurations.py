@@ -81,6 +81,17 @@ def configured(run: RunFolder) -> tuple[RunFolder, More]:
     return after, {run.folder(fold): [_outcome(slices, job)] for fold, job in pairs}
 
 
+def configuration_notes(run: RunFolder) -> list[str]:
+    """That the cases which chose a configuration are those of its figures; nothing where nothing was compared.
+
+    Varma and Simon, doi:10.1186/1471-2105-7-91
+    """
+    if not configuration_sections(run.out):
+        return []
+    figures = "its figures out of fold are" if run.own_test else "its figures are"
+    return [f"The same cases chose the configuration, so {figures} somewhat too good."]
+
+
 def configuration_sections(run: Path) -> list[Section]:
     """The comparison as a section of the report; none where nothing was compared."""
     if not (run / RECORD).is_file():
@@ -129,17 +140,16 @@ def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainin
     """The trainings of every fold by each configuration, which have equal parts of the minutes."""
     jobs = {name: jobs_of(own) for name, own in runs.items()}
     after = _after(run, jobs)
-    shares, number, trained = Shares(len(jobs) * len(run.folds)), 0, dict[str, Trainings]()
+    shares, trained = Shares(len(jobs) * len(run.folds)), dict[str, Trainings]()
     for name, own in jobs.items():
         outcomes = []
         for own_job in own:
             job = replace(own_job, what=f"{own_job.what}, {name}")
             part, timed = Part.of(runs[name], job), None
             if after is not None:
-                turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
+                turn = shares.turn(part.turn_began(run.clock))
                 timed = Timed(after, turn, partial(first_limit, after, part, None))
             outcomes.append(fitted(runs[name], part, partial(log_decisions, job.what), timed))
-            number += 1
         trained[name] = own, outcomes
     return trained
 

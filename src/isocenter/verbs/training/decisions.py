@@ -13,6 +13,7 @@ from isocenter.verbs.training.run_folder import SEARCH
 log = logging.getLogger("isocenter")
 SCALE = "preprocessing.normalisation"
 SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
+OF_FEW_STEPS = "; for few steps the folds had batches of"
 
 
 def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
@@ -64,7 +65,7 @@ def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
 
 
 def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
-    """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count.
+    """The plan with what holds of folds: steps and batch of each, what ended one early, whose intensities count.
 
     plans: of each fold
     """
@@ -74,6 +75,12 @@ def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome])
         plan = plan.with_decision("training.steps", Decision(None, because))
         fastest = f"a probe in each fold found the fastest: {', '.join(outcome.compute for outcome in outcomes)}"
         plan = plan.with_decision("training.compute", Decision(None, fastest))
+    if any(outcome.batch for outcome in outcomes):
+        batch = plan.decision("training.batch")
+        each = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
+        planned = batch.because.partition(OF_FEW_STEPS)[0]  # a resumed run has stated it before
+        because = f"{planned}{OF_FEW_STEPS} {each}"
+        plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
     if any(own[SCALE] != plan[SCALE] for own in plans):
         scale = plan.decision(SCALE)
         plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))

@@ -15,6 +15,7 @@ from pathlib import Path
 from isocenter.errors import counted
 from isocenter.runtime import Model, load, write_members
 from isocenter.training import Outcome, Several
+from isocenter.transforms import generator
 from isocenter.values import Decision, Plan
 from isocenter.verbs.training.decisions import with_decisions
 from isocenter.verbs.training.fit import Job, More
@@ -28,6 +29,8 @@ NETWORKS = "training.networks"
 MOST = 5
 # s that all of them together may take for a case: whoever predicts with a slow machine waits for each.
 PATIENCE = 1.0
+# Sets the draw of their seeds apart from others of the same seed.
+NETWORK_DRAW = 2**27
 
 
 def stated_count(plan: Plan) -> int:
@@ -105,14 +108,19 @@ def why_single(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
 def more_jobs(job: Job, outcome: Outcome, count: int) -> list[Job]:
     """The trainings of the networks after the first of a job, which differ from it by their seeds alone.
 
+    The seeds are drawn by that of the first: were they the next numbers, runs of the seeds 0 and 1 would have networks
+    in common, which an ensemble of both would count twice.
     outcome: of the first
     """
     seed = int(job.plan["training.seed"])
     because = "as the first network was trained"
     alike = {"training.steps": Decision(outcome.steps, because), "training.compute": Decision(outcome.compute, because)}
+    if outcome.batch is not None:
+        alike["training.batch"] = Decision(outcome.batch, because)
     jobs = []
     for number in range(1, count):
-        own = Decision(seed + number, f"the seed of the first of {count} networks, and {number}")
+        drawn = int(generator(seed, 0, number, NETWORK_DRAW).integers(2**31))
+        own = Decision(drawn, f"of network {number + 1} of {count}, drawn by the seed {seed} of the first")
         plan = with_decisions(job.plan, {**alike, "training.seed": own})
         what = f"{job.what}, network {number + 1} of {count}"
         jobs.append(replace(job, out=job.out / MORE / str(number), plan=plan, what=what))

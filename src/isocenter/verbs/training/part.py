@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isocenter.runtime import Model
+from isocenter.runtime import BEFORE, Model
+from isocenter.training import Clock
 from isocenter.values import Decision
 from isocenter.verbs.training.cascade_stage import CascadeStage
 from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.run_folder import RunFolder
+from isocenter.verbs.training.run_folder import RunFolder, state_of
 from isocenter.verbs.training.time_budget import fresh_model
 
 
@@ -29,6 +30,12 @@ class Part:
     def fresh_model(self) -> Model:
         """Its model with weights that have learnt nothing."""
         return self.whole(fresh_model(self.job.settings))
+
+    def turn_began(self, clock: Clock) -> float:
+        """s of the run's clock at which its turn of the minutes began: now, or as an earlier session has left it."""
+        folders = [self.job.out, *(self.job.out / BEFORE).glob("fold_*")]
+        known = [turn for folder in folders if (turn := state_of(folder).get("turn")) is not None]
+        return min(known, default=clock.seconds)
 
     def whole(self, model: Model) -> Model:
         """A model of the training with a first stage that has learnt nothing: it takes as long as a trained one."""

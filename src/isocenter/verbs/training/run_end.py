@@ -139,8 +139,9 @@ def write_notes(
 
 def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
     """That some training cases were never seen, of the training or of each fold that was so short."""
-    batch, short = int(done.plan["training.batch"]), list[str]()
+    short = list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
+        batch = outcome.batch or int(done.plan["training.batch"])
         cases, seen = len(run.cases("train", fold)), outcome.steps * batch
         if seen < cases:
             where = "" if fold is None else f" in fold {fold}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from isocenter.planning import (
     read_plan,
     registered,
     settings,
+    untrained,
     with_inner_folds,
     with_settings,
 )
@@ -60,6 +62,8 @@ MORE = "more"
 CONFIGURED = "configurations"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
+# The weights to start from, until the run is finished: every fold and every further network begins from them.
+START = "start"
 # Files by which the folder of a run is known.
 MARKS = ("plan.yaml", "split.csv")
 CALIBRATION = "split.calibration"
@@ -132,7 +136,8 @@ def new_run(
 ) -> RunFolder:
     """Write the folder of a run before anything is trained; an older one is replaced.
 
-    lineage: of the weights from which it starts
+    start:   weights, which are copied: whoever resumes the run need not have them any more
+    lineage: of these weights
     """
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
@@ -149,7 +154,10 @@ def new_run(
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
-        run = RunFolder(out, made, clock, start)
+        if start is not None:
+            (partial / START).mkdir()
+            shutil.copyfile(start, partial / START / start.name)
+        run = RunFolder(out, made, clock, None if start is None else out / START / start.name)
         if notes := lineage_notes(read_data_record(partial), run.tested):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
@@ -161,7 +169,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
-    edited = read_plan(path)
+    edited = untrained(read_plan(path))
     if request.task not in (None, edited["task.name"]):
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")
     edited = _requested(edited, request)
@@ -231,6 +239,9 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     for name, (words, value) in before.items():
         if edited.decision(name).because.endswith(words):
             edited = edited.with_decision(name, replace(planned.decision(name), value=value))
+    name = "training.networks"
+    if name in edited and edited.decision(name).because != BY_HAND:
+        edited = edited.with_decision(name, planned.decision(name))
     return edited
 
 
@@ -244,7 +255,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train again with another --out")
     recover(out)
-    plan = read_plan(out / "plan.yaml")
+    plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
     refuse_unfit(examination)
@@ -255,7 +266,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     parts, folds = _parts(out, int(plan["split.folds"]))
     spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
-    return RunFolder(out, made, Clock(began, spent))
+    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
 
 
 def _trainings_within(out: Path) -> list[Path]:

@@ -48,7 +48,7 @@ from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds
-from isocenter.verbs.training.tuning import tuned
+from isocenter.verbs.training.tuning import predicted_by_mean, tuned
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -113,7 +113,7 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
     most = 1 / shares.left
     for number, part in enumerate(parts):
         decided = partial(log_decisions, part.job.what) if run.made.folds else log
-        turn = shares.turn(0.0 if run.clock.spent and not number else run.clock.seconds)
+        turn = shares.turn(part.turn_began(run.clock))
         timed = None
         if after is not None:
             limit = partial(first_limit, after, part, None if number else costs)
@@ -170,10 +170,11 @@ class _FurtherTrainings:
 
     def trained(self, job: Job, main: Job, outcome: Outcome, share: float) -> tuple[Job, Outcome]:
         """Train a job beside the one that came to this outcome; share: of the time of one of the model's trainings."""
-        turn, timed = self.shares.turn(self.run.clock.seconds, share, self.most), None
+        part, timed = Part(job, None), None
+        turn = self.shares.turn(part.turn_began(self.run.clock), share, self.most)
         if self.after is not None:
             timed = Timed(self.after, turn, partial(_limit_of, self.after, main, outcome))
-        return job, fitted(self.run, Part(job, None), partial(log_decisions, job.what), timed)
+        return job, fitted(self.run, part, partial(log_decisions, job.what), timed)
 
 
 def jobs_of(run: RunFolder) -> list[Job]:
@@ -253,7 +254,8 @@ def fitted(
     if timed is not None:
         several = timed.several
         deadline = state_of(job.out).get("deadline")
-        clock = replace(clock, deadline=timed.turn.deadline(timed.limit()) if deadline is None else deadline)
+        deadline = timed.turn.deadline(timed.limit()) if deadline is None else deadline
+        clock = replace(clock, deadline=deadline, turn=timed.turn.began)
         recount = partial(_recounted, part, timed)
     if part.stage is not None:
         job = replace(job, marked=part.stage.trained(clock))
@@ -278,7 +280,8 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
         training.minutes,
         [*jobs[0].val, *jobs[0].train][0],
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
-        + predicted_by_folds(jobs[0]),
+        + predicted_by_folds(jobs[0])
+        + trainings * predicted_by_mean(jobs),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
         *_looked_at(run, jobs),
         covariates_seconds(jobs) + fitting_seconds(jobs[0].settings.task, training.minutes, len(jobs)),

@@ -60,7 +60,7 @@ def tuned(
         everything = joined(deciding)
     else:
         each = [_own(job, model, inner, more) for job, model in zip(jobs, models, strict=True)]
-        everything = joined(each)
+        everything = joined(_on_zero_of_mean(jobs, outcomes, task, each, more))
     decisions: Mapping[str, Decision] = {}
     for place, (job, evidence) in enumerate(zip(jobs, each, strict=True)):
         if evidence.cases:
@@ -116,6 +116,29 @@ def _own(job: Job, model: Model, inner: Sequence[tuple[Job, Outcome]], more: Mor
     return joined(each)
 
 
+def _on_zero_of_mean(
+    jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task, each: Sequence[Evidence], more: More
+) -> Sequence[Evidence]:
+    """What each fold says of its own cases with the zero of the mean of all, of a task whose networks have none.
+
+    Else the zeros of the folds, which mean nothing, would count as differences between cases.
+    """
+    align = task.scoring.aligned
+    if len(jobs) < 2 or align is None:
+        return each
+    checkpoints = [one for pair in zip(jobs, outcomes, strict=True) for one in _checkpoints(*pair, more)]
+    mean = _mean_of(checkpoints, jobs[0].settings.training.device)
+    means = [predicted(mean, task, one.cases) for one in each]
+    pairs = zip(each, means, strict=True)
+    return [Evidence(align(own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases]
+
+
+def predicted_by_mean(jobs: Sequence[Job]) -> int:
+    """How many predictions by a single network it takes to bring folds to the zero of their mean."""
+    aligned = len(jobs) > 1 and jobs[0].settings.task.scoring.aligned is not None
+    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligned else 0
+
+
 def _tuned_by(
     job: Job, model: Model, evidence: Evidence, inner: Sequence[tuple[Job, Outcome]]
 ) -> tuple[Task, dict[str, Decision]]:
@@ -134,10 +157,16 @@ def _tuned_by(
 
 def model_of(job: Job, outcome: Outcome, more: More) -> Model:
     """The model that a training came to: its network, or the mean of its networks."""
-    checkpoints = [outcome.checkpoint, *(one.checkpoint for one in more.get(job.out, ()))]
-    device = job.settings.training.device
+    return _mean_of(_checkpoints(job, outcome, more), job.settings.training.device)
+
+
+def _checkpoints(job: Job, outcome: Outcome, more: More) -> list[Path]:
+    return [outcome.checkpoint, *(one.checkpoint for one in more.get(job.out, ()))]
+
+
+def _mean_of(checkpoints: Sequence[Path], device: str) -> Model:
     if len(checkpoints) == 1:
-        return load(outcome.checkpoint, device)
+        return load(checkpoints[0], device)
     networks = [load(one, "cpu") for one in checkpoints]
     mean = averaged_model(networks, networks[0].task, networks[0].inference)
     return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
