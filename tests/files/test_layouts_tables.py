@@ -288,6 +288,30 @@ def test_numbers_with_decimal_commas_are_numbers_in_a_table_of_semicolons(tmp_pa
     assert first == {"age": 40.5, "volume": "1,230", "beside": "0,0 mm", "code": "000"}
 
 
+@pytest.mark.parametrize("codes", [("1_21", "12_1"), ("3.1", "3.10"), ("12E3", "120E2")])
+@pytest.mark.parametrize("column", ["patient", "person"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_codes_of_patients_that_would_be_one_number_are_two_patients(tmp_path, codes, column, beside):
+    for n in range(4):
+        picture(tmp_path / ("ab"[n % 2] if beside else "images") / f"x{n}.png", n)
+    header = f"image,{column}" if beside else f"image,{column},label"
+    table(
+        tmp_path / "table.csv",
+        header,
+        (f"x{n}.png,{codes[n // 2]}" + ("" if beside else f",{n % 2}") for n in range(4)),
+    )
+    dataset = read_dataset(tmp_path, DatasetOptions(patient=column))
+    assert [case.patient for case in sorted(dataset, key=lambda case: case.id)] == [*codes[:1] * 2, *codes[1:] * 2]
+
+
+def test_numbers_of_patients_with_a_gap_are_whole_whatever_pandas_makes_of_them(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    rows = (f"x{n}.png,{n % 2},{('5.0', '5', '6.0', '')[n]}" for n in range(4))
+    table(tmp_path / "table.csv", "image,label,patient", rows)
+    assert [case.patient for case in read_dataset(tmp_path)] == ["5", "5", "6", "unknown-x3"]
+
+
 def test_a_table_of_tabs_may_have_decimal_commas_too(tmp_path):
     for n in range(3):
         picture(tmp_path / f"x{n}.png", n)

@@ -63,7 +63,7 @@ def number_in(value: Any) -> float | None:
     if fit is not None and fit[2]:
         return float(fit[1]) * DAYS[fit[2].upper()] / DAYS["Y"]
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # 1_21 is a code, though Python reads it as 121
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -171,7 +171,8 @@ def _table(
     members: Sequence[Member], options: DatasetOptions, kinds: Collection[str]
 ) -> tuple[Table, tuple[Problem, ...]]:
     """The table, with one column of classes where each has a column and none is named by hand; and the note on it."""
-    table = joined_tables(members)
+    naming = (options.patient, *map(options.column.get, ("patient", "id")))
+    table = joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
