@@ -312,6 +312,31 @@ def test_numbers_of_patients_with_a_gap_are_whole_whatever_pandas_makes_of_them(
     assert [case.patient for case in read_dataset(tmp_path)] == ["5", "5", "6", "unknown-x3"]
 
 
+@pytest.mark.parametrize("word", ["NULL", "#N/A", "<NA>", "NA", "nan"])
+def test_what_spreadsheets_and_data_bases_write_for_nothing_is_nothing(tmp_path, word):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    rows = (f"x{n}.png,{('a', 'b', 'a', word)[n]},{(1, word, 2, 3)[n]}" for n in range(4))
+    table(tmp_path / "table.csv", "image,label,psa", rows)
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"x0": "a", "x1": "b", "x2": "a"}
+    assert [case.covariates["psa"] for case in dataset] == [1, None, 2]
+
+
+@pytest.mark.parametrize("word", ["unknown", "-", "NULL", "Anonymous"])
+def test_patients_whom_nobody_knows_are_not_one_patient(tmp_path, word):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    table(
+        tmp_path / "table.csv",
+        "image,label,patient",
+        (f"x{n}.png,{n % 2},{('p1', 'p1', word, word)[n]}" for n in range(4)),
+    )
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == ["p1", "p1", "unknown-x2", "unknown-x3"]
+    assert "2 cases without one stand for themselves" in dataset.patients
+
+
 def test_a_table_of_tabs_may_have_decimal_commas_too(tmp_path):
     for n in range(3):
         picture(tmp_path / f"x{n}.png", n)

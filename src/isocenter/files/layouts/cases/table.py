@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
 from isocenter.files.storage import read_text_table, separator_of
 from isocenter.lazy import pandas
-from isocenter.values import Problem
+from isocenter.values import BLANKS, Problem
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -49,7 +49,6 @@ WHOLE = re.compile(r"[+-]?\d+(\.0)?")
 UNNAMED = re.compile(r"Unnamed: \d+")
 # A mask as pairs of a start and a length, as in challenges of Kaggle: they count down the columns, or along the rows.
 RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
-MISSING = frozenset({"", "n/a", "na", "nan"})
 DIGITS = re.compile(r"\d+")
 # What keras-retinanet's tables hold, which have no header: a row with nothing but the image has no box.
 BOX_COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
@@ -330,4 +329,4 @@ def _is_code(text: str) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in BLANKS
