@@ -337,6 +337,18 @@ def test_patients_whom_nobody_knows_are_not_one_patient(tmp_path, word):
     assert "2 cases without one stand for themselves" in dataset.patients
 
 
+def test_of_two_columns_of_one_name_that_differ_the_one_that_is_meant_is_to_be_named(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    table(tmp_path / "table.csv", "image,label,label", (f"x{n}.png,{n % 2},{n // 2}" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"two columns label, which differ\. .* --column label=label\.1"):
+        read_dataset(tmp_path)
+    second = read_dataset(tmp_path, DatasetOptions(column={"label": "label.1"}))
+    assert classes(second) == {"x0": "0", "x1": "0", "x2": "1", "x3": "1"}
+    table(tmp_path / "table.csv", "image,label,label", (f"x{n}.png,{n % 2},{n % 2}" for n in range(4)))
+    assert classes(read_dataset(tmp_path)) == {"x0": "0", "x1": "1", "x2": "0", "x3": "1"}
+
+
 def test_a_table_of_tabs_may_have_decimal_commas_too(tmp_path):
     for n in range(3):
         picture(tmp_path / f"x{n}.png", n)
