@@ -10,6 +10,10 @@ from isocenter.errors import listed
 from isocenter.values import AGE, DAYS, Dataset, Problem, is_missing
 
 OLDEST = 120
+# Words of columns of free text, which may name anybody.
+FREE_TEXT = frozenset({"comment", "comments", "remark", "remarks", "note", "notes", "freetext", "bemerkung",
+                       "bemerkungen", "kommentar", "kommentare", "freitext", "anamnese", "commentaire",
+                       "commentaires", "remarque", "comentario", "comentarios"})  # fmt: skip
 # Words of columns by which a person could be found, in English, German, French and Spanish.
 IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
                       "phone", "email", "ssn", "accession", "geburtsdatum", "geburtstag", "nachname", "vorname",
@@ -57,9 +61,9 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
 
 
 def names_a_person(column: str) -> bool:
-    """Whether a column's name says that it identifies somebody: such a covariate enters no table of cases."""
+    """Whether a column's name says that it identifies somebody, or is free text: it enters no table of cases."""
     words = words_of(column)
-    return bool(words & IDENTITY) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
+    return bool(words & (IDENTITY | FREE_TEXT)) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
 
 
 def words_of(column: str) -> frozenset[str]:
