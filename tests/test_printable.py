@@ -49,3 +49,13 @@ def test_the_command_line_shows_names_of_files_without_obeying_them(tmp_path, cl
     failed = cli("convert", path, "--volume", "\x1b[31m", "--out", tmp_path / "e.nrrd", "--json")
     assert failed.code == 2 and "\x1b" not in failed.out + failed.err
     assert "\x1b[2J" in json.loads(failed.out)["error"]["where"]
+
+
+def test_a_page_of_a_file_whose_name_is_no_text_can_be_written(tmp_path, cli):
+    path, page = tmp_path / "M\udcfcller.nii", tmp_path / "page.html"
+    try:
+        nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), path)
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 alone")
+    done = cli("view", path, "--out", page)
+    assert done.code == 0 and r"M\udcfcller" in page.read_text(encoding="utf-8")

@@ -472,3 +472,20 @@ def test_originals_beside_their_masks_are_images(tmp_path):
         picture(tmp_path / f"{n}_original.png")
         picture(tmp_path / f"{n}_mask.png", 1)
     assert [(case.id, *case.references) for case in read_dataset(tmp_path)] == [(str(n), "mask") for n in range(3)]
+
+
+@pytest.mark.parametrize("name", ["M\udcfcller/x0.png", "M\udcfcller.png"])
+def test_names_that_no_table_can_hold_are_to_be_changed(tmp_path, name):
+    """As a system with Latin-1 wrote them."""
+    try:
+        picture(tmp_path / "set" / name)
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 alone")
+    picture(tmp_path / "set" / "x1.png")
+    with pytest.raises(
+        DatasetError, match=r"1 file has a name or folder .*such as .*M\\udcfcller.*Rename it"
+    ) as refused:
+        read_dataset(tmp_path / "set", DatasetOptions(references=False))
+    str(refused.value).encode()
+    with pytest.raises(DatasetError, match="Rename"):
+        read_dataset(tmp_path / "set" / name, DatasetOptions(references=False))

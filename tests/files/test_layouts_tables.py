@@ -288,6 +288,67 @@ def test_numbers_with_decimal_commas_are_numbers_in_a_table_of_semicolons(tmp_pa
     assert first == {"age": 40.5, "volume": "1,230", "beside": "0,0 mm", "code": "000"}
 
 
+@pytest.mark.parametrize("codes", [("1_21", "12_1"), ("3.1", "3.10"), ("12E3", "120E2")])
+@pytest.mark.parametrize("column", ["patient", "person"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_codes_of_patients_that_would_be_one_number_are_two_patients(tmp_path, codes, column, beside):
+    for n in range(4):
+        picture(tmp_path / ("ab"[n % 2] if beside else "images") / f"x{n}.png", n)
+    header = f"image,{column}" if beside else f"image,{column},label"
+    table(
+        tmp_path / "table.csv",
+        header,
+        (f"x{n}.png,{codes[n // 2]}" + ("" if beside else f",{n % 2}") for n in range(4)),
+    )
+    dataset = read_dataset(tmp_path, DatasetOptions(patient=column))
+    assert [case.patient for case in sorted(dataset, key=lambda case: case.id)] == [*codes[:1] * 2, *codes[1:] * 2]
+
+
+def test_numbers_of_patients_with_a_gap_are_whole_whatever_pandas_makes_of_them(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    rows = (f"x{n}.png,{n % 2},{('5.0', '5', '6.0', '')[n]}" for n in range(4))
+    table(tmp_path / "table.csv", "image,label,patient", rows)
+    assert [case.patient for case in read_dataset(tmp_path)] == ["5", "5", "6", "unknown-x3"]
+
+
+@pytest.mark.parametrize("word", ["NULL", "#N/A", "<NA>", "NA", "nan"])
+def test_what_spreadsheets_and_data_bases_write_for_nothing_is_nothing(tmp_path, word):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    rows = (f"x{n}.png,{('a', 'b', 'a', word)[n]},{(1, word, 2, 3)[n]}" for n in range(4))
+    table(tmp_path / "table.csv", "image,label,psa", rows)
+    dataset = read_dataset(tmp_path)
+    assert classes(dataset) == {"x0": "a", "x1": "b", "x2": "a"}
+    assert [case.covariates["psa"] for case in dataset] == [1, None, 2]
+
+
+@pytest.mark.parametrize("word", ["unknown", "-", "NULL", "Anonymous"])
+def test_patients_whom_nobody_knows_are_not_one_patient(tmp_path, word):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    table(
+        tmp_path / "table.csv",
+        "image,label,patient",
+        (f"x{n}.png,{n % 2},{('p1', 'p1', word, word)[n]}" for n in range(4)),
+    )
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == ["p1", "p1", "unknown-x2", "unknown-x3"]
+    assert "2 cases without one stand for themselves" in dataset.patients
+
+
+def test_of_two_columns_of_one_name_that_differ_the_one_that_is_meant_is_to_be_named(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"x{n}.png", n)
+    table(tmp_path / "table.csv", "image,label,label", (f"x{n}.png,{n % 2},{n // 2}" for n in range(4)))
+    with pytest.raises(DatasetError, match=r"two columns label, which differ\. .* --column label=label\.1"):
+        read_dataset(tmp_path)
+    second = read_dataset(tmp_path, DatasetOptions(column={"label": "label.1"}))
+    assert classes(second) == {"x0": "0", "x1": "0", "x2": "1", "x3": "1"}
+    table(tmp_path / "table.csv", "image,label,label", (f"x{n}.png,{n % 2},{n % 2}" for n in range(4)))
+    assert classes(read_dataset(tmp_path)) == {"x0": "0", "x1": "1", "x2": "0", "x3": "1"}
+
+
 def test_a_table_of_tabs_may_have_decimal_commas_too(tmp_path):
     for n in range(3):
         picture(tmp_path / f"x{n}.png", n)

@@ -51,6 +51,16 @@ def test_rare_levels_are_unknown():
     assert decision.value == {"ward": {"levels": {"a": 0.5, "b": 0.45}, "missing": 0.05}}
 
 
+def test_words_among_measured_numbers_do_not_make_them_categories():
+    """Ages that five cases share would be levels, and all other ages unknown."""
+    years = [40 + n // 2 % 12 for n in range(COUNT)]
+    with pytest.raises(PlanError, match=r"numbers, but for '\.', 'unknown', which have to be blank"):
+        decided("age", age=[*years[:-2], "unknown", "."])
+    assert "numbers, but for 'unknown'" in decided("all", age=[*years[:-1], "unknown"]).because
+    stages = decided("stage", stage=[*(str(n // 2 % 4) for n in range(COUNT - 6)), *["x"] * 6])
+    assert set(stages.value["stage"]["levels"]) == {"0", "1", "2", "3", "x"}
+
+
 def test_all_leaves_out_what_tells_nothing_and_says_why():
     decision = decided(
         "all",

@@ -81,7 +81,19 @@ def test_what_is_missing(value):
 
 
 @pytest.mark.parametrize(
-    "column", ["Name", "patient_name", "PatientID", "Patienten-Nr", "Geburtsdatum", "Vorname", "date_naissance", "MRN"]
+    "column",
+    [
+        "Name",
+        "patient_name",
+        "PatientID",
+        "Patienten-Nr",
+        "Geburtsdatum",
+        "Vorname",
+        "date_naissance",
+        "MRN",
+        "clinical_notes",
+        "Bemerkung",
+    ],
 )
 def test_columns_that_say_who_somebody_is_are_known_in_several_languages(column):
     assert names_a_person(column)

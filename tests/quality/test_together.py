@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from isocenter.quality import examine
 from isocenter.values import Case, Dataset, Geometry, Image, Label
@@ -55,6 +56,14 @@ def test_classes_that_differ_only_in_case_are_named_and_others_are_not():
     assert set(spelt.cases) == {"c0", "c1", "c3", "c4", "c6", "c7"}
     again = examine(cohort(*(case(n, ("COVID", "flu", "other")[n % 3]) for n in range(9))))
     assert not [one for one in again.problems if "upper and lower case" in one.what]
+
+
+@pytest.mark.parametrize("word", ["unknown", "?", "Unbekannt"])
+def test_a_class_that_nobody_knows_is_named(word):
+    found = examine(cohort(*(case(n, ("a", "b", word)[n % 3]) for n in range(9))))
+    [unknown] = [one for one in found.problems if "not known" in one.what]
+    assert unknown.severity == "warning" and unknown.what.startswith(f"the class {word} ")
+    assert set(unknown.cases) == {"c2", "c5", "c8"}
 
 
 def test_masks_that_are_all_background_forbid_training():

@@ -13,6 +13,10 @@ OLDEST = 120
 # Ranges of ages, as tables have them whose people shall not be known by their age: 40-60, <40, >89, 90+.
 AGES = "[^-+<>]+"
 RANGE = re.compile(rf"\s*(?:[<>\u2264\u2265]=?({AGES})|({AGES})\+|({AGES})[-\u2013]({AGES}))\s*")
+# Words of columns of free text, which may name anybody.
+FREE_TEXT = frozenset({"comment", "comments", "remark", "remarks", "note", "notes", "freetext", "bemerkung",
+                       "bemerkungen", "kommentar", "kommentare", "freitext", "anamnese", "commentaire",
+                       "commentaires", "remarque", "comentario", "comentarios"})  # fmt: skip
 # Words of columns by which a person could be found, in English, German, French and Spanish.
 IDENTITY = frozenset({"mrn", "dob", "birth", "birthdate", "birthday", "surname", "firstname", "lastname", "address",
                       "phone", "email", "ssn", "accession", "geburtsdatum", "geburtstag", "nachname", "vorname",
@@ -60,9 +64,9 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
 
 
 def names_a_person(column: str) -> bool:
-    """Whether a column's name says that it identifies somebody: such a covariate enters no table of cases."""
+    """Whether a column's name says that it identifies somebody, or is free text: it enters no table of cases."""
     words = words_of(column)
-    return bool(words & IDENTITY) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
+    return bool(words & (IDENTITY | FREE_TEXT)) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
 
 
 def words_of(column: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split
     from isocenter.values.covariates import (
         AGE,
+        BLANKS,
         DAYS,
         Course,
         course_in,

@@ -13,7 +13,9 @@ from typing import Any
 # DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
 AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
 DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
-NOTHING = frozenset({"", "nan", "na", "n/a", "none", "[not available]"})
+# How tables, spreadsheets (#N/A), data bases (NULL) and pandas write that nothing is there, in any column.
+BLANKS = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "null"})
+NOTHING = BLANKS | {"none", "[not available]"}
 # Names of the column of a row's time, with or without a unit, as "time (min)", "time_ms" or "hours".
 TIME = re.compile(
     r"(?:(?:chart|elapsed|relative)?_?\s?time|t|timestamp|date_?time)(?:\s*[\[(]\s*([a-z]+)\s*[\])]|[_ ]([a-z]+))?"
@@ -63,7 +65,7 @@ def number_in(value: Any) -> float | None:
     if fit is not None and fit[2]:
         return float(fit[1]) * DAYS[fit[2].upper()] / DAYS["Y"]
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # 1_21 is a code, though Python reads it as 121
     except ValueError:
         return None
     return number if math.isfinite(number) else None

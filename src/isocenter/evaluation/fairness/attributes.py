@@ -91,7 +91,11 @@ def _named(covariates: Covariates, name: str) -> Sequence[Any]:
     known = {one.casefold(): one for one in covariates} | {one: one for one in covariates}
     own = known.get(name, known.get(name.casefold()))
     if own is None:
-        there = f"Choose from {listed(list(covariates))}" if covariates else "The data have none: give --group-table"
+        there = (
+            f"Choose from {listed(list(covariates))}"
+            if covariates
+            else "The data have none: give `evaluate` a --group-table"
+        )
         raise UsageError(f"there is no covariate {name!r}", "--groups", there)
     return covariates[own]
 

@@ -46,12 +46,13 @@ def _has(member: Member, columns: Collection[str]) -> bool:
         return False
 
 
-def joined_tables(members: Sequence[Member]) -> Table:
+def joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
     """A table; several are joined, each the part that its name states.
 
+    codes: further columns that name patients or cases
     Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
     """
-    first, *others = tables = [read_table(member.path) for member in members]
+    first, *others = tables = [read_table(member.path, codes=codes) for member in members]
     if not others:
         return first
     for other in others:

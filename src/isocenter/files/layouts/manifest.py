@@ -177,7 +177,8 @@ def _table(
     members: Sequence[Member], options: DatasetOptions, kinds: Collection[str]
 ) -> tuple[Table, tuple[Problem, ...]]:
     """The table, with one column of classes where each has a column and none is named by hand; and the note on it."""
-    table = joined_tables(members)
+    naming = (options.patient, *map(options.column.get, ("patient", "id")))
+    table = joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
@@ -345,7 +346,17 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     for kind in ("image", "mask"):
         if any(role.startswith(f"{kind}:") for role in options.column):
             columns.pop(kind, None)
+    _refuse_twice(table, {role: name for role, name in columns.items() if name not in taken})
     return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
+
+
+def _refuse_twice(table: Table, columns: Mapping[str, str]) -> None:
+    """Raise DatasetError for two columns of one name that differ, where nobody says which of them has the role."""
+    for role, name in columns.items():
+        second = f"{name}.1"  # so pandas calls it
+        if second in table.columns and any(row[name] != row[second] for row in table.rows):
+            remedy = f"Rename one, or name the one that is meant: --column {role}={name} or --column {role}={second}"
+            raise DatasetError(f"has two columns {name}, which differ", str(table.path), remedy)
 
 
 def _whole(column: Mapping[str, str]) -> dict[str, str]:

@@ -71,9 +71,9 @@ def sweep(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Write text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, whole or not at all; bytes of names that are no UTF-8 are spelled out."""
     with written(path, overwrite=overwrite) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def unwritable(error: OSError, path: Path) -> UsageError | ResourceError:

@@ -21,6 +21,8 @@ ALL = "all"
 # Cases that a level needs, so that a weight of its own can be learnt; rarer ones are unknown.
 FEWEST_OF_LEVEL = 5
 MOST_LEVELS = 20
+# Different numbers that may be grades, as 0 to 4 and x; more are measured, whatever words are among them.
+MOST_GRADES = 10
 # Of training cases that have a value; a column with fewer says less than its gaps do.
 KNOWN = 0.5
 # Columns that are described one by one; of more what they have in common.
@@ -163,6 +165,9 @@ def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Ca
     levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
     if len(levels) > MOST_LEVELS:
         return f"{len(levels)} levels"
+    words = [level for level in often if number_in(level) is None]
+    if len(often) - len(words) > MOST_GRADES:
+        return f"numbers, but for {listed(map(repr, sorted(words)))}, which have to be blank cells"
     if not levels:
         return f"{len(often)} words, none of which {FEWEST_OF_LEVEL} training cases have"
     shares = {level: round(n / count, DIGITS) for level, n in levels.items()}

@@ -23,6 +23,9 @@ from isocenter.values import (
 KIND = "class"
 # Of fewer patients of a class none is left for one of training, selection and test.
 FEWEST_PATIENTS = 3
+# What a table writes where nobody knows the class, in English, German, French and Spanish.
+UNKNOWN = frozenset({"?", "-", "--", ".", "unknown", "missing", "not available", "unlabeled", "unlabelled", "todo",
+                     "tbd", "unbekannt", "inconnu", "desconocido"})  # fmt: skip
 
 
 def _answers(summary: Any) -> Mapping[str, str]:
@@ -36,6 +39,7 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     yield from _taught(cohort)
     yield from _spellings(cohort)
+    yield from _unknown(cohort)
     yield from _grades(cohort)
 
 
@@ -97,6 +101,19 @@ def _spellings(cohort: Cohort) -> Iterator[Problem]:
                 tuple(case for case, name in cohort.summaries(KIND).items() if name in names),
                 "each is learnt as a class of its own, and as many mistakes are counted",
                 "Spell them alike if they are one class",
+            )
+
+
+def _unknown(cohort: Cohort) -> Iterator[Problem]:
+    """Classes whose name says that nobody knows the class."""
+    for name in cohort.fingerprint.counts():
+        if name.strip().lower() in UNKNOWN:
+            yield Problem(
+                "warning",
+                f"the class {name} seems to say that the class is not known",
+                tuple(case for case, own in cohort.summaries(KIND).items() if own == name),
+                "it is learnt and scored as a class of its own",
+                "Leave these labels blank, unless it is a class",
             )
 
 

@@ -31,6 +31,10 @@ OF_ONE_PERSON = {
     **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
 }
 MOST_TOGETHER = 20
+# What a table writes where nobody knows who the patient is, so that equal words are no equal person.
+NOBODY = frozenset(
+    {"?", "-", "--", ".", "none", "unknown", "unbekannt", "inconnu", "desconocido", "anonymous", "anonym"}
+)
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -229,7 +233,7 @@ def _patients(
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
         return patients_by(options.patient, [case.name for case in cases])
-    owners = [case.patient for case in cases]
+    owners = [None if str(case.patient).strip().lower() in NOBODY else case.patient for case in cases]
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))

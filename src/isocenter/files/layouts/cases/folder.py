@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
@@ -42,6 +42,8 @@ NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
 FILM_SUFFIXES = frozenset(FORMATS["video"].suffixes)
+# How Python holds a byte of a name that is not in UTF-8, PEP 383.
+SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 
 
@@ -83,9 +85,10 @@ class Folder:
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
-        """All files, in the order of their paths."""
+        """All files, in the order of their paths. Raises DatasetError where no text can hold one."""
         base = self.root.parent if self.is_file else self.root
-        found = [self.root] if self.is_file else files_below(self.root)
+        found = [self.root] if self.is_file else list(files_below(self.root))
+        _refuse_unwritable(found, self.root)
         relative = [PurePosixPath(path.relative_to(base).as_posix()) for path in found]
         parted = _split_level(relative)
         return tuple(_member(base, path, parted) for path in relative)
@@ -168,6 +171,14 @@ class Folder:
         except (ValueError, OSError) as error:
             raise DatasetError(f"cannot be read ({error})", str(path), "Correct or remove it") from error
         return described if isinstance(described, dict) else None
+
+
+def _refuse_unwritable(paths: Iterable[Path], root: Path) -> None:
+    """Raise DatasetError for names that are not in UTF-8, as old systems wrote them: no table can hold them."""
+    if odd := [path for path in paths if SURROGATE.search(str(path))]:
+        count = counted(len(odd), "file has a name or folder", "files have a name or folder")
+        problem = f"{count} that is not in UTF-8, such as {odd[0]}"
+        raise DatasetError(problem, str(root), "Rename it: no table and no report can hold such a name")
 
 
 def stem_of(name: str) -> str:

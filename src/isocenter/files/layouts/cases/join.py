@@ -70,7 +70,7 @@ def join_table(
         if member.stem.lower() in CLASS_TABLES or member.path in read:
             continue
         try:
-            table = read_table(member.path)
+            table = read_table(member.path, codes=names)
         except DatasetError as error:
             problems.append(
                 Problem("note", f"{member.path.name} {error.problem}", why="it is not used", remedy=error.remedy)

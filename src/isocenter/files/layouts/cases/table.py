@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
 from isocenter.files.storage import read_text_table, separator_of
 from isocenter.lazy import pandas
-from isocenter.values import Problem
+from isocenter.values import BLANKS, Problem
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -45,11 +45,12 @@ SELDOM_LEARNT = frozenset({
 FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
 # A number as spreadsheets write it where the comma stands before the decimals.
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
+# A whole number; pandas writes decimals where another cell of its column is blank.
+WHOLE = re.compile(r"[+-]?\d+(\.0)?")
 # What pandas calls a column without a name: mostly the numbers of its rows.
 UNNAMED = re.compile(r"Unnamed: \d+")
 # A mask as pairs of a start and a length, as in challenges of Kaggle: they count down the columns, or along the rows.
 RUNS = re.compile(r"\d+ \d+(?: \d+ \d+)+")
-MISSING = frozenset({"", "n/a", "na", "nan"})
 DIGITS = re.compile(r"\d+")
 # What keras-retinanet's tables hold, which have no header: a row with nothing but the image has no box.
 BOX_COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
@@ -71,14 +72,15 @@ class Table:
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
-        plain = {column.lower().replace(" ", "_").replace("-", "_"): column for column in reversed(self.columns)}
+        plain = {_plain(column): column for column in reversed(self.columns)}
         return next((plain[name] for name in names if name in plain), None)
 
 
-def read_table(path: Path, most: int | None = None) -> Table:
+def read_table(path: Path, most: int | None = None, *, codes: Collection[str | None] = ()) -> Table:
     """A table, or its first `most` rows; codes that start with 0 stay text (007 is a patient, not seven).
 
     Where the first line is a case and no header, the columns get names. Raises DatasetError where it is damaged.
+    codes: further columns that name patients or cases, of which 3.1 and 3.10 are two
     """
     separator, has_header = ",", True
     try:
@@ -96,8 +98,9 @@ def read_table(path: Path, most: int | None = None) -> Table:
     except (ValueError, OSError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     cells = [[_bare(cell) for cell in frame.iloc[:, n]] for n in range(frame.shape[1])]
+    naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
     values = {
-        name: _column(own if separator == "," else _with_points(own))
+        name: _column(own if separator == "," else _with_points(own), is_code=_plain(name) in naming)
         for name, own in zip(_names(frame.columns), cells, strict=True)
         if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
     }
@@ -239,9 +242,9 @@ def is_image_name(text: str) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A value as a number, None where it is none."""
+    """A value as a number, None where it is none: 1_21 is a code, though Python reads it as 121."""
     try:
-        return float(value)
+        return None if "_" in str(value) else float(value)
     except (TypeError, ValueError):
         return None
 
@@ -313,10 +316,19 @@ def _bare(cell: Any) -> Any:
     return cell.strip() if isinstance(cell, str) else cell
 
 
-def _column(values: list[Any]) -> list[Any]:
-    """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do."""
+def _plain(column: str) -> str:
+    return column.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _column(values: list[Any], *, is_code: bool) -> list[Any]:
+    """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do.
+
+    is_code: only whole numbers are numbers, as 3.1 and 3.10, or 12E3 and 120E2, would be one patient
+    """
     known = [None if _is_missing(value) else value for value in values]
     texts = [value for value in known if isinstance(value, str)]
+    if is_code and not all(map(WHOLE.fullmatch, texts)):
+        return known
     if texts and all(number(text) is not None and not _is_code(text) for text in texts):
         return [_numeric(value) if isinstance(value, str) else value for value in known]
     return known
@@ -344,4 +356,4 @@ def _is_code(text: str) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in BLANKS
