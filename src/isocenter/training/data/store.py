@@ -31,7 +31,7 @@ from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
-LAYOUT = 8
+LAYOUT = 9
 # The same for targets of several parts.
 JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
