@@ -293,8 +293,10 @@ class Preprocessing:
         """DatasetError for colours of more bits than those that the model knows: they would nearly all be white."""
         if image.channels != COLOUR:
             return
+        # Noise, as where an image is degraded, may lead floating colours a little beyond.
+        beyond = 1 if image.dtype.kind in "iu" else 2
         for one, values in zip(self.normalisation, image.data, strict=True):
-            if one.method == "range" and one.high is not None and (most := values.max()) > one.high:
+            if one.method == "range" and one.high is not None and (most := values.max()) > beyond * one.high:
                 problem = f"its colours reach {most:g}, and those of the model's images {one.high:g} at the most"
                 raise DatasetError(problem, where, "Give pictures of as many bits a colour as in training")
 
