@@ -184,7 +184,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         machine,
         half=plan["training.precision"] == "bf16",
         optimiser=plan["training.optimiser"],
-        cases=prepared_bytes(grid, architecture["channels"]),
+        cases=prepared_bytes(grid, architecture["channels"], task),
         count=len(fingerprint),
     )
     refuse_too_large(needed, machine)
