@@ -8,7 +8,7 @@ from isocenter.planning import normalised_problems
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality.intensities import intensity
 from isocenter.runtime import Preprocessing
-from isocenter.values import Fingerprint
+from isocenter.values import CaseFacts, Fingerprint
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
 
@@ -115,6 +115,41 @@ def test_colours_keep_their_relation():
     decision = normalisation(found, ("R", "G", "B"), "unknown", [])
     assert [one["method"] for one in decision.value] == ["range"] * 3
     assert decision.value[0]["mean"] == pytest.approx(50 / 255, rel=1e-5)
+
+
+def pictures(*brightest: float) -> list[CaseFacts]:
+    each = ({"max": most, "mean": most / 4, "deviation": most / 8} for most in brightest)
+    colours = {"channels": ("R", "G", "B"), "shape": (20, 20)}
+    return [facts(name=f"p{n}", intensity=one, **colours) for n, one in enumerate(each)]
+
+
+@pytest.mark.parametrize("brightest", [200.0, 3_000.0, 60_000.0, 70_000.0])
+def test_colours_of_any_number_of_bits_stay_apart(brightest):
+    found = Fingerprint(tuple(pictures(brightest, 0.9 * brightest)))
+    chosen = normalisation(found, ("R", "G", "B"), "SM", []).value
+    scale = Preprocessing.of({"ndim": 2, "channels": ["R", "G", "B"], "normalisation": chosen}).normalisation[0]
+    values = scale.apply(np.array([0.0, brightest / 2, brightest]), np.ones(3, bool))
+    assert np.diff(values) == pytest.approx([4.0 * 2 / 1.9] * 2, rel=1e-3)  # of the median deviation
+
+
+def test_colours_of_8_bits_among_colours_of_16_are_named():
+    cases = pictures(255.0, 60_000.0, 50_000.0)
+    found, what = Fingerprint(tuple(cases)), "1 colour picture without a value above 255, as of 8 bits a colour"
+    assert what in normalisation(found, ("R", "G", "B"), "SM", []).because
+    [problem] = normalised_problems(cohort(cases), found)
+    assert problem.what.startswith(what)
+    assert problem.cases == ("p0",)
+
+
+def test_a_part_of_the_cases_has_the_range_of_all():
+    """Of a cross-validation each fold has cases of its own, and their networks are averaged."""
+    dark = Fingerprint(tuple(pictures(200.0, 180.0)))
+    assert normalisation(dark, ("R", "G", "B"), "SM", [], brightest=60_000).value[0]["high"] == 65_535
+
+
+def test_a_black_picture_is_of_as_many_bits_as_the_others():
+    found = Fingerprint(tuple(pictures(0.0, 60_000.0, 50_000.0)))
+    assert normalisation(found, ("R", "G", "B"), "SM", []).value[0]["high"] == 65_535
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "unknown"])

@@ -388,3 +388,17 @@ def test_the_proportions_of_the_source_no_longer_show_once_they_are_cropped():
     for shape in ((8, 8), (8, 30), (30, 8)):
         image = Image(np.ones((1, *shape), np.float32), Geometry.of_pixels(shape))
         assert {part.stop - part.start for part in square(image, "case")[1].crop} == {8}
+
+
+def test_colours_of_more_bits_than_those_of_training_are_refused_and_a_little_noise_is_not():
+    colours = ("R", "G", "B")
+    chosen = Preprocessing(2, colours, (Normalisation("range", 0.0, 255.0, 0.5, 0.2),) * 3)
+    kinds = ((np.uint16, 255), (np.float32, 256), (np.uint16, 256), (np.float32, 600))
+    whole, noisy, *others = (
+        Image(np.full((3, 4, 4), most, kind), Geometry.of_pixels((4, 4)), channels=colours) for kind, most in kinds
+    )
+    assert_allclose(chosen(whole, "p")[0], 2.5, rtol=1e-6)
+    assert_allclose(chosen(noisy, "p")[0], 2.5, rtol=1e-6)
+    for other in others:
+        with pytest.raises(DatasetError, match="and those of the model's images 255 at the most"):
+            chosen(other, "p")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,16 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
     assert not torch.equal(numbers[0], torch.from_numpy(data))
     assert set(numbers.unique().tolist()) == {0, 3, 70_000}
     assert set(kind.coarse(numbers, (24, 24), (12, 12)).unique().tolist()) <= {0, 3, 70_000}
+
+
+def test_of_a_large_organ_only_the_positions_that_are_kept_take_memory():
+    organ = np.ones((100, 100, 100), np.uint8)
+    tracemalloc.start()
+    [found] = kind_of(Dense(2)).positions(Target(Dense(2), organ), organ, organ.shape).values()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(np.unique(found, axis=0)), found.max(), found.min()) == (kinds.POSITIONS, 99, 0)
+    assert most < 24 * organ.size  # three coordinates of every voxel
 
 
 def test_patches_are_centred_on_objects_whatever_their_numbers():

@@ -71,6 +71,13 @@ def test_batches_end_when_nobody_wants_more():
     assert not set(threading.enumerate()) - before
 
 
+def test_a_part_of_a_batch_has_the_spacing_of_the_whole_so_that_several_processes_turn_images_alike():
+    images = np.zeros((1, 4, 4), np.float32)
+    differing = [Prepared(str(n), images, np.int64(0), (), (1.0 + n, 1.0)) for n in range(8)]
+    whole, first, second = (Loader(differing, (4, 4), 4, 0, 7, part=part) for part in (None, range(2), range(2, 4)))
+    assert whole.of_step(0).steps == first.of_step(0).steps == second.of_step(0).steps
+
+
 def test_another_seed_gives_other_batches():
     assert not np.array_equal(loader(seed=1).of_step(0).images, loader(seed=2).of_step(0).images)
 

@@ -20,7 +20,7 @@ import isocenter
 import trained
 from cohorts import picture
 from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
-from isocenter.planning import settings
+from isocenter.planning import fit_to_memory, settings
 from isocenter.training import prepare_all
 from isocenter.training.data import store
 from isocenter.training.data import targets as kinds
@@ -73,6 +73,19 @@ def test_what_lies_in_memory_is_what_lies_on_disk(prepared):
         for ours, theirs in zip(one.cut(region), other.cut(region), strict=True):
             assert ours.dtype == theirs.dtype
             assert_array_equal(ours, theirs)
+
+
+def test_where_structures_lie_stays_on_disk_with_the_image_and_counts_in_memory(prepared):
+    stored, held = prepared(NOTHING)[0], prepared(GENEROUS)[0]
+    assert stored.nbytes == held.nbytes == sum(one.nbytes for one in (held.image, held.target, *held.positions))
+    for ours, theirs in zip(stored.positions, held.positions, strict=True):
+        assert not isinstance(ours, np.ndarray)
+        assert len(ours) == len(theirs)
+        assert_array_equal(ours[1:3], theirs[1:3])
+    assert fit_to_memory.POSITIONS == kinds.POSITIONS  # as many as plans count with
+    stored.positions[0].path.unlink()
+    with pytest.raises(isocenter.IsocenterError, match=r"facts\.npz: this entry of the cache was damaged or deleted"):
+        stored.positions[0][0]
 
 
 def test_a_changed_file_is_prepared_anew_and_no_other(prepared, tmp_path):

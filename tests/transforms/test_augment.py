@@ -288,6 +288,17 @@ def test_slices_far_apart_are_never_read_between(seed, axis):
     assert abs(read[0].numpy() - places).max() > 0.1
 
 
+def test_a_patient_who_moves_while_thick_slices_are_taken_turns_in_mm():
+    """2 degrees lead 0.5 mm across slices of 5 mm at the edge of the field, and not four slices on."""
+    one_slice = torch.zeros(8, 1, 64, 64, 8)
+    one_slice[..., 4] = 1
+    drawn = [generator(seed, 0, 0) for seed in range(8)]
+    moved, *_ = replace(ALWAYS, motion=2.0)(one_slice, None, drawn, (0.5, 0.5, 5.0))
+    of_slices = moved.mean(dim=(0, 1, 2, 3))
+    assert of_slices[4] > 0.95
+    assert of_slices[[2, 6]].max() < 0.05
+
+
 def _places(shape: tuple[int, ...], spacing: np.ndarray) -> np.ndarray:
     """(3, *shape) mm from the centre."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))

@@ -149,8 +149,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
         own, own_decisions = task, {}
     own_decisions |= own.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
+    channels, modality = plan["preprocessing.channels"], plan["preprocessing.modality"]
+    # Colours have one range in all folds, whichever has the brightest picture.
+    brightest = plan["preprocessing.normalisation"][0].get("high", 0.0)
     own_decisions["preprocessing.normalisation"] = normalisation(
-        fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names
+        fingerprint, channels, modality, names, brightest=brightest
     )
     if covariates is not None and plan[CONTEXT]:
         known = context_decision(dataset, fingerprint, covariates, of_fold=True)
@@ -192,7 +195,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         machine,
         half=plan["training.precision"] == "bf16",
         optimiser=plan["training.optimiser"],
-        cases=prepared_bytes(grid, architecture["channels"]),
+        cases=prepared_bytes(grid, architecture["channels"], task),
         count=len(fingerprint),
     )
     refuse_too_large(needed, machine)

@@ -37,6 +37,8 @@ SMALLER, MOST_SHRINKING = 0.7, 10
 PAIR, SHARE_A_STEP, LARGEST_WHOLE, LEAST_MINUTES = 2, 0.05, 4.0, 60.0
 # A label map of background and structures is kept beside each image.
 LABEL_BYTES = 1
+# And of each structure up to so many positions, as training keeps them, each coordinate in so many bytes.
+POSITIONS, POSITION_BYTES = 10_000, 2
 # What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
 FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
 # From so many cases on a wider network has something to learn from them.
@@ -103,7 +105,7 @@ def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> Fitted:
     context = _context(inputs, architecture)
     fusion = fusion_decisions(task, network.value, context, count)
     architecture |= fusion_of({"context": context, **{key: one.value for key, one in fusion.items()}})
-    cases = prepared_bytes(grid, inputs.channels)
+    cases = prepared_bytes(grid, inputs.channels, task)
     needed = peak(task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=count)
     return Fitted(grid, network, size, batch, usual, needed, fusion, context or None)
 
@@ -208,10 +210,12 @@ def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, mac
     return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
 
 
-def prepared_bytes(grid: Grid, channels: int) -> float:
-    """Of all training cases as they are prepared: float32 channels, and labels."""
-    voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1).sum()
-    return float(voxels) * (4 * channels + LABEL_BYTES)
+def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:
+    """Of all training cases as they are prepared: float32 channels, labels, and where each structure lies."""
+    voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1)
+    structures = len(task.labels) if any(head.is_dense for head in task.heads.values()) else 0
+    positions = structures * np.minimum(voxels, POSITIONS).sum() * POSITION_BYTES * len(grid.patch)
+    return float(voxels.sum()) * (4 * channels + LABEL_BYTES) + float(positions)
 
 
 def memory_decision(needed: Peak, machine: Machine) -> Decision:

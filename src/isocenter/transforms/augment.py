@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le, Lt
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Strength = Annotated[float, Ge(0), Lt(math.inf)]
 Share = Annotated[float, Ge(0), Le(1)]
-Change = Callable[["Tensor", float, Sequence[np.random.Generator]], "Tensor"]
+Change = Callable[..., "Tensor"]
 Floats = NDArray[np.float64]
 
 SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shift", "elastic")
@@ -69,6 +69,8 @@ INTENSITY: Mapping[str, Change] = {
 }
 # A kind's place here is a part of its draws: new ones go to the end.
 KINDS = (*SPATIAL, *INTENSITY)
+# What has to know how long voxels are along each axis.
+IN_MM = ("motion",)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
 
@@ -90,7 +92,8 @@ class Augmentation:
     blur:        largest standard deviation of a Gaussian, in voxels
     low_resolution: voxels up to 1 + this times as long
     bias_field:  largest standard deviation, over the image, of the logarithm of the coil's sensitivity
-    motion:      largest turn in degrees, and largest shift in voxels, between parts of the acquisition
+    motion:      largest turn in degrees, and largest shift in sides of a voxel, the shortest, between parts of the
+                 acquisition
     ghosting:    how much weaker every n-th line of k-space is at the most, 1 being all
     spikes, metal: largest amplitude of stripes and of streaks, in deviations of the image
     cutout:      largest side of the covered box, as a share of the image's
@@ -162,11 +165,13 @@ class Augmentation:
         sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
         images, target, crossed = self._turned(images, target, drawn, sizes, mirrored or ())
         images, target = self._warped(images, target, drawn, sizes)
+        sides = np.asarray(steps) / min(steps)
         for name, change in INTENSITY.items():
             befallen = list(self._befallen(name, drawn))
             if befallen:
                 chosen, own = zip(*befallen, strict=True)
-                images = replaced(images, chosen, change(images[list(chosen)], getattr(self, name), own))
+                given: dict[str, Any] = {"steps": sides} if name in IN_MM else {}
+                images = replaced(images, chosen, change(images[list(chosen)], getattr(self, name), own, **given))
         return images, target, crossed
 
     def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:

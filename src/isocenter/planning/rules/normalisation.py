@@ -24,6 +24,8 @@ MOST_SUV = 300.0
 # Liver has an SUV of 2, most lesions 5 to 25; what is hotter is the bladder, or a brain.
 SUV = Normalisation("window", 0.0, 50.0, 0.0, 5.0)
 ZSCORE = Normalisation("zscore", tails="log")
+# What a colour reaches in pictures of 8, 16 and 32 bits a colour.
+DEPTHS = (2.0**8 - 1, 2.0**16 - 1, 2.0**32 - 1)
 # What a fingerprint keeps of the distribution of a case's intensities.
 QUANTILES = {
     **{"min": 0.0, "low": 0.005, "p5": 0.05, "p25": 0.25, "median": 0.5},
@@ -34,17 +36,26 @@ LEAST = 1e-6
 
 
 def normalisation(
-    fingerprint: Fingerprint, channels: Sequence[str], modality: str, structures: Sequence[str]
+    fingerprint: Fingerprint,
+    channels: Sequence[str],
+    modality: str,
+    structures: Sequence[str],
+    *,
+    brightest: float = 0.0,
 ) -> Decision:
     """One entry a channel, each with its method.
 
     fingerprint: of training cases alone
     structures:  names of what is to be seen; of a CT they may tell the window
+    brightest:   value that colours reach at least, also where those of these cases do not
     """
     if tuple(channels) == COLOUR:
-        made = [_range(fingerprint, n, channels) for n in range(len(channels))]
+        most = max(brightest, *_brightest(fingerprint, channels).values())
+        depth = next((one for one in DEPTHS if most <= one), DEPTHS[-1])
+        made = [_range(fingerprint, n, channels, depth) for n in range(len(channels))]
         colours = "colours keep their relation to each other, by mean and deviation of the training cases"
-        return _decision(made, "; ".join([colours, *_constant(fingerprint, channels, made)]))
+        dark = [problem.what for problem in depth_problems(fingerprint, channels)]
+        return _decision(made, "; ".join([colours, *dark, *_constant(fingerprint, channels, made)]))
     rules = [_RULES.get(profile_for(_modality(name, modality)).scheme, _by_image) for name in channels]
     each = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
     # What a unit decides goes before what holds for lack of one.
@@ -162,9 +173,33 @@ def _fixed(low: float, high: float) -> Normalisation:
     return Normalisation("window", low, high, (low + high) / 2, (high - low) / 4)
 
 
-def _range(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> Normalisation:
-    mean, deviation = (_median(fingerprint, channel, channels, key) / 255 for key in ("mean", "deviation"))
-    return Normalisation("range", 0.0, 255.0, mean, max(deviation, LEAST))
+def depth_problems(fingerprint: Fingerprint, channels: Sequence[str]) -> Iterator[Problem]:
+    """Colour pictures that do not go beyond 8 bits a colour among others that do, beside which they are black."""
+    brightest = _brightest(fingerprint, channels)
+    deep = [case for case, most in brightest.items() if most > DEPTHS[0]]
+    # What reaches 1 at the most is black by itself, or no integers.
+    dark = tuple(case for case, most in brightest.items() if 1 < most <= DEPTHS[0])
+    if deep and dark:
+        yield Problem(
+            "warning",
+            f"{counted(len(dark), 'colour picture')} without a value above {DEPTHS[0]:g}, as of 8 bits a colour, "
+            f"beside {len(deep)} of more bits ({listed(dark)})",
+            dark,
+            "beside the others the network sees them as black",
+            "Bring all to one number of bits, unless they are as dark as that",
+        )
+
+
+def _brightest(fingerprint: Fingerprint, channels: Sequence[str]) -> dict[str, float]:
+    """{case: the highest value of all its colours}"""
+    places = range(len(channels))
+    facts = {case.id: [_facts(case, n, channels, inside=False) for n in places] for case in fingerprint.cases}
+    return {case: max(one["max"] for one in own if one is not None) for case, own in facts.items()}
+
+
+def _range(fingerprint: Fingerprint, channel: int, channels: Sequence[str], depth: float) -> Normalisation:
+    mean, deviation = (_median(fingerprint, channel, channels, key) / depth for key in ("mean", "deviation"))
+    return Normalisation("range", 0.0, depth, mean, max(deviation, LEAST))
 
 
 def _percentiles(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> Normalisation:

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
-from isocenter.planning.rules.normalisation import constant_problems, normalisation
+from isocenter.planning.rules.normalisation import constant_problems, depth_problems, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.quality import STATED, guessed_modality
@@ -66,6 +66,8 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
     if not fingerprint.cases:
         return
     channels, modality = channels_of(fingerprint).value, _modality(dataset, fingerprint).value
+    if tuple(channels) == COLOUR:
+        yield from depth_problems(fingerprint, channels)
     structures = [label.name for labels in dataset.classes.values() for label in labels]
     made = normalisation(fingerprint, channels, modality, structures).value
     yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in made])

@@ -22,6 +22,7 @@ from isocenter.runtime.preprocessing.restore import restored
 from isocenter.runtime.preprocessing.streamed import Streamed
 from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import (
+    COLOUR,
     Normalisation,
     Order,
     content,
@@ -143,6 +144,7 @@ class Preprocessing:
         image = recoloured(image, self.channels)
         places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
+        self._refuse_brighter(image, where)
         data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
         geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
         if squeezed is not None:
@@ -286,6 +288,17 @@ class Preprocessing:
         if self.spacing is not None and image.geometry.unit != self.unit:
             problem = f"its axis is in {image.geometry.unit}, the model's in {self.unit}"
             raise GeometryError(problem, where, "Give series of the kind that the model was trained on")
+
+    def _refuse_brighter(self, image: Image, where: str) -> None:
+        """DatasetError for colours of more bits than those that the model knows: they would nearly all be white."""
+        if image.channels != COLOUR:
+            return
+        # Noise, as where an image is degraded, may lead floating colours a little beyond.
+        beyond = 1 if image.dtype.kind in "iu" else 2
+        for one, values in zip(self.normalisation, image.data, strict=True):
+            if one.method == "range" and one.high is not None and (most := values.max()) > beyond * one.high:
+                problem = f"its colours reach {most:g}, and those of the model's images {one.high:g} at the most"
+                raise DatasetError(problem, where, "Give pictures of as many bits a colour as in training")
 
     def _squeezed(self, geometry: Geometry, where: str) -> int | None:
         if geometry.ndim == self.ndim:

@@ -29,12 +29,11 @@ AHEAD = 3
 # The kind of change that leaves images out, after those of the augmentation.
 LEFT_OUT = 2**16
 
-# Image, target, generator, spacing, covariates, and which channels are there.
+# Image, target, generator, covariates, and which channels are there.
 _Sample = tuple[
     NDArray[np.float32],
     Array,
     np.random.Generator,
-    tuple[float, ...],
     NDArray[np.float32] | None,
     NDArray[np.float32] | None,
 ]
@@ -42,8 +41,9 @@ _Sample = tuple[
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
+    """images: (batch, channels, *patch); targets: as their kind has them; one generator each
 
+    steps:   mean length of a voxel per axis, of the whole batch
     context: (batch, entries) of covariates; None for a network that gets images only
     cases:   which they are, of the whole batch, also where this is a part of it
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
@@ -111,12 +111,12 @@ class Loader:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
         wanted = range(self.batch) if self.part is None else self.part
         drawn = [self._sample(step * self.batch + n) for n in wanted]
-        images, targets, generators, steps, contexts, there = zip(*drawn, strict=True)
-        # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
-        spacing = tuple(np.mean(steps, axis=0).tolist())
+        images, targets, generators, contexts, there = zip(*drawn, strict=True)
+        cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
+        # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
+        spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
         context = None if contexts[0] is None else self._stacked(contexts)
-        cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
         seen = None if there[0] is None else self._stacked(there)
         return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
 
@@ -128,7 +128,7 @@ class Loader:
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng, self._is_centred(number)))
         there = self._there(case, rng)
-        return image, target, rng, case.steps, self._context(case, there), there
+        return image, target, rng, self._context(case, there), there
 
     def _there(self, case: Prepared, rng: np.random.Generator) -> NDArray[np.float32] | None:
         """(channels,) which are to be seen."""

@@ -11,11 +11,13 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import blosc2
 import numpy as np
@@ -31,7 +33,7 @@ from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
-LAYOUT = 8
+LAYOUT = 9
 # The same for targets of several parts.
 JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
@@ -59,15 +61,39 @@ class OnDisk:
         return len(self.shape)
 
     def __getitem__(self, region: Any) -> NDArray[Any]:
-        try:
+        with _whole_until_now(self.path):
             return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
-        except (RuntimeError, FileNotFoundError) as error:  # it was whole when the work began
-            problem = f"this entry of the cache was damaged or deleted while it was in use ({error})"
-            remedy = "Run the command again; continue a training with --resume"
-            raise IntegrityError(problem, str(self.path), remedy) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[...], dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class PositionsOnDisk(OnDisk):
+    """Where a structure lies, among the facts of an entry: of many structures in many cases they take gigabytes.
+
+    fact: its name there
+    """
+
+    fact: str
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> NDArray[Any]:
+        with _whole_until_now(self.path), np.load(self.path, allow_pickle=False) as facts:
+            return np.asarray(facts[self.fact][which])
+
+
+@contextmanager
+def _whole_until_now(path: Path) -> Iterator[None]:
+    """IntegrityError for a file that can no longer be read: it was whole when the work began."""
+    try:
+        yield
+    except (RuntimeError, OSError, KeyError, ValueError, BadZipFile) as error:
+        problem = f"this entry of the cache was damaged or deleted while it was in use ({error})"
+        remedy = "Run the command again; continue a training with --resume"
+        raise IntegrityError(problem, str(path), remedy) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +115,7 @@ class Prepared:
     id: str
     image: Array
     target: Any
-    positions: tuple[NDArray[np.signedinteger[Any]], ...]
+    positions: tuple[NDArray[np.signedinteger[Any]] | PositionsOnDisk, ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
@@ -112,16 +138,18 @@ class Prepared:
     @property
     def nbytes(self) -> int:
         """Bytes that its arrays take in memory."""
-        targets = [array for _, array in self.kind.stored(self.target).values()]
-        targets += [] if self.marked is None else [self.marked]
-        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in targets)
+        arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.stored(self.target).values())]
+        arrays += [] if self.marked is None else [self.marked]
+        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in arrays)
 
     @property
     def in_memory(self) -> Prepared:
         """The same case with its arrays read."""
         arrays = {name: np.asarray(array[...]) for name, (_, array) in self.kind.stored(self.target).items()}
         marked = None if self.marked is None else np.asarray(self.marked[...])
-        return replace(self, image=self.image[...], target=self.kind.opened(arrays), marked=marked)
+        positions = tuple(np.asarray(one) for one in self.positions)
+        target = self.kind.opened(arrays)
+        return replace(self, image=self.image[...], target=target, positions=positions, marked=marked)
 
     def cut(self, region: Region) -> tuple[NDArray[np.float32], Any]:
         """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
@@ -260,7 +288,7 @@ def _open(place: Path, case: str) -> Prepared:
     with np.load(place / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
-    positions = tuple(facts[f"positions_{channel}"] for channel in channels)
+    positions = tuple(_positions(place / "facts.npz", f"positions_{channel}", facts) for channel in channels)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
@@ -281,6 +309,10 @@ def _named(part: str, fact: str = TARGET) -> str:
 def _part(name: str, fact: str) -> str:
     """The inverse of `_named`."""
     return name.removeprefix(fact).removeprefix("_")
+
+
+def _positions(path: Path, fact: str, facts: Mapping[str, Array]) -> PositionsOnDisk:
+    return PositionsOnDisk(path, facts[fact].shape, facts[fact].dtype, fact)
 
 
 def _size(array: Array) -> int:

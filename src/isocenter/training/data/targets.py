@@ -242,7 +242,7 @@ class LabelTargets(OneArray):
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """For centring patches."""
         groups = target.structures or tuple((channel,) for channel in range(1, target.head.count))
-        return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
+        return {n: _some(np.isin(data, values), n) for n, values in enumerate(groups, start=1)}
 
     def cut(self, data: Array, region: Region) -> Array:
         """What belongs to a region."""
@@ -283,7 +283,7 @@ class InstanceTargets(LabelTargets):
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """For centring patches."""
-        return {1: _some(np.argwhere(data > 0), 1)}
+        return {1: _some(np.asarray(data > 0), 1)}
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
         """What moves with the images."""
@@ -309,7 +309,7 @@ class BoxTargets(OneArray):
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """For centring patches."""
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
-        return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(target.head.count)}
+        return {one + 1: _kept(centres[data[:, 0] == one], one + 1) for one in range(target.head.count)}
 
     def cut(self, data: Array, region: Region) -> Array:
         """What belongs to a region."""
@@ -364,13 +364,28 @@ def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | 
     return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
 
 
-def _some(where: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
-    """(up to POSITIONS, axes) of all positions, in two bytes where they fit: those of all cases are held."""
+def _some(inside: NDArray[np.bool_], channel: int) -> NDArray[np.signedinteger[Any]]:
+    """(up to POSITIONS, axes) of the places where it is true: of a large organ only those kept become coordinates."""
+    places = np.flatnonzero(inside)
+    return _small(np.stack(np.unravel_index(places[_drawn(len(places), channel)], inside.shape), axis=1))
+
+
+def _kept(known: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
+    """(up to POSITIONS, axes) of all positions."""
+    return _small(known[_drawn(len(known), channel)])
+
+
+def _drawn(count: int, channel: int) -> Any:
+    """Which of so many are kept: all, or as many as may be."""
+    if count <= POSITIONS:
+        return slice(None)
+    return generator(0, 0, count, channel).choice(count, POSITIONS, replace=False)
+
+
+def _small(where: NDArray[Any]) -> NDArray[np.signedinteger[Any]]:
+    """In two bytes where they fit: those of all cases are held."""
     fits = np.abs(where).max(initial=0) < np.iinfo(np.int16).max
-    known: NDArray[np.signedinteger[Any]] = where.astype(np.int16) if fits else where.astype(np.int32)
-    if len(known) <= POSITIONS:
-        return known
-    return known[generator(0, 0, len(known), channel).choice(len(known), POSITIONS, replace=False)]
+    return where.astype(np.int16) if fits else where.astype(np.int32)
 
 
 def _centres(data: Array) -> NDArray[Any]:
