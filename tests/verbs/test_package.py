@@ -113,6 +113,9 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert f"Dice {dice['value']:.3f} (95 % interval" in page
     assert "Patients unknown, split by case: leakage cannot be excluded." in page
     assert "9 for training, 1 for selection, 2 for testing" in page
+    verdict = read_json(segmented.out / "run.json", "isocenter.run")["verdict"]
+    assert verdict["against"]
+    assert all(f"- {one}\n" in page for one in (*verdict["training"], *verdict["against"]))
     assert "not a medical device" in page
     guard = isocenter.load(packaged.out, "cpu").guard
     assert (guard is not None and guard.is_calibrated) == ("its gate refuses images" in page)
