@@ -213,8 +213,8 @@ def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     has_notes = (run / NOTES).is_file()  # a run of before there were notes has none
     record = read_json(run / NOTES, "isocenter.run") if has_notes else {}
     verdict = record.get("verdict") or {}
-    stated = (*verdict.get("training", ()), *verdict.get("against", ()), *record.get("notes", ()))
-    notes = list(dict.fromkeys(stated))
+    sentences = (*verdict.get("training", ()), *verdict.get("against", ()), *record.get("notes", ()))
+    notes = list(dict.fromkeys(sentences))
     if not has_notes and not patients_known:
         notes = ["Patients unknown, split by case: leakage cannot be excluded."]
     nothing = "Every case was trained on: nothing is estimated."
