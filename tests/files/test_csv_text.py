@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from isocenter.evaluation import case_table, read_cases
-from isocenter.files import read_dataset, read_text_table, write_table
+from isocenter.files import read_dataset, read_given_table, read_text_table, write_table
 from isocenter.files.label_table import read as read_labels
 from isocenter.files.label_table import write as write_labels
 from isocenter.values import Label
@@ -77,6 +77,12 @@ def test_a_table_of_a_user_is_read_as_it_is_written(tmp_path):
     (tmp_path / "cases.csv").write_text("\n".join(["image,class", *lines]))
     classes = [case.references["class"] for case in read_dataset(tmp_path / "cases.csv")]
     assert classes == ["=a", "=a", "-b", "-b"]
+
+
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_the_line_by_which_excel_knows_the_separator_is_no_row(tmp_path, separator):
+    (tmp_path / "given.csv").write_text(f"sep={separator}\ncase{separator}age\na,b{separator}3\n", encoding="utf-8-sig")
+    assert read_given_table(tmp_path / "given.csv").to_dict("records") == [{"case": "a,b", "age": "3"}]
 
 
 def test_tables_are_written_in_one_place():

@@ -17,6 +17,8 @@ MARK = "'"
 # What a spreadsheet takes for a formula; with marks before it, so that a cell that has one keeps it.
 FORMULA = re.compile(rf"{MARK}*[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?(inf|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)")
+# The first line by which Excel knows what separates columns, which is no row.
+SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 # How Python, NumPy and pandas spell a value that is not there.
 ABSENT = frozenset({"None", "nan", "NaT", "<NA>"})
 
@@ -64,7 +66,14 @@ def separator_of(path: Path) -> str:
     """
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
-    return max(",;\t", key=head.count)
+    stated = SEPARATOR_LINE.fullmatch(head)
+    return stated[1] if stated else max(",;\t", key=head.count)
+
+
+def _lines_before(path: Path) -> int:
+    """How many lines stand before the table."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return int(SEPARATOR_LINE.fullmatch(file.readline()) is not None)
 
 
 def read_text_table(
@@ -82,6 +91,7 @@ def read_text_table(
         "encoding": "utf-8-sig",
         "nrows": most,
         "header": 0 if has_header else None,
+        "skiprows": _lines_before(path),
     }
     try:
         table = pandas.read_csv(path, **how)

@@ -92,7 +92,8 @@ def _swapped(
         moved.append(float(np.nanmean([np.abs(_answers(one) - here) for one in others])))
         changed.append(is_called and any(one[CALLED].astype(str).tolist() != calls for one in others))
         patients.append(case.patient)
-    estimate = bootstrap(np.array(moved), np.array(patients), seed=audit.seed)
+    are_shares = all(name.startswith("probability") for name in answer_columns(table))
+    estimate = bootstrap(np.array(moved), np.array(patients), seed=audit.seed, exact=are_shares)
     share = float(np.mean(changed)) if is_called else None
     return Swapped(attribute, estimate.value, estimate.low, estimate.high, share, len(cases))
 
