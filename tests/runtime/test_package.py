@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import urllib.error
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from packages import (
     bundle_checked_and_run,
     changed,
     classifying,
+    no_export,
     of_folds,
     packed,
     segmenting,
@@ -239,6 +241,16 @@ def test_one_of_several_networks_can_be_picked(folds):
     assert_array_equal(second.run(batch)["mask"], model.run.members[1](batch)["mask"])
     with pytest.raises(UsageError, match="fold 2"):
         load(package, "cpu", fold=2)
+
+
+def test_networks_of_a_first_stage_that_have_scales_of_their_own_are_so_described(tmp_path):
+    """Else MONAI would build them without, and find no place for a part of their weights."""
+    with no_export():
+        package = packed(replace(segmenting(), first=of_folds()), tmp_path / "package")
+    config = json.loads((package / CONFIG).read_text())
+    ends = {name: [one["_target_"] for one in config[name]["networks"]] for name in ("network_before", "network_def")}
+    assert ends["network_before"] == ["scripts.network.OnItsScale"] * 2
+    assert not any("OnItsScale" in target for target in ends["network_def"])
 
 
 @pytest.mark.parametrize("kind", ["single", "folds"])

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +124,9 @@ def test_the_mean_of_folds_averages_the_second_stages_on_what_all_first_ones_mar
 def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
     """Of CT each fold has a window of its own, which its networks of both stages keep."""
     data = trained.blobs(tmp_path / "data", 8)
+    for path in (data / "images").iterdir():  # Hounsfield units, with air around
+        image = nibabel.load(path)
+        nibabel.Nifti1Image(np.asarray(image.dataobj) * 4 - 900, image.affine).to_filename(path)
     run = train(data, tmp_path / "run", modality="CT").out
     first, second = (load(run, "cpu", fold=fold).first.preprocessing.normalisation for fold in (0, 1))
     assert first != second
@@ -135,7 +139,8 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
         assert len(packaged.first.members) == len(ours.first.members)
         for stage, own in ((packaged.first, ours.first), (packaged, ours)):
             labels = np.asarray(own.predict(image).data)
-            assert (np.asarray(stage.predict(image).data) == labels).mean() > 0.999
+            # Of a window of its own a fold keeps all but values at its bounds, which it clips before it resamples.
+            assert (np.asarray(stage.predict(image).data) == labels).mean() > (0.999 if fold is None else 0.98)
     (tmp_path / "images").mkdir()
     shutil.copy(image, tmp_path / "images")
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")

@@ -104,9 +104,9 @@ def converting(module: Module, channels: int) -> Module:
     return bundle.OnItsScale(module, channels)
 
 
-def have_own_scales(modules: Sequence[Module]) -> bool:
-    """Whether each network stands behind a conversion."""
-    return all(isinstance(module, bundle.OnItsScale) for module in modules)
+def have_own_scales(model: Model) -> bool:
+    """Whether each network of a model stands behind a conversion."""
+    return all(isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.members)
 
 
 def _ours(member: Model, where: str) -> Preprocessing:

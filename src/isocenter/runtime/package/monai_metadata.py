@@ -14,6 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of
@@ -65,18 +66,17 @@ def metadata(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> 
     }
 
 
-def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict[str, Any]:
+def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 
-    places:     {module as it is called here: dotted name under scripts}
-    own_scales: whether each network has a scale of intensities of its own
+    places: {module as it is called here: dotted name under scripts}
     """
     here = "$@bundle_root + "
     table = {"covariates": "@covariates", "formats": "@formats"} if model.context.names else {}
     absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
     before: dict[str, Any] = {}
     if model.first is not None:
-        before["network_before"] = _network_def(model.first, False)
+        before["network_before"] = _network_def(model.first)
         before["before"] = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
     given = {"network": "@network_def", **table, **({"before": "@before"} if before else {})}
     return {
@@ -86,7 +86,7 @@ def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict
         "output_dir": f"{here}'/results'",
         **({"covariates": ""} if table else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": _network_def(model, own_scales),
+        "network_def": _network_def(model),
         **before,
         "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
         "dataset": {
@@ -108,8 +108,9 @@ def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict
     }
 
 
-def _network_def(model: Model, own_scales: bool) -> dict[str, Any]:
-    """The networks of a model as one."""
+def _network_def(model: Model) -> dict[str, Any]:
+    """The networks of a model as one, each with its scale of intensities where it has one of its own."""
+    own_scales = have_own_scales(model)
     mean = mean_of(model.task, _head(model))
     return {
         "_target_": "scripts.network.OneTensor",

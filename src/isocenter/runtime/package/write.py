@@ -83,7 +83,6 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         (folder / FIRST).mkdir()
         write_package(model.first, Evidence(limits=[OF_A_CASCADE]), f"{title}, first stage", folder / FIRST)
     modules, sources = _modules(model), _sources(model)
-    own_scales = have_own_scales(modules)
     for name in ("configs", "models", "docs", "scripts", PACKAGED):
         (folder / name).mkdir()
     for path, text in sources.texts.items():
@@ -91,7 +90,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
     texts = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
     _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, texts))
-    _write_config(folder / "configs" / "inference.json", inference(model, sources.places, own_scales))
+    _write_config(folder / "configs" / "inference.json", inference(model, sources.places))
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
@@ -104,7 +103,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         "members": len(modules),
         "architectures": [dict(one) for one in model.architectures] or None,
         "shares": model.shares,
-        "own_scales": own_scales,
+        "own_scales": have_own_scales(model),
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
         "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
