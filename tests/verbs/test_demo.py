@@ -188,7 +188,7 @@ def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp
     assert "cannot be reached" in lines[0]
     assert lines[-1] == str((tmp_path / "run" / "report.html").resolve())
     assert "simulated" in Path(lines[-1]).read_text(encoding="utf-8").partition("</h1>")[0]
-    assert any(line.startswith("Dice front") for line in lines)
+    assert any(line.startswith("Dice, front") for line in lines)
     assert "\x1b" not in done.stdout
     [segmentation] = (tmp_path / "run" / "prediction").glob("*.dcm")
     assert pydicom.dcmread(segmentation).Modality == "SEG"
