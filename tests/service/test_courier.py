@@ -214,6 +214,7 @@ class WebAnswer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
+        self.server.signed_in.append(self.headers.get("Authorization"))
 
     def log_message(self, *words: object) -> None:
         pass
@@ -224,6 +225,7 @@ class WebPeer(ThreadingHTTPServer):
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         self.status, self.body = status, json.dumps(body).encode() if body else b""
+        self.signed_in: list[str | None] = []
         super().__init__(("127.0.0.1", 0), WebAnswer)
 
     @property
@@ -260,6 +262,19 @@ def test_a_damaged_answer_keeps_no_other_from_a_peer_with_dicomweb(sending):
     states = {row.name: (row.state, row.attempts) for row in node.rows(deliveries)}
     # Made in 1970, they have been tried for long enough.
     assert states == {"answer.dcm": ("sent", 1)} | dict.fromkeys(damaged, ("aside", 1))
+
+
+def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, monkeypatch):
+    node, couriers = sending
+    for set_to, sent in ((None, None), ("me:se:cret", "Basic bWU6c2U6Y3JldA==")):
+        if set_to:
+            monkeypatch.setenv("ISOCENTER_CREDENTIALS_PACS", set_to)
+        with node.database.write() as connection:
+            connection.execute(update(deliveries).values(state="waiting", next_at=0.0))
+        with WebPeer(200, {}) as web:
+            to_web(couriers, web.url)
+            assert couriers.deliver("pacs") == 1
+        assert web.signed_in == [sent]
 
 
 def failed_sop(reason: int) -> dict[str, Any]:

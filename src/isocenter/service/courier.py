@@ -122,7 +122,7 @@ class Couriers:
         """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
-        return store_over_web(to.dicomweb, paths, idle_s=self.settings.dicom.idle_s)
+        return store_over_web(to.dicomweb, paths, peer=to.name, idle_s=self.settings.dicom.idle_s)
 
     def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"

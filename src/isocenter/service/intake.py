@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +16,11 @@ from typing import Any
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
-from isocenter.lazy import dicomweb_sessions
 from isocenter.service.objects import ObjectStore, Part
 from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
 from isocenter.service.web.dicomweb import MultipartReader, boundary_of
+from isocenter.service.web_sending import session_of
 
 log = logging.getLogger("isocenter")
 
@@ -134,11 +133,7 @@ class Front:
 
     @cached_property
     def _session(self) -> Any:
-        session = dicomweb_sessions.create_session()
-        user, colon, password = os.environ.get(CREDENTIALS, "").partition(":")
-        if colon:
-            session.auth = (user, password)
-        return session
+        return session_of(CREDENTIALS)
 
     def _fetched(self, study: str, series: str) -> int:
         """Keep the objects of a series byte for byte, each as it comes; one that cannot be kept holds up no other."""

@@ -43,6 +43,12 @@ def _host(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s@]+", text):
+        raise ValueError("an address begins with http:// or https:// and holds no user: secrets are in the environment")
+    return text
+
+
 def _uid_root(text: str) -> str:
     if not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,8}", text) or len(text) > 24:
         raise ValueError("a root of UIDs is digits and dots, at most 24 of them, such as 2.25")
@@ -60,6 +66,7 @@ AeTitle = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
 Host = Annotated[str, AfterValidator(_host)]
+Url = Annotated[str, AfterValidator(_url)]
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
 Wish = str | bool | int | float | list[str] | tuple[float, float]
 
@@ -169,7 +176,7 @@ class Peer(Section):
     port: Port
     may: list[Literal["store", "commit"]] = ["store", "commit"]
     commit: bool = True
-    dicomweb: str | None = None
+    dicomweb: Url | None = None
     tls: PeerTls | None = None
 
 
@@ -234,7 +241,7 @@ class Watch(Section):
 class Front(Section):
     """An Orthanc whose feed of changes is followed."""
 
-    orthanc: str
+    orthanc: Url
 
 
 class Settings(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
 from isocenter.files.dicom import read_identity
-from isocenter.lazy import dicomweb_api, pydicom
+from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
 from isocenter.service.dicom import PeerError, Sent
 
 SUCCESS = 0x0000
+# And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.
+CREDENTIALS = "ISOCENTER_CREDENTIALS_"
 # HTTP statuses that are about what was sent; all others are about the peer, or about us.
 OF_OBJECT = (
     HTTPStatus.BAD_REQUEST,
@@ -23,13 +27,24 @@ OF_OBJECT = (
 )
 
 
-def store_over_web(url: str, paths: Sequence[Path], *, idle_s: float) -> list[Sent]:
+def session_of(variable: str) -> Any:
+    """A session of HTTP, with the user:password of a variable of the environment where that is set."""
+    session = dicomweb_sessions.create_session()
+    user, colon, password = os.environ.get(variable, "").partition(":")
+    if colon:
+        session.auth = (user, password)
+    return session
+
+
+def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float) -> list[Sent]:
     """Send files to a peer's DICOMweb; one row for each, in their order.
 
+    peer: its name, by which the environment has its user and password
     Each is a request of its own, so that no other depends on what is wrong with it.
     Raises PeerError where the peer answers nothing, or nobody.
     """
-    client = dicomweb_api.DICOMwebClient(url, timeout=idle_s)
+    session = session_of(CREDENTIALS + re.sub(r"\W", "_", peer).upper())
+    client = dicomweb_api.DICOMwebClient(url, session=session, timeout=idle_s)
     client.set_http_retry_params(retry=False)  # the outbox tries again, and says meanwhile what is wrong
     rows, has_answered = list[Sent](), False
     for place, path in enumerate(paths):
