@@ -128,3 +128,10 @@ def test_a_patient_of_whom_the_sets_own_split_names_one_case_alone_is_in_two_par
     [both] = parted(c0=part, c3=part)
     assert (both.severity, both.cases) == ("error", ("c0", "c1"))
     assert not parted(c3=part)
+
+
+def test_patients_who_differ_in_upper_and_lower_case_alone_are_named_by_their_cases():
+    data = cohort([picture(n) for n in range(4)], ["P1", "p1", "P2", "Q1"])
+    [problem] = [one for one in examine(data).problems if "upper and lower case" in one.what]
+    assert (problem.severity, problem.cases) == ("warning", ("c0", "c1"))
+    assert "P1" not in f"{problem}".replace(repr(problem.cases), "")

@@ -14,6 +14,7 @@ from isocenter.values import CaseFacts, Dataset, Fingerprint, Problem, Reference
 def leakage(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -> Iterator[Problem]:
     """Findings on patients and on pairs of cases with (nearly) the same image."""
     yield from _split_patients(dataset)
+    yield from _spelt_patients(dataset)
     if not dataset.patients_known and len(dataset) > 0:
         yield Problem(
             "warning",
@@ -40,6 +41,22 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
             tuple(case.id for case in dataset if case.patient in both),
             "a model that only recognises a person would pass the test",
             "Correct the split, so that all cases of a patient are in one part",
+        )
+
+
+def _spelt_patients(dataset: Dataset) -> Iterator[Problem]:
+    """Patients whose names differ only in upper and lower case, who may be one."""
+    spelt: dict[str, set[str]] = {}
+    for case in dataset if dataset.patients_known else ():
+        spelt.setdefault(case.patient.casefold(), set()).add(case.patient)
+    doubtful = {name for own in spelt.values() if len(own) > 1 for name in own}
+    if doubtful:
+        yield Problem(
+            "warning",
+            f"{len(doubtful)} patients differ from another only in upper and lower case",
+            tuple(case.id for case in dataset if case.patient in doubtful),
+            "if they are one person, that person may be in training and in test",
+            "Write each patient in one way",
         )
 
 
