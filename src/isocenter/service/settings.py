@@ -43,12 +43,6 @@ def _host(text: str) -> str:
     return text
 
 
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s@]+", text):
-        raise ValueError("an address begins with http:// or https:// and holds no user: secrets are in the environment")
-    return text
-
-
 def _uid_root(text: str) -> str:
     if not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,8}", text) or len(text) > 24:
         raise ValueError("a root of UIDs is digits and dots, at most 24 of them, such as 2.25")
@@ -66,7 +60,7 @@ AeTitle = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
 Host = Annotated[str, AfterValidator(_host)]
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]  # user and password come from the environment
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
 Wish = str | bool | int | float | list[str] | tuple[float, float]
 
