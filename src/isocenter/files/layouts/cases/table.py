@@ -263,10 +263,12 @@ def _text_separator(path: Path) -> str | None:
     lines = beginning.splitlines()[: -1 if len(beginning) == TEXT_BEGINNING else None]
     looked_at = [line.strip() for line in lines if line.strip()][:LOOKED_AT]
     for separator in TEXT_SEPARATORS:
-        columns = [*zip(*(re.split(separator, line) for line in looked_at), strict=False)]
-        has_equal_lines = len({len(re.split(separator, line)) for line in looked_at}) == 1
-        names_images = [all(map(is_image_name, map(str.strip, own[1:]))) for own in columns]  # below a header
-        if has_equal_lines and len(looked_at) > 1 and any(names_images) and not all(names_images):
+        rows = [re.split(separator, line) for line in looked_at]
+        if len(rows) < 2 or len({len(row) for row in rows}) > 1:
+            continue
+        below = zip(*rows[1:], strict=True)  # the first may be a header
+        names_images = [all(is_image_name(cell.strip()) for cell in own) for own in below]
+        if any(names_images) and not all(names_images):
             return separator
     return None
 
