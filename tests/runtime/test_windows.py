@@ -5,8 +5,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import slide
@@ -17,7 +19,7 @@ from isocenter.values import Array
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 11)] * n) for n in (2, 3)])
 overlaps = st.sampled_from([0.0, 0.25, 0.5, 0.75])
-merges = st.sampled_from(["gaussian", "mean"])
+merges = st.sampled_from(["gaussian", "mean", "nnunet", "monai_gaussian", "monai_constant"])
 
 
 @st.composite
@@ -71,7 +73,7 @@ def test_overlapping_windows_are_merged_as_in_one_full_accumulator(case, overlap
     spatial = padded.shape[1:]
     total, weights = np.zeros((1, *spatial)), np.zeros(spatial)
     weight = importance(patch, merge).astype(np.float64)
-    grid = [starts(size, n, overlap) for size, n in zip(spatial, patch, strict=True)]
+    grid = [starts(size, n, overlap, merge) for size, n in zip(spatial, patch, strict=True)]
     for corner in product(*grid):
         place = tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
         total[(slice(None), *place)] += placed(padded[(slice(None), *place)][None])["mixed"][0] * weight
@@ -116,6 +118,23 @@ def test_windows_of_an_axis_cover_it_and_share_about_the_overlap(size, patch, ov
     steps = np.diff(start)
     assert (steps >= 0).all()
     assert steps.max() <= np.ceil(patch * (1 - overlap) + 1e-9)  # no gap, however the starts are rounded
+
+
+@given(images_and_patches(), overlaps, st.sampled_from(["gaussian", "constant"]))
+def test_windows_laid_and_weighed_as_monai_does_give_what_its_sliding_windows_give(case, overlap, mode):
+    image, patch = case
+    size = tuple(max(have, need) for have, need in zip(image.shape[1:], patch, strict=True))
+    image = np.resize(image, (2, *size))
+    seen = whole(slide(placed, image, patch, overlap=overlap, merge=f"monai_{mode}"), size)["mixed"]
+    expected = sliding_window_inference(
+        torch.from_numpy(image[None]),
+        patch,
+        1,
+        lambda batch: torch.from_numpy(placed(batch.numpy())["mixed"]),
+        overlap=overlap,
+        mode=mode,
+    )
+    assert_allclose(seen, expected[0].numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("patch", [(6,), (5, 8), (4, 4, 7)])

@@ -20,6 +20,7 @@ from isocenter.values import (
     Geometry,
     Image,
     Label,
+    Merge,
     Prediction,
     Row,
     Sentence,
@@ -164,7 +165,7 @@ class Teaching:
 class Decoding:
     """The steps from outputs of a network to a result. It travels with packages, and works without torch.
 
-    merge:           the weights of overlapping windows
+    merge:           where overlapping windows lie, and their weights
     mirrored:        what each channel of its head becomes when left and right change sides; a target's values are the
                      first. None where a mirrored image would show what no patient has: a named side without counterpart
     average:         one output for those of several networks
@@ -194,7 +195,7 @@ class Decoding:
                      distribution, whose logarithms they are, or by a normal inverse-gamma one
     """
 
-    merge: Literal["gaussian", "mean", "nnunet"]
+    merge: Merge
     mirrored: tuple[int, ...] | None
     average: Average
     probabilities: Callable[[Mapping[str, Array]], Mapping[str, Array]]

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Head,
         Instances,
         Map,
+        Merge,
         Points,
         Prediction,
         Region,

@@ -16,6 +16,8 @@ from isocenter.values.image import Array, Code, Deferred, Label
 Region = tuple[slice, ...]
 # Finished parts of the source grid, in order, each with one array a head: (channels, *region) or (channels,).
 Slabs = Iterable[tuple[Region, Mapping[str, Array]]]
+# Where overlapping windows lie and how they are weighed: two ways of our own, and those of programs whose models run.
+Merge = Literal["gaussian", "mean", "nnunet", "monai_gaussian", "monai_constant"]
 # Results of one kind that a printed prediction names; of more it says how many there are.
 MOST_PRINTED = 8
 

@@ -166,7 +166,7 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
             "tolerance": 2.0,
             "writes": [0, *values.values()] if exclusive else list(values.values()),
             "exclusive": exclusive,
-            "weighed": "gaussian" if mode == "gaussian" else "mean",
+            "weighed": "monai_gaussian" if mode == "gaussian" else "monai_constant",
             "largest": largest,
         }
     )

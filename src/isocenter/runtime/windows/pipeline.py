@@ -100,12 +100,12 @@ def run_pipeline(
     labelled = preprocessing.cascade is not None
     how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
     seen = mirrored(network, task, windows.flips, trace, windows.left_right, **how)
-    patch, overlap = windows.patch, windows.overlap
+    patch, overlap, merge = windows.patch, windows.overlap, task.decoding.merge
     parts = preprocessing.parts(trace, region, patch, dense_channels(task))
 
     def counts_with(overlap: float) -> list[int]:
         """Windows of each part with this overlap."""
-        return [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
+        return [window_count(data.shape[1:], patch, overlap, part.needed, merge) for part in parts]
 
     if windows.seconds is not None:
         overlap = overlap_within(windows.seconds, overlap, seen, data, patch, lambda share: sum(counts_with(share)))
@@ -121,7 +121,7 @@ def run_pipeline(
                 patch,
                 overlap=overlap,
                 batch=windows.batch,
-                merge=task.decoding.merge,
+                merge=merge,
                 progress=seen_windows.after(sum(counts[:number])),
                 wanted=part.needed,
                 slice_order=part.slice_order,

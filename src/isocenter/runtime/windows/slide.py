@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice, product
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,22 @@ from isocenter.runtime.preprocessing import SliceOrder, Source
 from isocenter.runtime.windows.batches import Network as Network  # noqa: PLC0414 - known by this name from here
 from isocenter.runtime.windows.batches import Windows, run
 from isocenter.runtime.windows.sums import Sums
-from isocenter.values import Array, Region
+from isocenter.values import Array, Merge, Region
 
 # Called with what is done and with all.
 Progress = Callable[[int, int], None]
-# How overlapping windows are weighed.
-Merge = Literal["gaussian", "mean", "nnunet"]
 
 
-def starts(size: int, patch: int, overlap: float) -> list[int]:
-    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next."""
+def starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> list[int]:
+    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next.
+
+    MONAI's own ("monai_...") follow each other by whole voxels, and the last is moved back to end with the image.
+    """
     if size <= patch:
         return [0]
+    if merge.startswith("monai"):
+        step = max(int(patch * (1 - overlap)), 1)
+        return [*range(0, size - patch, step), size - patch]
     count = int(np.ceil((size - patch) / (patch * (1 - overlap)))) + 1
     # With a small patch and much overlap two may round to the same place: once is enough.
     return np.unique(np.linspace(0, size - patch, count).round().astype(int)).tolist()
@@ -67,6 +70,8 @@ WEIGHTS: Mapping[Merge, Callable[[tuple[int, ...]], NDArray[np.float32]]] = {
     "gaussian": _gaussian,
     "mean": _even,
     "nnunet": _nnunet,
+    "monai_gaussian": _gaussian,
+    "monai_constant": _even,
 }
 
 
@@ -97,7 +102,8 @@ def slide(
     size = own[walk.axis]
     spatial = tuple(max(have, need) for have, need in zip(own, patch, strict=True))
     parts = wanted or tuple(slice(0, length) for length in own)
-    grid = walk.order(tuple(_touching(*axis, overlap) for axis in zip(spatial, patch, parts, strict=True)))
+    axes = zip(spatial, patch, parts, strict=True)
+    grid = walk.order(tuple(_touching(*axis, overlap, merge) for axis in axes))
     if walk.backwards:  # rows are counted from the end of the image itself, before which it may be continued
         grid = ([size - start - patch[walk.axis] for start in reversed(grid[0])], *grid[1:])
     rows, *plane = walk.region(parts, size)
@@ -128,13 +134,19 @@ def slide(
         yield (), {name: np.mean(values, axis=0) for name, values in vectors.items()}
 
 
-def window_count(spatial: Sequence[int], patch: Sequence[int], overlap: float, wanted: Region | None = None) -> int:
+def window_count(
+    spatial: Sequence[int],
+    patch: Sequence[int],
+    overlap: float,
+    wanted: Region | None = None,
+    merge: Merge = "gaussian",
+) -> int:
     """How many windows `slide` sees of an image of this shape."""
     parts = wanted or tuple(slice(0, size) for size in spatial)
     axes = zip(spatial, patch, parts, strict=True)
-    return math.prod(len(_touching(max(size, n), n, part, overlap)) for size, n, part in axes)
+    return math.prod(len(_touching(max(size, n), n, part, overlap, merge)) for size, n, part in axes)
 
 
-def _touching(size: int, patch: int, part: slice, overlap: float) -> list[int]:
+def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
     """Where the windows of one axis begin that have something of a part."""
-    return [start for start in starts(size, patch, overlap) if start < part.stop and start + patch > part.start]
+    return [start for start in starts(size, patch, overlap, merge) if start < part.stop and start + patch > part.start]

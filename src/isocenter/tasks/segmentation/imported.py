@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from isocenter.values import (
     Fingerprint,
     Geometry,
     Head,
+    Merge,
     Prediction,
 )
 
@@ -42,7 +43,7 @@ class ImportedSegmentation(Segmentation):
     exclusive: the outputs are classes, of which the largest wins; else regions, each marked where it is likelier
                than not
     averaged:  whether the mean of several networks and mirrored views is of their outputs, or of their probabilities
-    weighed:   how overlapping windows are weighted
+    weighed:   where overlapping windows lie and how they are weighted
     largest:   groups of values; of the voxels of a group only the largest connected piece stays
     sampled:   whether voxels are sampled while a label map is made, by which its probabilities are calibrated and
                scored; it takes all outputs, which the label map alone does without. `untuned` sets it
@@ -51,7 +52,7 @@ class ImportedSegmentation(Segmentation):
     writes: tuple[int, ...] = (0, 1)
     exclusive: bool = True
     averaged: Literal["logits", "probabilities"] = "logits"
-    weighed: Literal["gaussian", "mean", "nnunet"] = "gaussian"
+    weighed: Merge = "gaussian"
     largest: tuple[tuple[int, ...], ...] = ()
     sampled: bool = False
 
@@ -79,7 +80,7 @@ class ImportedSegmentation(Segmentation):
         known = {0, *(label.value for label in task.classes)}
         if not set(task.writes) <= known or task.averaged not in ("logits", "probabilities"):
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
-        if task.weighed not in ("gaussian", "mean", "nnunet"):
+        if task.weighed not in get_args(Merge):
             raise PlanError(f"windows are not weighed by {task.weighed!r}", "task.weighed", "Adopt the model again")
         return task
 
