@@ -294,7 +294,23 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     assert "one group" in chart.caption
     [twice, _] = task.scoring.overview(table.assign(patient=["one", "one", *table["patient"][2:]]))
     assert "Log-rank" not in twice.caption
-    assert "Several cases are of one patient" in twice.caption
+    assert "Several cases, with times of their own, are of one patient" in twice.caption
+
+
+def test_a_patient_with_several_images_counts_once_in_the_curves_by_the_mean_of_their_risks():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=60)
+    times = random.exponential(9 * np.exp(-ratio))
+    task = replace(KNOWN, median_risk=float(np.log(0.6)), unit="days")
+    once = scored(task, ratio, times, times < 8)
+    shift = np.tile([0.1, 0.0, -0.1], 60)
+    thrice = scored(task, np.repeat(ratio, 3) + shift, np.repeat(times, 3), np.repeat(times < 8, 3))
+    curves, calibration = task.scoring.overview(once)
+    images, images_calibration = task.scoring.overview(thrice.assign(patient=np.repeat(once["patient"], 3).tolist()))
+    assert "A patient with several images counts once" in images.caption
+    assert images.caption.endswith(curves.caption.rpartition("Log-rank")[2])
+    assert images.png == curves.png
+    assert calibration.alt.count("predicted") == images_calibration.alt.count("predicted")
 
 
 def scored(task: Survival, outputs, times, events):

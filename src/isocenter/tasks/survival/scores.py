@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -242,13 +242,34 @@ def error_values(table: Table) -> list[CaseValues]:
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:
     """Survival by predicted risk, and calibration where there are probabilities and enough cases."""
-    drawn = [_by_risk(outcomes)]
+    cases, outcomes = len(outcomes.times), _by_patient(outcomes)
+    drawn = [_by_risk(outcomes, counts_patients=len(outcomes.times) < cases)]
     if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
         drawn += _calibration(outcomes)
     return drawn
 
 
-def _by_risk(outcomes: Outcomes) -> Figure:
+def _by_patient(outcomes: Outcomes) -> Outcomes:
+    """Each patient once, with the mean of what is predicted of the images; all cases where a patient's times differ.
+
+    Curves and their bands count people: who counts several times makes them look surer than they are.
+    """
+    people, first, owner = np.unique(outcomes.patients, return_index=True, return_inverse=True)
+    times, happened = outcomes.times[first], outcomes.happened[first]
+    if (times[owner] != outcomes.times).any() or (happened[owner] != outcomes.happened).any():
+        return outcomes
+
+    def mean(values: Floats) -> Floats:
+        """The mean of each patient's rows."""
+        sums = np.zeros((len(people), *values.shape[1:]))
+        np.add.at(sums, owner, values)
+        return sums / np.bincount(owner).reshape(-1, *[1] * (values.ndim - 1))
+
+    means = {name: mean(getattr(outcomes, name)) for name in ("risk", "survival", "at_time", "errors")}
+    return replace(outcomes, **means, times=times, happened=happened, patients=people)
+
+
+def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
     times, happened = outcomes.times, outcomes.happened
     groups, p = {"all cases": np.ones(len(times), dtype=bool)}, float("nan")
     caption = "No median risk is known: one group."
@@ -257,8 +278,11 @@ def _by_risk(outcomes: Outcomes) -> Figure:
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
         p = logrank(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
+    if counts_patients:
+        caption += " A patient with several images counts once, by the mean of their risks."
     if len(np.unique(outcomes.patients)) < len(times):  # who counts several times makes any difference look sure
-        caption += " Several cases are of one patient, so that the curves are not tested."
+        caption += " Several cases, with times of their own, are of one patient: the curves are not tested, and their"
+        caption += " bands too narrow."
     elif np.isfinite(p):
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}
