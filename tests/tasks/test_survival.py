@@ -395,6 +395,9 @@ def test_errors_and_frequencies_by_a_time_that_no_case_was_followed_for_have_no_
         for figure in (("brier", "10"), ("integrated_brier", "all"), ("expected_over_observed", "10")):
             assert np.isfinite(made[figure].value) == (made[figure].low is not None) == is_known, figure
         assert ("no case was followed beyond 10" in made["brier", "10"].method) != is_known
+        assert [one.metric for one in task.scoring.case_values(table)] == [
+            "integrated_brier"
+        ] * is_known  # for `compare`
     assert len(task.scoring.overview(table)) == 1
 
 

@@ -188,19 +188,25 @@ def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) ->
     They are those of the training cases: of cases who were followed for less long they are too small in sum, and so is
     the error; of nobody who was followed for so long they make nothing.
     """
+    words, why = _reservations(outcomes, when)
+    if not why:
+        return noted(bootstrap(errors, outcomes.patients, seed=seed), words)
+    people = len(np.unique(outcomes.patients))
+    return Estimate(float("nan"), n=len(outcomes.times), patients=people, method=f"none: {why}")
+
+
+def _reservations(outcomes: Outcomes, when: Floats) -> tuple[str, str]:
+    """A note on the weights that make up for these cases' censoring, and why they cannot; as a rule both are empty."""
     times, happened, last = outcomes.times, outcomes.happened, float(when[-1])
+    if not ((times > last).any() or not kaplan_meier(times, happened).at(last) > 0):
+        return "", f"no case was followed beyond {outcomes.named(last)}"
     weights = censoring_weights(times, happened, outcomes.followed, when)
     each = integrated(weights, when) if len(when) > 1 else weights[:, 0]
     total, error = float(each.mean()), float(each.std() / np.sqrt(len(each)))
-    words = ""
-    if abs(total - 1) > max(NEAR, CHANCE * error):
-        words = f"; the censoring weights of the training cases add up to {100 * total:.0f} % of these cases"
-    is_known = bool((times > last).any()) or not kaplan_meier(times, happened).at(last) > 0
-    if is_known and LEAST_WEIGHT <= total <= MOST_WEIGHT:
-        return noted(bootstrap(errors, outcomes.patients, seed=seed), words)
-    why = words.removeprefix("; ") if is_known else f"no case was followed beyond {outcomes.named(last)}"
-    people = len(np.unique(outcomes.patients))
-    return Estimate(float("nan"), n=len(times), patients=people, method=f"none: {why}")
+    if abs(total - 1) <= max(NEAR, CHANCE * error) and LEAST_WEIGHT <= total <= MOST_WEIGHT:
+        return "", ""
+    why = f"the censoring weights of the training cases add up to {100 * total:.0f} % of these cases"
+    return f"; {why}", "" if LEAST_WEIGHT <= total <= MOST_WEIGHT else why
 
 
 def _interval(
@@ -235,8 +241,11 @@ def _of_everybody(outcomes: Outcomes) -> float:
     return float(integrated(errors, when).mean())
 
 
-def error_values(table: Table) -> list[CaseValues]:
-    """What the integrated Brier score is made of."""
+def error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
+    """What the integrated Brier score is made of; nothing where these cases have no such score."""
+    own = outcomes(table)
+    if _reservations(own, moments(own.horizons[-1]))[1]:
+        return []
     return column_values(table[["case", "patient", "label"]].assign(integrated_brier=table["brier"]))
 
 

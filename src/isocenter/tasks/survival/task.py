@@ -198,7 +198,8 @@ class Survival:
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tuning = (self.assured, self.crossed, partial(self.tuned, trained=True))
-        scoring = Scoring(METRICS, *own, *tuning, case_values=error_values, probable_findings=shown.probable_findings)
+        tested = partial(error_values, self._outcomes)
+        scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
