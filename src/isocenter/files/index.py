@@ -78,9 +78,9 @@ def load_format(name: str) -> Format:
 
 
 def suffix_of(path: Path) -> str:
-    """The longest suffix that some format knows, lower case; the plain suffix for an unknown one."""
+    """The longest suffix that some format knows, lower case; the plain one for another, none for the end of a UID."""
     known = [s for entry in entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
-    return max(known, key=len, default=path.suffix.lower())
+    return max(known, key=len, default="" if path.suffix[1:].isdigit() else path.suffix.lower())
 
 
 def format_of(path: Path) -> str | None:

@@ -58,6 +58,8 @@ class CaseFiles:
     name:       path without suffix relative to the data set, from which the id and the patient are made
     images:     {channel: function that reads it}
     references: {kind: function that reads it}
+    aliases:    what a table may call it beside its name and files, alone or with others: UIDs and accession number
+    slices:     each of its files as a case, of a series of DICOM; None where it has one file
     """
 
     name: str
@@ -69,6 +71,8 @@ class CaseFiles:
     patient: str | None = None
     group: str | None = None
     covariates: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    slices: Callable[[], tuple[CaseFiles, ...]] | None = None
 
 
 @dataclass(frozen=True)

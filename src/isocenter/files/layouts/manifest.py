@@ -12,6 +12,7 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, listed
+from isocenter.files.index import format_of
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
     PATIENT_COLUMNS,
@@ -132,13 +133,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = name_classes(stated, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
     hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
-    cases, missing, taken = [], list[CaseFiles](), set[str]()
+    cases, missing, taken = [], list[CaseFiles](), list[CaseFiles]()
     for index, row in enumerate(table.rows):
         for named_case in manifest.cases(row) or (None,):
             case = _case(manifest, index, row, labels, called, options, named_case)
             if all(path.exists() for path in case.files):
                 cases.append(case)
-                taken |= {named_case.name} if named_case else set()
+                taken += [named_case] if named_case else []
             else:
                 missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
     cases, repeated = once_each(cases, manifest, stating=options.references)
@@ -191,18 +192,33 @@ def _table(
 
 
 def _with_images(table: Table, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:
-    """The table with the column that names images by their paths, else by what only one of them is called."""
+    """The table with the column that names images by their paths, else by what only one of them is called.
+
+    A path to DICOM without the patient's column is also looked up: headers know whose images they are.
+    """
     given_image = any(role.startswith("image:") for role in column)
     paths = column if given_image or "image" in column else _with_files(table, column)
     manifest = Manifest(table, paths, _base(table, paths))
-    if given_image or ("image" in paths and any(_exists(manifest, row) for row in table.rows)):
+    if given_image:
+        return manifest
+    files = [path for row in table.rows if (path := _existing(manifest, row)) is not None] if "image" in paths else []
+    if files and ("patient" in paths or format_of(files[0]) != "dicom"):
         return manifest
     words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
     seen = options if options.modality or len(words) != 1 else replace(options, modality=modality_word(words.pop()))
     named = NamedCases.of_table(table, folder, seen)
     holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
-    image_column = named.column(table, column.get("image"), holders) if named else None
-    return replace(manifest, column={**column, "image": image_column}, named=named) if image_column else manifest
+    image_column = named.column(table, paths.get("image"), holders) if named else None
+    if image_column is None or (files and image_column != paths["image"]):
+        return manifest
+    made = replace(manifest, column={**column, "image": image_column}, named=named)
+    return made if not files or _are_named(made, table) else manifest
+
+
+def _are_named(manifest: Manifest, table: Table) -> bool:
+    """Whether each row names the very files that its path leads to, which may lie outside the folder of the table."""
+    paths = [(path, manifest.cases(row)) for row in table.rows if (path := _existing(manifest, row)) is not None]
+    return all(any(path in (one, *one.parents) for case in own for one in case.files) for path, own in paths)
 
 
 def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
@@ -214,9 +230,10 @@ def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
     return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
 
 
-def _exists(manifest: Manifest, row: Mapping[str, Any]) -> bool:
+def _existing(manifest: Manifest, row: Mapping[str, Any]) -> Path | None:
+    """The file or folder that a row names as its image, if it is there."""
     path = manifest.path(row, manifest.column["image"])
-    return path is not None and path.exists()
+    return path if path is not None and path.exists() else None
 
 
 def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -180,20 +180,24 @@ def once_each(
     """The cases without those whose files another row names too, and the note on them.
 
     stating: whether what rows state is wanted
+    A covariate in which such rows differ is not known.
     Raises DatasetError where two such rows then state different things.
     """
-    first: dict[tuple[Path, ...], CaseFiles] = {}
-    kept, repeated = [], list[str]()
+    first: dict[tuple[Path, ...], int] = {}
+    kept, repeated = list[CaseFiles](), list[str]()
     for case in cases:
-        before = first.setdefault(case.files, case) if case.files else case
-        if before is case:
+        place = first.setdefault(case.files, len(kept)) if case.files else len(kept)
+        if place == len(kept):
             kept.append(case)
             continue
+        before = kept[place]
         kinds = sorted(kind for kind in {**case.references, **before.references} if _differ(kind, case, before))
         if kinds and stating:
             problem = f"several rows name {case.files[0].name}, and state a different {' and '.join(kinds)}"
             remedy = "Write one row for each image, several findings in one cell with | between them"
             raise DatasetError(problem, str(manifest.table.path), remedy)
+        common = {name: one for name, one in before.covariates.items() if case.covariates.get(name) == one}
+        kept[place] = replace(before, covariates=dict.fromkeys(before.covariates) | common)
         repeated.append(case.name)
     what = f"{counted(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
     return kept, left_out(repeated, what, "Remove them", "warning") if stating else ()
@@ -215,15 +219,17 @@ def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
 
 
 def file_problems(
-    manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Collection[str]
+    manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Sequence[CaseFiles]
 ) -> tuple[Problem, ...]:
     """Of rows without their files, of images without a row, and of those that no column names.
 
     seen:  the folder as it lies, where rows name its cases
-    taken: those that have a row
+    taken: those that have a row, whole or a slice of them
     """
+    everything = seen.cases if seen else ()
+    stated = {path for case in taken for path in case.files}
     absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
-    rowless = [case.name for case in seen.cases if case.name not in taken] if seen else []
+    rowless = [case.name for case in everything if stated.isdisjoint(case.files)]
     unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
     remedy = "Correct the paths, or get the files"
     if respelt := _respelt([path for case in missing for path in case.files if not path.exists()]):
@@ -233,8 +239,19 @@ def file_problems(
         *(seen.problems if seen else ()),
         *left_out((case.name for case in missing), absent, remedy),
         *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
+        *_single_slices(manifest, everything, taken),
         *_unnamed(manifest, folder),
     )
+
+
+def _single_slices(manifest: Manifest, series: Sequence[CaseFiles], taken: Sequence[CaseFiles]) -> tuple[Problem, ...]:
+    """The note that rows are of slices, each a case of its own, and not of the series to which they belong."""
+    whole = {case.name for case in series}
+    slices = [case.name for case in taken if case.name not in whole]
+    what = f"{counted(len(slices), 'row names', 'rows name')} a single slice of a series each, which is then a case"
+    remedy = "For cases of whole series name the column that has them: --column image=COLUMN"
+    why = f"column {manifest.column.get('image')} of {manifest.table.path.name} names files of series"
+    return (Problem("note", what, (), why, remedy),) if slices else ()
 
 
 def _unnamed(manifest: Manifest, folder: Folder) -> tuple[Problem, ...]:

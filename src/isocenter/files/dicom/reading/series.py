@@ -48,6 +48,8 @@ class SeriesFiles:
     references: UIDs of the series that a segmentation, structure set or report is about
     covariates: age (years), sex, manufacturer, model, body part: as written, None where absent; field strength (T), kV
                 and kernel where the header has them
+    accession:  number of the order that the study answers; empty where it is not known
+    instances:  {SOP Instance UID: the file of that object}
     """
 
     patient: str
@@ -65,6 +67,8 @@ class SeriesFiles:
     references: tuple[str, ...] = ()
     covariates: Mapping[str, float | str | None] = field(default_factory=dict)
     is_localizer: bool = False
+    accession: str = ""
+    instances: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,8 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
         references=references_of(dataset),
         covariates=_covariates(dataset),
         is_localizer="LOCALIZER" in words(dataset, "ImageType") or group.crosses_planes,
+        accession=text(dataset, "AccessionNumber"),
+        instances=group.originals.first,
     )
 
 

@@ -181,6 +181,25 @@ def _case(
         ),
         patient=series.patient,
         covariates=series.covariates,
+        aliases=tuple(uid for uid in (series.uid, series.study, series.accession) if uid),
+        slices=partial(_slices, name, series, options) if len(series.paths) > 1 else None,
+    )
+
+
+def _slices(name: str, series: SeriesFiles, options: DatasetOptions) -> tuple[CaseFiles, ...]:
+    """Each file of a series as a case, in order, for tables that state something of single slices."""
+    uids = {path: uid for uid, path in series.instances.items()}
+    modality = modality_word(options.modality)
+    return tuple(
+        CaseFiles(
+            f"{name}_{number}",
+            {"image": partial(load_series, (path,), options.read, modality)},
+            files=(path,),
+            patient=series.patient,
+            covariates=series.covariates,
+            aliases=(uids[path],) if path in uids else (),
+        )
+        for number, path in enumerate(series.paths, start=1)
     )
 
 

@@ -1,0 +1,117 @@
+"""Tables beside DICOM: rows of slices, series, studies and patients, by whatever names DICOM gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohorts import table
+from isocenter.errors import DatasetError
+from isocenter.files import DatasetOptions, read_dataset
+from written_dicom import write_slice
+
+PEOPLE, SLICES = 4, 3
+
+
+def archive(root: Path) -> Path:
+    """Study, series and object each called by its UID, and files without suffix: one series of each patient."""
+    for person in range(PEOPLE):
+        folder = root / f"1.2.3.{person}" / f"1.2.3.{person}.1"
+        folder.mkdir(parents=True)
+        for n in range(SLICES):
+            write_slice(
+                folder / f"1.2.3.{person}.1.{n}",
+                np.full((8, 8), 10 * person + n, np.uint16),
+                position=(0, 0, 5.0 * n),
+                SliceThickness=5,
+                PatientID=f"MILLER-{person}",
+                AccessionNumber=f"A{person}",
+                StudyInstanceUID=f"1.2.3.{person}",
+                SeriesInstanceUID=f"1.2.3.{person}.1",
+                SOPInstanceUID=f"1.2.3.{person}.1.{n}",
+                InstanceNumber=n + 1,
+            )
+    return root
+
+
+def rows(of_slices: bool = True) -> list[str]:
+    """Study, series, object, whether the slice shows it, whether any of the series does."""
+    return [
+        f"1.2.3.{person},1.2.3.{person}.1,1.2.3.{person}.1.{n},{int(n == 1 and person % 2)},{person % 2}"
+        for person in range(PEOPLE)
+        for n in range(SLICES)
+        if of_slices or not n
+    ]
+
+
+HEADER = "study,series,object,slice_label,series_label"
+
+
+def test_a_row_of_a_file_of_a_series_is_that_of_the_slice_whose_patient_is_the_series_own(tmp_path):
+    table(archive(tmp_path) / "t.csv", HEADER, rows())
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "slice_label"}))
+    assert len(dataset) == PEOPLE * SLICES
+    assert [case.references["class"] for case in dataset] == [str(int(n in (4, 10))) for n in range(12)]
+    assert {case.images["image"].geometry.shape for case in dataset} == {(8, 8, 1)}
+    assert [case.images["image"].data.flat[0] for case in dataset.cases[:6]] == [0, 1, 2, 10, 11, 12]
+    assert [len({case.patient for case in dataset.cases[n : n + 3]}) for n in range(0, 12, 3)] == [1, 1, 1, 1]
+    assert len({case.patient for case in dataset}) == PEOPLE
+    [note] = [problem for problem in dataset.problems if "single slice" in problem.what]
+    assert note.what.startswith("12 rows name a single slice")
+    assert "MILLER" not in f"{dataset.problems} {[case.id for case in dataset]}"
+
+
+@pytest.mark.parametrize("column", ["series", "study"])
+def test_rows_of_a_series_are_its_case_once_if_they_agree_and_what_differs_beside_is_not_known(tmp_path, column):
+    table(archive(tmp_path) / "t.csv", HEADER, rows())
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "series_label", "image": column}))
+    assert [case.references["class"] for case in dataset] == ["0", "1", "0", "1"]
+    assert [len(case.files) for case in dataset] == [SLICES] * PEOPLE
+    assert [case.covariates["slice_label"] for case in dataset] == [0, None, 0, None]
+    assert len({case.patient for case in dataset}) == PEOPLE and dataset.patients_known
+    with pytest.raises(DatasetError, match="state a different class"):
+        read_dataset(tmp_path, DatasetOptions(column={"label": "slice_label", "image": column}))
+
+
+@pytest.mark.parametrize("name", ["1.2.3.{}", "1.2.3.{}.1", "A{}", "MILLER-{}"])
+def test_a_study_or_series_is_named_by_its_uid_accession_number_or_patient_wherever_its_files_lie(tmp_path, name):
+    archive(tmp_path / "made")
+    for n, path in enumerate(sorted(path for path in (tmp_path / "made").rglob("*") if path.is_file())):
+        path.rename(tmp_path / f"IM{n:04}")
+    table(tmp_path / "t.csv", "who,label", [f"{name.format(n)},{'ill' if n else 'well'}" for n in range(PEOPLE)])
+    dataset = read_dataset(tmp_path)
+    assert sorted(case.references["class"] for case in dataset) == ["ill", "ill", "ill", "well"]
+    [well] = [case for case in dataset if case.references["class"] == "well"]
+    assert np.unique(well.images["image"].data).tolist() == [0, 1, 2]
+
+
+def test_a_uid_that_no_file_has_is_not_taken_for_another_that_begins_alike(tmp_path):
+    for person in range(2):
+        own = {"StudyInstanceUID": f"1.2.{person}", "SeriesInstanceUID": f"1.2.{person}.1"}
+        write_slice(tmp_path / f"9.8.{person}.7", np.ones((8, 8), np.uint16), PatientID=str(person), **own)
+    table(tmp_path / "t.csv", "image,label", ["9.8.0.7,ill", "9.8.1.7,well", "9.8.1.9,ill"])
+    dataset = read_dataset(tmp_path)
+    assert [case.references["class"] for case in dataset] == ["ill", "well"]
+    assert any("1 row names files that are not there" in problem.what for problem in dataset.problems)
+
+
+def test_a_number_of_one_patient_and_of_another_ones_study_is_refused(tmp_path):
+    for person in (1, 2):
+        own = {"StudyInstanceUID": f"1.2.{person}", "SeriesInstanceUID": f"1.2.{person}.1"}
+        numbers = {"PatientID": f"77{person}", "AccessionNumber": f"77{3 - person}"}
+        write_slice(tmp_path / f"IM{person}", np.ones((8, 8), np.uint16), **own, **numbers)
+    table(tmp_path / "t.csv", "number,label", ["771,ill", "772,well"])
+    with pytest.raises(DatasetError, match="the PatientID of one person") as refused:
+        read_dataset(tmp_path)
+    assert "771" not in str(refused.value)
+
+
+def test_images_of_a_table_outside_its_folder_are_those_of_their_paths(tmp_path):
+    archive(tmp_path / "far")
+    archive(tmp_path / "near")
+    paths = [(tmp_path / "far" / f"1.2.3.{n}" / f"1.2.3.{n}.1").resolve() for n in range(PEOPLE)]
+    table(tmp_path / "near" / "t.csv", "image,label", [f"{path},{n % 2}" for n, path in enumerate(paths)])
+    dataset = read_dataset(tmp_path / "near" / "t.csv")
+    assert [{file.parent for file in case.files} for case in dataset] == [{path} for path in paths]
