@@ -4,6 +4,7 @@
     python bench/choices.py members --threads 1 --steps 1800 --resume --record
     python bench/choices.py augmentation --threads 1 --steps 800 --resume --record
     python bench/choices.py widths --threads 1 --minutes 2 --set training.compute=float32 --resume --record
+    python bench/choices.py calibration --threads 1 --steps 600 --seeds 0 1 2 3 4 --resume --record
     python bench/choices.py tails --sets hippocampus --seeds 0
 
 Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
@@ -36,6 +37,7 @@ SETS: Mapping[str, tuple[str, Sequence[str]]] = {
     "ventricles": ("mri/cardiac_sunnybrook", ("--modality", "MR")),
     "vessels": ("chasedb1", ("--modality", "OP")),
     "adrenal": ("medmnist/adrenalmnist3d.npz", ()),
+    "retina": ("medmnist/retinamnist.npz", ()),
     "cells": ("bccd", ("--modality", "GM")),
     "radiographs": ("chest_xray", ("--modality", "DX")),
 }
@@ -47,6 +49,7 @@ class Question:
 
     networks: {choice: how many networks share the steps}, where it is not one
     widths:   {choice: by which the network's planned width is multiplied}, where a choice sets it
+    on_set:   {(choice, set): further settings of it there}
     """
 
     title: str
@@ -54,6 +57,7 @@ class Question:
     sets: Sequence[str]
     networks: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, float] = field(default_factory=dict)
+    on_set: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
 
 
 def zscore(tails: str) -> Sequence[str]:
@@ -103,6 +107,12 @@ QUESTIONS: Mapping[str, Question] = {
         {"planned": (), "half": (), "quarter": ()},
         ("hippocampus", "gliomas", "ventricles", "vessels", "adrenal", "cells", "radiographs"),
         widths={"planned": 1.0, "half": 0.5, "quarter": 0.25},  # set by hand, so that no clock narrows them
+    ),
+    "calibration": Question(
+        "A tenth of the training patients set apart to calibrate",
+        {"none": ("split.calibration=0",), "a tenth": ()},  # as planned from 300 patients on
+        ("adrenal", "retina", "hippocampus"),
+        on_set={("a tenth", "hippocampus"): ("split.calibration=14",)},
     ),
 }
 
@@ -169,11 +179,12 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
     if (before := kept(name, given)) is not None:
         return Shown(**{"minutes": given.minutes or 0.0, **before})
     path, words = SETS[on]
-    chosen = [*given.set, *QUESTIONS[question].choices[choice]]
-    if (factor := QUESTIONS[question].widths.get(choice)) is not None:
+    asks = QUESTIONS[question]
+    chosen = [*given.set, *asks.choices[choice], *asks.on_set.get((choice, on), ())]
+    if (factor := asks.widths.get(choice)) is not None:
         chosen.append(_scaled(given.data.resolve() / path, words, factor, given))
     settings = [word for one in chosen for word in ("--set", one)]
-    each = given.steps and given.steps // QUESTIONS[question].networks.get(choice, 1)
+    each = given.steps and given.steps // asks.networks.get(choice, 1)
     asked = argparse.Namespace(**{**vars(given), "steps": each})
     taken = trained(name, [given.data.resolve() / path, *words, *settings], seed, asked)
     if taken.returncode:
