@@ -115,3 +115,15 @@ def test_images_of_a_table_outside_its_folder_are_those_of_their_paths(tmp_path)
     table(tmp_path / "near" / "t.csv", "image,label", [f"{path},{n % 2}" for n, path in enumerate(paths)])
     dataset = read_dataset(tmp_path / "near" / "t.csv")
     assert [{file.parent for file in case.files} for case in dataset] == [{path} for path in paths]
+
+
+@pytest.mark.parametrize("word", ["ANONYMOUS", "Anon", "De-identified", "unknown", ""])
+def test_studies_that_state_anybody_are_no_single_patient_and_a_warning_says_that_nobody_is_known(tmp_path, word):
+    for n in range(3):
+        own = {"StudyInstanceUID": f"1.2.{n}", "SeriesInstanceUID": f"1.2.{n}.1", "PatientID": word}
+        write_slice(tmp_path / f"{n}.dcm", np.ones((8, 8), np.uint16), **own, PatientName=f"{word}^")
+    table(tmp_path / "t.csv", "image,label", [f"{n}.dcm,{n % 2}" for n in range(3)])
+    dataset = read_dataset(tmp_path)
+    assert len({case.patient for case in dataset}) == 3
+    [problem] = [problem for problem in dataset.problems if "state no patient" in problem.what]
+    assert (problem.severity, problem.what[:9]) == ("warning", "3 studies")

@@ -468,7 +468,10 @@ def test_of_several_tables_next_to_the_images_the_one_with_labels_is_read_and_th
     assert classes(dataset) == {"x0": "0", "x1": "1", "x2": "0", "x3": "1"}
     assert [one.what for one in dataset.problems] == ["test.csv next to train.csv"]
     table(tmp_path / "more.csv", "name,label", ("x4.png,0", "x5.png,1"))
-    with pytest.raises(DatasetError, match=r"tables are more.csv, test.csv, train.csv. Keep one table"):
+    with pytest.raises(
+        DatasetError,
+        match=r"tables are more.csv, test.csv, train.csv. Name a column of labels that one of them alone has",
+    ):
         read_dataset(tmp_path)
 
 

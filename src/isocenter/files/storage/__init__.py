@@ -30,7 +30,13 @@ if TYPE_CHECKING:
         is_compressed,
         read_head,
     )
-    from isocenter.files.storage.patient_key import is_pseudonym, patient_key_id, pseudonym, pseudonym_of_number
+    from isocenter.files.storage.patient_key import (
+        is_nobody,
+        is_pseudonym,
+        patient_key_id,
+        pseudonym,
+        pseudonym_of_number,
+    )
     from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
     from isocenter.files.storage.sidecar import each_once, inside_folder, is_inside, is_named_inside, not_elsewhere
     from isocenter.files.storage.spool import Spool, stacked_spools

@@ -24,6 +24,12 @@ KEY_BYTES = 32
 # Letters of a pseudonym (64 bits), and of the key's id.
 LETTERS, ID_LETTERS = 16, 12
 PSEUDONYM = re.compile(rf"[0-9a-f]{{{LETTERS}}}")
+# What stands where nobody knows, or shall know, who the patient is, so that equal words are no equal person.
+NOBODY = frozenset(
+    {"", "?", "-", "--", ".", "none", "n/a", "not available", "unknown", "unbekannt", "inconnu", "desconocido"}
+    | {"anonymous", "anonym", "anon", "anonymised", "anonymized", "de-identified", "deidentified"}
+    | {"removed", "redacted", "no name", "noname"}
+)
 
 
 def pseudonym(identity: str) -> str:
@@ -37,6 +43,11 @@ def pseudonym(identity: str) -> str:
 def pseudonym_of_number(number: str, issuer: str = "") -> str:
     """The pseudonym of a patient by a PatientID as tables write it, of the issuer that DICOM may name too."""
     return pseudonym(f"{issuer}\0{number.strip()}")
+
+
+def is_nobody(word: str) -> bool:
+    """Whether a patient's number or name stands for anybody; of a name as DICOM writes it, its parts by ^."""
+    return word.replace("^", " ").strip().casefold() in NOBODY
 
 
 def is_pseudonym(patient: str) -> bool:

@@ -18,7 +18,7 @@ from isocenter.files.dicom.reading.listing import dicom_files, listed
 from isocenter.files.dicom.reading.patient_words import names_the_patient
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import pseudonym
+from isocenter.files.storage import is_nobody, pseudonym
 from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
@@ -49,6 +49,7 @@ class SeriesFiles:
     covariates: age (years), sex, manufacturer, model, body part: as written, None where absent; field strength (T), kV
                 and kernel where the header has them
     accession:  number of the order that the study answers; empty where it is not known
+    is_nobodys: whether no patient is stated, so that the study stands for one
     instances:  {SOP Instance UID: the file of that object}
     """
 
@@ -68,6 +69,7 @@ class SeriesFiles:
     covariates: Mapping[str, float | str | None] = field(default_factory=dict)
     is_localizer: bool = False
     accession: str = ""
+    is_nobodys: bool = False
     instances: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -276,13 +278,18 @@ def safe(name: str) -> str:
 
 
 def patient_of(dataset: Dataset) -> str:
-    """A pseudonym that is equal for one person; without an identifier the study stands for the person."""
+    """A pseudonym that is equal for one person; without an identifier, or of "anonymous", the study stands for one."""
     return pseudonym(_identity(dataset))
 
 
 def _identity(dataset: Dataset) -> str:
-    identity = text(dataset, "PatientID") or text(dataset, "PatientName") or text(dataset, "StudyInstanceUID")
+    identity = _stated_patient(dataset) or text(dataset, "StudyInstanceUID")
     return f"{text(dataset, 'IssuerOfPatientID')}\0{identity}"
+
+
+def _stated_patient(dataset: Dataset) -> str:
+    stated = (text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
+    return next((own for own in stated if own and not is_nobody(own)), "")
 
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
@@ -315,6 +322,7 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
         covariates=_covariates(dataset),
         is_localizer="LOCALIZER" in words(dataset, "ImageType") or group.crosses_planes,
         accession=text(dataset, "AccessionNumber"),
+        is_nobodys=not _stated_patient(dataset),
         instances=group.originals.first,
     )
 

@@ -21,6 +21,7 @@ from isocenter.files.layouts.cases.unnamed_masks import masks_among
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
+from isocenter.files.storage import is_nobody
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
 
 LABEL_MAPS = frozenset({"mask", "instances"})
@@ -31,10 +32,6 @@ OF_ONE_PERSON = {
     **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
 }
 MOST_TOGETHER = 20
-# What a table writes where nobody knows who the patient is, so that equal words are no equal person.
-NOBODY = frozenset(
-    {"?", "-", "--", ".", "none", "unknown", "unbekannt", "inconnu", "desconocido", "anonymous", "anonym"}
-)
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -210,6 +207,8 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
     elif tables := [member.path.relative_to(folder.root).as_posix() for member in _tables(folder)]:
         also += f"; tables are {listed(tables)}"
         remedy = "Keep one table in this folder, with a column of the images' names and one of their labels"
+        if here:
+            remedy = f"Name a column of labels that one of them alone has, --column label=COLUMN. Or {remedy.lower()}"
     elif sheets := [member.path.name for member in folder.members if member.suffix in SPREADSHEETS]:
         also += f"; {listed(sheets)} cannot be read as a table"
         remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
@@ -233,7 +232,7 @@ def _patients(
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
         return patients_by(options.patient, [case.name for case in cases])
-    owners = [None if str(case.patient).strip().lower() in NOBODY else case.patient for case in cases]
+    owners = [None if is_nobody(str(case.patient)) else case.patient for case in cases]
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))

@@ -78,6 +78,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *_lonely(lonely),
             *reports.problems,
             *_without_image(seen.series, reports.read),
+            *(_nobodys(images) if options.references else ()),
         ),
     )
 
@@ -250,6 +251,15 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     files = tuple(path.name for path, _ in others)
     what = f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
     return left_out(files, what, severity="warning")
+
+
+def _nobodys(images: Sequence[SeriesFiles]) -> tuple[Problem, ...]:
+    """The warning that nobody knows whose some studies are; a single one is nobody else's."""
+    studies = {one.study for one in images if one.is_nobodys}
+    what = f"{len(studies)} studies state no patient, in PatientID (0010,0020) or PatientName (0010,0010)"
+    why = "each counts as a patient, so that one person may be in training and in test"
+    remedy = "Name whose the images are by a table: --column patient=COLUMN"
+    return (Problem("warning", what, (), why, remedy),) if len(studies) > 1 else ()
 
 
 def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
