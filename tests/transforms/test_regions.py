@@ -48,6 +48,17 @@ def test_an_atlas_on_another_grid_and_an_image_without_frames_are_refused():
         region_series(scan().frame(0), atlas(), "x")
 
 
+def test_an_atlas_of_probabilities_or_of_several_maps_and_an_image_of_several_channels_are_refused():
+    shares = Image(np.full((1, *GRID.shape), 0.5), GRID)
+    several = Image(np.ones((2, *GRID.shape)), GRID, channels=("insula", "putamen"))
+    for wrong in (shares, several):
+        with pytest.raises(GeometryError, match="probabilities or several maps"):
+            region_series(scan(), wrong, "x")
+    echoes = Image(np.repeat(scan().data, 2, axis=0), GRID, times=(0.0, 2.0, 4.0), channels=("echo 1", "echo 2"))
+    with pytest.raises(GeometryError, match="2 channels"):
+        region_series(echoes, atlas(), "x")
+
+
 def test_convert_writes_the_series_as_a_table(tmp_path):
     made = nibabel.Nifti1Image(np.moveaxis(scan().data[0], 0, -1).astype(np.float32), np.eye(4))
     made.header.set_xyzt_units("mm", "sec")

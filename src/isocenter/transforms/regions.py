@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.errors import GeometryError
+from isocenter.errors import GeometryError, listed
 from isocenter.values import Geometry, Image
 
 # Times between which steps differ by less than this share are even.
@@ -15,35 +15,40 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
     """(regions, frames): the mean of the measurements in each region at each time; NaN where there is none.
 
     atlas: a label map on the image's grid; its labels name the channels
-    Raises GeometryError for an image without frames, for another grid, and for an atlas without a region.
+    Raises GeometryError for an image without frames or with several channels, for another grid, and for an atlas
+    without a region, or of shares such as probabilities.
     """
     if image.frames is None or atlas.frames is not None:
         raise GeometryError("needs frames, and an atlas without", where, "Give a 4D image and one label map")
+    if len(image.channels) > 1:
+        problem = f"has {len(image.channels)} channels ({listed(image.channels)}), and a series is of one"
+        raise GeometryError(problem, where, "Convert the one that is meant to a file of its own")
     if not atlas.geometry.equals(image.geometry):
         raise GeometryError(
             f"lies on another grid than the atlas: {image.geometry.difference(atlas.geometry)}",
             where,
             "Resample the atlas",
         )
-    regions = atlas.data[0]
-    values = [int(value) for value in np.unique(regions) if value != 0]
+    found, places = np.unique(atlas.data[0], return_inverse=True)
+    if len(atlas.channels) > 1 or found.min() < 0 or (found % 1 != 0).any():
+        remedy = "Give a label map: whole numbers, 0 for what is no region"
+        raise GeometryError("the atlas holds probabilities or several maps", where, remedy)
+    values = [int(value) for value in found if value != 0]
     if not values:
         raise GeometryError("the atlas holds no region", where, "Give a label map with values above 0")
     names = {label.value: label.name for label in atlas.labels}
-    series = np.stack([_means(image.frame(number), regions, values) for number in range(image.frames)], axis=1)
+    regions = places.reshape(image.geometry.shape) - (len(found) - len(values))  # -1 outside, from 0 on in order
+    series = np.stack([_means(image.frame(number), regions, len(values)) for number in range(image.frames)], axis=1)
     channels = tuple(names.get(value, str(value)) for value in values)
     return Image(series, _axis(image), modality=image.modality, channels=channels, source=image.source)
 
 
-def _means(frame: Image, regions: np.ndarray, values: list[int]) -> np.ndarray:
-    """(regions,) of the first channel."""
-    known = frame.measured(frame.data[0])
-    where, signal = regions[known].astype(np.int64), frame.data[0][known].astype(np.float64)
-    length = max(values) + 1
-    inside = (where >= 0) & (where < length)
-    total = np.bincount(where[inside], signal[inside], length)[values]
-    count = np.bincount(where[inside], minlength=length)[values]
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+def _means(frame: Image, regions: np.ndarray, count: int) -> np.ndarray:
+    """(regions,) of the only channel; regions: the number of each voxel's region, -1 where it is in none."""
+    inside = frame.measured(frame.data[0]) & (regions >= 0)
+    total = np.bincount(regions[inside], frame.data[0][inside].astype(np.float64), count)
+    voxels = np.bincount(regions[inside], minlength=count)
+    return np.divide(total, voxels, out=np.full(count, np.nan), where=voxels > 0)
 
 
 def _axis(image: Image) -> Geometry:
