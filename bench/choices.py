@@ -4,7 +4,7 @@
     python bench/choices.py members --threads 1 --steps 1800 --resume --record
     python bench/choices.py augmentation --threads 1 --steps 800 --resume --record
     python bench/choices.py widths --threads 1 --minutes 2 --set training.compute=float32 --resume --record
-    python bench/choices.py calibration --threads 1 --steps 600 --seeds 0 1 2 3 4 --resume --record
+    python bench/choices.py calibration --threads 1 --steps 400 --resume --record
     python bench/choices.py tails --sets hippocampus --seeds 0
 
 Each training is `isocenter train` with as many steps and other settings. A seed draws the split and the weights, and
