@@ -274,8 +274,16 @@ def _by_patient(outcomes: Outcomes) -> Outcomes:
         np.add.at(sums, owner, values)
         return sums / np.bincount(owner).reshape(-1, *[1] * (values.ndim - 1))
 
-    means = {name: mean(getattr(outcomes, name)) for name in ("risk", "survival", "at_time", "errors")}
-    return replace(outcomes, **means, times=times, happened=happened, patients=people)
+    return replace(
+        outcomes,
+        risk=mean(outcomes.risk),
+        times=times,
+        happened=happened,
+        patients=people,
+        survival=mean(outcomes.survival),
+        at_time=mean(outcomes.at_time),
+        errors=mean(outcomes.errors),
+    )
 
 
 def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
