@@ -95,8 +95,10 @@ def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     other = answering[0].parent / "others.csv"
     other.write_text("\n".join([rows[0], *kept]))
     dataset = read_dataset(other)
-    found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu")
+    out = tmp_path / "evaluated"
+    found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu", out=out)
     assert {row.label.partition(":")[0] for row in found.rows} == {"classification"}
+    assert "Can it be believed?" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path):
