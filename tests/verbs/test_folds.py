@@ -332,7 +332,9 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
-def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(halved, tmp_path):
+def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(
+    halved, tmp_path, caplog
+):
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
     unseen = int(((split["fold"] == "0") & (split["split"] == "test")).sum())
     isocenter.package(halved, out=tmp_path / "package", backends=())
@@ -343,6 +345,9 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     assert f"by {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5
+    with caplog.at_level("WARNING", "isocenter"):
+        assert isocenter.load(tmp_path / "package", "cpu", fold=1).guard is None
+    assert "one fold alone is without the gate of the package: every image gets an answer" in caplog.text
 
 
 def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
