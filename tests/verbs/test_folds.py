@@ -18,18 +18,19 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import read_plan
 from isocenter.report import figures
+from isocenter.runtime import Preprocessing
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
-from isocenter.verbs.evaluation import Fold, score, summed_up, task_of
+from isocenter.verbs.evaluation import Fold, score, summed_up, task_of, with_subsets
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
 from isocenter.verbs.training.decisions import with_reasons
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
-from isocenter.verbs.training.trainings import jobs_of
+from isocenter.verbs.training.trainings import OutOfFold, jobs_of
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +371,7 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     assert before[1] != after[1]  # whose training cases they are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certain:
     """Gives every case the probability that its name ends in."""
 
@@ -403,6 +404,23 @@ def test_each_fold_is_scored_at_its_own_threshold():
     again = summed_up(common, scored.table, seed=0, patients_known=True)
     before = [row.estimate.value for row in scored.rows]
     assert [row.estimate.value for row in again] == pytest.approx(before, rel=0, abs=0, nan_ok=True)
+
+
+def test_cases_with_images_left_out_are_scored_at_the_thresholds_of_their_folds():
+    task = Classification(("well", "ill"))
+    names = ("CT", "PT")
+    images = {name: Image(np.ones((1, 2, 2), np.float32), Geometry.of_pixels((2, 2))) for name in names}
+    cases = [Case(f"{n}@0.4", f"{n}", images, {"class": "ill"}) for n in range(4)]
+    tasks = [replace(task, thresholds={"ill": level}) for level in (0.2, 0.7)] * 2
+    owners = {case.id: Certain(own) for case, own in zip(cases, tasks, strict=True)}
+    several = OutOfFold(replace(task, thresholds={"ill": 0.5}), owners)
+    how = {"seed": 0, "patients_known": True}
+    folds = {case.id: Fold(n % 2, tasks[n]) for n, case in enumerate(cases)}
+    scored = score(several, cases, {}, folds=folds, draws=False, **how)
+    subsets = with_subsets(scored, several, Preprocessing(2, names, (), absent=names), cases, **how).subsets
+    found = {own: [row.estimate.value for row in rows if row.metric == "sensitivity"] for own, rows in subsets}
+    # Two of the four ill are called, by the folds that call from 0.2 on.
+    assert {own: set(values) for own, values in found.items()} == {("CT",): {0.5}, ("PT",): {0.5}, names: {0.5}}
 
 
 def test_folds_beside_all_are_wrong_use(crossed, tmp_path):
