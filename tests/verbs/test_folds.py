@@ -23,11 +23,12 @@ from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
-from isocenter.verbs.evaluation import Fold, score, summed_up, task_of, with_subsets
+from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of, with_subsets
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
 from isocenter.verbs.training.decisions import with_reasons
+from isocenter.verbs.training.gate import error_note
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
 from isocenter.verbs.training.trainings import OutOfFold, jobs_of
@@ -433,3 +434,38 @@ def test_folds_are_not_taken_by_a_run_to_resume(crossed, tmp_path):
     (run / "report.html").unlink()
     with pytest.raises(UsageError, match="folds"):
         train(resume=run, folds=2)
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory):
+    """A run of two folds that answers only where it is sure, with validation cases enough for a gate of each."""
+    root = tmp_path_factory.mktemp("careful")
+    wishes = {**trained.TWO_STEPS, "guard.error": 0.9, "guard.delta": 0.5}
+    data = trained.pictures(root / "data", 80)
+    return data, trained.classifying(data, root / "run", folds=2, assignments=wishes).out
+
+
+def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful):
+    """The models of the folds keep gates that are fitted to the cases which they test, for new images."""
+    data, run = careful
+    split = pd.read_csv(run / "split.csv", dtype=str)
+    for fold in range(2):
+        of_fold = split[split["fold"] == str(fold)]
+        tested = int((of_fold["split"] == "test").sum())
+        assert isocenter.load(run, "cpu", fold=fold).guard.answers.cases == tested
+        assert gate_of(run / f"fold_{fold}").answers.cases == int((of_fold["split"] == "val").sum()) < tested
+    before = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}, keep_default_na=False)
+    again = isocenter.evaluate(run, data, device="cpu").scored.table.set_index("case").loc[before["case"]]
+    assert again["gate_p"].to_numpy() == pytest.approx(before["gate_p"].to_numpy(), rel=1e-4)
+    assert (again["abstained"] == "").tolist() == (before["abstained"] == "").tolist()
+
+
+def test_the_plan_states_the_sureness_that_every_fold_asks_for(careful):
+    _, run = careful
+    each = [isocenter.load(run, "cpu", fold=fold).guard for fold in range(2)]
+    because = read_plan(run / "plan.yaml").decision("guard.error").because
+    surest = max((one.answers for one in each), key=lambda answers: answers.least)
+    assert isocenter.load(run, "cpu").guard.answers == surest
+    assert because.startswith(surest.words(exact=True))
+    looser = [replace(one, answers=replace(one.answers, least=0.1 * (1 + n))) for n, one in enumerate(each)]
+    assert "a sureness of 0.200 or more" in error_note(looser, folds=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         read_data_record,
         write_data_record,
     )
+    from isocenter.verbs.evaluation.fold import Fold, gate_of, write_gate
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
     from isocenter.verbs.evaluation.model_tests import (
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         SUMMARY,
         TASK,
         WRONG,
-        Fold,
         Outcomes,
         Predictor,
         Scored,
