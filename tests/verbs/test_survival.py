@@ -40,6 +40,13 @@ def cohort(root: Path, count: int = 60) -> Path:
     return root
 
 
+def site(root: Path) -> Path:
+    """A cohort of which no picture is one that trained."""
+    for path in cohort(root, 24).glob("*.png"):
+        PIL.Image.fromarray(np.rot90(np.asarray(PIL.Image.open(path)))).save(path)
+    return root
+
+
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """A run of a few steps, and its data."""
@@ -247,3 +254,30 @@ def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp
         changed.to_csv(data / "table.csv", index=False)
         with pytest.raises(DatasetError, match=match):
             isocenter.check(data, column=COLUMN)
+
+
+@pytest.fixture(scope="module")
+def uneventful(followed, tmp_path_factory):
+    """The run, calibrated on a site where nobody had the event."""
+    root = tmp_path_factory.mktemp("uneventful")
+    data = site(root / "site")
+    pd.read_csv(data / "table.csv").assign(died="alive").to_csv(data / "table.csv", index=False)
+    with no_export():
+        return isocenter.calibrate(followed[1], data, out=root / "package", backends=(), column=COLUMN)
+
+
+def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
+    before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
+    for name in ("baseline", "slope", "median_risk"):
+        assert before.settings[name] is not None and after.settings[name] == before.settings[name]
+    assert after.certainty.conformal.n == {"all": 12}
+
+
+def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(followed, uneventful):
+    table = pd.read_csv(followed[1] / "split.csv")
+    trained_it = set(table.loc[table["split"] != "test", "patient"])
+    count = len(trained_it & {f"p{n}" for n in range(12)})
+    assert count > 1
+    [note] = [one for one in uneventful.unkept if f"{count} patients have the names of patients with whose" in one]
+    limits = json.loads((uneventful.out / "isocenter" / "model.json").read_text())["record"]["limits"]
+    assert note in limits

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.evaluation.answered import ANSWERED, case_errors, case_failures
     from isocenter.verbs.evaluation.audited import Audited
-    from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
+    from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice, of_the_same_name, who_trained
     from isocenter.verbs.evaluation.comparison import (
         Comparison,
         compare_tables,
