@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
+from isocenter.runtime import Model
 from isocenter.tasks.survival.plan import calibrated, curve
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
@@ -57,7 +59,9 @@ def followed(tmp_path_factory):
     return data, root / "run"
 
 
-def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(followed, tmp_path):
+def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(
+    followed, tmp_path, monkeypatch
+):
     data, run = followed[0], tmp_path / "run"
     isocenter.train(data, out=run, assignments={**FEW, "task.unit": "days", "training.networks": 2}, **READING)
     models = [isocenter.load(run, "cpu", fold=number) for number in (0, 1, None)]
@@ -66,6 +70,15 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
     assert models[0].task.settings["slope"] == models[2].task.settings["slope"]
     assert models[2].task.settings["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+    caught = list[Model]()
+    monkeypatch.setattr("isocenter.verbs.calibrate.write_package", lambda model, *rest: caught.append(model))
+    others = site(tmp_path / "site")
+    table = pd.read_csv(others / "table.csv")
+    table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
+    isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
+    assert caught[0].task.settings["slope"] != models[2].task.settings["slope"]
+    each = [replace(caught[0], run=one).predict(data / "00.png").values["risk"] for one in caught[0].members]
+    assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
 
 def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_inner_folds_have_not_seen(

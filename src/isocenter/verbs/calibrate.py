@@ -25,6 +25,7 @@ from isocenter.runtime import (
     unpacked,
     why_unkept,
     why_unpackable,
+    with_uncertainty,
     write_calibrated,
     write_package,
 )
@@ -186,7 +187,8 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     task = _filled(task, loaded.task)
     stated = predicted(loaded, task, held) if exact else predictions
     task, promised = assured(task, stated, held or tuning, exact=exact)
-    settled, judged = guarded_by(replace(loaded, task=task), held or tuning, exact=exact)
+    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
+    settled, judged = guarded_by(renewed, held or tuning, exact=exact)
     decided = {**decisions, **promised, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"
