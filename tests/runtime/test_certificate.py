@@ -192,6 +192,15 @@ def test_sets_ends_of_intervals_and_the_verdict_of_the_gate_are_compared():
         assert states_otherwise(ours, stated(changed))
 
 
+def test_a_bound_without_an_upper_end_is_compared_as_an_interval_is():
+    """As of a time: its lower bound alone is promised."""
+    torchs = Prediction(SPACE, confidence=Confidence(low={"time": 200.0}))
+    ours = json.loads(json.dumps(stated(torchs)))
+    assert ours["ends"] == [[200.0, None]]
+    for low, differs in ((200.5, False), (180.0, True), (-math.inf, True)):
+        assert states_otherwise(ours, stated(replace(torchs, confidence=Confidence(low={"time": low})))) == differs
+
+
 def test_one_voxel_in_ten_thousand_may_differ():
     assert replace(SAME, disagreeing=1, voxels=10_000).beyond(Tolerances()) == []
 

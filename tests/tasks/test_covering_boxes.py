@@ -11,6 +11,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import PlanError
+from isocenter.evaluation import Conformal
 from isocenter.tasks import rows_in
 from isocenter.tasks.detection.promises import best_scores, covering_columns
 from isocenter.tasks.detection.task import Detection
@@ -100,6 +101,20 @@ def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_th
     assert rows["covering_missed", "cell"].value == pytest.approx(missed(task, predictions, cases))
     false = np.mean([float(p.boxes.scores[-1] >= least) for p in predictions])
     assert rows["covering_false", "cell"].value == pytest.approx(false)
+
+
+def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_of_the_covering_ones():
+    """Such boxes are listed too: the score from which on few are missed may be higher than the usual one."""
+    covering = Conformal("crc", 0.8, "label", {"cell": 40, "clump": 40}, {"cell": 0.5, "clump": 0.5}, True).settings
+    task = task_of(covering=covering)
+    corners = np.array([*PLACES[:2], [18.0, 1, 22, 5]])
+    given = BoundingBoxes(corners, ("cell",) * 3, np.array([0.9, 0.4, 0.35]))
+    predicted = Prediction(SPACE, boxes=given, threshold=0.3)
+    image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
+    case = Case("c", "p", {"image": image}, {"boxes": BoundingBoxes(PLACES[:2], ("cell",) * 2)})
+    assert len(rows_in(task.decoding.outputs(task.decoding.covering(predicted)))) == 3
+    row = task.scoring.score([predicted], [case]).set_index("label").loc["cell"]
+    assert (row["covering_missed"], row["covering_false"]) == (0.0, 1.0)
 
 
 def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():

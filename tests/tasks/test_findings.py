@@ -16,7 +16,18 @@ from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
 from isocenter.tasks.shared import OF_CALIBRATION, Certainty
 from isocenter.tasks.shared.calibration_scores import calibration_rows
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
+from isocenter.values import (
+    BY_HAND,
+    Case,
+    CaseFacts,
+    Dataset,
+    Decision,
+    Fingerprint,
+    Geometry,
+    Image,
+    Label,
+    Prediction,
+)
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Findings(("effusion", "nodule", "hernia"))
@@ -228,6 +239,19 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
         assert np.mean(positive >= task.thresholds[name]) >= 0.9
     assert "sensitivity>=0.9 of" in decisions["task.thresholds"].because
     assert task.tuned(predictions, few) == (task, {})
+
+
+def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_threshold():
+    """Its rule is not kept either, and a site that says nothing of it loses the threshold that it had."""
+    predictions, cases, *_ = drawn(120, blank=0.0)
+    of_two = [case(one.id, **{k: v for k, v in one.references["findings"].items() if k != "hernia"}) for one in cases]
+    task = Findings(TASK.findings, operating_point="sensitivity>=0.9", certainty=AS_GIVEN)
+    found, decisions = task.tuned(predictions, of_two)
+    assert set(found.thresholds) == {"effusion", "nodule"}
+    because = decisions["task.thresholds"].because
+    assert "0 unseen cases of hernia and 0 others are too few for a threshold" in because
+    by_hand = {"operating_point": Decision("sensitivity>=0.9", BY_HAND), "thresholds": decisions["task.thresholds"]}
+    assert any("could not be kept" in sentence for sentence in task.traits.unkept(by_hand))
 
 
 def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likelihood():

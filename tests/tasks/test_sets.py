@@ -216,6 +216,27 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
     assert decoded(no_sites, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
 
 
+@pytest.mark.parametrize(("calibrating", "asked"), [(1, 1.0), (1.0, "1"), ("North", " north"), ("M", "m")])
+def test_a_value_of_a_covariate_is_known_however_it_is_written(calibrating, asked):
+    logits, truths = drawn(120)
+    sites = [calibrating if n % 2 else "other" for n in range(120)]
+    stated = enumerate(zip(truths, sites, strict=True))
+    cases = [Case(f"c{n}", f"p{n}", {}, {"class": truth}, {"site": site}) for n, (truth, site) in stated]
+    made, _ = assured(classes(conformal_by="site"), logits, cases)
+    (raw,) = decoded(made, logits[:1])
+    own, same = (made.decoding.by_covariates(raw, {"site": one}) for one in (asked, calibrating))
+    assert not own.notes and own.confidence.set == same.confidence.set
+
+
+def test_of_a_covariate_that_no_calibrating_case_states_nothing_is_left_out_and_the_reason_says_so():
+    logits, truths = drawn(120)
+    cases = [Case(f"c{n}", f"p{n}", {}, {"class": t}, {"site": "" if n % 2 else None}) for n, t in enumerate(truths)]
+    made, decisions = assured(classes(conformal_by="site"), logits, cases)
+    assert decoded(made, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
+    assert "those of the 0 cases that set them" in decisions["task.conformal"].because
+    assert "nothing is left out" in decisions["task.conformal"].because
+
+
 def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised():
     random = np.random.default_rng(3)
     odds = random.normal(0, 2, (1200, 2)) * [1.0, 0.3]

@@ -63,3 +63,17 @@ def test_a_label_map_that_is_computed_on_demand_is_not_computed_for_a_print():
 
     made = Prediction(VOLUME, data=Deferred((10, 10, 10), np.dtype(np.uint8), read), labels=LABELS)
     assert "10 x 10 x 10 voxels, computed when it is read" in repr(made)
+
+
+def test_error_bars_and_risks_before_calibration_are_no_probabilities():
+    known = Confidence(deviations=np.array([3.5]), uncalibrated={"age": 2.5})
+    before = Prediction(VOLUME, values={"age": 61.2}, confidence=known).before_calibration
+    assert before.probabilities is None and "probability" not in repr(before)
+
+
+def test_several_tasks_state_the_probabilities_of_before_calibration_together_as_each_does():
+    known = Confidence(uncalibrated={"benign": 0.4, "malignant": 0.6})
+    part = Prediction(VOLUME, probabilities={"benign": 0.2, "malignant": 0.8}, confidence=known)
+    both = {"classification": part, "regression": Prediction(VOLUME, values={"age": 61.2})}
+    before = Prediction(VOLUME, probabilities=part.probabilities, values={"age": 61.2}, parts=both).before_calibration
+    assert before.probabilities == before.parts["classification"].probabilities == {"benign": 0.4, "malignant": 0.6}

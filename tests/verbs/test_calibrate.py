@@ -162,3 +162,14 @@ def test_labels_of_other_names_are_refused_and_nothing_is_written(classified, tm
     with pytest.raises(DatasetError, match="pale"):
         isocenter.calibrate(classified.out, data, out=tmp_path / "model", **SITE)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_patient_with_cases_within_the_calibration_part_and_outside_is_refused(classified, tmp_path):
+    """What is promised exactly would rest on people who decided the rest."""
+    paths = sorted(trained.pictures(tmp_path / "site", count=12, first=3000).rglob("*.png"))
+    parts = ("train", "calibration")
+    rows = [f"{path},{path.parent.name},{parts[n % 2]},{n // 2}" for n, path in enumerate(paths)]
+    (tmp_path / "site.csv").write_text("\n".join(["image,label,split,patient", *rows]))
+    with pytest.raises(UsageError, match="6 patients have cases within the part calibration and outside"):
+        isocenter.calibrate(classified.out, tmp_path / "site.csv", out=tmp_path / "model", **SITE)
+    assert not (tmp_path / "model").exists()

@@ -18,18 +18,20 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import read_plan
 from isocenter.report import figures
+from isocenter.runtime import Preprocessing
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
-from isocenter.verbs.evaluation import Fold, score, summed_up, task_of
+from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of, with_subsets
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
 from isocenter.verbs.training.decisions import with_reasons
+from isocenter.verbs.training.gate import error_note
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
-from isocenter.verbs.training.trainings import jobs_of
+from isocenter.verbs.training.trainings import OutOfFold, jobs_of
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +334,9 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
-def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(halved, tmp_path):
+def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(
+    halved, tmp_path, caplog
+):
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
     unseen = int(((split["fold"] == "0") & (split["split"] == "test")).sum())
     isocenter.package(halved, out=tmp_path / "package", backends=())
@@ -343,6 +347,9 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     assert f"by {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5
+    with caplog.at_level("WARNING", "isocenter"):
+        assert isocenter.load(tmp_path / "package", "cpu", fold=1).guard is None
+    assert "one fold alone is without the gate of the package: every image gets an answer" in caplog.text
 
 
 def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
@@ -365,7 +372,7 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     assert before[1] != after[1]  # whose training cases they are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certain:
     """Gives every case the probability that its name ends in."""
 
@@ -400,6 +407,23 @@ def test_each_fold_is_scored_at_its_own_threshold():
     assert [row.estimate.value for row in again] == pytest.approx(before, rel=0, abs=0, nan_ok=True)
 
 
+def test_cases_with_images_left_out_are_scored_at_the_thresholds_of_their_folds():
+    task = Classification(("well", "ill"))
+    names = ("CT", "PT")
+    images = {name: Image(np.ones((1, 2, 2), np.float32), Geometry.of_pixels((2, 2))) for name in names}
+    cases = [Case(f"{n}@0.4", f"{n}", images, {"class": "ill"}) for n in range(4)]
+    tasks = [replace(task, thresholds={"ill": level}) for level in (0.2, 0.7)] * 2
+    owners = {case.id: Certain(own) for case, own in zip(cases, tasks, strict=True)}
+    several = OutOfFold(replace(task, thresholds={"ill": 0.5}), owners)
+    how = {"seed": 0, "patients_known": True}
+    folds = {case.id: Fold(n % 2, tasks[n]) for n, case in enumerate(cases)}
+    scored = score(several, cases, {}, folds=folds, draws=False, **how)
+    subsets = with_subsets(scored, several, Preprocessing(2, names, (), absent=names), cases, **how).subsets
+    found = {own: [row.estimate.value for row in rows if row.metric == "sensitivity"] for own, rows in subsets}
+    # Two of the four ill are called, by the folds that call from 0.2 on.
+    assert {own: set(values) for own, values in found.items()} == {("CT",): {0.5}, ("PT",): {0.5}, names: {0.5}}
+
+
 def test_folds_beside_all_are_wrong_use(crossed, tmp_path):
     with pytest.raises(UsageError, match="every case trains"):
         trained.segmenting(crossed[0], tmp_path / "run", folds=3, everything=True)
@@ -410,3 +434,38 @@ def test_folds_are_not_taken_by_a_run_to_resume(crossed, tmp_path):
     (run / "report.html").unlink()
     with pytest.raises(UsageError, match="folds"):
         train(resume=run, folds=2)
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory):
+    """A run of two folds that answers only where it is sure, with validation cases enough for a gate of each."""
+    root = tmp_path_factory.mktemp("careful")
+    wishes = {**trained.TWO_STEPS, "guard.error": 0.9, "guard.delta": 0.5}
+    data = trained.pictures(root / "data", 80)
+    return data, trained.classifying(data, root / "run", folds=2, assignments=wishes).out
+
+
+def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful):
+    """The models of the folds keep gates that are fitted to the cases which they test, for new images."""
+    data, run = careful
+    split = pd.read_csv(run / "split.csv", dtype=str)
+    for fold in range(2):
+        of_fold = split[split["fold"] == str(fold)]
+        tested = int((of_fold["split"] == "test").sum())
+        assert isocenter.load(run, "cpu", fold=fold).guard.answers.cases == tested
+        assert gate_of(run / f"fold_{fold}").answers.cases == int((of_fold["split"] == "val").sum()) < tested
+    before = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}, keep_default_na=False)
+    again = isocenter.evaluate(run, data, device="cpu").scored.table.set_index("case").loc[before["case"]]
+    assert again["gate_p"].to_numpy() == pytest.approx(before["gate_p"].to_numpy(), rel=1e-4)
+    assert (again["abstained"] == "").tolist() == (before["abstained"] == "").tolist()
+
+
+def test_the_plan_states_the_sureness_that_every_fold_asks_for(careful):
+    _, run = careful
+    each = [isocenter.load(run, "cpu", fold=fold).guard for fold in range(2)]
+    because = read_plan(run / "plan.yaml").decision("guard.error").because
+    surest = max((one.answers for one in each), key=lambda answers: answers.least)
+    assert isocenter.load(run, "cpu").guard.answers == surest
+    assert because.startswith(surest.words(exact=True))
+    looser = [replace(one, answers=replace(one.answers, least=0.1 * (1 + n))) for n, one in enumerate(each)]
+    assert "a sureness of 0.200 or more" in error_note(looser, folds=True)

@@ -13,7 +13,7 @@ import isocenter
 import trained
 from isocenter.files import read_dataset
 from isocenter.planning import prose
-from packages import bundle_checked_and_run
+from packages import bundle_checked_and_run, no_export
 
 COLUMN = {"value:size": "size_px"}
 JOINED = "classification+regression+segmentation"
@@ -95,8 +95,10 @@ def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     other = answering[0].parent / "others.csv"
     other.write_text("\n".join([rows[0], *kept]))
     dataset = read_dataset(other)
-    found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu")
+    out = tmp_path / "evaluated"
+    found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu", out=out)
     assert {row.label.partition(":")[0] for row in found.rows} == {"classification"}
+    assert "Can it be believed?" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path):
@@ -147,3 +149,18 @@ def test_folds_answer_together(tmp_path):
     assert isocenter.load(tmp_path / "run", "cpu").predict(image).values["size"] == pytest.approx(
         np.mean(each), rel=1e-5
     )
+
+
+def test_a_site_with_references_of_one_part_calibrates_it_and_the_others_stay_as_they_were(answering, tmp_path):
+    """Else label maps would no longer be tidied, and their intervals would be gone."""
+    site = trained.lesions(tmp_path / "site", count=34)
+    cells = [row.split(",") for row in site.read_text().splitlines()[25:]]  # the first ones have trained
+    site.write_text("\n".join(["image,label,patient", *(f"{row[0]},{row[2]},{row[4]}" for row in cells)]))
+    with no_export():
+        made = isocenter.calibrate(answering[1], site, out=tmp_path / "package", backends=())
+    before, after = (isocenter.load(place, "cpu").task.settings for place in (answering[1], made.out))
+    stay = [name for name in before if name.startswith(("segmentation.", "regression."))]
+    assert before["segmentation.postprocessing"] is not None and before["segmentation.calibration"] is not None
+    assert {name: after[name] for name in stay} == {name: before[name] for name in stay}
+    assert after["classification.calibration"]["cases"] == 10
+    assert "No calibrating case has a reference of segmentation, regression" in repr(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
+from isocenter.runtime import Model
 from isocenter.tasks.survival.plan import calibrated, curve
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
@@ -40,6 +42,13 @@ def cohort(root: Path, count: int = 60) -> Path:
     return root
 
 
+def site(root: Path) -> Path:
+    """A cohort of which no picture is one that trained."""
+    for path in cohort(root, 24).glob("*.png"):
+        PIL.Image.fromarray(np.rot90(np.asarray(PIL.Image.open(path)))).save(path)
+    return root
+
+
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """A run of a few steps, and its data."""
@@ -50,7 +59,9 @@ def followed(tmp_path_factory):
     return data, root / "run"
 
 
-def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(followed, tmp_path):
+def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(
+    followed, tmp_path, monkeypatch
+):
     data, run = followed[0], tmp_path / "run"
     isocenter.train(data, out=run, assignments={**FEW, "task.unit": "days", "training.networks": 2}, **READING)
     models = [isocenter.load(run, "cpu", fold=number) for number in (0, 1, None)]
@@ -59,6 +70,15 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
     assert models[0].task.settings["slope"] == models[2].task.settings["slope"]
     assert models[2].task.settings["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+    caught = list[Model]()
+    monkeypatch.setattr("isocenter.verbs.calibrate.write_package", lambda model, *rest: caught.append(model))
+    others = site(tmp_path / "site")
+    table = pd.read_csv(others / "table.csv")
+    table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
+    isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
+    assert caught[0].task.settings["slope"] != models[2].task.settings["slope"]
+    each = [replace(caught[0], run=one).predict(data / "00.png").values["risk"] for one in caught[0].members]
+    assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
 
 def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_inner_folds_have_not_seen(
@@ -247,3 +267,30 @@ def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp
         changed.to_csv(data / "table.csv", index=False)
         with pytest.raises(DatasetError, match=match):
             isocenter.check(data, column=COLUMN)
+
+
+@pytest.fixture(scope="module")
+def uneventful(followed, tmp_path_factory):
+    """The run, calibrated on a site where nobody had the event."""
+    root = tmp_path_factory.mktemp("uneventful")
+    data = site(root / "site")
+    pd.read_csv(data / "table.csv").assign(died="alive").to_csv(data / "table.csv", index=False)
+    with no_export():
+        return isocenter.calibrate(followed[1], data, out=root / "package", backends=(), column=COLUMN)
+
+
+def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
+    before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
+    for name in ("baseline", "slope", "median_risk"):
+        assert before.settings[name] is not None and after.settings[name] == before.settings[name]
+    assert after.certainty.conformal.n == {"all": 12}
+
+
+def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(followed, uneventful):
+    table = pd.read_csv(followed[1] / "split.csv")
+    trained_it = set(table.loc[table["split"] != "test", "patient"])
+    count = len(trained_it & {f"p{n}" for n in range(12)})
+    assert count > 1
+    [note] = [one for one in uneventful.unkept if f"{count} patients have the names of patients with whose" in one]
+    limits = json.loads((uneventful.out / "isocenter" / "model.json").read_text())["record"]["limits"]
+    assert note in limits

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         means_by_patient,
         observed,
         refitted,
+        strictest,
         tail_note,
         with_guard,
     )
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
     from isocenter.runtime.model import Inference, Model, build_module, each_of, image_of
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
-    from isocenter.runtime.model_parts import write_parts
+    from isocenter.runtime.model_parts import read_parts, write_parts
     from isocenter.runtime.package import (
         EXPLANATIONS,
         EXPLANATIONS_SCHEMA,

@@ -354,7 +354,11 @@ class Prediction:
         if known.scores:
             scores = known.uncalibrated or known.scores
             return replace(self, confidence=replace(known, scores=scores, uncalibrated={}), parts=parts)
-        made = replace(self, probabilities=known.uncalibrated or self.probabilities, parts=parts)
+        given = dict(known.uncalibrated)  # of values it holds error bars or risks, which are no probabilities
+        for part in parts.values():
+            given |= part.probabilities or {}
+        stated = self.probabilities and {name: given.get(name, chance) for name, chance in self.probabilities.items()}
+        made = replace(self, probabilities=stated, parts=parts)
         if (called := self.called) is None or called.uncalibrated is None:
             return made
         return replace(made, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)

@@ -25,12 +25,13 @@ from isocenter.runtime import (
     unpacked,
     why_unkept,
     why_unpackable,
+    with_uncertainty,
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import UNKEPT, Task, suffices, untuned
-from isocenter.values import Dataset, Decision
-from isocenter.verbs.evaluation import hashes_by_case
+from isocenter.tasks import UNKEPT, Task, build, suffices, untuned
+from isocenter.values import Case, Dataset, Decision
+from isocenter.verbs.evaluation import hashes_by_case, of_the_same_name, who_trained
 from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
@@ -46,6 +47,10 @@ from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicte
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 NO_TEST = "what calibrates a model cannot test it"
+SILENT = "No calibrating case has a reference of "
+# The ends of the names of settings that promise something, and why one is not set any more.
+PROMISES = ("conformal", "covering")
+NOT_SET = "the cases that calibrated the model could not set it"
 UNCHECKED = (
     "Which cases trained it is not known, so that none of those that calibrated it could be refused as one of them."
 )
@@ -57,7 +62,7 @@ class Calibrated:
 
     cases, patients: how many decided
     left_out:        cases of the set's own test part, which decided nothing
-    unkept:          sentences on a rule that a person chose and the cases were too few for
+    unkept:          sentences on a rule that a person chose and the cases were too few for, and on what else they lack
     trained_known:   whether the model's own training cases are known, so that they were refused here
     certificate:     which backends agree with torch; None where none was asked for
     """
@@ -134,11 +139,13 @@ def calibrate(
     dataset, hashes = _unseen(known, evidence)
     cases, left_out = list(dataset), len(known) - len(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))
+    notes = _notes(source, loaded, dataset)
     if is_foreign(source) and settled.guard is None:
         settled, judged = gate_of_site(settled, cases)
         decisions |= judged
     known_cases = bool(evidence.trained)
-    evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, len(cases), hashes, left_out=left_out)
+    counts = len(cases), left_out
+    evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, counts, hashes, notes)
     certificate = None
     with becoming(out, overwrite, zipped, marks) as folder:
         if as_it_is:
@@ -167,33 +174,89 @@ def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool
 
 
 def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[str, Decision]]:
-    """The model with what these cases decide; UsageError where that is nothing."""
-    cases, open_task = list(dataset), untuned(loaded.task)
-    held = [case for case in cases if dataset.splits.get(case.id) == "calibration"]
-    tuning = [case for case in cases if dataset.splits.get(case.id) != "calibration"] or cases
+    """The model with what these cases decide; UsageError where that is nothing.
+
+    What they say nothing of stays as it was: a part of the task without a reference, a baseline without an event.
+    """
+    held, tuning = _parted(dataset)
+    exact, silent = bool(held), _silent_parts(loaded.task, tuning)
+    kept = {f"{name}.{setting}" for name, part in silent.items() for setting in part.traits.tunes}
+    open_task = untuned(loaded.task, kept)
     predictions = predicted(loaded, open_task, tuning)
     task, decisions = open_task.tuned(predictions, tuning)
-    exact = bool(held) and tuning is not cases
+    task = _filled(task, loaded.task)
     stated = predicted(loaded, task, held) if exact else predictions
-    task, promised = assured(task, stated, held if exact else tuning, exact=exact)
-    settled, judged = guarded_by(replace(loaded, task=task), held if exact else tuning, exact=exact)
+    task, promised = assured(task, stated, held or tuning, exact=exact)
+    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
+    settled, judged = guarded_by(renewed, held or tuning, exact=exact)
     decided = {**decisions, **promised, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"
         raise UsageError(
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )
-    return settled, decided
+    lost = [name for name in _found(loaded.task) if task.settings[name] is None]
+    return settled, decided | {f"task.{name}": Decision(None, NOT_SET) for name in lost}
+
+
+def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
+    """The cases that set promises alone, none where every case would, and those that decide all the rest.
+
+    UsageError where a patient has cases on both sides: what is promised would rest on people who decided the rest.
+    """
+    held = [case for case in dataset if dataset.splits.get(case.id) == "calibration"]
+    others = [case for case in dataset if dataset.splits.get(case.id) != "calibration"]
+    if not (held and others):
+        return [], held or others
+    if both := {case.patient for case in held} & {case.patient for case in others}:
+        problem = f"{counted(len(both), 'patient has', 'patients have')} cases within the part calibration and outside"
+        raise UsageError(problem, str(dataset.root or dataset.name), "Put all cases of a patient into one part")
+    return held, others
+
+
+def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
+    """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
+    parts = task.decoding.parts.items()
+    return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
+
+
+def _filled(task: Task, before: Task) -> Task:
+    """The task with what no case could decide as it was before; promises do not hold on beside other settings."""
+    open_yet = [name for name in _found(before) if task.settings[name] is None and not name.endswith(PROMISES)]
+    former = {name: before.settings[name] for name in open_yet}
+    return build({"name": task.name, **task.settings, **former}) if former else task
+
+
+def _found(task: Task) -> list[str]:
+    """Of the settings that cases find after training those that they have found."""
+    return [name for name in task.traits.tunes if task.settings[name] is not None]
+
+
+def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:
+    """What cases that calibrate a model say nothing of, and whether they may be of patients who trained it."""
+    silent = _silent_parts(loaded.task, _parted(dataset)[1])
+    stays = f"{SILENT}{listed(list(silent))}: what was found for it after training stays."
+    same = of_the_same_name(dataset, who_trained(loaded, source))
+    return [*([stays] if silent else []), *([f"{same} what they have decided is too sure of itself."] if same else [])]
 
 
 def _calibrated_anew(
-    evidence: Evidence, task: Task, made: Mapping[str, Decision], cases: int, hashes: Iterable[str], *, left_out: int
+    evidence: Evidence,
+    task: Task,
+    made: Mapping[str, Decision],
+    counts: tuple[int, int],
+    hashes: Iterable[str],
+    notes: Sequence[str],
 ) -> tuple[Evidence, tuple[str, ...]]:
-    """What is known of the model now, and sentences on a rule of a person that so few cases could not keep."""
+    """What is known of the model now, and sentences on what these cases could not decide as it was asked for.
+
+    counts: of the cases that calibrate, and of those that were left out; notes: of `_notes`
+    """
+    cases, left_out = counts
     decisions = {**evidence.decisions, **made}
     own = {name.removeprefix("task."): one for name, one in decisions.items() if name.startswith("task.")}
-    unkept = tuple(task.traits.unkept(own))
-    former = [limit for limit in evidence.limits if not limit.startswith(UNKEPT)]
+    unkept = (*task.traits.unkept(own), *notes)
+    former = [limit for limit in evidence.limits if not limit.startswith((UNKEPT, SILENT))]
     before = "; the figures are of the model before that" if evidence.rows else ""
     limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
     limit += f" {_left_out(left_out)}." if left_out else ""

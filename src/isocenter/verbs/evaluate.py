@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -41,6 +41,7 @@ from isocenter.verbs.evaluation import (
     Scored,
     Verdict,
     choice,
+    gate_of,
     headline_rows,
     measured_there,
     named_as_in_run,
@@ -337,9 +338,9 @@ def _predictor(
     models, own = dict[int, Model](), dict[int, Fold]()
     for number in sorted(set(chosen.folds.values())):
         place = run / f"fold_{number}"
-        own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task)
+        own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task, gate_of(place))
         model = with_uncertainty(load(run, device, fold=number), uncertainty)
-        models[number] = replace(with_smaller_batches(model), task=own[number].task)
+        models[number] = own[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
 

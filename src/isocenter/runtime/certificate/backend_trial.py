@@ -115,7 +115,8 @@ def _labels(prediction: Prediction, kept: Kept) -> Array:
 def stated(prediction: Prediction) -> dict[str, Any]:
     """What is promised of an answer: sets, ends of intervals, and whether the model gives it."""
     each = [one.confidence for one in (prediction, *prediction.parts.values())]
-    pairs = [(low, one.high[name]) for one in each for name, low in one.low.items()]
+    # A lower bound of a time has no upper end.
+    pairs = [(low, one.high.get(name, math.inf)) for one in each for name, low in one.low.items()]
     ends = [[end if math.isfinite(end) else None for end in pair] for pair in pairs]
     sets = [[name, list(answers)] for one in each for name, answers in one.set.items()]
     return {"given": prediction.abstained is None, "sets": sets, "ends": ends}

@@ -220,13 +220,18 @@ def states_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool
     """Whether sets or the verdict of the gate differ, or an interval by more than rounding."""
     if any(ours[key] != theirs[key] for key in ("given", "sets")):
         return True
-    for own, other in zip(ours["ends"], theirs["ends"], strict=True):
-        if None in own or None in other:
-            if own != other:
-                return True
-        elif not np.allclose(own, other, rtol=0, atol=END * abs(own[1] - own[0])):
-            return True
-    return False
+    return any(_ends_elsewhere(*pair) for pair in zip(ours["ends"], theirs["ends"], strict=True))
+
+
+def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]) -> bool:
+    """Whether an interval differs from another by more than rounding; None is an end that it does not have."""
+    known = [pair for pair in zip(ours, theirs, strict=True) if pair != (None, None)]
+    if any(None in pair for pair in known):
+        return True
+    own, others = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    # A bound alone has no width: its own size stands for it.
+    width = np.ptp(own) if len(own) > 1 else np.abs(own).max(initial=0.0)
+    return not np.allclose(own, others, rtol=0, atol=END * width)
 
 
 def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:

@@ -72,6 +72,8 @@ def _one_fold(
     computing = choose_backend(PLAIN, device, record, None, str(path))
     computing = replace(computing, because="torch alone has the folds apart")
     model = _of_members(path, record, [fold], computing, threads)
+    if record.get("guard"):  # it looks at what the first network sees
+        log.warning("%s: one fold alone is without the gate of the package: every image gets an answer", path)
     if model.preprocessing.cascade is None:
         return model
     # The networks of the first stage lie fold after fold. Those of the others may have seen what this fold has not.

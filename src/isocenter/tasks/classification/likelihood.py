@@ -58,7 +58,7 @@ class Likelihood:
         name, stated = str(self.certainty.covariate), probabilities_of(prediction)
         group, notes = covariates.get(name), prediction.notes
         sets = self.certainty.class_set([stated[one] for one in self.classes], self.classes, group)
-        if not self.certainty.knows(group):
+        if self.certainty.limit_of(group) is None:
             notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
         return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
 

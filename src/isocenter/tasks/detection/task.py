@@ -312,7 +312,7 @@ class Detection:
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and class; the boxes themselves stand in it as JSON."""
-        rows, least = [], self.certainty.covers_from or {}
+        rows, least = [], {name: min(self._level, one) for name, one in (self.certainty.covers_from or {}).items()}
         for prediction, case in zip(predictions, cases, strict=True):
             reference, predicted, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
             for name in self.classes:

@@ -299,7 +299,6 @@ class Findings:
             chosen = {
                 name: (own[known[name]], truth[known[name]] > 0, unseen.patients[known[name]])
                 for name, (own, truth) in each.items()
-                if known[name].any()
             }
             levels, made["task.thresholds"] = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
         grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)

@@ -30,7 +30,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, USUAL_RISK, Certainty
 from isocenter.tasks.shared.doubt import DOUBT_ERRORS
-from isocenter.values import Decision, Floats, Row, Sentence
+from isocenter.values import Decision, Floats, Row, Sentence, is_missing, level_in
 
 # Fewer cases of a class say too little about it alone.
 FEWEST_OF_CLASS = 30
@@ -116,14 +116,14 @@ def assured_classes(
     scores = class_scores(probabilities, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
     groups: list[str | None] = [classes[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
     if by not in (BY_CLASS, EVERYONE):
-        groups = [None if one.get(by) is None else str(one[by]) for one in covariates]
+        groups = [None if is_missing(one.get(by)) else level_in(one[by]) for one in covariates]
     known, owners = np.array([one is not None for one in groups]), np.asarray(patients)
     named = [one for one in groups if one is not None]
-    limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known])
+    limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known]) or {EVERYONE: (math.inf, 0)}
     absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
     if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
         limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
-    return _with(certainty, method, by, {**limits, **absent}, _whose([owners]), exact)
+    return _with(certainty, method, by, {**limits, **absent}, _whose([owners[known]]), exact)
 
 
 def assured_each(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from isocenter.evaluation import (
     prediction_sets,
     widest,
 )
-from isocenter.values import Floats, Prediction
+from isocenter.values import Floats, Prediction, is_missing, level_in
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -151,15 +152,17 @@ class Certainty:
         conformal = self.conformal
         return None if conformal is None or conformal.by in (EVERYONE, BY_CLASS) else conformal.by
 
-    def knows(self, group: Any) -> bool:
-        """Whether a value of the covariate by which sets hold has a threshold of its own."""
-        return self.conformal is not None and group is not None and str(group) in self.conformal.thresholds
+    def limit_of(self, value: Any) -> float | None:
+        """The threshold of a value of the covariate by which sets hold; None of one that has none, or is not known."""
+        stated: Mapping[str, float] = {} if self.conformal is None else self.conformal.thresholds
+        levels = {level_in(name): limit for name, limit in sorted(stated.items(), key=itemgetter(1))}
+        return None if is_missing(value) else levels.get(level_in(value))
 
     def class_set(
         self,
         probabilities: Sequence[float],
         classes: Sequence[str],
-        group: str | None = None,
+        group: Any = None,
         each: Floats | None = None,
     ) -> dict[str, tuple[str, ...]]:
         """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found.
@@ -176,7 +179,8 @@ class Certainty:
         scores = class_scores(offered if crossed else [probabilities], conformal.method)  # type: ignore[arg-type]
         limits = [conformal.threshold(name) for name in classes]
         if self.covariate is not None:
-            limits = [conformal.thresholds.get(str(group), widest(conformal.thresholds))] * len(classes)
+            limit = self.limit_of(group)
+            limits = [widest(conformal.thresholds) if limit is None else limit] * len(classes)
         kept = prediction_sets(scores[0], limits)
         if crossed:
             own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.evaluation.answered import ANSWERED, case_errors, case_failures
     from isocenter.verbs.evaluation.audited import Audited
-    from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
+    from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice, of_the_same_name, who_trained
     from isocenter.verbs.evaluation.comparison import (
         Comparison,
         compare_tables,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         read_data_record,
         write_data_record,
     )
+    from isocenter.verbs.evaluation.fold import Fold, gate_of, write_gate
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
     from isocenter.verbs.evaluation.model_tests import (
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         SUMMARY,
         TASK,
         WRONG,
-        Fold,
         Outcomes,
         Predictor,
         Scored,

@@ -14,7 +14,7 @@ from isocenter.values import SPLITS, Dataset, Split
 from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
 from isocenter.verbs.evaluation.lineage import lineage_notes
 
-TEST, ALL = "test", "all"
+TEST, ALL, SPLIT = "test", "all", "split.csv"
 OVER_FOLDS = (
     "Each case was scored by the fold that had not seen it, with thresholds, calibration and post-processing that were "
     "found on cases which this fold does not test. The figures estimate how good the model of one fold is, not their "
@@ -44,8 +44,8 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
     if split not in (None, *SPLITS, ALL):
         raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join((*SPLITS, ALL))}")
     table = pd.DataFrame(columns=["case", "patient", "split", "fold"])
-    if run is not None and (run / "split.csv").is_file():
-        table = read_text_table(run / "split.csv")
+    if run is not None and (run / SPLIT).is_file():
+        table = read_text_table(run / SPLIT)
     record = read_data_record(run) if run is not None else None
     if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
         hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike
@@ -53,8 +53,17 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
         return _of_own(model, table, split, str(run), record)
-    trained = table.loc[table["split"] != TEST, "patient"] if model.record.get("patients_known", False) else ()
-    return _of_other(dataset, table, record, split, set(trained) - {""})
+    return _of_other(dataset, table, record, split, _patients_of(table, model))
+
+
+def who_trained(model: Model, run: Path) -> set[str]:
+    """The patients who trained or selected a model; nobody where they are not known, as of a package."""
+    return _patients_of(read_text_table(run / SPLIT), model) if (run / SPLIT).is_file() else set()
+
+
+def _patients_of(table: pd.DataFrame, model: Model) -> set[str]:
+    known = model.record.get("patients_known", False)
+    return set(table.loc[table["split"] != TEST, "patient"]) - {""} if known else set()
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, model: Model) -> bool:
@@ -124,18 +133,21 @@ def _of_other(
 
 
 def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) -> list[str]:
-    """The note on patients who have new images here, and trained the model with others: by name, where names are known.
+    """The note on patients who have new images here, and trained the model with others.
 
     They are not left out: another hospital may have numbered its patients in the same way.
     """
-    known = {case.patient for case in dataset if case.id in parts} if dataset.patients_known else set()
-    count = len(known.intersection(trained))
-    if not count:
-        return []
-    return [
-        f"{counted(count, 'patient has the name', 'patients have the names')} of patients with whose images this model "
-        "was trained: if they are the same, the figures say too little about new patients."
-    ]
+    same = of_the_same_name(dataset.only(set(parts)), trained)
+    return [f"{same} the figures say too little about new patients."] if same else []
+
+
+def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
+    """How many patients have the name of one who trained a model, and the beginning of what follows; empty for none."""
+    known = {case.patient for case in dataset} if dataset.patients_known else set()
+    if not (count := len(known.intersection(trained))):
+        return ""
+    same = counted(count, "patient has the name", "patients have the names")
+    return f"{same} of patients with whose images this model was trained: if they are the same,"
 
 
 def _namesakes(parts: Collection[str], seen: Mapping[str, Collection[str]]) -> list[str]:

@@ -89,7 +89,8 @@ def _scored(
     if len(subset) == len(has):
         return known.get(case.id, [])
     own = case.with_images([has[name] for name in subset])
-    table = model.task.scoring.score([model.predict(own)], [own])
+    judge = model.model_of(case.id).task  # where folds score, that of the fold which has not seen it
+    table = judge.scoring.score([model.predict(own)], [own])
     [first, *_] = known.get(case.id, [{}])
     kept = {key: first[key] for key in ("split", FOLD) if key in first}
     return list(table.assign(**{"split": "test", **kept}).to_dict("records"))

@@ -37,6 +37,7 @@ from isocenter.values import (
 from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.evaluation.data_record import opened
+from isocenter.verbs.evaluation.fold import Fold
 from isocenter.verbs.evaluation.shift import Shift, shift_of
 from isocenter.verbs.reading import tracked
 
@@ -69,17 +70,6 @@ class Predictor(Protocol):
 
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """A fold that scores a case.
-
-    task: its own, with what its own validation cases decided: the common one's thresholds have seen cases that it tests
-    """
-
-    number: int
-    task: Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +217,7 @@ def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold
 
 def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
     """In the other process; a prediction is large, and made once more where it is shown."""
-    model = there.model if fold is None else replace(there.model, task=fold.task)
+    model = there.model if fold is None else fold.scoring(there.model)
     return measured(model, fold, case)._replace(prediction=None)
 
 

@@ -43,7 +43,8 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         if first:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
-        blocks += _doubts([row for row in there if row.metric in OF_DOUBT], scored.parts[part][1])
+        if part in scored.parts:  # else these cases say nothing of it
+            blocks += _doubts([row for row in there if row.metric in OF_DOUBT], scored.parts[part][1])
     blocks += _answered(scored.rows)
     if blocks:
         blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]

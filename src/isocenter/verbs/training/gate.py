@@ -23,6 +23,7 @@ from isocenter.runtime import (
     last_layers_of,
     observed,
     refitted,
+    strictest,
     tail_note,
     with_guard,
     with_uncertainty,
@@ -31,7 +32,7 @@ from isocenter.tasks import Task, sureness
 from isocenter.training import Outcome, with_parts
 from isocenter.transforms import stacked
 from isocenter.values import Case, Decision, Prediction
-from isocenter.verbs.evaluation import case_errors
+from isocenter.verbs.evaluation import case_errors, write_gate
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
@@ -52,17 +53,29 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
         return tuned
     pairs = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
     models, kept = zip(*pairs, strict=True)
-    for outcome, model in zip(outcomes, kept, strict=True):
+    for job, outcome, (own, model) in zip(jobs, outcomes, pairs, strict=True):
         with_parts(outcome.checkpoint, model)
+        if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
+            write_gate(own.guard, job.out)
     decisions, first = dict(tuned.decisions), kept[0].guard
     if wanted.gate:
         decisions[GATE] = Decision(True, _gate_note(first))
     if wanted.error:
-        answers = None if first is None else first.answers
-        because = TOO_FEW if first is None or answers is None else answers.words(exact=first.exact)
-        because += "" if jobs[0].fold is None or answers is None else "; of the mean of folds it is approximate"
+        because = error_note([model.guard for model in kept], folds=jobs[0].fold is not None)
         decisions[ERROR] = Decision(wanted.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
+
+
+def _is_calibrated(model: Model) -> bool:
+    return model.guard is not None and model.guard.is_calibrated
+
+
+def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
+    """On what the answers of a model rest; guards: of its trainings, whose mean answers what each is sure enough of."""
+    answers = strictest([guard.answers for guard in guards if guard is not None])
+    if answers is None or (first := guards[0]) is None or first.answers is None:
+        return TOO_FEW
+    return answers.words(exact=first.exact) + ("; of the mean of folds it is approximate" if folds else "")
 
 
 def _gate_note(guard: Guard | None) -> str:

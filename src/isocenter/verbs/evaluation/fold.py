@@ -1,0 +1,43 @@
+"""A fold of a run that scores cases, and the gate by which it judges those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from isocenter.runtime import Guard, Model, read_json, read_parts, write_json, write_parts
+from isocenter.tasks import Task
+
+# Of a fold whose model keeps a gate that is fitted to the cases which the fold tests: no case judges itself.
+GATE, SCHEMA, GUARD = "gate.json", "isocenter.gate", "guard"
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A fold that scores a case.
+
+    task:  its own, with what its own validation cases decided: the common one's thresholds have seen cases that it
+           tests
+    guard: its gate by cases that it does not test; None where the one of its model is that
+    """
+
+    number: int
+    task: Task
+    guard: Guard | None = None
+
+    def scoring(self, model: Model) -> Model:
+        """The fold's model as it scores the cases that the fold tests."""
+        return replace(model, task=self.task, guard=model.guard if self.guard is None else self.guard)
+
+
+def write_gate(guard: Guard, folder: Path) -> None:
+    """`gate.json` and its arrays, which `gate_of` reads."""
+    write_parts({GUARD: guard}, folder)
+    write_json(folder / GATE, SCHEMA, {GUARD: guard.settings})
+
+
+def gate_of(folder: Path) -> Guard | None:
+    """The gate by which the fold in this folder judges the cases that it tests; None where its model's own is that."""
+    path = folder / GATE
+    gate: Guard | None = read_parts(read_json(path, SCHEMA), folder)[GUARD] if path.is_file() else None
+    return gate
