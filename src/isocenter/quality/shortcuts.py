@@ -10,8 +10,8 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import holm
-from isocenter.lazy import ndimage
-from isocenter.quality.covariates import words_of
+from isocenter.lazy import ndimage, stats
+from isocenter.quality.covariates import says_how
 from isocenter.quality.discrimination import FOLDS, discrimination
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
@@ -48,17 +48,6 @@ MARGIN = 0.1
 MARK = "small mark"
 # With it a note on a shortcut begins.
 SHORTCUT = "Shortcut"
-# Columns that say how an image was made, not who the patient is.
-MADE = frozenset(
-    {
-        "site", "scanner", "center", "centre", "hospital", "institution", "clinic", "manufacturer", "vendor",
-        "model", "device", "machine", "station", "kvp", "exposure", "protocol", "sequence", "field", "strength",
-        "tesla", "coil", "view", "position", "location", "source", "folder", "batch", "url", "license",
-        "licence", "modality", "kernel", "kv",
-    }
-)  # fmt: skip
-# Where in the body something lies is no scanner.
-BODY = frozenset({"tumor", "tumour", "lesion", "tissue", "biopsy", "body", "anatomic", "anatomical"})
 MOST_LEVELS = 20
 
 
@@ -362,17 +351,11 @@ def _share_seen(shape: Sequence[int], seen: Seen | None) -> Floats:
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
     """Numbers of each column that says how the image was made; a gap is a value too."""
-    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if says_how(name))
+    names = filter(says_how, dict.fromkeys(name for case in subjects.cases for name in case.covariates))
     for name in names:
         yield name, _numbers([case.covariates.get(name) for case in subjects.cases])
     if any(case.group for case in subjects.cases):
         yield "group", _numbers([case.group for case in subjects.cases])
-
-
-def says_how(column: str) -> bool:
-    """Whether a column says how an image was made, not who the patient is."""
-    words = words_of(column)
-    return bool(words & MADE) and not words & BODY
 
 
 def _numbers(values: Sequence[Any]) -> Floats:
