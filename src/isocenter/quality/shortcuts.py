@@ -43,6 +43,8 @@ MOST_CASES = 6000
 MOST_PICTURES = 1000
 # Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
 BORDER = {2: 2, 3: 1}
+# It is ranked in a margin so many times as deep, 19 % of the field on each side: frames are mostly less deep.
+DEPTH = 3
 # Of the field on each side: what lies there the plan may cut away.
 MARGIN = 0.1
 MARK = "small mark"
@@ -230,8 +232,7 @@ def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, F
         ("image size", _size(subjects, seen), "aspect"),
         ("aspect ratio", _aspect(subjects, seen), "aspect"),
         ("spacing", _spacing(subjects), ""),
-        ("border pixels", _strips(subjects, seen, corners=False), "border"),
-        ("corner pixels", _strips(subjects, seen, corners=True), "border"),
+        *((name, values, "border") for name, values in _strips(subjects, seen)),
         *((f"column {name}", values, "") for name, values in _columns(subjects)),
     ):
         if values.size:
@@ -311,22 +312,32 @@ def _spacing(subjects: Subjects) -> Floats:
     return np.log(np.array([one.steps for one in subjects.facts]))
 
 
-def _strips(subjects: Subjects, seen: Seen | None, *, corners: bool) -> Floats:
-    """Mean and deviation along each side of the image (or in each corner), after z-score as a network sees it."""
-    pairs = zip(subjects.looks, subjects.facts, strict=True)
-    images = np.stack([_as_seen(one.small.astype(np.float32), facts.shape, seen) for one, facts in pairs])
-    axes = images.ndim - 1
+def _strips(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[str, Floats]]:
+    """Mean and deviation of the border's ranks along each side of the images, and in each corner.
+
+    A voxel's rank is among those of its image's margin. What lies further inside changes the scale of all intensities,
+    as a bright lesion makes every border darker, but no rank.
+    """
+    axes = subjects.looks[0].small.ndim
     if axes not in BORDER:
-        return np.empty((len(images), 0))
-    flat = tuple(range(1, axes + 1))
-    images = (images - images.mean(axis=flat, keepdims=True)) / (images.std(axis=flat, keepdims=True) + 1e-6)
+        return
+    pairs = zip(subjects.looks, subjects.facts, strict=True)
+    ranks = np.stack([_ranked(_as_seen(one.small.astype(np.float32), facts.shape, seen)) for one, facts in pairs])
     ends = (slice(0, BORDER[axes]), slice(-BORDER[axes], None))
-    if corners:
-        regions: list[tuple[slice, ...]] = [tuple(ends[n >> axis & 1] for axis in range(axes)) for n in range(2**axes)]
-    else:
-        regions = [(*(slice(None),) * axis, end) for axis in range(axes) for end in ends]
-    parts = [images[(slice(None), *region)].reshape(len(images), -1) for region in regions]
-    return np.stack([figure for part in parts for figure in (part.mean(axis=1), part.std(axis=1))], axis=1)
+    sides: list[tuple[slice, ...]] = [(*(slice(None),) * axis, end) for axis in range(axes) for end in ends]
+    corners = [tuple(ends[n >> axis & 1] for axis in range(axes)) for n in range(2**axes)]
+    for name, regions in (("border pixels", sides), ("corner pixels", corners)):
+        parts = [ranks[(slice(None), *region)].reshape(len(ranks), -1) for region in regions]
+        yield name, np.stack([figure for part in parts for figure in (part.mean(axis=1), part.std(axis=1))], axis=1)
+
+
+def _ranked(small: Floats) -> Floats:
+    """A small image with ranks from 0 to 1 in its margin; in half precision, as it was kept, even parts stay even."""
+    depth = DEPTH * BORDER[small.ndim]
+    margin = np.pad(np.zeros([size - 2 * depth for size in small.shape], dtype=bool), depth, constant_values=True)
+    ranks = np.zeros(small.shape, dtype=np.float32)
+    ranks[margin] = stats.rankdata(small[margin].astype(np.float16)) / np.count_nonzero(margin)
+    return ranks
 
 
 def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
