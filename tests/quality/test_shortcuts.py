@@ -143,6 +143,20 @@ def test_what_lies_at_the_border_is_found_whatever_lies_inside(made):
     assert {"border pixels", "corner pixels"} & standing(found)
 
 
+def test_a_training_knows_the_shortcuts_to_what_it_predicts_alone():
+    """Masks are not told by a frame around pictures of the ill: no border is cut away for them."""
+    dataset = cohort(framed)
+    drawn = np.zeros((1, 40, 40), dtype=np.uint8)
+    drawn[0, 10:20, 10:20] = 1
+    mask = Image(drawn, Geometry.of_pixels((40, 40)))
+    both = replace(dataset, cases=tuple(replace(one, references={**one.references, "mask": mask}) for one in dataset))
+    found = examine(both)
+    assert "border pixels" in standing(found.shortcuts)
+    classes, masks = (found.of_task(both, frozenset({kind})) for kind in ("class", "mask"))
+    assert "border pixels" in standing(classes.shortcuts) and "border pixels" in standing(retested(classes))
+    assert (masks.shortcuts, retested(masks), masks.unmeasured) == ((), (), ())
+
+
 def long(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
     return rng.random((60, 40 + 20 * ill + int(rng.integers(3))))
 

@@ -74,6 +74,7 @@ class Examination:
     unmeasured: what could not be tried, and why, in sentences
     pairs:     the twins, two by two
     looks:     {case id: how it looks}
+    kinds:     of reference that are to be predicted; None: all that there are
     """
 
     dataset: Dataset
@@ -85,6 +86,18 @@ class Examination:
     pairs: tuple[Twin, ...] = ()
     looks: Mapping[str, Look] = field(default_factory=dict)
     unmeasured: tuple[str, ...] = ()
+    kinds: frozenset[str] | None = None
+
+    def of_task(self, dataset: Dataset, kinds: frozenset[str]) -> Examination:
+        """As a training on these cases sees it, which predicts references of these kinds and nothing else."""
+        return replace(
+            self,
+            dataset=dataset,
+            problems=dataset.problems,
+            shortcuts=tuple(one for one in self.shortcuts if one.kind in kinds),
+            unmeasured=not_measurable(dataset, self.fingerprint, kinds),
+            kinds=kinds,
+        )
 
 
 def examine(
@@ -129,7 +142,8 @@ def retested(
     ids:            of these (training) cases alone; else of all but the set's own test part
     """
     seen = Seen(aspect, border, None if shape is None else tuple(shape))
-    after = shortcuts(examination.dataset, examination.fingerprint, examination.looks, ids=ids, seen=seen, seed=seed)
+    facts, looks, kinds = examination.fingerprint, examination.looks, examination.kinds
+    after = shortcuts(examination.dataset, facts, looks, ids=ids, kinds=kinds, seen=seen, seed=seed)
     return still_standing(examination.shortcuts, after) if ids is None else after
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,17 +88,19 @@ def shortcuts(
     looks: Mapping[str, Look],
     *,
     ids: set[str] | None = None,
+    kinds: Collection[str] | None = None,
     seen: Seen | None = None,
     seed: int = 0,
 ) -> tuple[Shortcut, ...]:
     """All that was tried, the strongest first; nothing where nothing is to be predicted, or with too few patients.
 
     ids:  of these cases only; else of all but the set's own test part
+    kinds: of reference that state what is predicted; else all
     seen: after this preprocessing; else of the images as they are
     """
     wanted = ids if ids is not None else {case.id for case in dataset if dataset.splits.get(case.id) != "test"}
     tested = []
-    for subjects in _subjects(dataset, fingerprint, looks, wanted):
+    for subjects in _subjects(dataset, fingerprint, looks, wanted, kinds):
         outcome = subjects.outcome
         for thing, values in _things(subjects, seen):
             auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
@@ -150,12 +152,16 @@ def _interval(auc: Estimate) -> str:
 
 
 def _subjects(
-    dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], wanted: set[str]
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    looks: Mapping[str, Look],
+    wanted: set[str],
+    kinds: Collection[str] | None,
 ) -> Iterator[Subjects]:
     """For each question the cases that answer it; none where too few patients do, or images differ in axes."""
     cases = {case.id: case for case in dataset}
     facts = [one for one in fingerprint.cases if one.id in wanted]
-    asked = list(questions(facts))
+    asked = _asked(facts, kinds)
     for question in asked:
         own = [one for one in facts if one.id in question.answers]
         own = _enough(own, question, cases)
@@ -164,6 +170,10 @@ def _subjects(
         if own and len({len(one.shape) for one in own}) == 1:
             chosen = [one.id for one in own]
             yield Subjects(question, tuple(cases[n] for n in chosen), tuple(own), tuple(looks[n] for n in chosen))
+
+
+def _asked(facts: Sequence[CaseFacts], kinds: Collection[str] | None) -> list[Question]:
+    return [one for one in questions(facts) if kinds is None or one.kind in kinds]
 
 
 def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[CaseFacts]:
@@ -179,12 +189,15 @@ def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[
     return [case for place, case in enumerate(facts) if place in kept]
 
 
-def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...]:
-    """A sentence for each question that too few patients answer to say whether anything else than the disease does."""
+def not_measurable(dataset: Dataset, fingerprint: Fingerprint, kinds: Collection[str] | None = None) -> tuple[str, ...]:
+    """A sentence for each question that too few patients answer to say whether anything else than the disease does.
+
+    kinds: of reference that state what is predicted; else all
+    """
     cases = {case.id: case for case in dataset if dataset.splits.get(case.id) != "test"}
     facts = [one for one in fingerprint.cases if one.id in cases]
     sentences = []
-    for question in questions(facts):
+    for question in _asked(facts, kinds):
         own = [one for one in facts if one.id in question.answers]
         if len({question.answers[one.id] for one in own}) > 1 and not _enough(own, question, cases):
             unit = "patient" if dataset.patients_known else "case"
@@ -243,7 +256,7 @@ def _untested(name: str, setting: str, question: Question, where: str = "") -> S
     nothing = Estimate(0.5, method="none: the same for all")
     removable = bool(setting) and not question.is_measured
     figure = "c" if question.is_measured else "AUC"
-    return Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure, where)
+    return Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure, where, question.kind)
 
 
 def _marks(subjects: Subjects, seen: Seen | None, seed: int) -> Iterator[Shortcut]:

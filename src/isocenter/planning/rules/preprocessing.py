@@ -40,8 +40,7 @@ def preprocessing(
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
     names = [label.name for label in task.labels]
-    whole = grid.whole
-    away = without_shortcuts(grid.shape.value, retest)
+    away = without_shortcuts(grid.shape.value, retest, dense=grid.dense)
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,
@@ -50,7 +49,7 @@ def preprocessing(
         **_timing(fingerprint, frames.value),
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
-        "crop": _crop(fingerprint, whole),
+        "crop": _crop(fingerprint, grid),
         "border": away["border"],
         "spacing": grid.spacing,
         "unit": _unit(fingerprint),
@@ -153,10 +152,10 @@ def _axes(fingerprint: Fingerprint) -> Decision:
     return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
 
 
-def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
+def _crop(fingerprint: Fingerprint, grid: Grid) -> Decision:
     content = float(np.median([case.content for case in fingerprint.cases]))
     because = f"what is above the lowest value fills {100 * content:.0f} % of the median image"
-    if whole:
+    if grid.whole:
         return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
     return Decision("content" if content < EMPTY else "none", because, NNUNET)
 
