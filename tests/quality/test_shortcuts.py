@@ -272,6 +272,21 @@ def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
     assert "small mark" not in standing(retested(found, border=0.1))
 
 
+def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept(monkeypatch):
+    """Every second case is ill: of every second picture alone nothing could be told."""
+
+    def marked(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+        pixels = textured(n, ill, rng)
+        if ill:
+            pixels[40:46, 50:56] = 1.0
+        return pixels
+
+    monkeypatch.setattr("isocenter.quality.examination.MOST_PICTURES", 40)
+    found = examine(cohort(marked))
+    assert sum(look.patches is not None for look in found.looks.values()) == 40
+    assert "small mark" in standing(found.shortcuts)
+
+
 def test_volumes_have_faces_and_spacings():
     def volume(n: int) -> Case:
         grid = Geometry((10, 10, 6), np.diag([1.0, 1.0, 2.0 + 2 * (n % 2), 1.0]))

@@ -262,7 +262,6 @@ def _untested(name: str, setting: str, question: Question, where: str = "") -> S
 def _marks(subjects: Subjects, seen: Seen | None, seed: int) -> Iterator[Shortcut]:
     """A small mark at one place of the pictures, if one predicts the outcome far better than any patch elsewhere."""
     own = [n for n, look in enumerate(subjects.looks) if look.patches is not None]
-    own = own[:: max(1, -(-len(own) // MOST_PICTURES))]
     subjects = replace(
         subjects,
         cases=tuple(subjects.cases[n] for n in own),
