@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
-from isocenter.planning.rules.normalisation import constant_problems, depth_problems, normalisation
+from isocenter.planning.rules.normalisation import constant_problems, depth_problems, mixed_kinds, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.quality import STATED, guessed_modality
@@ -62,6 +62,13 @@ def preprocessing(
 
 def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """What is lost of these cases by the normalisation that a plan of them would have."""
+    if mixed := mixed_kinds(fingerprint):
+        yield Problem(
+            "warning",
+            f"the images are of several kinds: {mixed}",
+            why="a number means something else in each of them, and a network of all has no common scale",
+            remedy="Split the data set by kind, unless one model is to take all of them",
+        )
     if not fingerprint.cases:
         return
     channels, modality = channels_of(fingerprint).value, _modality(dataset, fingerprint).value
@@ -180,4 +187,7 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
     known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
-    return Decision(value, f"the files or the data set say so; {known}", profile.source)
+    own, cases = modalities.count(most), len(modalities)
+    are_alike = most == UNKNOWN_MODALITY or own == cases
+    who = "the files or the data set say" if are_alike else f"{own} of {cases} training cases say"
+    return Decision(value, f"{who} so; {known}", profile.source)
