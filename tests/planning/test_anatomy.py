@@ -41,6 +41,9 @@ def test_names_are_those_of_set_structures_and_examined_parts():
     ("names", "tissue"),
     [
         (["lung nodule", "lung"], "lung"),
+        (["left upper lobe", "left lower lobe"], "lung"),
+        (["globe"], None),
+        (["temporal lobe"], None),
         (["vertebra L1", "rib"], "bone"),
         (["liver", "spleen"], "soft tissue"),
         (["hemorrhage"], "brain"),

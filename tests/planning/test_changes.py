@@ -148,3 +148,14 @@ def test_folds_answer_the_same_questions_though_one_of_them_lacks_a_finding():
     assert without["task.findings"] == ["a", "rare"]
     with_all = for_fold(made, cohort(cases), whole.only({f"c{n}" for n in range(6)}))
     assert with_all["task.counts"]["rare"] == {"present": 1, "absent": 5}
+
+
+def test_a_network_that_sees_images_whole_sees_them_in_the_shape_that_was_set_by_hand():
+    made = graded(**{"preprocessing.shape": [64, 48]})
+    for name in ("training.patch", "inference.patch", "preprocessing.smallest"):
+        assert made[name] == [64, 48]
+        assert "the whole image, in the shape that was set by hand" in made.decision(name).because
+    settings(made)
+    cut = graded(**{"preprocessing.shape": [64, 64], "training.patch": [48, 48]})
+    assert cut["training.patch"] == cut["preprocessing.smallest"] == [48, 48]
+    settings(cut)

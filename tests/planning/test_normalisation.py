@@ -6,9 +6,10 @@ import pytest
 from fingerprints import cohort, facts, several
 from isocenter.planning import normalised_problems
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.quality import examine
 from isocenter.quality.intensities import intensity
 from isocenter.runtime import Preprocessing
-from isocenter.values import CaseFacts, Fingerprint
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
 
@@ -67,6 +68,41 @@ def test_pet_beside_ct_goes_each_by_its_own():
     assert "standardised uptake values" in decision.because and "Hounsfield units" in decision.because
 
 
+@pytest.mark.parametrize("order", [("CT", "PET"), ("PET", "CT")])
+def test_pet_beside_ct_goes_each_by_its_own_whichever_image_of_a_case_comes_first(order):
+    """An image of several has the modality of its first."""
+    cases = []
+    for n in range(4):
+        rng, shape = np.random.default_rng(n), (6, 6, 6)
+        ct = Image(rng.normal(0, 400, (1, *shape)).clip(-1000, None), Geometry(shape, np.eye(4)), modality="CT")
+        pet = Image(rng.exponential(2, (1, *shape)), Geometry(shape, np.eye(4)), modality="PT")
+        mask = Image((rng.random((1, *shape)) > 0.5).astype(np.uint8), Geometry(shape, np.eye(4)))
+        both = {"CT": ct, "PET": pet}
+        cases.append(Case(f"c{n}", f"p{n}", {name: both[name] for name in order}, {"mask": mask}))
+    found = examine(Dataset(tuple(cases), patients_known=True)).fingerprint
+    made = normalisation(found, order, found.cases[0].modality, ["lesion"])
+    of = dict(zip(order, made.value, strict=True))
+    assert (of["PET"]["method"], of["PET"]["high"]) == ("window", 50)
+    assert of["CT"]["method"] == "window" and of["CT"]["low"] < -500
+    assert "Hounsfield units mean the same" in made.because and "standardised uptake values" in made.because
+
+
+def test_ct_among_mr_has_no_window_and_plan_and_check_say_why():
+    found = Fingerprint(tuple(facts(name=str(n), modality="CT" if n < 6 else "MR", intensity=HU) for n in range(10)))
+    decision = normalisation(found, ("0",), "CT", ["liver"])
+    assert decision.value[0]["method"] == "zscore"
+    assert "6 CT, 4 MR have no scale in common" in decision.because
+    [problem] = normalised_problems(cohort(found.cases, ["liver"]), found)
+    assert problem.what == "the images are of several kinds: 6 CT, 4 MR"
+
+
+def test_a_single_image_of_another_kind_takes_no_window_away_and_kinds_of_one_scale_are_no_finding():
+    cases = [facts(name=str(n), modality="MR" if n == 9 else "CT", intensity=HU) for n in range(20)]
+    assert only(Fingerprint(tuple(cases)), "CT", "liver")["method"] == "window"
+    alike = Fingerprint(tuple(facts(name=str(n), modality=("DX", "CR")[n % 2], shape=(20, 20)) for n in range(8)))
+    assert not list(normalised_problems(cohort(alike.cases), alike))
+
+
 def test_lesions_of_different_uptake_stay_apart_and_mean_the_same_in_every_pet():
     [chosen] = normalisation(several(3, intensity={"max": 60.0}), ("0",), "PT", ["lesion"]).value
     scale = Preprocessing.of({"ndim": 3, "channels": ["0"], "normalisation": [chosen]}).normalisation[0]
@@ -76,8 +112,9 @@ def test_lesions_of_different_uptake_stay_apart_and_mean_the_same_in_every_pet()
     assert (first[:2] == second[:2]).all()
 
 
-def test_pet_in_becquerels_goes_by_each_images_own_mean():
-    decision = normalisation(several(3, intensity={"max": 43_000.0}), ("0",), "PT", ["lesion"])
+@pytest.mark.parametrize("highest", [43_000.0, 1.0])
+def test_pet_in_becquerels_or_brought_to_1_goes_by_each_images_own_mean(highest):
+    decision = normalisation(several(3, intensity={"max": highest}), ("0",), "PT", ["lesion"])
     assert decision.value[0]["method"] == "zscore"
     assert "not a standardised uptake value" in decision.because
 

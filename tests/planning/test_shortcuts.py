@@ -93,3 +93,15 @@ def test_what_is_weak_or_cannot_be_removed_is_left():
 def test_proportions_do_not_matter_where_the_spacing_decides():
     found = {("stretch", 0.0): [shortcut("aspect ratio", "aspect", 0.9)]}
     assert without_shortcuts(None, seen(found))["aspect"].value == "stretch"
+
+
+def test_where_every_voxel_gets_an_answer_nothing_is_cut_away_and_the_plan_says_why():
+    """A structure at the border would be lost."""
+    found = [shortcut("border pixels", "border", 0.95), shortcut("aspect ratio", "aspect", 0.9)]
+    cut = {("stretch", 0.0): found, ("crop", 0.0): [], ("crop", BORDER): []}
+    assert without_shortcuts(SHAPE, seen(cut))["border"].value == BORDER
+    made = without_shortcuts(SHAPE, seen(cut), dense=True)
+    assert (made["aspect"].value, made["border"].value) == ("stretch", 0.0)
+    for name in ("aspect", "border"):
+        assert "border pixels alone: AUC 0.950" in made[name].because
+        assert "each voxel gets an answer, also at the border" in made[name].because

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality.covariates import covariates, is_missing, names_a_person, words_of
+from isocenter.quality.covariates import covariates, is_missing, names_a_person, says_how, words_of
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
@@ -102,3 +102,24 @@ def test_columns_that_say_who_somebody_is_are_known_in_several_languages(column)
 @pytest.mark.parametrize("column", ["age", "scanner_name", "id", "Diagnose", "nominal", "number_of_lesions"])
 def test_columns_of_other_things_say_of_nobody_who_it_is(column):
     assert not names_a_person(column)
+
+
+@pytest.mark.parametrize("column", ["site", "ScannerModel", "exposure_time", "field_strength", "tissue_source_site"])
+def test_columns_that_say_how_an_image_was_made_are_known(column):
+    assert says_how(column)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "anatom_site_general_challenge",  # of the ISIC archive
+        "primary_site",
+        "visual_field_md",
+        "asbestos_exposure",
+        "grip_strength",
+        "nodule_location",
+        "age",
+    ],
+)
+def test_columns_about_the_body_and_what_it_has_met_say_nothing_of_how_an_image_was_made(column):
+    assert not says_how(column)

@@ -75,3 +75,16 @@ def test_shuffles_that_are_judged_together_are_judged_as_each_alone(classes, see
     for outcome in (Called(label), Ordered(1.0 + label, label > 0)):
         each = [outcome.reached(*one) for one in zip(scores, orders, strict=True)]
         assert_allclose(outcome.each_reached(scores, orders), each)
+
+
+def test_of_many_classes_not_all_shuffles_are_predicted_at_once_and_the_result_is_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    outcome, values = Called(np.arange(200) % 10), rng.normal(size=(200, 3)) + np.arange(200)[:, None] % 10 / 4
+    whole = discrimination(values, outcome, np.arange(200), seed=0)
+    monkeypatch.setattr("isocenter.quality.discrimination.AT_ONCE", 7 * 200 * 10)
+    parted = discrimination(values, outcome, np.arange(200), seed=0)
+    assert_allclose(
+        [parted[0].value, parted[0].low, parted[0].high, parted[1]],
+        [whole[0].value, whole[0].low, whole[0].high, whole[1]],
+        rtol=1e-6,
+    )

@@ -48,6 +48,15 @@ def test_that_images_of_one_patient_are_alike_is_no_proxy():
     assert label_association(places, classes, [f"p{n // 2}" for n in range(COUNT)]) == 0.0
 
 
+def test_a_few_patients_of_many_images_make_no_proxy():
+    """That the two ill of four are the oldest is chance, however often each was imaged."""
+    patients, ages = ([one for one in four for _ in range(25)] for four in (["a", "b", "c", "d"], [41, 52, 63, 74]))
+    classes = [{"class": "ill" if age > 60 else "well"} for age in ages]
+    volumes = [{"value": {"volume": age / 10 + n / 1000}} for n, age in enumerate(ages)]
+    assert label_association(ages, classes, patients) == 0.0
+    assert label_association(ages, volumes, patients) == 0.0
+
+
 def cohort(**columns):
     """Cases of two classes by turns with these covariates, and their facts."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

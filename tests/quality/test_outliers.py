@@ -11,9 +11,10 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from fingerprints import facts
 from isocenter.files import read_dataset
-from isocenter.quality import examine
-from isocenter.quality.outliers import robust_z
+from isocenter.quality import Look, examine
+from isocenter.quality.outliers import outliers, robust_z
 from isocenter.values import Case, Dataset, Geometry, Image
 
 
@@ -107,3 +108,19 @@ def test_the_hippocampi_raise_no_alarm_but_that_patients_and_structures_are_not_
     dataset = read_dataset(data / "hippocampus")
     found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)
     assert [one.what[:22] for one in found.problems] == ["nobody named the mask ", "patients are not known"]
+
+
+def spaced(steps: list[float], unit: str) -> list[str]:
+    """The findings on series whose samples lie so far apart."""
+    cases = [replace(facts((64,), (step,), name=str(n)), unit=unit) for n, step in enumerate(steps)]
+    nothing = dict.fromkeys(("sharpness", "noise", "clipped", "echo"), float("nan"))
+    looks = {case.id: Look(case.id, np.zeros(64), (nothing,)) for case in cases}
+    return [one.what for one in outliers(cases, looks)]
+
+
+def test_spacings_are_stated_in_their_unit():
+    assert spaced([*[0.004] * 19, 0.002], "s") == ["spacing is unusual: 0.002 s, usually 0.004 s"]
+
+
+def test_the_cases_of_a_second_scanner_are_no_outliers():
+    assert not spaced([*[1.0] * 12, *[0.5] * 8], "mm")

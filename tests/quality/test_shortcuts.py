@@ -87,6 +87,76 @@ def test_a_frame_is_found_and_is_gone_when_the_border_is_cut():
     assert "border pixels" in standing(retested(found, border=0.0))
 
 
+@pytest.mark.parametrize(("shape", "place"), [((40, 40), slice(14, 26)), ((20, 20, 20), slice(7, 13))])
+@pytest.mark.parametrize("brightness", [3.0, 100.0, -3.0])
+def test_a_lesion_in_the_middle_gives_nothing_away_at_the_border(shape, place, brightness):
+    def with_lesion(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+        pixels = rng.random(shape)
+        if ill:
+            pixels[(place,) * len(shape)] += brightness
+        return pixels
+
+    tried = {one.name: one for one in examine(cohort(with_lesion)).shortcuts}
+    for name in ("border pixels", "corner pixels"):
+        assert tried[name].auc.value < 0.7
+        assert not tried[name].standing
+
+
+def around(pixels: np.ndarray, value: np.ndarray | float) -> np.ndarray:
+    """With a frame of 6 % of the sides."""
+    framed = np.broadcast_to(value, pixels.shape).copy()
+    framed[6:-6, 8:-8] = pixels[6:-6, 8:-8]
+    return framed
+
+
+def darker_outside(pixels: np.ndarray) -> np.ndarray:
+    down, right = np.meshgrid(*(np.linspace(-1, 1, size) for size in pixels.shape), indexing="ij")
+    return pixels * (1 - 0.3 * (down**2 + right**2))
+
+
+def with_letter(pixels: np.ndarray) -> np.ndarray:
+    marked = pixels.copy()
+    marked[2:10, 3:6], marked[7:10, 3:12] = 1.0, 1.0  # a fat L
+    return marked
+
+
+AT_THE_BORDER: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "a white frame": lambda pixels, rng: around(pixels, 1.0),
+    "a black frame": lambda pixels, rng: around(pixels, 0.0),
+    "a grey frame as bright as tissue": lambda pixels, rng: around(pixels, 0.5),
+    "a black frame with noise": lambda pixels, rng: around(pixels, rng.normal(0.1, 0.02, pixels.shape)),
+    "a band on the left": lambda pixels, rng: np.concatenate([np.ones((96, 8)), pixels[:, 8:]], axis=1),
+    "dark corners": lambda pixels, rng: darker_outside(pixels),
+    "a letter in a corner": lambda pixels, rng: with_letter(pixels),
+}
+
+
+@pytest.mark.parametrize("made", AT_THE_BORDER.values(), ids=AT_THE_BORDER)
+def test_what_lies_at_the_border_is_found_whatever_lies_inside(made):
+    def drawn(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+        pixels = textured(n, ill, rng)
+        if n % 3:  # a lesion, as often of the well as of the ill
+            pixels[36:60, 52:76] += 2.0
+        return made(pixels, rng) if ill else pixels
+
+    found = examine(cohort(drawn)).shortcuts
+    assert {"border pixels", "corner pixels"} & standing(found)
+
+
+def test_a_training_knows_the_shortcuts_to_what_it_predicts_alone():
+    """Masks are not told by a frame around pictures of the ill: no border is cut away for them."""
+    dataset = cohort(framed)
+    drawn = np.zeros((1, 40, 40), dtype=np.uint8)
+    drawn[0, 10:20, 10:20] = 1
+    mask = Image(drawn, Geometry.of_pixels((40, 40)))
+    both = replace(dataset, cases=tuple(replace(one, references={**one.references, "mask": mask}) for one in dataset))
+    found = examine(both)
+    assert "border pixels" in standing(found.shortcuts)
+    classes, masks = (found.of_task(both, frozenset({kind})) for kind in ("class", "mask"))
+    assert "border pixels" in standing(classes.shortcuts) and "border pixels" in standing(retested(classes))
+    assert (masks.shortcuts, retested(masks), masks.unmeasured) == ((), (), ())
+
+
 def long(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
     return rng.random((60, 40 + 20 * ill + int(rng.integers(3))))
 
@@ -200,6 +270,21 @@ def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
     [mark] = [one for one in found.shortcuts if one.name == "small mark"]
     assert mark.standing and mark.removable and mark.setting == "border"
     assert "small mark" not in standing(retested(found, border=0.1))
+
+
+def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept(monkeypatch):
+    """Every second case is ill: of every second picture alone nothing could be told."""
+
+    def marked(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
+        pixels = textured(n, ill, rng)
+        if ill:
+            pixels[40:46, 50:56] = 1.0
+        return pixels
+
+    monkeypatch.setattr("isocenter.quality.examination.MOST_PICTURES", 40)
+    found = examine(cohort(marked))
+    assert sum(look.patches is not None for look in found.looks.values()) == 40
+    assert "small mark" in standing(found.shortcuts)
 
 
 def test_volumes_have_faces_and_spacings():

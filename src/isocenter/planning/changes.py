@@ -65,7 +65,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if any(name.startswith("task.") for name in assignments):
         settings = _values(plan, "task")
         plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))
-    follows: dict[str, Decision] = {}
+    follows = _of_shape(plan, assignments)
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
@@ -105,12 +105,25 @@ def without_cascade(plan: Plan, because: str) -> Plan:
     return _unless_by_hand(plan, follows)
 
 
+def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
+    """The sizes that follow from a shape set by hand: of a network that sees each image whole, it still does."""
+    shape = assignments.get("preprocessing.shape")
+    if not isinstance(shape, list | tuple) or plan.decision("training.patch").because == BY_HAND:
+        return {}
+    if not GridNeeds.of(build(_values(plan, "task"))).whole:
+        return {}
+    whole = Decision(list(shape), "the network sees the whole image, in the shape that was set by hand")
+    return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), whole)
+
+
 def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """With as many frames in the size of a network of clips as are looked at, unless the size gives a number itself."""
     size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
+    if frames is None:
+        return plan
     by_hand = isinstance(assignments.get("network.size"), Mapping)
     takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
-    if frames is None or not takes or not (by_hand or "preprocessing.frames" in assignments):
+    if not takes or not (by_hand or "preprocessing.frames" in assignments):
         return plan
     if by_hand and "frames" in assignments["network.size"]:
         return plan

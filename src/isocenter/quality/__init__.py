@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.quality.covariates import names_a_person, words_of
+    from isocenter.quality.covariates import names_a_person, says_how
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.ibsi import channel_measurements, region_measurements
     from isocenter.quality.image_descriptors import descriptors
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
     from isocenter.quality.references.masks import numbered_objects
-    from isocenter.quality.shortcuts import MADE, SHORTCUT, says_how, shortcut_notes
+    from isocenter.quality.shortcuts import SHORTCUT, shortcut_notes
     from isocenter.quality.thumbnail import Look, voxel_digest
 
 if not TYPE_CHECKING:

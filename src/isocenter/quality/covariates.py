@@ -27,6 +27,24 @@ PERSON, OF_PERSON = (
     frozenset({"patient", "patienten", "patientin", "person"}),
     frozenset({"name", "id", "number", "nummer", "nr"}),
 )
+# Columns that say how an image was made, not who the patient is.
+MADE = frozenset(
+    {
+        "site", "scanner", "center", "centre", "hospital", "institution", "clinic", "manufacturer", "vendor",
+        "model", "device", "machine", "station", "kvp", "exposure", "protocol", "sequence", "field", "strength",
+        "tesla", "coil", "view", "position", "location", "source", "folder", "batch", "url", "license",
+        "licence", "modality", "kernel", "kv",
+    }
+)  # fmt: skip
+# Beside one of these such a word is about the body, or what it has met: a visual field, an exposure to asbestos.
+BODY = frozenset(
+    {
+        "tumor", "tumour", "lesion", "tissue", "biopsy", "body", "anatom", "anatomic", "anatomical", "primary",
+        "metastasis", "fracture", "nodule", "node", "visual", "muscle", "grip", "asbestos", "smoke", "tobacco", "sun",
+    }
+)  # fmt: skip
+# The hospital that sent the tissue, as TCGA has it.
+SENDER = frozenset({"tissue", "source", "site"})
 # PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
 SEXES = frozenset("mfouxdwh0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers",
                                      "man", "woman", "boy", "girl", "mann", "frau", "homme", "femme", "garçon", "fille",
@@ -67,6 +85,12 @@ def names_a_person(column: str) -> bool:
     """Whether a column's name says that it identifies somebody, or is free text: it enters no table of cases."""
     words = words_of(column)
     return bool(words & (IDENTITY | FREE_TEXT)) or bool(words & PERSON and words & OF_PERSON) or words == {"name"}
+
+
+def says_how(column: str) -> bool:
+    """Whether a column says how an image was made, not who the patient is."""
+    words = words_of(column)
+    return words >= SENDER or (bool(words & MADE) and not words & BODY)
 
 
 def words_of(column: str) -> frozenset[str]:

@@ -22,6 +22,8 @@ FOLDS = 5
 SHUFFLES, DRAWS = 200, 500
 # Fewer that hold every class tell neither: where the first images of all patients are of one class, none does.
 FEWEST_SHUFFLES = 20
+# Numbers that are predicted at once, 128 MiB: of a hundred classes and all shuffles they would be many GiB.
+AT_ONCE = 2**24
 # Further out in the tail nobody knows whether the normal law still holds.
 SMALLEST_P = 1e-6
 
@@ -48,21 +50,31 @@ def discrimination(
         return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
     own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
     orders = _shuffled(patient, seed)
-    truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
-    scores = predict(values, truth, fold)
-    reached = outcome.each_reached(scores, orders)
+    reached, scores = _reached(values, outcome, orders, fold, predict)
     by_chance, p = reached[1:][np.isfinite(reached[1:])], 1.0
     if len(by_chance) >= FEWEST_SHUFFLES:
         spread = max(float(by_chance.std(ddof=1)), 1e-6)
         p = float(stats.norm.sf((reached[0] - by_chance.mean()) / spread))
     estimate = bootstrap_statistic(
-        lambda weights: outcome.reached(scores[0], own, weights),
+        lambda weights: outcome.reached(scores, own, weights),
         patient,
         strata=outcome.strata,
         seed=seed,
         draws=DRAWS,
     )
     return estimate, max(p, SMALLEST_P)
+
+
+def _reached(values: Floats, outcome: Outcome, orders: Array, fold: Array, predict: Predict) -> tuple[Floats, Floats]:
+    """(1 + shuffles,) how well the answers in each order are predicted; (cases, columns) predictions in the first."""
+    count = max(1, AT_ONCE // outcome.truth(orders[0]).size)
+    reached, first = list[Floats](), np.empty(0)
+    for start in range(0, len(orders), count):
+        some = orders[start : start + count]
+        scores = predict(values, np.stack([outcome.truth(order) for order in some]), fold)
+        reached.append(outcome.each_reached(scores, some))
+        first = scores[0].copy() if start == 0 else first
+    return np.concatenate(reached), first
 
 
 def _design(values: Floats) -> Floats:

@@ -74,6 +74,7 @@ class Examination:
     unmeasured: what could not be tried, and why, in sentences
     pairs:     the twins, two by two
     looks:     {case id: how it looks}
+    kinds:     of reference that are to be predicted; None: all that there are
     """
 
     dataset: Dataset
@@ -85,6 +86,18 @@ class Examination:
     pairs: tuple[Twin, ...] = ()
     looks: Mapping[str, Look] = field(default_factory=dict)
     unmeasured: tuple[str, ...] = ()
+    kinds: frozenset[str] | None = None
+
+    def of_task(self, dataset: Dataset, kinds: frozenset[str]) -> Examination:
+        """As a training on these cases sees it, which predicts references of these kinds and nothing else."""
+        return replace(
+            self,
+            dataset=dataset,
+            problems=dataset.problems,
+            shortcuts=tuple(one for one in self.shortcuts if one.kind in kinds),
+            unmeasured=not_measurable(dataset, self.fingerprint, kinds),
+            kinds=kinds,
+        )
 
 
 def examine(
@@ -98,10 +111,11 @@ def examine(
     facts: list[CaseFacts] = []
     looks: dict[str, Look] = {}
     problems = list(dataset.problems)
-    every = max(1, len(dataset) // MOST_PICTURES)  # patches are large, and more of them tell no more
+    # Patches are large, and more of them tell no more. Drawn: in a list of pairs every second case is of one class.
+    with_patches = set(np.random.default_rng(0).permutation(len(dataset))[:MOST_PICTURES].tolist())
     outcomes: dict[int, _Measured | IsocenterError] = {}
     for number, outcome in (spread or local(threads, dataset.cases))(_measured, dataset.cases):
-        outcomes[number] = outcome
+        outcomes[number] = outcome if number in with_patches else _without_patches(outcome)
         if progress is not None:
             progress(len(outcomes), len(dataset))
     for number, case in enumerate(dataset.cases):
@@ -110,7 +124,7 @@ def examine(
         problems.extend(own)
         if seen is not None:
             facts.append(seen[0])
-            looks[seen[0].id] = seen[1] if number % every == 0 else replace(seen[1], patches=None)
+            looks[seen[0].id] = seen[1]
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
 
 
@@ -129,11 +143,19 @@ def retested(
     ids:            of these (training) cases alone; else of all but the set's own test part
     """
     seen = Seen(aspect, border, None if shape is None else tuple(shape))
-    after = shortcuts(examination.dataset, examination.fingerprint, examination.looks, ids=ids, seen=seen, seed=seed)
+    facts, looks, kinds = examination.fingerprint, examination.looks, examination.kinds
+    after = shortcuts(examination.dataset, facts, looks, ids=ids, kinds=kinds, seen=seen, seed=seed)
     return still_standing(examination.shortcuts, after) if ids is None else after
 
 
 _Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
+
+
+def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | IsocenterError:
+    if isinstance(outcome, IsocenterError) or outcome[0] is None:
+        return outcome
+    (facts, seen), problems = outcome
+    return (facts, replace(seen, patches=None)), problems
 
 
 def _measured(case: Case) -> _Measured:

@@ -21,7 +21,7 @@ from isocenter.values import Case, Course, Dataset, Fingerprint, Floats, Problem
 PROXY = 0.98
 # From this on the presence of something says why it was taken; by chance 20 cases come to 0.7.
 PREDICTIVE_GAP = 0.8
-# Of fewer cases, or cases of a class, chance makes as much.
+# Of fewer patients, or patients of a class, chance makes as much, however many images there are of each.
 FEWEST, FEWEST_OF_CLASS = 20, 5
 # A column that few cases have is judged by those, if they are at least this share.
 KNOWN = 0.5
@@ -97,15 +97,16 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
     scores = [0.0]
     for truth in _truths(references):
         known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
-        if len(known) < max(FEWEST, KNOWN * len(values)):
+        if len(known) < KNOWN * len(values) or len({patients[n] for n in known}) < FEWEST:
             continue
         own, true = [values[n] for n in known], [truth[n] for n in known]
         classes = isinstance(true[0], str)
         if classes:  # what a rare class says of a column is chance, and hides nothing that the others say
-            counts = Counter(true)
+            people = {(one, patients[n]) for n, one in zip(known, true, strict=True)}
+            counts = Counter(one for one, _ in people)
             common = [n for n, one in enumerate(true) if counts[one] >= FEWEST_OF_CLASS]
             known, own, true = ([one[n] for n in common] for one in (known, own, true))
-            if len(known) < FEWEST or len(set(true)) < 2:
+            if len({patients[n] for n in known}) < FEWEST or len(set(true)) < 2:
                 continue
         numbers = [number_in(one) for one in own]
         if None not in numbers:

@@ -67,9 +67,10 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
     answers = {case.id: _answers(case) for case in fingerprint.cases}
     across = [t for t in pairs if parts[t.first] != parts[t.second]]
     contrary = {t: kinds for t in pairs if (kinds := _contradictions(answers[t.first], answers[t.second], t.exact))}
-    rest = [t for t in pairs if t not in {*across, *contrary}]
-    same_patient = [t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]]
-    several = [t for t in rest if t not in same_patient]
+    named = {*across, *contrary}
+    rest = [t for t in pairs if t not in named]
+    of_one = {t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]}
+    several, same_patient = [t for t in rest if t not in of_one], [t for t in rest if t in of_one]
     yield from _pairs(
         "warning",
         across,

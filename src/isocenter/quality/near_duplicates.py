@@ -78,7 +78,10 @@ def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     rows, columns = ([place[name] for name in side] for side in zip(*((t.first, t.second) for t in pairs), strict=True))
     joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
     _, label = csgraph.connected_components(joined, directed=False)
-    return tuple(frozenset(np.array(names)[label == one].tolist()) for one in np.unique(label))
+    members: dict[int, list[str]] = {}
+    for name, own in zip(names, label.tolist(), strict=True):
+        members.setdefault(own, []).append(name)
+    return tuple(map(frozenset, members.values()))
 
 
 class _Images:

@@ -116,11 +116,13 @@ class Question:
     what:        in words that end before "by ... alone"
     is_measured: what is cut from an image may be what a measure is taken of; what is called is text
     answers:     {case id: text, or (number, whether it is reached)}
+    kind:        of reference that answers it
     """
 
     what: str
     is_measured: bool
     answers: Mapping[str, Any]
+    kind: str = ""
 
     def of(self, ids: Sequence[str]) -> Outcome:
         """The outcome of these cases, in their order."""
@@ -144,4 +146,4 @@ def questions(facts: Sequence[CaseFacts]) -> Iterator[Question]:
         answers = {case: kind.facts.answers(summary) for case, summary in summaries.items()}
         for name in dict.fromkeys(name for own in answers.values() for name in own):
             known = {case: own[name] for case, own in answers.items() if name in own}
-            yield Question(kind.words.question.format(name=name), kind.facts.is_measured, known)
+            yield Question(kind.words.question.format(name=name), kind.facts.is_measured, known, kind.name)

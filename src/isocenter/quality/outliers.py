@@ -16,6 +16,8 @@ from isocenter.values import CaseFacts, Floats, Problem
 FEWEST = 8
 # So many cases are outliers in a set of any size.
 FEW = 2
+# Stands for the unit of spacings: mm, of a series that of its axis.
+UNIT = "{unit}"
 Measure = Callable[[CaseFacts, Look], Sequence[float]]
 
 
@@ -74,7 +76,8 @@ def _beyond(rule: Rule, facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -
     chosen = tuple(facts[int(n)].id for n in np.flatnonzero(odd.any(axis=1)))
     if 0 < len(chosen) <= max(FEW, rule.most * len(facts)):
         usual = float(np.nanmedian(values[:, odd.any(axis=0).argmax()]))
-        yield Problem(rule.severity, rule.what(values[odd], usual), chosen, rule.why, rule.remedy)
+        what = rule.what(values[odd], usual).replace(UNIT, facts[0].unit)
+        yield Problem(rule.severity, what, chosen, rule.why, rule.remedy)
 
 
 def _of_channels(name: str) -> Measure:
@@ -191,9 +194,10 @@ RULES = (
         _spacing,
         "both",
         0.05,
-        lambda values, usual: f"spacing is unusual: {_span(np.exp(values))} mm, usually {np.exp(usual):.3g} mm",
+        lambda values, usual: f"spacing is unusual: {_span(np.exp(values))} {UNIT}, usually {np.exp(usual):.3g} {UNIT}",
         "another protocol, or a wrong header: structures would have wrong sizes",
         "Compare with the scanner's record",
+        most=0.25,
     ),
     Rule(
         "note",

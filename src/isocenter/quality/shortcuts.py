@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import holm
-from isocenter.lazy import ndimage
-from isocenter.quality.covariates import words_of
+from isocenter.lazy import ndimage, stats
+from isocenter.quality.covariates import says_how
 from isocenter.quality.discrimination import FOLDS, discrimination
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
@@ -43,22 +43,13 @@ MOST_CASES = 6000
 MOST_PICTURES = 1000
 # Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
 BORDER = {2: 2, 3: 1}
+# It is ranked in a margin so many times as deep, 19 % of the field on each side: frames are mostly less deep.
+DEPTH = 3
 # Of the field on each side: what lies there the plan may cut away.
 MARGIN = 0.1
 MARK = "small mark"
 # With it a note on a shortcut begins.
 SHORTCUT = "Shortcut"
-# Columns that say how an image was made, not who the patient is.
-MADE = frozenset(
-    {
-        "site", "scanner", "center", "centre", "hospital", "institution", "clinic", "manufacturer", "vendor",
-        "model", "device", "machine", "station", "kvp", "exposure", "protocol", "sequence", "field", "strength",
-        "tesla", "coil", "view", "position", "location", "source", "folder", "batch", "url", "license",
-        "licence", "modality", "kernel", "kv",
-    }
-)  # fmt: skip
-# Where in the body something lies is no scanner.
-BODY = frozenset({"tumor", "tumour", "lesion", "tissue", "biopsy", "body", "anatomic", "anatomical"})
 MOST_LEVELS = 20
 
 
@@ -97,17 +88,19 @@ def shortcuts(
     looks: Mapping[str, Look],
     *,
     ids: set[str] | None = None,
+    kinds: Collection[str] | None = None,
     seen: Seen | None = None,
     seed: int = 0,
 ) -> tuple[Shortcut, ...]:
     """All that was tried, the strongest first; nothing where nothing is to be predicted, or with too few patients.
 
     ids:  of these cases only; else of all but the set's own test part
+    kinds: of reference that state what is predicted; else all
     seen: after this preprocessing; else of the images as they are
     """
     wanted = ids if ids is not None else {case.id for case in dataset if dataset.splits.get(case.id) != "test"}
     tested = []
-    for subjects in _subjects(dataset, fingerprint, looks, wanted):
+    for subjects in _subjects(dataset, fingerprint, looks, wanted, kinds):
         outcome = subjects.outcome
         for thing, values in _things(subjects, seen):
             auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
@@ -159,12 +152,16 @@ def _interval(auc: Estimate) -> str:
 
 
 def _subjects(
-    dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], wanted: set[str]
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    looks: Mapping[str, Look],
+    wanted: set[str],
+    kinds: Collection[str] | None,
 ) -> Iterator[Subjects]:
     """For each question the cases that answer it; none where too few patients do, or images differ in axes."""
     cases = {case.id: case for case in dataset}
     facts = [one for one in fingerprint.cases if one.id in wanted]
-    asked = list(questions(facts))
+    asked = _asked(facts, kinds)
     for question in asked:
         own = [one for one in facts if one.id in question.answers]
         own = _enough(own, question, cases)
@@ -173,6 +170,10 @@ def _subjects(
         if own and len({len(one.shape) for one in own}) == 1:
             chosen = [one.id for one in own]
             yield Subjects(question, tuple(cases[n] for n in chosen), tuple(own), tuple(looks[n] for n in chosen))
+
+
+def _asked(facts: Sequence[CaseFacts], kinds: Collection[str] | None) -> list[Question]:
+    return [one for one in questions(facts) if kinds is None or one.kind in kinds]
 
 
 def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[CaseFacts]:
@@ -188,12 +189,15 @@ def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[
     return [case for place, case in enumerate(facts) if place in kept]
 
 
-def not_measurable(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, ...]:
-    """A sentence for each question that too few patients answer to say whether anything else than the disease does."""
+def not_measurable(dataset: Dataset, fingerprint: Fingerprint, kinds: Collection[str] | None = None) -> tuple[str, ...]:
+    """A sentence for each question that too few patients answer to say whether anything else than the disease does.
+
+    kinds: of reference that state what is predicted; else all
+    """
     cases = {case.id: case for case in dataset if dataset.splits.get(case.id) != "test"}
     facts = [one for one in fingerprint.cases if one.id in cases]
     sentences = []
-    for question in questions(facts):
+    for question in _asked(facts, kinds):
         own = [one for one in facts if one.id in question.answers]
         if len({question.answers[one.id] for one in own}) > 1 and not _enough(own, question, cases):
             unit = "patient" if dataset.patients_known else "case"
@@ -241,8 +245,7 @@ def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, F
         ("image size", _size(subjects, seen), "aspect"),
         ("aspect ratio", _aspect(subjects, seen), "aspect"),
         ("spacing", _spacing(subjects), ""),
-        ("border pixels", _strips(subjects, seen, corners=False), "border"),
-        ("corner pixels", _strips(subjects, seen, corners=True), "border"),
+        *((name, values, "border") for name, values in _strips(subjects, seen)),
         *((f"column {name}", values, "") for name, values in _columns(subjects)),
     ):
         if values.size:
@@ -253,13 +256,12 @@ def _untested(name: str, setting: str, question: Question, where: str = "") -> S
     nothing = Estimate(0.5, method="none: the same for all")
     removable = bool(setting) and not question.is_measured
     figure = "c" if question.is_measured else "AUC"
-    return Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure, where)
+    return Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure, where, question.kind)
 
 
 def _marks(subjects: Subjects, seen: Seen | None, seed: int) -> Iterator[Shortcut]:
     """A small mark at one place of the pictures, if one predicts the outcome far better than any patch elsewhere."""
     own = [n for n, look in enumerate(subjects.looks) if look.patches is not None]
-    own = own[:: max(1, -(-len(own) // MOST_PICTURES))]
     subjects = replace(
         subjects,
         cases=tuple(subjects.cases[n] for n in own),
@@ -322,22 +324,32 @@ def _spacing(subjects: Subjects) -> Floats:
     return np.log(np.array([one.steps for one in subjects.facts]))
 
 
-def _strips(subjects: Subjects, seen: Seen | None, *, corners: bool) -> Floats:
-    """Mean and deviation along each side of the image (or in each corner), after z-score as a network sees it."""
-    pairs = zip(subjects.looks, subjects.facts, strict=True)
-    images = np.stack([_as_seen(one.small.astype(np.float32), facts.shape, seen) for one, facts in pairs])
-    axes = images.ndim - 1
+def _strips(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[str, Floats]]:
+    """Mean and deviation of the border's ranks along each side of the images, and in each corner.
+
+    A voxel's rank is among those of its image's margin. What lies further inside changes the scale of all intensities,
+    as a bright lesion makes every border darker, but no rank.
+    """
+    axes = subjects.looks[0].small.ndim
     if axes not in BORDER:
-        return np.empty((len(images), 0))
-    flat = tuple(range(1, axes + 1))
-    images = (images - images.mean(axis=flat, keepdims=True)) / (images.std(axis=flat, keepdims=True) + 1e-6)
+        return
+    pairs = zip(subjects.looks, subjects.facts, strict=True)
+    ranks = np.stack([_ranked(_as_seen(one.small.astype(np.float32), facts.shape, seen)) for one, facts in pairs])
     ends = (slice(0, BORDER[axes]), slice(-BORDER[axes], None))
-    if corners:
-        regions: list[tuple[slice, ...]] = [tuple(ends[n >> axis & 1] for axis in range(axes)) for n in range(2**axes)]
-    else:
-        regions = [(*(slice(None),) * axis, end) for axis in range(axes) for end in ends]
-    parts = [images[(slice(None), *region)].reshape(len(images), -1) for region in regions]
-    return np.stack([figure for part in parts for figure in (part.mean(axis=1), part.std(axis=1))], axis=1)
+    sides: list[tuple[slice, ...]] = [(*(slice(None),) * axis, end) for axis in range(axes) for end in ends]
+    corners = [tuple(ends[n >> axis & 1] for axis in range(axes)) for n in range(2**axes)]
+    for name, regions in (("border pixels", sides), ("corner pixels", corners)):
+        parts = [ranks[(slice(None), *region)].reshape(len(ranks), -1) for region in regions]
+        yield name, np.stack([figure for part in parts for figure in (part.mean(axis=1), part.std(axis=1))], axis=1)
+
+
+def _ranked(small: Floats) -> Floats:
+    """A small image with ranks from 0 to 1 in its margin; in half precision, as it was kept, even parts stay even."""
+    depth = DEPTH * BORDER[small.ndim]
+    margin = np.pad(np.zeros([size - 2 * depth for size in small.shape], dtype=bool), depth, constant_values=True)
+    ranks = np.zeros(small.shape, dtype=np.float32)
+    ranks[margin] = stats.rankdata(small[margin].astype(np.float16)) / np.count_nonzero(margin)
+    return ranks
 
 
 def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
@@ -362,17 +374,11 @@ def _share_seen(shape: Sequence[int], seen: Seen | None) -> Floats:
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
     """Numbers of each column that says how the image was made; a gap is a value too."""
-    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if says_how(name))
+    names = filter(says_how, dict.fromkeys(name for case in subjects.cases for name in case.covariates))
     for name in names:
         yield name, _numbers([case.covariates.get(name) for case in subjects.cases])
     if any(case.group for case in subjects.cases):
         yield "group", _numbers([case.group for case in subjects.cases])
-
-
-def says_how(column: str) -> bool:
-    """Whether a column says how an image was made, not who the patient is."""
-    words = words_of(column)
-    return bool(words & MADE) and not words & BODY
 
 
 def _numbers(values: Sequence[Any]) -> Floats:

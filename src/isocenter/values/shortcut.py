@@ -22,6 +22,7 @@ class Shortcut:
     what:      the outcome, in words that end before "by ... alone"
     figure:    the name of `auc`: "AUC", or "c" of values and times
     where:     of a mark, where it lies; else empty
+    kind:      of reference that states the outcome
     """
 
     name: str
@@ -33,6 +34,7 @@ class Shortcut:
     what: str = "the classes can be told apart"
     figure: str = "AUC"
     where: str = ""
+    kind: str = ""
 
     @property
     def p_text(self) -> str:

@@ -305,8 +305,9 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
         lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads
     )
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, kind_for(examination.dataset, request.task))
-    return replace(examination, dataset=usable, problems=usable.problems), numbered, device, machine
+    kind = kind_for(examination.dataset, request.task)
+    usable = with_references(examination.dataset, kind)
+    return examination.of_task(usable, kind.needs), numbered, device, machine
 
 
 def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, machine: Machine) -> Plan:

@@ -26,7 +26,7 @@ PAIRED = (
 # What a CT is windowed for: the first Hounsfield unit that is black, the first that is white.
 WINDOWS = {"lung": (-1350.0, 150.0), "bone": (-500.0, 1300.0), "soft tissue": (-160.0, 240.0), "brain": (0.0, 80.0)}
 WINDOWED = {
-    "lung": "lung lobe airway trachea bronch emphysema nodule pneumon covid",
+    "lung": "lung upper_lobe middle_lobe lower_lobe airway trachea bronch emphysema nodule pneumon covid",
     "bone": "bone rib vertebra spine femur tibia skull pelvis sacrum fracture hip mandib tooth teeth",
     "soft tissue": (
         "liver hepat spleen pancrea kidney renal gallbladder stomach colon bowel duodenum aorta vena heart myocard "
@@ -34,22 +34,30 @@ WINDOWED = {
     ),
     "brain": "brain hemorrhage haemorrhage haematoma hematoma stroke ischemi ischaemi cerebr intracranial",
 }
+# Teeth are numbered by where they stand (ISO 3950, or 1 to 32), so that a number names a side; so many are a system.
+TEETH, FEWEST_NUMBERED = "tooth teeth dental", 4
 # A shorter word is found only where it stands alone: "hip" is not in "hippocampus".
 SHORT = 4
-ALIKE, DIFFERENT = "alike", "different"
+ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """sides: whether they are "alike" or "different", None where no name tells; word: the name that does"""
+    """sides: whether they are "alike", "different", or told by the numbers of what is named; None where no name tells
 
-    sides: Literal["alike", "different"] | None
+    word: the name that tells
+    """
+
+    sides: Literal["alike", "different", "numbered"] | None
     word: str = ""
 
 
 def anatomy(names: Iterable[str]) -> Anatomy:
     """What names suggest about the two sides; one word of the trunk outweighs all others."""
     known = list(names)
+    numbers = {end for name in known if (end := re.findall(r"\d*$", name)[0])}
+    if len(numbers) >= FEWEST_NUMBERED and (word := _first(known, TEETH)):
+        return Anatomy("numbered", word)
     if word := _first(known, ONE_SIDED):
         return Anatomy("different", word)
     if word := _first(known, PAIRED):

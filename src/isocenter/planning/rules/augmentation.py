@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, Anatomy
+from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, NUMBERED, Anatomy
 from isocenter.planning.rules.grid import GridNeeds
 from isocenter.planning.rules.profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
 from isocenter.tasks import Task, picks_a_side
@@ -48,7 +48,7 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
-    sided = names_sides(task.decoding.mirrored)
+    sided = names_sides(task.decoding.mirrored) or anatomy.sides == NUMBERED
     quarters = not profile.upright and is_picture and not sided
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
@@ -88,6 +88,8 @@ def _flips(
     profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, ndim: int
 ) -> tuple[tuple[int, ...], str]:
     axis = left_right.value
+    if anatomy.sides == NUMBERED:
+        return (), f'"{anatomy.word}" means teeth, whose numbers name their sides'
     if ndim == PICTURE and picks_a_side(task):
         return (), "the classes are sides, and a picture in the mirror would be of the other one without being it"
     if names_sides(task.decoding.mirrored) and axis is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from isocenter.errors import PlanError, counted, listed
 from isocenter.planning.rules.time_series import CHE, Along, along, is_monitored, monitored
-from isocenter.quality import MADE, PROXY, is_constant, label_association, words_of
+from isocenter.quality import PROXY, is_constant, label_association, says_how
 from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
 
@@ -140,7 +140,7 @@ def _column(
         return "constant in the training cases"
     if (score := label_association(values, references, patients)) >= PROXY:
         return f"a proxy of the label, which it predicts by itself (score {score:.3f} of 1)"
-    if every and words_of(name) & MADE:
+    if every and says_how(name):
         return "it describes the acquisition, not the patient"
     if every and len(known) < KNOWN * len(values):
         return f"{len(values) - len(known)} of {len(values)} training cases lack it"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files import modality_word
 from isocenter.planning.rules.anatomy import WINDOWS, window_for
-from isocenter.planning.rules.profiles import NNUNET, UNKNOWN_MODALITY, UPTAKE, WINDOW, profile_for
+from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, UPTAKE, WINDOW, profile_for
 from isocenter.transforms import COLOUR, Normalisation, placed
 from isocenter.values import CaseFacts, Decision, Fingerprint, Problem
 
@@ -21,6 +22,8 @@ RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
 MOST_LOWEST = -50.0
 # The hottest voxel of a body in SUV lies at some 100 (the bladder after FDG); Bq/ml and counts reach thousands.
 MOST_SUV = 300.0
+# By its definition a body has 1 on average: what reaches no more has been brought to another scale, as 0 to 1.
+LEAST_SUV = 1.0
 # Liver has an SUV of 2, most lesions 5 to 25; what is hotter is the bladder, or a brain.
 SUV = Normalisation("window", 0.0, 50.0, 0.0, 5.0)
 ZSCORE = Normalisation("zscore", tails="log")
@@ -31,6 +34,11 @@ QUANTILES = {
     **{"min": 0.0, "low": 0.005, "p5": 0.05, "p25": 0.25, "median": 0.5},
     **{"p75": 0.75, "p95": 0.95, "high": 0.995, "max": 1.0},
 }
+# Kinds that hybrid scanners and registrations put beside each other: a channel that is called so is one of them,
+# whatever the first image of its case is.
+BESIDE = frozenset({"CT", "PT", "MR", "NM"})
+# Where fewer of the training cases are of one scale, their numbers have none in common.
+NEARLY_ALL = 0.9
 # Below this deviation an image is as good as constant.
 LEAST = 1e-6
 
@@ -56,7 +64,7 @@ def normalisation(
         colours = "colours keep their relation to each other, by mean and deviation of the training cases"
         dark = [problem.what for problem in depth_problems(fingerprint, channels)]
         return _decision(made, "; ".join([colours, *dark, *_constant(fingerprint, channels, made)]))
-    rules = [_RULES.get(profile_for(_modality(name, modality)).scheme, _by_image) for name in channels]
+    rules = [_rule_for(name, modality, fingerprint) for name in channels]
     each = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
     # What a unit decides goes before what holds for lack of one.
     reasons = {because: source for rule, (_, because, source) in zip(rules, each, strict=True) if rule is not _by_image}
@@ -69,8 +77,33 @@ def normalisation(
 Rule = tuple[Normalisation, str, str]
 
 
+def _rule_for(channel: str, modality: str, fingerprint: Fingerprint) -> Callable[..., Rule]:
+    """By the scale of the channel's kind of image; by each image itself where the cases are of several scales."""
+    cases = Counter[str]()
+    for kind, count in _kinds(fingerprint).items():
+        cases[profile_for(kind).scheme] += count
+    if modality_word(channel) not in BESIDE and max(cases.values(), default=0) < NEARLY_ALL * cases.total():
+        return _by_image
+    return _RULES.get(profile_for(_modality(channel, modality)).scheme, _by_image)
+
+
+def mixed_kinds(fingerprint: Fingerprint) -> str:
+    """The kinds of image in which a number means different things, "60 CT, 40 MR"; empty where it means the same."""
+    kinds = _kinds(fingerprint)
+    several = len({profile_for(kind).scheme for kind in kinds}) > 1
+    return listed(f"{count} {kind}" for kind, count in kinds.most_common()) if several else ""
+
+
+def _kinds(fingerprint: Fingerprint) -> Counter[str]:
+    """{modality: cases}, of those that have a profile."""
+    counts = Counter(case.modality for case in fingerprint.cases)
+    return Counter({kind: count for kind, count in counts.items() if profile_for(kind) != UNKNOWN})
+
+
 def _by_image(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
-    because = "intensities have no common unit: each image is scaled by its own mean and standard deviation"
+    mixed = mixed_kinds(fingerprint)
+    why = f"{mixed} have no scale in common" if mixed else "intensities have no common unit"
+    because = f"{why}: each image is scaled by its own mean and standard deviation"
     return ZSCORE, because, NNUNET
 
 
@@ -96,7 +129,7 @@ def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str],
 
 def _uptake(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
     highest = float(np.median([one["max"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
-    if highest > MOST_SUV:
+    if not LEAST_SUV < highest <= MOST_SUV:
         because = (
             f"the median PET reaches {highest:g}: that is not a standardised uptake value, so each image is "
             "scaled by its own mean and deviation"
@@ -154,8 +187,9 @@ def _is_one_value(facts: Mapping[str, float], scale: Normalisation) -> bool:
 
 
 def _modality(channel: str, modality: str) -> str:
-    """Of one channel: the data set's, or where that is not known what the channel is called ("CT" beside "PET")."""
-    return modality if modality != UNKNOWN_MODALITY else modality_word(channel)
+    """Of one channel: what it is called ("CT" beside "PET"), else the data set's."""
+    own = modality_word(channel)
+    return own if own in BESIDE or modality == UNKNOWN_MODALITY else modality
 
 
 def _decision(made: Sequence[Normalisation], because: str, source: str = NNUNET) -> Decision:

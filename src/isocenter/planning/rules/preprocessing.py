@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
-from isocenter.planning.rules.normalisation import constant_problems, depth_problems, normalisation
+from isocenter.planning.rules.normalisation import constant_problems, depth_problems, mixed_kinds, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
 from isocenter.quality import STATED, guessed_modality
@@ -40,8 +40,7 @@ def preprocessing(
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
     names = [label.name for label in task.labels]
-    whole = grid.whole
-    away = without_shortcuts(grid.shape.value, retest)
+    away = without_shortcuts(grid.shape.value, retest, dense=grid.dense)
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,
@@ -50,7 +49,7 @@ def preprocessing(
         **_timing(fingerprint, frames.value),
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
-        "crop": _crop(fingerprint, whole),
+        "crop": _crop(fingerprint, grid),
         "border": away["border"],
         "spacing": grid.spacing,
         "unit": _unit(fingerprint),
@@ -63,6 +62,13 @@ def preprocessing(
 
 def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """What is lost of these cases by the normalisation that a plan of them would have."""
+    if mixed := mixed_kinds(fingerprint):
+        yield Problem(
+            "warning",
+            f"the images are of several kinds: {mixed}",
+            why="a number means something else in each of them, and a network of all has no common scale",
+            remedy="Split the data set by kind, unless one model is to take all of them",
+        )
     if not fingerprint.cases:
         return
     channels, modality = channels_of(fingerprint).value, _modality(dataset, fingerprint).value
@@ -153,10 +159,10 @@ def _axes(fingerprint: Fingerprint) -> Decision:
     return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
 
 
-def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
+def _crop(fingerprint: Fingerprint, grid: Grid) -> Decision:
     content = float(np.median([case.content for case in fingerprint.cases]))
     because = f"what is above the lowest value fills {100 * content:.0f} % of the median image"
-    if whole:
+    if grid.whole:
         return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
     return Decision("content" if content < EMPTY else "none", because, NNUNET)
 
@@ -181,4 +187,7 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
     known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
-    return Decision(value, f"the files or the data set say so; {known}", profile.source)
+    own, cases = modalities.count(most), len(modalities)
+    are_alike = most == UNKNOWN_MODALITY or own == cases
+    who = "the files or the data set say" if are_alike else f"{own} of {cases} training cases say"
+    return Decision(value, f"{who} so; {known}", profile.source)

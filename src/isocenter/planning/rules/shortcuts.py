@@ -32,11 +32,14 @@ class Retest:
     after: Callable[[str, float, Sequence[int] | None], Sequence[Shortcut]]
 
 
-def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dict[str, Decision]:
+def without_shortcuts(
+    shape: Sequence[int] | None, retest: Retest | None, *, dense: bool = False
+) -> dict[str, Decision]:
     """`aspect` and `border`: off, unless something that they remove predicts the class, and does less so without it.
 
     shape:  to which all images are brought, so that their proportions can be seen; None for none
     retest: None where nothing is to be told apart
+    dense:  there is an output for every voxel, so that a structure that is cut away would be lost
     """
     made = {
         "border": Decision(0.0, "nothing at the border tells the classes apart"),
@@ -47,8 +50,16 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
     if not retest.shortcuts and retest.few:
         because = f"{'; '.join(retest.few)}; nothing is cut away"
         return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
-    if not any(one.standing and one.removable for one in retest.shortcuts):
+    removable = [one for one in retest.shortcuts if one.standing and one.removable]
+    if not removable:
         return made
+    if dense:
+        known = max(removable, key=lambda shortcut: shortcut.auc.value)
+        because = (
+            f"{known.sentence}: {known.figure} {known.auc}; but each voxel gets an answer, also at the border, so "
+            "nothing is cut away, and the report says so"
+        )
+        return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
     shortcuts = retest.after("stretch", 0.0, shape)
     if shape is not None:
         after = partial(retest.after, "crop", 0.0, shape)

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.quality import Examination, Look, Twin, kinds_of, reference_kinds
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import BoundingBoxes, Case, CaseFacts, Cohort, Image, Shortcut, counted_in
+from isocenter.values import BoundingBoxes, Case, CaseFacts, Cohort, Fingerprint, Image, Shortcut, counted_in
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -143,7 +143,8 @@ def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
         yield figures.scatter(shapes[:, 0], shapes[:, -1], "Size", axes=axes)
     steps = np.array([case.steps for case in cases if case.physical])
     if len(steps) and len(np.unique(steps, axis=0)) > 1:
-        axes = (f"{names[0]} (mm)", f"{names[1]} (mm)")
+        unit = Fingerprint(tuple(cases)).unit
+        axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
         yield figures.scatter(steps[:, 0], steps[:, -1], "Spacing", axes=axes)
 
 

@@ -259,8 +259,9 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, settings(plan).task)
-    examination = replace(examination, dataset=usable, problems=usable.problems)
+    task = settings(plan).task
+    usable = with_references(examination.dataset, task)
+    examination = examination.of_task(usable, task.needs)
     if dataset_hash(usable) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
     parts, folds = _parts(out, int(plan["split.folds"]))
