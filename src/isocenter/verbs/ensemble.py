@@ -213,11 +213,11 @@ def _tested(
         scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups))
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
-        comparison = _compared(folder, members, scored, model.task, seed, known)
+        comparison = _compared(folder, members, model.task, primary, seed, known)
     notes = _notes(members, scored, known)
     verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
     write_notes(folder, notes, scored, verdict)
-    write_verdict(folder / EVALUATION, verdict.as_record())
+    write_verdict(folder / EVALUATION, verdict.as_record(), primary)
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
@@ -245,9 +245,7 @@ def _tested(
     return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, spelled)
 
 
-def _compared(
-    folder: Path, members: Sequence[Member], scored: Scored, task: Task, seed: int, known: bool
-) -> Comparison:
+def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, known: bool) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
     for own in members:
@@ -256,7 +254,7 @@ def _compared(
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
-    return compare_tables(cut, tasks, seed=seed, patients_known=known)
+    return compare_tables(cut, tasks, primary, seed=seed, patients_known=known)
 
 
 def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:

@@ -197,7 +197,7 @@ def evaluate(
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            write_verdict(partial, verdict.as_record(), registered_margin(promised))
+            write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         CASES,
         EVALUATION,
         OUT_OF_FOLD,
+        PRIMARY,
         REGISTERED_MARGIN,
         SHOWN,
         SUMMARY,
