@@ -181,7 +181,7 @@ def evaluate(
         predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
     )
     if isinstance(loaded.preprocessing, Preprocessing):
-        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
+        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, folds, seed=seed, patients_known=known)
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
     scored = audited(
@@ -198,7 +198,9 @@ def evaluate(
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
             write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
-            (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
+            (partial / "report.html").write_text(
+                _report(result, loaded, dataset, run, plan), encoding="utf-8"
+            )
     return result
 
 
