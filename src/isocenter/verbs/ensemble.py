@@ -13,7 +13,7 @@ from isocenter.evaluation import NONE, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, counts_of, plan_text
+from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
     WEIGHTS,
@@ -210,14 +210,15 @@ def _tested(
     if tested:
         predictor, groups = with_smaller_batches(model), (plan[GROUPS] or NONE) if GROUPS in plan else None
         scored = score(predictor, tested, parts, seed=seed, patients_known=known)
-        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups))
+        fixed = registered_groups(plan)
+        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups, registered=fixed))
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
         comparison = _compared(folder, members, model.task, primary, seed, known)
     notes = _notes(members, scored, known)
     verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
     write_notes(folder, notes, scored, verdict)
-    write_verdict(folder / EVALUATION, verdict.as_record(), primary)
+    write_verdict(folder / EVALUATION, verdict.as_record(), primary, registered_margin(plan))
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
