@@ -278,6 +278,7 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     isocenter.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
     elsewhere = json.loads((tmp_path / "evaluated" / "fairness.json").read_text())
     assert (elsewhere["groups"], elsewhere["exploratory"]) == ("sex", [])
+    assert "AUROC was named primary before training" in (tmp_path / "evaluated" / "report.html").read_text()
     assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
     assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
     calibrated = made.out

@@ -199,7 +199,7 @@ def evaluate(
             scored.write(partial)
             write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
             (partial / "report.html").write_text(
-                _report(result, loaded, dataset, run, plan), encoding="utf-8"
+                _report(result, loaded, dataset, run, plan, promised), encoding="utf-8"
             )
     return result
 
@@ -346,7 +346,9 @@ def _predictor(
     return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
 
 
-def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:
+def _report(
+    result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None, promised: Plan | None
+) -> str:
     facts = {
         "scored": result.which,
         "read as": dataset.layout,
@@ -363,6 +365,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         facts=facts,
         views="",
         plan=plan,
+        promised=promised,
         log=_log_of(run),
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
