@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.verdict import (
         Gain,
         Verdict,
+        boundless,
         gains_of,
         headline_rows,
         verdict_of,
