@@ -24,6 +24,7 @@ from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, score, summed_up, task_of, with_subsets
+from isocenter.verbs.package import evidence_of, finished_plan
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
@@ -275,6 +276,12 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     [stated] = [row for row in rows if (row["metric"], row["label"]) == ("auroc", "all")]
     assert stated["value"] == pytest.approx(np.mean(each))
     assert "mean over 2 folds" in stated["method"]
+
+
+def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
+    limits = evidence_of(halved, isocenter.load(halved, "cpu"), finished_plan(halved)).limits
+    assert limits[0].startswith("24 cases, trained by cross-validation, and 8 cases of the set's own test part")
+    assert not [one for one in limits if "was not scored itself" in one]
 
 
 def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_by_the_cases_that_it_tests(
