@@ -156,6 +156,11 @@ def test_the_row_over_all_labels_of_one_of_several_tasks_is_called_by_its_task()
     assert row_name(Row("dice", "all", Estimate(0.5)), {}) == "Dice"
 
 
+@pytest.mark.parametrize("label", ["chest wall", "small", "wall", "classification: small"])
+def test_a_label_that_ends_as_the_word_for_all_labels_keeps_its_letters(label: str) -> None:
+    assert row_name(Row("dice", label, Estimate(0.5)), {}) == f"Dice, {label}"
+
+
 def test_ratios_keep_their_decimals_beside_a_large_slope():
     rows = [Row("uno_c", "all", Estimate(0.624, 0.485, 0.745)), Row("slope", "all", Estimate(55.9, -13.9, 133.5))]
     assert [aligned(row.estimate, rows) for row in rows] == ["0.624", "55.9"]

@@ -342,6 +342,24 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
     assert apart["brier", "all"] == pooled["brier", "all"]
 
 
+def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all_classes():
+    """As in C-NMC, whose classes are all (acute lymphoblastic leukaemia) and hem."""
+    figures = []
+    for names in (("no", "yes"), ("all", "hem")):
+        task = replace(TWO, classes=names)
+        chances = [dict(zip(names, (1 - p, p), strict=True)) for p in np.linspace(0.1, 0.9, 12).tolist()]
+        predictions = [Prediction(GRID, probabilities=one) for one in chances]
+        cases = [case(str(n), names[n % 3 == 0]) for n in range(12)]
+        rows = task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+        figures.append({(row.metric, row.label): row.estimate.value for row in rows})
+        assert len(figures[-1]) == len(rows)
+    plain, own = figures
+    labels = {"no": "all (class)", "yes": "hem"}
+    assert own == pytest.approx(
+        {(metric, labels.get(label, label)): value for (metric, label), value in plain.items()}, nan_ok=True
+    )
+
+
 def test_rows_state_how_far_probabilities_were_right_before_and_after_calibration():
     random = np.random.default_rng(3)
     odds = random.normal(0, 1.5, 400)

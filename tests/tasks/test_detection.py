@@ -309,6 +309,15 @@ def test_a_cell_that_holds_no_boxes_is_refused(cell):
         list(TASK.summary(table.assign(predicted_boxes=cell), seed=0))
 
 
+def test_curves_of_boxes_that_several_folds_scored_say_that_their_scores_are_pooled():
+    table = TASK.score(*scored_cases(missed=3))
+    of_folds = table.assign(fold=(table["case"].astype(int) % 2).astype(str))
+    alone, crossed = (TASK.scoring.overview(one) for one in (table, of_folds))
+    assert not [one.title for one in alone if "pooled" in one.caption]
+    noted = [one.caption for one in crossed if "scores of 2 folds are pooled" in one.caption]
+    assert len(noted) == 2 and "the mean of the seven marks" in noted[1]
+
+
 def test_cases_are_ranked_from_the_one_that_was_found_whole():
     predictions, cases = scored_cases(4, missed=1)
     assert TASK.rank(TASK.score(predictions, cases))[-1] == "0"

@@ -39,6 +39,10 @@ def calibrated(classified, site, tmp_path_factory):
     return isocenter.calibrate(classified.out, site, out=tmp_path_factory.mktemp("calibrated") / "model", **SITE)
 
 
+def limits_of(package) -> list[str]:
+    return read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+
+
 def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cases(classified, site, calibrated):
     assert (calibrated.cases, calibrated.patients) == (40, 40)
     decided = calibrated.decisions["task.calibration"]
@@ -78,6 +82,17 @@ def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is
         because = result.decisions["task.thresholds"].because
         assert said == ([] if kept else [f"The rule sensitivity>=0.95 could not be kept: {because}."])
         assert all(one in repr(result) for one in said)
+
+
+def test_that_sets_exclude_nothing_is_stated_of_the_thresholds_that_the_package_has(classified, calibrated, tmp_path):
+    before = read_json(classified.out / "run.json", "isocenter.run")["verdict"]["against"]
+    assert [one for one in before if "exclude nothing" in one]
+    few = trained.pictures(tmp_path / "few", count=6, first=7000)
+    result = isocenter.calibrate(calibrated.out, few, out=tmp_path / "few_model", **SITE)
+    stated = [
+        [limit for limit in limits_of(made) if "exclude nothing" in limit] for made in (calibrated.out, result.out)
+    ]
+    assert stated == [[], ["Sets and intervals exclude nothing (6 patients): too few to find a threshold."]]
 
 
 def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(classified, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import drawn_in_time
 import isocenter
 import trained
 from isocenter.files import read_dataset
@@ -82,3 +83,13 @@ def test_a_set_in_memory_without_classes_or_masks_has_a_page_too(data: Path, tmp
 def test_a_channel_without_a_name_is_not_called_nought_and_long_lists_are_cut(tmp_path):
     folder = trained.blobs(tmp_path / "data", 4)
     assert isocenter.check(folder, threads=1).facts["channels"] == "one, without a name"
+
+
+def test_series_are_drawn_in_the_unit_of_their_own_axis(tmp_path):
+    for n in range(4):
+        leads, peak = drawn_in_time.beats(n, samples=160 + n)
+        for folder, columns in (("images", {"I": leads[0], "II": leads[1]}), ("labels", {"peak": peak})):
+            drawn_in_time.table(tmp_path / "data" / folder / f"patient{n}.csv", columns, step=0.005 * (1 + n % 2))
+    isocenter.check(tmp_path / "data", out=tmp_path / "out", threads=1)
+    page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
+    assert "Dots of spacing (s)." in page and "Dots of size (samples)." in page

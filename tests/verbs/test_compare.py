@@ -127,7 +127,7 @@ def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float |
     out.mkdir(parents=True)
     scored = Scored(table, task.scoring.summary(table, seed=0), task=task)
     scored.write(out)
-    write_verdict(out, {}, margin)
+    write_verdict(out, {}, "auroc", margin)
     return out
 
 
@@ -383,6 +383,19 @@ def test_a_registered_margin_holds_against_readers_for_the_first_model_too(model
     read_cases_of(models).to_csv(people, index=False)
     rows = found_of(models[1], models[0], readers=people).rows
     assert {row.second: row.margin for row in rows if row.name == "mrmc"} == {"again": 0.1, "good": None}
+
+
+def test_models_are_judged_by_their_own_primary_metric_and_a_margin_counts_for_that_metric_alone(models, tmp_path):
+    good, again = (shutil.copytree(one, tmp_path / one.name) for one in models[:2])
+    for folder in (good, again):
+        write_verdict(folder, {}, "brier", 0.02)
+    found = isocenter.compare(good, again)
+    [row] = [row for row in found.tested.rows if row.is_primary]
+    assert (found.primary, row.metric, row.margin) == ("brier", "brier", 0.02)
+    write_verdict(again, {}, "auroc", 0.02)
+    found = isocenter.compare(good, again, out=tmp_path / "out")
+    assert (found.primary, found.tested.margins) == ("brier", {})
+    assert "The primary metric of again is AUROC" in (tmp_path / "out" / "report.html").read_text()
 
 
 def _without_a_case(table):

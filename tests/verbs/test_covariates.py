@@ -298,6 +298,16 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
     assert "each fold" in read_plan(crossed / "plan.yaml").decision("network.context").because
 
 
+def test_of_folds_each_scores_the_covariates_alone_by_its_own_model_and_the_difference_has_an_interval(crossed):
+    record = json.loads((crossed / "evaluation" / "covariates.json").read_text())
+    chosen = [
+        next(row for row in rows if (row["metric"], row["label"]) == ("auroc", "all"))
+        for rows in (record["rows"], record["images"], *record["added"].values())
+    ]
+    assert all("mean over 2 folds" in row["method"] for row in chosen[:2])
+    assert [row["method"] for row in chosen[2:] if row["low"] is None] == []
+
+
 def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them(informed, crossed, tmp_path):
     with no_export():
         packaged = isocenter.package(crossed, out=tmp_path / "package", backends=()).out

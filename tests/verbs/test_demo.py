@@ -17,12 +17,13 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import read_dataset
-from isocenter.verbs.demo import VERSION, demo, fetch_archive, find_data, simulated, write_phantoms
+from isocenter.verbs.demo import VERSION, demo, fetch_archive, find_data, shown_case, simulated, write_phantoms
 
 # Nobody listens at port 9 of this machine, the discard service of 1983: every way into the web ends here.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -207,6 +208,13 @@ def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, t
     assert lines[0].startswith(f"data: {tmp_path / 'few.npz'} (given)")
     assert lines[-1] == str((tmp_path / "demo" / "report.html").resolve())
     assert "probability" in lines[-2]
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown"), [(["calibration", "train", "test", "val"], "c2"), (["train", "val"], "c0")]
+)
+def test_the_case_that_is_predicted_at_the_end_is_one_of_testing_where_there_is_one(parts, shown):
+    assert shown_case(pd.DataFrame({"case": [f"c{n}" for n in range(len(parts))], "split": parts})) == shown
 
 
 def test_data_that_are_not_there_are_refused_before_anything_is_said(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of, with_subsets
+from isocenter.verbs.package import evidence_of, finished_plan
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
@@ -31,7 +32,7 @@ from isocenter.verbs.training.decisions import with_reasons
 from isocenter.verbs.training.gate import error_note
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
-from isocenter.verbs.training.trainings import OutOfFold, jobs_of
+from isocenter.verbs.training.trainings import jobs_of
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +279,12 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     assert "mean over 2 folds" in stated["method"]
 
 
+def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
+    limits = evidence_of(halved, isocenter.load(halved, "cpu"), finished_plan(halved)).limits
+    assert limits[0].startswith("24 cases, trained by cross-validation, and 8 cases of the set's own test part")
+    assert not [one for one in limits if "was not scored itself" in one]
+
+
 def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_by_the_cases_that_it_tests(
     halved, tmp_path
 ):
@@ -384,44 +391,44 @@ class Certain:
         return Prediction(Geometry((4, 4), np.eye(3)), probabilities={"well": 1 - likely, "ill": likely})
 
 
-def test_each_fold_is_scored_at_its_own_threshold():
-    """The same probabilities, called from 0.2 on by one fold and from 0.7 on by the other."""
+def called_apart() -> tuple[Certain, list[Case], dict[str, Fold]]:
+    """The same probabilities of cases of two images, called from 0.2 on by one fold and from 0.7 on by the other."""
     task = Classification(("well", "ill"))
     likely, ill = [0.1, 0.3, 0.6, 0.9] * 2, [False, True, True, True, False, False, True, True]
+    images = dict.fromkeys(("CT", "PT"), Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4))))
     cases = [
-        Case(f"{n}@{one}", f"{n}", {}, {"class": "ill" if sick else "well"})
+        Case(f"{n}@{one}", f"{n}", images, {"class": "ill" if sick else "well"})
         for n, (one, sick) in enumerate(zip(likely, ill, strict=True))
     ]
     tasks = [replace(task, thresholds={"ill": level}) for level in (0.2, 0.7)]
     folds = {case.id: Fold(n // 4, tasks[n // 4]) for n, case in enumerate(cases)}
-    common = replace(task, thresholds={"ill": 0.5})
-    scored = score(Certain(common), cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    return Certain(replace(task, thresholds={"ill": 0.95})), cases, folds
+
+
+def test_each_fold_is_scored_at_its_own_threshold():
+    model, cases, folds = called_apart()
+    scored = score(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
     # Fold 0 finds all three of its ill; fold 1 finds 0.9 and misses 0.6. None of the three well is called.
     assert rows["sensitivity", "ill"].value == pytest.approx(4 / 5)
     assert rows["specificity", "ill"].value == pytest.approx(1.0)
     assert "ill from 0.2 to 0.7 on, each fold's own (youden, unseen cases)" in rows["sensitivity", "ill"].method
     assert scored.table["threshold_ill"].tolist() == [0.2] * 4 + [0.7] * 4
-    again = summed_up(common, scored.table, seed=0, patients_known=True)
+    again = summed_up(model.task, scored.table, seed=0, patients_known=True)
     before = [row.estimate.value for row in scored.rows]
     assert [row.estimate.value for row in again] == pytest.approx(before, rel=0, abs=0, nan_ok=True)
 
 
-def test_cases_with_images_left_out_are_scored_at_the_thresholds_of_their_folds():
-    task = Classification(("well", "ill"))
-    names = ("CT", "PT")
-    images = {name: Image(np.ones((1, 2, 2), np.float32), Geometry.of_pixels((2, 2))) for name in names}
-    cases = [Case(f"{n}@0.4", f"{n}", images, {"class": "ill"}) for n in range(4)]
-    tasks = [replace(task, thresholds={"ill": level}) for level in (0.2, 0.7)] * 2
-    owners = {case.id: Certain(own) for case, own in zip(cases, tasks, strict=True)}
-    several = OutOfFold(replace(task, thresholds={"ill": 0.5}), owners)
-    how = {"seed": 0, "patients_known": True}
-    folds = {case.id: Fold(n % 2, tasks[n]) for n, case in enumerate(cases)}
-    scored = score(several, cases, {}, folds=folds, draws=False, **how)
-    subsets = with_subsets(scored, several, Preprocessing(2, names, (), absent=names), cases, **how).subsets
-    found = {own: [row.estimate.value for row in rows if row.metric == "sensitivity"] for own, rows in subsets}
-    # Two of the four ill are called, by the folds that call from 0.2 on.
-    assert {own: set(values) for own, values in found.items()} == {("CT",): {0.5}, ("PT",): {0.5}, names: {0.5}}
+def test_with_images_left_out_each_fold_calls_by_its_own_threshold_too():
+    model, cases, folds = called_apart()
+    scored = score(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    absent = Preprocessing(2, ("CT", "PT"), (), absent=("CT", "PT"))
+    made = with_subsets(scored, model, absent, cases, folds, seed=0, patients_known=True).subsets
+    found = {
+        images: next(row.estimate.value for row in rows if (row.metric, row.label) == ("sensitivity", "ill"))
+        for images, rows in made
+    }
+    assert found == pytest.approx({("CT",): 4 / 5, ("PT",): 4 / 5, ("CT", "PT"): 4 / 5})
 
 
 def test_folds_beside_all_are_wrong_use(crossed, tmp_path):

@@ -108,6 +108,15 @@ def test_the_command_line_takes_what_becomes_of_refused_images(gated, odd, tmp_p
     assert "refused" in made.output
 
 
+def test_an_image_without_an_answer_has_nulls_beside_those_that_have_one(gated, odd, tmp_path, cli):
+    good = sorted((gated.data / "bright").glob("*.png"))[:2]
+    done = cli("predict", gated.out, odd, *good, "--out", tmp_path / "out", "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    rows = {row["case"]: row for row in json.loads(done.out, parse_constant=pytest.fail)["rows"]}
+    assert rows["odd"]["probability_bright"] is None and rows["odd"]["abstained"]
+    assert any(rows[path.stem]["probability_bright"] is not None for path in good)
+
+
 def test_the_plan_says_on_what_the_gate_rests_and_can_turn_it_off(gated, tmp_path):
     plan = read_plan(gated.out / "plan.yaml")
     assert "validation cases" in plan.decision("guard.gate").because

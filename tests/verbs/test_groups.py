@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -12,11 +13,11 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Table, resampling
-from isocenter.planning import read_plan, settings, with_settings
+from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
-from isocenter.values import Case, Dataset, Geometry, Prediction
+from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
 from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import groups, with_table
 from isocenter.verbs.evaluation import Scored
@@ -277,6 +278,7 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     isocenter.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
     elsewhere = json.loads((tmp_path / "evaluated" / "fairness.json").read_text())
     assert (elsewhere["groups"], elsewhere["exploratory"]) == ("sex", [])
+    assert "AUROC was named primary before training" in (tmp_path / "evaluated" / "report.html").read_text()
     assert set(made.decisions["task.thresholds_by_group"].value) == {"f", "m"}
     assert set(isocenter.load(made.out, "cpu").task.grouped.levels) == {"f", "m"}
     calibrated = made.out
@@ -284,6 +286,23 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
         for name in ("groups.csv", "fairness.json"):
             assert (packed / name).read_text() == (folder / name).read_text()
         assert json.loads((packed / "explanations.json").read_text())["methods"] == {"gradcam": {"passed": True}}
+
+
+def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_before_training(tmp_path):
+    asked = {**trained.TWO_STEPS, "evaluation.margin": 0.05}
+    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex", assignments=asked).out
+    again = shutil.copytree(run, tmp_path / "again")
+    made = isocenter.ensemble((run, again), out=tmp_path / "both", device="cpu")
+    found = json.loads((made.out / "evaluation" / "fairness.json").read_text())
+    assert (found["groups"], found["exploratory"]) == ("sex", [])
+    assert "No groups were fixed before training" not in made.report.read_text()
+    assert json.loads((made.out / "evaluation" / "summary.json").read_text())["registered_margin"] == 0.05
+    other = read_plan(again / "plan.yaml").with_decision("evaluation.margin", Decision(0.2, "by hand"))
+    other = other.with_decision("evaluation.registered", Decision(registered(other), "before its training"))
+    (again / "plan.yaml").write_text(plan_text(other))
+    apart = isocenter.ensemble((run, again), out=tmp_path / "apart", device="cpu").out / "evaluation"
+    assert "registered_margin" not in json.loads((apart / "summary.json").read_text())
+    assert json.loads((apart / "fairness.json").read_text())["exploratory"] == ["sex"]
 
 
 @pytest.mark.parametrize("cohort", ["detected", "segmented"])

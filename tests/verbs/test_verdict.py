@@ -152,6 +152,11 @@ def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():
     assert outcome(-2.0, 0.5) == outcome(None, None) == "no difference shown"
 
 
+def test_a_label_that_ends_as_the_word_for_all_labels_is_named_in_full():
+    gain = Gain("mae", "chest wall", "the mean", Estimate(-1.0, -2.0, -0.5, unit="mm"), more=False)
+    assert gain.sentence.startswith("Chest wall: better than the mean (")
+
+
 def test_a_regression_that_gives_one_number_to_all_hardly_tells_cases_apart():
     task = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
                   "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip

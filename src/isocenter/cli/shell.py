@@ -12,6 +12,7 @@ import typer
 import isocenter
 from isocenter.cli.processes import speaks
 from isocenter.errors import IsocenterError, printable
+from isocenter.runtime import as_json
 from isocenter.values import Problem
 
 app = typer.Typer(
@@ -51,9 +52,9 @@ def fail_if(problems: Sequence[Problem]) -> None:
 
 
 def show(result: object, record: Mapping[str, Any] | None) -> None:
-    """Print a result, or its record as JSON."""
+    """Print a result, or its record as JSON, in which what is no number is null."""
     if speaks():
-        say(str(result) if record is None else json.dumps(record, default=str, allow_nan=False))
+        say(str(result) if record is None else json.dumps(as_json(record), default=str, allow_nan=False))
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         decimals,
         in_words,
         interval_text,
+        label_name,
         method_text,
         metric_name,
         number,

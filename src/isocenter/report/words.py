@@ -47,10 +47,14 @@ def selecting_name(metric: str, names: Mapping[str, str]) -> Callable[[float], s
     return lambda figure: INSTEAD if metric in NEVER_NEGATIVE and figure < 0 else named
 
 
+def label_name(label: str) -> str:
+    """A label as it stands beside a metric: empty over all labels, of several tasks the task alone."""
+    return "" if label == ALL else label.removesuffix(f": {ALL}")
+
+
 def row_name(row: Row, names: Mapping[str, str]) -> str:
     """The metric, and the label unless the row is over all labels, which may be of a task; names: see `metric_name`."""
-    name = metric_name(row.metric, names)
-    label = row.label.removesuffix(ALL).removesuffix(": ")  # of several tasks: the task alone
+    name, label = metric_name(row.metric, names), label_name(row.label)
     return f"{name}, {label}" if label else name
 
 

@@ -31,7 +31,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import UNKEPT, Task, build, suffices, untuned
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation import hashes_by_case, of_the_same_name, who_trained
+from isocenter.verbs.evaluation import boundless, hashes_by_case, of_the_same_name, who_trained
 from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
@@ -130,7 +130,7 @@ def calibrate(
     refuse_unknown(backends or (), "--backends")
     loaded = load(source, "cpu", threads=threads)
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
-    evidence = _evidence(source, loaded)
+    evidence = _without_boundless(_evidence(source, loaded), loaded.task)
     whole = open_dataset(data, ReadingOptions.of(**reading), needs=loaded.task.needs)
     if not suffices(loaded.task, whole.kinds):
         needs, where = ", ".join(sorted(loaded.task.needs)), str(whole.root or whole.name)
@@ -260,9 +260,15 @@ def _calibrated_anew(
     before = "; the figures are of the model before that" if evidence.rows else ""
     limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
     limit += f" {_left_out(left_out)}." if left_out else ""
-    limits = [*former, *unkept, *(() if evidence.trained else (UNCHECKED,)), limit]
+    limits = [*former, *unkept, *boundless(task), *(() if evidence.trained else (UNCHECKED,)), limit]
     trained = sorted({*evidence.trained, *hashes})
     return replace(evidence, limits=limits, decisions=decisions, trained=trained), unkept
+
+
+def _without_boundless(evidence: Evidence, before: Task) -> Evidence:
+    """Without what was said of thresholds that are found anew; before: the task that had them."""
+    former = list(boundless(before))
+    return replace(evidence, limits=[limit for limit in evidence.limits if limit not in former])
 
 
 def _left_out(cases: int) -> str:

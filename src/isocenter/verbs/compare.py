@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
-from isocenter.report import Details, Link, Page, Section, render
+from isocenter.report import Details, Link, Page, Section, metric_name, render
 from isocenter.runtime import read_json, write_json
 from isocenter.verbs.comparing import (
     ComparisonOptions,
@@ -22,6 +23,7 @@ from isocenter.verbs.comparing import (
 )
 from isocenter.verbs.evaluation import (
     CASES,
+    PRIMARY,
     REGISTERED_MARGIN,
     SUMMARY,
     Comparison,
@@ -75,14 +77,19 @@ def compare(
     summaries = [_summary(folder) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
-    comparison = compare_tables(tables, tasks, seed=seed, patients_known=known, out=where)
-    registered = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
+    stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
+    primary = next(iter(stated.values()), None)
+    comparison = compare_tables(tables, tasks, primary, seed=seed, patients_known=known, out=where)
+    others = {name: metric for name, metric in stated.items() if metric != comparison.primary}
+    # A margin is in the unit of the metric that it was registered with.
+    margins = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
+    registered = {name: margin for name, margin in margins.items() if name not in others}
     tested = significance_of(comparison, tables, tasks, registered, options, seed=seed)
     comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)
     if comparison.out is not None:
         with result_folder(comparison.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
-            (folder / MARKS[1]).write_text(_report(comparison), encoding="utf-8")
+            (folder / MARKS[1]).write_text(_report(comparison, others), encoding="utf-8")
     return comparison
 
 
@@ -94,8 +101,11 @@ def _summary(folder: Path) -> dict[str, Any]:
     return read_json(path, SUMMARY_SCHEMA)
 
 
-def _report(comparison: Comparison) -> str:
-    """One page: the primary metric as a picture with its tests, then every figure and difference."""
+def _report(comparison: Comparison, primaries: Mapping[str, str]) -> str:
+    """One page: the primary metric as a picture with its tests, then every figure and difference.
+
+    primaries: {model: the metric that was to judge it}, where that is another one
+    """
     others = [row for row in comparison.rows if row.metric != comparison.primary]
     rows = comparison.tested.rows
     main, groups = [row for row in rows if row.is_primary], [row for row in rows if row.is_of_group]
@@ -103,6 +113,7 @@ def _report(comparison: Comparison) -> str:
     tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
     primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
     files = [Link(MARKS[0], MARKS[0])]
+    notes = [*_judged_otherwise(comparison, primaries), *comparison_caveats(comparison), *caveats_of_tests(comparison)]
     by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []
     return render(
         Page(
@@ -116,6 +127,13 @@ def _report(comparison: Comparison) -> str:
             {"models": ", ".join(comparison.names)},
             lead=comparison_lead(comparison),
             verdict=" ".join(sentences_of_tests(comparison)),
-            remarks={"Keep in mind": [*comparison_caveats(comparison), *caveats_of_tests(comparison)]},
+            remarks={"Keep in mind": notes},
         )
     )
+
+
+def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
+    """Of which models another metric is the primary one, whose margin does not count here."""
+    for name, metric in primaries.items():
+        own, ours = (metric_name(one, comparison.metric_names) for one in (metric, comparison.primary))
+        yield f"The primary metric of {name} is {own}: models are compared by {ours} here."

@@ -23,6 +23,7 @@ from isocenter.files import (
     written,
 )
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.transforms import phantom
 from isocenter.values import Dataset
 from isocenter.verbs.predict import Predicted, predict
@@ -185,10 +186,15 @@ def _write_examination(folder: Path, seed: int, patient: int, visit: int) -> Non
 
 
 def _predicted(run: Run, dataset: Dataset) -> Predicted:
-    """One test case, or any case where none was kept apart, as a user would predict it."""
-    parts = read_text_table(run.out / "split.csv")
-    chosen = parts.sort_values("split", kind="stable").iloc[0]["case"]  # test comes before train and val
+    """One case as a user would predict it."""
+    chosen = shown_case(read_text_table(run.out / "split.csv"))
     return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
+
+
+def shown_case(split: pd.DataFrame) -> str:
+    """A test case, or any case where none was kept apart; split: `split.csv`"""
+    tested = split[split["split"] == "test"]
+    return str((tested if len(tested) else split).iloc[0]["case"])
 
 
 def _line(predicted: Predicted) -> str:

@@ -13,7 +13,7 @@ from isocenter.evaluation import NONE, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, counts_of, plan_text
+from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
     WEIGHTS,
@@ -210,14 +210,15 @@ def _tested(
     if tested:
         predictor, groups = with_smaller_batches(model), (plan[GROUPS] or NONE) if GROUPS in plan else None
         scored = score(predictor, tested, parts, seed=seed, patients_known=known)
-        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups))
+        fixed = registered_groups(plan)
+        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups, registered=fixed))
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
-        comparison = _compared(folder, members, scored, model.task, seed, known)
+        comparison = _compared(folder, members, model.task, primary, seed, known)
     notes = _notes(members, scored, known)
     verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
     write_notes(folder, notes, scored, verdict)
-    write_verdict(folder / EVALUATION, verdict.as_record())
+    write_verdict(folder / EVALUATION, verdict.as_record(), primary, registered_margin(plan))
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = RunReport(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
@@ -245,9 +246,7 @@ def _tested(
     return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, spelled)
 
 
-def _compared(
-    folder: Path, members: Sequence[Member], scored: Scored, task: Task, seed: int, known: bool
-) -> Comparison:
+def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, known: bool) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
     for own in members:
@@ -256,7 +255,7 @@ def _compared(
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
-    return compare_tables(cut, tasks, seed=seed, patients_known=known)
+    return compare_tables(cut, tasks, primary, seed=seed, patients_known=known)
 
 
 def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:

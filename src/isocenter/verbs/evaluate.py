@@ -182,7 +182,7 @@ def evaluate(
         predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
     )
     if isinstance(loaded.preprocessing, Preprocessing):
-        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
+        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, folds, seed=seed, patients_known=known)
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
     scored = audited(
@@ -198,8 +198,10 @@ def evaluate(
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            write_verdict(partial, verdict.as_record(), registered_margin(promised))
-            (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
+            write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
+            (partial / "report.html").write_text(
+                _report(result, loaded, dataset, run, plan, promised), encoding="utf-8"
+            )
     return result
 
 
@@ -345,7 +347,9 @@ def _predictor(
     return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
 
 
-def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:
+def _report(
+    result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None, promised: Plan | None
+) -> str:
     facts = {
         "scored": result.which,
         "read as": dataset.layout,
@@ -362,6 +366,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         facts=facts,
         views="",
         plan=plan,
+        promised=promised,
         log=_log_of(run),
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),

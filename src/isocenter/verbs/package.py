@@ -13,6 +13,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
 from isocenter.files import read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
 from isocenter.runtime import (
     RUN_COMMAND,
@@ -199,17 +200,6 @@ def _hashes(run: Path, parts: Collection[str]) -> list[str]:
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     """What a reader must know before any figure. Cases are counted here, and never named."""
-    table = read_text_table(run / "split.csv")
-    cases = counted(table["case"].nunique(), "case")
-    counts = Counter(table["split"])
-    parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]
-    folds = table["fold"].nunique() > 1
-    limits = [f"{cases}: {', '.join(parts)}."]
-    if folds:
-        limits = [
-            f"{cases}, trained and tested by cross-validation: each was scored by the network that had not seen it. "
-            "The mean of the networks, which is this model, was not scored itself."
-        ]
     has_notes = (run / NOTES).is_file()  # a run of before there were notes has none
     record = read_json(run / NOTES, "isocenter.run") if has_notes else {}
     verdict = record.get("verdict") or {}
@@ -218,4 +208,24 @@ def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     if not has_notes and not patients_known:
         notes = ["Patients unknown, split by case: leakage cannot be excluded."]
     nothing = "Every case was trained on: nothing is estimated."
-    return [*limits, *notes, *([] if estimated or nothing in notes else [nothing])]
+    parts = _parts_in_words(read_text_table(run / "split.csv"))
+    return [parts, *notes, *([] if estimated or nothing in notes else [nothing])]
+
+
+def _parts_in_words(table: pd.DataFrame) -> str:
+    """How many cases trained the model, and who scored which; table: `split.csv`"""
+    cases, counts = counted(table["case"].nunique(), "case"), Counter(table["split"])
+    if table["fold"].nunique() < 2:
+        parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]
+        return f"{cases}: {', '.join(parts)}."
+    own_test = table.loc[table["fold"] == "", "case"].nunique()
+    if not own_test:
+        return (
+            f"{cases}, trained and tested by cross-validation: each was scored by the network that had not seen it. "
+            "The mean of the networks, which is this model, was not scored itself."
+        )
+    crossed, own = (counted(count, "case") for count in (table["case"].nunique() - own_test, own_test))
+    return (
+        f"{crossed}, trained by cross-validation, and {own} of the set's own test part, which no network has seen: the "
+        "figures are those of this model, the mean of the networks, on that part."
+    )

@@ -252,7 +252,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         covariates=share.gains(primary),
     )
     write_notes(run.out, notes, scored, verdict, minutes=minutes)
-    write_verdict(run.out / EVALUATION, verdict.as_record(), registered_margin(done.plan))
+    write_verdict(run.out / EVALUATION, verdict.as_record(), primary, registered_margin(done.plan))
     tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
     sections = [
         *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),

@@ -162,11 +162,11 @@ def constant_problems(
 
 
 def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
-    """Which training cases become one value, in words."""
+    """How many training cases become one value, in words: packages keep reasons, and name no case."""
     empty = _one_value(fingerprint, channels, made)
     if not empty:
         return []
-    return [f"{counted(len(empty), 'training case')} will be one value everywhere ({listed(empty)}): leave them out"]
+    return [f"{counted(len(empty), 'training case')} will be one value everywhere: leave out what `check` names"]
 
 
 def _one_value(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
@@ -217,7 +217,7 @@ def depth_problems(fingerprint: Fingerprint, channels: Sequence[str]) -> Iterato
         yield Problem(
             "warning",
             f"{counted(len(dark), 'colour picture')} without a value above {DEPTHS[0]:g}, as of 8 bits a colour, "
-            f"beside {len(deep)} of more bits ({listed(dark)})",
+            f"beside {len(deep)} of more bits",
             dark,
             "beside the others the network sees them as black",
             "Bring all to one number of bits, unless they are as dark as that",

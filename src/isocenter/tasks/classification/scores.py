@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
+    ALL,
     THRESHOLD,
     CaseValues,
     Confusion,
@@ -107,6 +108,14 @@ class Answers:
         return called, f"; {name} {levels_in_words(levels, self.rule, default, by_group=self.calling.by_group)}"
 
 
+def figure_label(name: str) -> str:
+    """The label of the figures of one class: one may be called as those over all classes are.
+
+    In C-NMC (doi:10.7937/tcia.2019.dc64i46r) "all" is acute lymphoblastic leukaemia.
+    """
+    return f"{name} (class)" if name == ALL else name
+
+
 def class_index(case: Case, classes: Sequence[str]) -> int:
     """The number of the case's class; DatasetError for one that was not trained."""
     name = case.references["class"]
@@ -169,7 +178,7 @@ def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
     if (costs := _costs(answers)) is not None:
         yield CaseValues("expected_cost", "all", "mean", cases, patients, costs[0][reference, predicted])
     for index, name in enumerate(answers.classes):
-        yield from called_values(name, _called(answers, index), cases)
+        yield from called_values(figure_label(name), _called(answers, index), cases)
 
 
 def overview(answers: Answers, folds: int) -> list[Figure]:
@@ -263,12 +272,12 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     given = (answers.probabilities, answers.reference, answers.patients)
     yield from calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed)
     if size > 2:
-        yield from slope_rows(answers.classes, *given, uncalibrated=answers.uncalibrated)
+        yield from slope_rows([*map(figure_label, answers.classes)], *given, uncalibrated=answers.uncalibrated)
 
 
 def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
-    name = answers.classes[index]
-    yield from label_rows(name, _called(answers, index), prevalence=answers.prevalence.get(name), seed=seed)
+    name, given = answers.classes[index], _called(answers, index)
+    yield from label_rows(figure_label(name), given, prevalence=answers.prevalence.get(name), seed=seed)
 
 
 def _called(answers: Answers, index: int) -> Called:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from isocenter.report import Figure, figures
 from isocenter.tasks.detection.scores import Answers
+from isocenter.tasks.shared import pooled_note
 
 
-def overview(answers: Answers, overlap: float) -> list[Figure]:
+def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
     """Of each class, and of all boxes together.
 
     overlap: from which a box is right
+    folds:   how many models have scored the cases
     """
     matches = {name: answers.matches(name, overlap) for name in answers.classes}
-    drawn = [
+    curves = [
         figures.box_precision_recall(
             {name: one.curve for name, one in matches.items()}, f"Precision and recall at IoU {overlap:g}"
         ),
@@ -23,6 +27,8 @@ def overview(answers: Answers, overlap: float) -> list[Figure]:
             "Free-response receiver operating characteristic",
         ),
     ]
+    pooled = pooled_note(folds)
+    drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
     return (
         [*drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -336,7 +336,7 @@ class Detection:
 
     def overview(self, table: Table) -> list[Figure]:
         """Precision over recall and the free-response curve of each class, and the calibration of all boxes."""
-        return overview(self._answers(table), self.overlap)
+        return overview(self._answers(table), self.overlap, folds_of(table))
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean F1; a case without any box counts as 1."""

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         in_json,
         probabilities_of,
     )
-    from isocenter.tasks.shared.discrimination_figures import discrimination
+    from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
     from isocenter.tasks.shared.doubt import BY_EPISTEMIC, DOUBT_ERRORS, DOUBT_NAMES, OF_DOUBT, Doubted, doubt_rows
     from isocenter.tasks.shared.evidence import evidential
     from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser

@@ -10,13 +10,18 @@ from isocenter.evaluation import roc_band
 from isocenter.report import Figure, figures
 
 POOLED = (
-    "The scores of {} folds are pooled, although they come from different models: the area differs from the one "
-    "stated, which is a mean over the folds."
+    "The scores of {} folds are pooled, although they come from different models: figures of these curves differ from "
+    "those stated, which are means over the folds."
 )
 # More bands than these would hide one another.
 MOST_BANDS = 4
 # {label: (truth, probability, patients), each of the cases of which it is known}
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def pooled_note(folds: int) -> str:
+    """What the caption of curves by the scores of several models must say; empty of one model."""
+    return POOLED.format(folds) if folds > 1 else ""
 
 
 def discrimination(curves: Curves, folds: int) -> list[Figure]:
@@ -30,7 +35,7 @@ def discrimination(curves: Curves, folds: int) -> list[Figure]:
         band = roc_band(scores, truth, patients, seed=0)
         if band is not None:
             bands[name] = band
-    pooled = POOLED.format(folds) if folds > 1 else ""
+    pooled = pooled_note(folds)
     return [
         figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
         figures.precision_recall(lines, "Precision and recall", caption=pooled),

@@ -64,7 +64,8 @@ def significance_of(
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
     if options.groups is not None:
         for group, own in groups_in(same, options.groups):
-            overall = _primary(compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known))
+            of_group = compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known)
+            overall = _of_metric(comparison.primary, of_group)
             each = _rows(overall, _values(own, tasks), options.test, several, seed)
             rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
     # Readers are compared with the first model too.
@@ -127,10 +128,10 @@ def _values(tables: Mapping[str, Table], tasks: Sequence[Task]) -> list[Values]:
     return [{(one.metric, one.label): one for one in task.scoring.case_values(own)} for task, own in pairs]
 
 
-def _primary(comparison: Comparison) -> Comparison:
-    """The primary metric over all labels alone."""
-    labels = _overall({row.label for row in comparison.rows if row.metric == comparison.primary})
-    own = [row for row in comparison.rows if row.metric == comparison.primary and row.label in labels]
+def _of_metric(metric: str, comparison: Comparison) -> Comparison:
+    """One metric over all labels alone; nothing where it has no figure."""
+    labels = _overall({row.label for row in comparison.rows if row.metric == metric})
+    own = [row for row in comparison.rows if row.metric == metric and row.label in labels]
     return replace(comparison, rows=tuple(own))
 
 

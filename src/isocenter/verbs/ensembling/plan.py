@@ -14,6 +14,7 @@ from isocenter.verbs.ensembling.members import Member, Parts
 
 # Letters of a value that another member has.
 LONGEST = 80
+PROMISE = "evaluation.registered"
 SPLIT_BECAUSE = (
     "test: patients that no member was trained or selected on; validation: those that no member was trained on"
 )
@@ -36,6 +37,11 @@ def plan_of(
             plan = plan.with_decision(
                 name, replace(decision, because=f"{decision.because} (of {first.name}; {values})")
             )
+    promises = {next((one.value for name, one in each.plan if name == PROMISE), None) for each in members}
+    if len(promises) > 1:
+        plan = plan.with_decision(
+            PROMISE, Decision(None, "the members registered different metrics, margins or groups")
+        )
     for name in model.task.traits.tunes:
         value = model.task.settings[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         CASES,
         EVALUATION,
         OUT_OF_FOLD,
+        PRIMARY,
         REGISTERED_MARGIN,
         SHOWN,
         SUMMARY,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.verdict import (
         Gain,
         Verdict,
+        boundless,
         gains_of,
         headline_rows,
         verdict_of,

@@ -135,11 +135,18 @@ class Comparison(InNotebook):
 
 
 def compare_tables(
-    tables: Mapping[str, Cases], tasks: Sequence[Task], *, seed: int, patients_known: bool, out: Path | None = None
+    tables: Mapping[str, Cases],
+    tasks: Sequence[Task],
+    primary: str | None = None,
+    *,
+    seed: int,
+    patients_known: bool,
+    out: Path | None = None,
 ) -> Comparison:
     """Every figure of models that were scored on the same cases, each as its own task makes it of its table.
 
-    tables: {name: table of cases}, the one that the others are compared with first
+    tables:  {name: table of cases}, the one that the others are compared with first
+    primary: the metric that judges them; the first of their task where it is not stated, or has no figure
     """
     names = tuple(tables)
     rows, left_out = compared(tables, [task.scoring.summary for task in tasks], seed=seed)
@@ -149,8 +156,9 @@ def compare_tables(
     traits = tasks[0].traits
     errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
     aimed = frozenset(row.metric for row in rows if traits.is_aimed(row.metric))
-    primary, spelled = rows[0].metric, traits.metric_names
-    return Comparison(names, tuple(rows), primary, cases, left_out, patients_known, out, spelled, errors, aimed)
+    judging = primary if primary in {row.metric for row in rows} else rows[0].metric
+    spelled = traits.metric_names
+    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, spelled, errors, aimed)
 
 
 def evaluated_cases(run: Path) -> tuple[Cases, Task]:

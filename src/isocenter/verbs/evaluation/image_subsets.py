@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import FOLD, case_table
 from isocenter.runtime import Preprocessing
+from isocenter.tasks import Task
 from isocenter.values import Case, Problem
-from isocenter.verbs.evaluation.scoring import Predictor, Scored, summed_up
+from isocenter.verbs.evaluation.scoring import Fold, Predictor, Scored, summed_up
 from isocenter.verbs.reading import tracked
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
@@ -50,12 +51,14 @@ def with_subsets(
     model: Predictor,
     preprocessing: Preprocessing,
     cases: Sequence[Case],
+    folds: Mapping[str, Fold],
     *,
     seed: int,
     patients_known: bool,
 ) -> Scored:
     """What was scored, and the same of every subset of images in the cases that have it; case after case.
 
+    folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score`
     What a case was scored with as it is is not predicted once more.
     """
     subsets = Subsets.of(preprocessing)
@@ -64,10 +67,10 @@ def with_subsets(
     problems: list[Problem] = []
     with tracked("scoring with images left out") as tracker:
         for done, case in enumerate(cases if rows else (), start=1):
-            has = subsets.of_case(case)
+            has, task = subsets.of_case(case), folds[case.id].task if case.id in folds else model.task
             for subset in subsets.wanted:
                 try:
-                    rows[subset] += _scored(model, case, has, subset, known)
+                    rows[subset] += _scored(model, task, case, has, subset, known)
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
@@ -81,7 +84,12 @@ def with_subsets(
 
 
 def _scored(
-    model: Predictor, case: Case, has: dict[str, str], subset: tuple[str, ...], known: dict[str, list[Any]]
+    model: Predictor,
+    task: Task,
+    case: Case,
+    has: dict[str, str],
+    subset: tuple[str, ...],
+    known: dict[str, list[Any]],
 ) -> list[Any]:
     """The case's rows with these images alone; none where it lacks one of them."""
     if not set(subset) <= set(has):
@@ -89,8 +97,7 @@ def _scored(
     if len(subset) == len(has):
         return known.get(case.id, [])
     own = case.with_images([has[name] for name in subset])
-    judge = model.model_of(case.id).task  # where folds score, that of the fold which has not seen it
-    table = judge.scoring.score([model.predict(own)], [own])
+    table = task.scoring.score([model.predict(own)], [own])
     [first, *_] = known.get(case.id, [{}])
     kept = {key: first[key] for key in ("split", FOLD) if key in first}
     return list(table.assign(**{"split": "test", **kept}).to_dict("records"))

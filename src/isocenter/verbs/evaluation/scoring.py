@@ -44,8 +44,8 @@ from isocenter.verbs.reading import tracked
 # Folders of a run with the files below.
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
-# In a summary: by how much the model may be worse than another, fixed before training.
-REGISTERED_MARGIN = "registered_margin"
+# In a summary: the metric that judges the model, and by how much it may be worse than another, fixed before training.
+PRIMARY, REGISTERED_MARGIN = "primary", "registered_margin"
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
 SHOWN, SHOWN_WRONG = 2, 12
@@ -141,11 +141,14 @@ def write_task(task: Task, folder: Path) -> None:
     write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **task.settings})
 
 
-def write_verdict(folder: Path, verdict: Mapping[str, Any], margin: float | None = None) -> None:
-    """Add a verdict to the `summary.json` of a folder, where there is one, and the margin that was registered."""
+def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None) -> None:
+    """Add a verdict to the `summary.json` of a folder, where there is one.
+
+    primary, margin: the metric that judges the model, and by how much it may be worse, as registered
+    """
     path = folder / SUMMARY
     if path.is_file():
-        record = {**json.loads(path.read_text(encoding="utf-8")), "verdict": dict(verdict)}
+        record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict)}
         record |= {} if margin is None else {REGISTERED_MARGIN: margin}
         write_text(path, json.dumps(record, indent=1) + "\n", overwrite=True)
 

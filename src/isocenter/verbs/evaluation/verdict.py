@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import counted, listed
 from isocenter.evaluation import EVERYONE, Compared, Conformal, Table, class_names, compared
-from isocenter.report import count_text, metric_name, number, sentence, value_text
+from isocenter.report import count_text, label_name, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
 from isocenter.tasks.shared import CHANGED
 from isocenter.values import Estimate, Row
@@ -66,7 +66,7 @@ class Gain:
 
     def _sentence(self, undecided: str) -> str:
         words = {"better": "better than", "no difference shown": undecided, "worse": "worse than"}
-        label = self.label.removesuffix("all").removesuffix(OF_PART)
+        label = label_name(self.label)
         text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
         apart = f"{signed_number(self.difference)}, {interval_of_difference(self.difference)}"
         return sentence(f"{text} ({metric_name(self.metric, self.names)} {apart})")
@@ -239,7 +239,7 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
     """A sentence where calibration made the probabilities of these cases worse, by the interval of the change."""
     worse = [row for row in rows if row.metric == CHANGED and row.estimate.low is not None and row.estimate.low > 0]
     if worse:
-        changes = [(row.label.removesuffix("all").removesuffix(OF_PART), row.estimate) for row in worse]
+        changes = [(label_name(row.label), row.estimate) for row in worse]
         listed = ", ".join(f"{label}: {value_text(one)}" if label else value_text(one) for label, one in changes)
         yield (
             f"Calibration made the probabilities of these cases worse (change of the log loss: {listed}): they may "

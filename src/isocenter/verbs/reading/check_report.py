@@ -129,23 +129,28 @@ def _numbers(examination: Examination) -> Iterator[Block]:
         return
     cohort = Cohort(examination.dataset, examination.fingerprint)
     of_references = (chart for kind in reference_kinds() for chart in kind.words.charts(cohort))
-    yield Gallery([*of_references, *_grids(cases), *_intensities(examination)])
+    yield Gallery([*of_references, *_grids(examination.fingerprint), *_intensities(examination)])
 
 
-def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
+def _grids(fingerprint: Fingerprint) -> Iterator[Figure]:
+    cases = fingerprint.cases
     if len({len(case.shape) for case in cases}) > 1:
         return
-    names = ("rows", "columns") if len(cases[0].shape) == 2 else ("first axis", "last axis")
     shapes = np.array([case.shape for case in cases])
     if len(np.unique(shapes, axis=0)) > 1:
-        unit = counted_in(len(cases[0].shape))
-        axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
-        yield figures.scatter(shapes[:, 0], shapes[:, -1], "Size", axes=axes)
+        yield _spread(shapes, "Size", "samples" if fingerprint.axes == 1 else counted_in(fingerprint.axes))
     steps = np.array([case.steps for case in cases if case.physical])
     if len(steps) and len(np.unique(steps, axis=0)) > 1:
-        unit = Fingerprint(tuple(cases)).unit
-        axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
-        yield figures.scatter(steps[:, 0], steps[:, -1], "Spacing", axes=axes)
+        yield _spread(steps, "Spacing", fingerprint.unit)
+
+
+def _spread(values: np.ndarray, title: str, unit: str) -> Figure:
+    """(cases, axes): the first axis against the last, or of series the one that they have."""
+    if values.shape[1] == 1:
+        return figures.histogram({"cases": values[:, 0]}, title, axis=f"{title.lower()} ({unit})")
+    names = ("rows", "columns") if values.shape[1] == 2 else ("first axis", "last axis")
+    axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
+    return figures.scatter(values[:, 0], values[:, -1], title, axes=axes)
 
 
 def _intensities(examination: Examination) -> Iterator[Figure]:

@@ -79,6 +79,7 @@ class RunReport:
     """The report of a run, an evaluation or an ensemble: verdict, figures, pictures, then how the model was made.
 
     primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
+    promised: decisions that state what was registered, where no plan is at hand: those of a package
     views:    folder of the viewers' pages, relative to the report
     log, logs: how it was trained, and the files that hold it, relative to the report; none where they lie elsewhere
     by:       which model scored which case, where that is not plain, in a sentence
@@ -95,6 +96,7 @@ class RunReport:
     facts: Mapping[str, Any]
     views: str
     plan: Plan | None = None
+    promised: Plan | None = None
     log: pd.DataFrame | None = None
     logs: Sequence[str] = ()
     problems: Sequence[Problem] = ()
@@ -108,7 +110,7 @@ class RunReport:
     def html(self) -> str:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored, self.primary)
-        notes, sections = list(_changed(self.plan)), list(self._sections())
+        notes, sections = list(_changed(self._registry)), list(self._sections())
         names = {} if self.scored is None else self.scored.metric_names
         if self.verdict is None:
             return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, names))
@@ -122,7 +124,7 @@ class RunReport:
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
-            yield self._with_figures(_results(self.scored, self.primary, self.plan, self.by))
+            yield self._with_figures(_results(self.scored, self.primary, self._registry, self.by))
             yield from map(self._with_figures, believed(self.scored, self.plan))
             yield from self._audited(self.scored)
         yield from self.members
@@ -135,6 +137,10 @@ class RunReport:
             yield decided_section(self.plan)
         if self.problems:
             yield Section("Data", [Problems(self.problems)])
+
+    @property
+    def _registry(self) -> Plan | None:
+        return self.plan or self.promised
 
     def _with_figures(self, section: Section) -> Section:
         """With the files of which its figures and charts are made."""
