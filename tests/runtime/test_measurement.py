@@ -122,3 +122,14 @@ def test_of_uptake_the_peak_stands_between_mean_and_most():
     inside = away <= 6.2035
     assert liver["peak_PET"] == pytest.approx(data[inside].mean())
     assert np.isnan(cyst["peak_PET"])
+
+
+def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[10, 3:27] = 2
+    image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, np.diag([0.5, 2.0, 1.0])))
+    [whole, *_] = measurements(mask, LABELS, image)
+    monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 5 * 20)
+    [row, *_] = measurements(mask, LABELS, image)
+    assert row["long_axis_mm"] == whole["long_axis_mm"] == pytest.approx(23 * 2.0, abs=2.0)
+    assert row == whole
