@@ -161,9 +161,9 @@ class _Uptake:
         """Add the voxels of a region, (*spatial) labels."""
         start = np.array([part.start for part in region], dtype=np.int32)
         for label in self.labels:
-            voxels = np.argwhere(marked == label.value).astype(np.int32)
-            if len(voxels):
-                self.places.setdefault(label.value, []).append(voxels + start)
+            held = self.places.setdefault(label.value, [])
+            if sum(map(len, held)) <= MOST_OF_PEAK:  # else no peak is looked for, and a body would fill the memory
+                held.append(np.argwhere(marked == label.value).astype(np.int32) + start)
 
     def of(self, channel: int, label: Label, image: Image) -> float:
         """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""
