@@ -101,7 +101,7 @@ def examine(
     every = max(1, len(dataset) // MOST_PICTURES)  # patches are large, and more of them tell no more
     outcomes: dict[int, _Measured | IsocenterError] = {}
     for number, outcome in (spread or local(threads, dataset.cases))(_measured, dataset.cases):
-        outcomes[number] = outcome
+        outcomes[number] = outcome if number % every == 0 else _without_patches(outcome)
         if progress is not None:
             progress(len(outcomes), len(dataset))
     for number, case in enumerate(dataset.cases):
@@ -110,7 +110,7 @@ def examine(
         problems.extend(own)
         if seen is not None:
             facts.append(seen[0])
-            looks[seen[0].id] = seen[1] if number % every == 0 else replace(seen[1], patches=None)
+            looks[seen[0].id] = seen[1]
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
 
 
@@ -134,6 +134,13 @@ def retested(
 
 
 _Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
+
+
+def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | IsocenterError:
+    if isinstance(outcome, IsocenterError) or outcome[0] is None:
+        return outcome
+    (facts, seen), problems = outcome
+    return (facts, replace(seen, patches=None)), problems
 
 
 def _measured(case: Case) -> _Measured:

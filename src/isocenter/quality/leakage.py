@@ -67,9 +67,11 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
     answers = {case.id: _answers(case) for case in fingerprint.cases}
     across = [t for t in pairs if parts[t.first] != parts[t.second]]
     contrary = {t: kinds for t in pairs if (kinds := _contradictions(answers[t.first], answers[t.second], t.exact))}
-    rest = [t for t in pairs if t not in {*across, *contrary}]
-    same_patient = [t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]]
-    several = [t for t in rest if t not in same_patient]
+    reported = {*across, *contrary}
+    same_patient, several = list[Twin](), list[Twin]()
+    for twin in (t for t in pairs if t not in reported):
+        is_one = dataset.patients_known and patients[twin.first] == patients[twin.second]
+        (same_patient if is_one else several).append(twin)
     yield from _pairs(
         "warning",
         across,
