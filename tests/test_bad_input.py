@@ -406,9 +406,10 @@ def interrupts(request):
         (signal.default_int_handler, signal.SIGINT, 130),
         (signal.default_int_handler, signal.SIGTERM, 143),
         (signal.SIG_IGN, signal.SIGTERM, 143),
+        (signal.default_int_handler, signal.SIGHUP, 129),
     ],
     indirect=["interrupts"],
-    ids=["ctrl-c", "terminated", "terminated in the background"],
+    ids=["ctrl-c", "terminated", "terminated in the background", "terminal closed"],
 )
 def test_a_stop_while_predicting_says_what_is_kept_and_how_to_go_on(
     cli, here, segmented, monkeypatch, caplog, number, code

@@ -1,4 +1,4 @@
-"""The start of a command, and the thing that it is working on.
+"""The start of a command, the thing that it is working on, and what Ctrl-C does to it.
 
 Each case is logged where work on it begins and ends, so that whoever outlives a crash can name it. Nothing is shown
 unless a handler is set on the logger "isocenter.work", as the command line does.
@@ -7,10 +7,13 @@ unless a handler is set on the logger "isocenter.work", as the command line does
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 
 work = logging.getLogger("isocenter.work")
 BEGUN, ENDED = "begun", "ended"
@@ -42,3 +45,43 @@ def at_work(case: str) -> Iterator[None]:
         yield
     finally:
         work.debug(ENDED, extra={"case": case})
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether Ctrl-C was pressed; a second press ends at once, with KeyboardInterrupt.
+
+    Outside the main thread, where no signal arrives, nothing is deferred.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        """Remember the first interrupt; the second one interrupts."""
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
+
+
+@contextmanager
+def brought_to_its_end() -> Iterator[None]:
+    """Ctrl-C within interrupts at the end, as what is done is being kept; a second press interrupts at once.
+
+    Where Ctrl-C is ignored, as in a background job of a shell script, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    with interrupt_deferred() as is_pressed:
+        yield
+    if is_pressed():
+        raise KeyboardInterrupt

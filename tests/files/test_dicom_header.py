@@ -83,6 +83,19 @@ def test_a_slice_that_is_cut_short_is_not_passed_over(
     assert [error.where for error in survey(tmp_path).damaged] == [str(cut)]
 
 
+@pytest.mark.parametrize(("name", "others"), [("4.dcm", "{}.dcm"), ("IM0004", "IM000{}")])
+def test_a_slice_whose_link_leads_nowhere_is_not_passed_over(tmp_path: Path, name: str, others: str) -> None:
+    """As git-annex leaves what was not fetched."""
+    for n in (1, 2, 3):
+        write_slice(tmp_path / others.format(n), np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    (tmp_path / name).symlink_to(tmp_path / "annex" / "4")
+    (tmp_path / "README").symlink_to(tmp_path / "annex" / "README")
+    with pytest.raises(FormatError, match="is missing: a link to it leads nowhere") as refusal:
+        read(tmp_path)
+    assert refusal.value.where == str(tmp_path / name)
+    assert [error.where for error in survey(tmp_path).damaged] == [str(tmp_path / name)]
+
+
 def test_what_is_called_otherwise_than_the_slices_next_to_it_is_none_of_them(tmp_path: Path) -> None:
     for n in (1, 2):
         write_slice(tmp_path / f"IM000{n}", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)

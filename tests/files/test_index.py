@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
-from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write
+from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write, written
 from isocenter.files.index import load_format, suffix_of
 from isocenter.values import Geometry, Image, Label
 
@@ -249,3 +249,17 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, name: str) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_stays_where_its_replacement_is_stopped_between_the_two_steps(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a.txt").write_text("old")
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), written(tmp_path / "run", overwrite=True) as partial:
+        partial.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "a.txt"]
+    assert (tmp_path / "run" / "a.txt").read_text() == "old"

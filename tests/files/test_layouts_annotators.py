@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cohorts import picture
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, FormatError
 from isocenter.files import DatasetOptions, read_dataset
 
 SIZE = (20, 24)  # rows, columns
@@ -192,3 +192,10 @@ def test_a_file_that_lists_an_image_that_is_not_there_names_it(tmp_path):
     (root / "images" / "x2.png").unlink()
     dataset = read_dataset(root)
     assert [problem.cases for problem in dataset.problems if problem.severity == "error"] == [("x2.png",)]
+
+
+def test_runs_of_cvat_that_are_far_more_than_the_file_can_state_are_refused_by_name(tmp_path):
+    large = RUNS.replace("0, 7, 2, 5", f"0, {10**12}").replace('"7"', f'"{10**6}"').replace('"2"', f'"{10**6}"')
+    with pytest.raises(FormatError, match="which may be an attack") as refused:
+        read_dataset(cvat(tmp_path, large))
+    assert refused.value.where.endswith("annotations.xml")

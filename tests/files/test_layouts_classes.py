@@ -524,3 +524,17 @@ def test_a_rule_that_is_wrong_or_does_not_fit_every_name_is_refused(tmp_path, ru
     with pytest.raises(UsageError, match=problem) as refused:
         read_dataset(tmp_path, DatasetOptions(class_rule=rule))
     assert refused.value.where == f"--class-rule {rule}"
+
+
+def test_cases_of_one_name_get_numbers_with_which_no_other_is_called(tmp_path):
+    for number, name in enumerate(("dark/x.jpg", "dark/x.png", "dark/x_1.png", "dark/x_3.png", "bright/y.png")):
+        picture(tmp_path / name, number)
+    dataset = read_dataset(tmp_path)
+    names = {case.id: case.files[0].name for case in dataset}
+    assert names == {
+        "bright-y": "y.png",
+        "dark-x_2": "x.jpg",
+        "dark-x_4": "x.png",
+        "dark-x_1": "x_1.png",
+        "dark-x_3": "x_3.png",
+    }

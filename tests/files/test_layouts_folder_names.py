@@ -17,6 +17,7 @@ import pytest
 from cohorts import picture, volume
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files import DatasetOptions, observed_values, read_dataset
+from isocenter.quality import examine
 
 
 @pytest.mark.parametrize(
@@ -489,3 +490,21 @@ def test_names_that_no_table_can_hold_are_to_be_changed(tmp_path, name):
     str(refused.value).encode()
     with pytest.raises(DatasetError, match="Rename"):
         read_dataset(tmp_path / "set" / name, DatasetOptions(references=False))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["b.nii.gz", "table.csv", "pipe", "IM0002"])
+def test_pipes_among_images_are_passed_over_and_not_waited_for(tmp_path, name):
+    volume(tmp_path / "a.nii.gz")
+    os.mkfifo(tmp_path / name)
+    assert [case.id for case in read_dataset(tmp_path, DatasetOptions(references=False))] == ["a"]
+
+
+def test_a_link_that_leads_nowhere_stops_nothing_unless_it_is_an_image_by_its_name(tmp_path):
+    """As git-annex and DVC leave what was not fetched."""
+    volume(tmp_path / "a.nii.gz")
+    (tmp_path / "IM0002").symlink_to(tmp_path / ".annex" / "IM0002")
+    assert [case.id for case in read_dataset(tmp_path, DatasetOptions(references=False))] == ["a"]
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / ".annex" / "b")
+    examination = examine(read_dataset(tmp_path, DatasetOptions(references=False)))
+    assert [problem.cases for problem in examination.problems if problem.severity == "error"] == [("b",)]

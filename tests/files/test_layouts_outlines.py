@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import isocenter
 from cohorts import picture
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.layouts.cases.boxes import Outline
+from isocenter.files.layouts.cases.boxes import Drawn, Outline
 from isocenter.files.layouts.cases.outlines import covered, within
 
 # A picture of 20 rows and 30 columns; a disc of the rows 5 to 14 and the columns 3 to 12, and a cup in its middle.
@@ -281,3 +282,59 @@ def test_a_set_of_outlines_is_checked_in_one_command(tmp_path):
     found = isocenter.check(tmp_path)
     assert found.dataset.kinds == {"mask"}
     assert not [problem for problem in found.problems if problem.severity == "error"]
+
+
+@given(
+    st.integers(1, 6).flatmap(lambda wide: st.lists(st.lists(st.booleans(), min_size=wide, max_size=wide), min_size=1)),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 2),
+)
+def test_a_stored_mask_lies_where_it_is_said_to(pixels, x, y, after):
+    stored = np.array(pixels)
+    whole = np.pad(stored, ((y, after), (x, after)))
+    outline = Drawn.of_pixels("disc", stored, (x, y), whole.shape[::-1], "shape 1").outline
+    assert outline is not None and sum(outline.runs) == whole.size
+    assert_array_equal(np.repeat(np.arange(len(outline.runs)) % 2, outline.runs).reshape(whole.T.shape).T, whole)
+
+
+def test_of_a_stored_mask_no_image_is_made_of_the_size_that_the_file_states():
+    tracemalloc.start()
+    drawn = Drawn.of_pixels("disc", np.ones((2, 3), bool), (5, 7), (10_000, 10_000), "shape 1")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.outline is not None
+    assert drawn.outline.runs[:2] == (50_007, 2)
+    assert most < 2**20
+
+
+@pytest.mark.parametrize(
+    "change", [('"width": 30', '"width": 1e999'), ('"counts": "3"', f'"counts": "{"o" * 10_000}"')]
+)
+def test_numbers_of_coco_that_no_image_has_are_refused_by_the_file(tmp_path, change):
+    text = (coco(tmp_path, {"size": [20, 30], "counts": "3"}, names=("cell",)) / "outlines.json").read_text()
+    (tmp_path / "outlines.json").write_text(text.replace(*change))
+    assert change[0] in text
+    with pytest.raises(DatasetError, match="is not a list of boxes or outlines in COCO's format") as refused:
+        read_dataset(tmp_path)
+    assert refused.value.where.endswith("outlines.json")
+
+
+def test_a_size_without_end_in_a_file_of_labelme_is_refused_by_the_file(tmp_path):
+    path = labelme(tmp_path, {"a": [shape("disc", DISC)]}) / "a.json"
+    path.write_text(path.read_text().replace('"imageWidth": 30', '"imageWidth": 1e999'))
+    with pytest.raises(DatasetError, match="is not a file of outlines of LabelMe"):
+        read_dataset(tmp_path)
+
+
+def test_an_outline_of_very_many_edges_is_filled_edge_after_edge(monkeypatch):
+    ring = [tuple(corner) for corner in np.random.default_rng(0).uniform(-3, 24, (200, 2))]
+    at_once = within(ring, SHAPE)
+    monkeypatch.setattr("isocenter.files.layouts.cases.outlines.PASSED_AT_ONCE", 30)
+    assert_array_equal(within(ring, SHAPE), at_once)
+    tracemalloc.start()
+    monkeypatch.setattr("isocenter.files.layouts.cases.outlines.PASSED_AT_ONCE", 10_000)
+    within([(15.0, 20.0 * (number % 2)) for number in range(50_000)], SHAPE)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10 * 2**20  # all at once take some 40 bytes for each of a million rows that are passed

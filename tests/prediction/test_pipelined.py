@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -166,6 +167,25 @@ def test_ctrl_c_keeps_what_was_computed():
             if case.id == "case3":
                 raise KeyboardInterrupt
             return super().compute(case, voxels)
+
+    ledger = Pressed()
+    with pytest.raises(KeyboardInterrupt):
+        ledger.run()
+    assert ledger.outcomes == [(f"case{n}", f"case{n}") for n in range(3)]
+
+
+def test_ctrl_c_pressed_once_more_while_the_last_case_is_written_keeps_that_one_too():
+    class Pressed(Ledger):
+        def compute(self, case, voxels):
+            if case.id == "case3":
+                raise KeyboardInterrupt
+            return super().compute(case, voxels)
+
+        def write(self, case):
+            if case.id == "case2":
+                time.sleep(0.05)  # until the others are told
+                signal.raise_signal(signal.SIGINT)
+            return super().write(case)
 
     ledger = Pressed()
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -274,3 +275,22 @@ def test_patches_of_pictures_are_kept_only_where_an_answer_could_be_given_away()
     for references, kept in (({"class": "ill"}, True), ({"mask": mask}, False)):
         [look] = examine(Dataset((Case("a", "a", {"image": image}, references),))).looks.values()
         assert (look.patches is not None) == kept
+
+
+def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their_picture(monkeypatch):
+    monkeypatch.setattr("isocenter.quality.examination.MOST_PICTURES", 2)
+    grid = Geometry((64, 64), np.eye(3))
+    pixels = np.random.default_rng(0).normal(100, 9, (10, 1, 64, 64)).astype(np.float32)
+    cases = tuple(Case(f"{n}", f"{n}", {"image": Image(one, grid)}, {"class": "ill"}) for n, one in enumerate(pixels))
+    made, held = [], []
+
+    def one_by_one(measured, items):
+        for number, item in enumerate(items):
+            outcome = measured(item)
+            made.append(weakref.ref(outcome[0][1].patches))
+            held.append(sum(one() is not None for one in made))
+            yield number, outcome
+
+    examine(Dataset(cases), spread=one_by_one)
+    assert len(held) == 10
+    assert max(held) <= 4  # the first and the sixth, the last one and the one before it

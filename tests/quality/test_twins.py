@@ -187,3 +187,15 @@ def test_thousands_are_compared_in_blocks():
     small[1500] = small[1499]
     found = twins({str(n): Look(str(n), one, ()) for n, one in enumerate(small)})
     assert {(one.first, one.second) for one in found} == {("17", "2900"), ("1499", "1500")}
+
+
+def test_of_very_many_copies_of_one_picture_each_makes_a_pair_with_the_first():
+    rng = np.random.default_rng(0)
+    small = rng.normal(size=(30, 32, 32)).astype(np.float32)
+    looks = {str(n): Look(str(n), one, ()) for n, one in enumerate(small)}
+    looks |= {f"copy{n}": looks["7"] for n in range(500)}
+    found = twins(looks)
+    assert all(one.exact for one in found)
+    assert {"7", *(f"copy{n}" for n in range(500))} == {name for one in found for name in (one.first, one.second)}
+    assert len(found) < 1000  # of all with all there would be 125,250
+    assert groups(found) == (frozenset({"7", *(f"copy{n}" for n in range(500))}),)

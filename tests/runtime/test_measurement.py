@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +124,29 @@ def test_of_uptake_the_peak_stands_between_mean_and_most():
     inside = away <= 6.2035
     assert liver["peak_PET"] == pytest.approx(data[inside].mean())
     assert np.isnan(cyst["peak_PET"])
+
+
+def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[10, 3:27] = 2
+    image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, np.diag([0.5, 2.0, 1.0])))
+    [whole, *_] = measurements(mask, LABELS, image)
+    monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 5 * 20)
+    [row, *_] = measurements(mask, LABELS, image)
+    assert row["long_axis_mm"] == whole["long_axis_mm"] == pytest.approx(23 * 2.0, abs=2.0)
+    assert row == whole
+
+
+def test_where_uptake_is_too_large_for_a_peak_its_voxels_fill_no_memory(monkeypatch):
+    monkeypatch.setattr("isocenter.runtime.label_measurements.MOST_OF_PEAK", 1000)
+    monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 64 * 64)
+    shape = (64, 64, 100)
+    pixels, facts = np.ones((1, *shape), np.float32), {"unit": "SUVbw"}
+    image = Image(pixels, Geometry(shape, np.eye(4)), channels=("PET",), facts=facts)
+    mask = np.full(shape, 2, np.uint8)
+    tracemalloc.start()
+    [row, *_] = measurements(mask, LABELS, image)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isnan(row["peak_PET"])
+    assert most < 2 * 2**20  # their places would take 5 MB

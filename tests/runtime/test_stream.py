@@ -62,25 +62,40 @@ def test_memory_does_not_grow_with_the_number_of_frames():
     assert sizes[1] - sizes[0] < 3 * 240 * 160  # three frames' pixels; 39 frames came between
 
 
-def test_the_frames_of_a_film_are_decoded_once_each_in_order(tmp_path, monkeypatch):
+@pytest.fixture
+def decoded(monkeypatch) -> list[tuple[int, ...]]:
+    """The shape of each frame of a film that was decoded."""
+    shapes, plain = [], cv2.cvtColor
+
+    def counted(frame, *given):
+        shapes.append(frame.shape)
+        return plain(frame, *given)
+
+    monkeypatch.setattr(cv2, "cvtColor", counted)
+    return shapes
+
+
+@pytest.fixture
+def brightening(tmp_path) -> Image:
+    """A film of 20 frames."""
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (40, 48))
     for number in range(20):
         writer.write(np.full((48, 40, 3), 12 * number, np.uint8))
     writer.release()
-    image = read(tmp_path / "a.avi")
-    decoded = 0
-    plain = cv2.cvtColor
+    return read(tmp_path / "a.avi")
 
-    def counted(*given):
-        nonlocal decoded
-        decoded += 1
-        return plain(*given)
 
-    monkeypatch.setattr(cv2, "cvtColor", counted)
-    stream = brighter(("R", "G", "B")).stream(image)
+def test_the_frames_of_a_film_are_decoded_once_each_in_order(brightening, decoded):
+    stream = brighter(("R", "G", "B")).stream(brightening)
     marked = [bool(prediction.data.all()) for prediction in stream]
     assert marked == [12 * number > 127 for number in range(20)]
-    assert decoded == 20
+    assert len(decoded) == 20
+
+
+def test_of_a_film_that_is_one_case_no_frame_is_decoded_twice(brightening, decoded):
+    prediction = brighter(("R", "G", "B")).predict(brightening)
+    assert [bool(frame.data.all()) for frame in prediction.frames] == [12 * number > 127 for number in range(20)]
+    assert len(decoded) == 20
 
 
 def test_an_image_without_frames_is_no_film():

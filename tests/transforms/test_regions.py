@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 import isocenter
 from isocenter.errors import GeometryError
 from isocenter.transforms import region_series
-from isocenter.values import Geometry, Image, Label
+from isocenter.values import Deferred, Geometry, Image, Label
 
 GRID = Geometry((4, 3, 2), np.eye(4))
 
@@ -67,3 +67,19 @@ def test_convert_writes_the_series_as_a_table(tmp_path):
     nibabel.Nifti1Image(atlas().data[0].astype(np.uint8), np.eye(4)).to_filename(tmp_path / "atlas.nii.gz")
     isocenter.convert(tmp_path / "bold.nii.gz", tmp_path / "series.csv", regions=tmp_path / "atlas.nii.gz")
     assert_allclose(isocenter.read(tmp_path / "series.csv").data, region_series(scan(), atlas(), "x").data, rtol=1e-5)
+
+
+def test_each_frame_is_read_once_and_in_order():
+    whole, read = scan(), []
+
+    def opened():
+        def part(region):
+            read.append(region[1].start)
+            return whole.data[region]
+
+        return part
+
+    deferred = Deferred(whole.shape, whole.data.dtype, whole.data.copy, stream=opened)
+    found = region_series(Image(deferred, GRID, modality="MR", times=whole.times), atlas(), "x")
+    assert_allclose(found.data, region_series(whole, atlas(), "x").data)
+    assert read == [0, 1, 2]

@@ -150,6 +150,34 @@ def test_verdicts_of_tests_that_have_changed_since_are_not_kept(segmented, tmp_p
     assert kept_records(tmp_path, model) == ({}, {})
 
 
+def test_what_tests_found_is_all_that_becomes_part_of_a_package(packaged, tmp_path, caplog):
+    folder = shutil.copytree(packaged.out, tmp_path / "package")
+    (folder / "notes.txt").write_text("of a stranger")
+    model, judged = isocenter.load(folder, "cpu"), {"gradcam": {"passed": True, "because": "as given"}}
+    keep(folder, model, judged, {})
+    caplog.clear()
+    isocenter.load(folder, "cpu")
+    assert "holds notes.txt, which its maker did not write" in caplog.text
+    assert "explanations.json" not in caplog.text
+    assert kept_records(folder, model) == (judged, {})
+
+
+def test_a_package_stays_whole_where_no_space_is_left_for_what_tests_found(packaged, tmp_path, caplog):
+    resource = pytest.importorskip("resource")  # POSIX has it
+    folder = shutil.copytree(packaged.out, tmp_path / "package")
+    model = isocenter.load(folder, "cpu")
+    keep(folder, model, {"gradcam": {"passed": True, "because": "as given"}}, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        keep(folder, model, {"occlusion": {"passed": True, "because": "long" * 50_000}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "what the tests of methods found is not kept" in caplog.text
+    isocenter.load(folder, "cpu")
+    assert set(kept_records(folder, model)[0]) == {"gradcam"}
+
+
 def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_with_its_case(segmented, tmp_path):
     few = tmp_path / "few"
     for folder in ("images", "labels"):

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import highdicom
@@ -17,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import read_tensors, seal, write_tensors
+from isocenter.runtime import read_tensors, seal, write_json, write_tensors
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -208,21 +210,36 @@ def test_wrong_calls_are_refused(segmented, image, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, monkeypatch):
-    model = isocenter.load(segmented.out, "cpu")
-    asked = 0
+def ending_at_the_third(run, error: BaseException):
+    """The model of a run, of whose third case comes an error."""
+    model, asked = isocenter.load(run.out, "cpu"), count(1)
 
-    def pressed(batch):
-        nonlocal asked
-        asked += 1
-        if asked == 3:
-            raise KeyboardInterrupt
+    def stopping(batch):
+        if next(asked) == 3:
+            raise error
         return model.run(batch)
 
-    with pytest.raises(KeyboardInterrupt):
-        isocenter.predict(replace(model, run=pressed), segmented.data, out=tmp_path / "out")
+    return replace(model, run=stopping)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("a defect")])
+def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, error):
+    with pytest.raises(type(error)):
+        isocenter.predict(ending_at_the_third(segmented, error), segmented.data, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_ctrl_c_pressed_again_while_the_finished_cases_are_recorded_keeps_them(segmented, tmp_path, monkeypatch):
+    def pressed(*given, **named):
+        signal.raise_signal(signal.SIGINT)
+        write_json(*given, **named)
+
+    monkeypatch.setattr("isocenter.verbs.predict.write_json", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.predict(ending_at_the_third(segmented, KeyboardInterrupt()), segmented.data, out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["predicted"] == 2
 
 
 @pytest.fixture(scope="module")

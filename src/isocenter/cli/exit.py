@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,9 @@ from isocenter.cli.crash_reporter import resumption, witnessed
 from isocenter.cli.processes import speaks
 from isocenter.cli.shell import PartlyFailedError, say
 from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory, printable
+
+# By which batch systems and containers end a program, and by which a closed terminal does; Windows lacks the latter.
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class _Lines(logging.Formatter):
@@ -53,7 +58,7 @@ def main() -> None:
         # typer takes a file that ends too early for the end of what a person types.
         defect = stop.__cause__ if isinstance(stop.__cause__, EOFError) else None
         stopped = _stopped(sys.argv[1:]) if speaks() else ""
-        code = _end(stopped, 143 if ended else 130) if defect is None else _end(*_unforeseen(defect))
+        code = _end(stopped, 128 + ended[0] if ended else 130) if defect is None else _end(*_unforeseen(defect))
     except IsocenterError as error:
         # Of several processes all meet these alike.
         is_shown = speaks() or not isinstance(error, UsageError | WorkerLostError)
@@ -65,7 +70,7 @@ def main() -> None:
 
 @contextmanager
 def _ending_as_ctrl_c(ended: list[int]) -> Iterator[None]:
-    """SIGTERM, by which batch systems and containers end a program, stops it as Ctrl-C does; the second ends it.
+    """A signal by which others end a program stops it as Ctrl-C does; a second SIGTERM ends it at once.
 
     ended: gets its number where it came
     """
@@ -76,20 +81,32 @@ def _ending_as_ctrl_c(ended: list[int]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         ended.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # A terminal that is closed tells each program, and the shell tells it once more.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        _leave_lost_terminal()
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell script starts what it runs in the background
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup has one ignored
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _leave_lost_terminal() -> None:
+    """What is said goes nowhere where the terminal is gone: each word would be an error that costs the results."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        for stream in (1, 2):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                os.dup2(nowhere.fileno(), stream)
 
 
 def _stopped(words: list[str]) -> str:
-    """The last line after Ctrl-C or SIGTERM: a training keeps what it had, and predictions those that were done.
+    """The last line after Ctrl-C or a signal: a training keeps what it had, and predictions those that were done.
 
     words: of the command line
     """

@@ -95,8 +95,8 @@ def _of_frames(
     And the target, which "auto" takes from the first frame: of two frames no map is of another answer.
     """
     made, count, chosen = [], image.frames or 1, target
-    for number in range(count):
-        grid = CaseOnGrid.of(model, image.frame(number), chosen, torch_model)
+    for still in image.still_frames():
+        grid = CaseOnGrid.of(model, still, chosen, torch_model)
         chosen = grid.target or WHOLE
         made.append(_mapped(grid, method, None if seconds is None else seconds / count))
     return np.stack(made, axis=2), chosen

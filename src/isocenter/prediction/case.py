@@ -341,13 +341,14 @@ class _Rest:
     def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of each frame; of the measurements also what changed over all of them."""
         rows, measured = [], []
-        for number, frame in enumerate(self.prediction.frames):
+        stills = self.image.still_frames()
+        for number, (frame, still) in enumerate(zip(self.prediction.frames, stills, strict=True)):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
             gate = confidence_columns(frame)
             rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
             assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
-            figures = measurements(frame.data, frame.labels, self.image.frame(number))
+            figures = measurements(frame.data, frame.labels, still)
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])
         whole = [{"case": self.case.id, "frame": "all", **row} for row in size_changes(measured)]
         return rows, [*(row for frame in measured for row in frame), *whole]

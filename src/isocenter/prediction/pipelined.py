@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from isocenter.at_work import at_work
+from isocenter.at_work import at_work, brought_to_its_end
 from isocenter.errors import IsocenterError, OutOfMemorySuppressed
 from isocenter.runtime import outcome_of
 from isocenter.values import Case
@@ -75,8 +75,12 @@ def overlapped(
                         take(case, left)
                     else:
                         written.append((case, writer.submit(writing, case, left)))
+        except KeyboardInterrupt:
+            log.warning("stopping: what is done is being kept")
+            raise
         finally:
-            tell()
+            with brought_to_its_end():
+                tell()
 
 
 def _result(future: Future[R], case: Case) -> R:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 import numpy as np
@@ -23,6 +23,9 @@ SAME = 0.97
 # A picture that is moved by up to two of its 32 pixels agrees with its copy to 0.99 once both are laid on each other;
 # different pictures of 28 pixels do to 0.98 at most (eyes in one frame; radiographs 0.96, ultrasound 0.90).
 SAME_MOVED, FURTHEST = 0.99, 2.0
+# Copies of one image that are compared with each other: of thousands, as of one that says "no picture", the pairs would
+# be millions.
+MOST_COPIES = 20
 # Moves are tried in sets of so many pictures: each is one more comparison of all with all.
 MOST_MOVED = 20_000
 MOVES = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -51,12 +54,15 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
 
     Candidates are found by a perceptual hash (signs of the low frequencies of the small image; Zauner 2010), pictures
     also after a step to each side, and proven by the correlation of the small images, laid on each other, after what
-    all images of the set have in common is taken away.
+    all images of the set have in common is taken away. Of very many copies of one image the further ones make a pair
+    with the first alone.
     """
     names = list(looks)
     pairs: dict[tuple[int, int], Twin] = {}
+    equal = list(_equal([look.digest for look in looks.values()]))
+    further = {j for _, own in groupby(sorted(equal), itemgetter(0)) for _, j in islice(own, MOST_COPIES, None)}
     for axes in sorted({look.small.ndim for look in looks.values()}):
-        chosen = [n for n, name in enumerate(names) if looks[name].small.ndim == axes]
+        chosen = [n for n, name in enumerate(names) if looks[name].small.ndim == axes and n not in further]
         images = _Images([looks[names[n]].small for n in chosen])
         moved = _moved(images) if axes == 2 and len(chosen) <= MOST_MOVED else ()
         likenesses = {(i, j): likeness for i, j, likeness in (*moved, *_alike(images))}
@@ -64,7 +70,7 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
             first, second = names[chosen[i]], names[chosen[j]]
             exact = looks[first].digest == looks[second].digest
             pairs[chosen[i], chosen[j]] = Twin(first, second, 1.0 if exact else likeness, exact)
-    for i, j in _equal([look.digest for look in looks.values()]):
+    for i, j in equal:
         pairs.setdefault((i, j), Twin(names[i], names[j], 1.0, exact=True))
     return tuple(sorted(pairs.values(), key=lambda twin: (not twin.exact, -twin.likeness, twin.first, twin.second)))
 

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.preprocessing import Preprocessing, Trace
     from isocenter.runtime.record_files import (
+        amend,
         as_json,
         digest,
         read_json,

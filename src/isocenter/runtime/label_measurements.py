@@ -39,9 +39,12 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     for region, marked in blocks(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
         moments.add(marked, part, image.measured(part))
-        for collector in (axes, uptake):
-            if collector is not None:
-                collector.add(region, marked)
+        if axes is not None and image.geometry.is_volume:  # a block holds whole planes of it
+            axes.add(marked)
+        if uptake is not None:
+            uptake.add(region, marked)
+    if axes is not None and image.geometry.is_picture:  # of whose only plane a block is a strip
+        axes.add(np.asarray(label_map))
     rows = []
     for label in labels:
         row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
@@ -123,8 +126,8 @@ class _Axes:
     steps: Floats
     best: dict[int, Diameters] = field(default_factory=dict)
 
-    def add(self, region: Region, marked: Array) -> None:
-        """Add the planes of a region, (*spatial) labels."""
+    def add(self, marked: Array) -> None:
+        """Add whole planes, (rows, columns[, planes]) labels."""
         planes = np.atleast_3d(marked)
         wanted = {label.value for label in self.labels}
         boxes = [
@@ -158,9 +161,9 @@ class _Uptake:
         """Add the voxels of a region, (*spatial) labels."""
         start = np.array([part.start for part in region], dtype=np.int32)
         for label in self.labels:
-            voxels = np.argwhere(marked == label.value).astype(np.int32)
-            if len(voxels):
-                self.places.setdefault(label.value, []).append(voxels + start)
+            held = self.places.setdefault(label.value, [])
+            if sum(map(len, held)) <= MOST_OF_PEAK:  # else no peak is looked for, and a body would fill the memory
+                held.append(np.argwhere(marked == label.value).astype(np.int32) + start)
 
     def of(self, channel: int, label: Label, image: Image) -> float:
         """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""

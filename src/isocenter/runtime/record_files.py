@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from isocenter.at_work import brought_to_its_end
 from isocenter.errors import IntegrityError
-from isocenter.files import load_json
+from isocenter.files import load_json, written
 from isocenter.lazy import safetensors_torch
 
 if TYPE_CHECKING:
@@ -60,6 +61,21 @@ def seal(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
     write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
+
+
+def amend(folder: Path, name: str, schema: str, record: Mapping[str, Any]) -> None:
+    """Write a record into a sealed folder, and its SHA-256 into the manifest: both, or neither where one cannot be.
+
+    Files that were changed or added are not vouched for: they stay what they were.
+    """
+    listed = read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
+    with (
+        brought_to_its_end(),
+        written(folder / name, overwrite=True) as file,
+        written(folder / MANIFEST, overwrite=True) as manifest,
+    ):
+        write_json(file, schema, record)
+        write_json(manifest, "isocenter.manifest", {"sha256": dict(sorted({**listed, name: digest(file)}.items()))})
 
 
 def verify(folder: Path, needed: Collection[str] = ()) -> None:

@@ -118,7 +118,7 @@ def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) ->
     predict: of a frame as an image, and its number
     """
     # What a frame was decoded from would be far larger than the label maps of a long clip.
-    each = tuple(predict(image.frame(number), number).decided for number in range(image.frames or 0))
+    each = tuple(predict(still, number).decided for number, still in enumerate(image.still_frames()))
     data = np.stack([np.asarray(frame.data) for frame in each])
     return Prediction(image.geometry, data=data, labels=each[0].labels, frames=each)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isocenter.at_work import interrupt_deferred
 from isocenter.planning import Settings
 from isocenter.runtime import kept_memory
 from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
@@ -17,7 +18,7 @@ from isocenter.training.constrained import constrain
 from isocenter.training.data import Prepared
 from isocenter.training.logs import opened_logs
 from isocenter.training.members import clear_moments, keep_members
-from isocenter.training.session import Session, interrupt_deferred
+from isocenter.training.session import Session
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Spans, State
 from isocenter.training.step import Compute, measure_batch_statistics
@@ -64,7 +65,7 @@ def train(
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
         opened_logs(out, state.step, watch, writes=session.ranks.leads) as report,
-        interrupt_deferred() as interrupted,
+        interrupt_deferred() as interrupted,  # the training ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
         while not state.is_over:

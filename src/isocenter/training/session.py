@@ -5,14 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -324,29 +320,3 @@ def fabric_of(chosen: Training, ranks: Ranks) -> Any:
     fabric = lightning_fabric.Fabric(accelerator={"cuda": "cuda", "mps": "mps"}.get(kind, "cpu"), **placed)
     fabric.launch()
     return fabric
-
-
-@contextmanager
-def interrupt_deferred() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether Ctrl-C was pressed; a second press ends at once, with KeyboardInterrupt.
-
-    What is left on disk is a whole state, because the training ends between two steps. Outside the main thread, where
-    no signal arrives, nothing is deferred.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        """Remember the first interrupt; the second one interrupts."""
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)

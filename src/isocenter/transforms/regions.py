@@ -38,7 +38,7 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
         raise GeometryError("the atlas holds no region", where, "Give a label map with values above 0")
     names = {label.value: label.name for label in atlas.labels}
     regions = places.reshape(image.geometry.shape) - (len(found) - len(values))  # -1 outside, from 0 on in order
-    series = np.stack([_means(image.frame(number), regions, len(values)) for number in range(image.frames)], axis=1)
+    series = np.stack([_means(still, regions, len(values)) for still in image.still_frames()], axis=1)
     channels = tuple(names.get(value, str(value)) for value in values)
     return Image(series, _axis(image), modality=image.modality, channels=channels, source=image.source)
 

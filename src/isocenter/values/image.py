@@ -203,8 +203,16 @@ class Image:
 
     def frame(self, number: int) -> Image:
         """One of its frames as a still image, read when it is asked for."""
+        return self._still(self.pixels.__getitem__, number)
+
+    def still_frames(self) -> Iterator[Image]:
+        """Each of its frames as a still image, one after the other: of a film none is decoded twice."""
+        read = self.reader()
+        return (self._still(read, number) for number in range(self.frames or 0))
+
+    def _still(self, read: Reader, number: int) -> Image:
         region = (slice(None), slice(number, number + 1), *(slice(0, size) for size in self.geometry.shape))
-        return replace(self, pixels=np.asarray(self.pixels[region])[:, 0], times=None)
+        return replace(self, pixels=np.asarray(read(region))[:, 0], times=None)
 
     @property
     def data(self) -> Array:

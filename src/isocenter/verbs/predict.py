@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from isocenter.at_work import brought_to_its_end
 from isocenter.errors import (
     DatasetError,
     IsocenterError,
@@ -66,7 +67,7 @@ class Predicted(InNotebook):
     table:        a row a case, as in `predictions.csv`
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
     problems:     errors are cases without a result, warnings are results that lack a part, and files that were left out
-    stopped:      what ended it before the last case: Ctrl-C, or a full disk
+    stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
 
@@ -137,7 +138,7 @@ def predict(
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be;
             boxes on DICOM are written as a structured report with "auto" and "dcm"
     out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
-            done. Stopped by Ctrl-C or a full disk, it holds the cases that were
+            done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
@@ -189,21 +190,22 @@ def predict(
         loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}
         predictor = There.of(scheduler, path_of(model), loaded, **loading)
     folder = Path(out) if out is not None else None
-    with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        result = _predicted(loaded, inputs, options, replace(asked, folder=partial), predictor, covariates)
-        if folder is None or partial is None:
-            return result
-        (partial / RESERVED).unlink(missing_ok=True)
-        result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-        _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
-    match result.stopped:
-        case None:
-            return result
-        case IsocenterError() as error:
-            raise _short(error, result.cases, partial, folder)
-        case stop:
-            log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
-            raise stop
+    with ExitStack() as kept:
+        with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+            result = _predicted(loaded, inputs, options, replace(asked, folder=partial), predictor, covariates, kept)
+            if folder is None or partial is None:
+                return result
+            (partial / RESERVED).unlink(missing_ok=True)
+            result = replace(result, files=[folder / path.name for path in result.files], out=folder)
+            _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
+        match result.stopped:
+            case None:
+                return result
+            case IsocenterError() as error:
+                raise _short(error, result.cases, partial, folder)
+            case stop:
+                log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
+                raise stop
 
 
 def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:
@@ -232,8 +234,12 @@ def _predicted(
     asked: Asked,
     predictor: Predictor,
     covariates: Covariates,
+    kept: ExitStack,
 ) -> Predicted:
-    """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
+    """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on.
+
+    kept: ends when all of it is kept, until when Ctrl-C waits
+    """
     if predictor.is_elsewhere:
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
@@ -243,24 +249,29 @@ def _predicted(
     stopped: BaseException | None = None
     if asked.folder is not None:
         _reserve(asked.folder, len(cases), len(model.task.labels))
-    with tracked("predicting") as tracker:
 
-        def take(case: Case, outcome: Done | IsocenterError) -> None:
-            match outcome:
-                case Done():
-                    done[case.id] = outcome
-                case MemoryShortageError():  # where memory ran out is of no use to a reader
-                    problems.append(_problem(case, outcome, case.id))
-                case ResourceError() if not isinstance(outcome, WorkerLostError):
-                    raise outcome  # a full disk is full for the next case too
-                case _:
-                    inside = asked.folder is not None and outcome.where.startswith(str(asked.folder))
-                    problems.append(_problem(case, outcome, case.id if inside else outcome.where))
+    def take(case: Case, outcome: Done | IsocenterError) -> None:
+        match outcome:
+            case Done():
+                done[case.id] = outcome
+            case MemoryShortageError():  # where memory ran out is of no use to a reader
+                problems.append(_problem(case, outcome, case.id))
+            case ResourceError() if not isinstance(outcome, WorkerLostError):
+                raise outcome  # a full disk is full for the next case too
+            case _:
+                inside = asked.folder is not None and outcome.where.startswith(str(asked.folder))
+                problems.append(_problem(case, outcome, case.id if inside else outcome.where))
 
-        try:
+    try:
+        with tracked("predicting") as tracker:
             predictor(cases, asked, take, tracker)
-        except (KeyboardInterrupt, ResourceError) as error:
-            stopped = error  # what is done is kept
+    except (KeyboardInterrupt, ResourceError) as error:
+        stopped = error  # what is done is kept
+    except Exception as error:  # a defect over one case of thousands: those before it took hours
+        if asked.folder is None:
+            raise
+        stopped = error
+    kept.enter_context(brought_to_its_end())
     result = _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(result, inputs) if predictor.is_elsewhere else result
 

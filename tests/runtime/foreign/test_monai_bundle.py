@@ -248,6 +248,11 @@ def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_p
     assert os.listdir(tmp_path) == ["bundle"]  # noqa: PTH208 - names alone
 
 
+def test_a_literal_too_long_for_a_configuration_is_refused_unread(tmp_path):
+    with pytest.raises(FormatError, match="a literal of 20002 letters"):
+        isocenter.load(bundle(tmp_path, units=f"$[{'0,' * 10_000}]"), "cpu")
+
+
 def test_a_bundle_whose_steps_only_read_the_image_is_predicted_with(tmp_path):
     reading = [{"_target_": name, "keys": "image"} for name in ("LoadImaged", "EnsureChannelFirstd")]
     folder = bundle(tmp_path, preprocessing={"_target_": "Compose", "transforms": reading})

@@ -32,6 +32,8 @@ KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
 # The instances of COCO's own training part take 0.45 GiB.
 LARGEST_SET = 1 << 30
+# Of a packed number: no picture has as many pixels.
+LONGEST_RUN_BITS = 60
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -73,7 +75,7 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
             Listed(str(entry["file_name"]), Annotation(path, tuple(boxes[entry["id"]]), _size(entry)), split)
             for entry in record["images"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"is not a list of boxes or outlines in COCO's format ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Correct it") from error
 
@@ -117,6 +119,8 @@ def _runs(counts: Sequence[int] | str) -> tuple[int, ...]:
             raise ValueError(f"{letter!r} is no letter of packed runs")
         number |= (code & 31) << shift
         shift += 5
+        if shift > LONGEST_RUN_BITS:
+            raise ValueError("a run is longer than any picture")
         if code & 32:
             continue
         number -= (code & 16 > 0) << shift

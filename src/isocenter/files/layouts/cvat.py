@@ -31,6 +31,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.voc import parsed
+from isocenter.files.storage import refuse_expansion
 
 ROOT, IMAGE = b"<annotations", b"<image "
 HEAD_BYTES = 1 << 20
@@ -81,15 +82,15 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
         name = image.get("name") or ""
         try:
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
-            annotation = Annotation(path, tuple(_drawn(image, size)), size)
-        except (KeyError, ValueError) as error:
+            annotation = Annotation(path, tuple(_drawn(image, size, path)), size)
+        except (ArithmeticError, KeyError, ValueError) as error:
             problem = f"image {name}: {type(error).__name__}: {error}"
             raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
         listed.append(Listed(name, annotation, SPLIT_WORDS.get((image.get("subset") or "").lower())))
     return listed
 
 
-def _drawn(image: Element, size: tuple[int, int]) -> list[Drawn]:
+def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
     """What is drawn on one image."""
     drawn: list[Drawn] = []
     outlines: list[tuple[str, str | None, Ring, str]] = []
@@ -98,7 +99,7 @@ def _drawn(image: Element, size: tuple[int, int]) -> list[Drawn]:
             continue
         name, place, group = shape.attrib["label"], f"{shape.tag} {number}", shape.get("group_id")
         if shape.tag == "mask":
-            drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib), size, place))
+            drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib, path), size, place))
         else:
             outlines.append((name, group, _ring(shape), place))
     return [*drawn, *Drawn.in_groups(outlines)]
@@ -121,12 +122,13 @@ def _ring(shape: Element) -> Ring:
             raise ValueError(f"a shape of the kind {other!r}")
 
 
-def _pixels(mask: Mapping[str, str]) -> tuple[np.ndarray, tuple[int, int]]:
+def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """(rows, columns) of a mask and its corner (x, y): runs outside, inside, outside and so on, along its rows."""
     left, top, width, height = (int(mask[key]) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in mask["rle"].split(",")]
     if min(runs) < 0 or sum(runs) != width * height:
         raise ValueError(f"a mask of {width} x {height} has runs of {sum(runs)} pixels")
+    refuse_expansion(path.stat().st_size, width * height, str(path))
     inside = np.repeat([value for value, _ in zip(cycle((False, True)), runs, strict=False)], runs)
     return inside.reshape(height, width), (left, top)
 

@@ -126,7 +126,7 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
             else:
                 outlines.append((name, group, _ring(shape, f"shape {number}"), f"shape {number}"))
         outlined = Drawn.in_groups(outlines)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"is not a file of outlines of LabelMe ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
     return Annotation(path, (*outlined, *masks), size), without_area

@@ -22,7 +22,8 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
     """A path in the folder of `path` to write to (a file or a folder); renamed to `path` when all went well.
 
     keep: what another process has written at `path` in the meantime stays, because others read it already
-    The temporary name keeps the suffix, because writers choose by it. What is left after a failure is removed.
+    The temporary name keeps the suffix, because writers choose by it. What is left after a failure is removed, and what
+    was there before stays.
     Raises UsageError where `path` exists already and `overwrite` is not set or where it cannot be written,
     ResourceError where the disk is full.
     """
@@ -33,6 +34,7 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
         room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
         raise unwritable(error, path) from error
+    older: Path | None = None
     try:
         yield room / path.name
         if path.is_dir() and not (room / path.name).is_dir():
@@ -41,7 +43,8 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
             problem = "was written by another process in the meantime"
             raise UsageError(problem, str(path), "Choose another name or give --overwrite")
         if path.is_dir() and not keep:  # only with overwrite: a folder cannot be replaced in one step
-            path.rename(room / "replaced")
+            older = room / "replaced"
+            path.rename(older)
         try:
             (room / path.name).replace(path)
         except OSError:  # how the system refuses to replace a folder that holds something
@@ -50,6 +53,8 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
     except OSError as error:
         raise unwritable(error, path) from error
     finally:
+        if older is not None and older.exists() and not path.exists():  # stopped, or failed, between the two steps
+            older.rename(path)
         shutil.rmtree(room, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +17,44 @@ def files_below(root: Path) -> Iterator[Path]:
     """Every file that is not hidden, folder by folder in the order of their names; each real folder once.
 
     A link to a folder inside of `root` or around it is passed over: its files come under their own names, or never end.
+    So are pipes and devices, which never end either. A link that leads nowhere counts as the file that is missing.
     Raises DatasetError for a folder that cannot be listed: cases would be missing without a word.
     """
     home = root.resolve()
     seen: set[Path] = set()
-    for place, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if _is_meant(name) and _is_new(Path(place, name), home, seen))
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+    waiting = [root]
+    while waiting:
+        folders, files = _listed(waiting.pop())
+        yield from files
+        waiting += reversed([folder for folder in folders if _is_new(folder, home, seen)])
+
+
+def _listed(place: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files of a folder, by their names."""
+    folders, files = list[Path](), list[Path]()
+    try:
+        with os.scandir(place) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith(".") or entry.name in OF_SYSTEMS:
+                    continue
+                match _kind(entry):
+                    case stat.S_IFDIR:
+                        folders.append(place / entry.name)
+                    case stat.S_IFREG:
+                        files.append(place / entry.name)
+    except OSError as error:
+        _refuse(error)
+    return folders, files
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    """What an entry is or leads to, as `stat.S_IFMT` has it; 0 for what is neither file nor folder."""
+    if not entry.is_symlink():
+        return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
+    try:
+        return stat.S_IFMT(entry.stat().st_mode)
+    except OSError:  # it leads nowhere
+        return stat.S_IFREG
 
 
 def _is_new(folder: Path, home: Path, seen: set[Path]) -> bool:
@@ -34,10 +66,6 @@ def _is_new(folder: Path, home: Path, seen: set[Path]) -> bool:
         return False
     seen.add(real)
     return True
-
-
-def _is_meant(name: str) -> bool:
-    return not name.startswith(".") and name not in OF_SYSTEMS
 
 
 def _refuse(error: OSError) -> None:

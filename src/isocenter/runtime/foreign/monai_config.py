@@ -74,6 +74,8 @@ REFERENCE = re.compile(r"@[\w#:]+$")
 REMEDY = "Use it with MONAI itself, if you trust it"
 # Names, values and lists after all references are followed: bundles of the model zoo have some hundred.
 MOST_PARTS = 100_000
+# Windows and spacings, and lists of them, have some hundred letters.
+LONGEST_LITERAL = 10_000
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class _Unfolding:
             raise UsageError(f"refers to {text}, which lies outside the configuration", self._config.where, REMEDY)
         if not text.startswith("$"):
             return text
+        if len(body) > LONGEST_LITERAL:  # the parser takes some hundred bytes for each of its letters
+            raise FormatError(f"has a literal of {len(body)} letters", self._config.where, "Get the bundle again")
         try:
             return ast.literal_eval(body)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:

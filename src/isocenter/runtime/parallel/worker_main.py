@@ -15,7 +15,9 @@ from typing import Any, BinaryIO
 
 def main() -> None:
     """Answer calls until standard input ends: then whoever started this process is done, or dead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that a person started
+    # Ctrl-C, and a terminal that is closed, are answered by the process that a person started.
+    for number in (getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)):
+        signal.signal(number, signal.SIG_IGN)
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not stand between two answers
     sys.path[:] = pickle.load(calls)  # noqa: S301 - by our own parent

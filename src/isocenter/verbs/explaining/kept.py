@@ -14,14 +14,14 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.explanation import TESTS_VERSION
-from isocenter.files import cache_folder, cached
+from isocenter.files import cache_folder, cached, written
 from isocenter.runtime import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
     PACKAGED,
     Model,
+    amend,
     read_json,
-    seal,
     unpacked,
     write_json,
 )
@@ -61,17 +61,15 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
     weights = model.record.get("weights_sha256")
     content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
-    if _is_writable(path):
-        place = _place(path)
-        write_json(place, EXPLANATIONS_SCHEMA, content)
-        if place.parent.name == PACKAGED:
-            seal(path)
-    elif (entry := _cache_entry(model)) is not None:
-        try:
-            with cached(entry) as partial:
+    place = _place(path) if _is_writable(path) else _cache_entry(model)
+    try:
+        if place is not None and place.parent == path / PACKAGED:
+            amend(path, place.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
+        elif place is not None:
+            with written(place, overwrite=True) if _is_writable(path) else cached(place) as partial:
                 write_json(partial, EXPLANATIONS_SCHEMA, content)
-        except IsocenterError as error:  # what was found holds all the same, and is only found again next time
-            log.warning("what the tests of methods found is not kept: %s", error)
+    except IsocenterError as error:  # what was found holds all the same, and is only found again next time
+        log.warning("what the tests of methods found is not kept: %s", error)
 
 
 def kept_content(folder: Path) -> dict[str, Any]:

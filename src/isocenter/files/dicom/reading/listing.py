@@ -30,9 +30,7 @@ def dicom_files(folder: Path) -> Iterator[Path]:
     for _, paths in groupby(files_below(folder), key=lambda path: path.parent):
         names, others = set[str](), list[Path]()
         for path in paths:
-            if not path.is_file():  # a pipe would never end
-                continue
-            if _starts_as_dicom(path) or path.suffix.lower() in OWN_SUFFIXES:
+            if path.suffix.lower() in OWN_SUFFIXES or _starts_as_dicom(path):
                 names.add(_without_numbers(path.name))
                 yield path
             else:
@@ -76,8 +74,11 @@ def listed(dicomdir: Header) -> list[Path]:
 
 
 def _starts_as_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(132)
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError:  # a link that leads nowhere
+        return False
     return start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and looks_like_dicom(start))
 
 

@@ -136,10 +136,14 @@ def collected(path: Path) -> list[Header]:
 def _member(path: Path) -> Header:
     """The header of one file among others.
 
-    Raises FormatError for an image that is cut short in its header: nothing shows of which series it was a slice.
-    Each image states its series, PS3.3 C.7.3.1.
+    Raises FormatError for one that is not there, as where a link leads nowhere, and for an image that is cut short in
+    its header: nothing shows of which series it was a slice. Each image states its series, PS3.3 C.7.3.1.
     """
-    head = read_header(path)
+    try:
+        head = read_header(path)
+    except FileNotFoundError as error:
+        problem = "is missing: a link to it leads nowhere, or it was moved"
+        raise FormatError(problem, str(path), "Get it, as with `datalad get`, or take the link away") from error
     if head.is_image and not head.has_pixels and not text(head.dataset, "SeriesInstanceUID"):
         raise FormatError(
             f"holds neither pixels nor {named('SeriesInstanceUID')}", head.where, "It is cut short: get the file again"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,13 +106,14 @@ def case_ids(cases: Sequence[CaseFiles]) -> list[str]:
     for names in (lasts, paths, joined):
         if len(set(names)) == len(names):
             return names
-    twice = {name for name, count in Counter(joined).items() if count > 1}
-    seen: Counter[str] = Counter()
-    ids = []
-    for name in joined:
-        seen[name] += 1
-        ids.append(f"{name}_{seen[name]}" if name in twice else name)
-    return ids
+    called = Counter(joined)
+    free = {name: _numbered(name, called) for name in called}
+    return [next(free[name]) if called[name] > 1 else name for name in joined]
+
+
+def _numbered(name: str, called: Collection[str]) -> Iterator[str]:
+    """The name with each number with which no other is called: of x.png, x.jpg and x_1.png the last is x_1."""
+    return (f"{name}_{n}" for n in count(1) if f"{name}_{n}" not in called)
 
 
 def _case(files: CaseFiles, name: str, patient: str, courses: Mapping[str, Any]) -> Case:

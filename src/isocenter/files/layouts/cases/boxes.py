@@ -86,9 +86,7 @@ class Drawn:
         (x, y), (columns, rows), (height, width) = corner, size, stored.shape
         if x < 0 or y < 0 or x + width > columns or y + height > rows:
             raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
-        whole = np.zeros((rows, columns), bool)
-        whole[y : y + height, x : x + width] = stored
-        outline = Outline(runs=_runs_of(whole), size=size)
+        outline = Outline(runs=_runs_of(stored, corner, size), size=size)
         return cls(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
 
 
@@ -105,11 +103,18 @@ def turned(corners: Sequence[tuple[float, float]], centre: tuple[float, float], 
     return tuple((centre[0] + x * cosine - y * sine, centre[1] + x * sine + y * cosine) for x, y in apart)
 
 
-def _runs_of(pixels: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Numbers of pixels outside, inside, outside and so on, down the columns from the first."""
-    flat = np.concatenate([[False], pixels.T.ravel()])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return tuple(np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist())
+def _runs_of(stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> tuple[int, ...]:
+    """Numbers of pixels outside, inside, outside and so on, down the columns from the first.
+
+    size: of the image, (columns, rows); as a file may state any, an image of that size is never made
+    """
+    (x, y), (columns, rows) = corner, size
+    framed = np.pad(stored.T, ((0, 0), (1, 1)))
+    column, row = np.nonzero(framed[:, 1:] != framed[:, :-1])
+    changes, times = np.unique((column + x) * rows + row + y, return_counts=True)
+    # A column that ends inside is no change before one that begins inside, and after the last none follows.
+    changes = changes[(times == 1) & (changes < rows * columns)]
+    return tuple(np.diff(np.concatenate([[0], changes, [rows * columns]])).tolist())
 
 
 @dataclass(frozen=True)

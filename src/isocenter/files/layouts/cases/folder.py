@@ -233,5 +233,8 @@ def _member(base: Path, path: PurePosixPath, parted: tuple[int, str] | None) -> 
 
 
 def _begins_as_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except FileNotFoundError:  # a link that leads nowhere
+        return False

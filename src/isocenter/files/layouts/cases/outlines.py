@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from isocenter.values import Image, Label, Problem
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
 IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
+# Rows that edges of an outline pass, which are looked at together.
+PASSED_AT_ONCE = 1 << 22
 
 Pixels = NDArray[np.bool_]
 
@@ -180,13 +182,26 @@ def within(ring: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Pixel
     (x0, y0), (x1, y1) = np.array(ring, dtype=np.float64).T, np.roll(np.array(ring, dtype=np.float64), -1, axis=0).T
     # The rows whose centres each edge passes: the first, and how many.
     first, last = (np.clip(np.ceil(end(y0, y1) - 0.5), 0, rows).astype(int) for end in (np.minimum, np.maximum))
-    edge = np.repeat(np.arange(len(x0)), last - first)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - last, last - first)
-    x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-    column = np.clip(np.ceil(x - 0.5), 0, columns).astype(int)
-    # Along a row, each edge that is passed changes inside to outside or back.
-    passed = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
-    return np.asarray(np.cumsum(passed[:, :-1], axis=1) % 2 == 1)
+    counts = last - first
+    passed = np.zeros(rows * (columns + 1), dtype=np.intp)
+    for own in _few_at_once(counts):
+        edge = np.repeat(np.arange(own.start, own.stop), counts[own])
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts[own]) - last[own], counts[own])
+        x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+        column = np.clip(np.ceil(x - 0.5), 0, columns).astype(int)
+        # Along a row, each edge that is passed changes inside to outside or back.
+        passed += np.bincount(row * (columns + 1) + column, minlength=len(passed))
+    return np.asarray(np.cumsum(passed.reshape(rows, columns + 1)[:, :-1], axis=1) % 2 == 1)
+
+
+def _few_at_once(counts: NDArray[np.integer]) -> Iterator[slice]:
+    """Edges that pass so many rows, parted where they pass too many to be held: a small file may state millions."""
+    ends, start = np.cumsum(counts), 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + PASSED_AT_ONCE, side="right")))
+        yield slice(start, stop)
+        start = stop
 
 
 def _named(
