@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from isocenter.files.layouts.cases.dicom_cases import person_in, read_dicom
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
+    from isocenter.files.layouts.cases.findings_in_rows import with_findings
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import (
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
         header_notes,
         is_labelled,
         label_remedy,
+        names_nobody,
         number,
         read_table,
         states_references,
