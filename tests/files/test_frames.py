@@ -37,3 +37,14 @@ def test_for_prediction_a_clip_stays_whole(tmp_path):
     drawn_in_time.cine(tmp_path / "patient00.nii.gz", voxels)
     [case] = read_dataset(tmp_path, DatasetOptions(references=False))
     assert case.images["image"].frames == 4
+
+
+@pytest.mark.parametrize(("drawn", "is_warned"), [((0, 2), True), ((0, 1, 2), False)])
+def test_clips_of_which_most_frames_were_not_drawn_are_warned_of(tmp_path, drawn, is_warned):
+    """As in M&Ms: end-diastole and end-systole have masks, and the frames between them empty ones."""
+    voxels, mask = drawn_in_time.heartbeat(0, 0.5, 5)
+    mask[..., [n for n in range(5) if n not in drawn]] = 0
+    drawn_in_time.cine(tmp_path / "images" / "patient00.nii.gz", voxels)
+    drawn_in_time.cine(tmp_path / "labels" / "patient00.nii.gz", mask)
+    problems = [problem.what for problem in read_dataset(tmp_path).problems]
+    assert problems == (["3 of 5 frames of 1 clip have an empty mask"] if is_warned else [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 
@@ -489,3 +490,30 @@ def test_a_damaged_segmentation_is_refused_where_its_case_is_read_and_not_lost(t
     [case] = read_dataset(tmp_path, DatasetOptions(labels="1=Liver"))
     with pytest.raises(FormatError, match=r"b.dcm: segments are numbered \[1, 1\]"):
         _ = case.references["mask"]
+
+
+def test_label_maps_of_several_structures_beside_one_series_are_one_label_map(tmp_path):
+    for n in range(2):
+        (tmp_path / f"case{n}" / "scan").mkdir(parents=True)
+        for number in range(3):
+            path = tmp_path / f"case{n}" / "scan" / f"{number}.dcm"
+            uid = f"1.2.840.97.{n}"
+            write_slice(path, np.full((4, 4), number, np.int16), position=(0, 0, number), SeriesInstanceUID=uid)
+        for place, name in enumerate(("liver", "spleen")):
+            drawn = np.zeros((4, 4, 3), np.uint8)
+            drawn[2 * place] = 1
+            nibabel.Nifti1Image(drawn, np.diag([-1, -1, 1, 1])).to_filename(tmp_path / f"case{n}" / f"{name}_mask.nii")
+    dataset = read_dataset(tmp_path)
+    assert [label.name for label in dataset.classes["mask"]] == ["liver", "spleen"]
+    assert [np.unique(case.references["mask"].data).tolist() for case in dataset] == [[0, 1, 2]] * 2
+    (tmp_path / "case1" / "liver_mask.nii").unlink()
+    assert [problem.severity for problem in read_dataset(tmp_path).problems] == ["error", "warning"]
+
+
+def test_a_mask_beside_two_radiographs_of_one_series_is_of_the_one_that_it_is_called_by(tmp_path):
+    for n, name in enumerate(("frontal", "lateral")):
+        tags = {"Modality": "DX", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1", "SeriesInstanceUID": "1.2.840.96"}
+        write_slice(tmp_path / f"{name}.dcm", np.full((4, 4), n, np.int16), position=None, orientation=None, **tags)
+    PIL.Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "lateral_mask.png")
+    [case] = read_dataset(tmp_path)
+    assert int(case.images["image"].data.max()) == 1

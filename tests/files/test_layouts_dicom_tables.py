@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohorts import table
+from cohorts import table, volume
 from isocenter.errors import DatasetError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import PSEUDONYMS, DatasetOptions, read_dataset
 from written_dicom import write_slice
 
 PEOPLE, SLICES = 4, 3
@@ -127,3 +127,107 @@ def test_studies_that_state_anybody_are_no_single_patient_and_a_warning_says_tha
     assert len({case.patient for case in dataset}) == 3
     [problem] = [problem for problem in dataset.problems if "state no patient" in problem.what]
     assert (problem.severity, problem.what[:9]) == ("warning", "3 studies")
+
+
+def scanned(root: Path, folder: str, patient: str, number: int, **tags: str) -> None:
+    """A series of two slices, whose values are its number."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    uid = f"1.2.{number}"
+    own = {"PatientID": patient, "StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", **tags}
+    for n in range(2):
+        place = {"position": (0, 0, 5.0 * n), "InstanceNumber": n + 1}
+        write_slice(root / folder / f"{number}_{n}.dcm", np.full((8, 8), number, np.uint16), **place, **own)
+
+
+@pytest.mark.parametrize("named_by", ["folder", "path"])
+def test_patients_that_a_table_states_go_before_those_of_headers_and_stay_hidden(tmp_path, named_by):
+    """As in CBIS-DDSM, or after an anonymisation by visits: each image has another PatientID."""
+    for n in range(6):
+        scanned(tmp_path, f"scan{n}", f"VISIT-{n}", n)
+    cells = [f"scan{n}" if named_by == "folder" else f"elsewhere/scan{n}" for n in range(6)]
+    table(tmp_path / "t.csv", "scan,patient_id,label", [f"{cells[n]},MILLER-{n // 2},{n // 2 % 2}" for n in range(6)])
+    dataset = read_dataset(tmp_path)
+    assert [int(case.images["image"].data.flat[0]) for case in dataset] == list(range(6))
+    people = [case.patient for case in dataset]
+    assert len(set(people)) == 3 and people[::2] == people[1::2]
+    assert "column patient_id" in dataset.patients and PSEUDONYMS in dataset.patients
+    assert "MILLER" not in f"{people} {dataset.patients} {dataset.problems} {[case.id for case in dataset]}"
+
+
+def test_a_column_of_patients_that_were_removed_leaves_those_of_headers(tmp_path):
+    for n in range(4):
+        scanned(tmp_path, f"scan{n}", f"P{n // 2}", n)
+    table(tmp_path / "t.csv", "scan,patient,label", [f"scan{n},removed,{n % 2}" for n in range(4)])
+    assert len({case.patient for case in read_dataset(tmp_path)}) == 2
+
+
+def test_paths_to_dicom_beside_no_table_have_the_patients_of_their_headers(tmp_path):
+    for n in range(6):
+        scanned(tmp_path / "archive", f"scan{n}", f"MILLER-{n // 2}", n)
+    (tmp_path / "tables").mkdir()
+    rows = [f"{(tmp_path / 'archive' / f'scan{n}').resolve()},{n // 2 % 2}" for n in range(6)]
+    table(tmp_path / "tables" / "t.csv", "image,label", rows)
+    dataset = read_dataset(tmp_path / "tables" / "t.csv")
+    assert [case.patient for case in dataset][::2] == [case.patient for case in dataset][1::2]
+    assert len({case.patient for case in dataset}) == 3 and dataset.patients_known
+    assert "MILLER" not in f"{[case.patient for case in dataset]} {dataset.patients}"
+
+
+def test_a_word_that_names_one_persons_series_and_another_person_is_refused(tmp_path):
+    """Folders of series have numbers, and so have patients: series 5 of patient 2 is not that of patient 5."""
+    for patient in range(1, 7):
+        for series in (1, 2, 5) if patient == 2 else (1, 2):
+            scanned(tmp_path, f"subject{patient}/{series}", str(patient), 10 * patient + series)
+    table(tmp_path / "t.csv", "PatientID,label", [f"{n},{'ill' if n == 5 else 'well'}" for n in range(1, 7)])
+    with pytest.raises(DatasetError, match="the name of one person's file or folder, and the number of another"):
+        read_dataset(tmp_path)
+
+
+def test_an_accession_number_that_two_hospitals_gave_names_neither_study(tmp_path):
+    for n in range(4):
+        scanned(tmp_path, f"scan{n}", f"P{n}", n, AccessionNumber=f"A{max(n, 1)}")
+    table(tmp_path / "t.csv", "number,label", ["A1,ill", "A2,well", "A3,well"])
+    with pytest.raises(DatasetError, match="of studies of several patients"):
+        read_dataset(tmp_path)
+
+
+def test_rows_of_series_that_are_not_here_are_not_those_of_others(tmp_path):
+    """Slices of two series have equal names, and the longer one has names that no other has."""
+    archive(tmp_path)
+    for path in sorted(path for path in tmp_path.rglob("1.2*") if path.is_file()):
+        path.rename(path.with_name(f"{path.name.rpartition('.')[2]}.dcm"))
+    series = tmp_path / "1.2.3.0" / "1.2.3.0.1"
+    write_slice(series / "7.dcm", np.zeros((8, 8), np.uint16), PatientID="MILLER-0", StudyInstanceUID="1.2.3.0",
+                SeriesInstanceUID="1.2.3.0.1", position=(0, 0, 15), InstanceNumber=9)  # fmt: skip
+    rows = [f"1.2.3.{n}/1.2.3.{n}.1/{slice_}.dcm,0" for n in range(4) for slice_ in range(SLICES)]
+    table(tmp_path / "t.csv", "image,label", [*rows, "1.2.3.9/1.2.3.9.1/7.dcm,1"])
+    dataset = read_dataset(tmp_path)
+    assert {case.references["class"] for case in dataset} == {"0"} and len(dataset) == PEOPLE * SLICES
+    assert any("1 row names files that are not there" in problem.what for problem in dataset.problems)
+
+
+def test_label_maps_beside_dicom_are_not_the_images_of_a_table(tmp_path):
+    """As in RSNA's set of the cervical spine: segmentations are called by the series, as the rows are."""
+    archive(tmp_path / "images")
+    for person in range(PEOPLE):
+        volume(tmp_path / "segmentations" / f"1.2.3.{person}.nii", np.ones((8, 8, SLICES), np.uint8))
+    table(tmp_path / "t.csv", "StudyInstanceUID,label", [f"1.2.3.{person},{person % 2}" for person in range(PEOPLE)])
+    dataset = read_dataset(tmp_path)
+    assert [int(case.images["image"].data.max()) for case in dataset] == [2, 12, 22, 32]
+
+
+def test_rows_of_a_finding_each_are_findings_of_their_image(tmp_path):
+    """As in RSNA's set of intracranial haemorrhage, beside a sample of what to submit."""
+    for n in range(6):
+        scanned(tmp_path / "stage_2_train", "all", f"MILLER-{n // 2}", n)
+    names = [f"{n}_{slice_}" for n in range(6) for slice_ in range(2)]
+    kinds = ("epidural", "subdural", "any")
+    rows = [f"{name}_{kind},{int(kind != 'epidural' and n % 2)}" for n, name in enumerate(names) for kind in kinds]
+    table(tmp_path / "stage_2_train.csv", "ID,Label", rows)
+    table(tmp_path / "stage_2_sample_submission.csv", "ID,Label", ["q_any,0.5"])
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"findings"} and len(dataset) == len(names)
+    assert [case.references["findings"] for case in dataset.cases[:2]] == [
+        dict.fromkeys(kinds, False), {"epidural": False, "subdural": True, "any": True},
+    ]  # fmt: skip
+    assert len({case.patient for case in dataset}) == 3

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from cohorts import picture
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, FormatError
 from isocenter.files import DatasetOptions, read_dataset
 
 
@@ -124,3 +126,144 @@ def test_the_column_that_an_error_proposes_is_no_side_or_sex(tmp_path):
     with pytest.raises(DatasetError) as caught:
         read_dataset(tmp_path)
     assert "--column label=birads for classes" in caught.value.remedy
+
+
+def drawn(path: Path, *rows: int) -> None:
+    """A mask that is 255 in these of its four rows."""
+    voxels = np.zeros((4, 5), np.uint8)
+    voxels[list(rows)] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(voxels).save(path)
+
+
+def test_several_folders_of_masks_hold_structures_and_no_pieces_of_one_mask(tmp_path):
+    """As in COVID-QU-Ex, where each image has a mask of the lungs and one of the infection."""
+    for n in range(3):
+        picture(tmp_path / "apart" / "images" / f"x{n}.png", n)
+        drawn(tmp_path / "apart" / "lung masks" / f"x{n}.png", 0, 1)
+        drawn(tmp_path / "apart" / "heart masks" / f"x{n}.png", 3)
+    dataset = read_dataset(tmp_path / "apart")
+    assert [label.name for label in dataset.classes["mask"]] == ["heart", "lung"]
+    assert [case.references["mask"].data[0, :, 0].tolist() for case in dataset] == [[2, 2, 0, 1]] * 3
+    for n in range(3):
+        picture(tmp_path / "inside" / "images" / f"x{n}.png", n)
+        drawn(tmp_path / "inside" / "label" / f"x{n}.png", 0)
+        drawn(tmp_path / "inside" / "mask" / f"x{n}.png", 0, 1, 2)
+    inside = read_dataset(tmp_path / "inside").cases[0]
+    with pytest.raises(FormatError, match="lie in other structures too"):
+        _ = inside.references["mask"]
+    chosen = read_dataset(tmp_path / "inside", DatasetOptions(labels="1=label"))
+    assert chosen.cases[0].references["mask"].data[0, :, 0].tolist() == [1, 0, 0, 0]
+
+
+def test_images_of_one_folder_of_masks_may_lie_in_several(tmp_path):
+    for n in range(6):
+        picture(tmp_path / f"volume_pt{n // 2}" / f"volume-{n}.png", n)
+        picture(tmp_path / "segmentations" / f"segmentation-{n}.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert sorted(int(case.images["image"].data.max()) for case in dataset) == list(range(6))
+    assert dataset.kinds == {"mask"}
+
+
+def test_images_of_one_name_in_two_folders_have_the_masks_of_their_own(tmp_path):
+    for n, side in enumerate(("left", "right")):
+        for case in range(3):
+            picture(tmp_path / f"{side}_images" / f"{case}.png", 10 * n + case)
+            drawn(tmp_path / f"{side}_masks" / f"{case}.png", 2 * n)
+    dataset = read_dataset(tmp_path)
+    assert {
+        int(case.images["image"].data.max()): case.references["mask"].data[0, :, 0].tolist() for case in dataset
+    } == {10 * n + case: [1 - n, 0, n, 0] for n in range(2) for case in range(3)}
+    for path in sorted((tmp_path / "left_masks").iterdir()):
+        path.rename(path.parent.parent / "right_masks" / f"other_{path.name}")
+    with pytest.raises(DatasetError, match="two images are called"):
+        read_dataset(tmp_path)
+
+
+def test_any_word_may_stand_before_the_number_with_which_a_mask_begins(tmp_path):
+    """As in BUS-BRA."""
+    for n in range(4):
+        picture(tmp_path / "Images" / f"bus_{n:04d}-l.png", n)
+        drawn(tmp_path / "Masks" / f"mask_{n:04d}-l.png", n)
+    masks = [case.references["mask"].data[0, :, 0].tolist() for case in read_dataset(tmp_path)]
+    assert masks == [[int(n == row) for row in range(4)] for n in range(4)]
+
+
+def test_of_tables_with_labels_that_which_can_name_images_is_read(tmp_path):
+    """As in HAM10000, beside tables of the pixels of small copies."""
+    for n in range(6):
+        picture(tmp_path / "HAM10000_images_part_1" / f"ISIC_{n}.jpg", n)
+    write(
+        tmp_path / "HAM10000_metadata.csv",
+        "lesion_id,image_id,dx",
+        *(f"H{n // 2},ISIC_{n},{'nv' if n < 4 else 'mel'}" for n in range(6)),
+    )
+    for name in ("hmnist_28_28_L", "hmnist_8_8_L"):
+        write(tmp_path / f"{name}.csv", "pixel0000,pixel0001,label", *(f"{n},{2 * n},{n % 2}" for n in range(6)))
+    dataset = read_dataset(tmp_path)
+    assert [case.references["class"] for case in dataset] == ["nv"] * 4 + ["mel"] * 2
+
+
+def test_masks_may_begin_with_the_word_for_them(tmp_path):
+    """As in QaTa-COV19."""
+    for part, numbers in (("Train Set", range(3)), ("Test Set", range(3, 5))):
+        for n in numbers:
+            picture(tmp_path / part / "Images" / f"covid_x{n}a.png", n)
+            picture(tmp_path / part / "Ground-truths" / f"mask_covid_x{n}a.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset), dataset.kinds) == (5, {"mask"})
+    assert [*dataset.splits.values()].count("test") == 2
+
+
+def test_a_folder_beside_images_and_masks_whose_names_are_in_neither_may_be_a_class_or_only_noted(tmp_path):
+    """As in the lungs of Shenzhen and Montgomery on Kaggle: CXR_png/, masks/ and test/."""
+    for n in range(3):
+        picture(tmp_path / "CXR_png" / f"CHNCXR_{n:04d}_0.png", n)
+        picture(tmp_path / "masks" / f"CHNCXR_{n:04d}_0_mask.png", 255)
+        picture(tmp_path / "test" / f"MCUCXR_{n:04d}_1.png", 9)
+    with pytest.raises(DatasetError, match="can be read in 2 ways"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(layout="image_folders"))
+    assert (len(dataset), dataset.kinds) == (3, {"mask"})
+    assert [problem.what for problem in dataset.problems] == ["3 images lie outside the folders of images and masks"]
+
+
+def test_a_folder_with_the_word_for_masks_in_its_name_is_no_class_beside_one_without(tmp_path):
+    """As in ISIC 2018, whose attributes lie in Task2_Training_GroundTruth_v3."""
+    for n in range(3):
+        picture(tmp_path / "Task1-2_Training_Input" / f"ISIC_{n}.png", n)
+        for name in ("globules", "streaks"):
+            picture(tmp_path / "Task2_Training_GroundTruth_v3" / f"ISIC_{n}_attribute_{name}.png", 255)
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+
+
+def test_masks_of_one_structure_in_one_image_and_of_another_in_another_are_not_one_class(tmp_path):
+    """As in Prostate158: a tumour on one contrast, the anatomy on the other."""
+    for name in ("a_liver_mask", "b_spleen_mask"):
+        picture(tmp_path / f"{name[0]}.png")
+        picture(tmp_path / f"{name}.png", 255)
+    with pytest.raises(DatasetError, match="lack masks of some of liver, spleen"):
+        read_dataset(tmp_path)
+
+
+def test_images_that_are_there_in_two_formats_are_refused(tmp_path):
+    """As in CVC-ClinicDB, where each would train and test."""
+    for kind in ("PNG", "TIF"):
+        for n in range(3):
+            picture(tmp_path / kind / "Original" / f"{n}.{kind.lower()}", n)
+            picture(tmp_path / kind / "Ground Truth" / f"{n}.{kind.lower()}", 255)
+    with pytest.raises(DatasetError, match="PNG, TIF hold images in several formats"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / "PNG")) == 3
+
+
+def test_folders_of_images_that_a_table_in_another_folder_labels_are_no_classes(tmp_path):
+    """As in Derm7pt, beside a further table of numbers."""
+    for name in ("FAL", "NEL"):
+        for n in range(3):
+            picture(tmp_path / "images" / name / f"{name}{n}.jpg", n)
+    write(tmp_path / "meta" / "meta.csv", "case_num,diagnosis,derm", *(f"{n},nevus,NEL/NEL{n}.jpg" for n in range(3)))
+    write(tmp_path / "meta" / "train_indexes.csv", "indexes", "0", "1")
+    with pytest.raises(DatasetError, match=r"tables are meta/meta\.csv"):
+        read_dataset(tmp_path)

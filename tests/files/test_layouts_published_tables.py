@@ -249,3 +249,72 @@ def test_tables_of_parts_are_joined_by_the_column_of_labels_that_is_named(tmp_pa
         read_dataset(tmp_path)
     dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "grade"}))
     assert len(dataset) == 10 and [*dataset.splits.values()].count("test") == 4
+
+
+def test_a_row_of_an_image_that_was_not_downloaded_is_not_that_of_another_with_the_same_end(tmp_path):
+    """Of CheXpert most have a part: patient00001 is the only one here with a lateral view."""
+    radiographs(tmp_path)
+    for path in tmp_path.rglob("view2_lateral.png"):
+        if path.parent.parent.name != "patient00001":
+            path.unlink()
+    columns = {"finding:Cardiomegaly": "Cardiomegaly"}
+    dataset = read_dataset(tmp_path, DatasetOptions(column=columns))
+    assert len(dataset) == 7
+    assert [case.references["findings"]["Cardiomegaly"] for case in dataset if case.patient == "patient00001"] == [
+        True
+    ] * 2
+    (tmp_path / "CheXpert" / "train.csv").unlink()
+    rows = [f"CheXpert/train/patient0000{n}/study1/view1_frontal.png,{n % 2}" for n in (0, 2)]
+    table(tmp_path / "t.csv", "Path,label", [*rows, "CheXpert/train/patient00077/study1/view2_lateral.png,0"])
+    assert [case.patient for case in read_dataset(tmp_path)] == ["patient00000", "patient00002"]
+
+
+def test_a_table_of_lesions_beside_one_of_labels_keeps_their_images_together(tmp_path):
+    """As in ISIC 2019, whose classes and whose lesions stand in two tables."""
+    for n in range(8):
+        picture(tmp_path / "images" / f"ISIC_{n}.png", n)
+    table(tmp_path / "truth.csv", "image,MEL,NV,BCC", [f"ISIC_{n},{int(n < 4)},{int(n > 3)},0" for n in range(8)])
+    table(
+        tmp_path / "metadata.csv", "image,age,lesion_id", [f"ISIC_{n},50,{f'H{n // 2}' if n else ''}" for n in range(8)]
+    )
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == ["ISIC_0", *(f"lesion-H{n // 2}" for n in range(1, 8))]
+
+
+def test_boxes_of_several_readers_are_warned_of(tmp_path):
+    """As in VinDr-CXR, whose images were each read by three people."""
+    for n in range(3):
+        picture(tmp_path / f"p{n}.png", n, shape=(60, 80))
+    rows = ["p0,mass,R1,1,2,11,22", "p0,mass,R2,1,3,11,23", "p1,none,R1,,,,", "p1,none,R2,,,,", "p2,mass,R1,5,5,9,9"]
+    table(tmp_path / "train.csv", "image_id,class_name,rad_id,x_min,y_min,x_max,y_max", rows)
+    dataset = read_dataset(tmp_path)
+    assert [problem.what for problem in dataset.problems] == ["1 image has boxes of several readers (column rad_id)"]
+
+
+def test_rows_of_one_image_that_state_two_parts_or_patients_are_refused(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"p{n}.png", n)
+    rows = ["p0.png,a,Z0,train", "p1.png,b,Z1,train", "p2.png,b,Z2,test"]
+    for other, what in (("p0.png,a,Z0,test", "part"), ("p0.png,a,Z9,train", "patient")):
+        table(tmp_path / "labels.csv", "image,label,patient,split", [*rows, other])
+        with pytest.raises(DatasetError, match=f"state a different {what}"):
+            read_dataset(tmp_path)
+
+
+def test_findings_may_be_lists_as_python_writes_them(tmp_path):
+    """As in PadChest."""
+    cells = ("['pleural effusion', 'nodule']", "['normal']", "['nodule', '']")
+    table(tmp_path / "t.csv", "ImageID,Labels", [f'p{n}.png,"{cell}"' for n, cell in enumerate(cells)])
+    for n in range(3):
+        picture(tmp_path / f"p{n}.png", n)
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"findings": "Labels", "image": "ImageID"}))
+    present = [[name for name, is_present in case.references["findings"].items() if is_present] for case in dataset]
+    assert present == [["nodule", "pleural effusion"], [], ["nodule"]]
+
+
+def test_a_table_of_two_machines_names_images_by_what_is_left_of_its_paths(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"p{n}.png", n)
+    roots = ("/mnt/archive", "/home/anna/work/images", r"C:\data", "/mnt/archive")
+    table(tmp_path / "t.csv", "image,label", [f"{root}/p{n}.png,{n % 2}" for n, root in enumerate(roots)])
+    assert len(read_dataset(tmp_path)) == 4

@@ -233,3 +233,83 @@ def test_images_whose_names_differ_in_their_kind_are_of_one_patient(names):
     assert people.known
     assert len(set(people.names)) == 3
     assert people.names[0] == people.names[1]
+
+
+def test_files_in_folders_of_their_own_name_are_images_and_masks_of_the_folder_around_them(tmp_path):
+    """As in BraTS 2015 and ISLES, of which each file has a number of its own."""
+    for number, name in enumerate(("HGG", "LGG")):
+        for n in range(3):
+            for kind, word in enumerate(("MR_Flair", "MR_T1c", "OT")):
+                file = f"VSD.Brain{'_3more' if word == 'OT' else ''}.XX.O.{word}.{54512 + 100 * number + 10 * n + kind}"
+                place = tmp_path / name / f"brats_tcia_pat{n + 10 * number:04d}_1" / file / f"{file}.nii"
+                label_map(place, 1, 3) if word == "OT" else scan(place, n)
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 6 and dataset.kinds == {"mask", "class"}
+    assert {tuple(case.images) for case in dataset} == {("MR_Flair", "MR_T1c")}
+    assert {tuple(values_of(case)) for case in dataset} == {(0, 1, 3)}
+    assert len({case.patient for case in dataset}) == 6
+
+
+def test_label_maps_that_lie_as_images_of_cases_do_are_no_cases(tmp_path):
+    for name in ("ill", "well"):
+        for n in range(3):
+            scan(tmp_path / name / f"a{n}" / f"a{n}.nii.gz", n)
+            label_map(tmp_path / name / f"drawn{n}" / f"drawn{n}.nii.gz")
+    with pytest.raises(DatasetError, match="may be masks"):
+        read_dataset(tmp_path)
+
+
+def test_folders_of_people_of_whom_most_have_one_scan_with_a_mask_are_no_classes(tmp_path):
+    """As in FDG-PET-CT-Lesions, where folders of patients are called by hashes."""
+    for n, name in enumerate(("0011f3deaf", "01140d52d8", "0117d7f11f", "0143bab87a", "01e0a1c5bb")):
+        for date in ("03-23-2003", "04-11-2004") if n == 0 else ("03-23-2003",):
+            scan(tmp_path / f"PETCT_{name}" / date / "CTres.nii.gz", n)
+            label_map(tmp_path / f"PETCT_{name}" / date / "SEG.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"mask"}
+    assert (len(dataset), len({case.patient for case in dataset})) == (6, 5)
+
+
+def test_images_of_one_kind_that_differ_in_their_entities_are_cases_with_masks_of_their_own(tmp_path):
+    """As in VerSe 2020: parts of one scan, and directions of others."""
+    names = ("400_split-verse155", "400_split-verse260", "401", "500_dir-ax", "506_dir-iso")
+    for n, name in enumerate(names):
+        subject = f"sub-verse{name[:3]}"
+        scan(tmp_path / "rawdata" / subject / f"sub-verse{name}_ct.nii.gz", n)
+        label_map(tmp_path / "derivatives" / subject / f"sub-verse{name}_seg-vert_msk.nii.gz", n + 1)
+    dataset = read_dataset(tmp_path)
+    assert {case.id: values_of(case) for case in dataset} == {
+        f"sub-verse{name}": [0, n + 1] for n, name in enumerate(names)
+    }
+    assert len({case.patient for case in dataset}) == 4
+
+
+def test_masks_of_bids_with_several_labels_are_structures(tmp_path):
+    for n in range(3):
+        place = tmp_path / f"sub-{n}" / "anat"
+        scan(place / f"sub-{n}_T2w.nii.gz", n)
+        for height, label in enumerate(("liver", "spleen")):
+            voxels = np.zeros(SHAPE, np.uint8)
+            voxels[2 * height] = 1
+            volume(place / f"sub-{n}_label-{label}_mask.nii.gz", voxels)
+    dataset = read_dataset(tmp_path)
+    assert [label.name for label in dataset.classes["mask"]] == ["liver", "spleen"]
+    assert [values_of(case) for case in dataset] == [[0, 1, 2]] * 3
+
+
+def test_images_with_channel_numbers_in_several_folders_have_the_masks_of_one(tmp_path):
+    """As in AbdomenCT-1K."""
+    for n in range(6):
+        scan(tmp_path / f"AbdomenCT-1K-ImagePart{n // 2 + 1}" / f"Case_{n:05d}_0000.nii.gz", n)
+        label_map(tmp_path / "Mask" / f"Case_{n:05d}.nii.gz", n + 1)
+    dataset = read_dataset(tmp_path)
+    assert {case.id: values_of(case)[1] for case in dataset} == {f"Case_{n:05d}": n + 1 for n in range(6)}
+
+
+def test_masks_of_two_runs_of_one_session_are_not_joined(tmp_path):
+    for n in range(2):
+        for run in (1, 2):
+            scan(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_run-{run}_T1w.nii.gz", n)
+            label_map(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_run-{run}_mask.nii.gz")
+    with pytest.raises(DatasetError, match=r"has masks of several images \(run-1, run-2\)"):
+        read_dataset(tmp_path)

@@ -38,6 +38,11 @@ from isocenter.files.patients import are_numbered_people, names_a_person, patien
             [f"CNV/CNV-101604{n}-{k}" for n in (1, 2, 3) for k in (1, 2)],
             [f"CNV-101604{n}" for n in (1, 2, 3) for _ in "ab"],
         ),
+        (
+            ["fdg_0011f3deaf_03-23-2003", "fdg_0011f3deaf_04-11-2004", "fdg_011x_03-23-2003", "psma_95b8_2018-05-01"],
+            ["fdg_0011f3deaf", "fdg_0011f3deaf", "fdg_011x", "psma_95b8"],
+        ),
+        (["1000083_20252_2_0", "1000083_20252_3_0", "1000091_20252_2_0"], ["1000083", "1000083", "1000091"]),
         (["Mass-Training_P_00001_LEFT_CC", "Mass-Training_P_00001_LEFT_MLO"], ["P_00001"] * 2),
         ([f"Image_0{n}{eye}" for n in (1, 2, 3) for eye in "LR"], [f"Image_0{n}" for n in (1, 2, 3) for _ in "LR"]),
         ([f"scan{n}_slice_{k}" for n in (1, 2, 3) for k in (7, 8)], [f"scan{n}" for n in (1, 2, 3) for _ in (7, 8)]),

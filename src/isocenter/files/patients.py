@@ -51,7 +51,8 @@ RULES = (
     Rule(
         re.compile(
             r"(LIDC-IDRI-\d+|LUNG1-\d+|OAS\d_?\d{4}|C\d+P\d+(?=ThinF)|BraTS-[A-Za-z]+-\d{5}|ProstateX-\d{4}|Breast_MRI_\d+"
-            r"|P_\d{5}(?=_(?:LEFT|RIGHT))|UPENN-GBM-\d{5}|UCSF-PDGM-\d{4}|C3[LN]-\d{5})"
+            r"|P_\d{5}(?=_(?:LEFT|RIGHT))|UPENN-GBM-\d{5}|UCSF-PDGM-\d{4}|C3[LN]-\d{5}"
+            r"|(?<!\d)\d{7}(?=_\d{5}_\d_\d))"
         ),
         "the collection's patient number",
     ),
@@ -73,6 +74,11 @@ RULES = (
             r"(?i)([^/]*\d[^/]*?)[_ -]+(?:slice|slc|frame|view|phase|visit|tile|patch|crop|cell|img|image)[_ -]?\d+$"
         ),
         "the name without the slice, frame, view or image number at its end",
+        False,
+    ),
+    Rule(
+        re.compile(r"(?:^|/)([^/]*\d[^/]*?)[_ -]+(?:\d{2}-\d{2}-\d{4}|(?:19|20)\d{2}-?[01]\d-?[0-3]\d)$"),
+        "the name without the date at its end",
         False,
     ),
     Rule(re.compile(r"(?i)(?:^|/)((?:case|p|s)[_-]?\d+)[_-][^/]*$"), "the number at the start of the name", False),

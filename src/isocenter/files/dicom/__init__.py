@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         native_frame,
         native_object,
         originals,
+        patient_of,
         rasterise,
         read_report,
         read_segmentation,

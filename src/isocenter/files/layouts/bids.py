@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases import Folder, Member, covariates_of, label_maps, mask_labels, read_table, readers
+from isocenter.errors import DatasetError, listed
+from isocenter.files.layouts.cases import (
+    Folder,
+    Member,
+    covariates_of,
+    label_maps,
+    mask_labels,
+    read_table,
+    readers,
+    structure_labels,
+    structure_map,
+    without_structure,
+)
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
@@ -26,22 +38,29 @@ SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 ABOVE = frozenset({"rawdata", "bids"})
 # Folders beside the subjects, or of another layout.
 NOT_SITES = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
+SESSION = ("sub", "ses")
+# Entities that say how a file was made from another.
+DERIVED = ("desc", "space", "label", "res", "den")
 RAW = {False: "the images' own folders", True: "derivatives"}
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One file, by its entities: sub-01_ses-02_acq-x_T1w."""
+    """One file, by its entities: sub-01_ses-02_acq-x_T1w.
+
+    of_case: entities that name the case, in order
+    """
 
     member: Member
     entities: dict[str, str]
     suffix: str
     derived: bool
+    of_case: tuple[str, ...] = SESSION
 
     @property
     def session(self) -> str:
-        """The entities that name subject and session, as sub-01_ses-02."""
-        return "_".join(f"{key}-{self.entities[key]}" for key in ("sub", "ses") if key in self.entities)
+        """The entities that name the case, as sub-01_ses-02."""
+        return "_".join(f"{key}-{self.entities[key]}" for key in self.of_case if key in self.entities)
 
     @property
     def pipeline(self) -> str:
@@ -53,8 +72,22 @@ class Scan:
     @property
     def channel(self) -> str:
         """The suffix, and what distinguishes two images of one suffix (acq-, ce-, run-, echo-, ...)."""
-        rest = [f"{key}-{value}" for key, value in self.entities.items() if key not in ("sub", "ses")]
+        rest = [f"{key}-{value}" for key, value in self.entities.items() if key not in self.of_case]
         return "_".join((*rest, self.suffix))
+
+    @property
+    def label(self) -> str:
+        """What a mask shows, where its name says so."""
+        return self.entities.get("label", "")
+
+    def is_image(self) -> bool:
+        """Whether it is neither derived nor a mask."""
+        return not self.derived and self.suffix.lower() not in MASK_SUFFIXES
+
+    def is_mask(self) -> bool:
+        """Whether it is a mask, but of the brain, as one in derivatives often is."""
+        is_brain = (self.suffix, self.entities.get("desc")) == ("mask", "brain")
+        return self.suffix.lower() in MASK_SUFFIXES and not is_brain
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -73,39 +106,83 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """One case a session; the channels are those that every session has.
 
+    Where no image is in all sessions, as in VerSe with its parts and directions, each image of one suffix is a case.
+    Masks with several labels in one session (label-liver, label-spleen) are structures of one label map.
     Raises DatasetError where masks of several pipelines could be meant.
     """
-    scans = [scan for member in folder.images if (scan := _scan(member)) is not None]
-    images = [scan for scan in scans if not scan.derived and scan.suffix.lower() not in MASK_SUFFIXES]
-    # In derivatives a mask is often that of the brain.
-    masks = [
-        s
-        for s in scans
-        if s.suffix.lower() in MASK_SUFFIXES and (s.suffix, s.entities.get("desc")) != ("mask", "brain")
-    ]
+    scans = _with_common_channel([scan for member in folder.images if (scan := _scan(member)) is not None])
+    images, masks = ([scan for scan in scans if is_one(scan)] for is_one in (Scan.is_image, Scan.is_mask))
     if options.references:
         _check_pipelines(folder, masks)
-    sessions = sorted({scan.session for scan in images})
-    counts = Counter(channel for session in sessions for channel in {s.channel for s in images if s.session == session})
+        _check_images(folder, images, masks)
+    sessions, drawn = _by_session(images), {session: _chosen(own) for session, own in _by_session(masks).items()}
+    counts = _counts(images)
     channels = sorted(channel for channel, count in counts.items() if count == len(sessions))
     rare = sorted(counts.keys() - set(channels))
-    labels, people = mask_labels(folder, options), _participants(folder)
-    problems = [_rare(rare)] if rare and channels else []
+    people, problems = _participants(folder), [_rare(rare)] if rare and channels else []
     channels = channels or sorted(counts)
-    cases = []
-    for session in sessions:
-        own = {scan.channel: scan for scan in images if scan.session == session}
-        if set(channels) <= own.keys():
-            drawn = [scan for scan in masks if scan.session == session]
-            cases.append(_case(session, [own[name] for name in channels], drawn, labels, people, options))
+    labelled = [{scan.label for scan in own} for own in drawn.values()]
+    named = set().union(*labelled) if any(len(own) > 1 for own in labelled) else ()
+    structures = structure_labels(named, folder, options)
+    labels = tuple(structures.values()) or mask_labels(folder, options)
+    cases, partly = [], []
+    for session, own in sorted(sessions.items()):
+        known, chosen = {scan.channel: scan for scan in own}, drawn.get(session, ())
+        if chosen and not structures.keys() <= {scan.label for scan in chosen}:
+            partly.append(session)
+        elif set(channels) <= known.keys():
+            references = _references(chosen, labels, structures, options)
+            cases.append(_case(session, [known[name] for name in channels], chosen, references, people, options))
     return Reading(
         tuple(cases),
         how=f"BIDS, {len(cases)} sessions with {', '.join(channels)}",
         classes={"mask": labels},
         modality=common_modality(channels),
         patients="the BIDS subject (sub-...)",
-        problems=tuple(problems),
+        problems=(*problems, *without_structure(partly, structures)),
     )
+
+
+def _with_common_channel(scans: Sequence[Scan]) -> Sequence[Scan]:
+    """The files; all entities of images name their case where sessions have no channel in common but for these."""
+    entities = tuple(dict.fromkeys(key for scan in scans if scan.is_image() for key in scan.entities))
+    parted = [replace(scan, of_case=entities) for scan in scans]
+    return parted if not _has_common(scans) and _has_common(parted) else scans
+
+
+def _has_common(scans: Sequence[Scan]) -> bool:
+    images = [scan for scan in scans if scan.is_image()]
+    return max(_counts(images).values(), default=0) == len({scan.session for scan in images})
+
+
+def _counts(images: Sequence[Scan]) -> Counter[str]:
+    """{channel: sessions that have it}"""
+    return Counter(channel for _, channel in {(scan.session, scan.channel) for scan in images})
+
+
+def _by_session(scans: Sequence[Scan]) -> dict[str, list[Scan]]:
+    sessions: dict[str, list[Scan]] = {}
+    for scan in scans:
+        sessions.setdefault(scan.session, []).append(scan)
+    return sessions
+
+
+def _chosen(masks: Sequence[Scan]) -> Sequence[Scan]:
+    """Those of one session that count: a discrete segmentation holds more than a mask."""
+    return [scan for scan in masks if scan.suffix == "dseg"] or masks
+
+
+def _references(
+    drawn: Sequence[Scan], labels: tuple[Label, ...], structures: Mapping[str, Label], options: DatasetOptions
+) -> Mapping[str, Callable[[], Any]]:
+    if not drawn:
+        return {}
+    if not structures:
+        return label_maps(tuple(scan.member.path for scan in drawn), labels, options.read, options.kinds)
+    by_label: dict[str, list[Path]] = {}
+    for scan in drawn:
+        by_label.setdefault(scan.label, []).append(scan.member.path)
+    return {"mask": structure_map(by_label, structures, options)}
 
 
 def _is_in_site(folders: Sequence[str]) -> bool:
@@ -117,24 +194,20 @@ def _case(
     session: str,
     images: Sequence[Scan],
     masks: Sequence[Scan],
-    labels: tuple[Label, ...],
+    references: Mapping[str, Callable[[], Any]],
     people: dict[str, dict[str, Any]],
     options: DatasetOptions,
 ) -> CaseFiles:
-    subject = f"sub-{images[0].entities['sub']}"
+    number = images[0].entities["sub"]
     words = [modality_word(options.modality or scan.suffix) for scan in images]
     names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
-    # A discrete segmentation holds more than a mask.
-    chosen = [scan for scan in masks if scan.suffix == "dseg"] or masks
-    files = [scan.member.path for scan in (*images, *chosen)]
-    drawn = label_maps(tuple(scan.member.path for scan in chosen), labels, options.read, options.kinds)
     return CaseFiles(
         session,
         readers([scan.member for scan in images], names, options, words),
-        drawn if chosen else {},
-        files=tuple(files),
-        patient=subject,
-        covariates=people.get(subject, {}),
+        references,
+        files=tuple(scan.member.path for scan in (*images, *masks)),
+        patient=f"sub-{number}",
+        covariates=people.get(f"sub-{number}", people.get(number, {})),
         split=images[0].member.split,
     )
 
@@ -152,6 +225,18 @@ def _check_pipelines(folder: Folder, masks: Sequence[Scan]) -> None:
             "Keep the masks of one source, and move the others out of the folder; or list images and masks in a table "
             "with the columns image and mask, and give the table",
         )
+
+
+def _check_images(folder: Folder, images: Sequence[Scan], masks: Sequence[Scan]) -> None:
+    """Raise DatasetError where one session has masks of several of its images, as run-1 and run-2."""
+    keys = {key for scan in images for key in scan.entities} - {*DERIVED, *(images[0].of_case if images else ())}
+    for session, own in _by_session(masks).items():
+        named = {tuple(f"{key}-{scan.entities[key]}" for key in sorted(keys & scan.entities.keys())) for scan in own}
+        if len(named) > 1:
+            of_images = listed(sorted("_".join(one) or "none" for one in named))
+            problem = f"{session} has masks of several images ({of_images})"
+            remedy = "Keep those of one image, or list images and masks in a table with the columns image and mask"
+            raise DatasetError(problem, str(folder.root), remedy)
 
 
 def _scan(member: Member) -> Scan | None:

@@ -5,6 +5,7 @@ Balls in mm, as of LUNA16 (Setio et al., doi:10.1016/j.media.2017.06.015), are b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from isocenter.files.layouts.cases import (
     load_image,
     name_classes,
     names_in,
+    names_nobody,
     number,
     read_table,
     split_column,
@@ -39,7 +41,7 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import modality_word
-from isocenter.values import table_columns
+from isocenter.values import Problem, table_columns
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -64,6 +66,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 # LUNA16 states nodules as balls, in mm along DICOM's axes, without naming a class.
 BALL, NODULE = ("centre_x", "centre_y", "centre_z", "diameter"), "nodule"
+READERS = ("rad_id", "reader", "reader_id", "rater", "rater_id", "radiologist", "annotator", "annotator_id", "observer")
 # What may be a corner or the centre.
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
@@ -97,25 +100,26 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     own = {name: annotation_in(table.path, column, of_image) for name, of_image in rows.items()}
     classes, called = name_classes(names_in(list(own.values())), folder, options)
     inside = Folder(table.path.parent) if folder.is_file else folder
-    images, missing, seen = _images(table, rows, inside, options)
-    hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
+    images, missing, named = _images(table, rows, inside, options)
+    hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
     cases = []
     for case, name in images:
         if name is None and folder.is_file:
             continue
-        cases.append(case if name is None else _boxed(case, table, column, name, rows[name], own[name], called))
+        cases.append(case if name is None else _boxed(case, table, column, name, rows[name], own[name], called, named))
     count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
         tuple(cases),
         how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on "
         + counted(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
-        modality=options.modality or (seen.modality if seen else None),
+        modality=options.modality or (named.reading.modality if named else None),
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
         tables=(table.path,),
         problems=(
             *header_notes(table),
+            *_of_several_readers(table, column, own),
             *left_out(
                 missing,
                 f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
@@ -133,16 +137,19 @@ def _boxed(
     rows: Rows,
     own: Annotation,
     called: Mapping[str, str],
+    named: NamedCases | None,
 ) -> CaseFiles:
     """An image with its boxes, and what else its rows say."""
     patient, split = (_common(table.path, column, role, name, rows) for role in ("patient", "split"))
     boxes = partial(load_boxes, own, called, next(iter(case.images.values())))
+    is_stated = column.get("patient") != column["image"] and not names_nobody(patient)
+    stated = patient if is_stated else None
     return replace(
         case,
         references={**case.references, "boxes": boxes},
         key=own.digest,
         split=split_of(split) or case.split,
-        patient=case.patient or patient,
+        patient=named.person(case, stated) if named and case.patient and stated else case.patient or patient,
     )
 
 
@@ -158,11 +165,11 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
 
 def _images(
     table: Table, names: Iterable[str], folder: Folder, options: DatasetOptions
-) -> tuple[Named, list[str], Reading | None]:
-    """(each image with its name in the table, the names whose image is not there, how DICOM was read)."""
+) -> tuple[Named, list[str], NamedCases | None]:
+    """(each image with its name in the table, the names whose image is not there, DICOM by its names)."""
     named = NamedCases.of_table(table, folder, options) if not folder.images else None
     if named is not None:
-        return *_of_dicom(table, names, named), named.reading
+        return *_of_dicom(table, names, named), named
     by_path, missing = _of_files(table, names, folder)
     modality = modality_word(options.modality)
     cases = [
@@ -180,9 +187,9 @@ def _images(
 def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Named, list[str]]:
     """Images of DICOM by the names of their files, or their patients where each has one."""
     by_case: dict[str, str] = {}
-    missing = []
+    missing, ends = [], named.ends_of(names)
     for name in names:
-        found = named.find(name)
+        found = named.find(name, ends)
         if len(found) > 1:
             problem = f"names {name}, and {len(found)} images are called so"
             raise DatasetError(problem, str(table.path), "Write the name of the file")
@@ -353,6 +360,18 @@ def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
         {**row, label: None} if is_empty(row) and boxed and row[label] not in boxed else row for row in table.rows
     )
     return replace(table, rows=rows)
+
+
+def _of_several_readers(table: Table, column: Mapping[str, str], own: Mapping[str, Annotation]) -> tuple[Problem, ...]:
+    """The warning that several people drew boxes on one image, as in VinDr-CXR."""
+    reader = table.column(READERS)
+    seen = {(str(row[column["image"]]), str(row[reader])) for row in table.rows} if reader else set()
+    several = [name for name, count in Counter(name for name, _ in seen).items() if count > 1 and own[name].boxes]
+    what = f"{counted(len(several), 'image has', 'images have')} boxes of several readers (column {reader})"
+    why = "what several of them saw counts as several objects, in training and in tests"
+    return (
+        (Problem("warning", what, (), why, "Keep the boxes of one reader, or merge those of all"),) if several else ()
+    )
 
 
 def _tables(folder: Folder) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases import (
     drawn_kinds,
     given,
     mask_labels,
+    masks_among,
     masks_by_reader,
     name_classes,
     parted_by_words,
@@ -69,11 +70,14 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
+    is_drawn = any(case.masks for case in cases.values())
+    if len(names) == 1 < len(cases) and not is_drawn and options.references and masks_among(members, options.read):
+        return False  # label maps would be images too
     # The folder that was given is itself the case.
     is_one = len(cases) == 1 and not all(member.folders for member in members)
     if is_one and len(members) > 1 and len({word for _, word in parted_by_words(members).values()}) == 1:
         return False  # x1_ct and x2_ct are of two cases
-    if is_one or not any(case.masks for case in cases.values()):
+    if is_one or not is_drawn:
         return (not is_one or len(cases) == 1) and all(says_image(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
 
@@ -160,10 +164,25 @@ def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[Key, CaseFolde
     return known
 
 
+def _without_own_folders(members: Sequence[Member]) -> Sequence[Member]:
+    """Files that each lie in a folder of their own name as files of the folder around it, called by their last word.
+
+    So it is in challenges of SMIR and VSD, as BraTS 2015 and ISLES: VSD.Brain.XX.O.MR_Flair.54512 is MR_Flair.
+    """
+    words = [[word for word in member.stem.split(".") if not word.isdecimal()] for member in members]
+    is_own = all(
+        len(member.folders) > 1 and member.folders[-1] == member.stem and len(own) > 1
+        for member, own in zip(members, words, strict=True)
+    )
+    if not is_own:
+        return members
+    return [replace(one, folders=one.folders[:-1], stem=own[-1]) for one, own in zip(members, words, strict=True)]
+
+
 def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
     """Cases by their folders, or by the names of their files where several lie in one."""
     cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
-    members = within_images(folder.images)
+    members = _without_own_folders(within_images(folder.images))
     named = _in_common_folders(members)
     own = {member.folders for member in members if member.folders}
     common = _common_folder(own)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -15,12 +15,14 @@ from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases import (
     LABEL_NAME,
     MOST_CLASSES,
+    TABLE_SUFFIXES,
     Folder,
     Key,
     Member,
     class_names,
     drawn_folders,
     given,
+    is_called_mask,
     masks_among,
     name_classes,
     read_table,
@@ -37,6 +39,8 @@ from isocenter.values import Problem
 
 # Names of the files of a case.
 MOST_KINDS = 8
+# Tables in folders inside the data set that are looked at.
+MOST_TABLES = 8
 # Folders of masks by somebody.
 LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 
@@ -48,11 +52,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     one folder images/, unless a table has labels.
     """
     members = _classed(folder.images)
+    if folder.dicom and all(is_called_mask(member.path) for member in members):
+        return False  # masks of series
     if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
     if within_images(folder.images) != folder.images and any(_states_some(one, members) for one in folder.tables):
         return False  # the folders below images/ part the files that the table names
     names = class_names(Key(member.folders, member.stem) for member in members)
+    if any(_states_some(one, members) and not _has_cells(one, names) for one in _tables_below(folder)):
+        return False  # the classes are those of the table
     if 0 < sum(bool(LABELS_OF.match(name)) for name in names) < len(names):
         return False  # labels-ah beside images, as in STARE
     if options.labels is None and (are_named_people(names) or _are_kinds(members)):
@@ -103,6 +111,18 @@ def _states_some(table: Member, members: Sequence[Member]) -> bool:
         return False
     cells = (str(cell) for row in read_table(table.path).rows for cell in row.values())
     return not {member.stem for member in members}.isdisjoint(stem_of(PurePosixPath(cell).name) for cell in cells)
+
+
+def _tables_below(folder: Folder) -> list[Member]:
+    """The first tables in folders inside it that are no images."""
+    known = {*folder.tables, *folder.images}
+    return [one for one in folder.members if one.suffix in TABLE_SUFFIXES and one not in known][:MOST_TABLES]
+
+
+def _has_cells(table: Member, names: Collection[str]) -> bool:
+    """Whether each name is a cell of the table."""
+    cells = {str(cell).casefold() for row in read_table(table.path).rows for cell in row.values()}
+    return {name.casefold() for name in names} <= cells
 
 
 def _are_kinds(members: Sequence[Member]) -> bool:

@@ -6,13 +6,13 @@ Images may also lie beside the folder of masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases import (
     LABEL_NAME,
@@ -22,8 +22,9 @@ from isocenter.files.layouts.cases import (
     Key,
     Member,
     Pair,
-    are_paired,
+    are_apart,
     by_channel,
+    by_folder_of_masks,
     by_reader,
     by_structure,
     class_names_of_pairs,
@@ -46,15 +47,17 @@ from isocenter.files.layouts.cases import (
     states_references,
     structure_labels,
     structure_map,
+    with_owner,
     without_structure,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.values import Label, Problem, Split
 
-IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagests"}
+IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagesval", "imagests"}
 LABELS = {
-    "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsts", "segmentations", "segmentation", "seg",
+    "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsval", "labelsts",
+    "segmentations", "segmentation", "seg",
     "annotations", "ground_truth", "groundtruth", "gt", "structures",
 }  # fmt: skip
 # Words that no class is called by, as one may be by "mask".
@@ -64,8 +67,11 @@ IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
 # Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
 BY_HAND = re.compile(r"(?i)^(?:(?:1st|2nd|3rd|[4-9]th)[_\- ]?)?manual(?:[_\- ]?\d+)?$")
 FIELD_OF_VIEW = {"mask", "masks", "fov"}
-# Parts of nnU-Net, the Decathlon and AMOS.
-PARTS: Mapping[str, Split] = {"imagesva": "val", "labelsva": "val", "imagests": "test", "labelsts": "test"}
+# Parts of nnU-Net, the Decathlon, AMOS and WORD.
+PARTS: Mapping[str, Split] = {
+    **dict.fromkeys(("imagesva", "labelsva", "imagesval", "labelsval"), "val"),
+    **dict.fromkeys(("imagests", "labelsts"), "test"),
+}
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -84,6 +90,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers.
 
     Masks in folders of structures (`masks/liver/x.png`) become one label map.
+
+    Raises DatasetError where two folders of images hold one of the same name, so that a mask may be of either.
     """
     roles = _Roles(folder, options)
     roles.check()
@@ -106,9 +114,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         shown = {member: str(number_of(member)) for members in channels.values() for member in members}
     elif roles.contrasts or not has_own_masks:
         channels, shown = roles.by_contrast(images)
+    if not channels:
+        _refuse_twice(images, folder)
     by_key = channels or one_each(images)
     masks, people = by_reader(masks, by_key)
     masks, parts = by_structure(masks, by_key)
+    if not (people or parts):
+        parts = by_folder_of_masks(masks, {member: roles.folder(member) for _, member in masks}, by_key)
     pairs, lost = pair(by_key, masks)
     structures = structure_labels(parts.values(), folder, options)
     partly = [one.name for one in pairs if one.masks and not set(structures) <= {parts.get(m) for m in one.masks}]
@@ -193,6 +205,37 @@ def _with_word_of_labels(folder: Folder, names: Collection[str], words: Collecti
     return {name for name, own in each.items() if not set(own).isdisjoint(words)}
 
 
+def _inside(folder: Folder, names: Collection[str]) -> set[str]:
+    """The folders on the way to files that lie below one of these."""
+    return {
+        name for member in folder.images if not set(names).isdisjoint(member.folders) for name in member.folders[:2]
+    }
+
+
+def _stated_parts(folders: Iterable[str]) -> dict[str, Split]:
+    """{folder: the part that its name states}, where several do, and one of them is for training."""
+    stated = {name: part for name in folders if (part := part_named(Path(name))) is not None}
+    return stated if "train" in stated.values() and len(set(stated.values())) > 1 else {}
+
+
+def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
+    """{folder: left of left_images and of left_masks}, where each folder of images has its own of masks; else empty."""
+    ends = {"image": IMAGE_NAME, "label": LABEL_NAME}
+    kinds = {name: ends[role].sub("", name).strip("_- ").lower() for name, role in roles.items()}
+    images, labels = (sorted(kinds[name] for name, role in roles.items() if role == one) for one in ends)
+    return kinds if len(set(images)) == len(images) > 1 and images == labels else {}
+
+
+def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
+    """Raise DatasetError for two images of one key in two folders."""
+    known: dict[tuple[Key, str], Member] = {}
+    for key, member in images:
+        if (other := known.setdefault((key, member.path.name), member)) is not member:
+            places = listed(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
+            problem = f"two images are called {member.path.name} ({places}), and masks may be of either"
+            raise DatasetError(problem, str(folder.root), "Rename them, or list images and masks in a table")
+
+
 class _Roles:
     """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
 
@@ -211,12 +254,14 @@ class _Roles:
         if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
             self._fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
             labels = (labels - self._fields) | by_hand
-        ending = [{name for name in names if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
+        around = set[str](names).intersection(*(member.folders[:2] for member in folder.images))
+        ending = [{name for name in names - around if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
         if not (images or labels) and all(ending) and not ending[0] & ending[1]:
             images, labels = ending
         if not labels:
             labels = _with_word_of_labels(folder, names - images, LABELS if images else MANY_LABELS)
             labels = labels if images or len(labels) == 1 else set()
+            labels = labels or (ending[1] - _inside(folder, images) if images else set())
         self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
         self._loose: int | None = None  # the level of folders beside which images lie
         self._alike: list[str] = []
@@ -229,8 +274,8 @@ class _Roles:
             self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
             self._loose = self._drawn.level if LOOSE in self._role else None
         self._root = str(folder.root)
-        stated = {name: part for name in self._role if (part := part_named(Path(name))) is not None}
-        self._parts = stated if "train" in stated.values() and len(set(stated.values())) > 1 else {}
+        self._parts = _stated_parts(self._role)
+        self._kinds = {} if self._parts else _kinds_beside(self._role)
 
     def check(self) -> None:
         """Raise DatasetError where folders that no name marks may also be classes, or two of them images."""
@@ -246,23 +291,30 @@ class _Roles:
             )
 
     def _pair(self, folder: Folder, labels: Collection[str]) -> None:
-        """Give these folders of labels, and the one beside them or the files there, their roles if their names pair."""
+        """Give these folders of labels, and the one beside them or the files there, their roles if their names pair.
+
+        Or several beside them, of which each mask has its image in one alone.
+        """
         level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
         keyed: dict[str, dict[Key, Member]] = {}
         for member in folder.images:
             if (name := folder_at(member, level)) is not None:
                 keyed.setdefault(name, {})[_key(member, level)] = member
-        masks = {key: member for name in labels for key, member in keyed.pop(name, {}).items()}
-        owned = {name: dict(by_structure(list(masks.items()), images)[0]) for name, images in keyed.items()}
-        paired = sorted(name for name, images in keyed.items() if are_paired(images, owned[name]))
-        if not paired:
-            paired = sorted(name for name, images in keyed.items() if any(owners_of(list(owned[name]), images)))
-        if len(paired) > 1 and all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in paired):
+        masks = [(key, member) for name in labels for key, member in keyed.pop(name, {}).items()]
+        owned = {name: by_structure(masks, images)[0] for name, images in keyed.items()}
+        drawn = {name: {mask for key, mask in owned[name] if owner_of(key, images)} for name, images in keyed.items()}
+        paired = sorted(name for name, own in drawn.items() if 2 * len(own) > len(masks))
+        if not any(drawn.values()):
+            drawn = {name: with_owner(owned[name], images) for name, images in keyed.items()}
+            paired = sorted(name for name, own in drawn.items() if own)
+        if is_apart := are_apart([own for own in drawn.values() if own], len(masks)):
+            paired = sorted(name for name, own in drawn.items() if own)
+        if len(paired) > 1 and not is_apart and all(modality_word(n.lower()) != UNKNOWN_MODALITY for n in paired):
             self.contrasts = tuple(paired)
-        self._alike = paired if len(paired) > 1 and not self.contrasts else []
+        self._alike = paired if len(paired) > 1 and not (is_apart or self.contrasts) else []
         if LOOSE in paired:
             self._loose = level
-        elif not paired or (len(paired) == 1 and len(keyed.keys() - {LOOSE}) > 1):
+        elif not paired or (len(paired) == 1 and any(drawn[name] for name in keyed.keys() - {*paired, LOOSE})):
             return
         self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
 
@@ -270,6 +322,10 @@ class _Roles:
         """How many folders lie above the one that marks a file as image or label, or above an image beside it."""
         loose = self._loose if len(member.folders) == self._loose else None
         return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
+
+    def folder(self, member: Member) -> str:
+        """The folder that marks a file as image or label; `LOOSE` of an image beside it."""
+        return folder_at(member, self.level(member) or 0) or LOOSE
 
     def of(self, member: Member) -> str | None:
         """Whether a file is an image or a label; None where no folder says it."""
@@ -300,11 +356,13 @@ class _Roles:
     def key(self, member: Member) -> Key:
         """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
 
-        Folders such as train_images and test_images state the split where there are several parts.
+        Folders such as train_images and test_images state the split where there are several parts. Of left_images
+        beside right_images the word that is also that of its masks stays.
         """
         level = self.level(member) or 0
-        key = _key(member, level)
-        return key._replace(split=self._parts.get(folder_at(member, level) or LOOSE, key.split))
+        key, kind = _key(member, level), self._kinds.get(self.folder(member))
+        folders = (*key.folders[:level], kind, *key.folders[level:]) if kind else key.folders
+        return key._replace(folders=folders, split=self._parts.get(self.folder(member), key.split))
 
 
 def _key(member: Member, level: int) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from isocenter.files.layouts.cases import (
     states_references,
 )
 
+PIXEL = re.compile(r"(?i)pixel_?\d+")
 PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
 
@@ -32,11 +34,22 @@ def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Memb
     having = tuple(member for member in tables if columns and _has(member, columns))
     if len(having) == 1:
         return having
-    stating = [member for member in tables if "submission" not in member.stem.lower()]
+    stating = [member for member in tables if not is_submission(member)]
     labelled = tuple(member for member in stating if states_references(member.path)) or having
+    labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
     parts = [part_named(member.path) for member in labelled]
     is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
-    return labelled if is_parted or (len(labelled) == 1 and folder.images) else ()
+    return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
+
+
+def is_submission(member: Member) -> bool:
+    """Whether a table is a sample of what to submit to a challenge."""
+    return "submission" in member.stem.lower()
+
+
+def _holds_pixels(member: Member) -> bool:
+    """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
+    return any(PIXEL.fullmatch(name) for name in read_table(member.path, most=0).columns)
 
 
 def _has(member: Member, columns: Collection[str]) -> bool:

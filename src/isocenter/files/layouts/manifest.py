@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -40,10 +38,20 @@ from isocenter.files.layouts.cases import (
     split_column,
     split_of,
     with_column_of_classes,
+    with_findings,
 )
-from isocenter.files.layouts.labelled_tables import joined_tables, labelled_tables
+from isocenter.files.layouts.labelled_tables import is_submission, joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
-from isocenter.files.layouts.manifest_rows import Manifest, columns_of_role, file_problems, once_each, unsure_notes
+from isocenter.files.layouts.manifest_rows import (
+    Manifest,
+    columns_of_role,
+    digest_of,
+    file_problems,
+    files_of,
+    once_each,
+    plain,
+    unsure_notes,
+)
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
@@ -86,14 +94,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not members:
         return False
     try:
-        table = read_table(members[0].path)
+        table = with_findings(read_table(members[0].path), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
-    has_labels = is_labelled(table)
+    has_labels = is_labelled(table) or bool(table.findings)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_sure = has_labels and len(folder.tables) == 1  # a text file may also list what is said elsewhere
+    given_tables = [one for one in folder.tables if not is_submission(one)]
+    is_sure = has_labels and len(given_tables) == 1  # a text file may also list what is said elsewhere
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -118,7 +127,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
         raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
     kinds = {*REFERENCES, *added_kinds()}
-    table, notes = _table(members, options, kinds)
+    table, notes = _table(members, options, kinds, folder)
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
     column = manifest.column
     if options.references and not kinds & {role.partition(":")[0] for role in column}:
@@ -132,7 +141,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     stated = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
     classes, called = name_classes(stated, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
-    hidden = seen.patients if seen else ""  # people of DICOM are not called by their names
+    hidden = manifest.hidden  # people of DICOM are not called by their names
     cases, missing, taken = [], list[CaseFiles](), list[CaseFiles]()
     for index, row in enumerate(table.rows):
         for named_case in manifest.cases(row) or (None,):
@@ -153,7 +162,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
         modality=common_modality(sorted(words)) or (seen.modality if seen else None),
         patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
-        patient_column=None if hidden else column.get("patient"),
+        patient_column=column.get("patient"),
         columns=_whole(column),
         tables=tuple(member.path for member in members),
         readers=tuple(drawn) if len(drawn) > 1 else (),
@@ -174,15 +183,26 @@ def _is_table(folder: Folder) -> bool:
     return bool(folder.text_tables) or (folder.members[0].suffix in TABLE_SUFFIXES and not folder.images)
 
 
+def _stems(folder: Folder) -> set[str]:
+    """The names of images, without suffix, beside the tables of a folder."""
+    place = Folder(folder.root.parent) if folder.is_file else folder
+    return {member.stem for member in (*place.images, *place.dicom)}
+
+
 def _table(
-    members: Sequence[Member], options: DatasetOptions, kinds: Collection[str]
+    members: Sequence[Member], options: DatasetOptions, kinds: Collection[str], folder: Folder
 ) -> tuple[Table, tuple[Problem, ...]]:
-    """The table, with one column of classes where each has a column and none is named by hand; and the note on it."""
+    """The table, with one column of classes where each has a column, or a column for each finding where each has a row,
+    and none is named by hand; and the note on it.
+    """
     naming = (options.patient, *map(options.column.get, ("patient", "id")))
     table = joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
+    if not by_hand and (made := with_findings(table, partial(_stems, folder))).findings:
+        what = f"the rows are those of the findings {listed(made.findings)} of each image"
+        return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
     classes = () if by_hand else columns_of_classes(table)
     if not classes:
         return table, ()
@@ -201,7 +221,7 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
     manifest = Manifest(table, paths, _base(table, paths))
     if given_image:
         return manifest
-    files = [path for row in table.rows if (path := _existing(manifest, row)) is not None] if "image" in paths else []
+    files = [path for row in table.rows if (path := manifest.existing(row)) is not None] if "image" in paths else []
     if files and ("patient" in paths or format_of(files[0]) != "dicom"):
         return manifest
     words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
@@ -217,7 +237,7 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
 
 def _are_named(manifest: Manifest, table: Table) -> bool:
     """Whether each row names the very files that its path leads to, which may lie outside the folder of the table."""
-    paths = [(path, manifest.cases(row)) for row in table.rows if (path := _existing(manifest, row)) is not None]
+    paths = [(path, manifest.cases(row)) for row in table.rows if (path := manifest.existing(row)) is not None]
     return all(any(path in (one, *one.parents) for case in own for one in case.files) for path, own in paths)
 
 
@@ -228,12 +248,6 @@ def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
     numbers = [row[column["id"]] for row in table.rows if row[column["id"]] is not None]
     is_again = len(numbers) / MOST_OF_ONE <= len(set(numbers)) < len(numbers)
     return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
-
-
-def _existing(manifest: Manifest, row: Mapping[str, Any]) -> Path | None:
-    """The file or folder that a row names as its image, if it is there."""
-    path = manifest.path(row, manifest.column["image"])
-    return path if path is not None and path.exists() else None
 
 
 def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
@@ -270,23 +284,18 @@ def _case(
     references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
     own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
     used = set(manifest.column.values())
-    patient, stated = manifest.cell(row, "patient"), manifest.cell(row, "id")
+    patient, stated = manifest.patient(row, named_case), manifest.cell(row, "id")
     case = CaseFiles(
-        _plain(stated) if stated else own or _plain(patient or f"row_{index + 1}"),
+        plain(stated) if stated else own or plain(patient or f"row_{index + 1}"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
-        files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
-        key=_digest(row, manifest.column),
+        files=tuple(file for path in (*images.values(), *masks.values()) for file in files_of(path)),
+        key=digest_of(row, manifest.column),
         split=split_of(manifest.cell(row, "split")),
-        patient=str(patient) if patient is not None else None,
+        patient=patient,
         covariates=covariates_of(row, used),
     )
     return case if named_case is None else _with(case, named_case)
-
-
-def _plain(name: Any) -> str:
-    """A cell as a name without folders."""
-    return str(name).replace("/", "-").replace("\\", "-")
 
 
 def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
@@ -298,19 +307,8 @@ def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
         references={**named_case.references, **case.references},
         files=(*named_case.files, *case.files),
         split=case.split or named_case.split,
-        patient=named_case.patient or case.patient,
         covariates={**named_case.covariates, **case.covariates},
     )
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or those of a folder of DICOM."""
-    return sorted(inside for inside in path.rglob("*") if inside.is_file()) if path.is_dir() else [path]
-
-
-def _digest(row: Mapping[str, Any], column: Mapping[str, str]) -> str:
-    """SHA-256 of a row, which belongs to the case as the rest of the table does not, and of what its columns state."""
-    return hashlib.sha256(json.dumps([row, column], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
@@ -356,6 +354,7 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     columns = {role: name for role, name in known.items() if name is not None and name not in taken} | dict(
         options.column
     )
+    columns |= {f"finding:{name}": name for name in table.findings}
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
     if split_column(table, options.column.get("split")) is None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,9 +16,19 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import Folder, Table, as_whole, can_be_named, number, stem_of
-from isocenter.files.layouts.layout import CaseFiles, Reading, left_out
-from isocenter.files.layouts.named_cases import NamedCases
+from isocenter.files.index import format_of
+from isocenter.files.layouts.cases import (
+    Folder,
+    Table,
+    as_whole,
+    can_be_named,
+    names_nobody,
+    number,
+    person_in,
+    stem_of,
+)
+from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, Reading, left_out
+from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
 from isocenter.files.storage import is_named_inside
 from isocenter.values import Problem, ReferenceKind
 
@@ -118,7 +132,7 @@ class Manifest:
         text = row[self.column["findings"]] if "findings" in self.column else None
         if text is None:
             return None
-        names = [name.strip() for name in str(text).split(BETWEEN)]
+        names = _parted(str(text).strip())
         return [name for name in names if name and name.lower() not in NOTHING]
 
     def _name(self, row: Mapping[str, Any], column: str) -> str:
@@ -132,12 +146,52 @@ class Manifest:
 
     def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
-        return self.named.find(row[self.column["image"]]) if self.named else ()
+        return self.named.find(row[self.column["image"]], self._ends) if self.named else ()
+
+    @cached_property
+    def _ends(self) -> Ends:
+        return self.named.ends_of(row[self.column["image"]] for row in self.table.rows) if self.named else EVERY_END
+
+    @cached_property
+    def _is_of_headers(self) -> bool:
+        """Whether the paths lead to DICOM, and no column says whose images they are: the headers do."""
+        paths = (path for row in self.table.rows for path in self.images(row).values() if path.exists())
+        first = None if self.named or "patient" in self.column else next(paths, None)
+        return first is not None and format_of(first) == "dicom"
+
+    @property
+    def hidden(self) -> str:
+        """The rule, in words, by which patients of DICOM are hidden; empty where the images are of no DICOM."""
+        rule = self.named.reading.patients if self.named else PSEUDONYMS if self._is_of_headers else ""
+        stated = f"column {self.column.get('patient')} of {self.table.path.name}, which goes before "
+        return f"{stated if rule and self._states_people else ''}{rule}"
+
+    def patient(self, row: Mapping[str, Any], named_case: CaseFiles | None) -> str | None:
+        """Whose images a row names: as a column states, else the headers of DICOM, whose people have pseudonyms."""
+        stated = self.cell(row, "patient")
+        if not self.hidden:
+            return None if stated is None else str(stated)
+        if self.named is None or named_case is None:
+            return next((person_in(path) for path in self.images(row).values() if path.exists()), None)
+        is_stated = self._states_people and not names_nobody(stated)
+        return self.named.person(named_case, str(stated)) if is_stated else named_case.patient
+
+    @cached_property
+    def _states_people(self) -> bool:
+        """Whether a column of patients tells some apart; where all is one word, the identifiers were removed."""
+        is_own = "patient" in self.column and self.column["patient"] != self.column.get("image")
+        cells = {self.cell(row, "patient") for row in self.table.rows} if is_own else set()
+        return sum(not names_nobody(cell) for cell in cells) > 1
 
     def images(self, row: Mapping[str, Any]) -> dict[str, Path]:
         """{channel: file} that a row names by paths, whether it is there or not."""
         each = {channel: self.path(row, column) for channel, column in columns_of_role(self.column, "image").items()}
         return {channel: path for channel, path in each.items() if path is not None}
+
+    def existing(self, row: Mapping[str, Any]) -> Path | None:
+        """The file or folder that a row names as its image, if it is there."""
+        path = self.path(row, self.column["image"])
+        return path if path is not None and path.exists() else None
 
     @cached_property
     def root(self) -> Path:
@@ -160,6 +214,29 @@ class Manifest:
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )
         return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or those of a folder of DICOM."""
+    return sorted(inside for inside in path.rglob("*") if inside.is_file()) if path.is_dir() else [path]
+
+
+def digest_of(row: Mapping[str, Any], column: Mapping[str, str]) -> str:
+    """SHA-256 of a row, which belongs to the case as the rest of the table does not, and of what its columns state."""
+    return hashlib.sha256(json.dumps([row, column], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def plain(name: Any) -> str:
+    """A cell as a name without folders."""
+    return str(name).replace("/", "-").replace("\\", "-")
+
+
+def _parted(text: str) -> list[str]:
+    """The names in a cell of several: a|b, or as Python writes a list, ['a', 'b'], as in PadChest and VinDr-Mammo."""
+    if text.startswith("[") and text.endswith("]"):
+        with suppress(ValueError, SyntaxError):
+            return [str(name).strip() for name in ast.literal_eval(text)]
+    return [name.strip() for name in text.split(BETWEEN)]
 
 
 def _word(cell: Any) -> str | None:
@@ -192,6 +269,7 @@ def once_each(
             continue
         before = kept[place]
         kinds = sorted(kind for kind in {**case.references, **before.references} if _differ(kind, case, before))
+        kinds += ["part"] * (case.split != before.split) + ["patient"] * (case.patient != before.patient)
         if kinds and stating:
             problem = f"several rows name {case.files[0].name}, and state a different {' and '.join(kinds)}"
             remedy = "Write one row for each image, several findings in one cell with | between them"

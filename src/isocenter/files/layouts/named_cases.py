@@ -6,20 +6,42 @@ that names a file of a series is of that slice.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts.cases import Folder, Numbered, Table, stem_of
+from isocenter.files.layouts.cases import Folder, Numbered, Table, is_called_mask, stem_of
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
+from isocenter.files.storage import pseudonym_of_number
 
 # Cells of a column by which it is known whether it names images.
 LOOKED_AT = 20
 # Parts of a slice's path by which it is known: of a hundred thousand files each ending counts.
 SLICE_PARTS = 3
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How much of a path in a table says which image is meant: it may begin elsewhere, as the others of its column do.
+
+    shared:  ends that several different paths have: study1/view1.png of a patient who is not here is not another's
+    dropped: {root: folders at the beginning that are not those of the files}; every end counts where it lacks a root
+    """
+
+    shared: frozenset[str] = frozenset()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, text: str) -> list[str]:
+        """The path and its ends that count, the longest first."""
+        whole, *ends = _endings(text) or [text]
+        return [whole, *(end for end in ends[: self.dropped.get(_root(text))] if end not in self.shared)]
+
+
+EVERY_END = Ends()
 
 
 class NamedCases:
@@ -55,27 +77,55 @@ class NamedCases:
             place.known[cls] = (options, named)
         return named
 
-    def find(self, cell: object) -> Sequence[CaseFiles]:
+    def find(self, cell: object, ends: Ends = EVERY_END) -> Sequence[CaseFiles]:
         """The cases that a cell names: one, by a path that may begin elsewhere; the series of a patient or a study of
         DICOM; one slice of a series.
 
-        Raises DatasetError where one number is that of a patient, and the accession number of a study of another.
+        ends: how much of a path counts, where the other cells of its column are known
+        Raises DatasetError where the cell names the images of one person, and those of another in another sense.
         """
-        text = str(cell).strip().replace("\\", "/")
-        names = [name for ending in _endings(text) for name in (ending, stem_of(ending))]
+        text = _text(cell)
+        names = [name for end in ends.of(text) for name in (end, stem_of(end))]
         case = next((self._known[name] for name in names if name in self._known), None)
-        if case is not None:
-            return (case,)
-        patients = self._numbered.patients(text, self._people) if self._people else ()
-        of_patients = [case for patient in patients for case in self._people[patient]]
         of_study = self._called.get(text, [])
-        if of_patients and any(case not in of_patients for case in of_study):
-            problem = "a number in the table is the PatientID of one person, and the AccessionNumber of another's study"
-            remedy = "Name images by their files or folders, or by StudyInstanceUID"
-            raise DatasetError(problem, self._where, remedy)
-        if of_study or of_patients:
-            return of_study or of_patients
+        self._check_sense(text, case, {one.patient for one in of_study})
+        if case is not None or of_study:
+            return of_study if case is None else (case,)
+        if patients := self._numbered.patients(text, self._people) if self._people else ():
+            return [one for patient in patients for one in self._people[patient]]
         return next(((self._slices[name],) for name in names if name in self._slices), ())
+
+    def _check_sense(self, text: str, case: CaseFiles | None, of_study: Collection[str | None]) -> None:
+        """Raise DatasetError where what a cell names as a file, a study and a patient is not of one person."""
+        is_number = bool(self._people) and "/" not in text  # a path is nobody's number
+        people = set(self._numbered.candidates(text, self._people)) if is_number else set()
+        remedy = "Name images by their files or folders, from the data set's folder on, or by StudyInstanceUID"
+        if len(of_study) > 1:
+            problem = "a number in the table is the AccessionNumber, or UID, of studies of several patients"
+            raise DatasetError(problem, self._where, remedy)
+        if people and not people.issuperset(of_study):
+            problem = "a number in the table is the PatientID of one person, and the AccessionNumber of another's study"
+            raise DatasetError(problem, self._where, remedy)
+        if case is not None and any(own and case.patient not in own for own in (people, of_study)):
+            problem = "a word in the table is the name of one person's file or folder, and the number of another"
+            raise DatasetError(problem, self._where, remedy)
+
+    def ends_of(self, cells: Iterable[object]) -> Ends:
+        """How much of the paths in a column counts."""
+        paths = {text: _endings(text) for text in {_text(cell) for cell in cells if cell is not None}}
+        counts = Counter(end for every in paths.values() for end in every)
+        ends = Ends(frozenset(end for end, count in counts.items() if count > 1))
+        dropped: dict[str, int] = {}
+        for text, every in paths.items():
+            known = (end for end in ends.of(text) if self._is_known(end)) if len(every) > 1 else iter(())
+            if (end := next(known, None)) is not None:
+                count = len(every) - len(_endings(end))
+                dropped[_root(text)] = min(count, dropped.get(_root(text), count))
+        return replace(ends, dropped=dropped)
+
+    def _is_known(self, end: str) -> bool:
+        names = (end, stem_of(end))
+        return any(name in self._known for name in names) or any(name in self._slices for name in names)
 
     @cached_property
     def _slices(self) -> Mapping[str, CaseFiles]:
@@ -104,17 +154,38 @@ class NamedCases:
         return bool(cells) and len(set(self._named(table, column))) == len(cells)
 
     def _named(self, table: Table, column: str) -> list[str]:
-        """The first case of each cell that names some."""
-        return [cases[0].name for cell in _looked_at(table, column) if (cases := self.find(cell))]
+        """The first case of each cell that names some; a cell that names several in two senses counts as one."""
+        return [name for cell in _looked_at(table, column) if (name := self._name(cell)) is not None]
+
+    def _name(self, cell: object) -> str | None:
+        try:
+            cases = self.find(cell)
+        except DatasetError:  # whoever reads the row is told
+            return _text(cell)
+        return cases[0].name if cases else None
+
+    def person(self, case: CaseFiles, number: str) -> str:
+        """The pseudonym of a case's patient where a table states their number: that of the files if it is theirs."""
+        is_known = case.patient is not None and self._numbered.candidates(number, (case.patient,))
+        return case.patient if is_known and case.patient is not None else pseudonym_of_number(number)
 
 
 def _looked_at(table: Table, column: str) -> list[object]:
     return [row[column] for row in table.rows if row[column] is not None][:LOOKED_AT]
 
 
+def _text(cell: object) -> str:
+    return str(cell).strip().replace("\\", "/")
+
+
+def _root(text: str) -> str:
+    """Where a whole path begins, as of tables that were made on several machines; empty of any other path."""
+    return text.strip("/").partition("/")[0] if text.startswith("/") or text[1:2] == ":" else ""
+
+
 def _layout(folder: Folder, options: DatasetOptions) -> Layout:
-    """As the images lie, whatever else lies beside them."""
-    if folder.dicom and not folder.images:
+    """As the images lie, whatever else lies beside them; label maps beside DICOM are no images."""
+    if folder.dicom and all(is_called_mask(member.path) for member in folder.images):
         return dicom_folder.LAYOUT
     return case_folders.LAYOUT if case_folders.fits(folder, options) else plain_images.LAYOUT
 

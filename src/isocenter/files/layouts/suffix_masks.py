@@ -166,18 +166,19 @@ def _owner(key: Key, known: Mapping[Key, Key]) -> Key | None:
 
 
 def _structures(drawn: Mapping[Key, Sequence[Drawn]], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
-    """{structure: its label}, where one image has masks of several; else empty."""
-    several = next((masks for masks in drawn.values() if len({mask.structure for mask in masks}) > 1), None)
-    if several is None:
+    """{structure: its label}, where images have masks of several, one image or each another one; else empty."""
+    masks = [mask for own in drawn.values() for mask in own]
+    several = {mask.structure for mask in masks}
+    in_one = any(len({mask.structure for mask in own}) > 1 for own in drawn.values())
+    if not in_one and len(several - {""}) < 2:
         return {}
-    if any(mask.observer for masks in drawn.values() for mask in masks):
-        named = listed(sorted({mask.structure for mask in several} - {""}))
+    if any(mask.observer for mask in masks):
         raise DatasetError(
-            f"one image has masks of several structures ({named}) and of several people",
-            str(several[0].member.path),
+            f"there are masks of several structures ({listed(sorted(several - {''}))}) and of several people",
+            str(masks[0].member.path),
             "Put those of one person into one label map with a number for each structure",
         )
-    return structure_labels((mask.structure for masks in drawn.values() for mask in masks), folder, options)
+    return structure_labels(several, folder, options)
 
 
 LAYOUT = Layout(

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.read import read_series
     from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
     from isocenter.files.dicom.reading.seg import read_segmentation, segments_of
-    from isocenter.files.dicom.reading.series import DRAWN, SEGMENTATIONS, STRUCTURE_SET, SeriesFiles, survey, unique
+    from isocenter.files.dicom.reading.series import (
+        DRAWN,
+        SEGMENTATIONS,
+        STRUCTURE_SET,
+        SeriesFiles,
+        patient_of,
+        survey,
+        unique,
+    )
     from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE, REPORT_CLASSES, Marked, Report, bounds, read_report
     from isocenter.files.dicom.reading.values import Window
 

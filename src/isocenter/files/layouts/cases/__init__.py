@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         numbered_names,
         observed_values,
     )
-    from isocenter.files.layouts.cases.dicom_cases import read_dicom
+    from isocenter.files.layouts.cases.dicom_cases import person_in, read_dicom
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
+    from isocenter.files.layouts.cases.findings_in_rows import with_findings
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import (
@@ -60,11 +61,13 @@ if TYPE_CHECKING:
         READER_FOLDER,
         Key,
         Pair,
+        are_apart,
         are_channel_numbers,
         by_channel,
         by_reader,
         class_names,
         class_names_of_pairs,
+        is_called_mask,
         number_of,
         one_each,
         owner_of,
@@ -73,11 +76,13 @@ if TYPE_CHECKING:
         parted_by_words,
         readers,
         says_image,
+        with_owner,
         without_image,
     )
     from isocenter.files.layouts.cases.segments import SLICER
     from isocenter.files.layouts.cases.structures import (
         LAST_WORD,
+        by_folder_of_masks,
         by_structure,
         structure_labels,
         structure_map,
@@ -100,6 +105,7 @@ if TYPE_CHECKING:
         header_notes,
         is_labelled,
         label_remedy,
+        names_nobody,
         number,
         read_table,
         states_references,
@@ -107,7 +113,6 @@ if TYPE_CHECKING:
     )
     from isocenter.files.layouts.cases.unnamed_masks import (
         LOOSE,
-        are_paired,
         drawn_folders,
         drawn_kinds,
         folder_at,

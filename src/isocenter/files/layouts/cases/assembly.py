@@ -14,24 +14,25 @@ from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions, with_classes_by_rule
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.join import Join, column_of_strangers, join_courses, join_table, part_named
+from isocenter.files.layouts.cases.join import (
+    OF_ONE_PERSON,
+    Join,
+    column_of_strangers,
+    join_courses,
+    join_table,
+    part_named,
+)
 from isocenter.files.layouts.cases.listed_parts import with_listed_parts
 from isocenter.files.layouts.cases.load import on_axes_of_image
-from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, read_table
+from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
 from isocenter.files.layouts.cases.unnamed_masks import masks_among
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.files.storage import is_nobody
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
 
 LABEL_MAPS = frozenset({"mask", "instances"})
-# Columns of what is one person's. A column of larger groups, on average, names something else, such as clinical trials.
-OF_ONE_PERSON = {
-    **dict.fromkeys(("lesion_id", "lesion"), "lesion"),
-    **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
-    **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
-}
+# Larger groups, on average, are no one person's.
 MOST_TOGETHER = 20
 
 
@@ -234,7 +235,7 @@ def _patients(
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
         return patients_by(options.patient, [case.name for case in cases])
-    owners = [None if is_nobody(str(case.patient)) else case.patient for case in cases]
+    owners = [None if names_nobody(case.patient) else case.patient for case in cases]
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))

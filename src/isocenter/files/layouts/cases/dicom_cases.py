@@ -9,8 +9,9 @@ patient, modality and number of the series: a description is free text, in which
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from isocenter.files.dicom import (
     DRAWN,
     PROJECTIONS,
     SeriesFiles,
+    patient_of,
     read_header,
     read_series,
     survey,
@@ -33,10 +35,12 @@ from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, mas
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
+from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Label, Problem
 
+Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
 # A code such as MR, PS3.3 C.7.3.1.1.1.
 MODALITY = re.compile(r"[A-Z]{2,10}")
 
@@ -54,13 +58,16 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     drawn = drawn_masks(seen.series, images, options)
     maps, lonely = _label_maps(folder, images)
     names = unique([_case_name(series, options) + ending for series, ending in parts])
-    labels = drawn.labels if drawn.of or not maps else mask_labels(folder, options)
+    several = any(len(own) > 1 for own in maps.values())
+    structures = structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
+    labels = drawn.labels if drawn.of or not maps else tuple(structures.values()) or mask_labels(folder, options)
+    partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
     reports = reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, series, (drawn.of.get(series.uid, ()), maps[series.uid]), labels, report, options)
-        for name, series, report in zip(names, images, stated, strict=True)
+        _case(name, one, drawn.of.get(one.uid, ()), maps.get(one.paths, {}), labels, report, options, structures)
+        for name, one, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
@@ -76,6 +83,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *drawn.problems,
             *unlike_maps([name for name, one in zip(names, images, strict=True) if one.uid in drawn.unlike]),
             *_lonely(lonely),
+            *without_structure([n for n, one in zip(names, images, strict=True) if one.paths in partly], structures),
             *reports.problems,
             *_without_image(seen.series, reports.read),
             *(_nobodys(images) if options.references else ()),
@@ -97,6 +105,14 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
         )
     image = next(iter(volumes.values()))
     return with_modality(image, modality)
+
+
+def person_in(path: Path) -> str | None:
+    """The pseudonym of whose a file of DICOM is, or the first in a folder; None where no header can be read."""
+    for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+        with suppress(FormatError):
+            return patient_of(read_header(file).dataset)
+    return None
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
@@ -156,18 +172,19 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
 def _case(
     name: str,
     series: SeriesFiles,
-    masks: tuple[Sequence[DrawnMap], Sequence[Path]],
+    drawn: Sequence[DrawnMap],
+    maps: Maps,
     labels: tuple[Label, ...],
     reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
     options: DatasetOptions,
+    structures: Mapping[str, Label],
 ) -> CaseFiles:
-    drawn, maps = masks
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
     references: dict[str, Callable[[], Any]] = {
         **masks_on(drawn, image, series.paths, labels, chosen=options.labels is not None)
     }
     if maps and not drawn:
-        references |= masks_by_reader({"": maps}, labels, options.read, options.kinds)
+        references |= _of_maps(maps, structures, labels, options)
     if reports[0]:
         references["boxes"] = boxes_on(*reports, image)
     return CaseFiles(
@@ -177,7 +194,7 @@ def _case(
         files=(
             *series.paths,
             *(path for own in drawn for one in own for path in one.files.paths),
-            *(() if drawn else maps),
+            *(() if drawn else (path for own in maps.values() for path in own)),
             *(path for path, _ in reports[0]),
         ),
         patient=series.patient,
@@ -204,35 +221,47 @@ def _slices(name: str, series: SeriesFiles, options: DatasetOptions) -> tuple[Ca
     )
 
 
-def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[str, list[Path]], list[str]]:
-    """{series UID: label maps in other formats}, and those of no single series.
+def _of_maps(
+    maps: Maps, structures: Mapping[str, Label], labels: tuple[Label, ...], options: DatasetOptions
+) -> dict[str, Callable[[], Any]]:
+    """The references that label maps in other formats are; none where one of several structures is lacking."""
+    if structures:
+        return {"mask": structure_map(maps, structures, options)} if structures.keys() <= maps.keys() else {}
+    paths = [path for own in maps.values() for path in own]
+    return {**masks_by_reader({"": paths}, labels, options.read, options.kinds)}
 
-    By the folder in which both lie, else by the name of the folder, or of the one file, that holds a series alone.
+
+def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tuple[Path, ...], Maps], list[str]]:
+    """{files of a case: its label maps in other formats}, and those of no single case.
+
+    By the name of the folder, or of the one file, that holds a case alone, else by the folder in which both lie.
     """
-    maps: dict[str, list[Path]] = defaultdict(list)
-    lonely, below = [], defaultdict[Path, set[str]](set)
+    maps: dict[tuple[Path, ...], dict[str, list[Path]]] = {}
+    lonely, below = [], defaultdict[Path, set[tuple[Path, ...]]](set)
     for series in images if folder.images else ():
         for place in {path.parent for path in series.paths}:
             for above in (place, *place.parents):
-                below[above].add(series.uid)
-    times, called = Counter(series.uid for series in images), defaultdict[str, set[str]](set)
-    for place, uids in below.items():
-        called[place.name] |= uids if len(uids) == 1 else set()
+                below[above].add(series.paths)
+    called = defaultdict[str, set[tuple[Path, ...]]](set)
+    for place, cases in below.items():
+        called[place.name] |= cases if len(cases) == 1 else set()
     for series in images if folder.images else ():
-        called[stem_of(series.paths[0].name)] |= {series.uid} if len(series.paths) == times[series.uid] == 1 else set()
+        called[stem_of(series.paths[0].name)] |= {series.paths} if len(series.paths) == 1 else set()
     for member in folder.images:
-        place = member.path.parent
+        place, fit = member.path.parent, MASK_NAME.match(member.stem)
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
-        if not (is_inside or MASK_NAME.match(member.stem)):
+        if not (is_inside or fit):
             continue
-        shared = place.parent if is_inside else place
-        owners = below.get(shared, ())
-        owners = owners if len(owners) == 1 else called.get(MASK_SUFFIX.sub("", member.stem), ())
+        owners = called.get(MASK_SUFFIX.sub("", member.stem), set())
+        structure = ""
+        if len(owners) != 1:
+            owners = below.get(place.parent if is_inside else place, set())
+            structure = (fit["before"] or fit["after"] or "") if fit else member.stem
         if len(owners) == 1:
-            maps[next(iter(owners))].append(member.path)
+            maps.setdefault(next(iter(owners)), {}).setdefault(structure, []).append(member.path)
         else:
             lonely.append(member.name)
-    return maps, lonely
+    return {**maps}, lonely
 
 
 def _damaged(error: FormatError) -> Problem:

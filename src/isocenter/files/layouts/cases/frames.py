@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from isocenter.errors import GeometryError, IsocenterError
+import numpy as np
+
+from isocenter.errors import GeometryError, IsocenterError, counted
 from isocenter.files.index import suffix_of
-from isocenter.values import Case, Dataset, Image, LazyMapping
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 
 # The number of cases that are read to learn whether a set holds clips with masks.
 SAMPLED = 3
@@ -22,7 +24,8 @@ def by_frame(dataset: Dataset) -> Dataset:
     Frames of one clip keep their patient, so that a split never parts them. A clip that cannot be read stays one case,
     and is named where all are read.
     """
-    if not any(_is_framed(case) for case in dataset.cases[:SAMPLED]):
+    framed = [case for case in dataset.cases[:SAMPLED] if _is_framed(case)]
+    if not framed:
         return dataset
     parted = {case.id: list(_frames(case)) for case in dataset}
     return replace(
@@ -30,7 +33,24 @@ def by_frame(dataset: Dataset) -> Dataset:
         cases=tuple(one for frames in parted.values() for one in frames),
         splits={one.id: split for name, split in dataset.splits.items() for one in parted.get(name, ())},
         layout=f"{dataset.layout}; each frame of {len(parted)} clips is a case",
+        problems=(*dataset.problems, *_mostly_empty(framed)),
     )
+
+
+def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
+    """The warning that most frames have an empty mask, as where nothing but two phases of a heart beat was drawn."""
+    masks = [case.references["mask"] for case in clips]
+    drawn = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
+    empty, count = sum(int(np.count_nonzero(~frames)) for frames in drawn), sum(map(len, drawn))
+    if 2 * empty > count > empty:
+        yield Problem(
+            "warning",
+            f"{empty} of {count} frames of {counted(len(clips), 'clip')} have an empty mask",
+            tuple(case.id for case in clips),
+            "a frame on which nobody drew would teach that nothing is there",
+            "If only some frames were drawn, as those of end-diastole and end-systole, save these and their masks as "
+            "images of their own",
+        )
 
 
 def _is_framed(case: Case) -> bool:

@@ -30,6 +30,12 @@ from isocenter.values import Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
+# Columns of what is one person's. A column of larger groups, on average, names something else, such as clinical trials.
+OF_ONE_PERSON = {
+    **dict.fromkeys(("lesion_id", "lesion"), "lesion"),
+    **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
+    **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def join_table(
 
     patient: the column that names patients, where the caller chose it
     read:    tables that the layout has read, which are left out
-    of_patients: only tables that name patients and hold no labels
+    of_patients: only tables that name patients, or what is one person's, and hold no labels
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
     problems = []
@@ -77,7 +83,8 @@ def join_table(
             )
             continue
         column = table.column(names)
-        if of_patients and (column is None or is_labelled(table)):
+        of_people = column is not None or table.column(tuple(OF_ONE_PERSON)) is not None
+        if of_patients and (is_labelled(table) or not of_people):
             continue
         if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
             return joined, [*problems, *fold_notes(folder, table)]

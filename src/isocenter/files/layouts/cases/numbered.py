@@ -24,14 +24,18 @@ class Numbered:
 
         DatasetError where several issuers gave numbers, and this is one of them.
         """
-        if (own := pseudonym_of_number(number)) in known:
-            return (own,)
-        issued = [one for issuer in self._issuers if (one := pseudonym_of_number(number, issuer)) in known]
-        if issued and len(self._issuers) > 1:
+        people = self.candidates(number, known)
+        if people and pseudonym_of_number(number) not in known and len(self._issuers) > 1:
             problem = f"{len(self._issuers)} issuers gave the PatientIDs, and one number may be of several people"
             remedy = "Name patients as in cases.csv of an evaluation, or images by their files or folders"
             raise DatasetError(problem, self._where, remedy)
-        return issued
+        return people
+
+    def candidates(self, number: str, known: Container[str]) -> Sequence[str]:
+        """Those of the known pseudonyms that this number may stand for: of no issuer, else of any of the files."""
+        if (own := pseudonym_of_number(number)) in known:
+            return (own,)
+        return [one for issuer in self._issuers if (one := pseudonym_of_number(number, issuer)) in known]
 
     @cached_property
     def _issuers(self) -> frozenset[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
-from isocenter.errors import counted
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts
+from isocenter.errors import DatasetError, counted, listed
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts, stem_of
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
@@ -33,8 +34,10 @@ READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 # img0001 and label0001: the rest is what both have in common.
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
+# Names of folders that hold images in one format each, as in CVC-ClinicDB.
+FORMATS = frozenset({"png", "tif", "tiff", "jpg", "jpeg", "bmp", "nii", "nifti", "dcm", "dicom", "nrrd", "mha", "mhd"})
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, subset0.
-PARTED = re.compile(r"(?i)(?:part|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$")
+PARTED = re.compile(r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$")
 # Folders of a part's images, as train_images and images-test.
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
@@ -42,11 +45,18 @@ PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PAR
 PART_OF_DOMAIN = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
 # The end of the name of a folder of masks, or its whole name in Pascal VOC.
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
+# Anywhere in the name of a folder, as in Training_GroundTruth_v3.
+WORD_OF_MASKS = re.compile(
+    r"(?i)(?<![a-z])(?:masks?|ground[_\- ]?truths?|segmentations?|annotations?|labels)(?![a-z])|"
+    rf"{LABEL_NAME.pattern.removeprefix('(?i)')}"
+)
 # The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
 _WORD = r"(?P<word>[A-Za-z][A-Za-z\d]*)"
 WORD_OF_CASE = (re.compile(rf"^(?P<case>.+?)[_.\- ]+{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ]+(?P<case>.+)$"))
 IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol|original|orig|input)$")
+IMAGE_PREFIX = re.compile(r"(?i)^(?:image|img|im|scan|volume|vol|original|orig|input)[_.\- ]")
+MASK_PREFIX = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]")
 
 
 class Key(NamedTuple):
@@ -108,11 +118,12 @@ def owners_of(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Key | 
     """The image of each mask; None for one without.
 
     A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg). Where no name fits so, the word
-    before the number may differ (img0001, label0001), or the folders around it; at last any word may stand before the
-    number of an image (PANCREAS_0001, label0001).
+    before the number may differ (img0001, label0001), or the folders around it, or the
+    word stand first (x, mask_x); at last any word may stand before the number of an image (PANCREAS_0001, label0001;
+    bus_0001-l, mask_0001-l).
     """
     owners = [owner_of(key, images) for key in masks]
-    for of_image, of_mask in (_BY_WORD, _BY_STEM, (_numbered, _BY_WORD[1])):
+    for of_image, of_mask in RULES:
         owners = owners if any(owners) else _owners(masks, images, of_image, of_mask)
     return owners
 
@@ -125,6 +136,15 @@ def _without_folders(suffix: re.Pattern[str], key: Key) -> Key:
     return Key((), suffix.sub("", key.stem), key.split)
 
 
+def _without(word: re.Pattern[str], key: Key) -> Key:
+    return key.called(word.sub("", key.stem))
+
+
+def _wordless(key: Key) -> Key:
+    """The key without the word before the first number of its name, as bus of bus_0001-l."""
+    return key.called(re.sub(r"^[A-Za-z]+[_\- ]?(?=\d)", "", key.stem))
+
+
 def _numbered(key: Key) -> Key:
     """The key with nothing but the number at the end of its name, if there is one."""
     return key.called(re.sub(r"^.*?(?=\d+$)", "", key.stem))
@@ -132,6 +152,9 @@ def _numbered(key: Key) -> Key:
 
 _BY_WORD = (partial(_without_words, IMAGE_SUFFIX), partial(_without_words, MASK_SUFFIX))
 _BY_STEM = (partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX))
+_BY_PREFIX = (partial(_without, IMAGE_PREFIX), partial(_without, MASK_PREFIX))
+_BY_NUMBER = ((_wordless, _BY_WORD[1]), (_numbered, _BY_WORD[1]))
+RULES = (_BY_WORD, _BY_STEM, _BY_PREFIX, *_BY_NUMBER)
 
 
 def _owners(
@@ -246,22 +269,33 @@ def without_image(lost: Sequence[str]) -> tuple[Problem, ...]:
 def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
     """The first folders, where they are classes: every case lies in one of several; none names a person, or a part.
 
-    drawn: whether there are masks: numbered folders may then be cases
+    drawn: whether there are masks: numbered folders, or those of which most hold one case, may then be cases or people
     """
     firsts = [key.folders[0] if key.folders else "" for key in keys]
-    names = set(firsts)
-    holds_masks = len({bool(LABEL_NAME.search(name)) for name in names}) > 1  # with_mask and without_mask are classes
-    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or are_parts(names):
+    counts = Counter(firsts)
+    names = set(counts)
+    holds_masks = (
+        len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
+    )  # with_mask and without_mask are classes
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
         return set()
-    if drawn and are_numbered_people(names):
+    if are_parts(names):
+        return set()
+    if drawn and (are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)):
         return set()
     no_class = (names_a_person, PARTED.search, PART_IMAGES.match, PART_OF_DOMAIN.search)
     return set() if any(says(name) for name in names for says in no_class) else names
 
 
 def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
-    """The first folders, where they are classes; not where the names of the files show that each holds one person."""
+    """The first folders, where they are classes; not where the names of the files show that each holds one person.
+
+    Raises DatasetError where they hold the same images in several formats.
+    """
     names = class_names((one.key for one in pairs), drawn=any(one.masks for one in pairs))
+    if names and {name.lower() for name in names} <= FORMATS:
+        problem = f"the folders {listed(sorted(names))} hold images in several formats, and each may be there twice"
+        raise DatasetError(problem, str(pairs[0].images[0].path.parent), "Give one of these folders")
     people = patients_of([one.key.stem for one in pairs])
     owners = {(one.key.folders[0], owner) for one, owner in zip(pairs, people.names, strict=True)} if names else set()
     of_persons = people.known and len(owners) == len(names) == len(set(people.names))
@@ -283,3 +317,23 @@ def owner_of(key: Key, images: Mapping[Key, object]) -> Key | None:
     bare = key.called(MASK_SUFFIX.sub("", key.stem))
     parted = (key.called(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
     return next((one for one in (key, bare, *parted) if one in images), None)
+
+
+def with_owner(masks: Sequence[tuple[Key, Member]], images: Mapping[Key, Member]) -> set[Member]:
+    """The masks that have an image by any rule of names, also where images end in a channel's number."""
+    keys = [key for key, _ in masks]
+    owners = owners_of(keys, images)
+    owners = owners if any(owners) else owners_of(keys, by_channel(images.items()))
+    return {mask for (_, mask), owner in zip(masks, owners, strict=True) if owner is not None}
+
+
+def are_apart(drawn: Collection[set[Member]], count: int) -> bool:
+    """Whether most of so many masks have their image in one of several folders, each folder of other masks."""
+    whole = set[Member]().union(*drawn)
+    return len(drawn) > 1 and sum(map(len, drawn)) == len(whole) and 2 * len(whole) > count
+
+
+def is_called_mask(path: Path) -> bool:
+    """Whether the name of a file, or of its folder, is that of masks."""
+    folder = path.parent.name
+    return bool(LABEL_NAME.search(folder) or MASK_NAME.match(folder) or MASK_NAME.match(stem_of(path.name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_structures
-from isocenter.files.layouts.cases.pairs import LABEL_NAME, Key, owner_of
+from isocenter.files.layouts.cases.pairs import LABEL_NAME, Key, owner_of, owners_of
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.values import Image, Label, Problem
 
@@ -42,9 +43,32 @@ def _of_structure(key: Key, images: Mapping[Key, object]) -> tuple[Key, str] | N
         bare = key._replace(folders=key.folders[:place] + key.folders[place + 1 :])
         for own in (bare, bare.called(LAST_WORD.sub("", bare.stem))):
             if (owner := owner_of(own, images)) is not None:
-                bare_name = ORDER.sub("", name)
-                return owner, LABEL_NAME.sub("", bare_name).strip("_- ") or bare_name
+                return owner, _named_by(name)
     return None
+
+
+def by_folder_of_masks(
+    masks: Sequence[tuple[Key, Member]], folders: Mapping[Member, str], images: Mapping[Key, object]
+) -> dict[Member, str]:
+    """{mask: its structure} by its folder of masks where one image has masks in several of these; else empty.
+
+    `lung masks/x.png` and `infection masks/x.png` show two structures of x, and are no two pieces of one.
+    """
+    of_image: dict[Key, set[str]] = defaultdict(set)
+    for (_, member), owner in zip(masks, owners_of([key for key, _ in masks], images), strict=True):
+        if owner is not None:
+            of_image[owner].add(folders[member])
+    if all(len(own) == 1 for own in of_image.values()):
+        return {}
+    names = {folder: _named_by(folder) for folder in {folders[member] for _, member in masks}}
+    is_clear = len(set(names.values())) == len(names)
+    return {member: names[folders[member]] if is_clear else folders[member] for _, member in masks}
+
+
+def _named_by(folder: str) -> str:
+    """The structure that the name of a folder of masks states; the whole name where it states none."""
+    bare = ORDER.sub("", folder)
+    return LABEL_NAME.sub("", bare).strip("_- ") or bare
 
 
 def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptions) -> dict[str, Label]:

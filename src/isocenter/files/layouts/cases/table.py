@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
-from isocenter.files.storage import read_text_table, separator_of
+from isocenter.files.storage import is_nobody, read_text_table, separator_of
 from isocenter.lazy import pandas
 from isocenter.values import BLANKS, Problem
 
@@ -34,6 +34,7 @@ TEXT_SUFFIX, TEXT_SEPARATORS, TEXT_BEGINNING = ".txt", ("\t", ",", ";", r"\s+"),
 SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
+# fmt: skip
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
 # Columns of few values that say how an image was taken, or of whom, and seldom what is to be learnt.
@@ -63,12 +64,14 @@ class Table:
     columns:    their names, without blanks around them
     rows:       {column: value}; numbers where a whole column is numbers, None where a cell is empty
     has_header: whether the file names the columns
+    findings:   columns that say of each image whether it shows a finding
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
     has_header: bool = True
+    findings: tuple[str, ...] = ()
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
@@ -182,6 +185,11 @@ def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[
     taken = {*used, *FOLD_COLUMNS}
     known = ((name, value) for name, value in row.items() if not UNNAMED.fullmatch(name))
     return {name: value for name, value in known if name not in taken and name.lower() not in taken}
+
+
+def names_nobody(cell: Any) -> bool:
+    """Whether a cell in the column of patients names none."""
+    return cell is None or is_nobody(str(cell))
 
 
 def can_be_named(text: str) -> bool:
