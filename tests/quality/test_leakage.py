@@ -141,16 +141,16 @@ def test_patients_who_differ_in_upper_and_lower_case_alone_are_named_by_their_ca
 
 
 def test_each_further_copy_of_a_picture_takes_as_long_as_the_first_did():
-    """A pair is looked up and not searched for: 100,000 pairs would otherwise take hours."""
-    count = 6_000
+    """A pair is looked up, and not searched for in lists of pairs."""
+    count = 12_000
     cases = tuple(Case(f"c{n}", "p0" if n < count / 2 else f"p{n}", {}) for n in range(count + 1))
     pairs = [Twin("c0", f"c{n + 1}", 1.0, exact=True) for n in range(count)]
     facts = examine(cohort([picture(0)], ["p0"])).fingerprint.cases[0]
     fingerprint = Fingerprint(tuple(replace(facts, id=case.id) for case in cases))
     started = time.process_time()
     found = list(leakage(Dataset(cases, patients_known=True), fingerprint, pairs))
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 1
     assert [(problem.severity, problem.what.split()[0]) for problem in found] == [
-        ("warning", "3001"),
-        ("note", "2999"),
+        ("warning", "6001"),
+        ("note", "5999"),
     ]
