@@ -274,3 +274,13 @@ def test_patches_of_pictures_are_kept_only_where_an_answer_could_be_given_away()
     for references, kept in (({"class": "ill"}, True), ({"mask": mask}, False)):
         [look] = examine(Dataset((Case("a", "a", {"image": image}, references),))).looks.values()
         assert (look.patches is not None) == kept
+
+
+def test_the_size_of_the_content_has_the_axes_of_the_case_whatever_their_order_in_the_file():
+    voxels = np.zeros((1, 12, 10, 8), dtype=np.float32)
+    voxels[0, 2:9, 3:8, 1:4] = 1.0
+    turned = np.array([[0.0, 0, -1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # its last axis runs to the left
+    image = Image(voxels, Geometry((12, 10, 8), turned))
+    [facts] = examine(Dataset((Case("a", "a", {"image": image}),))).fingerprint.cases
+    assert (facts.shape, facts.content_shape) == ((8, 12, 10), (3, 7, 5))
+    assert facts.content == pytest.approx(3 * 7 * 5 / (8 * 12 * 10))
