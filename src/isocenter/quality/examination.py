@@ -152,10 +152,10 @@ _Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
 
 
 def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | IsocenterError:
-    if isinstance(outcome, IsocenterError) or outcome[0] is None:
+    if isinstance(outcome, IsocenterError):
         return outcome
-    (facts, seen), problems = outcome
-    return (facts, replace(seen, patches=None)), problems
+    known, problems = outcome
+    return known and (known[0], replace(known[1], patches=None)), problems
 
 
 def _measured(case: Case) -> _Measured:

@@ -155,9 +155,10 @@ class PlanRequest:
     @property
     def wished(self) -> PlanRequest:
         """With what was set by hand in place of the flags of the same names, so that all rules decide by it."""
-        kinds = {"minutes": int | float, "device": str, "threads": int}
-        by_hand = {name: self.assignments.get(f"training.{name}") for name in kinds}
-        return replace(self, **{name: value for name, value in by_hand.items() if isinstance(value, kinds[name])})
+        kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
+        given = {name: self.assignments.get(f"training.{name}") for name in kinds}
+        by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
+        return replace(self, **by_hand)
 
     @property
     def spacing(self) -> Sequence[float] | None:
