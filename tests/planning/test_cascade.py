@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,15 @@ def test_small_images_need_no_cascade_and_the_plan_says_how_much_of_them_is_seen
     assert plan["preprocessing.cascade"] is None
     assert "a patch shows 100% of the median image" in plan.decision("preprocessing.cascade").because
     assert settings(plan).architecture["channels"] == 1
+
+
+def test_the_plan_states_the_size_of_images_as_they_are_cropped():
+    found = Fingerprint(tuple(replace(one, content_shape=(100, 110, 100)) for one in several(6, **LARGE).cases))
+    plan, whole = planned(found), planned(several(6, **LARGE))
+    assert (plan["preprocessing.crop"], whole["preprocessing.crop"]) == ("content", "none")
+    assert "(100, 110, 100) voxels on that grid once they are cropped" in plan.decision("training.patch").because
+    shown, less = (one.decision("preprocessing.cascade").because for one in (plan, whole))
+    assert float(re.findall(r"shows (\d+)%", shown)[0]) > 5 * float(re.findall(r"shows (\d+)%", less)[0])
 
 
 def test_of_large_images_all_is_seen_on_a_coarser_grid_first():

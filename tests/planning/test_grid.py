@@ -210,3 +210,24 @@ def test_thick_sections_under_an_electron_microscope_keep_their_spacing(steps):
     grid = grid_of(several(3, shape=(1250, 1250, 125), steps=steps), dense=True, device="cpu")
     assert grid.spacing.value == pytest.approx(steps)
     assert min(grid.patch) >= 16
+
+
+def heads(count: int) -> Fingerprint:
+    """Heads in much air, as in BraTS."""
+    cases = several(count, shape=(240, 240, 155)).cases
+    return Fingerprint(tuple(replace(one, content_shape=(140, 172, 139)) for one in cases))
+
+
+def test_where_the_air_around_is_cut_away_patches_are_cut_from_what_is_left():
+    needs = GridNeeds(dense=True)
+    grid, uncut = (grid_for(heads(4), needs, "cuda:0", cropped=cropped) for cropped in (None, False))
+    assert grid.cropped and not uncut.cropped
+    assert np.median(grid.extent, axis=0).tolist() == [140, 172, 139]
+    assert np.median(uncut.extent, axis=0).tolist() == [240, 240, 155]
+    assert grid.voxels / grid.extent[0].prod() > 0.5
+    assert not grid_for(several(4), needs, "cuda:0").cropped
+
+
+def test_a_single_slice_is_cut_down_in_its_plane():
+    found = Fingerprint((replace(facts((200, 180, 1)), content_shape=(90, 80, 1)),))
+    assert grid_of(found, dense=True, device="cpu").extent.tolist() == [[90, 80]]

@@ -48,6 +48,14 @@ def test_a_seed_set_by_hand_draws_the_split_as_the_flag_does(blobs):
     assert planned(blobs, assignments={"training.seed": 1}).parts == planned(blobs, seed=1).parts
 
 
+def test_minutes_that_were_set_by_hand_decide_as_those_of_the_flag_do(blobs):
+    flag, by_hand = planned(blobs, minutes=600.0).plan, planned(blobs, assignments={"training.minutes": 600.0}).plan
+    assert by_hand.decision("training.minutes").because == BY_HAND
+    assert flag["training.early_stop"] is not None  # as in no usual hour
+    differing = {name for name, one in flag if one != by_hand.decision(name)}
+    assert differing - {"training.memory"} == {"training.minutes"}
+
+
 def test_nothing_is_written_without_out(blobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned(blobs)

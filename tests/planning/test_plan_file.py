@@ -60,6 +60,26 @@ def test_a_value_written_otherwise_is_not_edited(made, edited):
     assert read_plan(path).decision("training.learning_rate") == made.decision("training.learning_rate")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "followed"),
+    [
+        (r"(?<=flips:\n    )value: \[\](?=\n    because: (?!training))", "value: [1]", {"inference.flips": [1]}),
+        (
+            r"optimiser: {value: adamw",
+            "optimiser: {value: sgd",
+            {"training.learning_rate": 0.01, "training.schedule": "poly"},
+        ),
+        (r"^  folds: {value: 0", "  folds: {value: 4", {"split.inner_folds": 0, "split.calibration": 0}),
+    ],
+)
+def test_what_follows_from_an_edited_value_follows_it_as_on_the_command_line(made, edited, old, new, followed):
+    path, _ = edited(old, new)
+    back = read_plan(path)
+    assert {name: back[name] for name in followed} == followed
+    (again := path.with_name("again.yaml")).write_text(plan_text(back))
+    assert plan_text(read_plan(again)) == plan_text(back)
+
+
 WRONG = {
     "a type": (r"^  batch: {value: 4", "  batch: {value: four", "training.batch"),
     "an impossible value": (r"warmup: {value: 0.05", "warmup: {value: 3", "training.warmup"),

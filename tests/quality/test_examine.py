@@ -294,3 +294,13 @@ def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their
     examine(Dataset(cases), spread=one_by_one)
     assert len(held) == 10
     assert max(held) <= 4  # the first and the sixth, the last one and the one before it
+
+
+def test_the_size_of_the_content_has_the_axes_of_the_case_whatever_their_order_in_the_file():
+    voxels = np.zeros((1, 12, 10, 8), dtype=np.float32)
+    voxels[0, 2:9, 3:8, 1:4] = 1.0
+    turned = np.array([[0.0, 0, -1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # its last axis runs to the left
+    image = Image(voxels, Geometry((12, 10, 8), turned))
+    [facts] = examine(Dataset((Case("a", "a", {"image": image}),))).fingerprint.cases
+    assert (facts.shape, facts.content_shape) == ((8, 12, 10), (3, 7, 5))
+    assert facts.content == pytest.approx(3 * 7 * 5 / (8 * 12 * 10))

@@ -194,7 +194,8 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     }
     needs = GridNeeds.of(task)
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=plan["preprocessing.spacing"])
+    cropped, spacing = plan["preprocessing.crop"] == "content", plan["preprocessing.spacing"]
+    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=spacing, cropped=cropped)
     _refuse_cut(task, patch, grid)
     _refuse_long(plan, fingerprint)
     if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":

@@ -204,8 +204,14 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
 def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
     """The size that a plan for these training cases would give to this family."""
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    spacing = plan["preprocessing.spacing"]
-    grid = grid_for(fingerprint, GridNeeds.of(task), machine.device, reduction=reduction, spacing=spacing)
+    grid = grid_for(
+        fingerprint,
+        GridNeeds.of(task),
+        machine.device,
+        reduction=reduction,
+        spacing=plan["preprocessing.spacing"],
+        cropped=plan["preprocessing.crop"] == "content",
+    )
     minutes = plan["training.minutes"]
     return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
 

@@ -18,8 +18,9 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
+from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
-from isocenter.planning.sections import completed
+from isocenter.planning.sections import completed, typed
 from isocenter.tasks import kind
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_name, current_value
 
@@ -101,7 +102,10 @@ def registered_groups(plan: Plan | None) -> str | None:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file, checked; PlanError names file, line and what is wrong."""
+    """The plan in a file, checked; PlanError names file, line and what is wrong.
+
+    What follows from an edited value follows it, as from one that is set on the command line.
+    """
     try:
         if path.stat().st_size > LARGEST_PLAN:
             raise PlanError("is larger than any plan", str(path), "Give a file that `isocenter plan` wrote")
@@ -131,8 +135,16 @@ def read_plan(path: Path) -> Plan:
         for section, entries in plain.items()
     }
     _check_names(path, lines, sections, planned)
+    edited = [
+        current_name(f"{section}.{name}")
+        for section, decisions in sections.items()
+        for name, decision in decisions.items()
+        if _is_edited(f"{section}.{name}", decision.value, planned)
+    ]
     plan = completed(_current(Plan(sections, version=PLAN_VERSION, **head)))
     try:
+        typed(plan)  # what follows is worked out from possible values alone
+        plan = with_settings(plan, {name: plan[name] for name in edited})
         settings(plan)
     except PlanError as error:
         where = f"{path}, line {lines.of(*error.where.split('.', 1))}"
@@ -244,9 +256,14 @@ def _decision(path: Path, lines: Lines, section: str, name: str, entry: Any, pla
         where = f"{path}, line {lines.of(section, name)}"
         raise PlanError(f"{section}.{name} has no value", where, "Write `value:` under its name")
     value = entry["value"]
-    if planned.get(f"{section}.{name}") not in (None, _digest(value)):
+    if _is_edited(f"{section}.{name}", value, planned):
         return Decision(value, BY_HAND)
     return Decision(value, str(entry.get("because", "")), str(entry.get("source", "")))
+
+
+def _is_edited(name: str, value: Any, planned: Mapping[str, str]) -> bool:
+    """Whether a decision has another value than when the plan was written."""
+    return planned.get(name) not in (None, _digest(value))
 
 
 def _digest(value: Any) -> str:

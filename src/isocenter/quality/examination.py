@@ -208,7 +208,7 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
         channels=image.channels,
         modality=image.modality,
         intensity=tuple(intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
-        content=_content(image.data, valid),
+        content_shape=_content_shape(image, valid),
         references={name: measures[name].summary for name in case.references},
         voxel_volume=canonical.voxel_volume,
         unit=image.geometry.unit,
@@ -218,13 +218,14 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
     )
 
 
-def _content(data: Array, valid: Array) -> float:
-    """Share of the grid inside the box around all that is above the lowest value."""
-    above = np.zeros(data.shape[1:], dtype=bool)
-    for channel, known in zip(data, valid, strict=True):
+def _content_shape(image: Image, valid: Array) -> tuple[int, ...]:
+    """Voxels, in canonical order, of the box around all that is above the lowest value."""
+    above = np.zeros(image.data.shape[1:], dtype=bool)
+    for channel, known in zip(image.data, valid, strict=True):
         above |= known & (channel > channel[known].min())
-    kept = [part.stop - part.start for part in content(above)]
-    return float(np.prod(kept) / above.size)
+    axes, _ = image.geometry.to_canonical
+    kept = [part.stop - part.start for part in content(above)][-len(axes) :]  # whatever frames come first
+    return tuple(kept[axis] for axis in axes)
 
 
 def _unusable(case: Case, error: IsocenterError) -> Problem:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 Strength = Annotated[float, Ge(0), Lt(math.inf)]
 Share = Annotated[float, Ge(0), Le(1)]
+# Of images of at most three.
+Axis = Annotated[int, Ge(0), Lt(3)]
 Change = Callable[..., "Tensor"]
 Floats = NDArray[np.float64]
 
@@ -108,7 +110,7 @@ class Augmentation:
     scale: Annotated[float, Ge(0), Lt(1)] = 0.15
     shift: Share = 0.0
     elastic: Share = 0.0
-    flips: tuple[Annotated[int, Ge(0)], ...] = ()
+    flips: tuple[Axis, ...] = ()
     probability: Share = 0.3
     contrast: Strength = 0.25
     brightness: Strength = 0.15
@@ -125,7 +127,7 @@ class Augmentation:
     cutout: Share = 0.0
     mixup: Strength = 0.0
     cutmix: Strength = 0.0
-    left_right: Annotated[int, Ge(0)] | None = None
+    left_right: Axis | None = None
     quarter_turns: bool = False
     accidents: Share = 0.1
     marks: Share = 0.0

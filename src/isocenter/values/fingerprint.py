@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class CaseFacts:
     channels:     names, in order
     intensity:    per channel, of valid voxels: min, low and high (0.5th and 99.5th percentile), median, max, mean,
                   deviation
-    content:      share of the grid inside the smallest box around what is not the lowest value
+    content_shape: voxels of the smallest box around what is not the lowest value; empty: that is the whole grid
     references:   {kind: summary}; of a mask {label value: voxels}, of instances {number: voxels}, of all else the value
                   itself
     foreground:   like `intensity`, of the voxels inside the mask; empty without a mask or where it is empty
@@ -51,7 +52,7 @@ class CaseFacts:
     channels: tuple[str, ...]
     modality: str
     intensity: tuple[Mapping[str, float], ...]
-    content: float = 1.0
+    content_shape: tuple[int, ...] = ()
     references: Mapping[str, Any] = field(default_factory=dict)
     foreground: tuple[Mapping[str, float], ...] = ()
     voxel_volume: float | None = None
@@ -61,6 +62,11 @@ class CaseFacts:
     unit: str = MM
     frames: int | None = None
     lasts: float | None = None
+
+    @property
+    def content(self) -> float:
+        """Share of the grid inside the box around its content."""
+        return math.prod(self.content_shape or self.shape) / math.prod(self.shape)
 
 
 @dataclass(frozen=True)

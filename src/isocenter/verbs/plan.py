@@ -153,6 +153,14 @@ class PlanRequest:
         return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
 
     @property
+    def wished(self) -> PlanRequest:
+        """With what was set by hand in place of the flags of the same names, so that all rules decide by it."""
+        kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
+        given = {name: self.assignments.get(f"training.{name}") for name in kinds}
+        by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
+        return replace(self, **by_hand)
+
+    @property
     def spacing(self) -> Sequence[float] | None:
         """That of the grid, set by hand, in mm; None where nobody set it, or to what the plan refuses."""
         value = self.assignments.get("preprocessing.spacing")
@@ -216,6 +224,7 @@ def _refuse_other_suffix(out: Path) -> None:
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
     _refuse_impossible(request)
+    request = request.wished
     examination, numbered, chosen, machine = _examined(data, request)
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = _parted(examination, request)

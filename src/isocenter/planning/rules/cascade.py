@@ -94,8 +94,10 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
     reduction = own * float(plan["preprocessing.cascade"])
     needs = GridNeeds.of(build({key: one.value for key, one in plan.sections["task"].items()}))
     room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away
-    spacing = plan["preprocessing.spacing"]
-    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, room=room, spacing=spacing)
+    spacing, cropped = plan["preprocessing.spacing"], plan["preprocessing.crop"] == "content"
+    grid = grid_for(
+        fingerprint, needs, machine.device, reduction=reduction, room=room, spacing=spacing, cropped=cropped
+    )
     chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
     wide = {key: value for key, value in plan["network.size"].items() if key in networks.WIDTHS and key in chosen}
     seen = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"

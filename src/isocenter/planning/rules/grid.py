@@ -18,6 +18,8 @@ from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, counted_in
 PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
 # The longest side of a picture, and the longest series, that is looked at as a whole.
 WHOLE_SIDE = {1: {"cpu": 1024, "gpu": 4096}, 2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
+# Below this share of content cutting the rest away saves more than it costs.
+EMPTY = 0.75
 # A median spacing rounded to 1e-4 mm must not add a step to every patch.
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
@@ -45,6 +47,7 @@ class Grid:
     extent:  (cases, axes) voxels of the training images on this grid
     whole:   each image is looked at as a whole, and no patches are cut
     dense:   there is an output for every voxel
+    cropped: images are cut down to their content first
     """
 
     spacing: Decision
@@ -54,6 +57,7 @@ class Grid:
     extent: Floats
     whole: bool = False
     dense: bool = False
+    cropped: bool = False
 
     @property
     def thick(self) -> int | None:
@@ -101,19 +105,22 @@ def grid_for(
     room: float = 1.0,
     reduction: float = 1.0,
     spacing: Sequence[float] | None = None,
+    cropped: bool | None = None,
 ) -> Grid:
     """Return the grid that the training images suggest and a device goes through quickly.
 
     room:      share of the usual number of voxels, where memory does not suffice for all of them
     reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
     spacing:   set by hand, in mm; of no use where voxels have no known size, or one shape decides
+    cropped:   of patches: whether images are cut down to their content first; None as the rule decides
     """
     shapes, steps = flat(fingerprint)
     known = all(case.physical for case in fingerprint.cases)
     if not known or spacing is None or len(spacing) != len(shapes[0]):
         spacing = None
     if needs.dense and not needs.whole:
-        return _cut(fingerprint, device, room, reduction, spacing)
+        cropped = crops(fingerprint) if cropped is None else cropped
+        return _cut(fingerprint, device, room, reduction, spacing, cropped=cropped)
     axes = len(shapes[0])
     # With an output for every voxel as fine as the patches that the device goes through.
     voxels = PATCH_VOXELS[axes][kind_of(device)] ** (1 / axes)
@@ -125,9 +132,22 @@ def grid_for(
     return _stretched(fingerprint, needs, longest, device)
 
 
-def _cut(fingerprint: Fingerprint, device: str, room: float, reduction: float, asked: Sequence[float] | None) -> Grid:
+def crops(fingerprint: Fingerprint) -> bool:
+    """Whether patches are cut from the content of images alone: around that of the median one much is empty."""
+    return float(np.median([case.content for case in fingerprint.cases])) < EMPTY
+
+
+def _cut(
+    fingerprint: Fingerprint,
+    device: str,
+    room: float,
+    reduction: float,
+    asked: Sequence[float] | None,
+    *,
+    cropped: bool,
+) -> Grid:
     """Patches from images of one spacing, or on their own grids where the size of a voxel is not known."""
-    shapes, steps = flat(fingerprint)
+    shapes, steps = flat(fingerprint, cropped=cropped)
     spacing = _spacing(fingerprint, shapes, steps) if asked is None else Decision(list(asked), BY_HAND)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
@@ -137,7 +157,7 @@ def _cut(fingerprint: Fingerprint, device: str, room: float, reduction: float, a
     voxels = PATCH_VOXELS[len(shapes[0])][kind_of(device)] * room * reduction
     patch, strides = _patch(extent, spacing.value, voxels)
     shape = Decision(None, "patches are cut from a grid that keeps the proportions of the body")
-    return Grid(spacing, shape, patch, strides, extent, dense=True)
+    return Grid(spacing, shape, patch, strides, extent, dense=True, cropped=cropped)
 
 
 def _stretched(fingerprint: Fingerprint, needs: GridNeeds, longest: float, device: str) -> Grid:
@@ -167,15 +187,16 @@ def usual_voxels(grid: Grid, device: str) -> int:
     return PATCH_VOXELS[len(grid.patch)][kind_of(device)]
 
 
-def flat(fingerprint: Fingerprint) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
-    """(shapes, steps) without the single slice, where every case has just one."""
+def flat(fingerprint: Fingerprint, *, cropped: bool = False) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
+    """(shapes, steps) without the single slice, where every case has just one; cropped: shapes of the content alone."""
     shapes = [case.shape for case in fingerprint.cases]
+    kept = [case.content_shape or case.shape for case in fingerprint.cases] if cropped else shapes
     steps = [case.steps for case in fingerprint.cases]
     if not all(len(shape) == 3 and 1 in shape for shape in shapes):
-        return shapes, steps
+        return kept, steps
     single = [max(axis for axis, size in enumerate(shape) if size == 1) for shape in shapes]
     return (
-        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(shapes, single, strict=True)],
+        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(kept, single, strict=True)],
         [step[:axis] + step[axis + 1 :] for step, axis in zip(steps, single, strict=True)],
     )
 

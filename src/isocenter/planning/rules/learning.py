@@ -136,7 +136,8 @@ def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
         return Decision(list(grid.patch), "the network sees the whole image")
     median = tuple(int(n) for n in np.median(grid.extent, axis=0).round())
     fits = all(size >= whole for size, whole in zip(grid.patch, median, strict=True))
-    because = f"the median of {cases} training cases is {median} voxels on that grid"
+    cropped = " once they are cropped to their content" if grid.cropped else ""
+    because = f"the median of {cases} training cases is {median} voxels on that grid{cropped}"
     if not fits:
         because += f", and {grid.voxels} are what the {machine.device} processes quickly and has memory for"
     return Decision(list(grid.patch), because, NNUNET)

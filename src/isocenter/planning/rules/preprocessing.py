@@ -24,8 +24,6 @@ FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
 ROUNDING = 1e-3
 # In which time is counted.
 FRAME, SECOND = "frame", "s"
-# Below this share of content cutting the rest away saves more than it costs.
-EMPTY = 0.75
 
 
 def preprocessing(
@@ -62,6 +60,8 @@ def preprocessing(
 
 def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """What is lost of these cases by the normalisation that a plan of them would have."""
+    if not fingerprint.cases:
+        return
     if mixed := mixed_kinds(fingerprint):
         yield Problem(
             "warning",
@@ -69,8 +69,6 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
             why="a number means something else in each of them, and a network of all has no common scale",
             remedy="Split the data set by kind, unless one model is to take all of them",
         )
-    if not fingerprint.cases:
-        return
     channels, modality = channels_of(fingerprint).value, _modality(dataset, fingerprint).value
     if tuple(channels) == COLOUR:
         yield from depth_problems(fingerprint, channels)
@@ -164,7 +162,7 @@ def _crop(fingerprint: Fingerprint, grid: Grid) -> Decision:
     because = f"what is above the lowest value fills {100 * content:.0f} % of the median image"
     if grid.whole:
         return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
-    return Decision("content" if content < EMPTY else "none", because, NNUNET)
+    return Decision("content" if grid.cropped else "none", because, NNUNET)
 
 
 def _unit(fingerprint: Fingerprint) -> Decision:

@@ -169,6 +169,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
+    request = request.wished
     edited = untrained(read_plan(path))
     if request.task not in (None, edited["task.name"]):
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")

@@ -34,7 +34,6 @@ TEXT_SUFFIX, TEXT_SEPARATORS, TEXT_BEGINNING = ".txt", ("\t", ",", ";", r"\s+"),
 SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
 LONGEST_NAME, LONGEST_PATH, LOOKED_AT = 255, 4096, 20
-# fmt: skip
 # A column of more different values is none of classes.
 MOST_CLASSES = 20
 # Columns of few values that say how an image was taken, or of whom, and seldom what is to be learnt.
