@@ -224,6 +224,24 @@ def test_the_smallest_size_is_counted_in_mm_where_they_are_known():
     assert strict.outputs(strict.decode([(region, {HEAD: outputs_of(truth)})], plain))["count"] == 4
 
 
+def test_heights_are_smoothed_by_the_sides_of_the_image_itself_whichever_way_its_axes_run():
+    """A stack of three cells in slices five times as far apart as their pixels: each has its hill in three slices."""
+    steps, shape = (5.0, 1.0, 1.0), (11, 40, 40)
+    number, row, column = np.indices(shape)
+    truth = np.where(np.hypot(row - 20, column - 20) < 12, (number + 2) // 3, 0) * (number < 10)
+    inside, height = maps_of(truth, steps)
+    ripples = np.random.default_rng(0).normal(0, 0.03, shape)
+    outputs = np.stack([20 * inside - 10, height + ripples]).astype(np.float32)
+    task, upright = InstanceSegmentation(steps, 6.0), Geometry(shape, np.diag([*steps, 1.0]))
+    for axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        grid, turned = upright.permuted(axes, (False,) * 3), np.transpose(truth, axes)
+        moved = np.ascontiguousarray(outputs.transpose(0, *[axis + 1 for axis in axes]))
+        made = task.decode([(tuple(slice(0, n) for n in grid.shape), {HEAD: moved})], grid)
+        score = instance_overlap(made.data, turned)
+        assert len(score.predicted) == 3
+        assert score.pq > 0.95
+
+
 def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     truth = TOUCHING[2]
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)

@@ -129,13 +129,13 @@ def thresholds(
     names: Collection[str],
     maps: Sequence[Mapping[str, Any]],
     references: Sequence[Array],
-    smallest: Sequence[float],
+    grids: Sequence[Mapping[str, Any]],
 ) -> dict[str, Decision]:
     """The probability of inside, then the prominence of a hill, that give the highest mean AP of these cases.
 
     decoder:  with the default of each field, or what is set already
     names:    of the fields that are open
-    smallest: voxels of each case
+    grids:    of each case the fields that its grid decides
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
     if total < FEWEST_OBJECTS:
@@ -147,8 +147,8 @@ def thresholds(
     def mean_ap(tried: Decoder) -> float:
         """Over the cases."""
         scores = [
-            instance_overlap(replace(tried, smallest=least)(*own), truth).ap()
-            for own, truth, least in zip(given, references, smallest, strict=True)
+            instance_overlap(replace(tried, **grid)(*own), truth).ap()
+            for own, truth, grid in zip(given, references, grids, strict=True)
         ]
         return float(np.nanmean(scores))
 

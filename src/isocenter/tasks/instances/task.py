@@ -19,7 +19,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.object_calibration import (
     OBJECT,
@@ -93,9 +93,6 @@ if TYPE_CHECKING:
 HEAD = "instances"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
-# Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
-# the lattice of voxels, are as fine (docs/benchmarks/kinds.md, nuclei one by one).
-RIPPLE = 1.0
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
 # With both maps, while objects are looked for that are not called.
@@ -305,8 +302,8 @@ class InstanceSegmentation:
         if not (there and open_yet):
             return self, {}
         references = [self._reference(case, made) for made, case in there]
-        smallest = [self._voxels(made.geometry) for made, _ in there]
-        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, smallest)
+        grids = [self._on(made.geometry) for made, _ in there]
+        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
         chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
         return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
 
@@ -366,7 +363,7 @@ class InstanceSegmentation:
     def _decoder(self) -> Decoder:
         inside = INSIDE if self.inside is None else self.inside
         prominence = PROMINENCE if self.prominence is None else self.prominence
-        return Decoder(inside, prominence, smooth=tuple(RIPPLE / step for step in self.steps))
+        return Decoder(inside, prominence, smooth=smoothing(self.steps))
 
     @property
     def _least(self) -> float:
@@ -376,18 +373,18 @@ class InstanceSegmentation:
     def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
         """Numbers of the objects that these maps show, scores of the network, and sizes."""
         inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
-        numbers = replace(self._decoder, smallest=self._voxels(geometry))(inside, height)
+        numbers = replace(self._decoder, **self._on(geometry))(inside, height)
         return numbers, network_scores(numbers, inside), object_sizes(numbers, geometry)
 
     def _candidates(self, prediction: Prediction) -> Candidates:
         """All objects that there may be, and their scores."""
         maps = prediction.untuned or {}
-        decoder = replace(self._decoder, smallest=self._voxels(prediction.geometry))
+        decoder = replace(self._decoder, **self._on(prediction.geometry))
         return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
 
-    def _voxels(self, geometry: Geometry) -> float:
-        """The smallest object in voxels of a grid."""
-        return self.smallest / (geometry.voxel_volume or 1.0)
+    def _on(self, geometry: Geometry) -> dict[str, Any]:
+        """What an image's own grid makes of the decoder: the smallest object in its voxels, and its sides."""
+        return {"smallest": self.smallest / (geometry.voxel_volume or 1.0), "smooth": smoothing_on(geometry)}
 
     def _reference(self, case: Case, prediction: Prediction) -> Array:
         reference = case.references["instances"]
