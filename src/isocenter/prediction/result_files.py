@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
-from isocenter.tasks import Task, channels_of
+from isocenter.tasks import Task, channels_of, head_of
 from isocenter.values import Array, Case, Image, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
@@ -58,7 +58,8 @@ class Wanted:
 def kinds_of_maps(task: Task) -> list[str]:
     """The names of maps of a case, which end its files' names: several parts have the same, with the part before it."""
     own = (TOTAL, EPISTEMIC, COVERING)
-    return [*own, *(f"{part}_{kind}" for part in task.decoding.parts for kind in own)]
+    further = (*own, PROBABILITIES.lstrip("_"))
+    return [*own, *(f"{part}_{kind}" for part in task.decoding.parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -118,15 +119,31 @@ def probability_files(
 
     Nothing where none were asked for, or where the task has none for every voxel.
     """
-    dense = [name for name, head in task.heads.items() if head.is_dense]
+    dense = channels_of(task)
     if not (wanted.probabilities and dense):
         yield None, []
         return
-    path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, OF_NUMBERS)}"
+    endings, suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
+    paths = {head: folder / f"{name}{endings.get(head, PROBABILITIES)}.{suffix}" for head in dense}
     files: list[Path] = []
-    with probabilities_written(channels_of(task), image, path) as take:
-        yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
-    files.append(path)
+    with ExitStack() as stack:
+        takers = {head: stack.enter_context(probabilities_written(dense[head], image, paths[head])) for head in dense}
+
+        def take(region: Region, arrays: Mapping[str, Array]) -> None:
+            """Write the probabilities of a part of the image."""
+            for head, one in takers.items():
+                if head in arrays:
+                    one(region, arrays[head])
+
+        yield take, files
+    files += paths.values()
+
+
+def _of_further_parts(task: Task) -> dict[str, str]:
+    """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
+    each = [(part, head_of(part, head)) for part, own in task.decoding.parts.items() for head in channels_of(own)]
+    each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
+    return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
 
 
 def write_result(
