@@ -142,6 +142,32 @@ def of_parts(parts: dict[str, dict], pixels: np.ndarray, outputs, folder: Path, 
     return isocenter.predict(model, folder / "x.nii.gz", out=folder / "out", **flags)
 
 
+def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_path):
+    masks = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
+    parts = {"instances": {"steps": [1.0, 1.0, 1.0], "reach": 3.0, "smallest": 0.0}, "segmentation": masks}
+    bright = np.zeros((16, 16, 16), np.float32)
+    bright[2:6, 2:6, 2:6] = bright[9:14, 9:14, 9:14] = 1
+
+    def outputs(batch):
+        odds = 20 * batch - 10
+        return {
+            "instances_instances": np.concatenate([odds, batch], axis=1),
+            "segmentation_mask": np.concatenate([-odds, odds], axis=1),
+        }
+
+    result = of_parts(parts, bright, outputs, tmp_path, save_probabilities=True)
+    endings = ("", "_segmentation", "_probabilities", "_segmentation_probabilities")
+    assert [path.name for path in result.files] == [f"x{ending}.nii.gz" for ending in endings]
+    objects, structures = (isocenter.read(path) for path in result.files[:2])
+    assert_array_equal(structures.data[0], bright)
+    assert [label.name for label in structures.labels if label.value] == ["lesion"]
+    assert_array_equal(np.unique(objects.data), [0, 1, 2])
+    assert nibabel.load(result.files[3]).shape == (16, 16, 16, 2)
+    measured = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    assert measured["label"].tolist() == ["object 1", "object 2", "segmentation: lesion"]
+    assert measured["voxels"].tolist() == [64, 125, 189]
+
+
 def test_saved_probabilities_of_a_part_are_called_by_what_they_are_of(tmp_path):
     """Regions, one in the other: the values of a label map are what is left of each, the outputs are of all of it."""
     labels = [{"value": 1, "name": "core"}, {"value": 2, "name": "whole (rest)"}]

@@ -15,7 +15,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of, head_of
-from isocenter.values import Array, Case, Image, Map, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Image, Label, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -56,10 +56,13 @@ class Wanted:
 
 
 def kinds_of_maps(task: Task) -> list[str]:
-    """The names of maps of a case, which end its files' names: several parts have the same, with the part before it."""
-    own = (TOTAL, EPISTEMIC, COVERING)
+    """The names of maps of a case, which end its files' names: several parts have the same, with the part before it.
+
+    A further label map is called by its part alone, and its probabilities by both.
+    """
+    own, parts = (TOTAL, EPISTEMIC, COVERING), list(task.decoding.parts)
     further = (*own, PROBABILITIES.lstrip("_"))
-    return [*own, *(f"{part}_{kind}" for part in task.decoding.parts for kind in further)]
+    return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -160,7 +163,11 @@ def write_result(
 
     is_part: whether the model has looked at a part of the image only
     """
-    written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
+    written, lacking = list[Path](), list[Problem]()
+    for part, mask, labels in prediction.label_maps:
+        own = f"{name}_{part}" if part else name
+        files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
+        written, lacking = [*written, *files], [*lacking, *problems]
     reports, without = _report(prediction, image, folder / f"{name}{REPORT}.dcm", wanted, model, is_part)
     written, lacking = [*written, *reports], [*lacking, *without]
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
@@ -192,17 +199,18 @@ def has_place(prediction: Prediction) -> bool:
     return prediction.data is not None or prediction.boxes is not None
 
 
-def _label_maps(
-    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+def _label_map(
+    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
 ) -> tuple[list[Path], list[Problem]]:
-    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one."""
-    if prediction.data is None:
-        return [], []
-    mask = prediction.data
+    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
+
+    path: of the files without their suffix
+    """
+    name = path.name
     # A PNG holds 16 bits: numbers of more objects than that need another file.
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
-    write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
+    written, lacking = [path.with_name(f"{name}.{_suffix(image, wanted.format, wide)}")], []
+    write_label_map(mask, labels, image, written[0], algorithm=algorithm)
     series = (
         image.geometry.is_volume
         and image.frames is None
@@ -211,8 +219,8 @@ def _label_maps(
     )
     if wanted.format == AUTO and series:
         try:
-            write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
-            written.append(folder / f"{name}.dcm")
+            write_label_map(mask, labels, image, path.with_name(f"{name}.dcm"), algorithm=algorithm)
+            written.append(path.with_name(f"{name}.dcm"))
         except (FormatError, GeometryError) as error:
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     return written, lacking
