@@ -354,5 +354,8 @@ class _Rest:
             rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
             figures = _measured(frame, self.image.frame(number))
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])
-        whole = [{"case": self.case.id, "frame": "all", **row} for row in size_changes(measured)]
+        # A single object of one frame is none of the next, though both have its number.
+        numbered = any(head.tells_objects for head in self.model.task.heads.values())
+        changes = [] if numbered else size_changes(measured)
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in changes]
         return rows, [*(row for frame in measured for row in frame), *whole]

@@ -196,7 +196,8 @@ def algorithm_of(model: Model) -> str:
 
 def has_place(prediction: Prediction) -> bool:
     """Whether the result lies somewhere in the image, and does not only speak of it."""
-    return prediction.data is not None or prediction.boxes is not None
+    every = (prediction, *prediction.frames)
+    return any(one.data is not None or one.boxes is not None for one in every)
 
 
 def _label_map(
@@ -231,7 +232,9 @@ def _report(
 ) -> tuple[list[Path], list[Problem]]:
     """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
     is_dicom = image.source is not None and image.source.format == "dicom"
-    if prediction.called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
+    # Of a clip those of any frame: that no report can hold them is said where one is written.
+    called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
+    if called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
     limits = [
         *([f"least score: {100 * prediction.threshold:.3g} %"] if prediction.threshold else []),
@@ -240,7 +243,7 @@ def _report(
     ]
     classes = [label.name for label in model.task.labels]
     try:
-        write_boxes(prediction.called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
+        write_boxes(called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
     except FormatError as error:
         if wanted.format == DICOM:
             raise

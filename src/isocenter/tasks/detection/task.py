@@ -379,7 +379,9 @@ class Detection:
         return boxes
 
     def _boxes(self, prediction: Prediction) -> BoundingBoxes:
-        assert prediction.boxes is not None  # noqa: S101 - `decode` always gives them
+        """DatasetError for a clip, of which each frame has its own."""
+        if prediction.boxes is None:
+            raise DatasetError("boxes of a clip are those of its frames", prediction.case, "Give the frames as images")
         return prediction.boxes
 
     def _stated(self, predictions: Sequence[Prediction]) -> list[BoundingBoxes]:
