@@ -415,6 +415,19 @@ def test_balls_in_mm_along_dicoms_axes_become_the_boxes_around_them(tmp_path, si
         read_dataset(tmp_path)
 
 
+def test_a_ball_in_the_first_slices_of_a_scan_is_cut_back_where_they_begin(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 20), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    head = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+    table(tmp_path / "annotations.csv", "a,-20,-20,2,12", head=head)
+    boxes = only(tmp_path)
+    assert_allclose(boxes.corners, [[14.5, 14.5, 0, 26.5, 26.5, 8.5]])
+    [note] = boxes.notes
+    assert "was cut back" in note
+    table(tmp_path / "annotations.csv", "a,-20,-20,-3,12", head=head)
+    with pytest.raises(DatasetError, match="lies outside the image"):
+        only(tmp_path)
+
+
 def test_balls_in_mm_on_a_picture_are_refused(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     table(tmp_path / "annotations.csv", "a,5,5,5,2", head="seriesuid,coordX,coordY,coordZ,diameter_mm")

@@ -15,7 +15,7 @@ from isocenter.tasks import rows_in
 from isocenter.tasks.detection.box_calibration import box_calibration_rows, calibrated_boxes
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.shared import Certainty
-from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
+from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))
 CORNERS = np.array([(row, column) for row in (0, 32) for column in (0, 16, 32, 48)], float)
@@ -184,3 +184,27 @@ def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_s
     older = task_of(threshold=0.3)
     assert older.certainty == Certainty() and older._stated([one])[0].scores is not None
     assert "uncalibrated" in (table := older.scoring.score([one], [case])) and table["uncalibrated"].isna().all()
+
+
+def test_sizes_count_pixels_in_images_of_known_size_too_where_training_knew_no_size():
+    by_size = Calibrator("size", {"cell": [1.0, -3.0, 1.5]}, 40).settings
+    corners = np.array([[4, 4, 12, 12]], float)
+    stated = []
+    for in_voxels in (True, False):
+        task = task_of(calibration=by_size, in_voxels=in_voxels)
+        for step in (1.0, 0.1):
+            grid = Geometry.of_spacing((64, 64), (step, step))
+            given = Prediction(grid, boxes=BoundingBoxes(corners, ("cell",), np.array([0.8])))
+            stated.append(float(task._stated([given])[0].scores[0]))
+    assert stated[0] == stated[1] == pytest.approx(stated[2])
+    assert stated[3] < stated[2] / 2
+    case = Case(
+        "a",
+        "a",
+        {"image": Image(np.zeros((1, 64, 64), np.float32), SPACE)},
+        {"boxes": BoundingBoxes(corners, ("cell",))},
+    )
+    facts = CaseFacts("a", (64, 64), (1.0, 1.0), False, False, ("0",), "unknown", (), references=case.references)
+    for physical in (False, True):
+        decided = Detection.settings_for(Dataset((case,)), Fingerprint((replace(facts, physical=physical),)))
+        assert decided["in_voxels"].value is not physical

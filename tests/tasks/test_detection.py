@@ -283,6 +283,15 @@ def test_a_box_in_a_volume_of_a_single_slice_is_as_large_as_in_the_slice():
     assert "sides up to 5 mm" in sizes_stated(TASK, one_scored(grid, (2, 3, 0, 12, 13, 1)))
 
 
+def test_pictures_and_single_slices_of_volumes_are_scored_together():
+    flat, single = Geometry.of_pixels((24, 32)), Geometry((24, 32, 1), np.diag([0.5, 0.5, 8.0, 1.0]))
+    both = one_scored(flat, (2, 3, 12, 13)), one_scored(single, (2, 3, 0, 12, 13, 1), "b")
+    for scored in (both, both[::-1]):
+        assert "sides up to 10 pixels" in sizes_stated(TASK, *scored)
+        table = TASK.score(*map(list, zip(*scored, strict=True)))
+        assert {row.metric: row.estimate.value for row in TASK.summary(table, seed=0)}["ap50"] == 1
+
+
 def test_sizes_are_counted_in_voxels_in_volumes_and_where_only_some_images_have_a_size():
     volumes, known = Detection(("cell",), 3, 8.0), Geometry((24, 32, 20), np.diag([0.5, 0.5, 0.5, 1.0]))
     unknown = Geometry.of_pixels((24, 32, 20))

@@ -224,6 +224,36 @@ def test_the_smallest_size_is_counted_in_mm_where_they_are_known():
     assert strict.outputs(strict.decode([(region, {HEAD: outputs_of(truth)})], plain))["count"] == 4
 
 
+def test_sizes_that_were_pixels_in_training_are_pixels_in_images_of_known_size_too():
+    truth = TOUCHING[2]
+    region = tuple(slice(0, n) for n in truth.shape)
+    decided = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth),)))
+    assert decided["in_voxels"].value is True
+    task = build({"name": "instances", **{name: one.value for name, one in decided.items()}})
+    for geometry in (Geometry.of_pixels(truth.shape), Geometry.of_spacing(truth.shape, (2e-4, 2e-4))):  # 0.2 µm
+        assert task.outputs(task.decode([(region, {HEAD: outputs_of(truth)})], geometry))["count"] == truth.max()
+    in_mm = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth, physical=True),)))
+    assert in_mm["in_voxels"].value is False
+
+
+def test_heights_are_smoothed_by_the_sides_of_the_image_itself_whichever_way_its_axes_run():
+    """A stack of three cells in slices five times as far apart as their pixels: each has its hill in three slices."""
+    steps, shape = (5.0, 1.0, 1.0), (11, 40, 40)
+    number, row, column = np.indices(shape)
+    truth = np.where(np.hypot(row - 20, column - 20) < 12, (number + 2) // 3, 0) * (number < 10)
+    inside, height = maps_of(truth, steps)
+    ripples = np.random.default_rng(0).normal(0, 0.03, shape)
+    outputs = np.stack([20 * inside - 10, height + ripples]).astype(np.float32)
+    task, upright = InstanceSegmentation(steps, 6.0), Geometry(shape, np.diag([*steps, 1.0]))
+    for axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        grid, turned = upright.permuted(axes, (False,) * 3), np.transpose(truth, axes)
+        moved = np.ascontiguousarray(outputs.transpose(0, *[axis + 1 for axis in axes]))
+        made = task.decode([(tuple(slice(0, n) for n in grid.shape), {HEAD: moved})], grid)
+        score = instance_overlap(made.data, turned)
+        assert len(score.predicted) == 3
+        assert score.pq > 0.95
+
+
 def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     truth = TOUCHING[2]
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
@@ -329,6 +359,7 @@ def test_the_plan_knows_sizes_and_reach_from_the_training_objects():
         ("steps", [1.0]),
         ("reach", 0.0),
         ("smallest", -1.0),
+        ("in_voxels", "yes"),
         ("inside", 1.5),
         ("prominence", 0),
         ("depth", 3),

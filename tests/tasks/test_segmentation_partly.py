@@ -19,6 +19,7 @@ from isocenter.tasks.segmentation import readers
 from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
 from isocenter.tasks.segmentation.readers import agreement, masks_of
 from isocenter.tasks.segmentation.target_codes import Codes
+from isocenter.tasks.segmentation.targets import drawn_slices
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.losses import TERMS
 from isocenter.training.data.joint_targets import kind_of
@@ -224,6 +225,16 @@ def test_only_slices_in_which_something_is_drawn_are_known():
     table = scored(task, predicted, case(drawn))
     assert table.loc["organ", "precision"] == pytest.approx(9 / 36)
     assert not any(name.startswith(("hd95", "nsd")) for name in table)
+
+
+def test_slices_that_were_drawn_apart_are_known_however_small_the_structure_is_in_them():
+    """Of a lesion 7 columns wide in five of 24 slices: a smaller share of the columns holds it than of the slices."""
+    row, column, number = np.indices((48, 48, 24))
+    lesion = ((row - 20) / 3.5) ** 2 + ((column - 30) / 3.5) ** 2 + ((number - 12) / 10.0) ** 2 < 1
+    drawn = lesion & (number % 4 == 0)
+    assert_array_equal(drawn_slices(drawn), np.broadcast_to(drawn.any(axis=(0, 1)), drawn.shape))
+    block = lesion & (abs(number - 12) < 2)  # three slices side by side tell nothing, but that they are few
+    assert_array_equal(drawn_slices(block), np.broadcast_to(block.any(axis=(0, 1)), block.shape))
 
 
 def planned(counts: dict[int, int], *labels: Label, **given):

@@ -133,3 +133,21 @@ def test_what_a_person_set_stays():
     predictions = [Prediction(GRID, data=with_speck(2), labels=TASK.classes)] * 6
     task, decisions = by_hand.tuned(predictions, [case(str(n), organ()) for n in range(6)])
     assert (task, decisions) == (by_hand, {})
+
+
+def test_a_smallest_size_that_was_found_in_voxels_counts_voxels_in_images_of_known_size_too():
+    """Half of a square of 36 pixels: in mm² no piece of less than 1800 of these finer pixels would stay."""
+    grid = Geometry.of_pixels((32, 32))
+    lesion = np.zeros(grid.shape, np.uint8)
+    lesion[2:8, 2:8] = lesion[20:26, 20:26] = 4
+    marked = lesion.copy()
+    marked[12:14, 12:14] = 4
+    image = Image(np.zeros((1, *grid.shape), np.float32), grid)
+    cases = [Case(str(n), str(n), {"image": image}, {"mask": Image(lesion[None], grid)}) for n in range(5)]
+    task, decisions = TASK.tuned([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases)
+    assert task.postprocessing == {"lesion": Tidying(smallest=18.0, in_voxels=True)}
+    assert Segmentation.of({**task.settings, "postprocessing": decisions["task.postprocessing"].value}) == task
+    fine = Geometry.of_spacing(grid.shape, (0.1, 0.1))
+    for geometry in (grid, fine):
+        made = task.decode([(tuple(slice(0, n) for n in grid.shape), {"mask": outputs(marked)})], geometry)
+        np.testing.assert_array_equal(np.asarray(made.data), lesion)

@@ -265,6 +265,17 @@ def test_findings_that_only_the_model_or_only_the_data_know_are_said_to_be_not_s
     assert not list(unshared(model, both))
 
 
+def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_references():
+    image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
+    parts = {"classification.classes": ["benign", "malignant"], "classification.smoothing": 0.0}
+    spread = {"regression.mean": {"diameter": 5, "depth": 2}, "regression.deviation": {"diameter": 1, "depth": 1}}
+    measured = {"regression.targets": ["diameter", "depth"], **spread}
+    both = tasks.build({"name": "classification+regression", **parts, **measured})
+    stated = [{"value": {"diameter": 3.0}, "class": "benign"}, {"class": "malignant"}, {"value": {"diameter": 4.0}}]
+    cases = [Case(f"c{n}", f"p{n}", {"image": image}, references) for n, references in enumerate(stated)]
+    assert list(unshared(both, cases)) == ["Not scored, because no case here says anything of them: depth."]
+
+
 def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
     course = Course((0.0, 1.0), (5.0, 6.0), "s")
     stated = {"sex": "F", "age": "045Y", "pulse": course, "patient_name": "Jane", "birth_date": "1980", "site": None}

@@ -19,7 +19,7 @@ from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
-from isocenter.values import Case
+from isocenter.values import Case, Geometry, Image
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -130,6 +130,60 @@ def test_a_case_that_is_called_like_a_map_of_another_gets_a_name_of_its_own():
         "x_total_2",
         "y_segmentation_total",
     ]
+
+
+def of_parts(parts: dict[str, dict], pixels: np.ndarray, outputs, folder: Path, **flags):
+    """What a model of several parts, the outputs of which are given, makes of a volume x."""
+    settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
+    task = tasks.build({"name": "+".join(parts), **settings})
+    isocenter.write(Image(pixels[None], Geometry.of_spacing(pixels.shape, (1, 1, 1))), folder / "x.nii.gz")
+    prepares = Preprocessing(3, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
+    model = Model(task, prepares, Inference(pixels.shape), {"name": "none", "channels": 1}, outputs)
+    return isocenter.predict(model, folder / "x.nii.gz", out=folder / "out", **flags)
+
+
+def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_path):
+    masks = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
+    parts = {"instances": {"steps": [1.0, 1.0, 1.0], "reach": 3.0, "smallest": 0.0}, "segmentation": masks}
+    bright = np.zeros((16, 16, 16), np.float32)
+    bright[2:6, 2:6, 2:6] = bright[9:14, 9:14, 9:14] = 1
+
+    def outputs(batch):
+        odds = 20 * batch - 10
+        return {
+            "instances_instances": np.concatenate([odds, batch], axis=1),
+            "segmentation_mask": np.concatenate([-odds, odds], axis=1),
+        }
+
+    result = of_parts(parts, bright, outputs, tmp_path, save_probabilities=True)
+    endings = ("", "_segmentation", "_probabilities", "_segmentation_probabilities")
+    assert [path.name for path in result.files] == [f"x{ending}.nii.gz" for ending in endings]
+    objects, structures = (isocenter.read(path) for path in result.files[:2])
+    assert_array_equal(structures.data[0], bright)
+    assert [label.name for label in structures.labels if label.value] == ["lesion"]
+    assert_array_equal(np.unique(objects.data), [0, 1, 2])
+    assert nibabel.load(result.files[3]).shape == (16, 16, 16, 2)
+    measured = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    assert measured["label"].tolist() == ["object 1", "object 2", "segmentation: lesion"]
+    assert measured["voxels"].tolist() == [64, 125, 189]
+
+
+def test_saved_probabilities_of_a_part_are_called_by_what_they_are_of(tmp_path):
+    """Regions, one in the other: the values of a label map are what is left of each, the outputs are of all of it."""
+    labels = [{"value": 1, "name": "core"}, {"value": 2, "name": "whole (rest)"}]
+    masks = {"labels": labels, "regions": {"whole": [2, 1], "core": [1]}, "loss": "dice+ce", "tolerance": 2.0}
+    parts = {"classification": {"classes": ["benign", "malignant"], "smoothing": 0.0}, "segmentation": masks}
+    grey = np.zeros((16, 16, 16), np.float32)
+    grey[2:12, 2:12, 2:12], grey[4:8, 4:8, 4:8] = 0.5, 1
+
+    def outputs(batch):
+        regions = np.concatenate([batch - 0.25, batch - 0.75], axis=1)
+        return {"segmentation_mask": 40 * regions, "classification_class": np.zeros((len(batch), 2), np.float32)}
+
+    of_parts(parts, grey, outputs, tmp_path, save_probabilities=True)
+    named = pd.read_csv(tmp_path / "out" / "x_probabilities.labels.csv")
+    found = nibabel.load(tmp_path / "out" / "x_probabilities.nii.gz").get_fdata() > 0.5
+    assert dict(zip(named["name"], found.sum(axis=(0, 1, 2)), strict=True)) == {"whole": 1000, "core": 64}
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u5c71"])

@@ -215,6 +215,15 @@ def _named(case: Case, image: Image) -> dict[str, Any]:
     return {"case": case.id, "image": image.source.paths[0] if image.source and image.source.paths else ""}
 
 
+def _measured(prediction: Prediction, image: Image) -> list[dict[str, Any]]:
+    """The rows of every label map; in those of a further part its name is before the label."""
+    return [
+        {**row, "label": f"{part}: {row['label']}"} if part else row
+        for part, mask, labels in prediction.label_maps
+        for row in measurements(mask, labels, image)
+    ]
+
+
 def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
     """A receiver that hands on the probabilities of before calibration; all that is calibrated stays so."""
     plain = uncalibrated(task)
@@ -318,10 +327,7 @@ class _Rest:
         if prediction.frames:
             return self._rows_of_frames(named)
         rows = [{**named, **row} for row in self._outputs(prediction)]
-        if prediction.data is None:
-            return rows, []
-        measured = measurements(prediction.data, prediction.labels, self.image)
-        return rows, [{"case": self.case.id, **one} for one in measured]
+        return rows, [{"case": self.case.id, **one} for one in _measured(prediction, self.image)]
 
     def _outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """The task's columns, a row or more; calls are always those of calibrated probabilities."""
@@ -347,8 +353,10 @@ class _Rest:
             moment = {"frame": number, **time}
             gate = confidence_columns(frame)
             rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
-            assert frame.data is not None  # noqa: S101 - only what is dense goes by frame
-            figures = measurements(frame.data, frame.labels, still)
+            figures = _measured(frame, still)
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])
-        whole = [{"case": self.case.id, "frame": "all", **row} for row in size_changes(measured)]
+        # A single object of one frame is none of the next, though both have its number.
+        numbered = any(head.tells_objects for head in self.model.task.heads.values())
+        changes = [] if numbered else size_changes(measured)
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in changes]
         return rows, [*(row for frame in measured for row in frame), *whole]

@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
-from isocenter.tasks import Task, channels_of
-from isocenter.values import Array, Case, Image, Map, Prediction, Problem, Region
+from isocenter.tasks import Task, channels_of, head_of
+from isocenter.values import Array, Case, Deferred, Image, Label, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -56,9 +56,13 @@ class Wanted:
 
 
 def kinds_of_maps(task: Task) -> list[str]:
-    """The names of maps of a case, which end its files' names: several parts have the same, with the part before it."""
-    own = (TOTAL, EPISTEMIC, COVERING)
-    return [*own, *(f"{part}_{kind}" for part in task.decoding.parts for kind in own)]
+    """The names of maps of a case, which end its files' names: several parts have the same, with the part before it.
+
+    A further label map is called by its part alone, and its probabilities by both.
+    """
+    own, parts = (TOTAL, EPISTEMIC, COVERING), list(task.decoding.parts)
+    further = (*own, PROBABILITIES.lstrip("_"))
+    return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -118,15 +122,31 @@ def probability_files(
 
     Nothing where none were asked for, or where the task has none for every voxel.
     """
-    dense = [name for name, head in task.heads.items() if head.is_dense]
+    dense = channels_of(task)
     if not (wanted.probabilities and dense):
         yield None, []
         return
-    path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, OF_NUMBERS)}"
+    endings, suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
+    paths = {head: folder / f"{name}{endings.get(head, PROBABILITIES)}.{suffix}" for head in dense}
     files: list[Path] = []
-    with probabilities_written(channels_of(task), image, path) as take:
-        yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
-    files.append(path)
+    with ExitStack() as stack:
+        takers = {head: stack.enter_context(probabilities_written(dense[head], image, paths[head])) for head in dense}
+
+        def take(region: Region, arrays: Mapping[str, Array]) -> None:
+            """Write the probabilities of a part of the image."""
+            for head, one in takers.items():
+                if head in arrays:
+                    one(region, arrays[head])
+
+        yield take, files
+    files += paths.values()
+
+
+def _of_further_parts(task: Task) -> dict[str, str]:
+    """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
+    each = [(part, head_of(part, head)) for part, own in task.decoding.parts.items() for head in channels_of(own)]
+    each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
+    return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
 
 
 def write_result(
@@ -143,7 +163,11 @@ def write_result(
 
     is_part: whether the model has looked at a part of the image only
     """
-    written, lacking = _label_maps(prediction, image, folder, name, wanted, algorithm_of(model))
+    written, lacking = list[Path](), list[Problem]()
+    for part, mask, labels in prediction.label_maps:
+        own = f"{name}_{part}" if part else name
+        files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
+        written, lacking = [*written, *files], [*lacking, *problems]
     reports, without = _report(prediction, image, folder / f"{name}{REPORT}.dcm", wanted, model, is_part)
     written, lacking = [*written, *reports], [*lacking, *without]
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
@@ -172,20 +196,22 @@ def algorithm_of(model: Model) -> str:
 
 def has_place(prediction: Prediction) -> bool:
     """Whether the result lies somewhere in the image, and does not only speak of it."""
-    return prediction.data is not None or prediction.boxes is not None
+    every = (prediction, *prediction.frames)
+    return any(one.data is not None or one.boxes is not None for one in every)
 
 
-def _label_maps(
-    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+def _label_map(
+    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
 ) -> tuple[list[Path], list[Problem]]:
-    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one."""
-    if prediction.data is None:
-        return [], []
-    mask = prediction.data
+    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
+
+    path: of the files without their suffix
+    """
+    name = path.name
     # A PNG holds 16 bits: numbers of more objects than that need another file.
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
-    write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
+    written, lacking = [path.with_name(f"{name}.{_suffix(image, wanted.format, wide)}")], []
+    write_label_map(mask, labels, image, written[0], algorithm=algorithm)
     series = (
         image.geometry.is_volume
         and image.frames is None
@@ -194,8 +220,8 @@ def _label_maps(
     )
     if wanted.format == AUTO and series:
         try:
-            write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
-            written.append(folder / f"{name}.dcm")
+            write_label_map(mask, labels, image, path.with_name(f"{name}.dcm"), algorithm=algorithm)
+            written.append(path.with_name(f"{name}.dcm"))
         except (FormatError, GeometryError) as error:
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     return written, lacking
@@ -206,7 +232,9 @@ def _report(
 ) -> tuple[list[Path], list[Problem]]:
     """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
     is_dicom = image.source is not None and image.source.format == "dicom"
-    if prediction.called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
+    # Of a clip those of any frame: that no report can hold them is said where one is written.
+    called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
+    if called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
     limits = [
         *([f"least score: {100 * prediction.threshold:.3g} %"] if prediction.threshold else []),
@@ -215,7 +243,7 @@ def _report(
     ]
     classes = [label.name for label in model.task.labels]
     try:
-        write_boxes(prediction.called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
+        write_boxes(called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
     except FormatError as error:
         if wanted.format == DICOM:
             raise

@@ -113,14 +113,18 @@ def frames_of(image: Image, where: str) -> Iterator[Image]:
 
 
 def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) -> Prediction:
-    """One prediction of a clip: its `data` is (frames, *spatial), its `frames` are the predictions of each.
-
-    predict: of a frame as an image, and its number
-    """
+    """One prediction of a clip; predict: of a frame as an image, and its number."""
     # What a frame was decoded from would be far larger than the label maps of a long clip.
     each = tuple(predict(still, number).decided for number, still in enumerate(image.still_frames()))
-    data = np.stack([np.asarray(frame.data) for frame in each])
-    return Prediction(image.geometry, data=data, labels=each[0].labels, frames=each)
+    return _in_a_row(image.geometry, each)
+
+
+def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
+    """Predictions of frames as one: its `data`, where there are label maps, is (frames, *spatial); so of its parts."""
+    maps = [np.asarray(frame.data) for frame in frames if frame.data is not None]
+    labels = max((frame.labels for frame in frames), key=len)  # of single objects the frame with most has all numbers
+    parts = {part: _in_a_row(geometry, tuple(frame.parts[part] for frame in frames)) for part in frames[0].parts}
+    return Prediction(geometry, data=np.stack(maps) if maps else None, labels=labels, frames=frames, parts=parts)
 
 
 def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks.answers import head_of
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Head, Label
 
@@ -126,10 +127,13 @@ def _states_voxels(head: Head) -> bool:
     return head.is_dense and not (head.holds_boxes or head.tells_objects)
 
 
-def channels_of(task: Task) -> tuple[Label, ...]:
-    """The meaning of the channels of a dense head: the labels, unless the task decodes otherwise."""
-    own = task.decoding.channel_labels
-    return task.labels if own is None else own
+def channels_of(task: Task) -> dict[str, tuple[Label, ...]]:
+    """{dense head: what its channels mean}: the labels, unless the task decodes otherwise; of parts those of each."""
+    parts, own = task.decoding.parts, task.decoding.channel_labels
+    if parts:
+        each = {part: channels_of(one) for part, one in parts.items()}
+        return {head_of(part, head): labels for part, heads in each.items() for head, labels in heads.items()}
+    return {name: task.labels if own is None else own for name, head in task.heads.items() if head.is_dense}
 
 
 def voxel_bytes(task: Task) -> int:

@@ -273,7 +273,7 @@ class Prediction:
 
     case, task:    whose prediction it is, and the kind of problem, once a model has made it
     probabilities: {class: probability} for the whole image
-    data:          (*spatial) label map on the source grid, possibly Deferred
+    data:          (*spatial) label map on the source grid, possibly Deferred; of several tasks that of the first
     labels:        what the values of `data` mean
     values:        {target: number} for tasks that measure
     confidence:    how far it can be believed
@@ -343,6 +343,12 @@ class Prediction:
         structures = [label for label in self.labels if label.value]
         voxels = {label.name: counts[label.value] if label.value < len(counts) else 0 for label in structures}
         return [f"{name} {size * count:.4g} {unit}" for name, count in voxels.items()]
+
+    @property
+    def label_maps(self) -> list[tuple[str, Array | Deferred, tuple[Label, ...]]]:
+        """(part, label map, labels): the whole's, which is its first part's, called "", and those of further parts."""
+        further = [(name, one.data, one.labels) for name, one in self.parts.items() if one.data is not None][1:]
+        return [] if self.data is None else [("", self.data, self.labels), *further]
 
     @property
     def before_calibration(self) -> Prediction:

@@ -244,8 +244,13 @@ def _measured_elsewhere(
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
 
-    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said.
+    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
+    task of parts each is compared with the cases that have its references.
     """
+    for part in task.decoding.parts.values():
+        yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
+    if task.decoding.parts:
+        return
     first = cases[0].references if cases else {}
     kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
     known = {label.name for label in task.labels}

@@ -224,16 +224,16 @@ class Evaluator:
             raise DatasetError(problem, self.output_dir, "All of them stand in predictions.json")
 
     def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Prediction:
-        """The result of a case, whose label map is written."""
+        """The result of a case, whose label maps are written; that of a further part has its name behind the case's."""
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
-        if prediction.data is not None:
+        for part, numbers, labels in prediction.label_maps:
             suffix = {1: ".csv", 2: ".png"}.get(image.geometry.ndim, ".nii.gz")
-            out = folder / f"{case}{suffix}"
+            out = folder / f"{case}_{part}{suffix}" if part else folder / f"{case}{suffix}"
             write = self.formats[suffix].write
             assert write is not None  # noqa: S101 - both of them can
-            write(image.with_label_map(prediction.data, prediction.labels), out)
-            write_table(prediction.labels, table_path(out))
+            write(image.with_label_map(numbers, labels), out)
+            write_table(labels, table_path(out))
         return prediction
 
     def _image(self, case: str, paths: Sequence[Path]) -> Image:

@@ -207,7 +207,7 @@ def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
 def _output(model: Model) -> dict[str, Any]:
     """Of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
-    names = [label.name for label in (channels_of(model.task) if head.is_dense else model.task.labels)]
+    names = [label.name for label in channels_of(model.task).get(_head(model), model.task.labels)]
     kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
     if head.holds_numbers:
         kind, content = "tuples", "magnitude"

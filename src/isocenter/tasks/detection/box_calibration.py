@@ -16,13 +16,18 @@ from isocenter.evaluation import (
     box_sizes,
 )
 from isocenter.tasks.shared import log_odds, rows_of_many, spread_of_many
-from isocenter.values import BoundingBoxes, Floats, Row
+from isocenter.values import BoundingBoxes, Floats, Geometry, Row
+
+
+def sides_of(geometry: Geometry, in_voxels: bool) -> tuple[float, ...]:
+    """Lengths of a voxel per axis by which sizes of boxes are known: 1 where they count voxels."""
+    return (1.0,) * geometry.ndim if in_voxels else geometry.steps
 
 
 def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
     """The boxes with calibrated scores, whether or not they have such; those of the network stay beside them.
 
-    steps: length of a voxel per axis, in mm where that is known
+    steps: length of a voxel per axis, as `sides_of` has it
     """
     given = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
     assert given is not None  # noqa: S101 - as decoded

@@ -49,6 +49,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "typical": Sentence("An output of 1 is a length of {value} voxels"),
     "suppression": Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped"),
     "threshold": Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
+    "in_voxels": Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"),
 }
 
 
@@ -62,7 +63,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         )
     declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
     shares = ", ".join(f"{counts[name]} {name}" for name in declared)
-    axes = axes_of(fingerprint)
+    axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
     lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
     return {
         "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
@@ -78,6 +79,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "threshold": Decision(
             None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
         ),
+        "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
         **certainty_decisions(),
         **covering_decisions("covering boxes may miss a tenth of those of a case on average"),
     }
@@ -170,6 +172,9 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
         raise PlanError(f"{numbers['axes']} axes", "task.axes", "Give 2 or 3")
     if not 0 < numbers["typical"] < float("inf"):
         raise PlanError(f"a side of {numbers['typical']} voxels", "task.typical", "Give a length above 0")
+    if not isinstance(numbers["in_voxels"], bool):
+        problem = f"{numbers['in_voxels']!r} does not say whether sizes count voxels"
+        raise PlanError(problem, "task.in_voxels", "Give true or false")
     for name in ("suppression", "threshold"):
         if numbers[name] is not None and not 0 < numbers[name] <= 1:
             raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")

@@ -92,7 +92,10 @@ def case_row(
     right, total = int(matches.right.sum()), int(matches.references.sum())
     wrong = len(matches.right) - right
     f1 = 2 * right / (2 * right + wrong + total - right) if right + wrong + total else float("nan")
-    sizes = box_sizes(reference, geometry.steps, flat_axis(geometry, axes))
+    flat = flat_axis(geometry, axes)
+    sizes = box_sizes(reference, geometry.steps, flat)
+    # Without the axis of a single slice boxes are those of a picture, and a set may hold both.
+    seen = [column for column in range(2 * geometry.ndim) if flat is None or column % geometry.ndim != flat]
     return {
         "references": total,
         "found": right,
@@ -100,9 +103,9 @@ def case_row(
         "f1": f1,
         THRESHOLD: threshold,
         "unit": MM if geometry.physical else counted_in(axes),
-        "axes": reference.axes,
-        "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
-        "predicted_boxes": _text(predicted.corners, predicted.scores),
+        "axes": axes,
+        "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners[:, seen]])),
+        "predicted_boxes": _text(predicted.corners[:, seen], predicted.scores),
         UNCALIBRATED: None if predicted.uncalibrated is None else json.dumps(predicted.uncalibrated.tolist()),
     }
 

@@ -18,7 +18,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.detection.box_calibration import calibrated_boxes, unseen_boxes
+from isocenter.tasks.detection.box_calibration import calibrated_boxes, sides_of, unseen_boxes
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
@@ -89,8 +89,8 @@ if TYPE_CHECKING:
 HEAD = "boxes"
 # Boxes of a lower score are dropped; those between this and the threshold make the curves.
 LEAST_SCORE = 0.02
-# Boxes of a case that can be explained by rank.
-RANKS = 20
+# Boxes of a case that can be explained, by rank.
+RANKED = tuple(f"box {rank}" for rank in range(1, 21))
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Detection:
     suppression: overlap from which the weaker of two boxes of a class is no other find
     threshold:   score from which on a box is called; None until validation cases have decided
     certainty:   how far scores can be believed, those from which on boxes miss little, and what makes them so
+    in_voxels:   whether sizes of boxes count voxels wherever their size is known, as where it was not in training
     """
 
     classes: tuple[str, ...]
@@ -111,6 +112,7 @@ class Detection:
     suppression: float = SUPPRESSION[2]
     threshold: float | None = None
     certainty: Certainty = field(default_factory=Certainty)
+    in_voxels: bool = False
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
@@ -135,7 +137,7 @@ class Detection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
         """A detection with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "axes", "typical", "suppression", "threshold", *CERTAINTY, *COVERING)
+        known = ("classes", "axes", "typical", "suppression", "threshold", "in_voxels", *CERTAINTY, *COVERING)
         with reading(settings, known, "a detection"):
             given = settings.get("threshold")
             task = cls(
@@ -145,6 +147,7 @@ class Detection:
                 float(settings["suppression"]),
                 None if given is None else float(given),
                 Certainty.of(settings, METHODS_OF_MANY),
+                settings.get("in_voxels", False),
             )
         check_settings(task.classes, task.settings)
         return task
@@ -158,6 +161,7 @@ class Detection:
             "typical": self.typical,
             "suppression": self.suppression,
             "threshold": self.threshold,
+            "in_voxels": self.in_voxels,
             **self.certainty.settings,
             **self.certainty.of_covering,
         }
@@ -192,12 +196,8 @@ class Detection:
     @property
     def teaching(self) -> Teaching:
         """Average precision over the validation cases selects."""
-        return Teaching(
-            selects_by=SELECTED,
-            quality=self.quality,
-            selection=self.selection,
-            target_settings={"classes": list(self.classes), "axes": self.axes},
-        )
+        own = {"classes": list(self.classes), "axes": self.axes}
+        return Teaching(SELECTED, quality=self.quality, selection=self.selection, target_settings=own)
 
     @property
     def decoding(self) -> Decoding:
@@ -210,7 +210,7 @@ class Detection:
             decode=self.decode,
             outputs=self.outputs,
             covering=None if self.certainty.covers_from is None else self.covering,
-            targets=(*self._ranked, *self.classes),
+            targets=(*RANKED, *self.classes),
             uncertainty="boxes",
             log_odds=PRIOR,
         )
@@ -277,7 +277,7 @@ class Detection:
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """A box for every voxel that is more of a centre than its neighbours, with its calibrated score."""
         boxes = self.decoder(((region, with_doubt(arrays, HEAD)) for region, arrays in slabs), geometry)
-        boxes = calibrated_boxes(boxes, self.certainty.calibrator, geometry.steps)
+        boxes = calibrated_boxes(boxes, self.certainty.calibrator, sides_of(geometry, self.in_voxels))
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -285,8 +285,9 @@ class Detection:
         if None not in (self.threshold, self.certainty.calibration) or not cases:
             return self, {}
         references, patients = [self._reference(case) for case in cases], [case.patient for case in cases]
-        given, steps = [self._boxes(one) for one in predictions], [one.geometry.steps for one in predictions]
-        unseen = unseen_boxes(given, references, patients, self.classes, self.overlap, steps)
+        given = [self._boxes(one) for one in predictions]
+        sides = [sides_of(one.geometry, self.in_voxels) for one in predictions]
+        unseen = unseen_boxes(given, references, patients, self.classes, self.overlap, sides)
         certainty, made = calibrated(self.certainty, unseen)
         task = replace(self, certainty=certainty)
         if self.threshold is None:
@@ -354,11 +355,7 @@ class Detection:
         logits = outputs[HEAD][:, : len(self.classes)]
         if target in self.classes:
             return logits[:, self.classes.index(target)].flatten(1).amax(dim=1)
-        return highest(logits, 1 if target is None else place_of_target(target, self._ranked) + 1)
-
-    @property
-    def _ranked(self) -> tuple[str, ...]:
-        return tuple(f"box {rank}" for rank in range(1, RANKS + 1))
+        return highest(logits, 1 if target is None else place_of_target(target, RANKED) + 1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""
@@ -382,13 +379,15 @@ class Detection:
         return boxes
 
     def _boxes(self, prediction: Prediction) -> BoundingBoxes:
-        assert prediction.boxes is not None  # noqa: S101 - `decode` always gives them
+        """DatasetError for a clip, of which each frame has its own."""
+        if prediction.boxes is None:
+            raise DatasetError("boxes of a clip are those of its frames", prediction.case, "Give the frames as images")
         return prediction.boxes
 
     def _stated(self, predictions: Sequence[Prediction]) -> list[BoundingBoxes]:
         """The boxes with scores as this task calibrates them, of predictions that were made before it, too."""
-        calibrator = self.certainty.calibrator
-        return [calibrated_boxes(self._boxes(one), calibrator, one.geometry.steps) for one in predictions]
+        each = [(self._boxes(one), sides_of(one.geometry, self.in_voxels)) for one in predictions]
+        return [calibrated_boxes(boxes, self.certainty.calibrator, sides) for boxes, sides in each]
 
     def _answers(self, table: Table) -> Answers:
         return Answers.of(table, self.classes, self._level)

@@ -8,17 +8,20 @@ doi:10.1117/12.60650. NumPy and SciPy only, so that a copy travels with a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
-from isocenter.values import Array, Floats
+from isocenter.values import Array, Floats, Geometry
 
 # Heights are walked down in so many steps: a prominence is known that finely.
 STEPS = 20
+# Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
+# the lattice of voxels, are as fine (docs/benchmarks/kinds.md, nuclei one by one).
+RIPPLE = 1.0
 # Probabilities of inside at which objects are looked for that are not called: each takes a watershed of its own.
 LOWER = (0.5, 0.25, 0.1, 0.03)
 
@@ -80,6 +83,18 @@ class Decoder:
         # The one slice of a picture that is kept as a volume has no axis here, and nothing to smooth along it.
         sides = self.smooth if len(self.smooth) == values.ndim else min(self.smooth)
         return np.asarray(ndimage.gaussian_filter(values, sides, mode="nearest"))
+
+
+def smoothing(steps: Sequence[float]) -> tuple[float, ...]:
+    """Standard deviations in voxels by which heights are smoothed on a grid of these sides."""
+    return tuple(RIPPLE * min(steps) / step for step in steps)
+
+
+def smoothing_on(geometry: Geometry) -> tuple[float, ...]:
+    """The same on the grid of an image, whose axes come in any order; one of a single slice has nothing to smooth."""
+    longer = [step for step, size in zip(geometry.steps, geometry.shape, strict=True) if size > 1]
+    shortest = min(longer, default=min(geometry.steps))
+    return smoothing([max(step, shortest) for step in geometry.steps])
 
 
 def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:

@@ -13,7 +13,7 @@ from isocenter.files import parse_json
 from isocenter.tasks.instances.decode import Numbers
 from isocenter.tasks.instances.promises import hits
 from isocenter.tasks.shared import log_odds, rows_of_many, spread_of_many
-from isocenter.values import Array, Confidence, Floats, Geometry, Prediction, Row
+from isocenter.values import Array, Confidence, Floats, Prediction, Row
 
 OBJECT = "object"
 # Columns of cases and of predictions, in the order of the objects: a score each; of cases also whether it is right.
@@ -29,9 +29,9 @@ def network_scores(numbers: Numbers, inside: Array) -> Floats:
     return np.asarray(np.bincount(flat, np.asarray(inside, dtype=np.float64).reshape(-1))[1:] / counts)
 
 
-def object_sizes(numbers: Numbers, geometry: Geometry) -> Floats:
-    """(objects,) mm² or mm³ of each, voxels where their size is not known."""
-    return np.bincount(numbers.reshape(-1))[1:] * (geometry.voxel_volume or 1.0)
+def object_sizes(numbers: Numbers, voxel: float) -> Floats:
+    """(objects,) size of each; voxel: of one, in the unit of a task."""
+    return np.bincount(numbers.reshape(-1))[1:] * voxel
 
 
 def confidence_of(names: Sequence[str], scores: Floats, sizes: Floats, calibrator: Calibrator) -> Confidence:
@@ -44,11 +44,11 @@ def confidence_of(names: Sequence[str], scores: Floats, sizes: Floats, calibrato
     return Confidence(scores=dict(zip(names, stated, strict=True)), uncalibrated=given)
 
 
-def objects_of(prediction: Prediction) -> Objects:
-    """Those of a prediction, as it was decoded."""
+def objects_of(prediction: Prediction, voxel: float) -> Objects:
+    """Those of a prediction, as it was decoded; voxel: as in `object_sizes`."""
     numbers, known = np.asarray(prediction.data), prediction.confidence
     scores = np.array([*(known.uncalibrated or known.scores).values()], dtype=np.float64)
-    return numbers, scores, object_sizes(numbers, prediction.geometry)
+    return numbers, scores, object_sizes(numbers, voxel)
 
 
 def unseen_objects(objects: Sequence[Objects], references: Sequence[Array], patients: Sequence[str]) -> Unseen:

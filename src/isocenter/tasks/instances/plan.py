@@ -37,6 +37,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "steps": Sentence("The sides of a voxel are {size}, the shortest being 1"),
     "reach": Sentence("Heights rise up to {value} sides of a voxel from the border"),
     "smallest": Sentence("Objects of less than {value} are dropped", "No object is too small"),
+    "in_voxels": Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"),
     "inside": Sentence(
         "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
     ),
@@ -68,6 +69,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             round(float(np.percentile(volumes, SLIPS)) / 2, 6),
             f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} have at least",
         ),
+        "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
         "inside": Decision(
             None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
         ),
@@ -119,6 +121,9 @@ def check_settings(numbers: Mapping[str, Any]) -> None:
         raise PlanError(f"a reach of {numbers['reach']} voxels", "task.reach", "Give 1 or more")
     if not 0 <= numbers["smallest"] < math.inf:
         raise PlanError(f"a smallest size of {numbers['smallest']}", "task.smallest", "Give 0 or more")
+    if not isinstance(numbers["in_voxels"], bool):
+        problem = f"{numbers['in_voxels']!r} does not say whether sizes count voxels"
+        raise PlanError(problem, "task.in_voxels", "Give true or false")
     for name in ("inside", "prominence"):
         if numbers[name] is not None and not 0 < numbers[name] < 1:
             raise PlanError(f"{numbers[name]} is not between 0 and 1", f"task.{name}", "Give a share")
@@ -129,13 +134,13 @@ def thresholds(
     names: Collection[str],
     maps: Sequence[Mapping[str, Any]],
     references: Sequence[Array],
-    smallest: Sequence[float],
+    grids: Sequence[Mapping[str, Any]],
 ) -> dict[str, Decision]:
     """The probability of inside, then the prominence of a hill, that give the highest mean AP of these cases.
 
     decoder:  with the default of each field, or what is set already
     names:    of the fields that are open
-    smallest: voxels of each case
+    grids:    of each case the fields that its grid decides
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
     if total < FEWEST_OBJECTS:
@@ -147,8 +152,8 @@ def thresholds(
     def mean_ap(tried: Decoder) -> float:
         """Over the cases."""
         scores = [
-            instance_overlap(replace(tried, smallest=least)(*own), truth).ap()
-            for own, truth, least in zip(given, references, smallest, strict=True)
+            instance_overlap(replace(tried, **grid)(*own), truth).ap()
+            for own, truth, grid in zip(given, references, grids, strict=True)
         ]
         return float(np.nanmean(scores))
 

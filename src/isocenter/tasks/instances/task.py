@@ -19,7 +19,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
-from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.object_calibration import (
     OBJECT,
@@ -66,6 +66,7 @@ from isocenter.tasks.shared import (
     reading,
     refuse_other_grid,
     refuse_other_image_grid,
+    sigmoid,
     suited_certainty,
 )
 from isocenter.tasks.task import Task
@@ -93,9 +94,6 @@ if TYPE_CHECKING:
 HEAD = "instances"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
-# Standard deviation, in the shortest side of a voxel, by which heights are smoothed: the ripples of a network, and of
-# the lattice of voxels, are as fine (docs/benchmarks/kinds.md, nuclei one by one).
-RIPPLE = 1.0
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
 # With both maps, while objects are looked for that are not called.
@@ -109,6 +107,7 @@ class InstanceSegmentation:
     steps:      sides of a voxel of the network's grid, the shortest being 1
     reach:      in these, how far from its border an object gets higher
     smallest:   mm² or mm³, voxels where their size is not known: what is smaller is no object
+    in_voxels:  whether sizes count voxels wherever their size is known, as where it was not known in training
     inside:     probability from which a voxel belongs to an object; None until validation cases have decided
     prominence: share of its height by which an object stands out from a higher one that it touches; likewise
     certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
@@ -120,6 +119,7 @@ class InstanceSegmentation:
     inside: float | None = None
     prominence: float | None = None
     certainty: Certainty = field(default_factory=Certainty)
+    in_voxels: bool = False
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
@@ -143,7 +143,7 @@ class InstanceSegmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
         """An instance segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("steps", "reach", "smallest", "inside", "prominence", *CERTAINTY, *COVERING)
+        known = ("steps", "reach", "smallest", "in_voxels", "inside", "prominence", *CERTAINTY, *COVERING)
         with reading(settings, known, "instances"):
             inside, prominence = (settings.get(name) for name in ("inside", "prominence"))
             task = cls(
@@ -153,6 +153,7 @@ class InstanceSegmentation:
                 None if inside is None else float(inside),
                 None if prominence is None else float(prominence),
                 Certainty.of(settings, METHODS_OF_MANY),
+                settings.get("in_voxels", False),
             )
         check_settings(task.settings)
         return task
@@ -164,6 +165,7 @@ class InstanceSegmentation:
             "steps": list(self.steps),
             "reach": self.reach,
             "smallest": self.smallest,
+            "in_voxels": self.in_voxels,
             "inside": self.inside,
             "prominence": self.prominence,
             **self.certainty.settings,
@@ -183,12 +185,7 @@ class InstanceSegmentation:
     @property
     def teaching(self) -> Teaching:
         """Average precision over the validation cases selects."""
-        return Teaching(
-            selects_by="ap",
-            quality=self.quality,
-            selection=self.selection,
-            target_settings={},
-        )
+        return Teaching(selects_by="ap", quality=self.quality, selection=self.selection, target_settings={})
 
     @property
     def decoding(self) -> Decoding:
@@ -244,7 +241,7 @@ class InstanceSegmentation:
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
         overlaps = [
-            instance_overlap(self._decoder(_chance(one[0]), one[1]), truth.cpu().numpy())
+            instance_overlap(self._decoder(sigmoid(one[0]), one[1]), truth.cpu().numpy())
             for one, truth in zip(outputs[HEAD].float().cpu().numpy(), target, strict=True)
         ]
         matched = [[one.matched(threshold) for threshold in one.thresholds] for one in overlaps]
@@ -263,7 +260,7 @@ class InstanceSegmentation:
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(1, ...) that a voxel is inside an object."""
-        return {HEAD: _chance(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
+        return {HEAD: sigmoid(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Numbers of objects and their scores; what no slab covers (cut away before the network) is background.
@@ -273,7 +270,7 @@ class InstanceSegmentation:
         inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
         for region, arrays in slabs:
             outputs = np.asarray(arrays[HEAD], dtype=np.float32)
-            inside[region] = _chance(outputs[0]).astype(KEPT)
+            inside[region] = sigmoid(outputs[0]).astype(KEPT)
             height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
         numbers, scores, sizes = self._objects(maps, geometry)
@@ -291,8 +288,7 @@ class InstanceSegmentation:
         if not known or task.certainty.calibration is not None:
             return task, made
         # Maps are there while thresholds are open; objects that these part are others than those predicted before.
-        maps = [(one, one.untuned) for one, _ in known]
-        objects = [objects_of(one) if own is None else task._objects(own, one.geometry) for one, own in maps]
+        objects = [task._shown(one) for one, _ in known]
         references, patients = [self._reference(case, one) for one, case in known], [case.patient for _, case in known]
         certainty, calibration = calibrated(task.certainty, unseen_objects(objects, references, patients))
         return replace(task, certainty=certainty), {**made, **calibration}
@@ -305,8 +301,8 @@ class InstanceSegmentation:
         if not (there and open_yet):
             return self, {}
         references = [self._reference(case, made) for made, case in there]
-        smallest = [self._voxels(made.geometry) for made, _ in there]
-        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, smallest)
+        grids = [self._on(made.geometry) for made, _ in there]
+        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
         chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
         return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
 
@@ -366,7 +362,7 @@ class InstanceSegmentation:
     def _decoder(self) -> Decoder:
         inside = INSIDE if self.inside is None else self.inside
         prominence = PROMINENCE if self.prominence is None else self.prominence
-        return Decoder(inside, prominence, smooth=tuple(RIPPLE / step for step in self.steps))
+        return Decoder(inside, prominence, smooth=smoothing(self.steps))
 
     @property
     def _least(self) -> float:
@@ -376,24 +372,29 @@ class InstanceSegmentation:
     def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
         """Numbers of the objects that these maps show, scores of the network, and sizes."""
         inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
-        numbers = replace(self._decoder, smallest=self._voxels(geometry))(inside, height)
-        return numbers, network_scores(numbers, inside), object_sizes(numbers, geometry)
+        numbers = replace(self._decoder, **self._on(geometry))(inside, height)
+        return numbers, network_scores(numbers, inside), object_sizes(numbers, self._voxel(geometry))
+
+    def _shown(self, prediction: Prediction) -> Objects:
+        """The objects of a prediction: anew from its maps, else those that it was decoded to."""
+        maps, geometry = prediction.untuned, prediction.geometry
+        return objects_of(prediction, self._voxel(geometry)) if maps is None else self._objects(maps, geometry)
 
     def _candidates(self, prediction: Prediction) -> Candidates:
         """All objects that there may be, and their scores."""
         maps = prediction.untuned or {}
-        decoder = replace(self._decoder, smallest=self._voxels(prediction.geometry))
+        decoder = replace(self._decoder, **self._on(prediction.geometry))
         return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
 
-    def _voxels(self, geometry: Geometry) -> float:
-        """The smallest object in voxels of a grid."""
-        return self.smallest / (geometry.voxel_volume or 1.0)
+    def _on(self, geometry: Geometry) -> dict[str, Any]:
+        """What an image's own grid makes of the decoder: the smallest object in its voxels, and its sides."""
+        return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_on(geometry)}
+
+    def _voxel(self, geometry: Geometry) -> float:
+        """The size of a voxel in the unit in which sizes of objects are counted."""
+        return 1.0 if self.in_voxels else geometry.voxel_volume or 1.0
 
     def _reference(self, case: Case, prediction: Prediction) -> Array:
         reference = case.references["instances"]
         refuse_other_grid(prediction, reference, case.id)
         return label_values(reference.data, case.id)
-
-
-def _chance(logits: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30.0, 30.0))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one
 def tidying_from(rule: Mapping[str, Any]) -> Tidying:
     """The rule of a plan or a record; ValueError for what is none."""
     made = Tidying(**rule)
-    if not isinstance(made.largest, bool) or not isinstance(made.holes, bool) or not float(made.smallest) >= 0:
+    steps = (made.largest, made.holes, made.in_voxels)
+    if not all(isinstance(one, bool) for one in steps) or not float(made.smallest) >= 0:
         raise ValueError(f"{dict(rule)} is not a post-processing rule")
     return replace(made, smallest=float(made.smallest))
 
@@ -78,23 +79,25 @@ def choose(
         few = cases_of_patients(len(cases), patients, "validation case")
         because = f"off: {few} are too few to choose it on (at least {FEWEST_PATIENTS} patients are needed)"
         return {}, Decision({}, because, NNUNET)
+    # Volumes of some cases in mm³ and of others in voxels cannot be set side by side.
+    in_voxels = any(one.geometry.voxel_volume is None for one in predictions)
     pairs = [
-        _Pair(np.asarray(one.data), *truth(case), one.geometry.voxel_volume or 1.0, case.patient)
+        _Pair(np.asarray(one.data), *truth(case), 1.0 if in_voxels else one.geometry.voxel_volume or 1.0, case.patient)
         for one, case in zip(predictions, cases, strict=True)
     ]
     chosen: dict[str, Tidying] = {}
     reasons = []
     for label in labels:
-        rule, steps = _chosen_for(label.value, pairs, several.get(label.name, 0.0))
+        rule, steps = _chosen_for(label.value, pairs, several.get(label.name, 0.0), in_voxels)
         reasons += [f"{label.name}: {step}" for step in steps]
         if rule != Tidying():
             chosen[label.name] = rule
     because = "; ".join(reasons) if reasons else f"off: no step raised a label's mean Dice by {MARGIN}"
-    plain = {name: {"largest": r.largest, "holes": r.holes, "smallest": r.smallest} for name, r in chosen.items()}
+    plain = {name: asdict(rule) for name, rule in chosen.items()}
     return chosen, Decision(plain, f"{because} ({len(cases)} validation cases)", NNUNET)
 
 
-def _chosen_for(value: int, pairs: Sequence[_Pair], several: float) -> tuple[Tidying, list[str]]:
+def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: bool) -> tuple[Tidying, list[str]]:
     rule, reasons = Tidying(), []
     before = _dice(value, rule, pairs)
     pieces = [_pieces(pair.truth == value) * pair.voxel for pair in pairs]
@@ -102,7 +105,7 @@ def _chosen_for(value: int, pairs: Sequence[_Pair], several: float) -> tuple[Tid
     # Half the volume of the smallest true piece: no expert marks a single piece as small as that.
     smallest = round(min((float(own.min()) for own in pieces if len(own)), default=0.0) / 2, 6)
     steps: dict[str, Callable[[Tidying], Tidying]] = {
-        "small pieces removed": lambda so_far: replace(so_far, smallest=smallest),
+        "small pieces removed": lambda so_far: replace(so_far, smallest=smallest, in_voxels=in_voxels),
         LARGEST: lambda so_far: replace(so_far, largest=True),
         "holes filled": lambda so_far: replace(so_far, holes=True),
     }

@@ -15,6 +15,9 @@ from isocenter.tasks.segmentation.target_codes import Codes, codes_of
 from isocenter.tasks.shared import label_values
 from isocenter.values import Array, Case, Image
 
+# Along the axis across slices that were drawn apart no more of what is drawn goes on in the next one.
+GOES_ON = 0.1
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -144,8 +147,20 @@ class Truth:
 
 
 def drawn_slices(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(*spatial) the slices in which something is drawn, along the axis along which fewest slices are."""
+    """(*spatial) the slices in which something is drawn.
+
+    They lie across the axis along which what is drawn ends after a voxel, as where every fifth slice was drawn: a small
+    structure reaches through fewer rows and columns than slices. Where none or several are such, across the one along
+    which fewest slices are.
+    """
     others = [tuple(axis for axis in range(drawn.ndim) if axis != one) for one in range(drawn.ndim)]
     slices = [drawn.any(axis=rest) for rest in others]
-    axis = min(range(drawn.ndim), key=lambda candidate: (float(slices[candidate].mean()), -candidate))
+    across = [axis for axis in range(drawn.ndim) if _goes_on(drawn, axis) < GOES_ON]
+    axis = min(across or range(drawn.ndim), key=lambda candidate: (float(slices[candidate].mean()), -candidate))
     return np.broadcast_to(np.expand_dims(slices[axis], others[axis]), drawn.shape)
+
+
+def _goes_on(drawn: NDArray[np.bool_], axis: int) -> float:
+    """Share of the drawn voxels whose next one along an axis is drawn too."""
+    along = np.moveaxis(drawn, axis, 0)
+    return int(np.count_nonzero(along[1:] & along[:-1])) / max(1, int(np.count_nonzero(drawn)))

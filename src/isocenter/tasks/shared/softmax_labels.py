@@ -24,11 +24,13 @@ class Tidying:
     largest:  only the largest connected piece stays
     holes:    background that the label encloses becomes the label
     smallest: connected pieces of less than this volume go (mm³, in 2D mm²; voxels where their size is not known)
+    in_voxels: whether that counts voxels whatever their size, as where nobody knew it when the rule was chosen
     """
 
     largest: bool = False
     holes: bool = False
     smallest: float = 0.0
+    in_voxels: bool = False
 
 
 def softmax(outputs: ArrayLike, axis: int = 0) -> NDArray[np.floating]:
@@ -69,7 +71,7 @@ def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float
             result = mask.copy()
         region = result[boxes[0]]
         own = region == value
-        kept = _pieces(own, rule, voxel)
+        kept = _pieces(own, rule, 1.0 if rule.in_voxels else voxel)
         region[own & ~kept] = 0
         if rule.holes:
             region[ndimage.binary_fill_holes(kept) & (region == 0)] = value

@@ -267,8 +267,12 @@ def _around_ball(box: Drawn, geometry: Geometry, path: Path) -> Drawn:
     centre = geometry.to_index((low + high) / 2 * FROM_DICOM)
     reach = (high - low).max() / 2 * np.linalg.norm(np.linalg.inv(geometry.affine[:-1, :-1]), axis=1)
     # An index is the centre of a voxel, which reaches from n to n + 1.
-    edges = (tuple((centre + 0.5 + sign * reach).tolist()) for sign in (-1, 1))
-    return replace(box, low=next(edges), high=next(edges))
+    edges, whole = centre + 0.5 + np.outer([-1, 1], reach), np.array(geometry.shape)
+    if (centre >= -0.5).all() and (centre <= whole - 0.5).all():
+        # Nobody drew where it ends: that of a nodule in the last slices reaches beyond them, however far.
+        edges = edges.clip(-SLACK, whole + SLACK)
+    first, last = (tuple(edge.tolist()) for edge in edges)
+    return replace(box, low=first, high=last)
 
 
 def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
