@@ -49,7 +49,7 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SING
     """On the device; with several ranks each has its part of a batch."""
     augmentation, kind = settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch))
+    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch), marked=batch.marked)
     if batch.there is not None:
         images = only_there(images, on_device(batch.there, device), settings.preprocessing.frames or 1)
     context = [] if batch.context is None else [on_device(batch.context, device)]
