@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from isocenter.evaluation import Compared, Table, case_table, rows_to_json
+from isocenter.evaluation import FOLD, Compared, Table, case_table, rows_to_json
 from isocenter.planning import settings
 from isocenter.report import Paragraph, Section
 from isocenter.runtime import Context, write_json
@@ -72,6 +72,17 @@ class CovariateShare:
         return [Section("Images and covariates", [Paragraph(HALVES), *tables])] if tables else []
 
 
+class Fitted(NamedTuple):
+    """A model without images, the cases that test it, and the fold whose training cases it is fitted to.
+
+    fold: None where the run has one training
+    """
+
+    model: CovariateModel
+    tested: Sequence[Case]
+    fold: int | None
+
+
 def covariates_stated(run: RunFolder) -> CovariateShare:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
@@ -81,15 +92,15 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
         return CovariateShare()
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
     model, halves = evaluated_cases(run.out / folder), dict[str, tuple[Table, Task]]()
-    if fitted := [pair for fold in run.folds if (pair := _fitted(run, fold)) is not None]:
-        halves[COVARIATES_ONLY] = _table(fitted), fitted[0][0].task
+    if fitted := [one for fold in run.folds if (one := _fitted(run, fold)) is not None]:
+        halves[COVARIATES_ONLY] = _table(fitted), fitted[0].model.task
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
         halves[IMAGES] = evaluated_cases(run.out / IMAGE_ONLY / EVALUATION)
     compared_halves = {name: _differences(run, name, half, model) for name, half in halves.items()}
     rows = {name: one.rows for name, one in compared_halves.items()}
     if rows:
         write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
-    facts = {"the covariates alone are fitted by": fitted[0][0].how} if fitted else {}
+    facts = {"the covariates alone are fitted by": fitted[0].model.how} if fitted else {}
     for name, differences in rows.items():
         headline = next((row for row in differences if row.metric == run.plan["evaluation.primary"]), differences[0])
         facts[f"{headline.metric} of {name}"] = str(headline.estimates[0])
@@ -99,7 +110,7 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
     return CovariateShare(facts, compared_halves)
 
 
-def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case]] | None:
+def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
     """A model without images, by the training cases, and the cases that test it."""
     chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
     parts: tuple[Split, Split] = ("train", "val")
@@ -107,13 +118,18 @@ def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case
     test = run.cases("test", fold)
     if not test:
         return None
-    model = fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val)
-    return None if model is None else (model, test)
+    covariates, sampling = Context.of(chosen.network.context).of_patients, chosen.training.sampling
+    model = fit_covariate_model(chosen.task, covariates, train, val, sampling=sampling)
+    return None if model is None else Fitted(model, test, fold)
 
 
-def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
-    tables = [model.task.scoring.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
-    records = [row for one in tables for row in one.assign(split="test").to_dict("records")]
+def _table(fitted: Sequence[Fitted]) -> Table:
+    """Their test cases, each with its fold, as the model's have it: scores of different folds have no common order."""
+    records = list[dict[Hashable, Any]]()
+    for model, cases, fold in fitted:
+        of_fold = {} if fold is None else {FOLD: str(fold)}
+        table = model.task.scoring.score([model.predict(case) for case in cases], cases)
+        records += table.assign(split="test", **of_fold).to_dict("records")
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 
