@@ -13,9 +13,11 @@ from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch
+from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
+from isocenter.values import KNOWN, Several
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +125,30 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
     without = batch_loss(network, batch, chosen, "cpu", Compute())
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)
+
+
+def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_that_no_case_teaches():
+    settings = {
+        "name": "classification+regression",
+        "classification.classes": ["a", "b"],
+        "classification.smoothing": 0.0,
+    }
+    settings |= {
+        "regression.targets": ["size"],
+        "regression.mean": {"size": 0.0},
+        "regression.deviation": {"size": 1.0},
+    }
+    task = tasks.build(settings)
+    chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
+    outputs = {name: torch.ones(2, head.count, requires_grad=True) for name, head in task.heads.items()}
+    kind = kind_of(Several({name: part.heads[next(iter(part.heads))] for name, part in task.parts.items()}))
+    known = {"classification": np.array([0, 1]), "regression": np.zeros((2, 1), np.float32)}
+    targets = {**known, KNOWN: np.array([[True, False]] * 2)}
+    batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
+    pair = SimpleNamespace(count=2, whole=lambda part: part)
+    terms = {"log_variance": torch.zeros(2, requires_grad=True)}
+    batch_loss(lambda images: outputs, batch, chosen, "cpu", Compute(), pair, terms).backward()
+    assert all(output.grad is not None for output in outputs.values())
 
 
 def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):

@@ -105,9 +105,7 @@ def batch_loss(
             outputs, pooled = dict(features.outputs), ranks.whole(features.pooled.float())
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
-    if (
-        ranks.count > 1
-    ):  # a head of which no case has a reference gets gradients of 0: the processes wait for all of them
+    if ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
         added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
     targets = each_array(seen.targets, ranks.whole)
     extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
