@@ -101,7 +101,8 @@ def batch_loss(
         if groups is None or adversary is None:
             outputs = module(images, *seen.context, **truth)
         else:
-            features = networks.features(module, images, *seen.context, at=family.features)
+            within = getattr(module, "module", None)  # what Fabric wraps
+            features = networks.features(module, images, *seen.context, at=family.features, within=within)
             outputs, pooled = dict(features.outputs), ranks.whole(features.pooled.float())
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
