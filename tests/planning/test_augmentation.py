@@ -13,6 +13,7 @@ from isocenter.errors import PlanError
 from isocenter.planning import Wishes, make_plan, settings
 from isocenter.planning.rules.anatomy import anatomy
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
+from isocenter.planning.rules.covariates import sided_covariate
 from isocenter.planning.rules.profiles import profile_for
 from isocenter.runtime.windows import flipped_axes
 from isocenter.tasks import build
@@ -90,6 +91,31 @@ def test_a_picture_whose_classes_are_sides_is_never_mirrored(modality, classes):
     assert flipped_axes(task, 2, (), 1) == ()
     other = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     assert augmentation(profile_for("OP"), anatomy(other.classes), axis, other, (64, 64))["flips"].value == [1]
+
+
+def levels(*names: str) -> dict:
+    return {"levels": {name: 1 / len(names) for name in names}, "missing": 0.0}
+
+
+NUMBER = {"median": 1.0, "mean": 1.0, "deviation": 1.0, "missing": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("context", "found"),
+    [
+        ({"age": NUMBER, "eye": levels("OD", "OS")}, "eye"),
+        ({"laterality": levels("L", "R", "both")}, "laterality"),
+        ({"left_volume": NUMBER, "right_volume": NUMBER}, "left_volume"),
+        ({"sex": levels("F", "M"), "stage": levels("R0", "R1"), "bright": NUMBER}, ""),
+        (None, ""),
+    ],
+)
+def test_no_image_is_mirrored_where_a_covariate_states_a_side(context, found):
+    assert sided_covariate(context) == found
+    task, axis = segmenting("vessel"), Decision(1, "for a test")
+    chosen = augmentation(profile_for("OP"), anatomy(["vessel"]), axis, task, (64, 64), found)["flips"]
+    assert chosen.value == flips_at_test(chosen).value == ([] if found else [1])
+    assert (f"{found} states a side" in chosen.because) == bool(found)
 
 
 def test_a_model_that_was_planned_to_mirror_such_pictures_still_does():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from numpy.testing import assert_array_equal
 
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import build
-from isocenter.training import Prepared, keep_marked, prepare_all
+from isocenter.training import Loader, Prepared, keep_marked, prepare_all
 from isocenter.training.data.targets import KINDS, Drawn, moved
+from isocenter.training.step.loss import augmented
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, Dense, Geometry, Image, Label
 
@@ -63,6 +67,24 @@ def test_now_and_then_labels_are_marked_worse_than_they_are_taught():
     assert torch.equal(followed, targets)
     assert (seen[:, 1] != targets).any()
     assert set(seen[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0}
+
+
+def test_a_batch_for_a_second_stage_keeps_the_numbers_of_labels_whatever_befalls_its_images():
+    images, targets = batch()
+    cases = [
+        Prepared(str(n), image[:1].numpy(), label.numpy(), (), (1.0, 1.0), marked=label.numpy())
+        for n, (image, label) in enumerate(zip(images, targets, strict=True))
+    ]
+    labels = [{"value": value, "name": name} for value, name in ((1, "left"), (2, "right"))]
+    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+    rough = replace(ROUGH, left_right=0)
+    given = Loader(cases, (24, 20), 4, 0.0, seed=1).of_step(0)
+    seen = augmented(given, SimpleNamespace(task=task, augmentation=rough), "cpu")
+    assert_array_equal(seen.images[:, 1].numpy(), seen.targets.numpy())
+    assert (seen.targets != torch.from_numpy(given.targets)).any()
+    assert not np.array_equal(seen.images[:, 0].numpy(), given.images[:, 0])
+    worse = augmented(given, SimpleNamespace(task=task, augmentation=Augmentation(marks=1.0)), "cpu")
+    assert (worse.images[:, 1] != worse.targets).any()
 
 
 def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatch):

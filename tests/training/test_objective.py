@@ -3,19 +3,24 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import lightning_fabric
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from isocenter import tasks
+from isocenter import networks, tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
+from isocenter.runtime.bundle import AfterLabels
 from isocenter.tasks.shared import label_loss
-from isocenter.training import Batch
+from isocenter.training import Batch, Prepared
+from isocenter.training.data import GroupLoss, Protected
+from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
+from isocenter.values import KNOWN, Several
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +128,44 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
     without = batch_loss(network, batch, chosen, "cpu", Compute())
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)
+
+
+def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_that_no_case_teaches():
+    settings = {
+        "name": "classification+regression",
+        "classification.classes": ["a", "b"],
+        "classification.smoothing": 0.0,
+    }
+    settings |= {
+        "regression.targets": ["size"],
+        "regression.mean": {"size": 0.0},
+        "regression.deviation": {"size": 1.0},
+    }
+    task = tasks.build(settings)
+    chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
+    outputs = {name: torch.ones(2, head.count, requires_grad=True) for name, head in task.heads.items()}
+    kind = kind_of(Several({name: part.heads[next(iter(part.heads))] for name, part in task.parts.items()}))
+    known = {"classification": np.array([0, 1]), "regression": np.zeros((2, 1), np.float32)}
+    targets = {**known, KNOWN: np.array([[True, False]] * 2)}
+    batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
+    pair = SimpleNamespace(count=2, whole=lambda part: part)
+    terms = {"log_variance": torch.zeros(2, requires_grad=True)}
+    batch_loss(lambda images: outputs, batch, chosen, "cpu", Compute(), pair, terms).backward()
+    assert all(output.grad is not None for output in outputs.values())
+
+
+def test_an_adversary_sees_the_features_of_a_network_that_others_hold(structures):
+    size = {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2]]}
+    network = AfterLabels(networks.build("unet", 2, 3, structures.heads, size), 1)
+    images = np.concatenate([np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8)), np.zeros((2, 1, 8, 8, 8))], axis=1)
+    mask = np.zeros((8, 8, 8), np.uint8)
+    cases = [Prepared(name, images[0, :1], mask, (), (1.0, 1.0, 1.0), group=name) for name in "ab"]
+    groups, adversary = GroupLoss.of(Protected.of("adversarial", cases)), torch.zeros(2, 9, requires_grad=True)
+    chosen = SimpleNamespace(task=structures, augmentation=Still(), network=SimpleNamespace(name="unet"))
+    batch = Batch(images.astype(np.float32), np.stack([mask, mask]), (), (1.0, 1.0, 1.0), cases=(0, 1))
+    wrapped = lightning_fabric.Fabric(accelerator="cpu", devices=1).setup(network)
+    batch_loss(wrapped, batch, chosen, "cpu", Compute(), terms={"adversary": adversary}, groups=groups).backward()
+    assert adversary.grad.any()
 
 
 def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):

@@ -78,6 +78,18 @@ def test_balanced_batches_have_as_many_of_each_group():
         assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}
 
 
+def test_of_several_findings_groups_weigh_alike_whichever_comes_first():
+    image = np.zeros((1, 4, 4), dtype=np.float32)
+    findings = [(n % 2, n > 3) for n in range(10)]
+    for order in (slice(None), slice(None, None, -1)):
+        cases = [
+            Prepared(f"c{n}", image, np.array(known[order], np.float32), (), (1.0, 1.0), group="FM"[n > 7])
+            for n, known in enumerate(findings)
+        ]
+        made = Protected.of("reweigh", cases)
+        assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
+
+
 def test_without_classes_groups_weigh_alike():
     image = np.zeros((1, 4, 4), dtype=np.float32)
     cases = [

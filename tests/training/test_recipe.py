@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, replace
@@ -162,6 +163,22 @@ def test_the_best_of_many_looks_has_to_be_surer_than_the_better_of_two(
     after = judged(state, found, settings(read_plan(segmented.out / "plan.yaml")), tmp_path)
     assert because in after.preferred
     assert bool(after.preferred) == bool(because)
+
+
+def test_earlier_weights_are_not_taken_for_a_figure_that_the_last_ones_do_not_have(segmented, tmp_path):
+    """Nothing is there in the validation cases: early on something was marked, in the end rightly nothing."""
+    chosen, none = settings(read_plan(segmented.out / "plan.yaml")), torch.zeros(8, 2, dtype=torch.long)
+    early, last = {"both": none, "size": none + 5}, {"both": none, "size": none}
+    first, score = (chosen.task.teaching.selection(one) for one in (early, last))
+    assert first == 0 and math.isnan(score)
+    best = checkpoint.best_checkpoint(tmp_path)
+    best.mkdir(parents=True)
+    write_tensors(best / checkpoint.VALIDATION, early)
+    for step in (5, 6):
+        state = State(step=step, pace=Pace(6, 6), validations=6, best=first)
+        after = judged(state, Validation(score, last, [str(n) for n in range(8)]), chosen, tmp_path)
+        assert (after.best, after.without) == (0.0, 0)
+        assert ("is not a number" in after.preferred) == (step == 6)
 
 
 def test_another_seed_gives_other_weights(segmented, tmp_path):

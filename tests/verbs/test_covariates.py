@@ -279,6 +279,14 @@ def crossed(informed, tmp_path_factory):
     return isocenter.train(informed[0], out=out, folds=2, assignments=given, **READING).out
 
 
+def test_the_covariates_of_folds_are_compared_with_the_model_fold_by_fold(crossed):
+    record = json.loads((crossed / "evaluation" / "covariates.json").read_text())
+    [alone] = [row for row in record["rows"] if (row["metric"], row["label"]) == ("auroc", "all")]
+    [added] = [row for row in record["added"]["to the covariates"] if (row["metric"], row["label"]) == ("auroc", "all")]
+    assert "mean over 2 folds" in alone["method"]
+    assert added["low"] < added["value"] < added["high"]
+
+
 def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed, crossed):
     table = pd.read_csv(informed[0] / "table.csv").set_index(pd.Index([f"{n:02}" for n in range(40)]))
     split = pd.read_csv(crossed / "split.csv", dtype=str)

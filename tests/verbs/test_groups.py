@@ -347,6 +347,10 @@ def test_a_task_without_classes_is_refused_a_constraint(segmented):
         ({"training.fairness": "reweigh", "training.protected": "sex,age:40"}, "'sex,age:40' is not one attribute"),
         ({"training.fairness": "group_dro", "training.protected": "none"}, "'none' is not one attribute"),
         ({"training.fairness": "fairest", "training.protected": "sex"}, "fairness"),
+        (
+            {"training.fairness": "reweigh", "training.protected": "sex", "task.loss": "class_balanced"},
+            "adds up losses of single classes",
+        ),
         ({"task.group_thresholds": "height"}, "there is no covariate 'height'"),
         ({"task.group_thresholds": True}, "True names no groups.*training.protected"),
         (

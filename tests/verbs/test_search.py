@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from dataclasses import replace
@@ -22,7 +23,7 @@ from isocenter.verbs.train import train
 from isocenter.verbs.training.decisions import with_searches
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder
-from isocenter.verbs.training.search import SearchResult, length_of, searched
+from isocenter.verbs.training.search import SearchResult, _value, length_of, searched
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -95,6 +96,10 @@ def test_the_first_trial_is_the_plan_as_it_stands_and_the_others_are_other_plans
     first, second = whole.rows
     assert (first["state"], json.loads(first["changed"])) == ("the plan", {})
     assert "training.learning_rate" in json.loads(second["changed"])
+
+
+def test_a_trial_whose_validations_never_had_a_number_has_none_either(made, tmp_path):
+    assert math.isnan(_value(job_of(made, tmp_path), {}))
 
 
 def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):

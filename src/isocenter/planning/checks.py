@@ -208,6 +208,12 @@ def _check_learning(made: Settings) -> None:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
     _check_fairness(training, networks.family_of(made.network.name))
+    if training.fairness == "reweigh" and made.task.teaching.weighs_classes:
+        problem = "it adds up losses of single classes, and in this loss a class decides how much its cases count"
+        remedy = (
+            "Give resample, or a task.loss without weights of classes, and task.order cumulative or softmax for corn"
+        )
+        raise PlanError(problem, "training.fairness", remedy)
     if training.fairness == "constraint":
         _check_constraint(made)
     several = len(made.task.heads) > 1

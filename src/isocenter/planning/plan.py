@@ -21,6 +21,7 @@ from isocenter.planning.rules import (
     left_right,
     names_of,
     profile_for,
+    sided_covariate,
     training,
     window_for,
     with_presence,
@@ -108,7 +109,8 @@ def _preprocessing(inputs: PlanInputs, fits: Fitted, cascade: Section, retest: R
 def _augmentation(inputs: PlanInputs, fits: Fitted, prepared: Section, cascade: Section, side: Decision) -> Section:
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     shown = anatomy(names_of(inputs.dataset, inputs.task.labels))
-    own = augmentation(profile, shown, side, inputs.task, fits.grid.patch)
+    covariate = sided_covariate(inputs.context.value)
+    own = augmentation(profile, shown, side, inputs.task, fits.grid.patch, covariate)
     return {**own, "marks": cascade["augmentation.marks"]}
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         UNKEPT,
         WITHIN,
         Shares,
+        have_sides,
         mean_of,
         reading,
     )

@@ -150,6 +150,7 @@ class Teaching:
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
     uncut:           the reason why no patch may cut structures; empty where any may
+    weighs_classes:  whether a class decides how much its cases count, so that losses by class do not add up to it
     """
 
     selects_by: str
@@ -159,6 +160,7 @@ class Teaching:
     outside: int | None = None
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""
+    weighs_classes: bool = False
 
 
 @dataclass(frozen=True)

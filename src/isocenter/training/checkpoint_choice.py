@@ -105,7 +105,8 @@ def judged(state: State, validation: Validation, settings: Settings, out: Path) 
     """The state after a validation: the best score, whether the last weights are preferred, whether to stop early."""
     state, score = replace(state, preferred=_preferred(state, validation, settings, out)), validation.score
     chosen, better = settings.training, score > state.best  # never of what is no number
-    best, without = (score, 0) if better else (state.best, state.without + 1)
+    # A figure of nothing, as where neither reference nor prediction has a structure, is no step backwards either.
+    best, without = (score, 0) if better else (state.best, state.without + (not math.isnan(score)))
     stopped = state.stopped
     if chosen.early_stop is not None and without >= chosen.early_stop and state.step < state.pace.steps:
         share = 100 * state.pace.progress(state.step)
@@ -119,14 +120,18 @@ def judged(state: State, validation: Validation, settings: Settings, out: Path) 
 def _preferred(state: State, validation: Validation, settings: Settings, out: Path) -> str:
     """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
     last, score = state.step >= state.pace.steps, validation.score
-    if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
+    if not last or score >= state.best or not (earlier := validation_of(best_checkpoint(out))):
         return ""
+    metric = _selecting(settings, score)
+    if math.isnan(score):
+        return (
+            f"the last ones, whose {metric} of the validation cases is not a number: earlier ones had {state.best:.4f}"
+        )
     numbers, patients, tried = validation.numbers, validation.patients, state.validations - 1
     seed, needed = settings.training.seed, sure_of_best(tried)
     share = share_better(settings.task.teaching, earlier, numbers, patients, seed=seed, tried=tried)
     if share >= needed:
         return ""
-    metric = _selecting(settings, score)
     had = f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but "
     if (people := len(set(patients))) < fewest_cases(tried):
         return f"{had}{counted(people, 'patient is', 'patients are')} too few to tell that from luck"

@@ -253,7 +253,7 @@ def _adversary(module: Module, settings: Settings, cases: Sequence[Prepared]) ->
     protected, at = Protected.of(ADVERSARIAL, cases), networks.family_of(settings.network.name).features
     assert protected is not None  # noqa: S101 - the method has groups
     device = next(module.parameters()).device
-    image = torch.zeros(1, *cases[0].image.shape[:1], *settings.training.patch, device=device)
+    image = torch.zeros(1, settings.preprocessing.inputs, *settings.training.patch, device=device)
     context = cases[0].context
     given = [] if context is None else [torch.zeros(1, len(context), device=device)]
     with torch.no_grad():

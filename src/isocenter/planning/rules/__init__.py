@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         least_minutes,
     )
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
-    from isocenter.planning.rules.covariates import context_decision, image_only
+    from isocenter.planning.rules.covariates import context_decision, image_only, sided_covariate
     from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
     from isocenter.planning.rules.groups import groups_decision, refuse_groups
     from isocenter.planning.rules.haste import REDUCTION, in_haste

@@ -42,10 +42,15 @@ REASONS = {
 
 
 def augmentation(
-    profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, patch: Sequence[int]
+    profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, patch: Sequence[int], covariate: str = ""
 ) -> dict[str, Decision]:
-    """Every strength with its reason; what does not befall this kind of image is off."""
+    """Every strength with its reason; what does not befall this kind of image is off.
+
+    covariate: of the network, that states a side of the patient; empty where none does
+    """
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
+    if flips and covariate:
+        flips, reason = (), f"{covariate} states a side, and in the mirror it would be the wrong one"
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
     sided = names_sides(task.decoding.mirrored) or anatomy.sides == NUMBERED

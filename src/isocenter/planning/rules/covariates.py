@@ -14,6 +14,7 @@ from isocenter.errors import PlanError, counted, listed
 from isocenter.planning.rules.time_series import CHE, Along, along, is_monitored, monitored
 from isocenter.quality import PROXY, is_constant, label_association, says_how
 from isocenter.runtime import Category, Context, Monitored, Number
+from isocenter.tasks import have_sides
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
 
 # As a person asks for every column that is fit.
@@ -120,6 +121,15 @@ def image_only(covariates: Decision, cascade: Any) -> Decision:
     if cascade is not None:
         return Decision(False, "the first networks of the cascade get them too, and would have to be trained anew")
     return Decision(True, "what the covariates add is the difference: each of both trainings has half of the minutes")
+
+
+def sided_covariate(context: Any) -> str:
+    """The first covariate of a network whose name or levels have a side, as laterality with OD and OS; empty: none."""
+    for column in Context.of(context).of_patients.columns:
+        levels = tuple(column.levels) if isinstance(column, Category) else ()
+        if have_sides([column.name]) or have_sides(levels):
+            return column.name
+    return ""
 
 
 def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], list[Any]]:

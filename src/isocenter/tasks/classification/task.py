@@ -16,6 +16,7 @@ from isocenter.tasks.classification.losses import LOSSES, check_drawn, check_los
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
     NONE,
+    ORDERS,
     Calling,
     check_order,
     costs_of,
@@ -219,6 +220,7 @@ class Classification:
             quality=self.quality,
             selection=self.selection,
             target_settings={"classes": list(self.classes)},
+            weighs_classes=bool(self.weights) or LOSSES[self.loss_name].weighs or ORDERS[self.order].conditional,
         )
 
     @property

@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         refuse_other_image_grid,
         refuse_other_names,
     )
-    from isocenter.tasks.shared.left_right import crossed
+    from isocenter.tasks.shared.left_right import crossed, have_sides
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (

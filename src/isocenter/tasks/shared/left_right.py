@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from isocenter.transforms import names_sides
+
 # Left and right in the languages of most published sets, then Latin.
 PAIRS = (
     *(("left", "right"), ("l", "r"), ("lt", "rt"), ("lh", "rh")),
@@ -51,6 +53,11 @@ def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
         order.append(counterparts[0] if counterparts else place)
     # Each must be the counterpart of its counterpart: two names for one side would be merged into one.
     return tuple(order) if all(order[other] == place for place, other in enumerate(order)) else None
+
+
+def have_sides(names: Sequence[str]) -> bool:
+    """Whether any of these names has a side, which a mirrored image would not have."""
+    return names_sides(crossed(names))
 
 
 def _words(name: str) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class Batch:
     context: (batch, entries) of covariates; None for a network that gets images only
     cases:   which they are, of the whole batch, also where this is a part of it
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
+    marked:  whether the last channel of the images holds numbers of labels from a stage before
     """
 
     images: NDArray[np.float32]
@@ -57,6 +58,7 @@ class Batch:
     context: NDArray[np.float32] | None = None
     cases: tuple[int, ...] = ()
     there: NDArray[np.float32] | None = None
+    marked: bool = False
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -118,7 +120,9 @@ class Loader:
         alike = self._kind.alike(targets, self._blank)
         context = None if contexts[0] is None else self._stacked(contexts)
         seen = None if there[0] is None else self._stacked(there)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
+        marked = self.cases[0].marked is not None
+        own = (self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
+        return Batch(*own, marked=marked)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)

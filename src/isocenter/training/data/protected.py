@@ -1,7 +1,7 @@
 """Groups of the people of training cases, and how training treats them alike.
 
 reweigh:          cases weigh so that group and class are independent (Kamiran and Calders, Knowl Inf Syst 2012,
-                  doi:10.1007/s10115-011-0463-8); without classes, so that groups weigh alike
+                  doi:10.1007/s10115-011-0463-8); without classes, or of several findings, so that groups weigh alike
 resample:         cases are drawn so
 balanced_batches: batches have as many cases of each group
 adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
@@ -57,9 +57,9 @@ class Protected:
         if method == "none":
             return None
         groups = np.unique([case.group for case in cases], return_inverse=True)[1].reshape(-1)
-        is_vector = all(not isinstance(case.target, Mapping) and np.ndim(case.target) < 2 for case in cases)
-        classes = classes_of_targets([case.target for case in cases]) if is_vector else np.zeros(len(cases), np.intp)
-        has_classes = is_vector and classes.max() > 0
+        single = all(not isinstance(case.target, Mapping) and np.shape(case.target) in ((), (1,)) for case in cases)
+        classes = classes_of_targets([case.target for case in cases]) if single else np.zeros(len(cases), np.intp)
+        has_classes = classes.max() > 0
         names, cells = np.unique(np.stack([groups, classes]), axis=1, return_inverse=True)
         cells, counts = cells.reshape(-1), np.bincount(cells.reshape(-1))
         of_group, of_class = np.bincount(groups), np.bincount(classes)

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task, tuned_by
+from isocenter.tasks import Task, build, tuned_by
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
@@ -43,11 +43,15 @@ class CovariateModel:
 
 
 def fit_covariate_model(
-    task: Task, context: Context, train: Sequence[Case], val: Sequence[Case]
+    task: Task, context: Context, train: Sequence[Case], val: Sequence[Case], *, sampling: str = "natural"
 ) -> CovariateModel | None:
-    """Fitted to the training cases, then tuned as a network is; None where the task asks for more than a vector."""
+    """Fitted to the training cases, then tuned as a network is; None where the task asks for more than a vector.
+
+    sampling: how cases are drawn for the network, for which the task corrects its probabilities; here each counts once
+    """
     if not len(context) or not all(head.is_vector for head in task.heads.values()):
         return None
+    task = task if sampling == "natural" else _of_natural_sampling(task)
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
         model = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
     parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
@@ -60,6 +64,12 @@ def fit_covariate_model(
     if val and (assured := tuned.scoring.assured) is not None:
         tuned, _ = assured(predictions, tuning, exact=False)
     return replace(model, task=tuned)
+
+
+def _of_natural_sampling(task: Task) -> Task:
+    """The task without a correction for classes that are drawn otherwise than they come."""
+    follows = {name.removeprefix("task."): one.value for name, one in task.under("natural").items()}
+    return build({"name": task.name, **{name: follows.get(name, own) for name, own in task.settings.items()}})
 
 
 def _given(task: Task, context: Context, train: Sequence[Case]) -> tuple[torch.Tensor, torch.Tensor, dict[str, int]]:

@@ -49,7 +49,7 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SING
     """On the device; with several ranks each has its part of a batch."""
     augmentation, kind = settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch))
+    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch), marked=batch.marked)
     if batch.there is not None:
         images = only_there(images, on_device(batch.there, device), settings.preprocessing.frames or 1)
     context = [] if batch.context is None else [on_device(batch.context, device)]
@@ -101,10 +101,13 @@ def batch_loss(
         if groups is None or adversary is None:
             outputs = module(images, *seen.context, **truth)
         else:
-            features = networks.features(module, images, *seen.context, at=family.features)
+            within = getattr(module, "module", None)  # what Fabric wraps
+            features = networks.features(module, images, *seen.context, at=family.features, within=within)
             outputs, pooled = dict(features.outputs), ranks.whole(features.pooled.float())
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
+    if ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
+        added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
     targets = each_array(seen.targets, ranks.whole)
     extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
     own = {name: term for name, term in (terms or {}).items() if name != ADVERSARY}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,6 +72,17 @@ class CovariateShare:
         return [Section("Images and covariates", [Paragraph(HALVES), *tables])] if tables else []
 
 
+class Fitted(NamedTuple):
+    """A model without images, the cases that test it, and the fold whose training cases it is fitted to.
+
+    fold: None where the run has one training
+    """
+
+    model: CovariateModel
+    tested: Sequence[Case]
+    fold: int | None
+
+
 def covariates_stated(run: RunFolder) -> CovariateShare:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
@@ -99,15 +110,7 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
     return CovariateShare(facts, compared_halves)
 
 
-class _Fitted(NamedTuple):
-    """A model without images, the cases that test it, and its fold where there are several."""
-
-    model: CovariateModel
-    test: Sequence[Case]
-    fold: int | None
-
-
-def _fitted(run: RunFolder, fold: int | None) -> _Fitted | None:
+def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
     """A model without images, by the training cases, and the cases that test it."""
     chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
     parts: tuple[Split, Split] = ("train", "val")
@@ -115,17 +118,18 @@ def _fitted(run: RunFolder, fold: int | None) -> _Fitted | None:
     test = run.cases("test", fold)
     if not test:
         return None
-    model = fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val)
-    return None if model is None else _Fitted(model, test, fold)
+    covariates, sampling = Context.of(chosen.network.context).of_patients, chosen.training.sampling
+    model = fit_covariate_model(chosen.task, covariates, train, val, sampling=sampling)
+    return None if model is None else Fitted(model, test, fold)
 
 
-def _table(fitted: Sequence[_Fitted]) -> Table:
-    """What each model says of the cases that it has not seen, with its fold: their scores make no common order."""
-    records = list[Any]()
-    for model, test, fold in fitted:
-        scored = model.task.scoring.score([model.predict(case) for case in test], test)
+def _table(fitted: Sequence[Fitted]) -> Table:
+    """Their test cases, each with its fold, as the model's have it: scores of different folds have no common order."""
+    records = list[dict[Hashable, Any]]()
+    for model, cases, fold in fitted:
         of_fold = {} if fold is None else {FOLD: str(fold)}
-        records += scored.assign(split="test", **of_fold).to_dict("records")
+        table = model.task.scoring.score([model.predict(case) for case in cases], cases)
+        records += table.assign(split="test", **of_fold).to_dict("records")
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 

@@ -32,7 +32,6 @@ from isocenter.training import (
     Clock,
     HopelessError,
     Moment,
-    Outcome,
     Ranks,
     Study,
     Trial,
@@ -184,7 +183,7 @@ class _Search:
             seconds = self.clock.seconds - began
             self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=seconds, steps=0)
         else:
-            value = _value(job, outcome)
+            value = _value(job, validation_of(outcome.checkpoint))
             state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {self._metric} is not a number")
             seconds = self.clock.seconds - began
             self.study.finish(trial, state, value, **facts, why=why, seconds=seconds, steps=outcome.steps)
@@ -281,8 +280,8 @@ class _Search:
             outcome = fit(job, self._clock_of(job), lambda decisions: None)
             parts.append(validation_of(outcome.checkpoint))
             _slim(job.out)
-        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        return float(self.job.settings.task.teaching.selection(joined)), joined
+        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if all(parts) else {}
+        return _value(self.job, joined), joined
 
     @property
     def _confirming(self) -> list[Case]:
@@ -332,8 +331,9 @@ def _judge(trial: Trial, looks: list[float]) -> Callable[[Moment], None]:
     return look
 
 
-def _value(job: Job, outcome: Outcome) -> float:
-    return float(job.settings.task.teaching.selection(validation_of(outcome.checkpoint)))
+def _value(job: Job, numbers: Mapping[str, Any]) -> float:
+    """The metric of these numbers; NaN where there are none, because no validation had a metric that is a number."""
+    return float(job.settings.task.teaching.selection(numbers)) if numbers else math.nan
 
 
 def _numbers(folder: Path) -> Mapping[str, Any]:
