@@ -1,0 +1,56 @@
+"""A linear model of covariates for each kind of answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from isocenter import tasks
+from isocenter.runtime import Context
+from isocenter.training import fit_covariate_model
+from isocenter.values import Case
+
+torch.set_num_threads(1)
+
+CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
+SIZES = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, "units": {"size": "mm"}}
+AGE = Context.of({"age": {"median": 0.0, "mean": 0.0, "deviation": 1.0, "missing": 0.0}})
+
+
+def people(count: int = 60) -> list[Case]:
+    """Their age makes class and size; of every fifth the size is not known, of every seventh other one the class."""
+    random, made = np.random.default_rng(0), []
+    for n in range(count):
+        age = float(random.normal())
+        known = {"class": CLASSES["classes"][int(age + random.normal() > 0)], "value": {"size": 10 + age}}
+        known.pop("value" if n % 5 == 0 else "class" if n % 7 == 0 else "", None)
+        made.append(Case(f"c{n}", f"p{n}", {}, known, {"age": age}))
+    return made
+
+
+def test_each_part_of_several_tasks_is_fitted_to_the_cases_that_have_its_references():
+    parts = {"classification": CLASSES, "regression": SIZES}
+    settings = {f"{part}.{name}": one for part, own in parts.items() for name, one in own.items()}
+    both, cases = tasks.build({"name": "classification+regression", **settings}), people()
+    made = fit_covariate_model(both, AGE, cases[:40], cases[40:])
+    for part, own in parts.items():
+        alone = tasks.build({"name": part, **own})
+        known = [one for one in cases if alone.needs <= set(one.references)]
+        train, val = ([one for one in some if one in known] for some in (cases[:40], cases[40:]))
+        single = fit_covariate_model(alone, AGE, train, val)
+        theirs, ours = single.predict(cases[0]), made.predict(cases[0]).parts[part]
+        assert (ours.probabilities, ours.values) == (theirs.probabilities, theirs.values)
+    table = made.task.scoring.score([made.predict(one) for one in cases], cases)
+    assert table["label"].str.partition(":")[0].value_counts().to_dict() == {"regression": 48, "classification": 53}
+
+
+def test_a_part_without_any_reference_leaves_nothing_to_fit():
+    settings = {f"classification.{name}": one for name, one in CLASSES.items()}
+    settings |= {f"regression.{name}": one for name, one in SIZES.items()}
+    both = tasks.build({"name": "classification+regression", **settings})
+    assert fit_covariate_model(both, AGE, [one for one in people() if "value" not in one.references], []) is None
+
+
+def test_a_task_with_an_answer_for_every_voxel_has_no_model_of_covariates():
+    mask = tasks.build({"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 2.0})
+    assert fit_covariate_model(mask, AGE, people(), []) is None
