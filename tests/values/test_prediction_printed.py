@@ -63,3 +63,11 @@ def test_a_label_map_that_is_computed_on_demand_is_not_computed_for_a_print():
 
     made = Prediction(VOLUME, data=Deferred((10, 10, 10), np.dtype(np.uint8), read), labels=LABELS)
     assert "10 x 10 x 10 voxels, computed when it is read" in repr(made)
+
+
+def test_before_calibration_a_value_has_no_probability():
+    bars = Confidence(deviations=np.array([3.5]), uncalibrated={"age": 3.1})
+    made = Prediction(VOLUME, values={"age": 61.2}, confidence=bars).before_calibration
+    assert (made.probabilities, made.values) == (None, {"age": 61.2})
+    called = Prediction(VOLUME, probabilities={"ill": 0.7}, confidence=Confidence(uncalibrated={"ill": 0.9}))
+    assert called.before_calibration.probabilities == {"ill": 0.9}

@@ -354,7 +354,9 @@ class Prediction:
         if known.scores:
             scores = known.uncalibrated or known.scores
             return replace(self, confidence=replace(known, scores=scores, uncalibrated={}), parts=parts)
-        made = replace(self, probabilities=known.uncalibrated or self.probabilities, parts=parts)
+        # Of values they are other numbers: error bars, or a risk.
+        given = known.uncalibrated if self.probabilities and known.uncalibrated else self.probabilities
+        made = replace(self, probabilities=given, parts=parts)
         if (called := self.called) is None or called.uncalibrated is None:
             return made
         return replace(made, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
