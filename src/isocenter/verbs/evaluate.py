@@ -181,7 +181,8 @@ def evaluate(
         predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
     )
     if isinstance(loaded.preprocessing, Preprocessing):
-        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
+        how: Any = {"seed": seed, "patients_known": known, "folds": folds}
+        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, **how)
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
     scored = audited(

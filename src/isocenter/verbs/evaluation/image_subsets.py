@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -11,7 +11,7 @@ from isocenter.errors import IsocenterError
 from isocenter.evaluation import FOLD, case_table
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, Problem
-from isocenter.verbs.evaluation.scoring import Predictor, Scored, summed_up
+from isocenter.verbs.evaluation.scoring import Fold, Predictor, Scored, summed_up
 from isocenter.verbs.reading import tracked
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
@@ -53,9 +53,11 @@ def with_subsets(
     *,
     seed: int,
     patients_known: bool,
+    folds: Mapping[str, Fold] = {},
 ) -> Scored:
     """What was scored, and the same of every subset of images in the cases that have it; case after case.
 
+    folds: {case id: the fold that scores it}, where there are several
     What a case was scored with as it is is not predicted once more.
     """
     subsets = Subsets.of(preprocessing)
@@ -67,7 +69,7 @@ def with_subsets(
             has = subsets.of_case(case)
             for subset in subsets.wanted:
                 try:
-                    rows[subset] += _scored(model, case, has, subset, known)
+                    rows[subset] += _scored(model, case, has, subset, known, folds.get(case.id))
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
@@ -81,7 +83,12 @@ def with_subsets(
 
 
 def _scored(
-    model: Predictor, case: Case, has: dict[str, str], subset: tuple[str, ...], known: dict[str, list[Any]]
+    model: Predictor,
+    case: Case,
+    has: dict[str, str],
+    subset: tuple[str, ...],
+    known: dict[str, list[Any]],
+    fold: Fold | None,
 ) -> list[Any]:
     """The case's rows with these images alone; none where it lacks one of them."""
     if not set(subset) <= set(has):
@@ -89,7 +96,8 @@ def _scored(
     if len(subset) == len(has):
         return known.get(case.id, [])
     own = case.with_images([has[name] for name in subset])
-    table = model.task.scoring.score([model.predict(own)], [own])
+    task = model.task if fold is None else fold.task
+    table = task.scoring.score([model.predict(own)], [own])
     [first, *_] = known.get(case.id, [{}])
     kept = {key: first[key] for key in ("split", FOLD) if key in first}
     return list(table.assign(**{"split": "test", **kept}).to_dict("records"))

@@ -83,7 +83,7 @@ def evaluated(
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
     scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
     preprocessing = settings(run.plan).preprocessing
-    scored = with_subsets(scored, model, preprocessing, cases, seed=seed, patients_known=known)
+    scored = with_subsets(scored, model, preprocessing, cases, seed=seed, patients_known=known, folds=folds)
     if changed:
         what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
