@@ -290,6 +290,7 @@ class Scoring:
     crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
     aligned:  brings predictions of several networks together; None where their outputs have one zero by themselves
     by_training: as `Task.tuned`, by cases that trained, which the network knows too well; None where they say as much
+    at_site:  the same by cases of other people than those whom the task knows; None where they say as much
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
@@ -307,6 +308,7 @@ class Scoring:
     assured: Assured | None = None
     crossed: Crossed | None = None
     by_training: Tuned | None = None
+    at_site: Tuned | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None

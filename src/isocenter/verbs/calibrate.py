@@ -172,7 +172,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     held = [case for case in cases if dataset.splits.get(case.id) == "calibration"]
     tuning = [case for case in cases if dataset.splits.get(case.id) != "calibration"] or cases
     predictions = predicted(loaded, open_task, tuning)
-    task, decisions = open_task.tuned(predictions, tuning)
+    task, decisions = (open_task.scoring.at_site or open_task.tuned)(predictions, tuning)
     exact = bool(held) and tuning is not cases
     stated = predicted(loaded, task, held) if exact else predictions
     task, promised = assured(task, stated, held if exact else tuning, exact=exact)
