@@ -244,15 +244,17 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said.
     """
-    first = cases[0].references if cases else {}
-    kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
-    known = {label.name for label in task.labels}
-    for kind in kinds:
-        named = {name for case in cases for name in case.references[kind]}
-        if others := sorted(named - known):
-            yield f"Not scored, because the model was not taught them: {listed(others)}."
-        if lacking := sorted(known - named):
-            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
+    for part in task.decoding.parts.values() or (task,):
+        known = {label.name for label in part.labels}
+        for kind in sorted(part.needs):
+            stating = [case for case in cases if kind in case.references]  # of several tasks a case may lack some
+            if not stating or not isinstance(stating[0].references[kind], Mapping):
+                continue
+            named = {name for case in stating for name in case.references[kind]}
+            if others := sorted(named - known):
+                yield f"Not scored, because the model was not taught them: {listed(others)}."
+            if lacking := sorted(known - named):
+                yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
 
 
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
