@@ -51,6 +51,12 @@ def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_second():
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
+@pytest.mark.parametrize("given", [{"yes": 0.2}, {"no": 0.8}, {"no": 0.8, "yes": 0.2}])
+def test_the_prevalence_of_one_of_two_classes_is_that_of_the_other_too(given):
+    task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given})
+    assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
+
+
 def test_the_target_is_the_classs_place_and_an_unknown_class_is_refused():
     assert TASK.target(case("a", "malignant")).data == 1
     with pytest.raises(DatasetError, match="strange"):
@@ -151,6 +157,8 @@ def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
         {"weights": {"benign": -1}},
         {"weights": [1, 2, 3]},
         {"prevalence": {"benign": "often"}},
+        {"prevalence": {"benign": 0.7, "malignant": 0.7}},
+        {"prevalence": {"benign": 0.5, "malignant": 0.2, "normal": 0.2}},
         {"prior_shift": {"benign": float("nan")}},
         {"prevalance": 0.1},
     ],
