@@ -136,6 +136,10 @@ def _is_among(metric: str, names: Collection[str]) -> bool:
     return any(metric == name or metric.startswith(f"{name}_") for name in names)
 
 
+def _unchanged(outputs: Outputs) -> Outputs:
+    return outputs
+
+
 @dataclass(frozen=True)
 class Teaching:
     """The metric that selects checkpoints, and what else training needs besides targets and loss.
@@ -150,6 +154,7 @@ class Teaching:
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
     uncut:           the reason why no patch may cut structures; empty where any may
+    natural:         outputs to what they are of cases as they come, where training draws them otherwise
     """
 
     selects_by: str
@@ -159,6 +164,7 @@ class Teaching:
     outside: int | None = None
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""
+    natural: Callable[[Outputs], Outputs] = _unchanged
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
-from isocenter.tasks.classification.losses import LOSSES, check_drawn, check_loss, class_loss
+from isocenter.tasks.classification.losses import LOSSES, as_they_come, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
     NONE,
@@ -214,11 +215,13 @@ class Classification:
     @property
     def teaching(self) -> Teaching:
         """AUROC over the validation cases selects, of grades the quadratic kappa."""
+        shifts = {} if self.order in BETWEEN else self.prior_shift or {}
         return Teaching(
             selects_by="quadratic_kappa" if self._ordered else "auroc",
             quality=self.quality,
             selection=self.selection,
             target_settings={"classes": list(self.classes)},
+            natural=partial(as_they_come, self.loss_name, self.classes, shifts, self.weights or {}),
         )
 
     @property
