@@ -331,6 +331,20 @@ def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     assert estimates[1]["ppv"].low < estimates[1]["ppv"].value < estimates[1]["ppv"].high
 
 
+def test_a_threshold_of_the_first_of_two_classes_parts_them():
+    predictions, cases = answers(np.linspace(0.05, 0.95, 20), [0, 1] * 10)
+    first, second = replace(TWO, thresholds={"no": 0.68}), replace(TWO, thresholds={"yes": 0.32})
+    made = [
+        {
+            (row.metric, row.label): row.estimate.value
+            for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+        }
+        for task in (first, second, TWO)
+    ]
+    assert made[0] == pytest.approx(made[1], nan_ok=True)
+    assert made[0]["sensitivity", "yes"] > made[2]["sensitivity", "yes"]
+
+
 def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
     """Two folds of which the second calls everything more malignant: each tells all cases apart, in its own order."""
     rows = []

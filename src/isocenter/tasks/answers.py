@@ -92,6 +92,8 @@ class Traits:
     belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
                    calibration they have the same names with an end
     calibration:   that of them which stands beside other metrics, where one figure is to tell how far they hold
+    compared_by:   settings without which figures of two models are not the same figure: beside another model the task
+                   has those of the first
     unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
@@ -111,6 +113,7 @@ class Traits:
     audited: tuple[str, ...] = ()
     belief: tuple[str, ...] = ()
     calibration: tuple[str, ...] = ()
+    compared_by: tuple[str, ...] = ()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
     def is_of_belief(self, metric: str) -> bool:

@@ -117,6 +117,7 @@ class Survival:
         audited=("harrell_c", "uno_c", "coverage"),
         belief=(*OF_SETS, "d_calibration"),
         calibration=("calibration_slope",),
+        compared_by=("horizons", "censoring"),
         errors=frozenset({"brier", "integrated_brier"}),
         label_word="time",
     )
