@@ -283,7 +283,7 @@ def _by_patient(outcomes: Outcomes) -> Outcomes:
         np.add.at(sums, owner, values)
         return sums / np.bincount(owner).reshape(-1, *[1] * (values.ndim - 1))
 
-    means = {name: mean(getattr(outcomes, name)) for name in ("risk", "survival", "at_time", "errors")}
+    means: dict[str, Any] = {name: mean(getattr(outcomes, name)) for name in ("risk", "survival", "at_time", "errors")}
     return replace(outcomes, **means, times=times, happened=happened, patients=people)
 
 

@@ -197,7 +197,7 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tuning = (self.assured, self.crossed, *(partial(self.tuned, whose=one) for one in ("training", "site")))
+        tuning = (self.assured, self.crossed, partial(self.tuned, whose="training"), partial(self.tuned, whose="site"))
         tested = partial(error_values, self._outcomes)
         scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
