@@ -155,6 +155,19 @@ def test_the_nearest_of_a_group_are_those_found_by_looking_at_every_pair(women):
     assert alike.others == pytest.approx(np.mean(nearest[False]))
 
 
+def test_neighbours_are_those_that_the_same_network_sees():
+    random = np.random.default_rng(0)
+    looks, fold = random.normal(size=(240, 2)), np.arange(240) % 2
+    women = random.random(240) < np.where(fold == 1, 0.8, 0.2)
+    rows, answers = looks * np.where(fold == 1, -1, 1)[:, None], 1 / (1 + np.exp(-3 * looks[:, :1]))
+    people = np.array([f"p{n}" for n in range(240)], dtype=object)
+    given = ("sex", rows, answers, np.where(women, "F", "M").astype(object), people)
+    mixed, parted = neighbour_gap(*given, seed=0), neighbour_gap(*given, seed=0, eyes=fold)
+    assert mixed.p < 0.05 < parted.p
+    assert mixed.difference > 0.1
+    assert parted.difference < 0.05
+
+
 def test_of_too_few_people_nothing_is_said_of_neighbours():
     few = np.array(["F"] * 9 + ["M"] * 20, dtype=object)
     assert neighbour_gap("sex", np.eye(29), np.zeros((29, 1)), few, np.arange(29).astype(object), seed=0) is None

@@ -179,3 +179,16 @@ def test_runs_of_folds_are_compared_by_means_over_their_folds_and_paired_where_t
     paired, apart = rows[0].differences
     assert "paired" in paired.method and paired.low is not None
     assert "not resampled together" in apart.method and apart.low is None
+
+
+def test_models_of_other_classes_or_grades_in_another_order_are_refused_and_classes_in_another_are_not():
+    chances = {"probability_a": scores(), "probability_b": 1 - scores()}
+    turned = dict(reversed(chances.items()))
+    compared({"a": table(scores(), **chances), "b": table(scores(), **turned)}, [by_dice] * 2, seed=0)
+    graded = [table(scores(), rps=scores(1), **own) for own in (chances, turned)]
+    with pytest.raises(DatasetError, match="b: the grades stand in another order than in a"):
+        compared(dict(zip("ab", graded, strict=True)), [by_dice] * 2, seed=0)
+    of_part = {f"classification.{name}": one for name, one in chances.items()}
+    more = {**of_part, "classification.probability_c": 0.0}
+    with pytest.raises(DatasetError, match="b: the classes are others than in a"):
+        compared({"a": table(scores(), **of_part), "b": table(scores(), **more)}, [by_dice] * 2, seed=0)

@@ -51,6 +51,12 @@ def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_second():
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
+@pytest.mark.parametrize("given", [{"yes": 0.2}, {"no": 0.8}, {"no": 0.8, "yes": 0.2}])
+def test_the_prevalence_of_one_of_two_classes_is_that_of_the_other_too(given):
+    task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given})
+    assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
+
+
 def test_the_target_is_the_classs_place_and_an_unknown_class_is_refused():
     assert TASK.target(case("a", "malignant")).data == 1
     with pytest.raises(DatasetError, match="strange"):
@@ -151,6 +157,8 @@ def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
         {"weights": {"benign": -1}},
         {"weights": [1, 2, 3]},
         {"prevalence": {"benign": "often"}},
+        {"prevalence": {"benign": 0.7, "malignant": 0.7}},
+        {"prevalence": {"benign": 0.5, "malignant": 0.2, "normal": 0.2}},
         {"prior_shift": {"benign": float("nan")}},
         {"prevalance": 0.1},
     ],
@@ -321,6 +329,20 @@ def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     assert estimates[1]["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1))
     assert "at a stated prevalence of 0.1" in estimates[1]["ppv"].method
     assert estimates[1]["ppv"].low < estimates[1]["ppv"].value < estimates[1]["ppv"].high
+
+
+def test_a_threshold_of_the_first_of_two_classes_parts_them():
+    predictions, cases = answers(np.linspace(0.05, 0.95, 20), [0, 1] * 10)
+    first, second = replace(TWO, thresholds={"no": 0.68}), replace(TWO, thresholds={"yes": 0.32})
+    made = [
+        {
+            (row.metric, row.label): row.estimate.value
+            for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+        }
+        for task in (first, second, TWO)
+    ]
+    assert made[0] == pytest.approx(made[1], nan_ok=True)
+    assert made[0]["sensitivity", "yes"] > made[2]["sensitivity", "yes"]
 
 
 def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():

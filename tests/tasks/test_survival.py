@@ -268,6 +268,27 @@ def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_
     assert mean == pytest.approx((times > 5).mean(), abs=0.02)
 
 
+@pytest.mark.parametrize("hazard", [0.5, 2.0])
+def test_at_a_site_where_people_have_the_event_more_or_less_often_the_baseline_is_theirs(hazard):
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=1000)
+    times = random.exponential(8 * np.exp(-ratio)) / np.where(np.arange(1000) < 400, 1, hazard)
+    last = np.where(np.arange(1000) < 400, 40, random.uniform(2, 12, 1000))
+    cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
+    free = curve(kaplan_meier(np.minimum(times, last)[:400], (times <= last)[:400]), "share")
+    task, site = replace(COX, event_free=free), slice(400, 700)
+    made, decisions = task.scoring.at_site([decoded(task, one) for one in ratio[site]], cases[site])
+    survival = [decoded(made, one).values["survival_10"] for one in (-1.0, 0.0, 1.0)]
+    assert_allclose(survival, np.exp(-10 / 8 * hazard * np.exp([-1, 0, 1])), atol=0.06)
+    assert "times" in decisions["task.baseline"].because
+    assert task.scoring.at_site([decoded(task, 0.0)], [case("a", 3.0, False)]) == (
+        task,
+        {},
+    )  # too few to say less often
+    others = replace(HAZARDS, event_free=free).scoring.at_site([decoded(HAZARDS, 0.0, 0.0, 0.0)], cases[:1])
+    assert set(others[1]) == {"task.median_risk"}
+
+
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():
     assert COX.tuned([decoded(COX, 0.1)], [case("a", 3.0, False)]) == (COX, {})
 

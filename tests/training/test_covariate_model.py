@@ -1,47 +1,82 @@
-"""Linear models of covariates alone, beside which a network with images is judged."""
+"""A linear model of covariates for each kind of answer, beside which a network with images is judged."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
+from isocenter import tasks
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build
 from isocenter.training import fit_covariate_model
 from isocenter.values import Case
 
-CONTEXT = Context.of({"marker": {"median": 0.0, "mean": 0.0, "deviation": 1.0, "missing": 0.0}})
+torch.set_num_threads(1)
+
+CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
+SIZES = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, "units": {"size": "mm"}}
+AGE = Context.of({"age": {"median": 0.0, "mean": 0.0, "deviation": 1.0, "missing": 0.0}})
 
 
-def cohort(count: int = 200) -> list[Case]:
-    """People of whom a tenth is ill, the more of them the higher their marker."""
+def people(count: int = 60) -> list[Case]:
+    """Their age makes class and size; of every fifth the size is not known, of every seventh other one the class."""
+    random, made = np.random.default_rng(0), []
+    for n in range(count):
+        age = float(random.normal())
+        known = {"class": CLASSES["classes"][int(age + random.normal() > 0)], "value": {"size": 10 + age}}
+        known.pop("value" if n % 5 == 0 else "class" if n % 7 == 0 else "", None)
+        made.append(Case(f"c{n}", f"p{n}", {}, known, {"age": age}))
+    return made
+
+
+def test_each_part_of_several_tasks_is_fitted_to_the_cases_that_have_its_references():
+    parts = {"classification": CLASSES, "regression": SIZES}
+    settings = {f"{part}.{name}": one for part, own in parts.items() for name, one in own.items()}
+    both, cases = tasks.build({"name": "classification+regression", **settings}), people()
+    made = fit_covariate_model(both, AGE, cases[:40], cases[40:])
+    for part, own in parts.items():
+        alone = tasks.build({"name": part, **own})
+        known = [one for one in cases if alone.needs <= set(one.references)]
+        train, val = ([one for one in some if one in known] for some in (cases[:40], cases[40:]))
+        single = fit_covariate_model(alone, AGE, train, val)
+        theirs, ours = single.predict(cases[0]), made.predict(cases[0]).parts[part]
+        assert (ours.probabilities, ours.values) == (theirs.probabilities, theirs.values)
+    table = made.task.scoring.score([made.predict(one) for one in cases], cases)
+    assert table["label"].str.partition(":")[0].value_counts().to_dict() == {"regression": 48, "classification": 53}
+
+
+def test_a_part_without_any_reference_leaves_nothing_to_fit():
+    settings = {f"classification.{name}": one for name, one in CLASSES.items()}
+    settings |= {f"regression.{name}": one for name, one in SIZES.items()}
+    both = tasks.build({"name": "classification+regression", **settings})
+    assert fit_covariate_model(both, AGE, [one for one in people() if "value" not in one.references], []) is None
+
+
+def test_a_task_with_an_answer_for_every_voxel_has_no_model_of_covariates():
+    mask = tasks.build({"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 2.0})
+    assert fit_covariate_model(mask, AGE, people(), []) is None
+
+
+def ill_or_well(count: int = 200) -> list[Case]:
+    """People of whom a tenth is ill, the more of them the higher their age."""
     rng = np.random.default_rng(0)
-    markers = rng.normal(size=count)
-    ill = rng.random(count) < 1 / (1 + np.exp(2.6 - markers))
+    ages = rng.normal(size=count)
+    ill = rng.random(count) < 1 / (1 + np.exp(2.6 - ages))
     return [
-        Case(f"c{n}", f"p{n}", {}, {"class": "ill" if one else "well"}, {"marker": marker})
-        for n, (marker, one) in enumerate(zip(markers.tolist(), ill, strict=True))
+        Case(f"c{n}", f"p{n}", {}, {"class": "malignant" if one else "benign"}, {"age": age})
+        for n, (age, one) in enumerate(zip(ages.tolist(), ill, strict=True))
     ]
 
 
-def task_of(cases: list[Case], sampling: str) -> Task:
-    classes = [case.references["class"] for case in cases]
-    counts = {name: classes.count(name) for name in ("well", "ill")}
-    settings = {"name": "classification", "classes": ["well", "ill"], "smoothing": 0.0, "counts": counts}
-    shift = build(settings).under(sampling)["task.prior_shift"].value
-    return build({**settings, "prior_shift": shift})
-
-
-@pytest.mark.parametrize("sampling", ["natural", "balanced", "square_root"])
-def test_its_probabilities_are_those_of_a_logistic_regression_however_a_networks_cases_are_drawn(sampling):
-    cases = cohort()
-    made = fit_covariate_model(task_of(cases, sampling), CONTEXT, cases, (), sampling=sampling)
-    ours = np.array([made.predict(case).probabilities["ill"] for case in cases])
-    markers = np.array([[case.covariates["marker"]] for case in cases])
-    ill = np.array([case.references["class"] == "ill" for case in cases])
+def test_its_probabilities_are_those_of_a_logistic_regression():
+    cases = ill_or_well()
+    made = fit_covariate_model(tasks.build({"name": "classification", **CLASSES}), AGE, cases, ())
+    ours = np.array([made.predict(case).probabilities["malignant"] for case in cases])
+    ages = np.array([[case.covariates["age"]] for case in cases])
+    ill = np.array([case.references["class"] == "malignant" for case in cases])
     # Two outputs, whose halved difference is one weight: the penalty is half of scikit-learn's.
-    theirs = LogisticRegression(C=2.0, tol=1e-8).fit(markers, ill).predict_proba(markers)[:, 1]
+    theirs = LogisticRegression(C=2.0, tol=1e-8).fit(ages, ill).predict_proba(ages)[:, 1]
     assert 0.05 < ill.mean() < 0.15
     assert ours.mean() == pytest.approx(ill.mean(), abs=1e-3)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.training import MemberOutputs, member_weights
+from isocenter.training.members.outputs import judged as of_members
 from isocenter.training.members.weights import FEWEST_PATIENTS, PARTS, dealt, fitted
 
 torch.set_num_threads(1)
@@ -131,3 +133,22 @@ def test_a_member_that_adds_nothing_is_left_out():
     sure = rng.uniform(0.8, 0.95, 60)
     right, wrong = np.where(truth, sure, 1 - sure), np.where(truth, 0.01, 0.99)
     assert member_weights(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
+
+
+def test_where_classes_were_drawn_alike_members_are_judged_by_the_shares_that_the_cases_have():
+    rng, counts = np.random.default_rng(0), {"A": 950, "B": 50}
+    truth = (rng.random(600) < 0.05).astype(int)
+    sharp, dull = (rng.normal(size=600) + np.where(truth, away, -away) for away in (1.0, 0.3))
+    # The logarithms of how much likelier the one is than the other, of which the second is as if few were ill.
+    outputs = [{"class": np.stack([np.zeros(600), one], axis=1)} for one in (2 * sharp, 0.6 * dull - 3)]
+    settings = {"name": "classification", "classes": list(counts), "smoothing": 0.0, "counts": counts}
+    natural = tasks.build(settings)
+    task = tasks.build({**settings, "prior_shift": natural.under("balanced")["task.prior_shift"].value})
+    people = [f"p{n}" for n in range(600)]
+    by_draws, as_they_come = (
+        member_weights(MemberOutputs(outputs, truth, people, one, partial(of_members, one, None, [])), seed=0)
+        for one in (natural, task)
+    )
+    assert by_draws.shares[1] > 0.5
+    assert as_they_come.is_fitted
+    assert as_they_come.shares[0] > 0.9

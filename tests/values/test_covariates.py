@@ -81,3 +81,16 @@ def test_pairs_of_times_and_numbers_are_a_course_in_the_order_of_time(pairs):
 @pytest.mark.parametrize("value", [None, 3, "80", [], ["a", "b"], [(0, float("nan"))]])
 def test_what_is_no_course_is_none(value):
     assert course_in(value) is None
+
+
+@pytest.mark.parametrize("hours", [("22:00", "23:50", "00:30"), ("23:50", "00:10"), ("00:10", "23:50", "23:30")])
+def test_hours_of_a_clock_whose_rows_may_pass_midnight_are_refused(hours):
+    with pytest.raises(ValueError, match="may pass midnight"):
+        courses([{"time": one, "hr": n} for n, one in enumerate(hours)], "time")
+
+
+def test_hours_of_a_clock_that_fall_by_less_or_only_rise_are_those_of_one_day():
+    rows = [{"time": one, "hr": n} for n, one in enumerate(("14:00", "09:00", "07:30"))]
+    assert courses(rows, "time")["hr"].values == (2.0, 1.0, 0.0)
+    apart = courses([{"time": one, "hr": n} for n, one in enumerate(("00:10", "23:50"))], "time")
+    assert apart["hr"].times == (600.0, 85800.0)

@@ -77,3 +77,11 @@ def test_several_tasks_state_the_probabilities_of_before_calibration_together_as
     both = {"classification": part, "regression": Prediction(VOLUME, values={"age": 61.2})}
     before = Prediction(VOLUME, probabilities=part.probabilities, values={"age": 61.2}, parts=both).before_calibration
     assert before.probabilities == before.parts["classification"].probabilities == {"benign": 0.4, "malignant": 0.6}
+
+
+def test_before_calibration_a_value_has_no_probability():
+    bars = Confidence(deviations=np.array([3.5]), uncalibrated={"age": 3.1})
+    made = Prediction(VOLUME, values={"age": 61.2}, confidence=bars).before_calibration
+    assert (made.probabilities, made.values) == (None, {"age": 61.2})
+    called = Prediction(VOLUME, probabilities={"ill": 0.7}, confidence=Confidence(uncalibrated={"ill": 0.9}))
+    assert called.before_calibration.probabilities == {"ill": 0.9}

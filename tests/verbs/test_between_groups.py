@@ -10,9 +10,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
+from isocenter.tasks.classification.task import Classification
 from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.between_groups import feature_shift
-from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.evaluation import Fold, Scored
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,10 @@ def test_of_a_model_that_keeps_no_features_it_is_stated():
     audit = scored(shifted=2.0)
     [note] = feature_shift(replace(audit, scored=replace(audit.scored, features={}))).notes
     assert "a model without a gate keeps none" in note
+
+
+def test_what_several_folds_see_is_not_compared():
+    audit = scored(shifted=2.0)
+    folds = {case: Fold(n % 2, Classification(("a", "b"))) for n, case in enumerate(audit.scored.features)}
+    [note] = feature_shift(replace(audit, folds=folds)).notes
+    assert "each fold's network has its own" in note

@@ -16,7 +16,8 @@ from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.values import Estimate, Label
+from isocenter.tasks.survival.task import Survival
+from isocenter.values import Case, Estimate, Geometry, Label
 from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
 from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
@@ -470,3 +471,93 @@ def test_two_classes_state_each_figure_once_in_the_terminal(models):
 def test_impossible_options_are_refused(models, given, says):
     with pytest.raises(UsageError, match=says):
         found_of(*models, **given)
+
+
+def written(out, task, table):
+    """The folder of an evaluation of these cases."""
+    out.mkdir()
+    Scored(table, task.scoring.summary(table, seed=0), task=task).write(out)
+    write_verdict(out, {})
+    return out
+
+
+def same_figures(first, second):
+    """{(metric, label): figures of both} of a comparison of two models that say the same of each case."""
+    found = isocenter.compare(first, second)
+    assert {row.verdict for row in found.tested.rows} <= {"not shown"}
+    figures = {(row.metric, row.label): [one.value for one in row.estimates] for row in found.rows}
+    differing = {key: both for key, both in figures.items() if np.isfinite(both).all() and not np.isclose(*both)}
+    assert not differing
+    return figures
+
+
+def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path):
+    table = read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
+    usual = Classification(("well", "ill"), thresholds={"ill": 0.3}, prevalence={"well": 0.9, "ill": 0.1})
+    other = Classification(("ill", "well"), thresholds={"well": 0.7})
+    turned = [name for name in table if not name.startswith("probability")] + ["probability_ill", "probability_well"]
+    folders = written(tmp_path / "usual", usual, table), written(tmp_path / "other", other, table[turned])
+    figures = same_figures(*folders)
+    assert figures["f1", "all"][0] != figures["f1", "well"][0]
+    assert figures["sensitivity", "ill"][0] > 0.5 and {"auroc", "ppv", "npv"} <= {metric for metric, _ in figures}
+    assert same_figures(*folders[::-1])["auroc", "all"] == figures["auroc", "all"]
+    more = table.assign(probability_odd=0.0)
+    third = written(tmp_path / "third", Classification(("well", "ill", "odd")), more)
+    with pytest.raises(DatasetError, match="third: the classes are others than in usual"):
+        isocenter.compare(folders[0], third)
+
+
+def test_mistakes_of_all_models_cost_what_those_of_the_first_do(tmp_path):
+    table = read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
+    first = Classification(("well", "ill"), costs=((0.0, 1.0), (5.0, 0.0)))
+    other = Classification(("ill", "well"), costs=((0.0, 1.0), (9.0, 0.0)))
+    figures = same_figures(written(tmp_path / "first", first, table), written(tmp_path / "other", other, table))
+    missed = table["reference"] != table["predicted"]
+    cost = (missed * np.where(table["reference"] == "ill", 5, 1)).mean()
+    assert cost > missed.mean() > 0
+    assert figures["expected_cost", "all"] == pytest.approx([cost] * 2)
+
+
+def test_errors_of_several_values_are_compared_in_the_deviations_of_one_set_of_training_cases(tmp_path):
+    random, spread = np.random.default_rng(0), {"volume": 0.5, "age": 10.0}
+    rows = [
+        {
+            "case": f"c{n}", "patient": f"p{n}", "split": "test", "label": name, "difference": apart,
+            "standardised_difference": abs(apart) / deviation, "reference": float(n), "predicted": n + apart,
+        }
+        for n in range(60)
+        for name, deviation in spread.items()
+        for apart in [random.normal(0, 0.2 * deviation)]
+    ]  # fmt: skip
+    units, narrow = dict.fromkeys(spread, ""), {name: deviation / 2 for name, deviation in spread.items()}
+    table, half = pd.DataFrame(rows), pd.DataFrame(rows).eval("standardised_difference = 2 * standardised_difference")
+    wide = written(tmp_path / "wide", Regression(("volume", "age"), units, spread, spread), table)
+    narrow = written(tmp_path / "narrow", Regression(("volume", "age"), units, spread, narrow), half)
+    figures = same_figures(wide, narrow)
+    assert figures["mae", "all"] == pytest.approx([table["standardised_difference"].mean()] * 2)
+    assert same_figures(narrow, wide)["mae", "all"] == pytest.approx([half["standardised_difference"].mean()] * 2)
+
+
+def test_risks_are_compared_by_the_horizons_of_the_first_model(tmp_path):
+    grid, followed = Geometry.of_pixels((4, 4)), {"time": [], "share": []}
+    known = {"time": [1.0, 4.0, 9.0, 14.0], "hazard": [0.1, 0.3, 0.6, 1.0]}
+    short = Survival("cox", (5.0, 10.0), 6.0, (2.0, 5.0, 20.0), 20.0, followed, baseline=known)
+    long, random = replace(short, horizons=(5.0, 16.0)), np.random.default_rng(0)
+    ratios, folders = random.normal(size=120), []
+    times, last = random.exponential(9 * np.exp(-ratios)) + 0.01, random.uniform(17, 30, 120)
+    for name, task in (("short", short), ("long", long)):
+        decoded = [task.decode([((), {"event": np.array([one], np.float32)})], grid) for one in ratios]
+        cases = [
+            Case(f"c{n}", f"c{n}", {}, {"event": (float(min(time, end)), bool(time <= end))})
+            for n, (time, end) in enumerate(zip(times, last, strict=True))
+        ]
+        folders.append(written(tmp_path / name, task, task.score(decoded, cases).assign(split="test")))
+    figures = same_figures(*folders)
+    own = {
+        (row.metric, row.label): row.estimate.value
+        for row in short.summary(read_cases(folders[0] / "cases.csv"), seed=0)
+    }
+    assert figures["uno_c", "all"] == pytest.approx([own["uno_c", "all"]] * 2)
+    assert np.isfinite(figures["brier", "5"]).all() and ("dynamic_auc", "10") in figures
+    assert figures["integrated_brier", "all"] == pytest.approx([own["integrated_brier", "all"], np.nan], nan_ok=True)
+    assert not {label for _, label in figures} & {"16"} and ("brier", "10") not in figures

@@ -17,7 +17,9 @@ import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json, read_tensors, seal
-from isocenter.training import STATE_SCHEMA
+from isocenter.training import STATE_SCHEMA, Clock
+from isocenter.verbs.training.covariate_baseline import _fitted
+from isocenter.verbs.training.run_folder import RunFolder
 from packages import CONFIG, no_export, without_isocenter
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}
@@ -342,3 +344,14 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv")["probability_ill"]
     assert theirs.tolist() == pytest.approx([found.probabilities["ill"]], rel=1e-4)
+
+
+def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(informed, tmp_path):
+    stated = []
+    for sampling in ("natural", "balanced"):
+        given = {"network.context": "all", "training.sampling": sampling, "task.calibration_method": "none"}
+        made = isocenter.plan(informed[0], assignments=given, **READING)
+        model, cases = _fitted(RunFolder(tmp_path / sampling, made, Clock(0.0)), None)
+        stated.append([model.predict(case).probabilities["ill"] for case in cases])
+    assert any(made.plan["task.prior_shift"].values())
+    assert stated[1] == pytest.approx(stated[0])

@@ -276,6 +276,25 @@ def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_referenc
     assert list(unshared(both, cases)) == ["Not scored, because no case here says anything of them: depth."]
 
 
+def test_what_is_not_scored_of_several_tasks_is_said_by_the_names_of_each_and_cases_may_lack_some():
+    settings = {
+        "classification.classes": ["ill", "well"],
+        "classification.smoothing": 0.0,
+        "regression.targets": ["size"],
+    }
+    settings |= {
+        f"regression.{name}": {"size": one} for name, one in (("mean", 1.0), ("deviation", 2.0), ("units", "mm"))
+    }
+    model = tasks.build({"name": "classification+regression", **settings})
+    both, one = ({"class": "ill", "value": {"size": 2.0}}, {"class": "well"})
+    cases = [Case(f"c{n}", f"p{n}", {}, known) for n, known in enumerate((both, one, one))]
+    assert not list(unshared(model, cases))
+    assert list(unshared(model, [*cases, Case("d", "d", {}, {"value": {"weight": 3.0}})])) == [
+        "Not scored, because the model was not taught them: weight."
+    ]
+    assert not list(unshared(model, cases[::-1]))
+
+
 def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
     course = Course((0.0, 1.0), (5.0, 6.0), "s")
     stated = {"sex": "F", "age": "045Y", "pulse": course, "patient_name": "Jane", "birth_date": "1980", "site": None}

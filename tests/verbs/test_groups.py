@@ -17,9 +17,11 @@ from isocenter.planning import plan_text, read_plan, registered, settings, with_
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
 from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import groups, with_table
+from isocenter.verbs.auditing.swapped import answered
 from isocenter.verbs.evaluation import Scored
 from isocenter.verbs.explaining.kept import keep
 from packages import no_export
@@ -410,3 +412,26 @@ def test_people_who_look_alike_to_the_network_are_compared():
     [alike] = found.records["fairness.json"][1]["individual"]
     assert set(alike) == {"attribute", "others", "own", "difference", "p", "cases"}
     assert alike["p"] > 0.01
+
+
+def test_people_who_look_alike_are_compared_finding_by_finding_and_values_in_their_deviations():
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "case": f"c{n}", "patient": f"p{n}", "split": "test", "label": name, "brier": 0.1, "predicted": "absent",
+            "reference": "present" if n % 4 < 2 else "absent", "probability": chance, "covariate_sex": "FM"[n % 2],
+        }
+        for n in range(80)
+        for name, chance in (("rare", 0.9), ("usual", 0.1))
+        if name == "usual" or n % 2 == 0  # of men nobody looked for the rare one
+    ]  # fmt: skip
+    table, task = pd.DataFrame(rows), Findings(("rare", "usual"))
+    seen = {f"c{n}": (f"p{n}", random.normal(size=3)) for n in range(80)}
+    scored = Scored(table, (), task=task, features=seen)
+    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
+    [alike] = found.records["fairness.json"][1]["individual"]
+    assert (alike["others"], alike["own"], alike["p"], alike["cases"]) == (0, 0, 1, 80)
+    values = pd.DataFrame(
+        {"case": list("aabbc"), "label": ["ml", "years"] * 2 + ["ml"], "predicted": [1.0, 40, 2, 60, 3]}
+    )
+    np.testing.assert_allclose(answered(values), [[1, 40 / 200**0.5], [2, 60 / 200**0.5], [3, np.nan]])

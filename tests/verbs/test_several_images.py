@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError
+from isocenter.evaluation import case_table
 from isocenter.runtime import Preprocessing
-from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.evaluation.image_subsets import Subsets
+from isocenter.tasks.classification.task import Classification
+from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.verbs.evaluation import Fold, Scored, rows_of
+from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
 from packages import CONFIG, without_isocenter
 
 COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}
@@ -156,3 +160,34 @@ def test_beside_covariates_the_images_alone_are_trained_on_with_what_tells_which
     assert (single.names, single.channels) == ((), ("CT", "PT"))
     rows = json.loads((run.out / "evaluation" / "images.json").read_text())["rows"]
     assert {tuple(row["images"]) for row in rows} == {("CT",), ("PT",), ("CT", "PT")}
+
+
+def test_of_folds_a_subset_of_the_images_is_scored_by_the_thresholds_of_the_cases_own_fold():
+    @dataclass(frozen=True)
+    class Answering:
+        """As probable as its image is bright."""
+
+        task: Classification
+
+        def predict(self, subject: Case) -> Prediction:
+            chance = float(np.mean([image.data.mean() for image in subject.images.values()]))
+            return Prediction(grid, probabilities={"well": 1 - chance, "ill": chance})
+
+    grid, common = Geometry.of_pixels((2, 2)), Classification(("well", "ill"), thresholds={"ill": 0.9})
+    cases = [
+        Case(f"c{n}", f"p{n}", {name: Image(np.full((1, 2, 2), 0.1 + 0.03 * n), grid) for name in ("CT", "PT")},
+             {"class": ("well", "ill")[n % 2]})
+        for n in range(24)
+    ]  # fmt: skip
+    folds = {
+        case.id: Fold(n % 2, replace(common, thresholds={"ill": 0.2 + n % 2 / 10})) for n, case in enumerate(cases)
+    }
+    model, how = Answering(common), {"seed": 0, "patients_known": True, "folds": folds}
+    rows = [row for case in cases for row in rows_of(model.predict(case), case, common, "test", folds[case.id])]
+    preprocessing = Preprocessing(2, ("CT", "PT"), (), absent=("CT", "PT"))
+    scored = with_subsets(Scored(case_table(rows), (), task=common), model, preprocessing, cases, **how)
+    methods = {
+        names: [row.estimate.method for row in own if row.metric == "sensitivity"] for names, own in scored.subsets
+    }
+    assert set(methods) == {("CT",), ("PT",), ("CT", "PT")}
+    assert all("ill from 0.2 to 0.3 on, each fold's own" in one for own in methods.values() for one in own)

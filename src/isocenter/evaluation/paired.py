@@ -9,12 +9,14 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation.intervals import difference
-from isocenter.evaluation.table import Table, metric_columns, resampling, without_part
+from isocenter.evaluation.table import PROBABILITY, Table, metric_columns, resampling, without_part
 from isocenter.values import Array, Estimate, Row
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
 # What a row says of a case whatever was predicted.
 GIVEN = ("time", "event", "references", "reference_boxes", "objects_reference", "voxels_reference", "reference")
+# The score of a case that only grades have.
+GRADED = "rps"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,27 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     moved = table.set_index(["case", "label"]).loc[ours].reset_index()
     if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
         raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
+    if unlike := _unlike_classes(base, moved):
+        raise DatasetError(f"{unlike} than in {first}", name, "Compare models that tell the same classes apart")
     for column in [name for name in base if without_part(str(name)) in GIVEN]:
         if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
             raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
+
+
+def _unlike_classes(ours: Table, theirs: Table) -> str:
+    """How the classes of two models differ; empty where they are the same, in any order unless they are grades."""
+    own, other = (_classes(table) for table in (ours, theirs))
+    if set(own) != set(other):
+        return "the classes are others"
+    are_grades = all(GRADED in [without_part(str(name)) for name in table] for table in (ours, theirs))
+    return "the grades stand in another order" if are_grades and own != other else ""
+
+
+def _classes(table: Table) -> list[str]:
+    """The columns of probabilities of classes, of each part of a task that is made of tasks."""
+    names = [str(name) for name in table]
+    return [one for one in names if one.startswith(PROBABILITY) or one.partition(".")[2].startswith(PROBABILITY)]
 
 
 def _equal(ours: Array, theirs: Array) -> bool:

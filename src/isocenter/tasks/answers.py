@@ -92,6 +92,8 @@ class Traits:
     belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
                    calibration they have the same names with an end
     calibration:   that of them which stands beside other metrics, where one figure is to tell how far they hold
+    compared_by:   settings without which figures of two models are not the same figure: beside another model the task
+                   has those of the first
     unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
@@ -111,6 +113,7 @@ class Traits:
     audited: tuple[str, ...] = ()
     belief: tuple[str, ...] = ()
     calibration: tuple[str, ...] = ()
+    compared_by: tuple[str, ...] = ()
     unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
     def is_of_belief(self, metric: str) -> bool:
@@ -136,6 +139,10 @@ def _is_among(metric: str, names: Collection[str]) -> bool:
     return any(metric == name or metric.startswith(f"{name}_") for name in names)
 
 
+def _unchanged(outputs: Outputs) -> Outputs:
+    return outputs
+
+
 @dataclass(frozen=True)
 class Teaching:
     """The metric that selects checkpoints, and what else training needs besides targets and loss.
@@ -151,6 +158,7 @@ class Teaching:
                      as tensors among the outputs
     uncut:           the reason why no patch may cut structures; empty where any may
     weighs_classes:  whether a class decides how much its cases count, so that losses by class do not add up to it
+    natural:         outputs to what they are of cases as they come, where training draws them otherwise
     """
 
     selects_by: str
@@ -161,6 +169,7 @@ class Teaching:
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""
     weighs_classes: bool = False
+    natural: Callable[[Outputs], Outputs] = _unchanged
 
 
 @dataclass(frozen=True)
@@ -292,6 +301,7 @@ class Scoring:
     crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
     aligned:  brings predictions of several networks together; None where their outputs have one zero by themselves
     by_training: as `Task.tuned`, by cases that trained, which the network knows too well; None where they say as much
+    at_site:  the same by cases of other people than those whom the task knows; None where they say as much
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
@@ -309,6 +319,7 @@ class Scoring:
     assured: Assured | None = None
     crossed: Crossed | None = None
     by_training: Tuned | None = None
+    at_site: Tuned | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -23,12 +24,13 @@ TIME = re.compile(
 UNIT_TITLES = ("hours", "minutes", "seconds")
 CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?")
 NUMBER, DATE, CLOCK_TIME = "number", "date", "clock"  # how a table writes its times
+DAY = 86400.0
 SECONDS: Mapping[str, float] = {
     **dict.fromkeys(("ms", "milliseconds"), 1e-3),
     **dict.fromkeys(("s", "sec", "seconds"), 1.0),
     **dict.fromkeys(("min", "minutes"), 60.0),
     **dict.fromkeys(("h", "hours"), 3600.0),
-    **dict.fromkeys(("d", "days"), 86400.0),
+    **dict.fromkeys(("d", "days"), DAY),
 }
 
 
@@ -136,10 +138,19 @@ def _times(cells: Sequence[Any], unit: str, factor: float) -> tuple[list[float],
     if len({kind for kind, _ in read}) != 1:
         raise ValueError("some times are numbers, others dates or hours of a clock")
     kind, times = read[0][0], [at for _, at in read]
+    if kind == CLOCK_TIME and _may_pass_midnight(times):
+        raise ValueError("hours of a clock jump by more than half a day, and their rows may pass midnight")
     if kind == NUMBER:
         return [at * factor for at in times], unit
     start = min(times) if kind == DATE else 0.0
     return [at - start for at in times], "s"
+
+
+def _may_pass_midnight(times: Sequence[float]) -> bool:
+    """Whether hours of a clock that do not rise row by row jump as from 23:50 to 00:10; from 24 on they count days."""
+    steps = [after - before for before, after in pairwise(times)]
+    jumps = max(map(abs, steps), default=0.0) > DAY / 2
+    return jumps and min(steps) < 0 and max(times) < DAY
 
 
 def _time(cell: Any) -> tuple[str, float]:

@@ -183,7 +183,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     kept = {f"{name}.{setting}" for name, part in silent.items() for setting in part.traits.tunes}
     open_task = untuned(loaded.task, kept)
     predictions = predicted(loaded, open_task, tuning)
-    task, decisions = open_task.tuned(predictions, tuning)
+    task, decisions = (open_task.scoring.at_site or open_task.tuned)(predictions, tuning)
     task = _filled(task, loaded.task)
     stated = predicted(loaded, task, held) if exact else predictions
     task, promised = assured(task, stated, held or tuning, exact=exact)

@@ -34,11 +34,19 @@ class Alike:
 
 
 def neighbour_gap(
-    attribute: str, rows: Floats, answers: Floats, groups: np.ndarray, patients: np.ndarray, *, seed: int
+    attribute: str,
+    rows: Floats,
+    answers: Floats,
+    groups: np.ndarray,
+    patients: np.ndarray,
+    *,
+    seed: int,
+    eyes: np.ndarray | None = None,
 ) -> Alike | None:
     """The nearest case of another patient, of the own group and of another one, and how far the answers lie apart.
 
-    rows:    (cases, numbers) what a network sees; answers: (cases, numbers)
+    rows:    (cases, numbers) what a network sees; answers: (cases, numbers), NaN where one is not known
+    eyes:    (cases,) the number of the network that sees each, whose neighbours are those that it sees too; None: one
     Dwork et al., ITCS 2012, arXiv:1104.3913. None where fewer than two groups have 10 patients each.
     """
     counts = {name: len(set(patients[groups == name].tolist())) for name in set(groups.tolist()) - {UNKNOWN}}
@@ -48,14 +56,13 @@ def neighbour_gap(
     random, places = np.random.default_rng(seed), np.flatnonzero(here)
     if len(places) > MOST:
         places = np.sort(random.choice(places, MOST, replace=False))
-    seen, answered = rows[places], answers[places]
-    deviation = seen.std(axis=0)
-    seen = (seen - seen.mean(axis=0))[:, deviation > 0] / deviation[deviation > 0]
+    eyes = np.zeros(len(here), dtype=int) if eyes is None else eyes
+    seen, eyes, answered = _standardised(rows[places], eyes[places]), eyes[places], answers[places]
     squares = (seen**2).sum(axis=1)
     away = squares[:, None] + squares - 2 * seen @ seen.T
-    person, owner = np.unique(patients[places].astype(str), return_inverse=True)
-    away[owner[:, None] == owner] = np.inf
-    apart = np.abs(answered[:, None] - answered).mean(axis=2)
+    owner = np.unique(patients[places].astype(str), return_inverse=True)[1]
+    apart, comparable = _apart(answered)
+    away[(owner[:, None] == owner) | (eyes[:, None] != eyes) | ~comparable] = np.inf
     number = np.unique(groups[places].astype(str), return_inverse=True)[1]
     # Who is near stays as it is dealt anew: sorted once.
     order = away.argsort(axis=1, kind="stable")
@@ -63,10 +70,39 @@ def neighbour_gap(
     others, own = _means(order, known, sorted_apart, number)
     first = np.unique(owner, return_index=True)[1]
     reached = 0
-    for _ in range(DEALINGS):  # a patient keeps one group
-        dealt = _means(order, known, sorted_apart, number[first][random.permutation(len(person))][owner])
+    for _ in range(DEALINGS):  # a patient keeps one group, and each network as many of it
+        dealt = _means(order, known, sorted_apart, _dealt(number[first], eyes[first], random)[owner])
         reached += dealt[0] - dealt[1] >= others - own - 1e-12
     return Alike(attribute, others, own, others - own, (reached + 1) / (DEALINGS + 1), len(places))
+
+
+def _standardised(rows: Floats, eyes: np.ndarray) -> Floats:
+    """What each network sees, in deviations of what it sees in all its cases; 0 where these are alike to it."""
+    made = np.zeros(rows.shape)
+    for number in np.unique(eyes):
+        own = rows[eyes == number]
+        deviation = own.std(axis=0)
+        made[eyes == number] = (own - own.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return made
+
+
+def _dealt(groups: np.ndarray, eyes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(patients,) the groups dealt anew among those whom one network sees."""
+    made = groups.copy()
+    for number in np.unique(eyes):
+        places = np.flatnonzero(eyes == number)
+        made[places] = groups[places][random.permutation(len(places))]
+    return made
+
+
+def _apart(answers: Floats) -> tuple[Floats, np.ndarray]:
+    """(cases, cases) the mean distance of the answers that both have, and whether they have any in common."""
+    total, count = (np.zeros((len(answers), len(answers))) for _ in range(2))
+    for own in answers.T:
+        distance = np.abs(own[:, None] - own)
+        total += np.nan_to_num(distance)
+        count += np.isfinite(distance)
+    return total / np.maximum(count, 1), count > 0
 
 
 def _means(order: np.ndarray, known: np.ndarray, apart: Floats, groups: np.ndarray) -> tuple[float, float]:

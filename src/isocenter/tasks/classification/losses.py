@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,24 @@ def class_loss(
         costs, chosen = costs.topk(max(1, round(loss.hardest * len(costs))))
         counted = counted[chosen]
     return (costs * counted).sum() / counted.sum()
+
+
+def as_they_come(
+    name: str,
+    classes: Sequence[str],
+    shifts: Mapping[str, float],
+    weights: Mapping[str, float],
+    outputs: Mapping[str, Tensor],
+) -> Mapping[str, Tensor]:
+    """Logits of cases in the shares of the training cases, where these were drawn in others: what `name` then judges.
+
+    shifts: {class: log of its share of the cases less log of that which it had in training}, by sampling and `weights`,
+            which the loss takes too
+    """
+    if not shifts or LOSSES[name].balances:  # the loss itself has made the shares others
+        return outputs
+    sampled = [shifts.get(one, 0.0) + float(np.log(weights.get(one, 1.0))) for one in classes]
+    return {**outputs, "class": outputs["class"] + outputs["class"].new_tensor(sampled)}
 
 
 def shares(counts: Floats) -> Floats:

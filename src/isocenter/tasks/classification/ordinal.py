@@ -173,6 +173,15 @@ def costs_of(given: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
     return tuple(tuple(row) for row in table.tolist())
 
 
+def prices_of(
+    order: str, costs: tuple[tuple[float, ...], ...] | None, classes: int
+) -> tuple[tuple[float, ...], ...] | None:
+    """The costs by which mistakes are counted: as stated, of grades one unit for each that they miss by; or None."""
+    if costs is not None or order == NONE:
+        return costs
+    return tuple(tuple(row) for row in grade_distances(classes).tolist())
+
+
 def _log_odds(order: str, outputs: Tensor) -> Tensor:
     """(batch, grades - 1) of each question."""
     if ORDERS[order].conditional:

@@ -37,6 +37,8 @@ SEEN = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0, "oversampled": 0.0,
 # Saerens et al., Neural Comput 2002: how probabilities follow from another prior.
 SAERENS = "doi:10.1162/089976602753284446"
 SHIFT_DIGITS = 6
+# By which the sum of shares may differ from 1: they are written in a few digits.
+ROUNDING = 0.01
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 CORN = "arXiv:2111.08851"
 SENTENCES: Mapping[str, Sentence] = {
@@ -185,12 +187,18 @@ BY_CLASS: Mapping[str, type[int] | type[float]] = {
 
 
 def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """A setting of one number a class, from a plan; one number as the prevalence of two classes is of the second."""
+    """A setting of one number a class, from a plan; one number as the prevalence of two classes is of the second.
+
+    Of two classes the prevalence of one is that of the other too.
+    """
     if given is None:
         return None
     if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
-        return {classes[0]: 1 - float(given), classes[1]: float(given)}
-    return {str(name): BY_CLASS[setting](value) for name, value in given.items()}
+        given = {classes[1]: given}
+    made = {str(name): BY_CLASS[setting](value) for name, value in given.items()}
+    if setting == "prevalence" and len(classes) == 2 and len(made) == 1 and set(made) < set(classes):
+        return {name: made[name] if name in made else 1 - sum(made.values()) for name in classes}
+    return made
 
 
 def check_settings(
@@ -206,6 +214,10 @@ def check_settings(
     for setting, numbers in each.items():
         low, high = bounds.get(setting, (0, 1))
         check_numbers(f"task.{setting}", numbers or {}, classes, low, high)
+    shares = each.get("prevalence") or {}
+    if (total := sum(shares.values())) > 1 + ROUNDING or (len(shares) == len(classes) and total < 1 - ROUNDING):
+        problem = f"prevalences of {', '.join(shares)} add up to {total:g}, and one of the classes is right"
+        raise PlanError(problem, "task.prevalence", "Give shares of all people that add up to 1")
 
 
 def check_grouped(grouped: GroupThresholds, classes: Sequence[str], *, parted: bool) -> None:

@@ -76,7 +76,8 @@ class Answers:
     thresholds:    {class: (cases,) probability from which on it counts}, by `rule` from unseen cases; NaN where a fold
                    has none: of two classes 0.5 for the second then holds, of several the predicted class
     prevalence:    {class: share of all people}; that of these cases where none is stated
-    costs:         (classes, classes) of calling a reference (row) so (column); None where nobody stated any
+    costs:         (classes, classes) of calling a reference (row) so (column), by which mistakes count; None: nobody
+                   stated any
     uncalibrated:  (cases, classes) probabilities before calibration; None where nothing was calibrated
     """
 
@@ -95,17 +96,22 @@ class Answers:
 
     def called(self, index: int) -> tuple[np.ndarray, str]:
         """(cases,) whether the class is called at its operating point, and in words where that lies."""
-        if len(self.classes) == 2 and index == 0:
-            called, words = self.called(1)
+        if len(self.classes) == 2 and index != self._parting:
+            called, words = self.called(self._parting)
             return ~called, words
         name, usual = self.classes[index], self.predicted == index
-        by_level = len(self.classes) == 2 and self.costs is None
+        by_level = len(self.classes) == 2 and self.calling.costs is None
         levels = self.thresholds.get(name, np.full(len(usual), np.nan))
         if not by_level and np.isnan(levels).all():
             return usual, self.calling.by
         called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
         default = "0.5" if by_level else "the most probable class"
         return called, f"; {name} {levels_in_words(levels, self.rule, default, by_group=self.calling.by_group)}"
+
+    @property
+    def _parting(self) -> int:
+        """Of two classes the one whose threshold parts them: the second, unless the first alone has one."""
+        return int(self.classes[1] in self.thresholds or self.classes[0] not in self.thresholds)
 
 
 def figure_label(name: str) -> str:
@@ -233,11 +239,10 @@ def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
 
 def _costs(answers: Answers) -> tuple[Floats, str] | None:
     """(classes, classes) costs, as stated or one for each grade, and which in words."""
-    if answers.costs is not None:
-        return answers.costs, "; costs as stated"
-    if "rps" in answers.scores:
-        return grade_distances(len(answers.classes)), "; costs of 1 for each grade"
-    return None
+    if answers.costs is None:
+        return None
+    by_grade = "rps" in answers.scores and np.array_equal(answers.costs, grade_distances(len(answers.classes)))
+    return answers.costs, "; costs of 1 for each grade" if by_grade else "; costs as stated"
 
 
 def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:

@@ -34,7 +34,7 @@ class ClassScoring:
     counts:     {class: training cases}
     rule:       by which `thresholds` were found, {class: probability from which on it is called}
     prevalence: {class: share of all people} for predictive values
-    costs:      (classes, classes) of calling a reference (row) so (column)
+    costs:      (classes, classes) of calling a reference (row) so (column), by which mistakes are counted
     """
 
     classes: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
-from isocenter.tasks.classification.losses import LOSSES, check_drawn, check_loss, class_loss
+from isocenter.tasks.classification.losses import LOSSES, as_they_come, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
     NONE,
@@ -23,6 +24,7 @@ from isocenter.tasks.classification.ordinal import (
     ends,
     ordinal_loss,
     outputs_of,
+    prices_of,
     towards,
 )
 from isocenter.tasks.classification.plan import (
@@ -107,6 +109,7 @@ class Classification:
     loss_name:       of `losses.LOSSES`
     certainty:       how far its probabilities can be believed, and what makes them so
     grouped:         thresholds of groups of people, of two classes, which these then part
+    priced:          as `costs`, by which mistakes are counted, whatever calls were made by; None: by its own
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
@@ -125,6 +128,7 @@ class Classification:
     loss_name: str = "ce"
     certainty: Certainty = field(default_factory=Certainty)
     grouped: GroupThresholds = field(default_factory=GroupThresholds)
+    priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
@@ -143,6 +147,7 @@ class Classification:
         audited=("auroc", "calibration_slope", "coverage"),
         belief=(*OF_SETS, *BELIEF),
         calibration=("ece",),
+        compared_by=("classes", "prevalence", "priced"),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
@@ -168,6 +173,7 @@ class Classification:
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
             given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
             given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
+            given |= {"priced": prices_of(order, costs, len(classes))}
             task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing)
@@ -215,12 +221,14 @@ class Classification:
     @property
     def teaching(self) -> Teaching:
         """AUROC over the validation cases selects, of grades the quadratic kappa."""
+        shifts = {} if self.order in BETWEEN else self.prior_shift or {}
         return Teaching(
             selects_by="quadratic_kappa" if self._ordered else "auroc",
             quality=self.quality,
             selection=self.selection,
             target_settings={"classes": list(self.classes)},
             weighs_classes=bool(self.weights) or LOSSES[self.loss_name].weighs or ORDERS[self.order].conditional,
+            natural=partial(as_they_come, self.loss_name, self.classes, shifts, self.weights or {}),
         )
 
     @property
@@ -253,17 +261,9 @@ class Classification:
 
     @property
     def _scores(self) -> ClassScoring:
-        return ClassScoring(
-            self.classes,
-            self._calling,
-            self._index,
-            self._ordered,
-            self.counts,
-            self.operating_point,
-            self.thresholds or {},
-            self.prevalence or {},
-            self.costs,
-        )
+        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, self.operating_point)
+        prices = self.priced or prices_of(self.order, self.costs, len(self.classes))
+        return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""

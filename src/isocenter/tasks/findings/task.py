@@ -120,6 +120,7 @@ class Findings:
         audited=("auroc", "calibration_slope", "coverage"),
         belief=(*OF_SETS, *BELIEF),
         calibration=("ece",),
+        compared_by=("prevalence",),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names={**PROBABILITY_NAMES, **SET_NAMES},

@@ -190,6 +190,9 @@ class Multitask:
             case_values=scores.case_values,
             probable_findings=scores.probable_findings,
             aligned=scores.aligned if any(part.scoring.aligned for part in self.parts.values()) else None,
+            at_site=partial(
+                self._decided, {name: one.scoring.at_site or one.tuned for name, one in self.parts.items()}
+            ),
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

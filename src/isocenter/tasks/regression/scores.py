@@ -123,12 +123,13 @@ def summary_rows(
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
 
 
-def error_values(table: Table) -> list[CaseValues]:
+def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValues]:
     """What the MAE of each target is made of, and of several that of all, in deviations of the training cases."""
     sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
     if table["label"].nunique() < 2:
         return column_values(sized)
-    of_all = column_values(sized.assign(mae=table["standardised_difference"]))
+    # Not the column of standardised differences: beside another model the deviations are those of its training cases.
+    of_all = column_values(sized.assign(mae=sized["mae"] / sized["label"].map(dict(deviation)).astype(float)))
     return [
         *(one for one in of_all if one.label == "all"),
         *(one for one in column_values(sized) if one.label != "all"),

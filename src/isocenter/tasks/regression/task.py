@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -117,6 +118,7 @@ class Regression:
         audited=("mae", "coverage"),
         belief=OF_SETS,
         calibration=("coverage",),
+        compared_by=("deviation",),
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=frozenset({"mae", "rmse", "median_absolute_error", "nll", "standardised_difference"}) | SET_ERRORS,
@@ -217,7 +219,8 @@ class Regression:
         """Errors, correlation and agreement of each target."""
         shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=error_values)
+        tested = partial(error_values, self.deviation)
+        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=tested)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +31,10 @@ BY_TRAINING = {"baseline": "on the training cases", "slope": "it is 1", "median_
 KVAMME = "arXiv:1907.00825"
 GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
+CROWSON = "doi:10.1177/0962280213497434"
 VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
+# Whose cases decide the slope and the baseline: none that trained, those that did, or other people.
+Whose = Literal["unseen", "training", "site"]
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
 SENTENCES: Mapping[str, Sentence] = {
@@ -155,26 +158,43 @@ def calibrated(
     ratio: ArrayLike,
     event_free: Mapping[str, Sequence[float]] | None,
     *,
-    trained: bool = False,
+    whose: Whose = "unseen",
 ) -> dict[str, Decision]:
-    """Slope and baseline by the log hazard ratios of cases that did not train; event_free: as `Survival` keeps it.
+    """Slope and baseline by the log hazard ratios of cases; event_free: as `Survival` keeps it.
 
-    trained: they did, because every case trains: the network knows their times, and a slope by them would exceed 1
+    whose: cases that did not train; or the training cases, where every case trains: the network knows their times, and
+           a slope by them would exceed 1; or those of another site, whose people may have the event more or less often
     """
     events, people = np.asarray(happened, dtype=bool), counted(np.size(times), "case")
+    trained = whose == "training"
     multiplied = 1.0 if trained else slope(times, events, ratio)
     shares = kaplan_meier(times, events) if event_free is None else steps_of(event_free, "share")
-    hazard = curve(baseline(shares, multiplied * np.asarray(ratio, dtype=float)), "hazard")
+    ratios = multiplied * np.asarray(ratio, dtype=float)
+    hazard = baseline(shares, ratios)
     fits = f"so the log hazard ratios of {people} fit their times; {events.sum()} had the event"
-    whose = people if event_free is None else "the training cases"
-    equal = f"with it the mean survival of {people} is that of {whose}"
+    known = people if event_free is None else "the training cases"
+    equal = f"with it the mean survival of {people} is that of {known}"
     if trained:
         fits = "every case trains, and a slope that fits the times of cases that trained would be too large"
         equal += ", at a slope of 1, because every case trains"
+    if whose == "site":
+        times_as_high = _of_site(hazard, ratios, times, events)
+        hazard = replace(hazard, values=times_as_high * hazard.values)
+        equal = f"that of {known}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
     return {
         "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
-        "task.baseline": Decision(hazard, equal),
+        "task.baseline": Decision(curve(hazard, "hazard"), equal, CROWSON if whose == "site" else ""),
     }
+
+
+def _of_site(hazard: Steps, ratios: Floats, times: ArrayLike, events: np.ndarray) -> float:
+    """How many times as high as this baseline hazard that of other people is: their events by those expected of them.
+
+    The course over time stays: a site may have followed its patients for less long. Few events say little: one event
+    that was expected is added to both.
+    """
+    reached = hazard.at(times) * np.exp(np.clip(ratios, -MOST, MOST))
+    return rounded(float((events.sum() + 1) / (reached.sum() + 1)))
 
 
 def with_zero_of(

@@ -42,8 +42,9 @@ from isocenter.values import Case, Estimate, Floats, Row
 METRICS = frozenset(
     {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
 )
-# The column of the survival that was predicted for a case's own time.
-AT_TIME = "survival_at_time"
+# Columns of survival by each horizon, and that which was predicted for a case's own time.
+SURVIVAL = "survival_"
+AT_TIME = f"{SURVIVAL}at_time"
 # The column of a lower bound on the observed time.
 TIME_LOW = "time_low"
 NAMES: Mapping[str, str] = {
@@ -93,13 +94,21 @@ class Outcomes:
     def of(
         cls, table: Table, horizons: Sequence[float], unit: str, followed: Steps, threshold: float | None
     ) -> Outcomes:
-        """The outcomes in rows with risk, time, event, patient, survival by each horizon, and brier."""
+        """The outcomes in rows with risk, time, event, patient, survival by each horizon, and brier.
+
+        Of a model that has other horizons (beside which it is compared) survival is known by those in common, and the
+        whole curve only where the last is one of them.
+        """
+        columns = [survival_column(horizon) for horizon in horizons]
+        own = [str(name) for name in table if str(name).startswith(SURVIVAL) and name != AT_TIME]
+        if own[-1:] != columns[-1:]:
+            table = table.assign(**{AT_TIME: np.nan, "brier": np.nan})
         return cls(
             table["risk"].to_numpy(float),
             table["time"].to_numpy(float),
             table["event"].to_numpy(bool),
             table["patient"].to_numpy(str),
-            table[[survival_column(horizon) for horizon in horizons]].to_numpy(float),
+            table.reindex(columns=columns).to_numpy(float),
             table[AT_TIME].to_numpy(float) if AT_TIME in table else np.full(len(table), np.nan),
             table["brier"].to_numpy(float),
             horizons,
@@ -115,7 +124,7 @@ class Outcomes:
 
 def survival_column(time: float) -> str:
     """The column with the probability of no event by this time."""
-    return f"survival_{time:g}"
+    return f"{SURVIVAL}{time:g}"
 
 
 def moments(horizon: float) -> Floats:
@@ -246,7 +255,7 @@ def error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[Ca
     own = outcomes(table)
     if _reservations(own, moments(own.horizons[-1]))[1]:
         return []
-    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=table["brier"]))
+    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=own.errors))
 
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:

@@ -21,6 +21,7 @@ from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
     SENTENCES,
+    Whose,
     calibrated,
     check_settings,
     decisions,
@@ -65,10 +66,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
-NUMBERS, OPTIONAL = (
-    ("scale", "followed", "slope", "median_risk"),
-    ("unit", "event_free", "baseline", "slope", "median_risk", "bound"),
-)
+NUMBERS = ("scale", "followed", "slope", "median_risk")
+OPTIONAL = ("unit", "event_free", "baseline", "slope", "median_risk", "bound")
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,7 @@ class Survival:
         audited=("harrell_c", "uno_c", "coverage"),
         belief=(*OF_SETS, "d_calibration"),
         calibration=("calibration_slope",),
+        compared_by=("horizons", "censoring"),
         errors=frozenset({"brier", "integrated_brier"}),
         label_word="time",
     )
@@ -197,7 +197,7 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tuning = (self.assured, self.crossed, partial(self.tuned, trained=True))
+        tuning = (self.assured, self.crossed, partial(self.tuned, whose="training"), partial(self.tuned, whose="site"))
         tested = partial(error_values, self._outcomes)
         scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
@@ -251,25 +251,24 @@ class Survival:
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
     def tuned(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, trained: bool = False
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, whose: Whose = "unseen"
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with slope, baseline and median risk of cases that did not train; trained: they did, and none else.
+        """The task with slope, baseline and median risk of these cases; whose: as `calibrated` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
         times, happened = np.array([event_of(case) for case in cases], dtype=float).T
-        people = counted(len(cases), "case")
         if not happened.any():
             return self, {}
         task, made = self, dict[str, Decision]()
         risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
-            made = calibrated(times, happened, ratios, self.event_free, trained=trained)
+            made = calibrated(times, happened, ratios, self.event_free, whose=whose)
             task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
         middle = rounded(float(np.median(risks)))
-        because = f"half of {people} have a higher one: curves are parted there"
+        because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
         made["task.median_risk"] = Decision(middle, because)
         return replace(task, median_risk=middle), made
 

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build, tuned_by
+from isocenter.tasks import Task, head_of, tuned_by
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
@@ -43,17 +43,18 @@ class CovariateModel:
 
 
 def fit_covariate_model(
-    task: Task, context: Context, train: Sequence[Case], val: Sequence[Case], *, sampling: str = "natural"
+    task: Task, context: Context, train: Sequence[Case], val: Sequence[Case]
 ) -> CovariateModel | None:
     """Fitted to the training cases, then tuned as a network is; None where the task asks for more than a vector.
 
-    sampling: how cases are drawn for the network, for which the task corrects its probabilities; here each counts once
+    Cases are taken as they come: the task's settings have to be those of natural sampling.
     """
     if not len(context) or not all(head.is_vector for head in task.heads.values()):
         return None
-    task = task if sampling == "natural" else _of_natural_sampling(task)
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on unchanged
-        model = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
+        model = _fitted(task, context, train)
+    if model is None:
+        return None
     parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
     part = next((name for name in task.traits.tuned_on if parts[name]), None)
     if part is None:
@@ -66,10 +67,19 @@ def fit_covariate_model(
     return replace(model, task=tuned)
 
 
-def _of_natural_sampling(task: Task) -> Task:
-    """The task without a correction for classes that are drawn otherwise than they come."""
-    follows = {name.removeprefix("task."): one.value for name, one in task.under("natural").items()}
-    return build({"name": task.name, **{name: follows.get(name, own) for name, own in task.settings.items()}})
+def _fitted(task: Task, context: Context, train: Sequence[Case]) -> CovariateModel | None:
+    """The parts of a task that is made of tasks each by the cases that have its references; None where it has none."""
+    known = [case for case in train if task.decoding.parts or task.needs <= set(case.references)]
+    if not known:
+        return None
+    if not task.decoding.parts:
+        return (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, known)
+    each = {name: _fitted(part, context, known) for name, part in task.decoding.parts.items()}
+    made = {name: one for name, one in each.items() if one is not None}
+    if len(made) < len(each):
+        return None
+    weights = {head_of(name, key): own for name, one in made.items() for key, own in one.weights.items()}
+    return CovariateModel(task, context, weights, "; ".join(f"{name}: {one.how}" for name, one in made.items()))
 
 
 def _given(task: Task, context: Context, train: Sequence[Case]) -> tuple[torch.Tensor, torch.Tensor, dict[str, int]]:

@@ -48,8 +48,8 @@ def member_outputs(
 def judged(
     task: Task, coarse: Callable[..., Any], extent: Sequence[float], outputs: Mapping[str, Tensor], targets: Any
 ) -> Tensor:
-    """The task's loss; terms that are learnt with the weights have their first values, the same for all members."""
-    return supervised(task, outputs, targets, coarse, dict(terms_of(task, "cpu")), extent)
+    """The task's loss of cases as they come; terms that are learnt with the weights have their first values."""
+    return supervised(task, task.teaching.natural(outputs), targets, coarse, dict(terms_of(task, "cpu")), extent)
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:

@@ -42,6 +42,10 @@ class Audit:
     registered: str | None = None
     path: Path | None = None
 
+    def network_of(self, case: str) -> int:
+        """The number of the network that scored a case: features of one say nothing beside those of another."""
+        return self.folds[case].number if case in self.folds else 0
+
 
 # In the order of the report; None from one that has nothing to look at.
 AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (

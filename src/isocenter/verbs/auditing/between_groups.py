@@ -66,6 +66,8 @@ def feature_shift(audit: Audit) -> Audited | None:
     features = audit.scored.features
     if not features:
         return Audited(notes=["Groups were not compared by features: a model without a gate keeps none."])
+    if len({audit.network_of(case) for case in features}) > 1:
+        return Audited(notes=["Groups were not compared by features: each fold's network has its own."])
     who = audit.scored.table.drop_duplicates("case").set_index("case").loc[list(features)]
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
     asked = audit.options.groups or audit.planned

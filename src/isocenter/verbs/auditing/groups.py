@@ -43,7 +43,7 @@ from isocenter.report import Block, Details, Paragraph, Section, figures, metric
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Estimate, Row, is_missing
-from isocenter.verbs.auditing.swapped import Swapped, answer_columns, swapped
+from isocenter.verbs.auditing.swapped import Swapped, answer_columns, answered, swapped
 from isocenter.verbs.evaluation import Audited, by_case
 
 if TYPE_CHECKING:
@@ -254,16 +254,17 @@ class Look:
 
 def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alike | None:
     """Whether cases that look alike to the network are answered alike; None without its features, or numbers."""
-    answers = answer_columns(who)
     features = audit.scored.features
     here = [n for n, case in enumerate(who.index) if case in features]
-    if not features or not answers or not here:
+    if not features or not answer_columns(who) or not here:
         return None
-    answered = who[answers].to_numpy(dtype=float)[here]
+    answers = answered(audit.scored.table).reindex(who.index).to_numpy(dtype=float)[here]
     rows = np.stack([features[who.index[n]][1] for n in here]).astype(np.float64)
     patients = who["patient"].to_numpy(dtype=object)[here]
-    known = np.isfinite(answered).all(axis=1)
-    return neighbour_gap(attribute, rows[known], answered[known], groups[here][known], patients[known], seed=audit.seed)
+    known = np.isfinite(answers).any(axis=1)
+    eyes = np.array([audit.network_of(str(who.index[n])) for n in here])
+    given = (one[known] for one in (rows, answers, groups[here], patients))
+    return neighbour_gap(attribute, *given, seed=audit.seed, eyes=eyes[known])
 
 
 def _csv(compared: Found) -> Table:

@@ -28,7 +28,8 @@ CALLED = "predicted"
 class Swapped:
     """Answers with a covariate that the network gets as it is, and as the other groups have it.
 
-    moved:     mean absolute change of probabilities, risks or values, over the other groups; low, high: of patients
+    moved:     mean absolute change of probabilities, risks or values, over the other groups, of several values in
+               standard deviations; low, high: of patients
     changed:   share of cases whose call is another one in some other group; None where nothing is called
     """
 
@@ -84,12 +85,13 @@ def _swapped(
 ) -> Swapped:
     table = audit.scored.table
     is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
-    moved, changed, patients = list[float](), list[bool](), list[str]()
+    moved, changed, patients, sizes = list[float](), list[bool](), list[str](), scales(table)
     for case in cases:
         own = table[table["case"] == case.id]
         others = [_scored(audit, case, attribute, value) for name, value in values.items() if name != groups[case.id]]
         here, calls = _answers(own), own[CALLED].astype(str).tolist() if is_called else []
-        moved.append(float(np.nanmean([np.abs(_answers(one) - here) for one in others])))
+        size = own["label"].map(sizes).to_numpy(dtype=float)[:, None]
+        moved.append(float(np.nanmean([np.abs(_answers(one) - here) / size for one in others])))
         changed.append(is_called and any(one[CALLED].astype(str).tolist() != calls for one in others))
         patients.append(case.patient)
     are_shares = all(name.startswith("probability") for name in answer_columns(table))
@@ -103,6 +105,21 @@ def answer_columns(table: Table) -> list[str]:
     own = [str(name) for name in table if str(name).startswith("probability")]
     numbers = [name for name in ("risk", CALLED) if name in table and pd.api.types.is_numeric_dtype(table[name])]
     return own or numbers
+
+
+def scales(table: Table) -> dict[str, float]:
+    """{label: by what its answers are divided}: of several values, each in its unit, their standard deviation."""
+    if table["label"].nunique() < 2 or CALLED not in answer_columns(table):
+        return dict.fromkeys(table["label"], 1.0)
+    deviations = table.groupby("label")[CALLED].std()
+    return {str(label): float(one) for label, one in deviations.where(deviations > 0, 1.0).items()}
+
+
+def answered(table: Table) -> Table:
+    """(cases, answers) of every label, scaled as above; NaN where a case has no row of it."""
+    names = answer_columns(table)
+    scaled = table[names].astype(float).div(table["label"].map(scales(table)), axis=0)
+    return table[["case", "label"]].join(scaled).pivot(index="case", columns="label", values=names)
 
 
 def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> dict[str, Any]:

@@ -31,7 +31,17 @@ from isocenter.values import Estimate
 from isocenter.verbs.comparing.options import ComparisonOptions
 from isocenter.verbs.comparing.readers import reader_tests
 from isocenter.verbs.comparing.standing import verdicts
-from isocenter.verbs.evaluation import MRMC, UNRELIABLE, Comparison, Margin, ModelTest, Ranked, Tested, compare_tables
+from isocenter.verbs.evaluation import (
+    MRMC,
+    UNRELIABLE,
+    Comparison,
+    Margin,
+    ModelTest,
+    Ranked,
+    Tested,
+    comparable,
+    compare_tables,
+)
 
 ALL = "all"
 Values = Mapping[tuple[str, str], CaseValues]
@@ -53,7 +63,7 @@ def significance_of(
     which is exploratory.
     Raises UsageError where the test that was asked for fits no figure.
     """
-    same = dict(zip(tables, aligned(tables)[0], strict=True))
+    same, tasks = dict(zip(tables, aligned(tables)[0], strict=True)), comparable(tasks)
     values = _values(same, tasks)
     several = any(folds_of(table) > 1 for table in same.values())
     rows = list(_rows(comparison, values, options.test, several, seed))

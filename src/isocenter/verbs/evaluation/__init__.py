@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice, of_the_same_name, who_trained
     from isocenter.verbs.evaluation.comparison import (
         Comparison,
+        comparable,
         compare_tables,
         comparison_caveats,
         comparison_lead,

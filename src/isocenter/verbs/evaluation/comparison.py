@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
@@ -143,13 +143,13 @@ def compare_tables(
     patients_known: bool,
     out: Path | None = None,
 ) -> Comparison:
-    """Every figure of models that were scored on the same cases, each as its own task makes it of its table.
+    """Every figure of models that were scored on the same cases, each as its own task makes it beside the first one.
 
     tables:  {name: table of cases}, the one that the others are compared with first
     primary: the metric that judges them; the first of their task where it is not stated, or has no figure
     """
     names = tuple(tables)
-    rows, left_out = compared(tables, [task.scoring.summary for task in tasks], seed=seed)
+    rows, left_out = compared(tables, [task.scoring.summary for task in comparable(tasks)], seed=seed)
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())
@@ -159,6 +159,19 @@ def compare_tables(
     judging = primary if primary in {row.metric for row in rows} else rows[0].metric
     spelled = traits.metric_names
     return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, spelled, errors, aimed)
+
+
+def comparable(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of models, those after the first with its settings without which figures are not the same figures."""
+    first, *others = tasks
+    return [first, *(_by_settings_of(first, other) for other in others)]
+
+
+def _by_settings_of(first: Task, other: Any) -> Task:
+    changed = {name: getattr(first, name) for name in first.traits.compared_by}
+    if parts := first.decoding.parts:
+        changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.decoding.parts.items()}
+    return cast(Task, replace(other, **changed) if changed else other)
 
 
 def evaluated_cases(run: Path) -> tuple[Cases, Task]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from isocenter.evaluation import FOLD, Compared, Table, case_table, rows_to_json
-from isocenter.planning import settings
+from isocenter.planning import settings, with_settings
 from isocenter.report import Paragraph, Section
 from isocenter.runtime import Context, write_json
 from isocenter.tasks import Task
@@ -112,14 +112,15 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
 
 def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
     """A model without images, by the training cases, and the cases that test it."""
-    chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
+    plan = run.plan if fold is None else run.made.of_fold(fold).plan
+    # It sees cases as they come: nothing of how the network draws them is to be taken out of its probabilities.
+    chosen = settings(with_settings(plan, {"training.sampling": "natural"}))
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)
     test = run.cases("test", fold)
     if not test:
         return None
-    covariates, sampling = Context.of(chosen.network.context).of_patients, chosen.training.sampling
-    model = fit_covariate_model(chosen.task, covariates, train, val, sampling=sampling)
+    model = fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val)
     return None if model is None else Fitted(model, test, fold)
 
 
