@@ -55,7 +55,6 @@ def with_subsets(
     *,
     seed: int,
     patients_known: bool,
-    folds: Mapping[str, Fold] = {},
 ) -> Scored:
     """What was scored, and the same of every subset of images in the cases that have it; case after case.
 
