@@ -7,7 +7,6 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.errors import PlanError
 from isocenter.planning import for_fold, read_plan
 from isocenter.values import Decision
 
@@ -44,15 +43,13 @@ def test_another_sampling_or_weights_by_hand_bring_their_own_correction(scarce):
     assert shift(weighted) == pytest.approx(-np.log(4.0), abs=1e-5)
 
 
-def test_an_edit_of_one_without_the_other_is_refused_with_its_line(scarce, tmp_path):
+def test_the_correction_follows_an_edit_of_the_sampling(scarce, tmp_path):
     out = tmp_path / "plan.yaml"
     planned(scarce, out=out)
     text = out.read_text(encoding="utf-8")
     out.write_text(text.replace("value: balanced", "value: natural"), encoding="utf-8")
-    with pytest.raises(PlanError, match=r"does not go with training\.sampling natural") as refused:
-        read_plan(out)
-    assert "line" in refused.value.where
-    assert refused.value.remedy.startswith("Give None")
+    read = read_plan(out)
+    assert (read["training.sampling"], read["task.prior_shift"]) == ("natural", None)
 
 
 def test_a_fold_corrects_by_its_own_shares_for_the_runs_own_sampling(scarce):

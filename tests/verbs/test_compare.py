@@ -477,7 +477,6 @@ def written(out, task, table):
     """The folder of an evaluation of these cases."""
     out.mkdir()
     Scored(table, task.scoring.summary(table, seed=0), task=task).write(out)
-    write_verdict(out, {})
     return out
 
 

@@ -351,7 +351,7 @@ def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(in
     for sampling in ("natural", "balanced"):
         given = {"network.context": "all", "training.sampling": sampling, "task.calibration_method": "none"}
         made = isocenter.plan(informed[0], assignments=given, **READING)
-        model, cases = _fitted(RunFolder(tmp_path / sampling, made, Clock(0.0)), None)
+        model, cases, _ = _fitted(RunFolder(tmp_path / sampling, made, Clock(0.0)), None)
         stated.append([model.predict(case).probabilities["ill"] for case in cases])
     assert any(made.plan["task.prior_shift"].values())
     assert stated[1] == pytest.approx(stated[0])

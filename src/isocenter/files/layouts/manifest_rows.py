@@ -17,6 +17,7 @@ from typing import Any
 from isocenter.added import added
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import format_of
+from isocenter.files.layouts import cases as layout_cases
 from isocenter.files.layouts.cases import (
     Folder,
     Table,
@@ -24,7 +25,6 @@ from isocenter.files.layouts.cases import (
     can_be_named,
     names_nobody,
     number,
-    person_in,
     stem_of,
 )
 from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, Reading, left_out
@@ -172,7 +172,7 @@ class Manifest:
         if not self.hidden:
             return None if stated is None else str(stated)
         if self.named is None or named_case is None:
-            return next((person_in(path) for path in self.images(row).values() if path.exists()), None)
+            return next((layout_cases.person_in(path) for path in self.images(row).values() if path.exists()), None)
         is_stated = self._states_people and not names_nobody(stated)
         return self.named.person(named_case, str(stated)) if is_stated else named_case.patient
 
