@@ -15,7 +15,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
-from isocenter.tasks.answers import tuned_by
+from isocenter.tasks.properties import tuned_by
 from isocenter.tasks.survival.curves import Known, proportional, weibull
 from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.tasks.answers import (
-        Decoding,
-        Guess,
-        Outputs,
-        Scoring,
-        Teaching,
-        Traits,
+    from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits
+    from isocenter.tasks.catalogue import (
+        TASKS,
+        build,
+        channels_of,
+        kind,
+        kind_for,
+        names,
+        needs_of,
+        uncalibrated,
+        untuned,
+        voxel_bytes,
+    )
+    from isocenter.tasks.multitask.slabs import joined_maps
+    from isocenter.tasks.properties import (
         dense_channels,
         head_of,
         masks_from,
@@ -28,19 +36,6 @@ if TYPE_CHECKING:
         sureness,
         tuned_by,
     )
-    from isocenter.tasks.catalogue import (
-        TASKS,
-        build,
-        channels_of,
-        kind,
-        kind_for,
-        names,
-        needs_of,
-        uncalibrated,
-        untuned,
-        voxel_bytes,
-    )
-    from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.shared import (
         BETWEEN,
         COARSEST,

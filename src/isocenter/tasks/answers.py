@@ -6,19 +6,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
 from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
-from isocenter.tasks.shared import ENDS, Shares
-from isocenter.transforms import names_sides
+from isocenter.tasks.shared import Shares
 from isocenter.values import (
     Array,
     Case,
     Decision,
     Finding,
     Geometry,
-    Image,
     Label,
     Merge,
     Prediction,
@@ -324,96 +320,3 @@ class Scoring:
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None
     probable_findings: tuple[str, ...] = ()
-
-
-def tuned_by(
-    task: Task, part: Split, predictions: Sequence[Prediction], cases: Sequence[Case]
-) -> tuple[Task, dict[str, Decision]]:
-    """The task with what predictions of cases of this part decide, and those decisions."""
-    by_training = task.scoring.by_training
-    if part == "train" and by_training is not None:
-        return by_training(predictions, cases)
-    return task.tuned(predictions, cases)
-
-
-def sureness(task: Task, prediction: Prediction) -> float:
-    """How sure an answer is, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows.
-
-    Of a class or a finding it is the probability of what is called, by thresholds and costs too: below 0.5 where these
-    call what is less likely.
-    """
-    if task.decoding.parts:
-        return min(sureness(part, prediction.parts[name]) for name, part in task.decoding.parts.items())
-    if expected := prediction.confidence.expected:
-        return float(np.mean(list(expected.values())))
-    if not (chances := prediction.probabilities):
-        return 0.0
-    [columns, *_] = rows_in(task.decoding.outputs(prediction))
-    if task.decoding.uncertainty == "labels":
-        return min(p if columns[f"called_{name}"] else 1 - p for name, p in chances.items())
-    return chances.get(str(columns.get("predicted")), max(chances.values()))
-
-
-def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
-    """Whether references of these kinds teach it something: all that it needs, unless its traits know alternatives."""
-    return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
-
-
-def masks_from(task: Task) -> dict[str, Mapping[str, float]]:
-    """{dense head: as `Decoding.covers_from`}, of a task of parts those of each; empty where there are none."""
-    decoding = task.decoding
-    own = {head_of(name, head): one for name, part in decoding.parts.items() for head, one in masks_from(part).items()}
-    least = decoding.covers_from
-    return own if least is None else {next(name for name, head in task.heads.items() if head.is_dense): least}
-
-
-def picks_a_side(task: Task) -> bool:
-    """Whether its answer about an image is one of two sides, as of the classes OD and OS.
-
-    Such a picture is not mirrored: a right eye in the mirror looks like a left one, and is none.
-    """
-    parts = task.decoding.parts.values() or (task,)
-    return any(part.decoding.picks and names_sides(part.decoding.mirrored) for part in parts)
-
-
-def states_covering(task: Task) -> bool:
-    """Whether it has masks, boxes or objects that miss little."""
-    return task.decoding.covering is not None or bool(masks_from(task))
-
-
-def may_cover(task: Task) -> bool:
-    """Whether it marks something in images, of which a share that may be missed can be asked."""
-    return any(name.rpartition(".")[2] == "risk" for name in task.settings)
-
-
-def head_of(part: str, head: str) -> str:
-    """The name that the head of a part has in a task that is made of tasks: layers are named so, without a dot."""
-    return f"{part}_{head}"
-
-
-def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """{head: output} of a part, with what is said of its uncertainty; of a slab without its heads nothing."""
-    names = {f"{head_of(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", *ENDS)}
-    return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
-
-
-def dense_channels(task: Task) -> int:
-    """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
-    each = task.decoding.crossed
-    return sum(head.count * (1 + each.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
-
-
-def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
-    """{head: what its channels become when left and right change sides}"""
-    decoding = task.decoding
-    return dict.fromkeys(task.heads, decoding.mirrored) if decoding.sides is None else decoding.sides
-
-
-def rows_in(outputs: Columns) -> Sequence[Mapping[str, Any]]:
-    """The columns of `Decoding.outputs` as rows."""
-    return [outputs] if isinstance(outputs, Mapping) else outputs
-
-
-def stated_image(case: Case) -> Image:
-    """The first image of a case, for pictures."""
-    return next(iter(case.images.values()))

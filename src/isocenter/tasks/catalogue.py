@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks.answers import head_of
+from isocenter.tasks.properties import head_of
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Head, Label
 

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.answers import Guess
 from isocenter.tasks.classification.ordinal import Calling
 from isocenter.tasks.classification.scores import (
     Answers,
@@ -20,6 +20,7 @@ from isocenter.tasks.classification.scores import (
     overview,
     summary_rows,
 )
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import SET, doubt_rows, in_json, of_before, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 

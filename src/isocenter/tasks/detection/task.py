@@ -17,7 +17,7 @@ from isocenter.evaluation import Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.detection.box_calibration import calibrated_boxes, sides_of, unseen_boxes
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
@@ -44,6 +44,7 @@ from isocenter.tasks.detection.scores import (
     selected,
     summary_rows,
 )
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
     BELIEF,
     CERTAINTY,

@@ -11,9 +11,10 @@ import numpy as np
 from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.answers import Guess
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.scores import called_of, overview, summary_rows
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
     ABSENT,
     PRESENT,

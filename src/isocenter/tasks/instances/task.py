@@ -18,7 +18,7 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits, stated_image
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.object_calibration import (
@@ -50,6 +50,7 @@ from isocenter.tasks.instances.promises import (
     missed_shares,
 )
 from isocenter.tasks.instances.scores import ERRORS, METRICS, NAMES, case_row, ranked, summary_rows
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
     BELIEF,
     CERTAINTY,

@@ -15,10 +15,11 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits, head_of, own_outputs, rows_in, sides_of
+from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
 from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
+from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
 from isocenter.tasks.shared import Shares, numbers_by_name, place_of_target
 from isocenter.values import (
     KNOWN,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.answers import Guess
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.regression.scores import measured_of, values_of
 from isocenter.tasks.shared import agreement_figure
 from isocenter.values import Case, Finding, Prediction

@@ -11,7 +11,8 @@ import numpy as np
 from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Assured, Crossed, Scoring, stated_image
+from isocenter.tasks.answers import Assured, Crossed, Scoring
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed

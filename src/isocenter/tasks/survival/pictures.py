@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Guess, stated_image
+from isocenter.tasks.answers import Guess
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.survival.scores import Outcomes, moments, overview_figures, survival_column, time_axis
 from isocenter.values import Case, Finding, Prediction
 
