@@ -199,3 +199,13 @@ def test_of_very_many_copies_of_one_picture_each_makes_a_pair_with_the_first():
     assert {"7", *(f"copy{n}" for n in range(500))} == {name for one in found for name in (one.first, one.second)}
     assert len(found) < 1000  # of all with all there would be 125,250
     assert groups(found) == (frozenset({"7", *(f"copy{n}" for n in range(500))}),)
+
+
+def test_of_a_film_without_movement_each_frame_is_joined_by_few_pairs():
+    rng = np.random.default_rng(0)
+    frames = (rng.normal(size=(32, 32)) + rng.normal(0, 0.02, (600, 32, 32))).astype(np.float32)
+    others = rng.normal(size=(600, 32, 32)).astype(np.float32)
+    small = {f"frame{n}": one for n, one in enumerate(frames)} | {f"other{n}": one for n, one in enumerate(others)}
+    found = twins({name: Look(name, one, ()) for name, one in small.items()})
+    assert groups(found) == (frozenset(f"frame{n}" for n in range(600)),)
+    assert len(found) < 20_000  # of all with all there would be 179,700

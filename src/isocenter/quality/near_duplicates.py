@@ -23,8 +23,8 @@ SAME = 0.97
 # A picture that is moved by up to two of its 32 pixels agrees with its copy to 0.99 once both are laid on each other;
 # different pictures of 28 pixels do to 0.98 at most (eyes in one frame; radiographs 0.96, ultrasound 0.90).
 SAME_MOVED, FURTHEST = 0.99, 2.0
-# Copies of one image that are compared with each other: of thousands, as of one that says "no picture", the pairs would
-# be millions.
+# Pairs that an image may be in before its further copies only join it: of thousands, as of one that says "no picture"
+# or of the frames of a film without movement, the pairs would be millions.
 MOST_COPIES = 20
 # Moves are tried in sets of so many pictures: each is one more comparison of all with all.
 MOST_MOVED = 20_000
@@ -37,6 +37,7 @@ MOST_BITS = 8
 LOW_FREQUENCIES = {1: 64, 2: 8, 3: 4}
 # A volume's small image is 16 kB in single precision: 8 MiB of them at once.
 ROWS_AT_ONCE = 512
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
 
     Candidates are found by a perceptual hash (signs of the low frequencies of the small image; Zauner 2010), pictures
     also after a step to each side, and proven by the correlation of the small images, laid on each other, after what
-    all images of the set have in common is taken away. Of very many copies of one image the further ones make a pair
-    with the first alone.
+    all images of the set have in common is taken away. Of very many copies of one image the further ones make no more
+    pairs than join them to the others.
     """
     names = list(looks)
     pairs: dict[tuple[int, int], Twin] = {}
@@ -63,9 +64,11 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
     further = {j for _, own in groupby(sorted(equal), itemgetter(0)) for _, j in islice(own, MOST_COPIES, None)}
     for axes in sorted({look.small.ndim for look in looks.values()}):
         chosen = [n for n, name in enumerate(names) if looks[name].small.ndim == axes and n not in further]
-        images = _Images([looks[names[n]].small for n in chosen])
-        moved = _moved(images) if axes == 2 and len(chosen) <= MOST_MOVED else ()
-        likenesses = {(i, j): likeness for i, j, likeness in (*moved, *_alike(images))}
+        images, joined = _Images([looks[names[n]].small for n in chosen]), _Joined(len(chosen))
+        likenesses = {(i, j): likeness for i, j, likeness in _alike(images, joined)}
+        if axes == 2 and len(chosen) <= MOST_MOVED:
+            moved = {(i, j): likeness for i, j, likeness in _moved(images, joined)}
+            likenesses = {**moved, **likenesses}
         for (i, j), likeness in likenesses.items():
             first, second = names[chosen[i]], names[chosen[j]]
             exact = looks[first].digest == looks[second].digest
@@ -144,27 +147,57 @@ def _unit(flat: Floats) -> Floats:
     return flat
 
 
-def _alike(images: _Images) -> Iterator[tuple[int, int, float]]:
+class _Joined:
+    """Which images are joined by pairs, directly or over others, and in how many pairs each is."""
+
+    def __init__(self, count: int) -> None:
+        self._group = np.arange(count)
+        self._pairs = np.zeros(count, dtype=int)
+
+    def join(self, i: int, j: int) -> None:
+        self._group[self._group == self._group[j]] = self._group[i]
+        self._pairs[[i, j]] += 1
+
+    def is_new(self, pairs: Places) -> NDArray[np.bool_]:
+        """(pairs,) whether the two of each of (pairs, 2) are not joined, or in few pairs."""
+        apart = self._group[pairs[:, 0]] != self._group[pairs[:, 1]]
+        return np.asarray(apart | (self._pairs[pairs] < MOST_COPIES).all(axis=1))
+
+    def new(self, pairs: Places) -> Iterator[Places]:
+        """(pairs, 2) in small blocks, without those that are joined by the time their block comes."""
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            some = pairs[start : start + ROWS_AT_ONCE]
+            if (is_new := self.is_new(some)).any():
+                yield some[is_new]
+
+    def taken(self, pairs: Places, likenesses: Floats) -> Iterator[tuple[int, int, float]]:
+        """Those of the pairs that are still new once the ones before them are joined."""
+        for pair, likeness in zip(pairs, likenesses.tolist(), strict=True):
+            if self.is_new(pair[None])[0]:
+                i, j = pair.tolist()
+                self.join(i, j)
+                yield i, j, likeness
+
+
+def _alike(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]:
     """Pairs (i < j) and how alike they are; a block of cases against a block is one matrix product."""
     bits = _signs(images)
     for rows, blocks in groupby(_near(images, [bits], bits), key=itemgetter(0)):
         first = images.rows(rows)
         for _, columns, near in blocks:
-            likeness = first @ images.rows(columns).T
-            for i, j in np.argwhere(near & (likeness >= SAME)):
-                yield rows.start + int(i), columns.start + int(j), float(likeness[i, j])
+            likeness, start = first @ images.rows(columns).T, np.array([rows.start, columns.start])
+            for pairs in joined.new(np.argwhere(near & (likeness >= SAME)) + start):
+                yield from joined.taken(pairs, likeness[tuple((pairs - start).T)])
 
 
-def _moved(images: _Images) -> Iterator[tuple[int, int, float]]:
+def _moved(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]:
     """Pairs (i < j) of pictures of which one is moved a little, and how alike they are where they lie on each other."""
     stepped = [_signs(images, move) for move in MOVES]
     for rows, columns, near in _near(images, stepped, _signs(images, (0, 0))):
-        pairs = np.argwhere(near) + np.array([rows.start, columns.start])
-        for start in range(0, len(pairs), ROWS_AT_ONCE):
-            some = pairs[start : start + ROWS_AT_ONCE]
-            for (i, j), likeness in zip(some.tolist(), _laid_on_each_other(images, some), strict=True):
-                if likeness >= SAME_MOVED:
-                    yield i, j, likeness
+        for pairs in joined.new(np.argwhere(near) + np.array([rows.start, columns.start])):
+            likeness = _laid_on_each_other(images, pairs)
+            same = likeness >= SAME_MOVED
+            yield from joined.taken(pairs[same], likeness[same])
 
 
 def _near(images: _Images, each: Sequence[Floats], others: Floats) -> Iterator[tuple[range, range, NDArray[np.bool_]]]:
@@ -183,8 +216,8 @@ def _near(images: _Images, each: Sequence[Floats], others: Floats) -> Iterator[t
                 yield rows, columns, near
 
 
-def _laid_on_each_other(images: _Images, pairs: NDArray[np.intp]) -> list[float]:
-    """How alike the pictures of each pair are after the move that makes them most alike.
+def _laid_on_each_other(images: _Images, pairs: Places) -> Floats:
+    """(pairs,) how alike the pictures of each pair are after the move that makes them most alike.
 
     pairs: (pairs, 2). Lucas and Kanade, IJCAI 1981: the move is the least-squares one along the gradients, found in
     three steps; both pictures are moved by half of it, so that both are equally blurred.
@@ -201,7 +234,7 @@ def _laid_on_each_other(images: _Images, pairs: NDArray[np.intp]) -> list[float]
         flat = 1e-6 * np.eye(2, dtype=np.float32)
         move = (move + np.linalg.solve(across @ slopes + flat, across @ apart)[..., 0]).clip(-FURTHEST, FURTHEST)
     laid, under = (images.inner(one) for one in (_shifted(first, move / 2), _shifted(second, -move / 2)))
-    return [float(one) for one in (laid * under).sum(axis=1)]
+    return np.asarray((laid * under).sum(axis=1))
 
 
 def _even(pictures: Floats) -> Floats:
