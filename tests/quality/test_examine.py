@@ -192,6 +192,24 @@ def test_faults_that_differ_only_in_their_numbers_are_one_with_the_first_few_and
     ]
 
 
+def test_warnings_that_differ_only_in_their_numbers_are_one_unless_they_are_of_other_names():
+    def damaged(n: int, name: str) -> Case:
+        values = image(n).data[0].astype(np.float32)
+        values.ravel()[: n + 1] = np.nan
+        return case(n, Image(values[None], GRID, channels=(name,)))
+
+    found = examine(cohort(*(damaged(n, "T1") for n in range(6)))).problems
+    [broken] = [one for one in found if "not finite" in one.what]
+    assert (
+        broken.what == "channel 'T1' has 1 voxels that are not finite; 2 voxels that are not finite; "
+        "3 voxels that are not finite; and 3 more"
+    )
+    assert broken.cases == tuple(f"c{n}" for n in range(6))
+    names = [f"T{1 + n % 2}" for n in range(6)]
+    found = examine(cohort(*(damaged(n, name) for n, name in enumerate(names)))).problems
+    assert len([one for one in found if "not finite" in one.what]) == 6
+
+
 def test_what_many_cases_have_is_said_once():
     other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
     two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]

@@ -56,10 +56,13 @@ from isocenter.values import (
 # Called with the number of cases done and of all.
 Progress = Callable[[int, int], None]
 
-# Why a case whose files are at fault is left out; of so many with the same fault only the first file is named.
-UNUSABLE, MANY = "cannot be used", 4
-SHOWN = 3  # of faults that differ in their numbers
+# Why a case whose files are at fault is left out.
+UNUSABLE = "cannot be used"
+# So many problems that differ in their numbers are said as one, and so many of them are shown.
+MANY, SHOWN = 4, 3
 NUMBERS = re.compile(r"\d+(\.\d+)?")
+# A number beside names in quotes: what is wrong with label 'L1' is not wrong with label 'L2'.
+UNQUOTED = re.compile(r"('[^']*')|\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,22 +277,22 @@ def _joined(problems: Sequence[Problem]) -> list[Problem]:
         of_reader = problem.why == READ_SO
         what = notes.setdefault(NUMBERS.sub("#", problem.what), problem.what) if of_reader else problem.what
         cases.setdefault(replace(problem, what=what, cases=()), []).extend(problem.cases)
-    return _of_many_files([replace(problem, cases=tuple(found)) for problem, found in cases.items()])
+    return _of_many_cases([replace(problem, cases=tuple(dict.fromkeys(found))) for problem, found in cases.items()])
 
 
-def _of_many_files(problems: Sequence[Problem]) -> list[Problem]:
-    """One problem for all cases that cannot be used for the same fault, whatever its numbers; with the first file."""
+def _of_many_cases(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem for many that differ in their numbers alone; of files that cannot be used with the first file."""
     alike: dict[tuple[str, ...], list[tuple[Problem, str, str]]] = {}
     for problem in problems:
         where, colon, fault = problem.what.partition(": ") if problem.why == UNUSABLE else ("", "", problem.what)
-        if problem.severity == "error" and problem.cases and bool(colon) == (problem.why == UNUSABLE):
-            key = tuple(NUMBERS.sub("#", text) for text in (fault, problem.why, problem.remedy))
-            alike.setdefault(key, []).append((problem, where, fault))
+        if problem.cases and bool(colon) == (problem.why == UNUSABLE):
+            texts = (_without_numbers(problem, text) for text in (fault, problem.why, problem.remedy))
+            alike.setdefault((problem.severity, *texts), []).append((problem, where, fault))
     joined: dict[Problem, Problem | None] = {}
     for group in alike.values():
         own = [problem for problem, _, _ in group]
         if len(own) >= MANY:
-            cases = tuple(case for one in own for case in one.cases)
+            cases = tuple(dict.fromkeys(case for one in own for case in one.cases))
             _, where, _ = group[0]
             what = _first_of(list(dict.fromkeys(fault for _, _, fault in group))) + (
                 f", as in {where}" if where else ""
@@ -298,9 +301,16 @@ def _of_many_files(problems: Sequence[Problem]) -> list[Problem]:
     return [one for problem in problems if (one := joined.get(problem, problem)) is not None]
 
 
+def _without_numbers(problem: Problem, text: str) -> str:
+    """Errors may quote the very numbers in which they differ."""
+    return NUMBERS.sub("#", text) if problem.severity == "error" else UNQUOTED.sub(lambda found: found[1] or "#", text)
+
+
 def _first_of(faults: Sequence[str]) -> str:
     """The first few of texts that differ in their numbers, the words before them once, and how many more there are."""
-    number = NUMBERS.search(faults[0])
-    start = number.start() if number else 0
+    start = next((found.start() for found in UNQUOTED.finditer(faults[0]) if not found[1]), 0)
+    common = faults[0][:start]
+    if not all(fault.startswith(common) for fault in faults):
+        common = ""
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return faults[0][:start] + "; ".join([*(fault[start:] for fault in faults[:SHOWN]), *more])
+    return common + "; ".join([*(fault[len(common) :] for fault in faults[:SHOWN]), *more])
