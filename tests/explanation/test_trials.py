@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from apple_gpus import on_apple
 from explanation.looking import Linear, classes, corner_model, model, textured
 from isocenter.errors import GeometryError, UsageError
 from isocenter.explanation import (
@@ -26,6 +27,7 @@ from isocenter.explanation import (
     tried,
     verdict_of,
 )
+from isocenter.explanation.faithfulness import _curves
 from isocenter.report.figures.heat_map import heat
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
@@ -49,6 +51,15 @@ def verdict(method, of, count=COUNT):
         window = Window(grid.subjects(grid.fullest_window()), grid.shares)
         found.append(tried(window, method, seed=n))
     return verdict_of(found, [str(n) for n in range(count)], seed=0)
+
+
+def test_a_map_is_tested_also_where_a_gpu_has_no_float64():
+    of = corner_model()
+    grid = CaseOnGrid.of(of, textured(0), "bright", of.differentiable())
+    subjects = grid.subjects(grid.fullest_window())
+    on_gpu = [replace(one, image=on_apple(one.image)) for one in subjects]
+    flat = subjects[0].image[0, 0]
+    assert _curves(Window(on_gpu, grid.shares), on_apple(flat)) == _curves(Window(subjects, grid.shares), flat)
 
 
 def test_a_map_that_follows_the_network_passes_its_tests():

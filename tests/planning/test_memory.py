@@ -83,6 +83,15 @@ def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():
     assert not found.fits(replace(gpu, memory=0.5 * PROGRAM / 2**30))
 
 
+def test_apples_gpus_hold_everything_in_the_memory_of_the_machine():
+    gpu = replace(LAPTOP, device="mps", memory=2.0, device_memory=2.0)
+    found = peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
+    assert found.on_device(gpu) == found.weights + found.kept + found.program + found.cases
+    least = found.on_device(gpu) / 0.8
+    assert found.fits(replace(gpu, memory=1.01 * least, device_memory=1.01 * least))
+    assert not found.fits(replace(gpu, memory=0.99 * least, device_memory=0.99 * least))
+
+
 def test_a_patch_that_the_strides_do_not_divide_is_refused():
     with pytest.raises(PlanError, match=r"training\.patch"):
         predicted(2, (31, 33, 35))

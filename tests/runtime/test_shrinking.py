@@ -100,6 +100,8 @@ def test_torch_under_a_limit_of_memory_goes_on_with_fewer_windows():
         (OSError(28, "No space left on device"), False),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), True),
         (Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 8"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
         (ValueError("shapes do not fit"), False),
     ],
 )

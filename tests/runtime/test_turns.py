@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,10 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model
+from isocenter.runtime.ensemble import weight_offload
 from isocenter.runtime.ensemble.weight_offload import Visiting, fit_on_device, on_device
+from isocenter.runtime.guard import Watched
+from isocenter.runtime.windows import POOLED
 from isocenter.transforms import Normalisation
 
 TASK = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
@@ -21,6 +26,7 @@ class Noted(torch.nn.Linear):
     def __init__(self, seed: int) -> None:
         super().__init__(4, 2)
         torch.nn.init.constant_(self.weight, seed)
+        self.deepest = torch.nn.Identity()
         self.sent: list[str] = []
 
     def to(self, device):
@@ -28,7 +34,9 @@ class Noted(torch.nn.Linear):
         return super().to(device)
 
     def forward(self, images):
-        return {"class": super().forward(images.flatten(1))}
+        self.sent.append("computes")
+        time.sleep(0.01)
+        return {"class": super().forward(self.deepest(images.flatten(1)))}
 
 
 def several(*seeds: int) -> Model:
@@ -43,9 +51,31 @@ def several(*seeds: int) -> Model:
 def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_same():
     images = np.ones((3, 1, 2, 2), np.float32)
     [one] = several(2).members
-    visiting = Visiting(one.module, "cpu")
+    visiting = Visiting(one.module, "cpu", resting=one)
     assert_array_equal(visiting(images)["class"], TorchNetwork(one.module)(images)["class"])
-    assert one.module.sent == ["cpu", "cpu"]  # there, and back
+    turn = ["cpu", "computes", "cpu"]  # there, and back
+    assert one.module.sent == [*turn, "computes"]
+    with ThreadPoolExecutor(3) as pool:  # which share a model
+        list(pool.map(visiting, [images] * 3))
+    assert one.module.sent[4:] == turn * 3
+
+
+def test_members_that_visit_a_device_give_the_features_at_which_the_gate_looks(monkeypatch, tmp_path):
+    monkeypatch.setattr(weight_offload, "fit_on_device", lambda weights, device: False)
+    model, images = several(1, 2), np.ones((3, 1, 2, 2), np.float32)
+    looked_at = Watched(model.members[0].module, at="deepest")
+    watched = replace(model, run=replace(model.run, members=(looked_at, model.members[1])))
+    there = on_device(watched, [tmp_path, tmp_path], "cpu")
+    assert_array_equal(there.run(images)[POOLED], watched.run(images)[POOLED])
+
+
+def test_weights_that_lie_on_a_device_already_need_no_room_there(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(weight_offload, "fit_on_device", lambda weights, device: asked.append(list(weights)) or True)
+    model = several(1, 2)
+    for device in ("cpu", "meta", "meta"):
+        model = on_device(model, [tmp_path] * 2, device)
+    assert asked == [[], [tmp_path] * 2, []]
 
 
 def test_members_that_do_not_fit_on_a_device_together_rest_in_the_machines_memory(monkeypatch, tmp_path):

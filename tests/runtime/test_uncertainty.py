@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from apple_gpus import on_apple
 from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.networks import Features
@@ -433,6 +434,15 @@ def posterior_after(count: int, kind: str = "classes", **how: Any) -> tuple[Any,
     with torch.inference_mode():
         layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
     return layer, layers.fitted(count).heads["class"]
+
+
+def test_a_posterior_is_fitted_also_where_a_gpu_has_no_float64():
+    layer, inputs, outputs = layer_and_cases(20)
+    layers, expected = LastLayers({"class": layer}, {"class": "classes"}), posterior_after(20)[1]
+    with torch.inference_mode():
+        seen, made = on_apple(inputs), on_apple(outputs)
+        layers(Features({"class": made}, seen, seen, {"class": seen}))
+    assert_allclose(layers.fitted(20).heads["class"].inputs, expected.inputs)
 
 
 def deviations(of: Any, inputs: Any, outputs: Any) -> np.ndarray:

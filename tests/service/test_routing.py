@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydicom.uid import MRImageStorage
 
 import isocenter
-from isocenter.errors import UsageError
+from isocenter.errors import MemoryShortageError, UsageError
 from isocenter.service.keeper import seconds_until
 from isocenter.service.records import Index
 from isocenter.service.records.tables import studies
@@ -24,7 +25,7 @@ from isocenter.service.settings import Rule, Settings
 from isocenter.service.stored import MODELS
 from isocenter.service.web import WebNode
 from isocenter.service.web.studies import route_study
-from isocenter.service.work import WarmModels
+from isocenter.service.work import WarmModels, warm_models
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from written_dicom import write_slice
@@ -259,6 +260,28 @@ def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_pat
     classifies = WarmModels({"m": gated.out}, 8)["m"][1]
     assert (segments.labels, segments.findings) == ({"bright": 1}, ())
     assert (classifies.labels, classifies.findings) == ({}, ("bright", "dark"))
+
+
+def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_path, monkeypatch):
+    held, warm = list[str](), WarmModels({name: tmp_path / name for name in "abc"}, 8, "cuda:0")
+
+    def loaded(path, device):
+        if len(warm._loaded) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        held.append(path.name)
+
+    monkeypatch.setattr(warm_models, "load", loaded)
+    monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
+    assert [warm[name][1] for name in "abca"] == [*"abca"]
+    assert held == ["a", "b", "c", "a"]
+    assert list(warm._loaded) == ["c", "a"]
+    monkeypatch.setattr(warm_models, "load", raising)
+    with pytest.raises(MemoryShortageError):
+        warm["b"]
+
+
+def raising(path, device):
+    raise MemoryShortageError("takes more memory than there is", str(path), "Free some")
 
 
 def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):

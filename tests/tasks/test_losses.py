@@ -6,8 +6,11 @@ import torch
 from monai.losses import DiceLoss, FocalLoss, GeneralizedDiceLoss, HausdorffDTLoss, SoftclDiceLoss, TverskyLoss
 from monai.losses.cldice import soft_skel
 from monai.metrics import CalibrationErrorMetric, CalibrationReduction
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from isocenter.errors import PlanError
+from isocenter.tasks.shared import losses
 from isocenter.tasks.shared.loss_terms import ace
 from isocenter.tasks.shared.losses import TERMS, check_loss, entropy, focal, hardest, label_loss, uncut
 from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
@@ -46,6 +49,35 @@ def test_a_batch_without_any_structure_or_with_some_only_has_a_finite_gradient(n
         assert logits.grad.isfinite().all()
         if any(TERMS[term].counts == "voxels" for term in name.split("+")):
             assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["ce", "topk", "focal"])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0])])
+def test_a_deterministic_training_on_a_gpu_has_the_same_loss_without_what_torch_refuses_there(name, weights):
+    """torch refuses its cross-entropy of every voxel on CUDA devices: `NLLLoss` of `use_deterministic_algorithms`."""
+    used = set()
+
+    class Used(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            used.add(function._overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    logits, target = drawn((2, 6, 7, 8))
+    torch.use_deterministic_algorithms(True)
+    try:
+        with FakeTensorMode(), Used():
+            given = torch.empty(logits.shape, device="cuda")
+            there = None if weights is None else torch.empty(3, device="cuda")
+            label_loss(name, given, torch.zeros(target.shape, dtype=torch.long, device="cuda"), there)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert {"_log_softmax", "gather"} <= used
+    assert not any(operation.startswith("nll_loss") for operation in used)
+    # What is computed there instead is the same.
+    with pytest.MonkeyPatch.context() as patch:
+        expected = label_loss(name, logits, target, weights)
+        patch.setattr(losses, "_differs_between_runs", lambda logits: True)
+        assert float(label_loss(name, logits, target, weights)) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)

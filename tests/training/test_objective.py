@@ -19,7 +19,7 @@ from isocenter.training.data import GroupLoss, Protected
 from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
+from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, on_device, only_there, supervised
 from isocenter.values import KNOWN, Several
 
 
@@ -35,6 +35,23 @@ def structures(segmented):
     """A segmentation by cross-entropy alone."""
     chosen = settings(read_plan(segmented.out / "plan.yaml"))
     return tasks.build({**chosen.task.settings, "name": "segmentation", "loss": "ce"})
+
+
+@pytest.mark.parametrize(("device", "goes_on"), [("cuda:0", True), ("mps", False), ("cpu", False)])
+def test_only_a_cuda_device_copies_while_the_processor_goes_on(device, goes_on):
+    """Apple's GPUs read memory that is released by then: pytorch/pytorch#189690."""
+    asked = []
+
+    class Recording(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                asked.append((args[1], kwargs))
+                return args[0]
+            return function(*args, **(kwargs or {}))
+
+    with Recording():
+        on_device({"a": np.ones(2, np.float32)}, device)
+    assert asked == [(device, {"non_blocking": goes_on})]
 
 
 def test_one_output_is_judged_as_the_task_does(structures):

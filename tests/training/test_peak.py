@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from isocenter.training.length.peak_operations import counted, measured_peak
+from isocenter.training.length.peak_operations import counted, measured_peak, settled
 from isocenter.training.state import Spans, Work
 
 
@@ -40,6 +41,16 @@ def test_the_share_is_that_of_the_peak_in_the_time_of_a_step():
     assert work.reached == 0.3
     assert str(work) == "30 % of 200 GFLOP/s, which a convolution reaches"
     assert Work(30e9, 200e9, "a convolution").reached is None
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_a_clock_waits_until_a_gpu_has_done_what_it_was_given(device, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    settled("cpu")
+    settled(device)
+    assert waited == [device]
 
 
 def test_waiting_is_a_share_of_steps_alone():

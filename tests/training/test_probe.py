@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from isocenter.planning import read_plan, settings
+from isocenter.training import Ranks
 from isocenter.training.length import probe
 from isocenter.training.length.probe import Probe, budget, candidates, fastest_of, raced
 from isocenter.training.length.schedule import FEWEST_STEPS
+from isocenter.training.session_length import ClockedLength
+from isocenter.training.state import Clock
 from isocenter.training.step.compute import Compute
 
 PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
@@ -116,6 +120,20 @@ def test_what_a_person_set_is_not_put_to_the_test(chosen, module):
 def test_a_deterministic_training_is_computed_in_one_way_on_any_day(chosen, module):
     assert candidates(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
     assert len(candidates(module, chosen)) > 1
+
+
+@pytest.mark.parametrize(("device", "looks"), [("cpu", [3]), ("cuda:0", [1, 3])])
+def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(device, looks, module):
+    now, seen = [0.0], []
+
+    def validated(cases, compute):
+        now[0] += len(cases) + 12 * (not seen and device != "cpu")
+        seen.append(len(cases))
+
+    known = {"ranks": Ranks(), "val_cases": [None] * 9, "averaged": module, "chosen": SimpleNamespace(device=device)}
+    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    assert length._validation(SimpleNamespace(validated=validated, **known), PLAIN) == 9.0
+    assert seen == looks
 
 
 @pytest.mark.parametrize("left", [10.0, 100.0])

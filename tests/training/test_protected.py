@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from apple_gpus import on_apple
 from isocenter.training.data import GroupLoss, Loader, Prepared, Protected
 
 
@@ -57,6 +58,8 @@ def test_the_group_that_is_worst_off_comes_to_count_most():
     assert_allclose(first, 0.5 * 0.01 + 0.5 * 4.0, atol=0.05)
     assert_allclose(last, 4.0, atol=0.01)
     assert_allclose(loss.shares.sum(), 1)
+    on_gpu = {"class": on_apple(outputs["class"])}
+    assert_allclose(float(loss(judge, on_gpu, targets, [0, 50])), 4.0, atol=0.01)
 
 
 def drawn(method: str, count: int, **options) -> Counter:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,9 @@ from safetensors.numpy import load_file
 
 import forked
 import trained
-from isocenter.errors import PlanError
+from isocenter.errors import PlanError, ResourceError
 from isocenter.training import SINGLE_PROCESS, Ranks
+from isocenter.training.session import fabric_of
 from isocenter.verbs.training.distributed import in_all_processes
 from ports import free_port
 
@@ -132,6 +134,14 @@ def test_only_the_first_process_writes(runs):
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], rtol=1e-4)
     files = [{path.relative_to(run) for path in run.iterdir()} for run in (one, two)]
     assert files[0] == files[1]
+
+
+def test_more_processes_than_gpus_are_refused_before_any_of_them_computes(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = SimpleNamespace(threads=4, deterministic=False, device="cuda:0")
+    with pytest.raises(ResourceError, match=r"4 processes on a machine with 2 GPUs.*--nproc_per_node 2"):
+        fabric_of(chosen, Ranks(0, 4))
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can():

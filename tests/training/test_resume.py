@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 import forked
 import isocenter
 import trained
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.planning import plan_text, read_plan
 from isocenter.training import recover
+from isocenter.values import Decision
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
@@ -152,6 +154,13 @@ def test_a_checkpoint_that_a_kill_cut_short_is_cleared_away(tmp_path):
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
+        isocenter.train(resume=tmp_path)
+
+
+def test_a_run_of_a_gpu_that_is_not_here_says_how_it_goes_on(segmented, tmp_path):
+    plan = read_plan(segmented.out / "plan.yaml").with_decision("training.device", Decision("cuda:97", "asked for"))
+    (tmp_path / "plan.yaml").write_text(plan_text(plan), encoding="utf-8")
+    with pytest.raises(ResourceError, match=r"cuda:97 is not available.*training\.device of .*plan\.yaml"):
         isocenter.train(resume=tmp_path)
 
 

@@ -56,6 +56,24 @@ def test_every_kind_of_change_has_a_strength_and_every_strength_is_tried_here():
     assert set(STRENGTHS) == {*SPATIAL, *INTENSITY} - {"flips", "quarter_turns"}
 
 
+def test_places_are_computed_in_all_of_float32_whatever_a_network_is_allowed(monkeypatch):
+    """TensorFloat-32 has ten bits, by which a place at the edge of 1024 pixels is off by up to a quarter of one."""
+    seen, made = [], torch.nn.functional.affine_grid
+
+    def watched(*args, **named):
+        seen.append(torch.get_float32_matmul_precision())
+        return made(*args, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "affine_grid", watched)
+    torch.set_float32_matmul_precision("high")
+    try:
+        MOVING(torch.randn(2, 1, 9, 12), None, [generator(0, 0, n) for n in range(2)], [1.0, 1.0])
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["highest"]
+
+
 @given(shapes, seeds)
 def test_with_everything_off_image_and_label_stay_what_they_are_to_the_bit(shape, seed):
     image, labels = smooth(shape, seed, 2), torch.arange(math.prod(shape)).reshape(1, *shape)

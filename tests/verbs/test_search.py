@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import torch
 
 import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
-from isocenter.training import Clock, Study
+from isocenter.training import IMPOSSIBLE, Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
 from isocenter.verbs.plan import room_of
@@ -133,6 +134,21 @@ def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_n
     with trained.watching(lambda moment: watched.append(moment.step)):
         assert reported(search(made, tmp_path)) == reported(whole)
     assert watched == [4, 5, 6]  # the second from its last checkpoint
+
+
+def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes_on(made, whole, tmp_path):
+    """Else the search would end with it, and begin with it again whenever the run is resumed."""
+    steps = []
+
+    def full(moment):
+        steps.append(moment.step)
+        if len(steps) == 6 + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation")
+
+    with trained.watching(full):
+        first, second = search(made, tmp_path).rows
+    assert first["value"] == whole.rows[0]["value"]
+    assert (second["state"], second["why"]) == (IMPOSSIBLE, "CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
 def learning_nothing(made, folder):

@@ -77,8 +77,8 @@ def seen_by_network(grid: CaseOnGrid) -> Seen:
             made = networks.features(subject.module, *given, at=subject.family.features)
             [moved] = torch.autograd.grad(subject.objective(made.outputs).sum(), made.deepest)
         moved = moved.flatten(2).sum(dim=2) if moved.ndim > 2 else moved
-        pooled.append(made.pooled[0].detach().double().cpu().numpy())
-        gradients.append(share * moved.sum(dim=0).double().cpu().numpy())
+        pooled.append(made.pooled[0].detach().cpu().double().numpy())
+        gradients.append(share * moved.sum(dim=0).cpu().double().numpy())
     return Seen(np.concatenate(pooled), np.concatenate(gradients))
 
 

@@ -126,14 +126,14 @@ def _redraw(layer: Module, drawn: torch.Generator) -> None:
 def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
     """Mean scores of deletion and insertion in the order of a map, (*window), as shares of what the blur changes."""
     image, base = window.image, blurred(window.image)
-    ends = window.score(torch.cat([image, base])).double()
+    ends = window.score(torch.cat([image, base])).cpu().double()
     change = float(abs(ends[0] - ends[1]))
     if not change > LEAST_CHANGE * float(abs(ends[0])):
         return float("nan"), float("nan")
     ranks = torch.nan_to_num(flat).flatten().argsort(descending=True).argsort().reshape(flat.shape)
     first = torch.stack([ranks < share * ranks.numel() for share in STEPS])[:, None].to(image.dtype)
     both = (first * base + (1 - first) * image, first * image + (1 - first) * base)
-    deletion, insertion = ((float(window.score(one).double().mean()) - float(ends[1])) / change for one in both)
+    deletion, insertion = ((float(window.score(one).cpu().double().mean()) - float(ends[1])) / change for one in both)
     return deletion, insertion
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from isocenter.lazy import torch
-from isocenter.runtime import available_memory, bf16_pays
+from isocenter.runtime import available_memory, bf16_pays, gpu_memory
 
 PROCESSOR = "cpu"
+# Devices that compute in the memory of everything else: Apple's GPUs have none of their own.
+WITHOUT_MEMORY = (PROCESSOR, "mps")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,13 @@ class Machine:
 
     @property
     def is_processor(self) -> bool:
-        """Whether it computes with its cores, in the memory of everything else."""
+        """Whether it computes with its cores."""
         return kind_of(self.device) == PROCESSOR
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether it computes in the memory of everything else."""
+        return self.device in WITHOUT_MEMORY
 
 
 def kind_of(device: str) -> str:
@@ -52,5 +58,5 @@ def this_machine(device: str, threads: int | None = None, device_memory: float |
         return Machine(device, threads or cores(), round(memory, 1), device_memory, True)
     on_device = memory
     if device.startswith("cuda"):
-        on_device = torch.cuda.mem_get_info(device)[0] / 2**30
+        on_device = gpu_memory(device) / 2**30
     return Machine(device, threads or cores(), round(memory, 1), round(on_device, 1), bf16_pays(device))

@@ -55,19 +55,19 @@ class Peak:
     kept: float
 
     def on_device(self, machine: Machine) -> float:
-        """Of the device that computes; on a processor all of it is the machine's."""
+        """Of the device that computes; all of it where that has no memory of its own."""
         computed = self.weights + self.kept
-        return computed + self.program + self.cases if machine.is_processor else computed
+        return computed + self.program + self.cases if machine.shares_memory else computed
 
     def fits(self, machine: Machine) -> bool:
         """Whether it fits into what is free of the device, and of the machine."""
-        cached = machine.is_processor or self.program + self.cases <= USABLE * machine.memory
+        cached = machine.shares_memory or self.program + self.cases <= USABLE * machine.memory
         return cached and self.on_device(machine) <= USABLE * machine.device_memory
 
     def because(self, machine: Machine) -> str:
         """The parts in words, and what is free."""
         parts = f"{self.kept:.2f} GiB for the forward and backward pass of a batch, {self.weights:.2f} GiB for weights"
-        if machine.is_processor:
+        if machine.shares_memory:
             parts += f", {self.program:.2f} GiB for the program and {self.cases:.2f} GiB for prepared cases"
         return (
             f"it takes {parts}; {machine.device_memory:.1f} GiB of memory are free on the {machine.device}, of which "

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         bf16_pays,
         choose_device,
         environment,
+        gpu_memory,
         peak_memory,
         use_threads,
     )

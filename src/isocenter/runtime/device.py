@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,6 +20,9 @@ from isocenter.values import Decision
 
 # Kinds of devices, and the choice among those that are here.
 AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
+GPU = re.compile(r"(cuda|mps)(?::(\d+))?", re.ASCII)
+# What torch has code for, by its compute capability: of a kind of GPU, or as text that its driver compiles.
+CODE = re.compile(r"(sm|compute)_(\d+)(\d)")
 WINDOWS = sys.platform == "win32"
 # Where a container sees the limits of its own control group, in version 2 and in version 1.
 CONTROL_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
@@ -45,17 +49,33 @@ def choose_device(name: str = "auto") -> Decision:
         return Decision(CPU, because="asked for")
     if name == AUTO:
         if torch.cuda.is_available():
+            if lacking := _without_code(0):
+                return Decision(CPU, because=lacking)
             return Decision("cuda:0", because=f"a GPU is there: {torch.cuda.get_device_name(0)}")
         if torch.backends.mps.is_available():
             return Decision(MPS, because="an Apple GPU is there")
         return Decision(CPU, because="no GPU was found")
-    kind, _, number = name.partition(":")
-    if kind not in (CUDA, MPS) or (number and not number.isdigit()):
+    if (named := GPU.fullmatch(name)) is None:
         raise UsageError(f"there is no device {name!r}", "--device", "Choose auto, cpu, cuda:0 or mps")
+    kind, number = named[1], int(named[2] or 0)
     there = torch.cuda.device_count() if kind == CUDA else int(torch.backends.mps.is_available())
-    if int(number or 0) >= there:
+    if number >= there:
         raise ResourceError(f"{name} is not available ({there} found)", "--device", "Choose auto or cpu")
-    return Decision(name, because="asked for")
+    if kind == CUDA and (lacking := _without_code(number)):
+        raise ResourceError(lacking, "--device", "Choose cpu, or install a build of torch for this GPU")
+    return Decision(MPS if kind == MPS else f"{CUDA}:{number}", because="asked for")
+
+
+def _without_code(number: int) -> str:
+    """Why torch cannot compute on a GPU that it sees: its build has no code for it. Empty where it can."""
+    own = torch.cuda.get_device_capability(number)
+    flags = CODE.findall(" ".join(torch.cuda.get_arch_list()))
+    built = [(kind, (int(major), int(minor))) for kind, major, minor in flags]
+    runs = (known <= own and (kind == "compute" or known[0] == own[0]) for kind, known in built)
+    if not built or any(runs):
+        return ""
+    name, version = torch.cuda.get_device_name(number), ".".join(map(str, own))
+    return f"this build of torch has no code for the GPU that is there: {name}, compute capability {version}"
 
 
 def use_threads(count: int) -> None:
@@ -65,8 +85,11 @@ def use_threads(count: int) -> None:
 
 def bf16_pays(device: str) -> bool:
     """Whether the device computes in bfloat16 itself, rather than through float32."""
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.startswith(CUDA):
+        if not torch.cuda.is_available():
+            return False
+        with torch.cuda.device(device):  # torch looks at the current one, and a machine may have GPUs of several years
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     cpu: Any = torch.cpu
     return device == "cpu" and bool(cpu._is_avx512_bf16_supported())
 
@@ -82,6 +105,15 @@ def processor() -> str:
 def available_memory() -> float:
     """Bytes that this process may still take: of the machine, or less where its container is given less."""
     return min(float(psutil.virtual_memory().available), left_to_group(*CONTROL_GROUPS))
+
+
+def gpu_memory(device: str) -> float:
+    """Bytes that this process may still take of a GPU: what is free there, and what torch holds and does not use.
+
+    What an earlier training of the same process has freed stays torch's own, and is no longer free to others.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def left_to_group(*folders: Path) -> float:

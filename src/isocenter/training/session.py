@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter import networks
+from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Masks, Model, TorchNetwork, build_module, slide, with_covariates
@@ -304,13 +305,15 @@ def initialise(module: Module, network: Network, start: Path | None) -> str:
 def fabric_of(chosen: Training, ranks: Ranks) -> Any:
     """Devices through Lightning Fabric, whose own remarks the plan has already made."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    here, (kind, _, number) = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), chosen.device.partition(":")
+    if ranks != SINGLE_PROCESS and kind == "cuda" and here > (there := torch.cuda.device_count()):
+        problem = f"{here} processes on a machine with {counted(there, 'GPU')}, of which each needs one"
+        raise ResourceError(problem, "torchrun", f"Give --nproc_per_node {there}, or train with --device cpu")
     # The processes of one machine share its cores.
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(max(1, chosen.threads // here))
     if chosen.deterministic:  # without it cuBLAS may add in another order each time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(chosen.deterministic, warn_only=False)
-    kind, _, number = chosen.device.partition(":")
     if kind == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
         torch.backends.cudnn.benchmark = not chosen.deterministic

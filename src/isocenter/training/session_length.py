@@ -157,11 +157,14 @@ class ClockedLength:
 
     def _validation(self, session: Session, compute: Compute) -> float:
         """s of a look at all validation cases, by a few of them; only the leading process takes it."""
-        mark, cases = self.clock.seconds, session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
+        cases = session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
             return 0.0
         eager = replace(compute, compiled=False)
         eager.applied(session.averaged)
+        if session.chosen.device != "cpu":  # a GPU chooses its kernels at the first look, which takes seconds
+            session.validated(cases[:1], eager)
+        mark = self.clock.seconds
         session.validated(cases, eager)
         return (self.clock.seconds - mark) / len(cases) * len(session.val_cases)
 

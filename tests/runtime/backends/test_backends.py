@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import load, seal
-from isocenter.runtime.package.backends import BACKENDS, backend, names
+from isocenter.runtime.package.backends import BACKENDS, backend, names, tensorrt, torch_compiled
 from isocenter.runtime.package.backends.onnx import usable_cores
 from isocenter.runtime.package.choose_backend import device_for
 from packages import changed, of_folds, packed, segmenting
@@ -206,6 +206,36 @@ def test_a_backend_that_uses_no_gpu_computes_on_the_cpu_without_asking_torch():
         pytest.skip(lacking)
     chosen = device_for(backend("openvino"), "auto")
     assert (chosen.value, chosen.because) == ("cpu", "openvino cannot use a GPU here")
+
+
+def test_an_engine_of_tensorrt_is_found_again_by_the_weights_that_it_was_built_of(package, own, monkeypatch, tmp_path):
+    """ONNX Runtime names an engine after the graph alone, so that two trainings of a plan had one (its issue 6455)."""
+    path, places = own / "models" / "model.onnx", list[str]()
+    other = onnx.load(path)
+    [weights] = other.graph.initializer[:1]
+    weights.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weights), weights.name))
+    onnx.save(other, path)
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+
+    def opened(path, heads, providers, threads):
+        places.append(providers[0][1]["trt_engine_cache_path"])
+
+    monkeypatch.setattr(tensorrt, "open_onnx", opened)
+    for folder in (package, own, package):
+        backend("tensorrt").network(folder, "cuda:1", None)
+    first, second, again = places
+    assert first == again != second
+    assert Path(second).is_dir()
+
+
+@pytest.mark.parametrize(("device", "number"), [("cpu", -1), ("cuda:1", 1)])
+def test_what_was_compiled_for_a_gpu_is_loaded_onto_that_one(device, number, package, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(torch_compiled, "sealed_entry", lambda place, fill: tmp_path)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr("torch._inductor.aoti_load_package", lambda path, device_index: asked.append(device_index))
+    backend("compiled").network(package, device, None)
+    assert asked == [number]
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):

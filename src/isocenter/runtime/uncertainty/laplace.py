@@ -153,7 +153,7 @@ class LastLayers:
         made = {}
         for head, layer in self.layers.items():
             if self.windows:
-                weights = np.concatenate([one.detach().double().cpu().numpy().ravel() for one in layer.parameters()])
+                weights = np.concatenate([one.detach().cpu().double().numpy().ravel() for one in layer.parameters()])
                 inputs, outputs = (each[head] / self.windows for each in (self.inputs, self.outputs))
                 made[head] = Posterior.of(inputs * cases, outputs, weights)
         return Laplace(made) if made else None
@@ -176,4 +176,4 @@ def _is_linear(layer: Module) -> bool:
 def _rows(window: Tensor) -> Floats:
     """(voxels, channels) of (channels, ...), of many voxels some that are evenly spread."""
     flat = window.flatten(1) if window.ndim > 1 else window[:, None]
-    return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].double().cpu().numpy().T
+    return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].cpu().double().numpy().T

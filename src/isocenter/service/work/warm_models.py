@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime import Model, load
 from isocenter.service.routing import ModelFacts
 
@@ -52,12 +52,25 @@ class WarmModels:
         if name not in self.paths:
             raise UsageError("the node has no such model", name, "Name it in node.toml")
         if name not in self._loaded:
-            model = load(self.paths[name], self.device)
+            model = self._read(name)
             self._loaded[name] = model, model_facts(name, model)
             while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
-                log.info("model %s makes room", self._loaded.popitem(last=False)[0])
+                self._make_room()
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def _read(self, name: str) -> Model:
+        """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
+        while True:
+            try:
+                return load(self.paths[name], self.device)
+            except (MemoryShortageError, *MEMORY_ERRORS) as error:
+                if not (self._loaded and is_out_of_memory(error)):
+                    raise
+            self._make_room()
+
+    def _make_room(self) -> None:
+        log.info("model %s makes room", self._loaded.popitem(last=False)[0])
 
     def of(self, name: str, digest: str) -> Model:
         """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""

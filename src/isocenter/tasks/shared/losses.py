@@ -48,12 +48,15 @@ def label_loss(
 
 def entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy, the mean over voxels."""
-    return torch.nn.functional.cross_entropy(logits, target, weight=weights)
+    if not _differs_between_runs(logits):
+        return torch.nn.functional.cross_entropy(logits, target, weight=weights)
+    counts = torch.ones_like(logits[:, 0]) if weights is None else weights[target]
+    return (counts * _gathered(logits, target)).sum() / counts.sum()
 
 
 def focal(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy in which voxels that are nearly right count little (Lin et al., arXiv:1708.02002)."""
-    likelihood = logits.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
+    likelihood = -_gathered(logits, target)
     cost = -((1 - likelihood.exp()) ** GAMMA) * likelihood
     counts = torch.ones_like(cost) if weights is None else weights[target]
     return (cost * counts).sum() / counts.sum()
@@ -64,8 +67,21 @@ def hardest(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Te
 
     Wu et al., arXiv:1605.06885; as nnU-Net's top-k loss, doi:10.1038/s41592-020-01008-z
     """
-    cost = torch.nn.functional.cross_entropy(logits, target, weight=weights, reduction="none").flatten()
-    return cost.topk(max(1, int(HARDEST * cost.numel())), sorted=False).values.mean()
+    if _differs_between_runs(logits):
+        cost = _gathered(logits, target) * (1.0 if weights is None else weights[target])
+    else:
+        cost = torch.nn.functional.cross_entropy(logits, target, weight=weights, reduction="none")
+    return cost.flatten().topk(max(1, int(HARDEST * cost.numel())), sorted=False).values.mean()
+
+
+def _differs_between_runs(logits: Tensor) -> bool:
+    """Whether torch refuses its own cross-entropy of every voxel: on a GPU it adds up in another order each time."""
+    return logits.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+
+def _gathered(logits: Tensor, target: Tensor) -> Tensor:
+    """(batch, *spatial) cross-entropy of each voxel, by operations that have a way alike in every run."""
+    return -logits.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
 
 
 @dataclass(frozen=True)

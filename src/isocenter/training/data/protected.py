@@ -122,7 +122,7 @@ class GroupLoss:
     ) -> Tensor:
         present = np.unique(groups)
         losses = torch.stack([_of(judge, outputs, targets, groups == group) for group in present])
-        now = losses.detach().double().cpu().numpy()
+        now = losses.detach().cpu().double().numpy()
         if np.isfinite(now).all():
             self.shares[present] *= np.exp(PACE * now)
             self.shares /= self.shares.sum()

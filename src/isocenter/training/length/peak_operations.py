@@ -121,5 +121,8 @@ def fastest(call: Callable[[], object], device: Any) -> float:
 
 def settled(device: Any) -> None:
     """Wait until the device has done what it was given: only then does a clock tell the truth."""
-    if torch.device(device).type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()

@@ -155,8 +155,12 @@ def _drawn(task: Task, batch: Batch) -> Drawn:
 
 
 def on_device(arrays: Any, device: Any) -> Any:
-    """Arrays as tensors on the device; from pinned memory they are copied while the processor goes on."""
-    return each_array(arrays, lambda array: torch.from_numpy(array).to(device, non_blocking=True))
+    """Arrays as tensors on the device; from pinned memory they are copied while the processor goes on.
+
+    To a CUDA device alone: Apple's GPUs go on to read memory that is released by then, pytorch/pytorch#189690.
+    """
+    goes_on = torch.device(device).type == "cuda"
+    return each_array(arrays, lambda array: torch.from_numpy(array).to(device, non_blocking=goes_on))
 
 
 def each_array(arrays: Any, change: Callable[[Any], Any]) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import networks
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
 from isocenter.planning import (
     GROUPS,
@@ -257,6 +257,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         raise UsageError("is a finished run", str(out), "Train again with another --out")
     recover(out)
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
+    _refuse_other_machine(out, plan)
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
     refuse_unfit(examination)
@@ -269,6 +270,15 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
+
+
+def _refuse_other_machine(out: Path, plan: Plan) -> None:
+    """ResourceError, before the data are read, where this machine lacks the run's device, with how it goes on here."""
+    try:
+        choose_device(plan["training.device"])
+    except ResourceError as error:
+        remedy = f"Resume it where that is, or write another into training.device of {out / 'plan.yaml'}"
+        raise ResourceError(error.problem, str(out), remedy) from error
 
 
 def _trainings_within(out: Path) -> list[Path]:

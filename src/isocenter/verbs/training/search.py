@@ -17,7 +17,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IsocenterError, PlanError, ResourceError, UsageError, counted
+from isocenter.errors import (
+    MEMORY_ERRORS,
+    IsocenterError,
+    PlanError,
+    ResourceError,
+    UsageError,
+    counted,
+    is_out_of_memory,
+)
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -177,11 +185,12 @@ class _Search:
         except HopelessError:
             steps, seconds = int(state_of(job.out).get("step", 0)), self.clock.seconds - began
             self.study.finish(trial, PRUNED, **facts, seconds=seconds, steps=steps, value_at_last=looks[-1])
-        except IsocenterError as error:
-            if trial.number == 0:  # the plan itself cannot be trained
+        except (IsocenterError, *MEMORY_ERRORS) as error:
+            impossible = isinstance(error, IsocenterError) or is_out_of_memory(error)
+            if trial.number == 0 or not impossible:  # the plan itself cannot be trained, or the fault is no trial's
                 raise
-            seconds = self.clock.seconds - began
-            self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=seconds, steps=0)
+            seconds, why = self.clock.seconds - began, str(error).strip().partition("\n")[0]
+            self.study.finish(trial, IMPOSSIBLE, **facts, why=why, seconds=seconds, steps=0)
         else:
             value = _value(job, validation_of(outcome.checkpoint))
             state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {self._metric} is not a number")

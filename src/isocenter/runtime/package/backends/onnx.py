@@ -40,7 +40,9 @@ class OnnxNetwork:
         try:
             outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
         except onnx_errors() as error:
-            if re.search(r"allocate memory|bad allocation|out of memory", str(error), re.IGNORECASE):
+            if re.search(
+                r"allocate memory|bad allocation|out of memory|STATUS_ALLOC_FAILED", str(error), re.IGNORECASE
+            ):
                 raise MemoryError(str(error)) from error
             raise
         return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}

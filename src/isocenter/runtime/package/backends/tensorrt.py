@@ -10,7 +10,8 @@ from typing import Any
 from isocenter.files import cache_folder
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.package.backends.onnx import Provider, heads_of, number_of, onnx_files, open_onnx
-from isocenter.runtime.package.contents import ONNX
+from isocenter.runtime.package.contents import ONNX, package_record
+from isocenter.runtime.record_files import digest, joined
 from isocenter.runtime.windows.slide import Network
 
 PROVIDER = "TensorrtExecutionProvider"
@@ -18,7 +19,7 @@ PROVIDER = "TensorrtExecutionProvider"
 
 @dataclass(frozen=True)
 class TensorRt:
-    """An engine is built once for a GPU, in minutes, and kept in the cache."""
+    """An engine is built once for a GPU and a package, in minutes, and kept in the cache."""
 
     name: str = "tensorrt"
     packages: tuple[str, ...] = ("onnxruntime-gpu", "tensorrt")
@@ -38,7 +39,10 @@ class TensorRt:
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
-        kept = cache_folder() / "tensorrt"
+        # ONNX Runtime finds an engine again by the names in the graph, not by its weights: in one folder the next model
+        # of the same architecture would answer with the weights of the first.
+        weights = joined([digest(folder / name) for name in self.files(package_record(folder))])
+        kept = cache_folder() / "tensorrt" / weights
         kept.mkdir(parents=True, exist_ok=True)
         number = number_of(device)
         engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(kept)}

@@ -23,7 +23,8 @@ from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.device import MPS, WINDOWS, use_threads
+from isocenter.runtime.device import CUDA, MPS, WINDOWS, use_threads
+from isocenter.runtime.package.backends.onnx import number_of
 from isocenter.runtime.package.contents import (
     each_head,
     every_head,
@@ -92,7 +93,8 @@ class TorchCompiled:
         record = package_record(folder)
         key = _key(record, [folder / one for one in self.files(record)], device)
         entry = sealed_entry(cache_folder() / "compiled" / key, partial(_compile, folder, record, device))
-        loaded = torch._inductor.aoti_load_package(str(entry / COMPILED))
+        number = number_of(device) if device.startswith(CUDA) else -1  # else the weights go to the first GPU
+        loaded = torch._inductor.aoti_load_package(str(entry / COMPILED), device_index=number)
         return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
 
 
