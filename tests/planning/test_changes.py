@@ -86,6 +86,16 @@ def test_sgd_brings_its_rate_and_schedule_unless_a_person_says_otherwise():
     assert own.decision("training.learning_rate").because == BY_HAND
 
 
+def test_another_kind_of_image_is_refused_because_neither_normalisation_nor_augmentation_would_follow_it():
+    made = planned(several(3, modality="MR"))
+    with pytest.raises(PlanError, match="--modality CT"):
+        with_settings(made, {"preprocessing.modality": "CT"})
+    edited = made.with_decision("preprocessing.modality", Decision("CT", BY_HAND))
+    with pytest.raises(PlanError, match="neither normalisation nor augmentation"):
+        with_settings(edited, {"preprocessing.modality": "CT"})
+    assert with_settings(made, {"preprocessing.modality": "MR"})["preprocessing.modality"] == "MR"
+
+
 @pytest.mark.parametrize("patch", ["large", [0.5, 32, 32]])
 def test_an_impossible_size_of_the_patch_is_named_by_what_was_set(patch):
     made = planned(several(6))

@@ -21,14 +21,15 @@ def case(number: int, *names: str) -> Case:
 
 def test_who_lacks_what_is_counted_by_name_and_by_the_numbers_of_files():
     named = Dataset((case(1, "T1", "T2"), case(2, "T2"), case(3, "T2")))
-    assert Holes.of(named, ["T1", "T2"]).lacking == {"T1": 2}
+    assert Holes.of(named, ["T1", "T2"], {"1", "2"}).lacking == {"T1": 2}
+    assert Holes.of(named, ["T1", "T2"], {"1", "2"}).presence["image:T1"] == {"there": 0.5}  # of those that train
     numbered = Dataset((case(1, "0", "1"), case(2, "0001")))
-    assert Holes.of(numbered, ["0", "1"]).lacking == {"0": 1}
-    assert Holes.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"]).lacking == {}
+    assert Holes.of(numbered, ["0", "1"], {"1"}).lacking == {"0": 1}
+    assert Holes.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"], {"1"}).lacking == {}
 
 
 def test_training_leaves_images_out_where_cases_lack_some_and_only_there():
-    holes = Holes(("T1", "T2"), {"T2": 12}, 60)
+    holes = Holes(("T1", "T2"), {"T2": 12}, 60, {"T2": 0.8})
     planned = dropout_decision(holes)
     assert planned.value == 0.5
     assert planned.because.startswith("channel T2: 12 of 60 cases lack it")

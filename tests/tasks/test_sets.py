@@ -343,6 +343,7 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
     assert (prediction.confidence.low["size"], prediction.confidence.high["size"]) == (-math.inf, math.inf)
     assert made.decoding.outputs(prediction) == {"value_size": 10.0, "low_size": None, "high_size": None}
     table = made.scoring.score(decoded(made, np.zeros((8, 1))), cases).assign(split="test")
+    assert table[["low", "high"]].isna().all(axis=None)
     rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
     assert rows["coverage"].value == 1.0
 

@@ -81,6 +81,13 @@ def test_ties_are_efrons_and_large_ratios_overflow_nothing():
     assert float(COX.loss({"event": outputs + 500}, target)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_who_is_censored_at_the_time_of_an_event_is_at_risk_wherever_he_stands_in_the_batch():
+    # An event at 2 beside a censoring at 2 and one at 3: 1 of 1 + 2 + 3
+    outputs, target = torch.log(torch.tensor([[1.0], [2.0], [3.0]])), torch.tensor([[2.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
+    for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
+        assert float(COX.loss({"event": outputs[order]}, target[order])) == pytest.approx(np.log(6))
+
+
 @pytest.mark.parametrize("task", [COX, HAZARDS, WEIBULL])
 def test_a_batch_without_an_event_and_a_single_case_teach_without_failing(task):
     for target in ([[1.0, 0.0], [2.0, 0.0]], [[1.0, 1.0]]):
@@ -179,6 +186,13 @@ def test_the_curve_of_cox_is_the_baseline_to_the_power_of_the_ratio():
     assert values["median_survival"] == pytest.approx(9.0)  # where it falls from 0.55 to 0.30
     assert "median_survival" not in decoded(KNOWN, -1.0).values  # it never falls below one half
     assert KNOWN.outputs(decoded(KNOWN, -1.0))["median_survival"] is None
+
+
+def test_risks_differ_by_a_horizon_before_the_first_event_too():
+    early = replace(KNOWN, horizons=(0.5,))
+    values = [decoded(early, one).values for one in (-1.0, 1.0)]
+    assert values[1]["risk"] - values[0]["risk"] == pytest.approx(2.0)
+    assert values[1]["survival_0.5"] == 1.0
 
 
 def test_before_its_baseline_is_known_cox_says_how_risks_compare_and_no_probability():
@@ -285,8 +299,38 @@ def test_at_a_site_where_people_have_the_event_more_or_less_often_the_baseline_i
         task,
         {},
     )  # too few to say less often
-    others = replace(HAZARDS, event_free=free).scoring.at_site([decoded(HAZARDS, 0.0, 0.0, 0.0)], cases[:1])
-    assert set(others[1]) == {"task.median_risk"}
+
+
+WIDTHS = np.diff([0.0, *HAZARDS.edges])
+
+
+@pytest.mark.parametrize("hazard", [0.5, 2.0])
+@pytest.mark.parametrize(
+    ("task", "outputs"), [(HAZARDS, np.log(np.expm1(WIDTHS / 8))), (WEIBULL, [np.log(8 / 6), 0.0])]
+)
+def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, outputs, hazard):
+    """At training the hazard was 1/8."""
+    random = np.random.default_rng(0)
+    times, last = random.exponential(8 / hazard, 600), random.uniform(2, 14, 600)
+    cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
+    before = decoded(task, *outputs)
+    made, decisions = task.scoring.at_site([before] * 600, cases)
+    assert set(decisions) == {"task.hazard_factor", "task.median_risk"}
+    assert made.hazard_factor == pytest.approx(hazard, rel=0.15)
+    after = decoded(made, *outputs)
+    assert after.values["survival_10"] == pytest.approx(np.exp(-10 / 8 * made.hazard_factor), rel=1e-4)
+    assert after.values["median_survival"] == pytest.approx(8 * np.log(2) / made.hazard_factor, rel=1e-3)
+    assert after.values["risk"] == pytest.approx(made.median_risk, abs=1e-5)
+    assert after.confidence.uncalibrated == before.confidence.uncalibrated
+    again, _ = made.scoring.at_site([after] * 600, cases)
+    assert again.hazard_factor == pytest.approx(made.hazard_factor, rel=0.02)
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(made.settings))}) == made
+    assert task.scoring.at_site([before], [case("a", 3.0, False)]) == (task, {})  # nobody had the event
+
+
+def test_a_batch_of_cox_has_four_events_on_average_however_few_minutes_there_are():
+    cases = [case(str(n), 1.0 + n, n % 4 == 0) for n in range(40)]
+    assert [task.teaching.fewest(cases) for task in (COX, HAZARDS, WEIBULL)] == [16, 1, 1]
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():

@@ -80,6 +80,8 @@ def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, sec
 def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module):
     assert slow_probe(module, replace(chosen, batch=36), 9.0).fewer_samples(100.0).value == 9
     assert slow_probe(module, replace(chosen, batch=8), 9.0).fewer_samples(100.0) is None
+    plain = torch.nn.Conv2d(2, 4, 3)
+    assert slow_probe(plain, replace(chosen, batch=48), 9.0).fewer_samples(100.0, fewest=10).value == 12
 
 
 @pytest.mark.parametrize(("longest", "rounds"), [(0.0, 3), (6.5, 7), (1e9, 60)])

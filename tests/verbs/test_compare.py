@@ -560,3 +560,18 @@ def test_risks_are_compared_by_the_horizons_of_the_first_model(tmp_path):
     assert np.isfinite(figures["brier", "5"]).all() and ("dynamic_auc", "10") in figures
     assert figures["integrated_brier", "all"] == pytest.approx([own["integrated_brier", "all"], np.nan], nan_ok=True)
     assert not {label for _, label in figures} & {"16"} and ("brier", "10") not in figures
+
+
+def test_errors_of_times_are_weighed_for_the_censoring_of_the_first_model_or_not_compared(tmp_path):
+    grid, known = Geometry.of_pixels((4, 4)), {"time": [1.0, 4.0, 9.0], "hazard": [0.1, 0.3, 0.6]}
+    whole = Survival("cox", (5.0, 10.0), 6.0, (2.0, 20.0), 20.0, {"time": [], "share": []}, baseline=known)
+    half = replace(whole, censoring={"time": [0.5], "share": [0.5]})
+    cases = [Case(f"c{n}", f"c{n}", {}, {"event": (1.0 + n / 4, n % 3 > 0)}) for n in range(60)]
+    decoded = [whole.decode([((), {"event": np.array([n % 5], np.float32)})], grid) for n in range(60)]
+    folders = [
+        written(tmp_path / name, task, task.score(decoded, cases).assign(split="test"))
+        for name, task in (("whole", whole), ("half", half))
+    ]
+    figures = same_figures(*folders)
+    assert figures["brier", "5"][0] == pytest.approx(figures["brier", "5"][1])
+    assert np.isnan(figures["integrated_brier", "all"]).tolist() == [False, True]

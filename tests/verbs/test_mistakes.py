@@ -12,6 +12,7 @@ import isocenter
 import trained
 from isocenter.evaluation import case_table
 from isocenter.tasks import kind
+from isocenter.values import Case, Geometry
 from isocenter.verbs.auditing import Audit
 from isocenter.verbs.auditing.mistakes import mistakes
 from isocenter.verbs.evaluation import Scored
@@ -160,3 +161,19 @@ def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
     assert list(pd.read_csv(result.out / "relabel.csv"))[:3] == ["case", "label", "why"]
     # Of so few cases nothing can be judged, and a page says nothing of it.
     assert "Where it fails" not in (result.out / "report.html").read_text()
+
+
+def test_errors_that_are_weighed_for_censoring_make_no_group_of_short_follow_up_the_better_one():
+    task = kind("survival").of(
+        {"model": "weibull", "horizons": [5.0], "scale": 6.0, "edges": [5.0], "followed": 9.0,
+         "censoring": {"time": [1.0], "share": [0.6]}}
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    times, ends = random.exponential(8, 400), np.where(np.arange(400) % 2, 1.0, 9.0)
+    predicted = task.decode([((), {"event": np.array([np.log(8 / 6), 0.0])})], Geometry.of_pixels((4, 4)))
+    cases = [
+        Case(f"c{n}", f"p{n}", {}, {"event": (float(min(time, end)), bool(time <= end))})
+        for n, (time, end) in enumerate(zip(times, ends, strict=True))
+    ]
+    rows = task.score([predicted] * 400, cases).assign(covariate_site=np.where(np.arange(400) % 2, "new", "old"))
+    assert audited(task, rows.to_dict("records")) is None

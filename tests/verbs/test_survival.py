@@ -19,6 +19,9 @@ from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Model
 from isocenter.tasks.survival.plan import calibrated, curve
+from isocenter.training import Clock
+from isocenter.verbs.training.covariate_baseline import _fitted
+from isocenter.verbs.training.run_folder import RunFolder
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
@@ -294,3 +297,15 @@ def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(follo
     [note] = [one for one in uneventful.unkept if f"{count} patients have the names of patients with whose" in one]
     limits = json.loads((uneventful.out / "isocenter" / "model.json").read_text())["record"]["limits"]
     assert note in limits
+
+
+def test_covariates_without_images_have_the_horizons_of_the_run_in_every_fold(tmp_path):
+    data = cohort(tmp_path / "data")
+    table = pd.read_csv(data / "table.csv")
+    table.assign(age=40 + np.arange(60) % 7).to_csv(data / "table.csv", index=False)
+    made = isocenter.plan(data, folds=2, assignments={"network.context": "all"}, **READING)
+    fitted = [_fitted(RunFolder(tmp_path / "run", made, Clock(0.0)), fold) for fold in (0, 1)]
+    settings = [one.model.task.settings for one in fitted]
+    for name in ("horizons", "censoring", "scale"):
+        assert [own[name] for own in settings] == [made.plan[f"task.{name}"]] * 2
+    assert settings[0]["event_free"] != settings[1]["event_free"]

@@ -51,11 +51,13 @@ SHARED_NOTE = (
 )
 OUT_OF_FOLD = "each fold tests cases that it has not seen"
 CONTEXT = "network.context"
+MODALITY = "preprocessing.modality"
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
 
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
+    _refuse_modality(plan, assignments)
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -103,6 +105,16 @@ def without_cascade(plan: Plan, because: str) -> Plan:
     if Context.of(plan[CONTEXT]).names:
         follows["evaluation.image_only"] = image_only(plan.decision(CONTEXT), None)
     return _unless_by_hand(plan, follows)
+
+
+def _refuse_modality(plan: Plan, assignments: Mapping[str, Any]) -> None:
+    """PlanError for another kind of image: normalisation and augmentation follow from it when the data are read."""
+    if MODALITY not in assignments:
+        return
+    before, given = plan.decision(MODALITY), assignments[MODALITY]
+    if before.because == BY_HAND or before.value != given:
+        problem = f"by {given} alone neither normalisation nor augmentation would be those of such images"
+        raise PlanError(problem, MODALITY, f"Plan again with --modality {given}, which is for images that state none")
 
 
 def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:

@@ -62,7 +62,7 @@ class PlanInputs:
             stated.pop(REDUCTION, None)
         frames = frames_of(fingerprint, machine.device)
         names = channels_of(fingerprint).value
-        holes = Holes.of(dataset, names)
+        holes = Holes.of(dataset, names, {case.id for case in fingerprint.cases})
         share = wishes.modality_dropout
         dropout = dropout_decision(holes) if share is None else Decision(share, "asked for")
         return cls(

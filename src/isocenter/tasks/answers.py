@@ -139,6 +139,10 @@ def _unchanged(outputs: Outputs) -> Outputs:
     return outputs
 
 
+def _a_single_one(cases: Sequence[Case]) -> int:
+    return 1
+
+
 @dataclass(frozen=True)
 class Teaching:
     """The metric that selects checkpoints, and what else training needs besides targets and loss.
@@ -155,6 +159,7 @@ class Teaching:
     uncut:           the reason why no patch may cut structures; empty where any may
     weighs_classes:  whether a class decides how much its cases count, so that losses by class do not add up to it
     natural:         outputs to what they are of cases as they come, where training draws them otherwise
+    fewest:          the training cases to the number that a batch has at the fewest, however few steps the time allows
     """
 
     selects_by: str
@@ -166,6 +171,7 @@ class Teaching:
     uncut: str = ""
     weighs_classes: bool = False
     natural: Callable[[Outputs], Outputs] = _unchanged
+    fewest: Callable[[Sequence[Case]], int] = _a_single_one
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,14 @@ class ClockedLength:
 
     decided: takes what was decided, with the reason
     recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
-    shrinks: whether a batch may become smaller where there is time for few steps
+    fewest:  samples that a batch keeps where there is time for few steps; None: it stays as it is
     several: further networks that may share the time; None where the training has it all
     """
 
     clock: Clock
     decided: Decided = lambda decisions: None
     recount: Recount | None = None
-    shrinks: bool = False
+    fewest: int | None = None
     several: Several | None = None
     looks: int = LOOKS_AT_THE_CLOCK
 
@@ -110,7 +110,9 @@ class ClockedLength:
         if chosen.steps is not None:  # killed between its plan and its first checkpoint
             return FixedLength(self.clock, self.decided).planned(session)
         probe = Probe(session.module, session.try_step, chosen, self.clock.now)
-        fewer = session.ranks.agreed(probe.fewer_samples(left, session.ranks.count)) if self.shrinks else None
+        fewer = None
+        if self.fewest is not None:
+            fewer = session.ranks.agreed(probe.fewer_samples(left, session.ranks.count, self.fewest))
         if fewer is not None:
             session.take_batches_of(int(fewer.value))
             self.decided({"training.batch": fewer})
@@ -202,13 +204,13 @@ def length_of(
     *,
     decided: Decided = lambda decisions: None,
     recount: Recount | None = None,
-    shrinks: bool = False,
+    fewest: int | None = None,
     several: Several | None = None,
 ) -> Length:
     """The length that a plan asks for: fixed where it names the steps, unless they were decided by the clock before."""
     if chosen.steps is not None and clock.deadline is None:
         return FixedLength(clock, decided)
-    return ClockedLength(clock, decided, recount, shrinks, several)
+    return ClockedLength(clock, decided, recount, fewest, several)
 
 
 def _work(probed: Probed) -> Work | None:

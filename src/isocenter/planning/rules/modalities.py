@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,20 +30,24 @@ class Holes:
     channels: of the network; several images only where there are two, and they are no colours of one
     lacking:  {channel: cases without it}, of those that some case lacks
     cases:    all there are
+    trained:  {channel: share of the training cases that have it}, of those that some of these lack
     dropout:  how often training leaves an image out
     """
 
     channels: tuple[str, ...]
     lacking: Mapping[str, int]
     cases: int
+    trained: Mapping[str, float] = field(default_factory=dict)
     dropout: float = field(default=0.0)
 
     @classmethod
-    def of(cls, dataset: Dataset, channels: Sequence[str]) -> Holes:
-        """From the names of all cases' images: nothing is read."""
-        having = [_channels(list(case.images), channels) for case in dataset if len(case.images)]
-        counts = {name: sum(name not in found for found in having) for name in channels}
-        return cls(tuple(channels), {name: count for name, count in counts.items() if count}, len(having))
+    def of(cls, dataset: Dataset, channels: Sequence[str], training: Collection[str]) -> Holes:
+        """From the names of all cases' images: nothing is read. training: ids of the cases that train"""
+        having = {case.id: _channels(list(case.images), channels) for case in dataset if len(case.images)}
+        lacking = _lacking(channels, list(having.values()))
+        known = [found for case, found in having.items() if case in training]
+        shares = {name: 1 - count / len(known) for name, count in _lacking(channels, known).items()}
+        return cls(tuple(channels), lacking, len(having), shares)
 
     @property
     def several(self) -> bool:
@@ -73,9 +77,14 @@ class Holes:
     @property
     def presence(self) -> dict[str, Any]:
         """What tells a network which images a case has, as part of `network.context`."""
-        shares = {name: 1 - self.lacking.get(name, 0) / max(1, self.cases) for name in self.channels}
-        columns = [Presence.of_channel(name, round(share, 6)) for name, share in shares.items()]
+        columns = [Presence.of_channel(name, round(self.trained.get(name, 1.0), 6)) for name in self.channels]
         return {one.name: one.settings for one in columns} if self.several else {}
+
+
+def _lacking(channels: Sequence[str], having: Sequence[Collection[str]]) -> dict[str, int]:
+    """{channel: cases without it}, of those that any lacks; having: of each case its channels"""
+    counts = {name: sum(name not in found for found in having) for name in channels}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _channels(images: Sequence[str], channels: Sequence[str]) -> set[str]:

@@ -126,6 +126,7 @@ class Multitask:
             target_settings={name: dict(part.teaching.target_settings) for name, part in self.parts.items()},
             terms={"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {},
             uncut="; ".join(filter(None, (part.teaching.uncut for part in self.parts.values()))),
+            fewest=lambda cases: max(part.teaching.fewest(cases) for part in self.parts.values()),
         )
 
     @property

@@ -31,10 +31,12 @@ from isocenter.tasks.shared import (
     LOW,
     SCALE_FREE,
     SET_NAMES,
+    Certainty,
     Compared,
     Measured,
     agreement_rows,
     compared_estimate,
+    finite,
 )
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
@@ -108,11 +110,19 @@ def case_rows(
             "difference": difference,
             "standardised_difference": abs(difference) / deviation[name],
             **({"error_bar": errors[name]} if errors else {}),
-            LOW: prediction.confidence.low.get(name),
-            HIGH: prediction.confidence.high.get(name),
+            LOW: finite(prediction.confidence.low.get(name)),
+            HIGH: finite(prediction.confidence.high.get(name)),
             "reference": reference,
             "predicted": values[name],
         }
+
+
+def with_ends(own: Table, certainty: Certainty) -> Table:
+    """Rows of a target, with infinite ends where those of its intervals are blank: nothing is left out there."""
+    if certainty.conformal is None or LOW not in own:
+        return own
+    ends = {LOW: -np.inf, HIGH: np.inf}
+    return own.assign(**{side: own[side].astype(float).fillna(end) for side, end in ends.items()})
 
 
 def summary_rows(

@@ -35,6 +35,7 @@ from isocenter.tasks.regression.scores import (
     measured_of,
     summary_rows,
     values_of,
+    with_ends,
 )
 from isocenter.tasks.shared import (
     BETWEEN,
@@ -357,7 +358,7 @@ class Regression:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
-        own = {name: table[table["label"] == name] for name in self.targets}
+        own = {name: with_ends(table[table["label"] == name], self.certainty) for name in self.targets}
         wide = [row for name, one in own.items() for row in interval_rows(name, one, self.units[name], seed=seed)]
         return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
 

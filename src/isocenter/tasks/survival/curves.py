@@ -18,6 +18,8 @@ Numbers = NDArray[np.floating[Any]]
 LEAST = 1e-300
 # A hazard whose exponent is beyond this is certain death, or none; float64 knows no larger power of e than 709.
 MOST = 100.0
+# A baseline hazard of 0, as Cox has it before the first event, would make all risks alike.
+NO_EVENT = 1e-200
 # Halvings of the follow-up after which the median is known to more digits than a time has.
 HALVINGS = 50
 # The variance of the logarithm of a number with an exponential law.
@@ -33,6 +35,7 @@ class Known:
     times:    (steps,) rising, at which the cumulative baseline hazard rises to `hazard`
     hazard:   (steps,); without a step the baseline is not known yet, and counts as 1 at every time
     slope:    what a log hazard ratio is multiplied by, so that it is that of cases which did not train
+    hazard_factor: what cumulative hazards that need no baseline are multiplied by, so that they are those of a site
     """
 
     scale: float = 1.0
@@ -40,6 +43,7 @@ class Known:
     times: tuple[float, ...] = ()
     hazard: tuple[float, ...] = ()
     slope: float = 1.0
+    hazard_factor: float = 1.0
 
 
 def proportional(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
@@ -49,7 +53,7 @@ def proportional(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     """
     passed = np.searchsorted(np.asarray(known.times), when, side="right")
     baseline = np.array([0.0, *known.hazard])[passed] if known.times else np.ones_like(when)
-    return baseline * np.exp(np.clip(known.slope * outputs[0], -MOST, MOST))
+    return np.maximum(baseline, NO_EVENT) * np.exp(np.clip(known.slope * outputs[0], -MOST, MOST))
 
 
 def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
@@ -58,7 +62,7 @@ def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257
     """
     each = np.logaddexp(0.0, outputs)  # -log(1 - sigmoid)
-    return np.asarray(np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)]))
+    return known.hazard_factor * np.asarray(np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)]))
 
 
 def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
@@ -68,7 +72,7 @@ def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     """
     shape = np.exp(np.clip(outputs[1], -MOST, MOST))
     powers = shape * (np.log(np.maximum(when, LEAST)) - np.log(known.scale) - outputs[0])
-    return np.exp(np.clip(powers, -MOST, MOST))
+    return known.hazard_factor * np.exp(np.clip(powers, -MOST, MOST))
 
 
 @dataclass(frozen=True)

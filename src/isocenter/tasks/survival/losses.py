@@ -30,9 +30,12 @@ def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
         return 0 * ratio.sum()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Ties in")
+        # Who is censored at the time of an event is at risk then. torchsurv goes by the order of the batch there: so
+        # ranks stand for times, events before the rest.
+        when = 2.0 * torch.unique(time, return_inverse=True)[1] + (~event).float()
         # The ratio to the largest: the same likelihood, and no power of e that is infinite. The sum over events,
         # because torchsurv's mean is over the times at which they fall.
-        cost = cox.neg_partial_log_likelihood(ratio - ratio.detach().max(), event, time, "efron", "sum")
+        cost = cox.neg_partial_log_likelihood(ratio - ratio.detach().max(), event, when, "efron", "sum")
     return cost / events
 
 
@@ -86,7 +89,7 @@ def rising(model: str, outputs: Tensor, target: str | None) -> Tensor:
 
 
 def log_hazard(model: str, when: float, known: Known, outputs: Any) -> Any:
-    """(batch, 1) risk of (batch, outputs), arrays or tensors, by a time; of Cox less what is the same for everybody."""
+    """(batch, 1) risk of (batch, outputs), arrays or tensors, by a time, less what is the same for everybody."""
     library = np if isinstance(outputs, np.ndarray) else torch
     first = outputs[:, :1]
     if model == "cox":

@@ -14,11 +14,14 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
 from isocenter.tasks.shared import SET_SENTENCES, interval_decisions, one_answer_length
 from isocenter.tasks.survival.bounds import BOUNDS
-from isocenter.tasks.survival.curves import HALVINGS, MODELS, MOST
-from isocenter.values import Dataset, Decision, Fingerprint, Floats, Prediction, Sentence
+from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
+from isocenter.tasks.survival.scores import moments, survival_column
+from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Prediction, Sentence
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
+# So many are left on average where the clock makes batches smaller: one batch in fifty then has none (Poisson).
+FEWEST_EVENTS = 4
 # Shares of the training events after which the horizons lie.
 HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
@@ -49,6 +52,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "censoring": Sentence("Censored cases are accounted for by weights ({value})"),
     "event_free": Sentence("Of the training cases so many were free of the event ({value})"),
     "baseline": Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
+    "hazard_factor": Sentence(
+        "Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"
+    ),
     "slope": Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
     "median_risk": Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
 }
@@ -92,6 +98,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
         ),
         **{name: Decision(None, LATER + instead) for name, instead in BY_TRAINING.items()},
+        "hazard_factor": Decision(None, "`isocenter calibrate` finds it of a model whose curves need no baseline"),
         "bound": Decision("observed", "a lower bound of the observed time holds whatever ends an observation", CANDES),
         **interval_decisions(),
     }
@@ -152,6 +159,12 @@ def batch(fingerprint: Fingerprint) -> Decision:
     return Decision(chosen, because, KVAMME)
 
 
+def fewest_cases(cases: Sequence[Case]) -> int:
+    """The cases of a step at the fewest, however short the time: the partial likelihood has events to compare then."""
+    events = sum(bool(case.references["event"][1]) for case in cases if "event" in case.references)
+    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, events))
+
+
 def calibrated(
     times: ArrayLike,
     happened: ArrayLike,
@@ -178,7 +191,7 @@ def calibrated(
         fits = "every case trains, and a slope that fits the times of cases that trained would be too large"
         equal += ", at a slope of 1, because every case trains"
     if whose == "site":
-        times_as_high = _of_site(hazard, ratios, times, events)
+        times_as_high = _of_site(hazard.at(times) * np.exp(np.clip(ratios, -MOST, MOST)), events)
         hazard = replace(hazard, values=times_as_high * hazard.values)
         equal = f"that of {known}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
     return {
@@ -187,14 +200,33 @@ def calibrated(
     }
 
 
-def _of_site(hazard: Steps, ratios: Floats, times: ArrayLike, events: np.ndarray) -> float:
-    """How many times as high as this baseline hazard that of other people is: their events by those expected of them.
+def _of_site(reached: Floats, events: np.ndarray) -> float:
+    """How many times as high as at training the hazard of other people is: their events by those expected of them.
 
     The course over time stays: a site may have followed its patients for less long. Few events say little: one event
     that was expected is added to both.
+    reached: cumulative hazards by the time of each
     """
-    reached = hazard.at(times) * np.exp(np.clip(ratios, -MOST, MOST))
     return rounded(float((events.sum() + 1) / (reached.sum() + 1)))
+
+
+def site_factor(
+    values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, known: Known
+) -> Decision:
+    """How many times as high as at training the cumulative hazards of other people are, of a model without a baseline.
+
+    values: of `Survival.decode`, of each case; last: the horizon until which they state survival
+    known: what their hazards are multiplied by already
+    """
+    when, until = moments(last), np.minimum(np.asarray(times, dtype=float), last)
+    events = np.asarray(happened, dtype=bool) & (np.asarray(times) <= last)
+    chances = np.array([[own[survival_column(one)] for one in when] for own in values])
+    hazards = -np.log(np.maximum(chances, LEAST))
+    reached = np.array([np.interp(one, when, own) for one, own in zip(until, hazards, strict=True)])
+    because = f"{events.sum()} of {counted(len(until), 'case')} had the event by {last:g}, where "
+    because += f"{reached.sum():.3g} were expected to"
+    factor = rounded(known.hazard_factor * _of_site(reached, events))
+    return Decision(factor, f"{because}; their course over time stays that of the training cases", CROWSON)
 
 
 def with_zero_of(
@@ -295,8 +327,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, key in (("censoring", "share"), ("event_free", "share"), ("baseline", "hazard")):
         if settings[name] is not None:
             _check_curve(name, settings[name], key)
-    if settings["slope"] is not None and not 0 < settings["slope"] < math.inf:
-        raise PlanError(f"a slope of {settings['slope']}", "task.slope", "Give a number above 0")
+    for name in ("slope", "hazard_factor"):
+        if settings[name] is not None and not 0 < settings[name] < math.inf:
+            raise PlanError(f"a {name} of {settings[name]}", f"task.{name}", "Give a number above 0")
     if settings["censoring"] is None:
         raise PlanError("there are no weights for censored cases", "task.censoring", "Plan again")
     if not steps_of(settings["censoring"], "share").at(furthest) > 0:

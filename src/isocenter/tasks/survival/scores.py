@@ -132,6 +132,23 @@ def moments(horizon: float) -> Floats:
     return np.linspace(0.0, horizon, PARTS + 1)
 
 
+def survival_at(values: Mapping[str, float], time: float, last: float) -> float:
+    """The probability of no event by a time, or by the last horizon where that is earlier; NaN where none is stated."""
+    if survival_column(last) not in values:
+        return math.nan
+    when = moments(last)
+    return float(np.interp(time, when, [values[survival_column(one)] for one in when]))
+
+
+def case_error(values: Mapping[str, float], time: float, event: bool, last: float, followed: Steps) -> float:
+    """Squared error of the curve of a case, integrated until the last horizon; NaN where none is stated."""
+    if survival_column(last) not in values:
+        return math.nan
+    when = moments(last)
+    survival = [[values[survival_column(one)] for one in when]]
+    return float(integrated(brier_errors(survival, [time], [event], followed, when), when)[0])
+
+
 def summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
     """Uno's c first; then what holds by each horizon."""
     return [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
+from isocenter.evaluation import Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, INTERVALS, OF_SETS, Certainty, Shares, each_of, finite, mean_of, reading
@@ -25,8 +25,10 @@ from isocenter.tasks.survival.plan import (
     calibrated,
     check_settings,
     decisions,
+    fewest_cases,
     rounded,
     settings_for,
+    site_factor,
     steps_of,
     with_zero_of,
 )
@@ -37,10 +39,12 @@ from isocenter.tasks.survival.scores import (
     TIME_LOW,
     Outcomes,
     bound_rows,
+    case_error,
     error_values,
     event_of,
     moments,
     summary_rows,
+    survival_at,
     survival_column,
 )
 from isocenter.tasks.task import Task
@@ -66,8 +70,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
-NUMBERS = ("scale", "followed", "slope", "median_risk")
-OPTIONAL = ("unit", "event_free", "baseline", "slope", "median_risk", "bound")
+NUMBERS = ("scale", "followed", "slope", "hazard_factor", "median_risk")
+OPTIONAL = ("unit", "event_free", "baseline", "slope", "hazard_factor", "median_risk", "bound")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Survival:
     bound:       what the lower bound of times is of: "observed", valid whatever censors, or "event", if nothing that
                  ends an observation has to do with the patient
     slope:       what log hazard ratios are multiplied by; median_risk: of validation cases; None as the baseline
+    hazard_factor: what cumulative hazards of a model without a baseline are multiplied by, of a site; None until then
+    weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
     """
 
     model: str
@@ -103,12 +109,14 @@ class Survival:
     event_free: Mapping[str, Sequence[float]] | None = None
     slope: float | None = None
     bound: str = "observed"
+    hazard_factor: float | None = None
+    weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
     certainty: Certainty = field(default_factory=Certainty)
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("baseline", "slope", "median_risk", "conformal"),
+        tunes=("baseline", "slope", "hazard_factor", "median_risk", "conformal"),
         tuned_on=("val", "train"),
         registers={"horizons": "horizons"},
         case_metric="brier",
@@ -130,15 +138,15 @@ class Survival:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Survival:
         """A survival with these settings; PlanError names the one that cannot be."""
-        known = tuple(one.name for one in fields(cls) if one.name != "certainty")
+        known = tuple(one.name for one in fields(cls) if one.name not in ("certainty", "weighed"))
         with reading(settings, (*known, *INTERVALS), "a survival"):
             given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
             given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
             given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
             given |= {name: plain_curve(given[name]) for name in CURVE if name in given}
             certainty = Certainty.of(settings)
-            unit = str(given.get("unit") or "")
-            task = cls(**{**given, "model": str(given["model"]), "unit": unit, "certainty": certainty})
+            given |= {"model": str(given["model"]), "unit": str(given.get("unit") or ""), "weighed": given["censoring"]}
+            task = cls(**{**given, "certainty": certainty})
         check_settings(task.settings)
         return task
 
@@ -156,6 +164,7 @@ class Survival:
             "event_free": plain_curve(self.event_free),
             "baseline": plain_curve(self.baseline),
             "slope": self.slope,
+            "hazard_factor": self.hazard_factor,
             "median_risk": self.median_risk,
             "bound": self.bound,
             **self.certainty.of_intervals,
@@ -174,7 +183,8 @@ class Survival:
     @property
     def teaching(self) -> Teaching:
         """Harrell's c over the validation cases selects."""
-        return Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection, target_settings={})
+        teaching = Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection, target_settings={})
+        return replace(teaching, fewest=fewest_cases) if self._hazard_model.relative else teaching
 
     @property
     def decoding(self) -> Decoding:
@@ -245,7 +255,7 @@ class Survival:
         """
         outputs = np.asarray(arrays["event"], dtype=np.float64)
         if self._hazard_model.discrete:
-            return {"event": 1 / (1 + np.exp(-outputs))}
+            return {"event": -np.expm1(-self._known.hazard_factor * np.logaddexp(0.0, outputs))}
         last = self.horizons[-1]
         when = np.array([last / 2, last][-len(outputs) :])
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
@@ -267,6 +277,10 @@ class Survival:
             made = calibrated(times, happened, ratios, self.event_free, whose=whose)
             task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
+        elif whose == "site":
+            decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
+            task, made["task.hazard_factor"] = replace(task, hazard_factor=decision.value), decision
+            risks = risks + np.log(decision.value / self._known.hazard_factor)
         middle = rounded(float(np.median(risks)))
         because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
         made["task.median_risk"] = Decision(middle, because)
@@ -288,8 +302,7 @@ class Survival:
         low = self._bound.stated(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
         spread: dict[str, Any] = {} if between is None else variances(between)
-        confidence = Confidence(low=low, uncalibrated={"risk": raw}, **spread)
-        return Prediction(geometry, values=values, confidence=confidence)
+        return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}, **spread))
 
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
@@ -313,7 +326,7 @@ class Survival:
 
     def _uncalibrated(self, outputs: Floats) -> float:
         """The risk, or the log hazard ratio, before any case that did not train had a say."""
-        return float(outputs[0]) if self._hazard_model.relative else self._risk(outputs)
+        return float(outputs[0]) if self._hazard_model.relative else replace(self, hazard_factor=None)._risk(outputs)
 
     def _usual_time(self, raw: float) -> float:
         """The time by which the cumulative hazard would be 1 if it grew evenly; raw: risk, or log hazard ratio."""
@@ -338,8 +351,8 @@ class Survival:
                     "time": time,
                     "event": event,
                     **self.outputs(prediction),
-                    AT_TIME: self._survival_at(values, time),
-                    "brier": self._error(values, time, event),
+                    AT_TIME: survival_at(values, time, self.horizons[-1]),
+                    "brier": case_error(values, time, event, self.horizons[-1], self._followed),
                 }
             )
         return pd.DataFrame(rows)
@@ -366,8 +379,8 @@ class Survival:
     @property
     def _known(self) -> Known:
         hazard = self.baseline or {"time": (), "hazard": ()}
-        slope = 1.0 if self.slope is None else self.slope
-        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), slope)
+        numbers = self.slope or 1.0, self.hazard_factor or 1.0
+        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), *numbers)
 
     def _risk(self, outputs: Floats) -> float:
         hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), self._known)
@@ -381,20 +394,7 @@ class Survival:
     def _followed(self) -> Steps:
         return steps_of(self.censoring, "share")
 
-    def _error(self, values: Mapping[str, float], time: float, event: bool) -> float:
-        """Integrated until the last horizon; NaN where no probabilities are known."""
-        when = moments(self.horizons[-1])
-        if not self.is_absolute:
-            return math.nan
-        survival = [[values[survival_column(one)] for one in when]]
-        return float(integrated(brier_errors(survival, [time], [event], self._followed, when), when)[0])
-
-    def _survival_at(self, values: Mapping[str, float], time: float) -> float:
-        """By a time, or by the last horizon where that is earlier; NaN where no probabilities are known."""
-        when = moments(self.horizons[-1])
-        if not self.is_absolute:
-            return math.nan
-        return float(np.interp(time, when, [values[survival_column(one)] for one in when]))
-
     def _outcomes(self, table: Table) -> Outcomes:
+        if self.weighed not in (None, self.censoring):  # these errors stand for other people than those beside them
+            table = table.assign(brier=math.nan)
         return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)

@@ -108,15 +108,16 @@ class Probe:
         probed.compute.applied(self.module)
         return probed
 
-    def fewer_samples(self, left: float, processes: int = 1) -> Decision | None:
+    def fewer_samples(self, left: float, processes: int = 1, fewest: int = 1) -> Decision | None:
         """A smaller batch, where the steps that the time allows would be few; None where the planned one stays.
 
         left:      s that the training has
         processes: that share a batch evenly
+        fewest:    samples that a batch keeps
         """
         with self._restored():
             took = self.warm()
-        least = max(processes, LEAST_BATCH if normalises_over_batch(self.module) else 1)
+        least = max(processes, fewest, LEAST_BATCH if normalises_over_batch(self.module) else 1)
         planned = batch = self.chosen.batch
         steps = max(0.0, left) / took
         while steps * planned / batch < WANTED_STEPS and batch % (2 * processes) == 0 and batch // 2 >= least:

@@ -28,13 +28,14 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     """The same for every kind of problem: where an answer is neither right nor wrong, by the figure of a single case.
 
     Of several tasks such a figure counts as its rank among the cases, 0 to 1; else in its own unit, more being worse.
+    Without times to an event: an error that is weighed for censoring is small where a case was not followed for long.
     """
     tables = task.scoring.tables(table)
     each: list[tuple[Series | None, Table]] = []
     for name, own in tables.items():
         traits = task.decoding.parts.get(name, task).traits
         wrong, metric = _wrong(own), traits.case_metric
-        if wrong is None and metric in own:
+        if wrong is None and metric in own and "event" not in own:
             wrong = (own[metric] if traits.is_error(str(metric)) else 1 - own[metric]).dropna()
             wrong = wrong.rank(pct=True) if len(tables) > 1 else wrong
         each.append((wrong, own))

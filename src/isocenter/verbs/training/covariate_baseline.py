@@ -25,6 +25,7 @@ from isocenter.verbs.evaluation import (
     gains_of,
     signed,
 )
+from isocenter.verbs.training.decisions import of_fold
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
@@ -112,7 +113,7 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
 
 def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
     """A model without images, by the training cases, and the cases that test it."""
-    plan = run.plan if fold is None else run.made.of_fold(fold).plan
+    plan = run.plan if fold is None else of_fold(run.plan, run.made.of_fold(fold).plan)
     # It sees cases as they come: nothing of how the network draws them is to be taken out of its probabilities.
     chosen = settings(with_settings(plan, {"training.sampling": "natural"}))
     parts: tuple[Split, Split] = ("train", "val")

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isocenter.training import Outcome
-from isocenter.values import Decision, Plan
+from isocenter.values import Decision, Plan, stands_for
 from isocenter.verbs.training.run_folder import SEARCH
 
 log = logging.getLogger("isocenter")
 SCALE = "preprocessing.normalisation"
 SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
 OF_FEW_STEPS = "; for few steps the folds had batches of"
+# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
+# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
+STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
+OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 
 
 def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
@@ -21,6 +25,18 @@ def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
     for name, decision in decisions.items():
         plan = plan.with_decision(name, decision)
     return plan
+
+
+def of_fold(plan: Plan, own: Plan) -> Plan:
+    """The plan of a run with the statistics of a fold's own training cases.
+
+    own: all that these cases would decide
+    """
+    names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
+    methods, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, plan))
+    if methods != of_all:  # one model, one kind of scale
+        names = [name for name in names if name != SCALE]
+    return with_decisions(plan, {name: own.decision(name) for name in names})
 
 
 # {decision: its line in the log}, in the order in which they are logged.

@@ -77,9 +77,11 @@ class Job:
         return settings(self.plan)
 
     @property
-    def shrinks(self) -> bool:
-        """Whether a batch may become smaller where there is time for few steps: no clock changes what was asked for."""
-        return self.plan.decision("training.batch").because != BY_HAND and not self.plan["training.deterministic"]
+    def fewest(self) -> int | None:
+        """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
+        if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
+            return None
+        return self.settings.task.teaching.fewest(self.train)
 
     @property
     def is_crossed(self) -> bool:
@@ -170,7 +172,7 @@ def fit(
             val,
             job.out,
             length=length_of(
-                chosen.training, clock, decided=decided, recount=recount, shrinks=job.shrinks, several=several
+                chosen.training, clock, decided=decided, recount=recount, fewest=job.fewest, several=several
             ),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
@@ -195,7 +197,7 @@ def learn_along(ranks: Ranks) -> Any:
             train,
             val,
             asked.job.out,
-            length=length_of(asked.job.settings.training, asked.clock, shrinks=asked.job.shrinks),
+            length=length_of(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
             record={},
             start=asked.job.start,
         )

@@ -16,15 +16,15 @@ from isocenter.report import metric_name, row_name
 from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome, Several
-from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
+from isocenter.values import Case, Decision, Plan, Prediction, Split
 from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.affordable import afforded
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
 from isocenter.verbs.training.decisions import (
-    SCALE,
     PlanLog,
     log_decisions,
+    of_fold,
     with_decisions,
     with_outcome,
     with_reasons,
@@ -49,11 +49,6 @@ from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state
 from isocenter.verbs.training.search import searched
 from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds
 from isocenter.verbs.training.tuning import predicted_by_mean, tuned
-
-# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
-# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
-STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
-OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,22 +189,12 @@ def jobs_of(run: RunFolder) -> list[Job]:
             total = len(run.folds)
             job = replace(
                 job,
-                plan=_of_fold(run, fold),
+                plan=of_fold(run.plan, run.made.of_fold(fold).plan),
                 record={**record, "fold": fold, "folds": total},
                 what=f"training fold {fold} ({fold + 1} of {total})",
             )
         jobs.append(job)
     return jobs
-
-
-def _of_fold(run: RunFolder, fold: int) -> Plan:
-    """The run's plan with the statistics of a fold's own training cases."""
-    plan, own = run.plan, run.made.of_fold(fold).plan
-    names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
-    of_fold, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, plan))
-    if of_fold != of_all:  # one model, one kind of scale
-        names = [name for name in names if name != SCALE]
-    return with_decisions(plan, {name: own.decision(name) for name in names})
 
 
 def _searched(run: RunFolder, job: Job) -> Job:
