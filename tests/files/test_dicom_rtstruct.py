@@ -223,6 +223,13 @@ def test_points_are_passed_over_and_it_is_said(tmp_path: Path):
     assert image.notes == ("region isocentre has no closed contour",)
 
 
+def test_contours_of_one_or_two_points_bound_nothing_and_it_is_said(tmp_path: Path):
+    whole = rectangle((1.6, 5.4), (2.5, 6.5), 2)
+    image = rasterise(structure_set(tmp_path / "rt.dcm", {"box": [whole, whole[:2], whole[:1]]}), GRID)
+    assert_array_equal(image.data, rasterise(structure_set(tmp_path / "one.dcm", {"box": [whole]}), GRID).data)
+    assert image.notes == ("2 contours of box with fewer than 3 points bound nothing",)
+
+
 def test_the_code_of_a_region_is_kept(tmp_path: Path):
     path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2)]})
     dataset = pydicom.dcmread(path)

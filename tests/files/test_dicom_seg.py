@@ -148,6 +148,24 @@ def test_a_label_map_kind_brings_its_own_numbers(data: Path, tmp_path: Path, col
     assert [label.value for label in image.labels] == [3, 40, 250]
 
 
+def test_label_map_frames_that_overlap_keep_every_segment(data: Path, tmp_path: Path):
+    files = sorted((data / "dicom/series/ct_23x38x3_with_seg").glob("*.dcm"))
+    sources = sorted(map(pydicom.dcmread, files), key=lambda source: float(source.ImagePositionPatient[2]))
+    truth = RNG.integers(0, 4, (3, 38, 23)).astype(np.uint8)
+    tissue = pydicom.sr.codedict.codes.SCT.Tissue
+    described = [highdicom.seg.SegmentDescription(n, f"{n}", tissue, tissue, "MANUAL") for n in (1, 2, 3)]
+    made = highdicom.seg.Segmentation(
+        sources, truth, "LABELMAP", described, "1.2.3", 1, "1.2.4", 1, "maker", "model", "1", "0"
+    )
+    for n, groups in enumerate(made.PerFrameFunctionalGroupsSequence):  # the first two lie in one plane
+        groups.PlanePositionSequence[0].ImagePositionPatient = sources[max(n, 1)].ImagePositionPatient
+    frames = np.frombuffer(made.PixelData, np.uint8)[: truth.size].reshape(truth.shape)
+    image = read_segmentation(save(made, tmp_path / "map.dcm"), on=read(files[0].parent).geometry)
+    for n, label in enumerate(image.labels):
+        marked = np.stack([np.zeros_like(frames[0]), (frames[:2] == label.value).any(axis=0), frames[2] == label.value])
+        assert_array_equal(image.data[n] == label.value, marked.T)
+
+
 @pytest.mark.parametrize("kind", ["LABELMAP", "BINARY"])
 def test_a_segment_of_number_0_is_no_background_and_gets_another_number(data: Path, tmp_path: Path, kind: str):
     files = sorted((data / "dicom/series/ct_23x38x3_with_seg").glob("*.dcm"))

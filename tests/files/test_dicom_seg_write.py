@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 import isocenter
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import drawn_on, is_drawn, read, read_volumes, write_label_map
-from isocenter.files.dicom import read_segmentation, write_segmentation
+from isocenter.files.dicom import Stamp, read_segmentation, stamped, write_segmentation
 from isocenter.values import Code, Geometry, Image, Label, Source
 from written_dicom import sequence, write_enhanced, write_slice
 
@@ -291,6 +291,18 @@ def test_a_patient_keeps_the_name_in_every_character_set_and_a_segment_has_its_o
     again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert again.labels[0].name == name
     assert_array_equal(again.data[0], truth)
+
+
+def test_a_text_with_letters_beyond_ascii_stands_in_a_result_and_the_patient_keeps_the_name(tmp_path: Path):
+    tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
+    source = read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
+    truth, path = np.ones(source.geometry.shape, np.uint8), tmp_path / "seg.dcm"
+    write_segmentation(truth, [Label(1, "lung")], source, path, algorithm_name="test")
+    stamped(path, Stamp("1.2", "key", 0.0, "Nur für Forschungszwecke"))
+    made = pydicom.dcmread(path)
+    assert made.SpecificCharacterSet == "ISO_IR 192"
+    assert made.SeriesDescription == "Segmentation, Nur für Forschungszwecke"
+    assert made.PatientName == tags["PatientName"]
 
 
 def test_a_patient_of_china_keeps_the_name_in_the_older_characters(tmp_path: Path):

@@ -193,6 +193,26 @@ def test_each_radiograph_of_a_series_is_a_case_and_one_without_a_region_holds_no
     assert_array_equal(found[2].corners, [[2, 1, 6, 4]])
 
 
+def test_a_box_in_two_reports_counts_once_and_a_report_that_a_later_one_replaces_not_at_all(tmp_path):
+    [image] = radiographs(tmp_path)
+    wrong, same, other = (rectangle(image, *edges) for edges in ((1, 1, 9, 9), (3, 5.5, 10, 7), (20, 20, 30, 30)))
+    first = report(tmp_path / "first.dcm", [image], [planar(wrong), planar(same)])
+    second = report(tmp_path / "second.dcm", [image], [planar(same), planar(same, CYST), planar(other)])
+    assert len(only_boxes(tmp_path)) == 4
+    assert only_boxes(tmp_path).notes == ("1 box stands in several reports and counts once",)
+    predecessor = pydicom.dcmread(first)
+    named = sequence(ReferencedSOPInstanceUID=predecessor.SOPInstanceUID)
+    within = sequence(SeriesInstanceUID=predecessor.SeriesInstanceUID, ReferencedSOPSequence=named)
+    dataset = pydicom.dcmread(second)
+    dataset.PredecessorDocumentsSequence = sequence(StudyInstanceUID="1.2.3.1", ReferencedSeriesSequence=within)
+    dataset.save_as(second)
+    read = read_dataset(tmp_path)
+    assert len(read.cases[0].references["boxes"]) == 3
+    assert [(one.what, one.cases) for one in read.problems] == [
+        ("a later report names it as its predecessor", ("first.dcm",))
+    ]
+
+
 def test_finding_categories_stand_in_for_findings(tmp_path):
     [image] = radiographs(tmp_path)
     groups = [

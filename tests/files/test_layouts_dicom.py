@@ -140,6 +140,18 @@ def test_radiographs_with_one_uid_and_different_pixels_are_refused_and_others_ar
         _ = shared.images["image"]
 
 
+def test_a_segmentation_of_one_radiograph_of_a_series_is_the_mask_of_that_one(tmp_path):
+    (tmp_path / "cr").mkdir()
+    for path, box in zip(radiographs(tmp_path / "cr", 1, 2, 3)[:2], (np.s_[:2], np.s_[3:]), strict=True):
+        drawn = np.zeros((4, 4), np.uint8)
+        drawn[box] = 1
+        write_segmentation(drawn, [Label(1, "lung")], read(path), tmp_path / f"{path.stem}.dcm", algorithm_name="test")
+    dataset = read_dataset(tmp_path)
+    found = {int(case.images["image"].data.max()): case.references["mask"].data for case in dataset}
+    assert {n: int(mask.sum()) for n, mask in found.items()} == {1: 8, 2: 4}
+    assert [problem.what for problem in dataset.problems] == ["1 of 3 images without a label"]
+
+
 @pytest.mark.parametrize(("degrees", "slices"), [((0, 30, 60, 90), 1), ((0, 90), 10), ((0, 45), 1)])
 def test_slices_on_a_circle_many_slices_and_planes_at_a_slant_are_no_localizer(degrees, slices, data, tmp_path):
     gathered(data, tmp_path, "mr_hippocrop_study1")
@@ -343,6 +355,12 @@ def changed(path: Path, **tags: object) -> None:
     dataset.save_as(path)
 
 
+def by_a_person(path: Path) -> None:
+    for segment in (dataset := pydicom.dcmread(path)).SegmentSequence:
+        segment.SegmentAlgorithmType = "SEMIAUTOMATIC"
+    dataset.save_as(path)
+
+
 def voxels(mask: Image) -> dict[str, int]:
     """How many voxels of a label map each of its structures has."""
     return {label.name: int((mask.data == label.value).sum()) for label in mask.labels}
@@ -380,10 +398,26 @@ def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_p
     for reader, series, liver, tumour in (("a", "1.2.9", LEFT, RIGHT), ("b", "1.2.10", RIGHT, LEFT)):
         draw(image, tmp_path / f"{reader}1.dcm", {"Liver": liver}, series, 1)
         draw(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
+    for path in tmp_path.glob("[ab]?.dcm"):
+        by_a_person(path)
     dataset = read_dataset(tmp_path)
     [case] = dataset
     assert sorted(tuple(voxels(case.references[kind]).values()) for kind in case.references) == [(4, 12), (12, 4)]
     assert not dataset.problems
+
+
+def test_a_segmentation_that_its_algorithm_has_drawn_again_is_left_out_and_said(tmp_path):
+    image = scan(tmp_path)
+    for name, box, time in (("old", LEFT, "101500"), ("new", RIGHT, "101501")):
+        changed(
+            draw(image, tmp_path / f"{name}.dcm", {"Liver": box}, "1.2.9"), ContentDate="20260102", ContentTime=time
+        )
+    dataset = read_dataset(tmp_path)
+    assert voxels(dataset.cases[0].references["mask"]) == {"Liver": 4}
+    assert set(dataset.cases[0].references) == {"mask"}
+    assert [one.what for one in dataset.problems] == ["1 segmentation was drawn again later by the same algorithm"]
+    by_a_person(tmp_path / "new.dcm")
+    assert len(read_dataset(tmp_path).cases[0].references) == 2
 
 
 def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_path):

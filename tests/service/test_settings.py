@@ -89,6 +89,7 @@ def test_models_are_named_by_their_folders(tmp_path):
         ('send = ["pacs"]', 'send = ["pacs"]\nhours = "7-19"', 22, "hours"),
         ("[dicom]", '[dicom]\nhost = "0.0.0.0"\n[[peer]]', 8, "no such key"),
         ('name = "radiology"', 'name = "radio/logy"', 3, "a name has"),
+        ("[dicom]", f'text = "{"x" * 51}"\n[dicom]', 6, "node.text"),
         ("port = 11112", 'host = ""', 8, "0.0.0.0 is every address"),
         ("port = 11112", 'host = "*"', 8, "0.0.0.0 is every address"),
         ("port = 11112", "port = 8180", 1, "two ports are 8180"),

@@ -15,6 +15,7 @@ import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Calibrator, Conformal
+from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.tasks.shared import Certainty
@@ -254,6 +255,8 @@ def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path
     assert written.geometry.shape == source.geometry.shape
     assert written.spacing == pytest.approx(source.spacing) if source.spacing else written.spacing is None
     assert_array_equal(np.unique(written.data), [0, 3])
+    marked = read_segmentation(tmp_path / "out" / f"{Path(name).stem}.dcm", on=source.geometry)
+    assert_array_equal(marked.data != 0, written.data != 0)
     probable = isocenter.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
     assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
     assert column in result.measurements

@@ -212,13 +212,9 @@ def _label_map(
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
     written, lacking = [path.with_name(f"{name}.{_suffix(image, wanted.format, wide)}")], []
     write_label_map(mask, labels, image, written[0], algorithm=algorithm)
-    series = (
-        image.geometry.is_volume
-        and image.frames is None
-        and image.source is not None
-        and image.source.format == "dicom"
-    )
-    if wanted.format == AUTO and series:
+    geometry, source = image.geometry, image.source
+    bears = (geometry.is_volume or geometry.is_picture) and image.frames is None
+    if wanted.format == AUTO and bears and source is not None and source.format == "dicom":
         try:
             write_label_map(mask, labels, image, path.with_name(f"{name}.dcm"), algorithm=algorithm)
             written.append(path.with_name(f"{name}.dcm"))

@@ -77,7 +77,7 @@ class NodeSection(Section):
     name: Name = "radiology"
     folder: Path = Path("node")
     uid_root: Annotated[str, AfterValidator(_uid_root)] = "2.25"
-    text: str = "For research use only"
+    text: Annotated[str, Field(pattern=r"^[^\\\p{C}]{0,50}$")] = "For research use only"  # LO, behind "Segmentation, "
     min_free_gb: Annotated[float, Field(ge=0)] = 5
 
 

@@ -30,6 +30,8 @@ MOST_CHANNELS = 1000
 # Vertices often lie on pixel centres: rounding decides then, and must decide alike everywhere.
 DECIMALS = 5
 
+FEWEST_POINTS = 3  # some programs write contours of one or two, where a region only touches a slice
+
 Mask = NDArray[np.bool_]
 
 
@@ -98,10 +100,14 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     labels, drawn, passed = _regions(dataset, where)
     if not labels:
         raise FormatError("holds no closed contour", where, "Leave this file out")
-    regions = [
-        _Region(label, tuple(_points(one, label.name, where) for one in closed), _is_xor(closed))
-        for label, closed in zip(labels, map(_closed, drawn), strict=True)
-    ]
+    regions, thin = list[_Region](), list[str]()
+    for label, closed in zip(labels, map(_closed, drawn), strict=True):
+        every = [_points(one, label.name, where) for one in closed]
+        wide = tuple(points for points in every if len(points) >= FEWEST_POINTS)
+        if len(wide) < len(every):
+            which = counted(len(every) - len(wide), "contour")
+            thin.append(f"{which} of {label.name} with fewer than {FEWEST_POINTS} points bound nothing")
+        regions.append(_Region(label, wide, _is_xor(closed)))
     pixels, overlapping, united = _filled(regions, on, where)
     return Image(
         pixels,
@@ -109,7 +115,7 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
         modality="RTSTRUCT",
         channels=tuple(label.name for label in labels) if overlapping else ("regions",),
         labels=labels,
-        notes=(*notes, *passed, *united, *(["regions overlap: one channel a region"] if overlapping else [])),
+        notes=(*notes, *passed, *thin, *united, *(["regions overlap: one channel a region"] if overlapping else [])),
         facts={"overlapping": overlapping},
         source=Source("dicom", (where,)),
     )
@@ -178,7 +184,7 @@ def _closed(contours: Dataset) -> list[Dataset]:
 def _points(contour: Dataset, name: str, where: str) -> Floats:
     """(points, 3) in RAS+ mm."""
     data = numbers(contour, "ContourData", where)
-    if data is None or len(data) % 3 or len(data) < 9:
+    if data is None or len(data) % 3:
         raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
     return np.array(data).reshape(-1, 3) @ LPS_TO_RAS
 

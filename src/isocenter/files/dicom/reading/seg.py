@@ -25,6 +25,7 @@ from isocenter.files.dicom.tags import (
     items,
     number,
     numbers,
+    seconds,
     text,
     whole,
 )
@@ -73,6 +74,45 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
         notes=_notes(dataset, overlapping, renumbered=0 in described),
         facts=_facts(dataset) | {"overlapping": overlapping},
         source=Source("dicom", (where,)),
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a segmentation came about.
+
+    instances: SOP Instance UIDs of the images that it was drawn on
+    algorithm: the name of the one that drew all of it alone; empty where a person had a share in it
+    at:        s, of its content; only differences mean something
+    """
+
+    instances: frozenset[str]
+    algorithm: str = ""
+    at: float | None = None
+
+    def replaces(self, other: Drawing) -> bool:
+        """Whether the same algorithm has drawn on the same images again, later."""
+        if not self.algorithm or self.algorithm != other.algorithm or self.at is None or other.at is None:
+            return False
+        return self.at > other.at and not self.instances.isdisjoint(other.instances)
+
+
+def drawing_of(path: Path) -> Drawing:
+    """How a segmentation came about, from the header alone. PS3.3 C.8.20.2 and C.8.20.4"""
+    dataset = read_header(path).dataset
+    groups = [g for k in ("Shared", "PerFrame") for g in items(dataset, f"{k}FunctionalGroupsSequence")]
+    derived = [one for group in groups for one in items(group, "DerivationImageSequence")]
+    series = items(dataset, "ReferencedSeriesSequence")
+    # Frames name their own images; of others an object may name all of a series.
+    named = [image for one in derived for image in items(one, "SourceImageSequence")]
+    named = named or [image for one in series for image in items(one, "ReferencedInstanceSequence")]
+    segments = items(dataset, "SegmentSequence")
+    names = {(text(one, "SegmentAlgorithmType"), text(one, "SegmentAlgorithmName")) for one in segments}
+    kind, name = names.pop() if len(names) == 1 else ("", "")
+    return Drawing(
+        frozenset(text(one, "ReferencedSOPInstanceUID") for one in named) - {""},
+        name if kind == "AUTOMATIC" else "",
+        seconds(text(dataset, "ContentDate") + text(dataset, "ContentTime")),
     )
 
 
@@ -274,7 +314,8 @@ def _channels(
     pixels = np.zeros((len(described), *grid.shape), dtype)
     row = {label.value: n for n, label in enumerate(described.values())}
     for index, values in _voxels(dataset, parts, described, where):
-        pixels[row[int(values.flat[0])]][index] = values
+        for value in np.unique(values).tolist():  # a frame of a label map shows several
+            pixels[row[value]][tuple(axis[values == value] for axis in index)] = value
     return pixels
 
 

@@ -44,6 +44,8 @@ AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
 SCORES = ("111012", "111047")
 # The finding of a report that finds nothing.
 NOT_DETECTED_CODE = "260415000"
+# The images of the request, and others that were used, PS3.3 C.17.2.3.
+EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 # {value type: axes of its points}
 COORDINATES = {"SCOORD": 2, "SCOORD3D": 3}
 # Points that each kind of graphic has, of outlines at least; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
@@ -84,6 +86,7 @@ class Report:
     evidence: {series UID: SOP instances} that it refers to
     passed:   what marks a place and bounds none, in words
     is_whole: whether an image that it refers to and marks nothing on is known to hold nothing
+    instance, predecessors: its SOP instance, and those of reports whose content it holds
     """
 
     path: Path
@@ -91,6 +94,8 @@ class Report:
     evidence: Mapping[str, frozenset[str]]
     passed: tuple[str, ...] = ()
     is_whole: bool = False
+    instance: str = ""
+    predecessors: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +152,11 @@ def read_report(path: Path | str) -> Report:
     return Report(
         Path(path),
         tuple(marked),
-        _evidence(head.dataset),
+        _references(head.dataset, *EVIDENCE),
         tuple(f"{counted(count, 'outline')}: {what}" for what, count in sorted(passed.items())),
         measures and not passed and (bool(marked) or not groups),
+        text(head.dataset, "SOPInstanceUID"),
+        frozenset[str]().union(*_references(head.dataset, "PredecessorDocumentsSequence").values()),
     )
 
 
@@ -263,16 +270,15 @@ def _same(marked: Marked) -> bytes:
     return repr((marked.tracking, marked.image, marked.frame_of_reference, marked.points.tolist())).encode()
 
 
-def _evidence(dataset: Dataset) -> dict[str, frozenset[str]]:
-    """{series UID: SOP instances}, PS3.3 C.17.2.3: the images of the request, and others that were used."""
-    evidence: dict[str, frozenset[str]] = {}
-    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in items(dataset, keyword):
-            for series in items(study, "ReferencedSeriesSequence"):
-                uid, named = text(series, "SeriesInstanceUID"), items(series, "ReferencedSOPSequence")
-                instances = {text(one, "ReferencedSOPInstanceUID") for one in named}
-                evidence[uid] = evidence.get(uid, frozenset()) | instances
-    return evidence
+def _references(dataset: Dataset, *keywords: str) -> dict[str, frozenset[str]]:
+    """{series UID: SOP instances} of hierarchical references, PS3.3 10.2."""
+    referred: dict[str, frozenset[str]] = {}
+    for study in (study for keyword in keywords for study in items(dataset, keyword)):
+        for series in items(study, "ReferencedSeriesSequence"):
+            uid, named = text(series, "SeriesInstanceUID"), items(series, "ReferencedSOPSequence")
+            instances = {text(one, "ReferencedSOPInstanceUID") for one in named}
+            referred[uid] = referred.get(uid, frozenset()) | instances
+    return referred
 
 
 def _coded(node: _Node) -> str:

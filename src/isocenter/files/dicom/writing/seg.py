@@ -107,6 +107,8 @@ def write_segmentation(
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
         _name_sources(made, slices)
+    elif not made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", [None]):
+        del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # of pixels without a size
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
         state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
         repeat_as_stated(made, slices[0].frame.path)
@@ -299,6 +301,8 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
                 problem = f"{named(keyword)} is missing, by which a SEG names its image"
                 raise FormatError(problem, str(path), "Write .nii.gz, or export the series again")
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
+    if slices[0].frame.plane is None:  # of pictures of a kind that may have frames highdicom asks for groups
+        several = list(files)
     if several:
         head = files[several[0]]
         return [_with_groups(completed(head.library), frames_of(head))]
@@ -357,7 +361,10 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     """A multi-frame header that states each frame's place in functional groups, wherever it stated it before."""
     plane = frames[0].plane
     shared, each = Dataset(), [Dataset() for _ in frames]
-    if plane is not None:
+    if plane is None:
+        size = dataset.get("PixelSpacing")
+        shared.PixelMeasuresSequence = [] if size is None else highdicom.PixelMeasuresSequence(size, None)
+    else:
         shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
         shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
     for groups, frame in zip(each, frames, strict=True):

@@ -12,6 +12,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.character_sets import UTF_8
 from isocenter.files.dicom.writing.times import date_result
 from isocenter.files.storage import written
 
@@ -60,6 +61,9 @@ def _stamped(path: Path, by: Stamp) -> Dataset:
     description = str(dataset.get("SeriesDescription") or "")
     if by.text and by.text not in description:
         described = f"{description}, {by.text}".removeprefix(", ")
+        if not by.text.isascii():
+            dataset.decode()  # by the character sets that the object has until now
+            dataset.SpecificCharacterSet = UTF_8
         dataset.SeriesDescription = described[:LONGEST]
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     with written(path, overwrite=True) as partial:

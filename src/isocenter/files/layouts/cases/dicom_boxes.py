@@ -18,6 +18,8 @@ from isocenter.values import BoundingBoxes, Floats, Image, Problem
 
 # In voxels: what is thinner along an axis lies in one voxel of it.
 FLAT = 0.1
+# In voxels: reports hold numbers of seven digits.
+SAME = 1e-3
 # A report, and the numbers of its outlines on one image: none where the image is known to hold nothing.
 Outlines = tuple[Path, tuple[int, ...]]
 
@@ -40,7 +42,7 @@ class Reported:
 def reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> Reported:
     """The reports among the files of a folder, with the images that each is about."""
     of: dict[int, list[Outlines]] = defaultdict(list)
-    names, known, problems = set[str](), set[Path](), list[Problem]()
+    names, known, problems, reports = set[str](), set[Path](), list[Problem](), list[Report]()
     for path in (path for one in everything if one.sop_class in REPORT_CLASSES for path in one.paths):
         try:
             report = read_report(path)
@@ -48,9 +50,16 @@ def reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -
             known.add(path)
             problems.append(_left_out("error", path, error.problem, error.remedy))
             continue
-        if not (report.marked or report.passed or report.is_whole):
+        if report.marked or report.passed or report.is_whole:
+            known.add(path)
+            reports.append(report)
+    replaced = frozenset[str]().union(*(report.predecessors for report in reports))
+    for report in reports:
+        path = report.path
+        if report.instance in replaced:
+            remedy = "To use it, take the later one out of the folder"
+            problems.append(_left_out("warning", path, "a later report names it as its predecessor", remedy))
             continue
-        known.add(path)
         names |= {one.name for one in report.marked}
         owners = [_owners(one, report, images) for one in report.marked]
         lost = sum(len(series) != 1 for series in owners)
@@ -78,7 +87,7 @@ def boxes_on(
 
 
 def load_reported(reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
-    """The regions of reports on an image: one box for the outlines of one finding.
+    """The regions of reports on an image: a box for the outlines of a finding; equal ones of several reports are one.
 
     Raises GeometryError, by file, for another frame of reference, and DatasetError for a box outside the image.
     """
@@ -91,11 +100,18 @@ def load_reported(reports: Sequence[Outlines], called: Mapping[str, str], image:
         load_boxes(Annotation(path, tuple(_drawn(path, numbers, on, places))), called, lambda: on)
         for path, numbers in reports
     ]
-    return BoundingBoxes(
-        np.concatenate([one.corners for one in boxes]),
-        tuple(name for one in boxes for name in one.names),
-        notes=tuple(note for one in boxes for note in one.notes),
-    )
+    corners, names = list[Floats](), list[str]()
+    for one in boxes:
+        earlier = list(zip(corners, names, strict=True))  # of other reports: in one, each finding is of its own
+        for corner, name in zip(one.corners, one.names, strict=True):
+            if not any(name == known and np.allclose(corner, other, rtol=0, atol=SAME) for other, known in earlier):
+                corners.append(corner)
+                names.append(name)
+    again = sum(map(len, boxes)) - len(names)
+    notes = [note for one in boxes for note in one.notes]
+    if again:
+        notes.append(f"{counted(again, 'box stands', 'boxes stand')} in several reports and counts once")
+    return BoundingBoxes(np.reshape(corners, (-1, 2 * on.geometry.ndim)), tuple(names), notes=tuple(notes))
 
 
 def _drawn(path: Path, numbers: Sequence[int], on: Image, places: Mapping[tuple[str, int], int]) -> Iterator[Drawn]:

@@ -66,7 +66,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
-        _case(name, one, drawn.of.get(one.uid, ()), maps.get(one.paths, {}), labels, report, options, structures)
+        _case(name, one, drawn.of.get(one.paths, ()), maps.get(one.paths, {}), labels, report, options, structures)
         for name, one, report in zip(names, images, stated, strict=True)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
@@ -81,7 +81,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *_copied(seen.copies),
             *_planning_only(localizers, options),
             *drawn.problems,
-            *unlike_maps([name for name, one in zip(names, images, strict=True) if one.uid in drawn.unlike]),
+            *unlike_maps([name for name, one in zip(names, images, strict=True) if one.paths in drawn.unlike]),
             *_lonely(lonely),
             *without_structure([n for n, one in zip(names, images, strict=True) if one.paths in partly], structures),
             *reports.problems,

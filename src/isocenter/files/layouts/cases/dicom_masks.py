@@ -12,7 +12,9 @@ from isocenter.errors import FormatError, IsocenterError, counted
 from isocenter.files.dicom import (
     DRAWN,
     STRUCTURE_SET,
+    Drawing,
     SeriesFiles,
+    drawing_of,
     looks_like_dicom,
     originals,
     rasterise,
@@ -53,15 +55,22 @@ class DrawnObject:
     """A segmentation or a structure set.
 
     structures: {name: number} of its structures; None where the object is damaged
+    drawing:    None of a structure set, and of the only object on its image
     """
 
     files: SeriesFiles
     structures: Mapping[str, int] | None
+    drawing: Drawing | None = None
 
     @property
     def names(self) -> frozenset[str]:
         """Of its structures, to compare."""
         return frozenset(name.casefold() for name in self.structures or ())
+
+    def replaces(self, other: DrawnObject) -> bool:
+        """Whether the same algorithm has drawn the same structures again, later."""
+        mine, theirs = self.drawing, other.drawing
+        return self.names == other.names and mine is not None and theirs is not None and mine.replaces(theirs)
 
 
 # Objects that name different structures, and so make one label map.
@@ -72,15 +81,15 @@ DrawnMap = tuple[DrawnObject, ...]
 class DrawnMasks:
     """What was drawn on the series of a folder.
 
-    of:       {series UID: its label maps, several where objects name the same structures}
+    of:       {files of an image: its label maps, several where objects name the same structures}
     labels:   one numbering for all: that of the files where they agree, else the names in order
-    unlike:   UIDs of series with label maps of different structures
-    problems: what was drawn on images that are not here, or holds no structure
+    unlike:   files of images with label maps of different structures
+    problems: what was drawn on images that are not here, holds no structure, or was drawn again later
     """
 
-    of: Mapping[str, tuple[DrawnMap, ...]]
+    of: Mapping[tuple[Path, ...], tuple[DrawnMap, ...]]
     labels: tuple[Label, ...]
-    unlike: frozenset[str]
+    unlike: frozenset[tuple[Path, ...]]
     problems: tuple[Problem, ...]
 
 
@@ -89,16 +98,20 @@ def drawn_masks(
 ) -> DrawnMasks:
     """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
     by_image, lost = _by_image(everything, images)
-    drawn = {uid: [DrawnObject(one, _structures(one)) for one in some] for uid, some in by_image.items()}
+    every = {image: [_drawn_object(one, is_alone=len(some) == 1) for one in some] for image, some in by_image.items()}
+    drawn = {
+        image: [one for one in some if not any(other.replaces(one) for other in some)] for image, some in every.items()
+    }
+    older = [one.files.name for image, some in every.items() for one in some if one not in drawn[image]]
     if options.labels is not None:
         labels = tuple(label for label in parse_labels(options.labels) if label.value)
     else:
         labels = one_numbering(one.structures or {} for some in drawn.values() for one in some)
     chosen = {label.name.casefold() for label in labels}
     empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
-    of = {uid: maps for uid, some in drawn.items() if (maps := _maps(some, chosen))}
-    unlike = (uid for uid, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
-    return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty)))
+    of = {image: maps for image, some in drawn.items() if (maps := _maps(some, chosen))}
+    unlike = (image for image, maps in of.items() if len({_names(own) & chosen for own in maps}) > 1)
+    return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty), *_older(older)))
 
 
 def masks_on(
@@ -171,13 +184,19 @@ def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
 
 
 def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here"
+    refer = counted(len(names), "segmentation refers", "segmentations refer")
+    what = f"{refer} to no image series here, or to several images at once"
     return left_out(names, what, "Put the series they were drawn on into the folder", "warning")
 
 
 def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
     what = f"{counted(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
     return left_out(names, what, severity="warning")
+
+
+def _older(names: Sequence[str]) -> tuple[Problem, ...]:
+    what = f"{counted(len(names), 'segmentation was', 'segmentations were')} drawn again later by the same algorithm"
+    return left_out(names, what, "To use an older one, take the later one out of the folder", "warning")
 
 
 def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
@@ -192,24 +211,34 @@ def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
 
 def _by_image(
     everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
-) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
-    """{series UID: what was drawn on it}, and the names of what was drawn on images that are not here.
+) -> tuple[dict[tuple[Path, ...], list[SeriesFiles]], list[str]]:
+    """{files of an image: what was drawn on it}, and the names of what was drawn on images that are not here.
 
-    A segmentation that names no series belongs to the one series with its frame of reference.
+    A segmentation that names no series belongs to the one series with its frame of reference. Of the radiographs of a
+    series it belongs to the one whose instance it names.
     """
-    drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
+    drawn: dict[tuple[Path, ...], list[SeriesFiles]] = defaultdict(list)
     lost = []
     for one in everything:
         if one.sop_class not in DRAWN:
             continue
-        owners = [image.uid for image in images if image.uid in one.references]
+        owners = [image for image in images if image.uid in one.references]
         if not owners and not one.references and one.frame_of_reference:
-            owners = [i.uid for i in images if i.frame_of_reference == one.frame_of_reference]
+            owners = [image for image in images if image.frame_of_reference == one.frame_of_reference]
+        if len(owners) > 1 and one.sop_class != STRUCTURE_SET:
+            named = drawing_of(one.paths[0]).instances
+            owners = [image for image in owners if any(image.instances.get(uid) in image.paths for uid in named)]
         if len(owners) == 1:
-            drawn[owners[0]].append(one)
+            drawn[owners[0].paths].append(one)
         else:
             lost.append(one.name)
     return drawn, lost
+
+
+def _drawn_object(drawn: SeriesFiles, *, is_alone: bool) -> DrawnObject:
+    """is_alone: whether nothing else was drawn on its image."""
+    skips = is_alone or drawn.sop_class == STRUCTURE_SET
+    return DrawnObject(drawn, _structures(drawn), None if skips else drawing_of(drawn.paths[0]))
 
 
 def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
