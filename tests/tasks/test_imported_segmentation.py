@@ -48,7 +48,9 @@ def test_regions_are_named_in_the_order_of_their_outputs_and_what_others_are_wri
     made = regions.decode([((slice(0, 4), slice(0, 1)), rows)], Geometry.of_pixels((4, 1)))
     assert [(one.concept, one.value) for one in regions.scoring.results(made)] == [("right", 1), ("left", 2)]
     [note] = made.notes
-    assert note.startswith("right overlaps regions that are written over it: 1 of its 2 voxels are marked as these alone")
+    assert note.startswith(
+        "right overlaps regions that are written over it: 1 of its 2 voxels are marked as these alone"
+    )
     apart = regions.decode([((slice(0, 4), slice(0, 1)), outputs([1, 1, -1, -1], [-1, -1, 1, 1]))], made.geometry)
     assert apart.notes == ()
 

@@ -149,8 +149,8 @@ class ImportedSegmentation(Segmentation):
         made = super().decode(_counted(slabs, counts), geometry)
         names = [label.name for label in self.channel_labels]
         notes = [
-            f"{name} overlaps regions that are written over it: {lost} of its {marked} voxels are marked as these alone, "
-            "and its mask, volume and measurements are of the rest"
+            f"{name} overlaps regions that are written over it: {lost} of its {marked} voxels are marked as these "
+            "alone, and its mask, volume and measurements are of the rest"
             for name, marked, lost in zip(names, *counts.tolist(), strict=True)
             if lost
         ]
