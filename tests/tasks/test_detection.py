@@ -260,9 +260,7 @@ def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all()
             for one in predictions
         ]
         drawn = [replace(one, boxes=own) for one, own in zip(predictions, renamed, strict=True)]
-        known = [
-            case(one.id, boxes((name, (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))) for one in cases
-        ]
+        known = [case(one.id, boxes((name, (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))) for one in cases]
         table = task.score(drawn, known)
         rows = task.summary(table, seed=0)
         figures.append({(row.metric, row.label): row.estimate.value for row in rows})

@@ -233,7 +233,10 @@ def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together()
     none = np.zeros_like(mask)
     grids = [Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), Geometry.of_pixels((8, 8))]
     table = TASK.scoring.score(
-        [Prediction(grid, data=own, labels=TASK.classes, confidence=one) for grid, own in zip(grids, (mask, none), strict=True)],
+        [
+            Prediction(grid, data=own, labels=TASK.classes, confidence=one)
+            for grid, own in zip(grids, (mask, none), strict=True)
+        ],
         [case(mask, grid, grid, str(n)) for n, grid in enumerate(grids)],
     )
     rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
@@ -292,7 +295,7 @@ def test_a_structure_that_is_called_all_has_figures_of_its_own_beside_those_of_a
         rows = task.scoring.summary(table, seed=0)
         figures.append({(row.metric, row.label): (row.estimate.value, row.estimate.method) for row in rows})
         assert len(figures[-1]) == len(rows)
-        assert [figure.title for figure in task.scoring.overview(table)][0] == "Dice of the cases"
+        assert next(iter(task.scoring.overview(table))).title == "Dice of the cases"
     plain, own = figures
     assert set(own) == {(metric, "all (structure)" if label == "liver" else label) for metric, label in plain}
     for (metric, label), (value, method) in plain.items():

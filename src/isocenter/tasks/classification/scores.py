@@ -22,6 +22,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     brier,
     calibration_error,
+    figure_label,
     grade_distances,
     one_against_rest,
     proportion,
