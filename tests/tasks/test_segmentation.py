@@ -15,7 +15,7 @@ from isocenter.report import metric_name
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
-from isocenter.values import Case, Geometry, Image, Label, Prediction
+from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))
 TASK = Segmentation((Label(7, "liver", (255, 0, 0)), Label(3, "tumour")))
@@ -227,6 +227,25 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     assert surface_distance(mask, predicted).unit == "voxels"
 
 
+def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together():
+    mask, one = np.zeros((8, 8), np.uint8), Confidence(low={"liver": 1.0}, high={"liver": 20.0})
+    mask[2:5, 2:5] = 7
+    none = np.zeros_like(mask)
+    grids = [Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), Geometry.of_pixels((8, 8))]
+    table = TASK.scoring.score(
+        [
+            Prediction(grid, data=own, labels=TASK.classes, confidence=one)
+            for grid, own in zip(grids, (mask, none), strict=True)
+        ],
+        [case(mask, grid, grid, str(n)) for n, grid in enumerate(grids)],
+    )
+    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    assert rows["coverage", "liver"].value == 1  # 2.25 mm2 and 9 pixels
+    assert ("interval_width", "liver") not in rows
+    assert "with one side empty" not in rows["hd95", "liver"].method
+    assert "1 with one side empty" in rows["hd95_pixels", "liver"].method
+
+
 def test_a_case_is_scored_as_worked_out_by_hand():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2))  # 8 voxels of 1 mm3
     predicted = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
@@ -262,6 +281,26 @@ def test_numbers_of_pieces_are_no_shares_even_where_all_cases_have_one_too_many(
     assert (made["loops_error"].value, made["loops_error"].unit) == (0, "loops")
     assert made["components_error"].low is made["components_error"].high is made["loops_error"].high is None
     assert made["centreline_recall"].low > 0.7
+
+
+def test_a_structure_that_is_called_all_has_figures_of_its_own_beside_those_of_all():
+    figures = []
+    for name in ("liver", "all"):
+        labels = (Label(7, name), Label(3, "tumour"))
+        task = Segmentation(labels, tolerance={name: 1.0, "tumour": 0.4})
+        whole = box(7, slice(0, 2)) + box(3, slice(2, 4))
+        pairs = [(whole, whole), (box(7, slice(0, 1)), whole)]
+        predictions = [Prediction(GRID, data=predicted, labels=labels) for predicted, _ in pairs]
+        table = task.scoring.score(predictions, [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)])
+        rows = task.scoring.summary(table, seed=0)
+        figures.append({(row.metric, row.label): (row.estimate.value, row.estimate.method) for row in rows})
+        assert len(figures[-1]) == len(rows)
+        assert next(iter(task.scoring.overview(table))).title == "Dice of the cases"
+    plain, own = figures
+    assert set(own) == {(metric, "all (structure)" if label == "liver" else label) for metric, label in plain}
+    for (metric, label), (value, method) in plain.items():
+        same = own[metric, "all (structure)" if label == "liver" else label]
+        assert (same[0] == pytest.approx(value, nan_ok=True), same[1]) == (True, method)
 
 
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():

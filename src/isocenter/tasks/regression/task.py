@@ -32,6 +32,7 @@ from isocenter.tasks.regression.scores import (
     NAMES,
     case_rows,
     error_values,
+    labelled,
     measured_of,
     summary_rows,
     values_of,
@@ -358,8 +359,12 @@ class Regression:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
-        own = {name: with_ends(table[table["label"] == name], self.certainty) for name in self.targets}
-        wide = [row for name, one in own.items() for row in interval_rows(name, one, self.units[name], seed=seed)]
+        own = {label: table[table["label"] == label] for label in labelled(self.units)}
+        wide = [
+            row
+            for label, unit in labelled(self.units).items()
+            for row in interval_rows(label, with_ends(own[label], self.certainty), unit, seed=seed)
+        ]
         return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
