@@ -160,3 +160,21 @@ def test_a_volume_read_beside_its_table_has_names(tmp_path: Path) -> None:
     assert read(path).labels == ()
     label_table.write((ANTERIOR,), label_table.table_path(path))
     assert read(path).labels == (ANTERIOR,)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.npy", "mask.ome.tif"])
+def test_names_that_were_written_beside_a_picture_are_read_with_it(tmp_path: Path, name: str) -> None:
+    pixels = np.array([[[0, 1, 2], [1, 0, 2], [2, 2, 2], [0, 0, 1], [1, 1, 1]]], np.uint8)
+    image = Image(pixels, Geometry.of_pixels((5, 3)), channels=("label",), labels=(ANTERIOR, POSTERIOR))
+    write(image, tmp_path / name)
+    again = read(tmp_path / name)
+    assert again.labels == (ANTERIOR, POSTERIOR)
+    assert again.source is not None
+    assert str(tmp_path / "mask.labels.csv") in again.source.paths
+
+
+def test_a_table_beside_a_photograph_names_nothing(tmp_path: Path) -> None:
+    image = Image(np.arange(36, dtype=np.uint8).reshape(3, 4, 3), Geometry.of_pixels((4, 3)), channels=("R", "G", "B"))
+    write(image, tmp_path / "photo.png")
+    label_table.write((ANTERIOR,), tmp_path / "photo.labels.csv")
+    assert read(tmp_path / "photo.png").labels == ()

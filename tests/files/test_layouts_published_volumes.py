@@ -212,11 +212,12 @@ def test_numbers_of_cases_are_no_channels_of_nnunet(tmp_path):
         stated[part] = [{"image": f"./images{end}/{name}", "label": f"./labels{end}/{name}"} for name in names]
     (tmp_path / "dataset.json").write_text(str(stated).replace("'", '"'))
     dataset = read_dataset(tmp_path)
-    assert dataset.splits == {"amos_0001": "train", "amos_0002": "train", "amos_0004": "val"}
+    train, others = dict.fromkeys(("amos_0001", "amos_0002"), "train"), {"amos_0004": "val", "amos_0007": "test"}
+    assert dataset.splits == train | others
     assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 4
     stated["validation"] = stated["training"]
     (tmp_path / "dataset.json").write_text(str(stated).replace("'", '"'))
-    with pytest.raises(DatasetError, match="for training and for validation"):
+    with pytest.raises(DatasetError, match="in two parts, train and val"):
         read_dataset(tmp_path)
 
 

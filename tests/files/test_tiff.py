@@ -24,7 +24,8 @@ def tiffs() -> st.SearchStrategy[Image]:
 
     @st.composite
     def image(draw: st.DrawFn) -> Image:
-        shape = draw(array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=6))
+        shape = draw(array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6))
+        shape = (*draw(st.sampled_from([(), (1,), (3,)])), *shape)
         colour = draw(st.booleans())
         channels = 3 if colour else draw(st.integers(1, 2))
         frames = (draw(st.integers(2, 4)),) if draw(st.booleans()) else ()

@@ -7,11 +7,14 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage import CsvWriter, unmarked, write_text
-from isocenter.values import Label
+from isocenter.files.storage import CsvWriter, each_once, unmarked, write_text
+from isocenter.values import Image, Label
 
 TABLE = ".labels.csv"
 # May be a table of labels, or a list of images with theirs.
@@ -42,6 +45,15 @@ def read(path: Path) -> tuple[Label, ...]:
 def of_file(path: Path) -> tuple[Label, ...]:
     """The labels in a label map's own table, `<name>.labels.csv` in its folder; none where there is no such table."""
     return tuple(label for table in own_tables(path) for label in read(table))
+
+
+def with_own_table(image: Image, path: Path) -> Image:
+    """An image of whole numbers in one channel, with the labels of the file's own table, where there is one."""
+    is_map = len(image.channels) == 1 and np.issubdtype(image.dtype, np.integer)
+    if not is_map or not (labels := of_file(path)):
+        return image
+    source = image.source and replace(image.source, paths=each_once(*map(Path, image.source.paths), *own_tables(path)))
+    return replace(image, labels=labels, source=source)
 
 
 def own_tables(path: Path) -> tuple[Path, ...]:

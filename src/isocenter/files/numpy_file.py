@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError
+from isocenter.files import label_table
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.numpy_arrays import StatedArray, loaded, stated_arrays
@@ -37,7 +38,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     notes = (f"left out, because they are not images: {', '.join(lists)}",) if lists else ()
     images = {name: array for name, array in arrays.items() if name not in lists}
     if len(images) == 1:
-        return {name: _image(array, options, notes) for name, array in images.items()}
+        return {n: label_table.with_own_table(_image(one, options, notes), path) for n, one in images.items()}
     return LazyMapping({name: partial(_image, array, options, notes) for name, array in images.items()})
 
 

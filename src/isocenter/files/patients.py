@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -43,6 +44,16 @@ UNKNOWN = "each case stands for itself, because the names do not say whose they 
 
 # Words for the kinds of image that one patient may have several of.
 _KINDS = "|".join(sorted((*WORDS["MR"], *WORDS["CT"], *WORDS["PT"]), key=len, reverse=True))
+# Words for the times of a person's examinations: around a treatment, and with a number.
+_STAGES = (
+    r"(?:pre|post)(?:[_ .-]?(?:op|treatment|therapy|contrast|surgery|chemo))?|baseline|follow[_ -]?up|before|after"
+    r"|vorher|nachher"
+)
+_VISITS = r"visit|session|ses|exam|time[_ -]?point|tp|week|month|day|year|fu|v"
+_DATE = r"(?:19|20)\d{2}[-_.]?[01]\d[-_.]?[0-3]\d|\d{2}[-_.]\d{2}[-_.](?:19|20)\d{2}"
+EXAMINATION = re.compile(
+    rf"(?i)(?:(?:{_STAGES})[_ .-]?\d{{0,2}}|(?:{_VISITS})[_ .-]?\d{{1,3}}|(?:{_DATE})(?:[_ -].*)?)"
+)
 # The first that fits a name counts. What stands in the groups is the patient.
 RULES = (
     Rule(re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)"), "the BIDS subject (sub-...)"),
@@ -52,7 +63,7 @@ RULES = (
         re.compile(
             r"(LIDC-IDRI-\d+|LUNG1-\d+|OAS\d_?\d{4}|C\d+P\d+(?=ThinF)|BraTS-[A-Za-z]+-\d{5}|ProstateX-\d{4}|Breast_MRI_\d+"
             r"|P_\d{5}(?=_(?:LEFT|RIGHT))|UPENN-GBM-\d{5}|UCSF-PDGM-\d{4}|C3[LN]-\d{5}"
-            r"|(?<!\d)\d{7}(?=_\d{5}_\d_\d))"
+            r"|(?<!\d)\d{7}(?=_\d{5}_\d_\d)|(?<!\d)\d{3}(?=_\d?HC$)|(?<=\d{8}_)[\da-f]{16}(?=_MG_))"
         ),
         "the collection's patient number",
     ),
@@ -71,9 +82,24 @@ RULES = (
     ),
     Rule(
         re.compile(
-            r"(?i)([^/]*\d[^/]*?)[_ -]+(?:slice|slc|frame|view|phase|visit|tile|patch|crop|cell|img|image)[_ -]?\d+$"
+            r"(?i)(?:^|/)([^/]*\d[^/]*?)[_ .-]+(?:(?:L|R|OD|OS|left|right)[_ .-]*)?"
+            r"(?:CC|MLO|XCCL|AP|PA|LAT|lateral|frontal|axial|coronal|sagittal|ax|cor|sag|2CH|3CH|4CH|SAX|LAX|LA|SA)"
+            r"(?:[_ .-]+(?:L|R|OD|OS|left|right))?$"
         ),
-        "the name without the slice, frame, view or image number at its end",
+        "the name without the side and the view (L_CC, AP, sagittal, ...) at its end",
+        False,
+    ),
+    Rule(
+        re.compile(rf"(?i)(?:^|/)([^/]*[^\W_][^/]*?)[_ .-]+(?:{_STAGES})[_ .-]?\d{{0,2}}$"),
+        "the name without the time (pre, post, baseline, follow-up) at its end",
+        False,
+    ),
+    Rule(
+        re.compile(
+            r"(?i)([^/]*\d[^/]*?)[_ -]+(?:slice|slc|frame|view|phase|tile|patch|crop|cell|img|image|"
+            rf"{_VISITS}|m|t)[_ -]?\d+$"
+        ),
+        "the name without the slice, frame, view, visit or image number at its end",
         False,
     ),
     Rule(
@@ -82,7 +108,8 @@ RULES = (
         False,
     ),
     Rule(re.compile(r"(?i)(?:^|/)((?:case|p|s)[_-]?\d+)[_-][^/]*$"), "the number at the start of the name", False),
-    Rule(re.compile(r"(?:^|/)((?:[A-Za-z]+-)?\d+)[_-]\d+$"), "the first of the name's two numbers", False),
+    # Without a word before it, which may be the class: CNV-12-3 and NORMAL-12-1 are of the same person.
+    Rule(re.compile(r"(?:^|/)(?:[A-Za-z]+-)?(\d+)[_-]\d+$"), "the first of the name's two numbers", False),
     Rule(
         re.compile(rf"(?i)(?:^|/)([^/]*\d)[_ .-]+(?:{_KINDS})(?:[_ .-][a-z]+)*$"),
         "the name without the kind of image (T1, CT, ...) at its end",
@@ -91,6 +118,11 @@ RULES = (
     Rule(
         re.compile(rf"(?i)(?:^|/)((?:[^/]*[_ .-])?)(?:{_KINDS})[_ .-]([^/]*\d)$"),
         "the name without the kind of image (T1, CT, ...) in it",
+        False,
+    ),
+    Rule(
+        re.compile(r"(?i)(?:^|/)([^/]+?)[_.](?:jpe?g|png|bmp|tiff?|webp)\.rf\.[\da-z]+$"),
+        "the name before .rf., with which Roboflow numbers changed copies of an image",
         False,
     ),
 )
@@ -114,15 +146,34 @@ def patients_of(names: Sequence[str], *, classes: int = 0) -> Patients:
     classes: so many folders at the start of each name are classes
     """
     fits = [_first_fit(name) for name in names]
-    if fits and all(fit is not None for fit in fits):
-        known = [fit for fit in fits if fit is not None]
-        owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
-        proven = all(rule.proves for rule in rules.values())
-        if proven or FEWEST <= len(set(owners)) < len(names):
-            return _known(owners, " or ".join(rules))
-    if (people := _by_folders(names, classes)) is not None:
+    known = [fit for fit in fits if fit is not None]
+    owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
+    fit_all = bool(fits) and len(known) == len(fits)
+    if fit_all and all(rule.proves for rule in rules.values()):
+        return _known(owners, " or ".join(rules))
+    paths = [PurePosixPath(name).parts[classes:] for name in names]
+    if hold_examinations(paths) and len(own := tuple(path[0] for path in paths)) > len(set(own)):
+        return _known(own, "the folder in which several examinations lie")
+    people = _by_folders(names, classes)
+    if fit_all and FEWEST <= len(set(owners)) < len(names) and not (people and _begin_anew(owners, people)):
+        return _known(owners, " or ".join(rules))
+    if people is not None:
         return _known(people, "the numbered folder in which several images lie")
     return Patients(tuple(names), UNKNOWN, known=False)
+
+
+def hold_examinations(paths: Collection[Sequence[str]]) -> bool:
+    """Whether the first folders are people: what lies in them is called by times (pre, post, visit_2, 2020-01-31)."""
+    people = {path[0] for path in paths if len(path) > 1}
+    return len(people) >= FEWEST and all(len(path) > 1 and EXAMINATION.fullmatch(path[1]) for path in paths)
+
+
+def _begin_anew(owners: Sequence[str], folders: Sequence[str]) -> bool:
+    """Whether most owners by a name are found in several folders, so that these are the people."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for owner, folder in zip(owners, folders, strict=True):
+        places[owner].add(folder)
+    return 2 * sum(len(own) > 1 for own in places.values()) > len(places)
 
 
 def _known(owners: tuple[str, ...], rule: str) -> Patients:

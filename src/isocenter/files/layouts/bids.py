@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, listed
+from isocenter.errors import DatasetError, IsocenterError, listed
 from isocenter.files.layouts.cases import (
     Folder,
     Member,
     covariates_of,
     label_maps,
+    load_image,
     mask_labels,
     read_table,
     readers,
@@ -28,10 +29,12 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Label, Problem
+from isocenter.values import Geometry, Label, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
-OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
+OTHER_DATA = frozenset({"func", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
+DIFFUSION = "dwi"  # its folder
+LOOKED_AT = 3  # masks whose grids are compared
 MASK_SUFFIXES = frozenset({"dseg", "mask", "msk", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 # Where the subjects of a whole study lie, beside its derivatives.
@@ -110,7 +113,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Masks with several labels in one session (label-liver, label-spleen) are structures of one label map.
     Raises DatasetError where masks of several pipelines could be meant.
     """
-    scans = _with_common_channel([scan for member in folder.images if (scan := _scan(member)) is not None])
+    meant, elsewhere = _meant(folder, options)
+    scans = _with_common_channel(meant)
     images, masks = ([scan for scan in scans if is_one(scan)] for is_one in (Scan.is_image, Scan.is_mask))
     if options.references:
         _check_pipelines(folder, masks)
@@ -124,7 +128,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labelled = [{scan.label for scan in own} for own in drawn.values()]
     named = set().union(*labelled) if any(len(own) > 1 for own in labelled) else ()
     structures = structure_labels(named, folder, options)
-    labels = tuple(structures.values()) or mask_labels(folder, options)
+    labels = tuple(structures.values()) or (mask_labels(folder, options) if drawn else ())
     cases, partly = [], []
     for session, own in sorted(sessions.items()):
         known, chosen = {scan.channel: scan for scan in own}, drawn.get(session, ())
@@ -139,8 +143,49 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"mask": labels},
         modality=common_modality(channels),
         patients="the BIDS subject (sub-...)",
-        problems=(*problems, *without_structure(partly, structures)),
+        problems=(*problems, *elsewhere, *without_structure(partly, structures)),
     )
+
+
+def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[Problem, ...]]:
+    """The files without those in dwi/, or with them in place of the other images where masks lie on their grid alone.
+
+    Maps and traces are meant, as in ISLES 2022; files with b-values are series. Without masks a model's number of
+    images decides. The problem names the images that are left out.
+    """
+    every = [scan for member in folder.images if (scan := _scan(member)) is not None]
+    is_series = any(member.suffix == ".bval" for member in folder.members)
+    usual = [scan for scan in every if DIFFUSION not in scan.member.folders]
+    masks, images = [scan for scan in every if scan.is_mask()], [scan for scan in usual if scan.is_image()]
+    mapped = [scan for scan in every if DIFFUSION in scan.member.folders and scan.is_image()]
+    if is_series or not mapped:
+        return usual, ()
+    counts = [len({scan.channel for scan in some}) for some in (mapped, images)]
+    if options.references:
+        is_meant = _lie_on(masks, mapped, options) and not _lie_on(masks, images, options)
+    else:
+        is_meant = counts[0] == options.channels != counts[1]
+    if not is_meant:
+        return usual, ()
+    names = sorted({scan.channel for scan in images})
+    remedy = "To use them, bring them onto that grid, and list all images and masks in a table"
+    note = Problem("warning", f"{listed(names)} left out", why="the masks lie on the grid of others", remedy=remedy)
+    return [*masks, *mapped], (note,) if names else ()
+
+
+def _lie_on(masks: Sequence[Scan], images: Sequence[Scan], options: DatasetOptions) -> bool:
+    """Whether the first masks lie on the grids of the images of their sessions."""
+    sessions = _by_session(images)
+    looked = [(mask, image) for mask in masks[:LOOKED_AT] for image in sessions.get(mask.session, ())]
+    grids = [[_grid(scan, options) for scan in pair] for pair in looked]
+    return bool(grids) and all(one and other and one.equals(other) for one, other in grids)
+
+
+def _grid(scan: Scan, options: DatasetOptions) -> Geometry | None:
+    try:
+        return load_image(scan.member.path, options.read).geometry
+    except IsocenterError:  # whoever reads the case says it
+        return None
 
 
 def _with_common_channel(scans: Sequence[Scan]) -> Sequence[Scan]:

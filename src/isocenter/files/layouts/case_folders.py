@@ -7,6 +7,7 @@ do, as in the challenge on white matter lesions (`x/wmh.nii.gz`, `x/pre/FLAIR.ni
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from isocenter.files.layouts.cases import (
     class_names,
     drawn_kinds,
     given,
+    label_maps_among,
+    load_mask,
     mask_labels,
     masks_among,
     masks_by_reader,
@@ -39,8 +42,9 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Label
+from isocenter.values import Label, Problem
 
+WORDS = re.compile(r"[\W_]+")
 # More kinds of image than this in one folder are cases.
 MOST_IMAGES = 16
 
@@ -89,10 +93,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     by_key, drawn = _cases(folder, options)
     _check_versions(by_key.values())
+    if options.references:
+        _check_label_maps(by_key.values(), drawn, options)
+    by_key, odd = _with_only_mask(by_key)
     names = sorted({name for case in by_key.values() for name in case.images})
     structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
-    labels = tuple(structures.values()) or mask_labels(folder, options)
     is_drawn = any(case.masks for case in by_key.values())
+    labels = tuple(structures.values()) or (mask_labels(folder, options) if is_drawn else ())
     classes, called = name_classes(class_names(by_key, drawn=is_drawn), folder, options, declare=not is_drawn)
     cases, bare, partly = [], [], []
     for key, case in by_key.items():
@@ -108,7 +115,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"mask": labels, "class": classes},
         modality=options.modality or common_modality(names),
         channels=tuple(names) if len(names) > 1 else (),
-        problems=(*without_image(bare), *without_structure(partly, structures)),
+        problems=(*without_image(bare), *without_structure(partly, structures), *_odd(odd)),
     )
 
 
@@ -252,6 +259,56 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
             problem = f"holds {again} in each of {listed([parent.name for parent in parents])}: only one can be meant"
             remedy = "Move the others out of the data set, or list images and masks in a table"
             raise DatasetError(problem, str(parents[0].parent), remedy)
+
+
+def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], options: DatasetOptions) -> None:
+    """Raise DatasetError for several label maps that only their values mark, and for one among images beside a mask.
+
+    drawn: the kinds that are masks by their values
+    """
+    first = next((case for case in cases if case.masks and case.images), CaseFolder())
+    maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
+    if any(load_mask((path,), (), options.read).data.max() > 1 for path in maps):
+        problem = f"{listed(drawn)} are label maps by their values, each with several numbers: only one can be meant"
+        remedy = "Move the others out of the data set, or list images and masks in a table"
+        raise DatasetError(problem, str(maps[0].parent), remedy)
+    kinds: dict[str, list[Member]] = defaultdict(list)
+    for name, member in ((name, one) for case in cases if first.masks for name, one in case.images.items()):
+        kinds[name].append(member)
+    doubtful = {name: own for name, own in kinds.items() if not all(map(says_image, filter(None, WORDS.split(name))))}
+    found = label_maps_among(doubtful, options.read) if len(kinds) > 1 else []
+    if 0 < len(found) < len(kinds):
+        problem = f"{listed(found)} would be an image of each case, and looks like a label map"
+        remedy = (
+            "Move it out of the data set, or call it a mask (liver_mask) if it shows a structure; to show it to the "
+            "network, list images and masks in a table"
+        )
+        raise DatasetError(problem, str(doubtful[found[0]][0].path.parent), remedy)
+
+
+def _with_only_mask(cases: dict[Key, CaseFolder]) -> tuple[dict[Key, CaseFolder], list[str]]:
+    """The cases, and files that are called otherwise than the masks of the others, as one of BraTS 2020.
+
+    It is the mask of its case if that has no other, and if most cases have masks without a word for a structure.
+    """
+    plain = sum("" in case.masks for case in cases.values())
+    times = Counter(name for case in cases.values() for name in case.masks)
+    odd = {
+        key: case.masks
+        for key, case in cases.items()
+        if len(case.masks) == 1 and "" not in case.masks and times[next(iter(case.masks))] == 1
+    }
+    if len(odd) != len(times) - 1 or 2 * plain <= len(cases):
+        return cases, []
+    named = {key: replace(cases[key], masks={"": next(iter(masks.values()))}) for key, masks in odd.items()}
+    return {**cases, **named}, [member.name for masks in odd.values() for own in masks.values() for member in own]
+
+
+def _odd(names: Sequence[str]) -> tuple[Problem, ...]:
+    """The warning on masks that are called otherwise than those of the other cases."""
+    what, why = f"{listed(names)} is taken for the mask of its case", "it is called otherwise than those of the others"
+    remedy = "Take it away if it shows something else"
+    return (Problem("warning", what, why=why, remedy=remedy),) if names else ()
 
 
 def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
-from isocenter.errors import DatasetError, listed
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases import (
     LABEL_NAME,
     MOST_CLASSES,
@@ -27,14 +28,15 @@ from isocenter.files.layouts.cases import (
     name_classes,
     read_table,
     readers,
+    refuse_formats,
     says_image,
     states_references,
     stem_of,
 )
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
-from isocenter.files.patients import are_named_people
+from isocenter.files.patients import are_named_people, are_numbered_people
 from isocenter.values import Problem
 
 # Names of the files of a case.
@@ -42,6 +44,15 @@ MOST_KINDS = 8
 # Tables in folders inside the data set that are looked at.
 MOST_TABLES = 8
 # Folders of masks by somebody.
+# Words for views, times, versions and places, by which folders of the same people or parts of a set are called.
+SELDOM_CLASSES = re.compile(
+    r"(?i)(?:axial|ax|coronal|cor|sagittal|sag|transvers(?:e|al)|frontal|lateral|ap|pa|cc|mlo|left|right|od|os|"
+    r"arterial|venous|portal|delayed|native|pre|post|before|after|baseline|follow[_\- ]?up|"
+    r"raw|original|processed|preprocessed|augmented|cropped|resized|enhanced|"
+    r"(?:site|cent(?:er|re)|hospital|clinic|cohort|dataset|ds|scanner|vendor|session|visit)[_\- ]?[a-z\d]{0,2})"
+)
+# A number of more digits is a year, or a patient's.
+MOST_DIGITS = 2
 LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 
 
@@ -76,6 +87,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if options.references:
         _refuse_copies(folder, members)
     by_folder = options.class_rule is None  # else --labels names what the rule finds
+    refuse_formats({member.folders[0] for member in members}, folder.root)
+    one_name = _called_otherwise(members)
+    members = [replace(m, folders=(one_name.get(m.folders[0], m.folders[0]), *m.folders[1:])) for m in members]
+    members, strange = _without_strangers(members) if options.references else (members, ())
     classes, called = name_classes({member.folders[0] for member in members}, folder, options, declare=by_folder)
     modality = modality_word(options.modality)
     cases = tuple(
@@ -89,15 +104,69 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for member in members
     )
-    loose = len(folder.images) - len(members)
+    loose = len(folder.images) - len(_classed(folder.images))
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     problems = (note,) if loose > 0 else ()
     return Reading(
         cases,
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
-        problems=(*problems, *_doubted(sorted(called), options), *_with_folders_inside(members)),
+        problems=(
+            *problems,
+            *_renamed(one_name),
+            *strange,
+            *_doubted(sorted(called), options),
+            *_with_folders_inside(members),
+        ),
     )
+
+
+def _called_otherwise(members: Sequence[Member]) -> dict[str, str]:
+    """{folder: name of its class in another part}, where parts call a class differently.
+
+    In one part adenocarcinoma, in another adenocarcinoma_left_T2; NORMAL and normal. The shorter name counts, if it
+    begins one name alone of each other part, and no part has both.
+    """
+    parts: dict[str, set[str]] = defaultdict(set)
+    for member in members:
+        parts[member.folders[0]].add(member.split or "")
+    begun = {
+        name: [other for other in parts if other != name and _begins(other, name) and not parts[other] & parts[name]]
+        for name in parts
+    }
+    short = {name: own[0] for name, own in begun.items() if len(own) == 1 and begun[own[0]] in ([], [name])}
+    # Of two spellings of one name each begins the other: the first in order counts.
+    short = {name: one for name, one in short.items() if short.get(one) != name or one > name}
+    in_part = Counter((one, part) for name, one in short.items() for part in parts[name])
+    return short if max(in_part.values(), default=0) <= 1 else {}
+
+
+def _without_strangers(members: Sequence[Member]) -> tuple[list[Member], tuple[Problem, ...]]:
+    """The files without those in folders that the training part lacks, as test/test, and the problem that says so."""
+    parts: dict[str, set[str | None]] = defaultdict(set)
+    for member in members:
+        parts[member.folders[0]].add(member.split)
+    is_parted = any("train" in own for own in parts.values())
+    strangers = {name for name, own in parts.items() if is_parted and not own & {"train", None}}
+    out = [member.name for member in members if member.folders[0] in strangers]
+    what = (
+        f"{counted(len(out), 'image lies', 'images lie')} in {listed(sorted(strangers))}, which no training image does"
+    )
+    remedy = "Rename the folders as those of the training part, or take them away"
+    return [one for one in members if one.folders[0] not in strangers], left_out(out, what, remedy)
+
+
+def _begins(one: str, other: str) -> bool:
+    """Whether the words of one name are the first of another's, in any case."""
+    first, second = (re.sub(r"[\W_]+", " ", name).strip().casefold() for name in (one, other))
+    return f"{second} ".startswith(f"{first} ")
+
+
+def _renamed(one_name: Mapping[str, str]) -> tuple[Problem, ...]:
+    """The warning on folders of one class that parts of the set call differently."""
+    names = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
+    what, why = f"the folders {names} are one class", "parts of the set call it differently"
+    return (Problem("warning", what, why=why, remedy="Rename the folders if they are two"),) if one_name else ()
 
 
 def _is_in_masks(member: Member) -> bool:
@@ -155,13 +224,15 @@ def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ..
     Numbers with a leading zero are codes, as in tables; so are more numbers than there are classes.
     """
     numbered = all(name.isdecimal() for name in names)
-    coded = numbered and (len(names) > MOST_CLASSES or any(name.startswith("0") and len(name) > 1 for name in names))
+    long = numbered and any(len(name) > MOST_DIGITS or (name.startswith("0") and len(name) > 1) for name in names)
+    coded = long or len(names) > MOST_CLASSES or are_numbered_people(names)
     words = [word for name in names for word in re.split(r"[\W_]+", name.lower()) if word]
     contrasts = all(modality_word(word) != UNKNOWN_MODALITY for word in words)
+    contrasts = contrasts or all(map(SELDOM_CLASSES.fullmatch, names))
     is_asked = options.layout is not None or options.labels is not None or not options.references
     if is_asked or not (coded or contrasts):
         return ()
-    kind = "numbers, as of patients" if coded else "kinds of image"
+    kind = ("many" if len(names) > MOST_CLASSES else "numbers") + ", as of patients" if coded else "kinds of image"
     remedy = (
         "If they are no classes, give a table with the columns image, label and patient"
         if coded

@@ -5,19 +5,20 @@ Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import Folder, label_maps, load_frame, load_image, mask_labels, stem_of
+from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.storage import is_named_inside
-from isocenter.values import Image, Split
+from isocenter.values import Image, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.
 PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
@@ -31,40 +32,57 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """The pairs that dataset.json lists; `test` has no labels and is read for prediction only.
+    """The pairs that dataset.json lists; entries of `test` without labels are read for prediction only.
 
-    Where it lists pairs for validation, as AMOS does, these are that part. Raises DatasetError for a file of two parts.
+    Where it lists pairs for validation, as AMOS does, or for testing, these are that part. Raises DatasetError for a
+    file of two parts.
     """
     described, where = folder.description or {}, str(folder.root / "dataset.json")
     names, labels = channel_names(folder), mask_labels(folder, options)
     entries: list[tuple[Split | None, Any]]
     entries = [(split, entry) for name, split in PARTS.items() for entry in described.get(name) or []]
     parted = any(split == "val" for split, _ in entries)
-    entries += [] if options.references else [(None, entry) for entry in described.get("test") or []]
+    for entry in described.get("test") or []:
+        is_pair = _entry(entry, where)[1] is not None
+        entries += [("test" if is_pair else None, entry)] if is_pair or not options.references else []
     cases, missing, known = [], [], dict[str, Split | None]()
     for split, entry in entries:
         image, label = _entry(entry, where)
         if known.setdefault(image, split) != split and options.references:
-            raise DatasetError(f"lists {image} for training and for validation", where, "List it once")
+            parts = f"{known[image]} and {split}"
+            raise DatasetError(f"lists {image} in two parts, {parts}", where, "List it once")
         paths = [_inside(folder.root, text, where) for text in (image, label) if text is not None]
         name = stem_of(paths[0].name)
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
         drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
-        part = split if parted else None
+        part = split if parted or split == "test" else None
         cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths), split=part))
     return Reading(
         tuple(cases),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
-        problems=left_out(
-            missing,
-            f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
-            "Get the files again",
+        problems=(
+            *left_out(
+                missing,
+                f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
+                "Get the files again",
+            ),
+            *(_unlisted(folder, {path for case in cases for path in case.files}) if options.references else ()),
         ),
     )
+
+
+def _unlisted(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
+    """The warning that images with labels of their names lie in the folder, and dataset.json does not list them."""
+    others = [member for member in folder.images if member.path not in known]
+    drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
+    images = [member for member in others if IMAGES.intersection(map(str.lower, member.folders))]
+    names = [member.name for member in images if member.stem in drawn]
+    what = f"{counted(len(names), 'image with a label is', 'images with labels are')} not listed in dataset.json"
+    return left_out(names, what, "List them, under test if they are that part", "warning")
 
 
 def _images(path: Path, names: tuple[str, ...], options: DatasetOptions) -> dict[str, Callable[[], Image]]:

@@ -9,7 +9,16 @@ from functools import partial
 
 from isocenter.errors import listed
 from isocenter.files.layouts import cases
-from isocenter.files.layouts.cases import MOST_CLASSES, Folder, Key, Member, class_names, given, name_classes
+from isocenter.files.layouts.cases import (
+    MOST_CLASSES,
+    Folder,
+    Key,
+    Member,
+    class_names,
+    given,
+    is_called_mask,
+    name_classes,
+)
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.patients import are_named_people
 from isocenter.values import Problem
@@ -31,7 +40,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
     reading = cases.read_dicom(folder, options)
-    if folder.is_file or not options.references or any(case.references for case in reading.cases):
+    is_drawn = any(case.references for case in reading.cases) or any(is_called_mask(one.path) for one in folder.images)
+    if folder.is_file or not options.references or is_drawn:
         return reading
     placed = {member.path: member for member in folder.members}
     members = [placed.get(case.files[0]) if case.files else None for case in reading.cases]

@@ -125,7 +125,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     structures = structure_labels(parts.values(), folder, options)
     partly = [one.name for one in pairs if one.masks and not set(structures) <= {parts.get(m) for m in one.masks}]
     pairs = [one for one in pairs if one.name not in partly]
-    labels = tuple(structures.values()) or mask_labels(folder, options)
+    labels = tuple(structures.values()) or (mask_labels(folder, options) if masks else ())
     classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(roles.contrasts or described_channels(folder))
     masks_of = partial(_of_structures, parts, structures) if structures else partial(_of_readers, people, labels)

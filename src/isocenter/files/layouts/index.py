@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import SPREADSHEETS, Folder, assemble, by_frame
+from isocenter.files.layouts.cases import PACKED, SPREADSHEETS, Folder, assemble, by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage import load_json
@@ -38,8 +38,6 @@ LAYOUTS: dict[str, str] = {
 WITHOUT_LABELS = "plain_images"
 # What a summary of predictions calls itself.
 RESULTS = "isocenter.predictions"
-# How files end in which whole folders are packed; they are not unpacked unasked.
-PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
 def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dataset:
@@ -102,9 +100,10 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
     if len(meant) > 1:
         readings = "; ".join(f"{layout.name}: {layout.what}" for layout in meant)
-        raise DatasetError(
-            f"can be read in {len(meant)} ways ({readings})", str(folder.root), "Choose one with --layout NAME"
+        remedy = "Choose one with --layout NAME" + (
+            "" if options.kinds else ", or say what is to be learnt by --task NAME"
         )
+        raise DatasetError(f"can be read in {len(meant)} ways ({readings})", str(folder.root), remedy)
     if not meant and (packed := [one.path.name for one in folder.members if one.path.name.lower().endswith(PACKED)]):
         raise DatasetError(
             f"holds no image, only packed files ({listed(packed)})",

@@ -65,11 +65,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     named, called = by_file_name(folder), defaultdict(set)
     for one in folder.images:
         called[one.stem].add(one.path.name)
+    places = {member.path.parent for member in _files(folder)}
     for member in _files(folder):
         record = _record(member.path)
         if record is None:
             continue
-        image = _image_of(member, record, called[member.stem], named)
+        image = _image_of(member, record, called[member.stem], named, places)
         if image is None:
             lost.append(member.name)
             continue
@@ -153,17 +154,23 @@ def _record(path: Path) -> Mapping[str, Any] | None:
 
 
 def _image_of(
-    member: Member, record: Mapping[str, Any], names: Collection[str], images: Mapping[str, Sequence[Member]]
+    member: Member,
+    record: Mapping[str, Any],
+    names: Collection[str],
+    images: Mapping[str, Sequence[Member]],
+    places: Collection[Path],
 ) -> Member | None:
     """The image that a file is about: the one that it states of these names, else the first; near it, where it can be.
 
-    names: of the images that bear the file's name
+    names:  of the images that bear the file's name
+    places: folders of all files
     """
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]
+    others = {*places} - {place}
     stated = str(record.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
     ordered = sorted(names, key=lambda name: (name != stated, name))
-    found = (image_named(images, name, near, member.path) for name in ordered)
+    found = (image_named(images, name, near, member.path, split=member.split, others=others) for name in ordered)
     return next((image for image in found if image is not None), None)
 
 

@@ -13,6 +13,7 @@ from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
+    IMAGE_COLUMNS,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
@@ -28,13 +29,13 @@ from isocenter.files.layouts.cases import (
     given,
     header_notes,
     is_labelled,
+    kinds_stated,
     label_remedy,
     load_image,
     mask_labels,
     masks_by_reader,
     name_classes,
     numbered_names,
-    read_table,
     split_column,
     split_of,
     with_column_of_classes,
@@ -58,7 +59,7 @@ from isocenter.values import Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
-    "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
+    "image": IMAGE_COLUMNS,
     "mask": REFERENCE_COLUMNS["mask"],
     "label": REFERENCE_COLUMNS["label"],
     "patient": PATIENT_COLUMNS,
@@ -94,15 +95,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not members:
         return False
     try:
-        table = with_findings(read_table(members[0].path), partial(_stems, folder))
+        table = with_findings(joined_tables(members), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
     has_labels = is_labelled(table) or bool(table.findings)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    given_tables = [one for one in folder.tables if not is_submission(one)]
-    is_sure = has_labels and len(given_tables) == 1  # a text file may also list what is said elsewhere
+    is_asked = not options.kinds or not options.kinds.isdisjoint(kinds_stated(table))
+    is_sure = has_labels and is_asked and sum(not is_submission(one) for one in folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.

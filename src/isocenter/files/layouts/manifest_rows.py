@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -146,7 +147,8 @@ class Manifest:
 
     def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
-        return self.named.find(row[self.column["image"]], self._ends) if self.named else ()
+        split = layout_cases.split_of(self.cell(row, "split"))
+        return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
 
     @cached_property
     def _ends(self) -> Ends:
@@ -213,7 +215,9 @@ class Manifest:
             raise DatasetError(
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )
-        return path
+        # Some systems write ü as u and a mark in names of files, and tables as one letter.
+        apart = self.base / unicodedata.normalize("NFD", text)
+        return apart if not path.exists() and apart.exists() else path
 
 
 def files_of(path: Path) -> list[Path]:

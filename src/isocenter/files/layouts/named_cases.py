@@ -6,22 +6,29 @@ that names a file of a series is of that slice.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts.cases import Folder, Numbered, Table, is_called_mask, stem_of
+from isocenter.files.layouts.cases import Folder, Numbered, Table, composed, is_called_mask, part_of_row, stem_of
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
 from isocenter.files.storage import pseudonym_of_number
+from isocenter.values import Split
 
 # Cells of a column by which it is known whether it names images.
 LOOKED_AT = 20
 # Parts of a slice's path by which it is known: of a hundred thousand files each ending counts.
 SLICE_PARTS = 3
+# Letters of a name by whose beginning a file is known: short ones are numbers of rows.
+FEWEST_LETTERS = 6
+# What folders of series are called, in a published path too that begins and ends elsewhere (CBIS-DDSM).
+UID = re.compile(r"[0-2](?:\.\d+){5,}")
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,19 @@ class NamedCases:
     def __init__(self, folder: Folder, options: DatasetOptions) -> None:
         self.reading = _layout(folder, options).read(folder, options)
         known: dict[str, list[CaseFiles]] = defaultdict(list)
+        of_part: dict[tuple[str, Split | None], list[CaseFiles]] = defaultdict(list)
         people: dict[str, list[CaseFiles]] = defaultdict(list)
         called: dict[str, list[CaseFiles]] = defaultdict(list)
         for case in self.reading.cases:
-            for name in {ending for path in _names(case) for ending in _endings(path)}:
+            for name in {ending for path in _names(case) for ending in _endings(composed(path))}:
                 known[name].append(case)
+                of_part[name, case.split].append(case)
             if case.patient:
                 people[case.patient].append(case)
             for alias in case.aliases:
                 called[alias].append(case)
         self._known = {name: cases[0] for name, cases in known.items() if len(cases) == 1}
+        self._of_part = {key: cases[0] for key, cases in of_part.items() if len(cases) == 1 and key[1] is not None}
         self._people, self._called = people, called
         self._where = str(folder.root)
         firsts = [case.files[0] for cases in people.values() for case in cases if case.files]
@@ -77,23 +87,53 @@ class NamedCases:
             place.known[cls] = (options, named)
         return named
 
-    def find(self, cell: object, ends: Ends = EVERY_END) -> Sequence[CaseFiles]:
+    def find(self, cell: object, ends: Ends = EVERY_END, split: Split | None = None) -> Sequence[CaseFiles]:
         """The cases that a cell names: one, by a path that may begin elsewhere; the series of a patient or a study of
         DICOM; one slice of a series.
 
-        ends: how much of a path counts, where the other cells of its column are known
+        ends:  how much of a path counts, where the other cells of its column are known
+        split: of the row: of images of one name in several parts that of its own is meant
         Raises DatasetError where the cell names the images of one person, and those of another in another sense.
         """
         text = _text(cell)
         names = [name for end in ends.of(text) for name in (end, stem_of(end))]
         case = next((self._known[name] for name in names if name in self._known), None)
+        case = case or next((own for name in names if (own := self._of_part.get((name, split)))), None)
         of_study = self._called.get(text, [])
         self._check_sense(text, case, {one.patient for one in of_study})
         if case is not None or of_study:
             return of_study if case is None else (case,)
         if patients := self._numbered.patients(text, self._people) if self._people else ():
             return [one for patient in patients for one in self._people[patient]]
-        return next(((self._slices[name],) for name in names if name in self._slices), ())
+        if (of_series := self._in_series(text)) is not None:
+            return of_series
+        others = (*self._begun.get(stem_of(text), ()), *(self._slices[name] for name in names if name in self._slices))
+        return others[:1]
+
+    def _in_series(self, text: str) -> Sequence[CaseFiles] | None:
+        """The one image of the series by whose UID a folder of a path is called; None where no folder is."""
+        folders = [part for part in reversed(PurePosixPath(text).parts[:-1]) if part in self._by_uid]
+        own = self._by_uid[folders[0]] if folders else None
+        return own if own is None or len(own) == 1 else ()
+
+    @cached_property
+    def _by_uid(self) -> Mapping[str, Sequence[CaseFiles]]:
+        known: dict[str, list[CaseFiles]] = defaultdict(list)
+        for case in self.reading.cases:
+            folders = {part for path in case.files for part in path.parent.parts}
+            for uid in filter(UID.fullmatch, {*case.aliases, *folders}):
+                known[uid].append(case)
+        return known
+
+    @cached_property
+    def _begun(self) -> Mapping[str, Sequence[CaseFiles]]:
+        """The one image whose file's name begins so, and goes on after a mark: 20586908 of 20586908_6c61_MG_R_CC."""
+        known: dict[str, list[CaseFiles]] = defaultdict(list)
+        for case in self.reading.cases:
+            stem = composed(stem_of(case.files[0].name)) if len(case.files) == 1 else ""
+            for end in (n for n in range(FEWEST_LETTERS, len(stem)) if not stem[n].isalnum()):
+                known[stem[:end]].append(case)
+        return {name: cases for name, cases in known.items() if len(cases) == 1}
 
     def _check_sense(self, text: str, case: CaseFiles | None, of_study: Collection[str | None]) -> None:
         """Raise DatasetError where what a cell names as a file, a study and a patient is not of one person."""
@@ -150,19 +190,20 @@ class NamedCases:
         return next((name for name in others if self._names_all(table, name)), None)
 
     def _names_all(self, table: Table, column: str) -> bool:
-        cells = _looked_at(table, column)
-        return bool(cells) and len(set(self._named(table, column))) == len(cells)
+        rows = _looked_at(table, column)
+        return bool(rows) and len(set(self._named(table, column))) == len(rows)
 
     def _named(self, table: Table, column: str) -> list[str]:
         """The first case of each cell that names some; a cell that names several in two senses counts as one."""
-        return [name for cell in _looked_at(table, column) if (name := self._name(cell)) is not None]
+        names = (self._name(row[column], part_of_row(table, row)) for row in _looked_at(table, column))
+        return [name for name in names if name is not None]
 
-    def _name(self, cell: object) -> str | None:
+    def _name(self, cell: object, split: Split | None) -> str | None:
         try:
-            cases = self.find(cell)
+            cases = self.find(cell, split=split)
         except DatasetError:  # whoever reads the row is told
             return _text(cell)
-        return cases[0].name if cases else None
+        return f"{cases[0].split or ''}/{cases[0].name}" if cases else None
 
     def person(self, case: CaseFiles, number: str) -> str:
         """The pseudonym of a case's patient where a table states their number: that of the files if it is theirs."""
@@ -170,8 +211,8 @@ class NamedCases:
         return case.patient if is_known and case.patient is not None else pseudonym_of_number(number)
 
 
-def _looked_at(table: Table, column: str) -> list[object]:
-    return [row[column] for row in table.rows if row[column] is not None][:LOOKED_AT]
+def _looked_at(table: Table, column: str) -> list[Mapping[str, Any]]:
+    return [row for row in table.rows if row[column] is not None][:LOOKED_AT]
 
 
 def _text(cell: object) -> str:

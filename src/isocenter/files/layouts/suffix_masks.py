@@ -81,7 +81,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         else:
             drawn[owner].append(Drawn(mask.member, mask.observer, key.stem[len(owner.stem) :].strip("_.- ")))
     structures = _structures(drawn, folder, options)
-    labels = tuple(structures.values()) or mask_labels(folder, options)
+    labels = tuple(structures.values()) or (mask_labels(folder, options) if drawn else ())
     classes, called = name_classes(class_names(images, drawn=bool(drawn)), folder, options, declare=not drawn)
     partly = [key for key, masks in drawn.items() if not set(structures) <= {mask.structure for mask in masks}]
     cases = tuple(

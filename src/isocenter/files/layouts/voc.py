@@ -6,7 +6,7 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     owners: dict[Path, Annotation] = {}
     lost, named = [], by_file_name(folder)
     suffixes = dict.fromkeys(member.suffix for member in folder.images)
+    places = {member.path.parent for member in _annotations(folder)}
     for member in _annotations(folder):
         annotation, name = annotation_of(member.path)
-        image = _image_of(member, [Path(name).suffix, *suffixes], named)
+        image = _image_of(member, [Path(name).suffix, *suffixes], named, places)
         if image is None:
             lost.append(member.name)
         elif image.path in owners:
@@ -148,11 +149,18 @@ def _head(path: Path) -> bytes:
         return file.read(4096)
 
 
-def _image_of(member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]]) -> Member | None:
-    """The image that a file is about: of its own name, in its folder or a neighbouring one."""
+def _image_of(
+    member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]], places: Collection[Path]
+) -> Member | None:
+    """The image that a file is about: of its own name, in its folder or a neighbouring one; places: of all files."""
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]
-    candidates = (image_named(images, member.stem + suffix, near, member.path) for suffix in suffixes if suffix)
+    others = {*places} - {place}
+    candidates = (
+        image_named(images, member.stem + suffix, near, member.path, split=member.split, others=others)
+        for suffix in suffixes
+        if suffix
+    )
     return next((image for image in candidates if image is not None), None)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
+from isocenter.files import label_table
 from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
@@ -66,7 +67,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         pixels, notes = pixels[..., :-1], [*notes, "an alpha channel that is opaque everywhere was left out"]
     if pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]):
         facts["equal_channels"] = bool(np.array_equal(pixels[..., 0], pixels[..., 2]))
-    return {path.stem: picture(pixels, path, "picture", notes, facts)}
+    return {path.stem: label_table.with_own_table(picture(pixels, path, "picture", notes, facts), path)}
 
 
 def picture(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mapping[str, Any]) -> Image:
@@ -105,7 +106,7 @@ def read_indices(path: Path) -> Image | None:
         return None
     labels = tuple(Label(value, str(value), tuple(colours[value].tolist())) for value in used if value)
     image = picture(indices, path, "picture", ["palette indices were read as labels"], {})
-    return replace(image, labels=labels)
+    return label_table.with_own_table(replace(image, labels=labels), path)
 
 
 def write(image: Image, path: Path) -> None:

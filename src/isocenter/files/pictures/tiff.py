@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 
 from isocenter.errors import FormatError, IsocenterError
+from isocenter.files import label_table
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.pictures.picture import CHANNELS, is_opaque, planes_first, upright
@@ -37,6 +38,8 @@ TIFF_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error, tifffile.OmeXmlError, zlib.error,
 )  # fmt: skip
+# What we say of ourselves in the header of a volume, which may have one plane alone.
+OF_VOLUME = "isocenter (volume)"
 GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 READ_AT_ONCE = 1 << 23
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
@@ -44,11 +47,15 @@ ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 @dataclass(frozen=True)
 class Described:
-    """The facts of an OME header about one image; empty without one."""
+    """The facts of an OME header about one image; empty without one.
+
+    is_volume: whether we wrote it and it has three axes: of one plane, a header of other programs does not tell
+    """
 
     sizes: Mapping[str, float]
     names: tuple[str, ...] = ()
     increment: float | None = None
+    is_volume: bool = False
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -59,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     with _opened(path) as (file, others):
         count = len(file.series)
         if count == 1:
-            return {path.stem: _image(file, 0, path, others, options)}
+            return {path.stem: label_table.with_own_table(_image(file, 0, path, others, options), path)}
     # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
     return LazyMapping({f"{path.stem}_{n + 1}": partial(read_one, path, n, options) for n in range(count)})
 
@@ -75,7 +82,7 @@ def read_indices(path: Path) -> Image | None:
     with _opened(path) as (file, others):
         photometric = file.series[0].keyframe.photometric
         if photometric == PHOTOMETRIC.MINISWHITE and len(file.series) == 1:
-            return _image(file, 0, path, others, ReadOptions(), as_numbers=True)
+            return label_table.with_own_table(_image(file, 0, path, others, ReadOptions(), as_numbers=True), path)
         if photometric != PHOTOMETRIC.PALETTE:
             return None
         check_decoded(file.series[0], path)
@@ -126,7 +133,7 @@ def _write_pages(path: Path, pixels: Array, colour: bool, metadata: dict[str, An
 
 
 def _header(image: Image, where: str, elsewhere: str) -> dict[str, Any]:
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"Creator": OF_VOLUME} if image.geometry.ndim == 3 else {}
     if image.channels not in COLOURS:
         header["Channel"] = {"Name": list(image.channels)}
     for axis, size in zip("ZYX"[-image.geometry.ndim :], image.spacing or (), strict=False):
@@ -178,6 +185,8 @@ def _image(
     _refuse_colours(page, path)
     check_decoded(part, path)
     pixels, axes = _pixels_of(part), part.axes
+    if described.is_volume and "Z" not in axes:
+        pixels, axes = np.expand_dims(pixels, axes.index("Y")), axes.replace("Y", "ZY")
     if page.photometric == PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
@@ -264,10 +273,11 @@ def _described(file: tifffile.TiffFile) -> list[Described]:
     if not file.is_ome or not file.ome_metadata:
         return []
     root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
-    return [_pixels(pixels) for pixels in root.iter() if pixels.tag.endswith("}Pixels") or pixels.tag == "Pixels"]
+    ours = root.get("Creator") == OF_VOLUME
+    return [_pixels(one, ours) for one in root.iter() if one.tag.endswith("}Pixels") or one.tag == "Pixels"]
 
 
-def _pixels(pixels: ElementTree.Element) -> Described:
+def _pixels(pixels: ElementTree.Element, is_volume: bool) -> Described:
     sizes = {}
     for axis in "XYZ":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
@@ -280,6 +290,7 @@ def _pixels(pixels: ElementTree.Element) -> Described:
         sizes,
         tuple(name for name in names if name) if all(names) and len(set(names)) == len(names) else (),
         float(increment) * seconds if increment is not None and seconds else None,
+        is_volume,
     )
 
 

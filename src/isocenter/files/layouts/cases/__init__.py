@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.dicom_cases import person_in, read_dicom
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.findings_in_rows import with_findings
-    from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
+    from isocenter.files.layouts.cases.folder import PACKED, SPLIT_WORDS, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import (
         covariates_in,
         fold_notes,
         part_named,
+        part_of_row,
         split_column,
         split_of,
     )
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         pair,
         parted_by_words,
         readers,
+        refuse_formats,
         says_image,
         with_owner,
         without_image,
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
         without_structure,
     )
     from isocenter.files.layouts.cases.table import (
+        IMAGE_COLUMNS,
         LOOKED_AT,
         MOST_CLASSES,
         PATIENT_COLUMNS,
@@ -101,9 +104,11 @@ if TYPE_CHECKING:
         can_be_named,
         columns_of_classes,
         columns_of_files,
+        composed,
         covariates_of,
         header_notes,
         is_labelled,
+        kinds_stated,
         label_remedy,
         names_nobody,
         number,
@@ -117,6 +122,7 @@ if TYPE_CHECKING:
         drawn_kinds,
         folder_at,
         folder_words,
+        label_maps_among,
         masks_among,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
 from isocenter.files.layouts.cases.classes import mask_regions, with_classes_by_rule
-from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.folder import PACKED, Folder, Member, stem_of
 from isocenter.files.layouts.cases.join import (
     OF_ONE_PERSON,
     Join,
@@ -81,8 +81,18 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         patients=patients.words,
         patients_known=patients.known,
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
-        problems=(*reading.problems, *problems, *more, *absent, *odd, *unused),
+        problems=(*reading.problems, *problems, *more, *absent, *odd, *unused, *_unopened(folder, options)),
     )
+
+
+def _unopened(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
+    """The note on packed files and spreadsheets, which may hold more images, labels or patients."""
+    suffixes = (*PACKED, *SPREADSHEETS)
+    here = () if folder.is_file or not options.references else folder.members
+    names = [one.path.relative_to(folder.root).as_posix() for one in here if one.path.name.lower().endswith(suffixes)]
+    if names:
+        remedy = "Unpack archives, and save tables as CSV in UTF-8, if the data set lacks what they hold"
+        yield Problem("note", f"{listed(names)}", why="neither packed files nor spreadsheets are read", remedy=remedy)
 
 
 def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:

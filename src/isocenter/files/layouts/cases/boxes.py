@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.values import BoundingBoxes, Floats, Geometry, Image
+from isocenter.files.layouts.cases.pairs import is_called_mask
+from isocenter.files.layouts.cases.table import composed
+from isocenter.values import BoundingBoxes, Floats, Geometry, Image, Split
 
 # Files count voxels from 0 or from 1, and round: a box may lie so far outside, and is cut back.
 SLACK = 1.0
@@ -198,27 +200,43 @@ def by_file_name(folder: Folder) -> dict[str, list[Member]]:
     """{name with suffix: images in all folders that are called so}"""
     images: dict[str, list[Member]] = {}
     for member in folder.images:
-        images.setdefault(member.path.name, []).append(member)
+        images.setdefault(composed(member.path.name), []).append(member)
     return images
 
 
-def image_named(images: Mapping[str, Sequence[Member]], name: str, near: Sequence[Path], where: Path) -> Member | None:
+def image_named(
+    images: Mapping[str, Sequence[Member]],
+    name: str,
+    near: Sequence[Path],
+    where: Path,
+    *,
+    split: Split | None = None,
+    others: Collection[Path] = (),
+) -> Member | None:
     """The image of this name: in one of the folders `near`, the best first, else the only one that is called so.
 
-    name:  may start with folders
-    where: it is named
-    Raises DatasetError where several images are called so and none lies near.
+    name:   may start with folders; where these are there, the image lies in them or is missing
+    where:  it is named
+    split:  of what names it: an image of another part is not meant
+    others: folders whose images other files annotate, where it is not looked for
+    A mask that is called as its image is not meant either. Raises DatasetError where several images are called so and
+    none lies near.
     """
-    wanted = PurePosixPath(name.replace("\\", "/"))
+    wanted = PurePosixPath(composed(name).replace("\\", "/"))
     same = images.get(wanted.name, ())
     for place in near:
         for member in same:
-            if member.path == place / wanted:
+            if composed(str(member.path)) == composed(str(place / wanted)):
                 return member
-    if len(same) > 1:
-        problem = f"names {name}, and several images are called so ({listed(member.path for member in same)})"
+    is_stated = len(wanted.parts) > 1 and not wanted.is_absolute()
+    if not same or (is_stated and any((place / wanted.parent).is_dir() for place in near)):
+        return None
+    known = [one for one in same if one.path.parent not in others and (split is None or one.split in (None, split))]
+    known = [one for one in known if not is_called_mask(one.path)] or known
+    if len(known) > 1:
+        problem = f"names {name}, and several images are called so ({listed(member.path for member in known)})"
         raise DatasetError(problem, str(where), "Write the folder with the name, or rename")
-    return same[0] if same else None
+    return known[0] if known else None
 
 
 def edges_inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:

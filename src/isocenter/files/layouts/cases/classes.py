@@ -45,7 +45,7 @@ def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
         labels = [*parts_of(regions), *_ignored_among_regions(folder, options)]
         return tuple(sorted(labels, key=lambda label: label.value))
     if options.labels is not None:
-        return _foreground(parse_labels(options.labels))
+        return _structures(parse_labels(options.labels), options.labels)
     described = (folder.description or {}).get("labels")
     if described:
         return _foreground(described_labels(described, _description(folder)))
@@ -178,6 +178,15 @@ def observed_values(case: Case) -> tuple[int, ...]:
     """The values above 0 in a case's mask, in order; reads it."""
     values = np.unique(case.references["mask"].data)
     return tuple(int(value) for value in values if value)
+
+
+def _structures(labels: tuple[Label, ...], text: str) -> tuple[Label, ...]:
+    """The structures among labels of masks. Raises UsageError where 0 is one: it is what lies around them."""
+    zero = next((label for label in labels if label.value == 0), None)
+    if zero is not None and not (zero.is_ignored or zero.is_background):
+        problem = f"0 is the background of masks, and cannot be {zero.name}"
+        raise UsageError(problem, f"--labels {text}", "Save masks in which the background is 0, and structures are not")
+    return _foreground(labels)
 
 
 def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:

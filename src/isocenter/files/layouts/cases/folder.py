@@ -12,7 +12,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
-from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, is_text_table
+from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
 from isocenter.files.storage import files_below, load_json
@@ -45,6 +45,8 @@ FILM_SUFFIXES = frozenset(FORMATS["video"].suffixes)
 # How Python holds a byte of a name that is not in UTF-8, PEP 383.
 SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
+# How files end in which whole folders are packed; they are not unpacked unasked.
+PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Member:
 
     folders: on the way to it, without the one that names a split
     split:   that the folders name
-    stem:    its name without suffix
+    stem:    its name without suffix, its letters composed whichever way the file system writes them
     """
 
     path: Path
@@ -194,11 +196,11 @@ def are_parts(folders: Iterable[str]) -> bool:
 
 
 def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
-    """At which folder level (0 or 1) folders are called train, val or test, and what else is in their names.
+    """At which folder level folders are called train, val or test, and what else is in their names.
 
-    "train" must be among several.
+    "train" must be among several. The highest level counts.
     """
-    for level in (0, 1):
+    for level in range(max((len(path.parts) for path in paths), default=1) - 1):
         splits: dict[str, set[Split]] = defaultdict(set)
         for name in {path.parts[level] for path in paths if len(path.parts) > level + 1}:
             if (part := _part(name)) is not None:
@@ -223,13 +225,13 @@ def _without_ending(word: str) -> str:
 
 
 def _member(base: Path, path: PurePosixPath, parted: tuple[int, str] | None) -> Member:
-    folders, split = list(path.parts[:-1]), None
+    folders, split = [composed(part) for part in path.parts[:-1]], None
     if parted is not None and len(folders) > parted[0]:
         part = _part(folders[parted[0]])
         if part is not None and part[1] == parted[1]:
             split = part[0]
             folders.pop(parted[0])
-    return Member(base / path, tuple(folders), split, stem_of(path.name), suffix_of(Path(path.name)))
+    return Member(base / path, tuple(folders), split, composed(stem_of(path.name)), suffix_of(Path(path.name)))
 
 
 def _begins_as_dicom(path: Path) -> bool:

@@ -129,6 +129,12 @@ def split_of(word: Any) -> Split | None:
     return None if word is None else SPLIT_WORDS[str(word).lower()]
 
 
+def part_of_row(table: Table, row: Mapping[str, Any]) -> Split | None:
+    """The part that a row states in a column called split; None where it states none."""
+    column = table.column(SPLIT_COLUMNS[:1])
+    return SPLIT_WORDS.get(str(row[column]).lower()) if column else None
+
+
 def part_named(path: Path) -> Split | None:
     """The part that one word of a file's name states, as in train.csv, labels_test.csv and trainLabels.csv."""
     parts = parts_named(path)

@@ -57,13 +57,14 @@ def read_listed(
     annotations = [entry.annotation for entry in listed]
     made = DrawnReferences.of(annotations, usual, folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)
+    own = {annotation.path.parent for annotation in annotations}
     cases: dict[Path, CaseFiles] = {}
     missing = []
     for entry in listed:
         path = entry.annotation.path
         near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
         near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
-        image = image_named(images, entry.name, near, path)
+        image = image_named(images, entry.name, near, path, split=entry.split, others=own - {path.parent})
         if image is None:
             missing.append(entry.name)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted
+from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, counted, listed
 from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
@@ -85,13 +86,31 @@ def label_maps(
 
     kinds:  of reference that are asked for
     reader: who drew them, where several people did
+    Several masks are one in pieces if their names differ in numbers alone; others are refused where they are read.
     """
     readers: dict[str, Callable[[], Image]] = {
-        "mask": partial(load_mask, paths, labels, options, reader),
+        "mask": partial(load_mask, paths, labels, options, reader) if _are_pieces(paths) else partial(_unlike, paths),
         "instances": partial(load_instances, paths, options),
     }
     wanted = [kind for kind in readers if kind in kinds] or ["mask"]
     return {kind: readers[kind] for kind in wanted}
+
+
+def _are_pieces(paths: Sequence[Path]) -> bool:
+    """Whether masks lie in one folder under names that differ in numbers alone, as x_mask and x_mask_1 do."""
+    return len({(path.parent, " ".join(re.findall(r"[^\W\d_]+", path.name))) for path in paths}) <= 1
+
+
+def _unlike(paths: Sequence[Path]) -> Image:
+    """Raise FormatError for masks of one image that are no pieces of one: united, they would be nobody's."""
+    several = len({path.name for path in paths}) < len(paths)
+    names = listed(f"{path.parent.name}/{path.name}" if several else path.name for path in paths)
+    raise FormatError(
+        f"one image has the masks {names}, which differ in more than a number: they may be of several structures, "
+        "readers or versions",
+        str(paths[0]),
+        "Keep the one that is meant, or list images and masks in a table; pieces of one are called x_mask_1, x_mask_2",
+    )
 
 
 def masks_by_reader(
@@ -250,10 +269,13 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
         )
         raise FormatError(problem, str(path), "Save 0 and 255 only, and resize masks by the nearest neighbour")
     if pixels.dtype == np.uint8 and 254 not in values:  # dense numbers are a count of things that ends at 255
+        remedy = "Declare what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore"
+        if 2 * np.count_nonzero(whole == 255) > whole.size:
+            remedy += "; if 255 is the background, save masks in which the background is 0"
         raise FormatError(
             f"holds 255 and also {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
             str(path),
-            "Declare what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore",
+            remedy,
         )
     return whole
 

@@ -15,7 +15,7 @@ from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts,
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
-from isocenter.files.patients import are_numbered_people, names_a_person, patients_of
+from isocenter.files.patients import are_numbered_people, hold_examinations, names_a_person, patients_of
 from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
@@ -37,7 +37,12 @@ PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?
 # Names of folders that hold images in one format each, as in CVC-ClinicDB.
 FORMATS = frozenset({"png", "tif", "tiff", "jpg", "jpeg", "bmp", "nii", "nifti", "dcm", "dicom", "nrrd", "mha", "mhd"})
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, subset0.
-PARTED = re.compile(r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$")
+PARTED = re.compile(
+    r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$"
+    r"|^(?:un)?label+ed(?:[_\- ]?(?:data|images?|set|cases?).*)?$"
+)
+# Folders of so many cases each, as 1-200 and 201-400.
+RANGE = re.compile(r"\d+ ?[-_] ?\d+$")
 # Folders of a part's images, as train_images and images-test.
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
 PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
@@ -271,6 +276,7 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
 
     drawn: whether there are masks: numbered folders, or those of which most hold one case, may then be cases or people
     """
+    keys = list(keys)
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     counts = Counter(firsts)
     names = set(counts)
@@ -283,6 +289,8 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
         return set()
     if drawn and (are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)):
         return set()
+    if drawn and (all(map(RANGE.match, names)) or hold_examinations([(*key.folders, key.stem) for key in keys])):
+        return set()
     no_class = (names_a_person, PARTED.search, PART_IMAGES.match, PART_OF_DOMAIN.search)
     return set() if any(says(name) for name in names for says in no_class) else names
 
@@ -293,13 +301,19 @@ def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
     Raises DatasetError where they hold the same images in several formats.
     """
     names = class_names((one.key for one in pairs), drawn=any(one.masks for one in pairs))
-    if names and {name.lower() for name in names} <= FORMATS:
-        problem = f"the folders {listed(sorted(names))} hold images in several formats, and each may be there twice"
-        raise DatasetError(problem, str(pairs[0].images[0].path.parent), "Give one of these folders")
+    if names:
+        refuse_formats(names, pairs[0].images[0].path.parent)
     people = patients_of([one.key.stem for one in pairs])
     owners = {(one.key.folders[0], owner) for one, owner in zip(pairs, people.names, strict=True)} if names else set()
     of_persons = people.known and len(owners) == len(names) == len(set(people.names))
     return set() if of_persons else names
+
+
+def refuse_formats(names: Collection[str], where: Path) -> None:
+    """Raise DatasetError for folders that are called as formats: they are no classes, and may hold the same images."""
+    if {name.lower() for name in names} <= FORMATS:
+        problem = f"the folders {listed(sorted(names))} hold images in several formats, and each may be there twice"
+        raise DatasetError(problem, str(where), "Give one of these folders")
 
 
 def readers(

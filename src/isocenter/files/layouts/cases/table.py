@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "f
 SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
 # Columns of somebody's cross-validation, which say nothing of a case.
 FOLD_COLUMNS = ("fold", "folds", "kfold", "fold_id", "cv_fold")
+IMAGE_COLUMNS = (
+    "image", "filename", "file_name", "file", "path", "image_path", "image_file", "image_file_path", "img", "img_path",
+)  # fmt: skip
 # Columns that hold what is true of an image.
 REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
@@ -135,6 +139,14 @@ def states_references(path: Path) -> bool:
 def is_labelled(table: Table) -> bool:
     """Whether a column has a name that stands for labels, or one for each class says which an image has."""
     return _has_reference(table) or bool(columns_of_classes(table))
+
+
+def kinds_stated(table: Table) -> frozenset[str]:
+    """The kinds of reference for which columns have known names."""
+    kinds = {"mask": "mask", "label": "class", "findings": "findings"}
+    named = {kinds[role] for role, names in REFERENCE_COLUMNS.items() if table.column(names)}
+    named |= {"class"} if columns_of_classes(table) else {"findings"} if table.findings else set()
+    return frozenset(named)
 
 
 def _has_reference(table: Table) -> bool:
@@ -321,8 +333,13 @@ def _names(columns: Iterable[object]) -> list[str]:
     return bare if len(set(bare)) == len(bare) else names
 
 
+def composed(text: str) -> str:
+    """A text with ü as one letter: some systems write it as u and a mark, so that equal names would differ."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _bare(cell: Any) -> Any:
-    return cell.strip() if isinstance(cell, str) else cell
+    return composed(cell.strip()) if isinstance(cell, str) else cell
 
 
 def _plain(column: str) -> str:

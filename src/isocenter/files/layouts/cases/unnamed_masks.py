@@ -123,13 +123,23 @@ def drawn_kinds(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> 
     return [] if any(format_of(named[0].path) in FLAT for named in kinds.values()) else _drawn(kinds, options)
 
 
+def label_maps_among(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+    """The kinds of images of a case of which files look like label maps, whatever the others look like; of volumes."""
+    volumes = {kind: named for kind, named in kinds.items() if format_of(named[0].path) not in FLAT}
+    return [kind for kind, look in _looks(volumes, options).items() if look == SURE]
+
+
 def _drawn(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
     """The kinds that look like label maps, by the first and the last file of each; none where all do."""
     if not 1 < len(kinds) <= MOST_KINDS:
         return []
-    looks = {kind: _likeness([*dict.fromkeys((named[0], named[-1]))], options) for kind, named in kinds.items()}
-    drawn = [kind for kind, look in looks.items() if look == SURE]
+    drawn = [kind for kind, look in _looks(kinds, options).items() if look == SURE]
     return drawn if len(drawn) < len(kinds) else []
+
+
+def _looks(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> dict[str, int]:
+    """{kind: how much its first and its last file look like label maps}"""
+    return {kind: _likeness([*dict.fromkeys((named[0], named[-1]))], options) for kind, named in kinds.items()}
 
 
 def _by_word(pictures: Sequence[Member]) -> dict[str, list[Member]]:
