@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime.model import Model
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.slide import Network
 
 # Of a device's free memory, what weights may take: the rest is for what is alive of the layers.
 SHARE = 0.5
@@ -41,14 +42,14 @@ def fit_on_device(weights: Sequence[Path], device: str) -> bool:
 
 
 def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
-    """A model of several networks, read into the machine's memory, as it computes on a device.
+    """A model of one network or several, read into the machine's memory, as it computes on a device.
 
     weights: the files that they were read from
     """
     fits = fit_on_device(weights, device)
     if not fits:
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
-    members = []
+    members = list[Network]()
     for network in model.members:
         assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
         members.append(
@@ -56,5 +57,6 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
             if fits
             else Visiting(network.module, device)
         )
-    assert model.average is not None  # noqa: S101 - one network alone has no turns
+    if model.average is None:
+        return replace(model, run=members[0])
     return replace(model, run=replace(model.average, members=tuple(members)))
