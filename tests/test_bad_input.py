@@ -19,9 +19,10 @@ import torch
 import isocenter
 import trained
 from cohorts import picture, volume
-from isocenter.errors import IntegrityError
+from isocenter.errors import IntegrityError, ResourceError
 from isocenter.files import locked
 from isocenter.runtime import Model
+from isocenter.training.logs import CsvLog
 from isocenter.verbs.training import fit
 from packages import changed
 
@@ -372,6 +373,16 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
     assert nothing_in(here / "run" / "checkpoints")
     isocenter.train(resume=here / "run")
     assert (here / "run" / "report.html").is_file()
+
+
+def test_a_full_disk_as_a_run_goes_on_leaves_its_log(tmp_path):
+    rows = "step,seconds,loss,learning_rate,validation\n1,0.1,0.5,0.1,\n2,0.2,0.4,0.1,0.7\n3,0.3,0.4,0.1,\n"
+    (tmp_path / "log.csv").write_text(rows)
+    with full_disk(50), pytest.raises(ResourceError, match="File too large"):
+        CsvLog(tmp_path, 2)
+    assert (tmp_path / "log.csv").read_text() == rows
+    CsvLog(tmp_path, 2).close()
+    assert (tmp_path / "log.csv").read_text() == rows.partition("3,")[0]
 
 
 @pytest.mark.parametrize("verb", ["check", "plan", "train"])

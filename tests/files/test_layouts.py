@@ -267,6 +267,18 @@ def test_a_table_that_lacks_a_case_is_not_used_and_said_so(tmp_path):
     assert dataset.problems[0].cases == ("x3",)
 
 
+def test_a_row_that_stands_twice_is_one_and_rows_that_differ_are_said_to(tmp_path):
+    rows = ["name,patient,split", *(f"x{n},P{n // 2},{'train' if n < 2 else 'test'}" for n in range(4))]
+    (paired(tmp_path) / "index.csv").write_text("\n".join([*rows, rows[1], ",,train"]))
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == ["P0", "P0", "P1", "P1"]
+    assert set(dataset.splits.values()) == {"train", "test"}
+    (tmp_path / "index.csv").write_text("\n".join([*rows, "x3,P1,train"]))
+    [problem] = read_dataset(tmp_path).problems
+    assert (problem.severity, problem.cases) == ("warning", ("x3",))
+    assert "index.csv has several rows for 1 of 4 cases, which differ" in problem.what
+
+
 def test_a_damaged_table_beside_the_images_is_not_used_and_said_so(tmp_path):
     paired(tmp_path)
     (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00\x01,\x80\n")

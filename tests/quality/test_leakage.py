@@ -79,6 +79,14 @@ def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
     assert not examine(dataset).fatal
 
 
+def test_a_twin_of_a_training_image_that_selects_is_not_told_as_one_of_a_test_image():
+    parts = {f"c{n}": "val" if n == 10 else "train" for n in range(11)}
+    dataset = cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], splits=parts)
+    [problem] = findings(dataset)
+    assert "none of which is the test part" in problem.what
+    assert "test" not in f"{problem.why} {problem.remedy}"
+
+
 def test_one_image_with_two_classes_is_said_as_that():
     classes = "ab" * 5 + "a"
     [problem] = findings(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))

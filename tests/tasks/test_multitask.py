@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.multitask.slabs import read_by_each
-from isocenter.training import Prepared
+from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.targets import Drawn, moved
@@ -191,12 +191,31 @@ def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
 
 def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of():
     perfect = torch.nn.functional.one_hot(torch.from_numpy(LEFT.data).long(), 2).movedim(-1, 1).float()
-    quality = BOTH.quality({"segmentation_mask": perfect}, {"segmentation": torch.from_numpy(LEFT.data)})
-    assert BOTH.selection(quality) == 1.0
+    quality, selection = BOTH.teaching.quality, BOTH.teaching.selection
+    masks = quality({"segmentation_mask": perfect}, {"segmentation": torch.from_numpy(LEFT.data)})
+    assert selection(masks) == 1.0
     given = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
-    both = BOTH.quality(given, {"classification": torch.tensor([1, 0])})  # the wrong way round
-    assert BOTH.selection({**quality, **both}) == 0.5
-    assert BOTH.quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
+    classes = quality(given, {"classification": torch.tensor([1, 0])})  # the wrong way round
+    assert selection({**masks, **classes}) == 0.5
+    assert selection(joined_numbers([masks, classes])) == 0.5  # of three cases, none of which has both references
+    assert quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
+
+
+def test_cases_that_lack_a_reference_are_drawn_again_too():
+    """Else no weights would ever be better than others, and a report would state a share of draws that nobody made."""
+    truth = torch.tensor([0, 1])
+
+    def of_cases(sure: float) -> dict[str, torch.Tensor]:
+        logits = torch.tensor([[[sure, 0.0]], [[0.0, sure]]])
+        answered = [({"classification_class": logits[n % 2]}, {"classification": truth[n % 2, None]}) for n in range(8)]
+        measured = [({"regression_value": torch.zeros(1, 1)}, {"regression": torch.zeros(1, 1)})] * 8
+        quality = joined("classification", "regression").teaching.quality
+        return joined_numbers([quality(*one) for one in [*answered, *measured]])
+
+    patients = [str(n) for n in range(16)]
+    teaching = joined("classification", "regression").teaching
+    assert share_better(teaching, of_cases(2.0), of_cases(-2.0), patients, seed=0) > 0.95
+    assert share_better(teaching, of_cases(-2.0), of_cases(2.0), patients, seed=0) == 0.0
 
 
 def prepared(number: int, **target: np.ndarray) -> Prepared:

@@ -36,6 +36,8 @@ from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
+from isocenter.verbs.training.affordable import narrower_network
+from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_folder import planned_from
 from isocenter.verbs.training.time_budget import Afterwards
 
@@ -303,6 +305,10 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     half = narrower(settings(plan), 0.01)
     assert half.value == networks.wider(plan["network.size"], 0.5)
     assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
+    found = Decision(plan["network.size"], "trial 1 of 9 was better", "search/trials.csv, trial 1")
+    searched = plan.with_decision("network.size", found)  # cases have shown that it is better so
+    parts = [Part(fit.Job(segmented.out, one, [], [], {}), None) for one in (plan, searched)]
+    assert [narrower_network(part, 0.01) for part in parts] == [half, None]
 
 
 def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(segmented, tmp_path, monkeypatch):

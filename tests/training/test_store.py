@@ -281,6 +281,21 @@ def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatc
             assert_array_equal(one.target, chosen.task.target(case).data)
 
 
+def test_several_answers_about_an_image_are_known_again_and_by_what_they_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    for n in range(16):
+        picture(tmp_path / "data" / f"p{n}.png", n, shape=(16, 16))
+    rows = [f"p{n}.png,{'ab'[n % 2]},{n if n else ''}" for n in range(16)]
+    (tmp_path / "data" / "table.csv").write_text("\n".join(["image,label,size", *rows]))
+    given = {"column": "value=size", "modality": "DX", "task": "classification+regression"}
+    chosen = settings(isocenter.plan(tmp_path / "data", minutes=1, **given).plan)
+    cases = list(read_dataset(tmp_path / "data", DatasetOptions(column={"value": "size"})))
+    of_one = replace(cases[3], references={**cases[3].references, "class": "a"})
+    for some, expected in ((cases, 16), (cases, 16), ([of_one], 17)):
+        prepare_all(some, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        assert len(entries()) == expected
+
+
 def test_structures_that_change_their_numbers_are_other_targets(tmp_path, monkeypatch):
     """LabelMe's files name what they outline, so that the same files mean other numbers."""
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))

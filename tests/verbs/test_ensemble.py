@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.planning import read_plan
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.verbs.ensembling.members import Member, parts_of_all
 from isocenter.verbs.plan import PlanRequest
@@ -204,6 +205,11 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert "no case has a say in both the weights and the thresholds" in found.report.read_text()
     plan = (found.out / "plan.yaml").read_text()
     assert "Youden" in plan or "youden" in plan
+    # The one that has all the weight, with what was found for the ensemble and not what its own training found.
+    assert list(found.weights.values()) == [1.0, 0.0]
+    settings = isocenter.load(found.out, device="cpu").task.settings
+    assert settings["thresholds"] == read_plan(found.out / "plan.yaml")["task.thresholds"]
+    assert settings["calibration"]["cases"] == 15
 
 
 def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
@@ -351,7 +357,9 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     pd.concat([rest, other, held]).to_csv(folds / "split.csv", index=False)
     found = isocenter.ensemble([runs[0], folds], out=tmp_path / "out", device="cpu", data=classified.data)
     assert "no case is left that no member was trained on, because every fold of folds selected" in found.because
-    assert "The folds of a run count alike" in found.report.read_text()
+    page = found.report.read_text()
+    assert "The folds of a run count alike" in page
+    assert "No validation case is left by which thresholds" in page and "were found on the validation" not in page
     model = isocenter.load(found.out, device="cpu")
     assert model.shares == (0.5, 0.25, 0.25)
     single = [

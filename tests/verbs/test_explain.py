@@ -23,7 +23,7 @@ from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import read_json, write_json
 from isocenter.values import Case
 from isocenter.verbs import explaining
-from isocenter.verbs.explaining import findings_sentence, keep, kept_records
+from isocenter.verbs.explaining import cohort, findings_sentence, keep, kept_records
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -77,6 +77,27 @@ def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
     assert made.shape == given.shape
     assert made.get_data_dtype() == np.float32
     np.testing.assert_allclose(made.affine, given.affine, atol=1e-4)
+
+
+def test_ctrl_c_keeps_the_cases_that_were_explained_by_then(classified, tmp_path, monkeypatch, caplog):
+    written, begun = cohort._written, []
+
+    def pressed(made, image, name, folder, pictures):
+        first, *others = written(made, image, name, folder, pictures)
+        begun.append(name)
+        yield first
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        yield from others
+
+    monkeypatch.setattr(cohort, "_written", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.explain(classified.out, classified.data / "bright", method="gradcam", tests=0, out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "explanations.csv", dtype=str)["case"].tolist() == begun[:2]
+    kept = {f"{case}_gradcam{end}" for case in begun[:2] for end in (".tiff", ".png")}
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {*kept, "explanations.csv", "explanations.json", "report.html"}
+    assert f"2 cases explained before the stop: {tmp_path / 'out'}" in caplog.text
 
 
 def test_without_a_folder_nothing_is_written_and_the_maps_are_kept(classified):

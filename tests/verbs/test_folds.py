@@ -22,13 +22,13 @@ from isocenter.runtime import Preprocessing
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
-from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.values import Case, Decision, Geometry, Image, Prediction
 from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of, with_subsets
 from isocenter.verbs.package import evidence_of, finished_plan
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
 from isocenter.verbs.training import trainings
-from isocenter.verbs.training.decisions import with_reasons
+from isocenter.verbs.training.decisions import SCALE, with_reasons
 from isocenter.verbs.training.gate import error_note
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
@@ -243,6 +243,10 @@ def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_i
     assert plan["training.batch"] == planned
     assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
     assert with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision("training.batch")
+    other = run.plan.with_decision(SCALE, Decision([{"method": "zscore"}], "of fold 1"))
+    plan = with_reasons(run.plan, [run.plan, other], outcomes)
+    assert plan.decision(SCALE).because.endswith("in fold 0; each fold goes by its own training cases")
+    assert with_reasons(plan, [plan, other], outcomes).decision(SCALE) == plan.decision(SCALE)  # as a resumed run does
     [short] = less_than_one_pass(run, Trained(plan, None, outcomes))
     assert f"4 steps with a batch of 2 show 8 of {cases} training cases in fold 0" in short
 

@@ -15,6 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged, read_tensors
+from isocenter.verbs.ensembling import member
 
 # Of sixteen steps the last four leave weights with moments.
 SNAPSHOTS = {**trained.FEW_STEPS, "training.snapshots": 3, "guard.gate": False}
@@ -85,3 +86,4 @@ def test_each_fold_leaves_members_of_its_own(classified, tmp_path):
     assert [len(one.members) for one in (whole, *folds)] == [4, 2, 2]
     each = [[*one.predict(case).confidence.uncalibrated.values()] for one in (whole, *folds)]
     assert each[0] == pytest.approx(np.mean(each[1:], axis=0), abs=1e-6)
+    assert len(member(run, "run").models) == 4  # it may be one of an ensemble, which it is not itself

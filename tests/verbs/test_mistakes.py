@@ -21,10 +21,10 @@ WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "
 WEAK += ["p", "p_adjusted", "judged"]
 
 
-def audited(task, rows, features=None, facts=None, known=True):
+def audited(task, rows, features=None, facts=None, known=True, folds=None):
     table = case_table([{"split": "test", **row} for row in rows])
     scored = Scored(table, [], task=task, features=features or {}, facts=facts or {})
-    return mistakes(Audit(scored, SimpleNamespace(task=task), [], seed=0, patients_known=known))
+    return mistakes(Audit(scored, SimpleNamespace(task=task), [], 0, known, folds or {}))
 
 
 def calling(count: int, wrong, flipped=(), **columns):
@@ -65,6 +65,20 @@ def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_n
     assert any(note.startswith("It fails more in images with mean intensity above ") for note in result.notes)
     [section] = result.sections
     assert section.blocks[0].text.startswith("The model fails more in ")
+
+
+def test_what_the_networks_of_folds_see_is_clustered_fold_by_fold(two):
+    rng = np.random.default_rng(0)
+    cloud, fold = rng.integers(2, size=300), np.arange(300) % 3
+    wrong = rng.random(300) < np.where(cloud == 1, 0.7, 0.05)
+    axes = 99 * np.eye(8)[:3]  # each fold's network has a scale and an axis of its own
+    seen = {f"c{n}": (f"p{n}", rng.normal(size=8) + 9 * cloud[n] + axes[fold[n]]) for n in range(300)}
+    folds = {f"c{n}": SimpleNamespace(number=int(fold[n])) for n in range(300)}
+    result = audited(two, calling(300, wrong), seen, folds=folds)
+    table = result.tables["weak_groups.csv"]
+    assert set(table["attribute"]) == {f"what the network of fold {n} sees" for n in range(3)}
+    assert set(table.loc[table["p_adjusted"] < 0.05, "attribute"]) == set(table["attribute"])
+    assert " of what the network of fold " in result.notes[0]
 
 
 def test_of_many_groups_in_which_it_fails_more_three_are_named_and_the_others_counted(two):

@@ -290,5 +290,6 @@ def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keep
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]
     assert decision.because.endswith("0.3 in fold 1")
+    assert with_searches(plan, [plan, edited]).decision("training.weight_decay") == decision  # as a resumed run does
     assert settings(plan).search.is_on and not settings(edited).search.is_on
     assert plan.decision("training.learning_rate") == made.plan.decision("training.learning_rate")

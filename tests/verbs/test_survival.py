@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,10 @@ from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Model
+from isocenter.tasks import untuned
 from isocenter.tasks.survival.plan import calibrated, curve
-from isocenter.training import Clock
+from isocenter.training import Clock, equal_weights
+from isocenter.verbs.ensembling import tuned_task
 from isocenter.verbs.training.covariate_baseline import _fitted
 from isocenter.verbs.training.run_folder import RunFolder
 from packages import CONFIG, no_export, without_isocenter
@@ -259,6 +262,19 @@ def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(foll
     assert task.baseline is not None
     assert task.slope == 1.0
     assert "every case trains" in read_plan(tmp_path / "run" / "plan.yaml").decision("task.slope").because
+
+
+def test_an_ensemble_all_of_whose_cases_have_trained_promises_nothing_by_them(followed):
+    model = isocenter.load(followed[1], "cpu")
+    cases = list(read_dataset(followed[0], DatasetOptions(column=COLUMN)))[:24]
+    joined = SimpleNamespace(
+        model=SimpleNamespace(task=untuned(model.task)),
+        cases=lambda part: cases if part == "train" else [],
+        counting=lambda shares: model,
+    )
+    task, decisions = tuned_task(joined, equal_weights(2, "no case is left"))
+    assert "task.baseline" in decisions and "task.conformal" not in decisions
+    assert task.certainty.conformal is None
 
 
 def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path):

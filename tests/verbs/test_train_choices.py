@@ -21,7 +21,9 @@ from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
+from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.train import Run, train
+from isocenter.verbs.training.run_folder import planned_from
 from packages import no_export
 
 
@@ -120,6 +122,8 @@ def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stoppe
     assert f"ended after step {stopped.steps} of 40" in decision.because
     assert "the schedule is cut at" in decision.because
     assert any("the schedule is cut" in note for note in stopped.notes)
+    other = planned_from(stopped.out / "plan.yaml", PlanRequest()).plan  # another training has not stopped yet
+    assert other.decision("training.early_stop") == Decision(3, "set by hand")
     assert "the schedule is cut" in stopped.report.read_text(encoding="utf-8")
 
 

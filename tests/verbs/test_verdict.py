@@ -11,7 +11,7 @@ from isocenter.tasks import build
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask.scores import with_part
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation.scoring import Scored, wrong_calls
+from isocenter.verbs.evaluation.scoring import Scored, by_case, wrong_calls
 from isocenter.verbs.evaluation.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.verbs.training.validation_course import training_length
 
@@ -317,3 +317,8 @@ def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_se
     assert training_length(log, named)[0].startswith("Validation minus the log loss was still improving")
     assert training_length(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[0].startswith("Validation AUROC")
     assert selecting_name("r2", {"r2": "R²"})(-0.3) == "R²"  # which may be below 0 itself
+
+
+def test_where_patients_are_unknown_a_class_of_that_name_keeps_it():
+    method = "{0} bootstrap; of patient; patient from 0.43 on (youden, unseen cases); unreliable: 7 {0}s"
+    assert by_case(Estimate(0.5, method=method.format("patient"))).method == method.format("case")

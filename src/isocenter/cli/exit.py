@@ -112,7 +112,7 @@ def _stopped(words: list[str]) -> str:
     """
     name = "".join(words[:1])
     afresh = "Run the command again"
-    if name == "predict":
+    if name in ("predict", "explain"):
         afresh = "Give another --out for the rest, or --overwrite to start again"
     return f"isocenter {name}".rstrip() + f": stopped. {resumption(words) or afresh}."
 

@@ -197,7 +197,11 @@ def evaluate(
     data: Data,
     split: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="Cases to score: train, val, calibration, test or all; by default test."),
+        typer.Option(
+            metavar="PART",
+            help="Cases to score: train, val, calibration, test or all. By default the test part; of other data "
+            "without one all that did not train the model.",
+        ),
     ] = None,
     out: Out = None,
     overwrite: Overwrite = False,

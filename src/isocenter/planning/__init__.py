@@ -8,6 +8,11 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.planning.changes import (
+        ENDED_EARLY,
+        FOLD_BATCHES,
+        FOLD_SCALES,
+        FOLD_SEARCHES,
+        before_run,
         for_fold,
         shared_by_folds,
         untrained,

@@ -50,6 +50,11 @@ SHARED_NOTE = (
     "and spacings of images decide it, of pictures also how wide what is drawn there is, and no intensity"
 )
 OUT_OF_FOLD = "each fold tests cases that it has not seen"
+# With these a run goes on from the reason of a decision, about its own trainings: those of another run differ.
+FOLD_BATCHES = "; for few steps the folds had batches of"
+FOLD_SEARCHES = "; the folds' own searches have put other values in its place:"
+FOLD_SCALES = ", in fold 0; each fold goes by its own training cases"
+ENDED_EARLY = "; in this run:"
 CONTEXT = "network.context"
 MODALITY = "preprocessing.modality"
 CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training cases"
@@ -91,11 +96,22 @@ def untrained(plan: Plan) -> Plan:
     """The plan of a run as it was before training: what is found after training is open again.
 
     Thresholds, calibration and the like belong to the weights of that run. Of other weights they say nothing, and the
-    cases that they were found on may be test cases of another split, or of a fold.
+    cases that they were found on may be test cases of another split, or of a fold. Nor are reasons those of that run.
     """
+    for name, decision in plan:
+        if (because := before_run(decision)) != decision.because:
+            plan = plan.with_decision(name, replace(decision, because=because))
     found = [f"task.{setting}" for setting in build(_values(plan, "task")).traits.tunes]
     stated = [name for name in found if name in plan and plan[name] is not None]
     return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
+
+
+def before_run(decision: Decision) -> str:
+    """The reason of a decision without what a run has added about its own trainings."""
+    because = decision.because
+    for added in (FOLD_BATCHES, FOLD_SCALES, FOLD_SEARCHES, ENDED_EARLY):
+        because = because.partition(added)[0]
+    return because
 
 
 def without_cascade(plan: Plan, because: str) -> Plan:

@@ -71,12 +71,20 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
     rest = [t for t in pairs if t not in named]
     of_one = {t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]}
     several, same_patient = [t for t in rest if t not in of_one], [t for t in rest if t in of_one]
+    tested = [t for t in across if "test" in (parts[t.first], parts[t.second])]
     yield from _pairs(
         "warning",
-        across,
+        tested,
         f"{how} the same image in two parts of the set's own split",
         "a model that only remembers its training images would pass the test",
         "Nothing to do: the test part stays whole, and the plan leaves the others out of training",
+    )
+    yield from _pairs(
+        "warning",
+        [t for t in across if t not in set(tested)],
+        f"{how} the same image in two parts of the set's own split, none of which is the test part",
+        "weights that only remember their training images would be selected, or calibrated, by these",
+        "Nothing to do: the plan brings both into training, or leaves one out",
     )
     yield from _pairs(
         "warning",

@@ -161,13 +161,16 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     if fold is not None and fold not in range(len(parts)):
         raise no_fold(fold, range(len(parts)), path)
     folders = [path / MEMBERS / str(number) for number in (numbers if fold is None else parts[fold])]
-    if len(folders) == 1:
+    if len(folders) == 1 and fold is not None:
         return _read(folders[0], choose_device(device).value)
-    members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
     try:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
+    if len(folders) == 1:  # the others had no weight; what was found for the ensemble is not the member's own
+        single = _read(folders[0], choose_device(device).value)
+        return with_own_guard(replace(single, task=task, inference=inference), record, path)
+    members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
     shares = shares_in(record) if fold is None else None
     model = averaged_model(members, task, inference, shares, str(path))
     model = model if fold is not None else with_own_guard(model, record, path)

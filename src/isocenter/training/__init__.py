@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SURE,
         fewest_cases,
         finished,
+        joined_numbers,
         share_better,
         sure_of_best,
     )

@@ -50,6 +50,19 @@ class Validation:
     patients: Sequence[str]
 
 
+def joined_numbers(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """{name: (cases, ...)} of the numbers of cases, in their order; zeros where some lack a name, as of a part's.
+
+    So all have as many rows, and cases can be drawn again; a task of parts marks the rows that are none.
+    """
+    counts = [max(map(len, own.values()), default=0) for own in each]
+    blank = {name: torch.zeros_like(value[:1]) for own in each for name, value in own.items()}
+    return {
+        name: torch.cat([own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in zip(each, counts, strict=True)])
+        for name, zero in blank.items()
+    }
+
+
 def share_better(
     teaching: Teaching,
     earlier: Mapping[str, Tensor],

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from isocenter.files import CsvWriter
+from isocenter.files import CsvWriter, written
 from isocenter.lazy import tensorboard
 from isocenter.training.state import Moment
 
@@ -69,10 +69,13 @@ class CsvLog:
     def __init__(self, out: Path, first: int) -> None:
         path = out / "log.csv"
         kept = _rows_up_to(path, first)
-        self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = CsvWriter(self.file, self.columns)
-        for row in kept:
-            self.writer.add(row[name] for name in self.columns)
+        # A kill, or a full disk, in between leaves the log of the earlier sessions as it was.
+        with written(path, overwrite=True) as whole, whole.open("w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file, self.columns)
+            for row in kept:
+                writer.add(row[name] for name in self.columns)
+        self.file = path.open("a", newline="", encoding="utf-8")
+        self.writer = CsvWriter(self.file, None)
 
     def add(self, moment: Moment) -> None:
         """A row, on disk when this returns."""

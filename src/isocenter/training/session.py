@@ -19,6 +19,7 @@ from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Masks, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
+from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data import ADVERSARIAL, ADVERSARY, BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
 from isocenter.training.length import most_steps
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
@@ -184,7 +185,7 @@ class Session:
         """
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
-        collected: dict[str, list[Tensor]] = {}
+        collected: list[dict[str, Tensor]] = []
         inference, task = self.model.inference, self.model.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -204,9 +205,8 @@ class Session:
                 part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
                 for name, value in task.teaching.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value
-            for name, value in sums.items():
-                collected.setdefault(name, []).append(value)
-        return {name: torch.cat(values) for name, values in collected.items()}
+            collected.append(sums)
+        return joined_numbers(collected)
 
     def keep(self, state: State, clock: Clock) -> None:
         """Write all from which the training goes on."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from isocenter.at_work import brought_to_its_end
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.explanation import ALL, AUTO, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
 from isocenter.files import write_table
@@ -50,6 +52,7 @@ from isocenter.verbs.reading import (
     result_folder,
 )
 
+log = logging.getLogger("isocenter")
 MARKS = ("explanations.csv", "explanations.json")
 
 
@@ -64,6 +67,7 @@ class Explained(InNotebook):
     problems: errors are cases without a map, or which a further look lacks; warnings are files that were left out
     tables:   {file name: what further looks found}, such as concepts.csv
     covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
+    stopped:  Ctrl-C, where it ended the work before the last case
     """
 
     table: pd.DataFrame
@@ -76,6 +80,7 @@ class Explained(InNotebook):
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     covariates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stopped: KeyboardInterrupt | None = None
 
     @property
     def failures(self) -> list[Problem]:
@@ -148,7 +153,8 @@ def explain(
     counterfactual: class or finding that a smallest change of each case is to be called, "auto" for the likeliest other
              class: <case>_counterfactual, <case>_difference, and counterfactuals.csv
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
-    A case that fails is reported and the rest goes on, in further looks too; DatasetError where every one fails.
+    A case that fails is reported and the rest goes on, in further looks too; DatasetError where every one fails. After
+    Ctrl-C the cases that were done by then are kept in `out`, without further looks.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
     """
     options, methods = ReadingOptions.of(**reading), named_methods(method)
@@ -169,27 +175,33 @@ def explain(
     explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
     cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
     looks = [] if concepts is None else [concepts_of(cohort, str(concepts), options, seed=seed)]
-    with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        problems = [*problems, *(problem for one in looks for problem in one.problems)]
-        result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
-        if counterfactual is not None:
-            mapped = {one.case for one in made}
-            flipping = replace(cohort, cases=[case for case in cases if case.id in mapped])
-            looks.append(counterfactuals_of(flipping, counterfactual, partial))
-        result = _with_looks(result, looks)
-        if folder is None or partial is None:
-            return result
-        for looked in looks:
-            looked.audited.write(partial)
-        result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-        write_table(result.table, partial / MARKS[0])
-        # A folder may be moved: its record names what lies in it.
-        record = {**result.as_record(), "files": [path.name for path in result.files]}
-        write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, record)
-        facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
-        sections = [section for one in looks for section in one.audited.sections]
-        page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
-        (partial / "report.html").write_text(page, encoding="utf-8")
+    with ExitStack() as kept:
+        with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+            problems = [*problems, *(problem for one in looks for problem in one.problems)]
+            result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
+            if result.stopped is not None:
+                kept.enter_context(brought_to_its_end())
+            elif counterfactual is not None:
+                mapped = {one.case for one in made}
+                flipping = replace(cohort, cases=[case for case in cases if case.id in mapped])
+                looks.append(counterfactuals_of(flipping, counterfactual, partial))
+            result = _with_looks(result, looks)
+            if folder is None or partial is None:
+                return result
+            for looked in looks:
+                looked.audited.write(partial)
+            result = replace(result, files=[folder / path.name for path in result.files], out=folder)
+            write_table(result.table, partial / MARKS[0])
+            # A folder may be moved: its record names what lies in it.
+            record = {**result.as_record(), "files": [path.name for path in result.files]}
+            write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, record)
+            facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
+            sections = [section for one in looks for section in one.audited.sections]
+            page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
+            (partial / "report.html").write_text(page, encoding="utf-8")
+        if result.stopped is not None:
+            log.warning("%s explained before the stop: %s", counted(len(made), "case"), folder)
+            raise result.stopped
     return result
 
 
@@ -234,7 +246,16 @@ def _explained(
     explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem], seed: int
 ) -> tuple[Explained, list[Made]]:
     """Every case by every method; what failed is named, and the rest goes on."""
-    made, lost = each_case(cases, explainer, "explaining")
+    made, lost, stopped = list[Made](), list[Problem](), None
+    try:
+        _, lost = each_case(cases, explainer, "explaining", made)
+    except KeyboardInterrupt as stop:
+        if not made or explainer.folder is None:
+            raise
+        stopped = stop  # what is done is kept, whole
+        whole = {path for one in made for path in one.files}
+        for path in filter(Path.is_file, set(explainer.folder.iterdir()) - whole):
+            path.unlink()
     # A further look may have failed for the same reason before.
     failed = list(dict.fromkeys([*problems, *lost]))
     if not made:
@@ -252,5 +273,6 @@ def _explained(
         [path for one in made for path in one.files],
         findings=cohort_findings(made, seed=seed),
         covariates={one.case: one.covariates for one in made if one.covariates},
+        stopped=stopped,
     )
     return result, made

@@ -24,11 +24,15 @@ ABSENT = frozenset({"None", "nan", "NaT", "<NA>"})
 
 
 class CsvWriter:
-    """Writes rows into an open file: numbers as they are, nothing for None and NaN, text so that it stays text."""
+    """Writes rows into an open file: numbers as they are, nothing for None and NaN, text so that it stays text.
 
-    def __init__(self, file: TextIO, header: Iterable[str], delimiter: str = ",") -> None:
+    header: None where the file has one already
+    """
+
+    def __init__(self, file: TextIO, header: Iterable[str] | None, delimiter: str = ",") -> None:
         self._file, self._delimiter = file, delimiter
-        self.add(header)
+        if header is not None:
+            self.add(header)
 
     def add(self, row: Iterable[object]) -> None:
         """One row."""

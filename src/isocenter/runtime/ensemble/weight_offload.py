@@ -57,7 +57,7 @@ def _is_on(network: Network, device: str) -> bool:
 
 
 def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
-    """A model of several networks, read into the machine's memory, as it computes on a device.
+    """A model of one network or several, read into the machine's memory, as it computes on a device.
 
     weights: the files that they were read from
     """
@@ -67,7 +67,7 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     )
     if not fits:
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
-    members = []
+    members = list[Network]()
     for network in model.members:
         assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
         members.append(
@@ -75,5 +75,6 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
             if fits
             else Visiting(network.module, device, resting=network)
         )
-    assert model.average is not None  # noqa: S101 - one network alone has no turns
+    if model.average is None:
+        return replace(model, run=members[0])
     return replace(model, run=replace(model.average, members=tuple(members)))

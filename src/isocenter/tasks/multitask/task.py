@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-
 from isocenter.errors import DatasetError, PlanError
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
 from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
 from isocenter.tasks.multitask.scores import PartScoring
+from isocenter.tasks.multitask.selection import quality, selection
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
 from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
 from isocenter.tasks.shared import Shares, numbers_by_name, place_of_target
@@ -121,8 +120,8 @@ class Multitask:
         """The mean of the parts' metrics selects; with learnt weighting the loss has a variance for each part."""
         return Teaching(
             selects_by=SELECTED,
-            quality=self.quality,
-            selection=self.selection,
+            quality=partial(quality, self.parts),
+            selection=partial(selection, self.parts),
             target_settings={name: dict(part.teaching.target_settings) for name, part in self.parts.items()},
             terms={"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {},
             uncut="; ".join(filter(None, (part.teaching.uncut for part in self.parts.values()))),
@@ -250,25 +249,6 @@ class Multitask:
         log = outputs["log_variance"][place].clamp(-LARGEST_LOG, LARGEST_LOG)
         return torch.exp(-log) * cost + log / 2
 
-    def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
-        """The numbers of the parts that these are outputs of, and whose reference the case has."""
-        return {
-            f"{name}{SETTING}{key}": value
-            for name, part in self.parts.items()
-            if name in target and (own := self._own(name, outputs))
-            for key, value in part.teaching.quality(own, target[name]).items()
-        }
-
-    def selection(self, collected: Mapping[str, Tensor]) -> float:
-        """The mean of the metrics by which the parts are selected, of those that some case has a reference of."""
-        metrics = []
-        for name, part in self.parts.items():
-            own = {key.removeprefix(f"{name}{SETTING}"): one for key, one in collected.items() if _is_of(key, name)}
-            if own:
-                metrics.append(part.teaching.selection(own))
-        known = [metric for metric in metrics if not np.isnan(metric)]
-        return float(np.mean(known)) if known else float("nan")
-
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
         return self._each(
@@ -386,10 +366,6 @@ def _made(kind: type[Task], settings: Mapping[str, Any]) -> Task:
             raise
         where = f"task.{kind.name}{error.where.removeprefix('task')}"
         raise PlanError(error.problem, where, error.remedy) from error
-
-
-def _is_of(key: str, name: str) -> bool:
-    return key.startswith(f"{name}{SETTING}")
 
 
 def _is_dense(part: Task) -> bool:

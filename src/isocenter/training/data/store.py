@@ -35,7 +35,7 @@ from isocenter.values import Array, Case, Region, Vector
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 9
 # The same for targets of several parts.
-JOINT_LAYOUT = 1
+JOINT_LAYOUT = 2
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET, KIND = "target", "kind"
@@ -239,11 +239,15 @@ def _prepared(
     return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, marked)), case.id)
 
 
-def _target_digest(case: Case, task: Task) -> str | None:
+def _target_digest(case: Case, task: Task) -> Any:
     """A SHA-256 of numbers that hold for a whole image: of two columns of a table each states others of the same files.
 
-    None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it.
+    None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it. Of a task
+    of parts that of each part that the case has a reference of.
     """
+    if parts := task.decoding.parts:
+        known = {name: part for name, part in parts.items() if part.needs <= set(case.references)}
+        return {name: _target_digest(case, part) for name, part in known.items()}
     if not all(isinstance(head, Vector) for head in task.heads.values()):
         return None
     numbers = np.ascontiguousarray(task.target(case).data)

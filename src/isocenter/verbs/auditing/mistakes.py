@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
 OF_IMAGE = "image: "
-SEEN = "what the network sees"
+NETWORK = "what the network"
+SEEN, SEEN_BY_FOLD = f"{NETWORK} sees", f"{NETWORK} of fold {{}} sees"
 # Of the worst cases so many are listed, and groups in the report; labelled cases that a class must have to be learnt.
 WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
 # So many groups are named by a sentence each, the surest first; the table has all.
@@ -93,14 +94,25 @@ def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]
     known = [audit.scored.facts.get(str(case), {}) for case in cases.index]
     names = dict.fromkeys(name for own in known for name in own)
     facts: dict[str, Sequence[Any]] = {f"{OF_IMAGE}{name}": [own.get(name) for own in known] for name in names}
-    seen = [str(case) for case in cases.index if str(case) in audit.scored.features]
-    features: dict[str, Sequence[Any]] = {}
-    if seen:
-        rows = np.stack([audit.scored.features[case][1] for case in seen])
-        made = clusters(rows, [audit.scored.features[case][0] for case in seen], seed=audit.seed)
-        of_case = dict(zip(seen, made, strict=True))
-        features[SEEN] = [of_case.get(str(case)) for case in cases.index]
-    return {COVARIATES: covariates, FACTS: facts, FEATURES: features}
+    return {COVARIATES: covariates, FACTS: facts, FEATURES: _clusters(audit, [str(case) for case in cases.index])}
+
+
+def _clusters(audit: Audit, cases: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """{what the network sees: the cluster of each case}, of folds what the network of each sees in its own cases.
+
+    Features of different networks have no axis in common: together they would fall into one cluster for each fold.
+    """
+    of_network: dict[int, list[str]] = {}
+    for case in cases:
+        if case in audit.scored.features:
+            of_network.setdefault(audit.network_of(case), []).append(case)
+    made: dict[str, Sequence[Any]] = {}
+    for network, own in sorted(of_network.items()):
+        rows = np.stack([audit.scored.features[case][1] for case in own])
+        found = clusters(rows, [audit.scored.features[case][0] for case in own], seed=audit.seed)
+        of_case = dict(zip(own, found, strict=True))
+        made[SEEN if len(of_network) == 1 else SEEN_BY_FOLD.format(network)] = [of_case.get(case) for case in cases]
+    return made
 
 
 def _to_look_at(labelled: Sequence[Labelled], errors: Mapping[str, float]) -> Table:
@@ -191,7 +203,8 @@ def _too_rare(labelled: Sequence[Labelled]) -> str:
 
 def _words(weak: WeakGroup) -> str:
     ends = f"{number(weak.low)} to {number(weak.high)} more"
-    where = f"{weak.group} of {weak.attribute}" if weak.attribute == SEEN else f"{weak.attribute} {weak.group}"
+    is_cluster = weak.attribute.startswith(NETWORK)
+    where = f"{weak.group} of {weak.attribute}" if is_cluster else f"{weak.attribute} {weak.group}"
     where = where.replace(OF_IMAGE, "images with ")
     return (
         f"{where} ({counted(weak.n, 'case')}): mean error {number(weak.error)}, "

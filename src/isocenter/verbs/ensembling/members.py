@@ -57,6 +57,11 @@ class Member:
             if name.startswith("task.") and one.because == BY_HAND
         }
 
+    @property
+    def is_of_folds(self) -> bool:
+        """Whether its models are those of folds, each of which selects on cases of its own."""
+        return len(set(self.split["fold"]) - {""}) > 1
+
     def patients(self, *parts: Split) -> set[str]:
         """Whose cases were in one of these parts of any fold."""
         return set(self.split.loc[self.split["split"].isin(parts), "patient"])
@@ -73,7 +78,8 @@ def member(run: Path, name: str) -> Member:
     Raises UsageError for what is no finished run, or one that cannot be averaged.
     """
     refuse_missing(run)
-    if (run / MEMBERS).is_dir() and not (run / "checkpoints").is_dir():
+    trained_here = (run / "checkpoints").is_dir() or any(run.glob("fold_*"))  # perhaps to several networks
+    if (run / MEMBERS).is_dir() and not trained_here:
         raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
     if not all((run / mark).is_file() for mark in OF_A_RUN):
         remedy = "Give folders that `isocenter train` wrote: a package does not know who tested it"

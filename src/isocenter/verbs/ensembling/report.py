@@ -17,7 +17,9 @@ TUNED_ASIDE = (
     "weights are fitted at all, all cases decided."
 )
 TUNED_EQUAL = "Thresholds and post-processing were found on the validation cases, which had no say in the weights."
+TUNED_BY_NONE = "No validation case is left by which thresholds and post-processing could be found."
 OF_FOLDS = "The folds of a run count alike: they have no validation case in common."
+OF_NETWORKS = "Several networks of one training count alike."
 
 
 def members_section(
@@ -25,9 +27,11 @@ def members_section(
 ) -> Section:
     """Weights with their reason, then every member compared with the ensemble on the same test cases."""
     counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
-    sentences = [f"Weights: {weighed.because}.", TUNED_ASIDE if weighed.is_fitted else TUNED_EQUAL]
-    if any(len(one.models) > 1 for one in members):
-        sentences.append(OF_FOLDS)
+    tuned = TUNED_ASIDE if weighed.is_fitted else TUNED_EQUAL if "val" in parts.values() else TUNED_BY_NONE
+    sentences = [f"Weights: {weighed.because}.", tuned]
+    several = [one for one in members if len(one.models) > 1]
+    sentences += [OF_FOLDS] * any(one.is_of_folds for one in several)
+    sentences += [OF_NETWORKS] * (not all(one.is_of_folds for one in several))
     blocks: list[Block] = [
         _weights(members, weighed),
         Paragraph(" ".join(sentences)),

@@ -63,8 +63,11 @@ class Joined:
         """The checkpoints of the networks that have a weight, and these as one model."""
         every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
         kept = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
-        shares = _shares([weight for *_, weight in kept])
-        model = averaged_model([model for _, model, _ in kept], task, self.model.inference, shares)
+        models, shares = [model for _, model, _ in kept], _shares([weight for *_, weight in kept])
+        if len(models) == 1:  # as it is loaded: a mean of one would state that its networks never differ
+            model = replace(models[0], task=task, inference=self.model.inference)
+        else:
+            model = averaged_model(models, task, self.model.inference, shares)
         return [checkpoint for checkpoint, *_ in kept], model
 
 
@@ -79,7 +82,7 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
     if asked == EQUAL:
         return equal_weights(len(members), "equal: asked for")
     if not cases:
-        folds = [one.name for one in members if len(one.models) > 1]
+        folds = [one.name for one in members if one.is_of_folds]
         why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
         return equal_weights(len(members), f"equal: no case is left that no member was trained on{why}")
     plan, model = members[0].plan, joined.model
@@ -105,6 +108,8 @@ def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, 
     held = joined.cases("calibration") if task.scoring.assured is not None else []
     if held:
         made = predicted(joined.counting(weighed.shares), task, held)
+    if part == "train" and not held:  # cases that trained promise nothing
+        return task, decisions
     task, promised = assured(task, made, held or cases, exact=bool(held))
     return task, {**decisions, **promised}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,6 +51,8 @@ IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
 SHOWN, SHOWN_WRONG = 2, 12
 WRONG = "wrong call"
+# Where the method of a figure names a class: of whom it is, or by which threshold it is called.
+OF_A_CLASS = re.compile(r"^of | from .+ on(?:,| \()")
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
 
@@ -309,8 +312,10 @@ def are_kept(voxels: int) -> bool:
 
 
 def by_case(estimate: Estimate) -> Estimate:
-    """The same interval, called by what was resampled."""
-    return replace(estimate, patients=0, method=estimate.method.replace("patient", "case"))
+    """The same interval, called by what was resampled; a class keeps its name, which may be "patient"."""
+    parts = estimate.method.split("; ")
+    method = "; ".join(one if OF_A_CLASS.search(one) else one.replace("patient", "case") for one in parts)
+    return replace(estimate, patients=0, method=method)
 
 
 def _shown(

@@ -28,13 +28,16 @@ class Looked:
     files: Sequence[Path] = ()
 
 
-def each_case(cases: Sequence[Case], made_of: Callable[[Case], T], what: str) -> tuple[list[T], list[Problem]]:
+def each_case(
+    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
+) -> tuple[list[T], list[Problem]]:
     """What is made of each case, and an error for each case that failed; the rest goes on.
 
     what: is done, for the bar of progress
+    made: takes what is made as it comes, for whoever keeps it after Ctrl-C
     Raises UsageError, because what was asked for then suits no case.
     """
-    made, failed = list[T](), list[Problem]()
+    made, failed = list[T]() if made is None else made, list[Problem]()
     with tracked(what) as tracker:
         for number, case in enumerate(cases):
             tracker(number, len(cases))

@@ -11,7 +11,7 @@ from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.decisions import PlanLog, with_decisions
 from isocenter.verbs.training.part import Part
-from isocenter.verbs.training.run_folder import RunFolder, state_of
+from isocenter.verbs.training.run_folder import SEARCH, RunFolder, state_of
 from isocenter.verbs.training.time_budget import AS_STEPS, REPORT_SECONDS, Afterwards, Costs
 
 MEMORY, SIZE, VIEWS = "training.memory", "network.size", "inference.flips"
@@ -79,6 +79,6 @@ def narrower_network(part: Part, left: float) -> Decision | None:
     plan, job = part.job.plan, part.job
     size = plan.decision(SIZE)
     given = part.stage is not None or job.start is not None or plan["network.pretrained"] is not None
-    if given or job.settings.search.is_on:
+    if given or size.source.startswith(SEARCH) or size.because == BY_HAND or size.because.endswith(NARROWER):
         return None
-    return None if size.because == BY_HAND or size.because.endswith(NARROWER) else narrower(job.settings, left)
+    return narrower(job.settings, left)

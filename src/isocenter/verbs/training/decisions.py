@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from isocenter.planning import ENDED_EARLY, FOLD_BATCHES, FOLD_SCALES, FOLD_SEARCHES, before_run
 from isocenter.training import Outcome
 from isocenter.values import Decision, Plan, stands_for
 from isocenter.verbs.training.run_folder import SEARCH
 
 log = logging.getLogger("isocenter")
-SCALE = "preprocessing.normalisation"
-SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
-OF_FEW_STEPS = "; for few steps the folds had batches of"
+SCALE, EARLY_STOP = "preprocessing.normalisation", "training.early_stop"
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
 STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
@@ -75,9 +74,13 @@ class PlanLog:
 
 def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
     """The plan with why training ended early, if it did."""
-    if not outcome.stopped:
-        return plan
-    return plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], outcome.stopped))
+    return _stopped(plan, outcome.stopped) if outcome.stopped else plan
+
+
+def _stopped(plan: Plan, why: str) -> Plan:
+    """The plan with why trainings ended early, after the reason why they may."""
+    early = plan.decision(EARLY_STOP)
+    return plan.with_decision(EARLY_STOP, replace(early, because=f"{before_run(early)}{ENDED_EARLY} {why}"))
 
 
 def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
@@ -94,16 +97,13 @@ def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome])
     if any(outcome.batch for outcome in outcomes):
         batch = plan.decision("training.batch")
         each = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
-        planned = batch.because.partition(OF_FEW_STEPS)[0]  # a resumed run has stated it before
-        because = f"{planned}{OF_FEW_STEPS} {each}"
+        because = f"{before_run(batch)}{FOLD_BATCHES} {each}"
         plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
     if any(own[SCALE] != plan[SCALE] for own in plans):
         scale = plan.decision(SCALE)
-        plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))
+        plan = plan.with_decision(SCALE, replace(scale, because=f"{before_run(scale)}{FOLD_SCALES}"))
     stopped = [f"fold {fold}: {outcome.stopped}" for fold, outcome in enumerate(outcomes) if outcome.stopped]
-    if stopped:
-        plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))
-    return plan
+    return _stopped(plan, "; ".join(stopped)) if stopped else plan
 
 
 def with_searches(plan: Plan, plans: Sequence[Plan]) -> Plan:
@@ -116,6 +116,6 @@ def with_searches(plan: Plan, plans: Sequence[Plan]) -> Plan:
         changed = {fold: decision for fold, decision in own.items() if decision.source.startswith(SEARCH)}
         if changed:
             values = ", ".join(f"{decision.value} in fold {fold}" for fold, decision in changed.items())
-            because = f"{planned.because}; the folds' own searches have put other values in its place: {values}"
+            because = f"{before_run(planned)}{FOLD_SEARCHES} {values}"
             plan = plan.with_decision(name, Decision(planned.value, because, planned.source))
     return plan

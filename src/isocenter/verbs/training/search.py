@@ -28,7 +28,6 @@ from isocenter.errors import (
 )
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
-from isocenter.lazy import torch
 from isocenter.planning import Room, changed, plan_text, read_plan, settings, space, tried, words
 from isocenter.runtime import read_json, write_json
 from isocenter.training import (
@@ -45,6 +44,7 @@ from isocenter.training import (
     Trial,
     Tried,
     fewest_cases,
+    joined_numbers,
     refuse_without_optuna,
     share_better,
     sure_of_best,
@@ -289,7 +289,7 @@ class _Search:
             outcome = fit(job, self._clock_of(job), lambda decisions: None)
             parts.append(validation_of(outcome.checkpoint))
             _slim(job.out)
-        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if all(parts) else {}
+        joined = joined_numbers(parts) if all(parts) else {}
         return _value(self.job, joined), joined
 
     @property

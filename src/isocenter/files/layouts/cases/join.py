@@ -91,6 +91,11 @@ def join_table(
         if missing := _without_row(table, ids):
             what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
             problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
+        elif twice := _stated_twice(table, ids):
+            what = f"{member.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
+            remedy = "Leave one row of each, or add a column of their times"
+            severe = table.column((*names, *SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
+            problems.append(Problem("warning" if severe else "note", what, twice, "it is not used", remedy))
     return None, [*problems, *fold_notes(folder, None)]
 
 
@@ -285,12 +290,23 @@ def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
     return missing if len(missing) * 2 < len(ids) else ()
 
 
+def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
+    """The cases of which two rows state something else; empty for a table that does not have all cases."""
+    column = table.column(CASE_COLUMNS)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows if column else ():
+        rows.setdefault(_bare(row[column]), []).append({name: row[name] for name in row if name != column})
+    if not set(ids) <= rows.keys():
+        return ()
+    return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name]))
+
+
 def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patient: str | None) -> Join | None:
     column = table.column(CASE_COLUMNS)
     if column is None:
         return None
     rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
-    if len(rows) < len(table.rows) or not set(ids) <= rows.keys():
+    if not set(ids) <= rows.keys() or _stated_twice(table, ids):
         return None
     split = split_column(table)
     cases = [
