@@ -320,8 +320,13 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
     assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
 
 
-@pytest.mark.parametrize(("stated", "complete"), [("2", 0), ("1", 1), ("", 0)])
-def test_a_study_is_complete_once_its_sender_says_that_there_is_no_more(sending, port, stated, complete):
+@pytest.mark.parametrize(
+    ("stated", "rest_s", "complete", "times"), [("2", 0, 0, 2), ("1", 0, 1, 2), ("", 0, 0, 1), ("1", 60, 0, 0)]
+)
+def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
+    sending, port, monkeypatch, stated, rest_s, complete, times
+):
+    monkeypatch.setattr(courier, "REST_S", rest_s)
     node, couriers = sending
     coming, asked = drawn(study="1.9"), list[str]()
 
@@ -343,7 +348,8 @@ def test_a_study_is_complete_once_its_sender_says_that_there_is_no_more(sending,
         assert first == complete
     finally:
         server.shutdown()
-    assert asked == ["1.9"] * (1 if stated == "" else 2)  # who says no number is left in peace
+    # Who says no number is left in peace, and so is who may still be sending.
+    assert asked == ["1.9"] * times
     assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(studies)) if at == 0] == ["1.9"] * complete
 
 

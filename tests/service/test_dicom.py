@@ -123,6 +123,16 @@ def test_an_object_is_kept_before_its_success_is_said_and_an_echo_between_object
         assert talk.hear()[0] == RELEASED
 
 
+def test_an_object_whose_uid_another_has_is_kept_aside_and_its_sender_is_warned(node, tmp_path):
+    for number, patient in enumerate(("first", "other")):
+        (tmp_path / f"{number}.dcm").write_bytes(encoded(drawn(PatientID=patient)))
+    first, other = rows = store("SENDER", at(node.port), [tmp_path / "0.dcm", tmp_path / "1.dcm"])
+    assert all(row.is_stored for row in rows)
+    assert (first.status, other.status) == (0x0000, 0xB000)
+    assert "another object has this UID" in other.problem
+    assert [line.is_aside for line in node.lines] == [False, True]
+
+
 def test_an_object_that_is_cut_leaves_nothing(node):
     with Talk(node.port) as talk:
         talk.associate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pydicom
+import pynetdicom
 import pytest
 
 from conftest import DATA
@@ -62,6 +63,23 @@ def test_what_is_stored_in_a_pacs_is_found_there_and_comes_back_by_move_and_get_
         assert data_set(came[f"1.2.3.{number}"].read_bytes()) == data_set(source.read_bytes())
     assert len(list((tmp_path / "other").rglob("*.dcm"))) == 3  # and none besides that was on its way
     into.close()
+
+
+def test_an_object_because_of_which_a_peer_ends_the_association_holds_up_no_other(sources):
+    def answer(event):
+        if event.request.AffectedSOPInstanceUID == "1.2.3.1":
+            event.assoc.abort()
+        return 0x0000
+
+    port, entity = free_port(), pynetdicom.AE("PACS")
+    entity.add_supported_context(CAPTURE)
+    handlers = [(pynetdicom.evt.EVT_C_STORE, answer)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    try:
+        rows = store(US, Peer("pacs", "PACS", "127.0.0.1", port), sources)
+    finally:
+        server.shutdown()
+    assert [row.is_stored for row in rows] == [True, False, True]
 
 
 def test_a_pacs_answers_for_what_it_has_and_for_nothing_else(pacs, orthanc, sources, tmp_path):

@@ -85,6 +85,8 @@ def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_
     there = {one["MainDicomTags"]["SOPInstanceUID"] for one in orthanc.ask("/instances?expand")}
     assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
     assert Front(orthanc.url, store, tmp_path / POSITION).look() == 0  # the position is kept
+    (tmp_path / POSITION).write_text('{"last": 1000000}')  # of an Orthanc whose database was made anew since
+    assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
     assert set(received(store)) == there
     assert {line.syntax for line in read_journals(tmp_path / "inbox", {})[0]} == {pydicom.uid.RLELossless}
 

@@ -421,7 +421,12 @@ def test_a_series_or_an_instance_that_states_nothing_gets_no_value_of_another_on
         rows = [] if answer.status_code == 204 else answer.json()
         return [(row[level]["Value"][0], row.get(query[-8:], {}).get("Value")) for row in rows]
 
+    [study] = fresh.client.get("/dicomweb/studies?StudyInstanceUID=1.5&Modality=OT&includefield=all").json()
+    assert study["00080061"]["Value"] == ["OT"] and study["00081030"]["Value"] == ["brain"]
+    assert not {"0020000E", "00080018", "00080060", "00200062", "0008103E", "00280010"} & set(study)
     assert found("series?BodyPartExamined=HEAD&includefield=00180015") == [("1.5.1", ["HEAD"])]
+    wanted = "studies/1.5/series?SeriesDescription=*&includefield=0008103E"
+    assert found(wanted) == [("1.5.1", ["T1"]), ("1.5.2", None)]
     assert found("studies/1.5/series?includefield=00081010") == [("1.5.1", ["S"]), ("1.5.2", None)]
     assert found("instances?ImageLaterality=L&includefield=00200062") == [("1.5.1.1", ["L"])]
     every = [("1.5.1.1", ["L"]), ("1.5.1.2", None), ("1.5.2.1", None)]

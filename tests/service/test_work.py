@@ -20,7 +20,7 @@ from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
-from isocenter.service.work import answer
+from isocenter.service.work import answer, worker
 from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -122,6 +122,38 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
     states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
     assert states == [(1, "superseded", "result"), (2, "done", "result")]
     assert [row.revision for row in node.rows(studies)] == [2]
+
+
+def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr, monkeypatch):
+    def slow(*given):
+        outcome = answer.answered(*given)
+        node.receive(mr[-1])
+        node.keeper.absorb()
+        return outcome
+
+    monkeypatch.setattr(worker, "answered", slow)
+    node.receive(*mr[:-1])
+    node.work()
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
+    assert states == [(1, "superseded", None), (2, "done", "result")]
+    assert {row.job for row in node.rows(answers)} == {row.job for row in node.rows(jobs) if row.revision == 2}
+
+
+def test_a_result_of_which_nothing_can_be_sent_to_its_peers_says_so(tmp_path, mr):
+    for path in mr:  # a SEG needs a frame of reference
+        header = pydicom.dcmread(path)
+        del header.FrameOfReferenceUID
+        header.save_as(path)
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11112}
+    rules = [{"name": "r", "model": "threshold.onnx", "send": ["pacs"]}]
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), peers=[pacs], rules=rules)
+    node.receive(*mr)
+    node.work()
+    [row] = node.rows(jobs)
+    node.store.close()
+    node.database.close()
+    assert (row.state, row.outcome) == ("done", "result")
+    assert "nothing of the result is a DICOM object, so nothing is sent" in row.reason
 
 
 def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_looks(tmp_path, mr):

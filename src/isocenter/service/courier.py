@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from isocenter.service.dicom import (
     request_commitment,
     store,
 )
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, secure
-from isocenter.service.records import Database, Delivery, Index, Outbox
+from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, read_asides, secure
+from isocenter.service.records import Clock, Database, Delivery, Index, Outbox
 from isocenter.service.records.tables import instances, studies
 from isocenter.service.repeating import repeated
 from isocenter.service.speaking import spoken_to
@@ -41,10 +42,12 @@ TAKEN_S = 5.0
 TRIES, AGAIN_S = 5, 1.0
 # Between two looks for answers to peers that are not listed (s).
 LISTED_S = 10.0
-# Between two questions for counts (s), and how long a peer that says none is left alone.
-COUNT_S, SILENT_S = 1.0, 600.0
-# Statuses of C-STORE that no other try will change: not understood, another class, refused class. PS3.4 B.2.3
-FINAL = (0xA900, 0xC000, 0x0122, 0x0117)
+# Between two questions for counts (s); how long a study has to rest before one, because a peer that hands objects on
+# as they come to it has at every moment as many as are here; and how long a peer that says none is left alone.
+COUNT_S, REST_S, SILENT_S = 1.0, 5.0, 600.0
+# Statuses of C-STORE that no other try will change: refused class, wrong UID, another class (A9xx), not understood
+# (Cxxx). PS3.4 B.2.3
+FINAL = frozenset((0x0122, 0x0117, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)))
 
 
 class Couriers:
@@ -128,7 +131,7 @@ class Couriers:
         status = "" if row.status is None else f"status {row.status:04X}"
         if row.is_stored:
             self.outbox.sent(delivery)
-        elif row.status is not None and (row.status in FINAL or row.status & 0xF000 == 0xC000):
+        elif row.status in FINAL:
             self.outbox.refused(delivery, f"the peer refuses it for good: {row.problem or status}")
             # The peer's own words may name the patient.
             log.warning("peer %s refuses an answer of job %s with %s: it is aside", delivery.peer, delivery.job, status)
@@ -193,7 +196,7 @@ class Couriers:
             coming = connection.execute(
                 select(studies.c.study, studies.c.uid, studies.c.instances, instances.c.peer)
                 .join(instances, instances.c.study == studies.c.study)
-                .where(studies.c.state == "receiving")
+                .where(studies.c.state == "receiving", studies.c.last_at <= Clock() - REST_S)
                 .distinct()
             ).all()
         for study, uid, here, title in coming:
@@ -212,23 +215,30 @@ class Couriers:
                 self._silent[title] = time.monotonic() + SILENT_S
         return complete
 
-    def _secured(self, uids: Sequence[str]) -> dict[str, str]:
-        """{UID: path} of objects that are here and survive a power cut; their rows may take a moment to come."""
+    def _secured(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
+        """{UID: paths} of objects that are here and survive a power cut; their rows may take a moment to come."""
         paths = self._paths(uids)
         for _ in range(TRIES):
             if len(paths) == len(set(uids)):
                 break
             time.sleep(AGAIN_S)
             paths = self._paths(uids)
-        secure(self.settings.folder, paths.values())
+        folder, kept = self.settings.folder, set[str]().union(*paths.values())
+        # What came under the same UID lies aside: whoever sent that relies on it as well.
+        asides = [one.path.relative_to(folder).as_posix() for one in read_asides(folder) if one.first in kept]
+        secure(folder, [*kept, *asides])
         return paths
 
-    def _paths(self, uids: Sequence[str]) -> dict[str, str]:
-        """{UID: path} of objects that are here: in the records, and with their file."""
+    def _paths(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
+        """{UID: paths} of objects that are here: in the records, and with their file; two studies may share a UID."""
         wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
             rows = connection.execute(wanted).all()
-        return {row.uid: row.path for row in rows if (self.settings.folder / row.path).exists()}
+        paths = defaultdict[str, set[str]](set)
+        for row in rows:
+            if (self.settings.folder / row.path).exists():
+                paths[row.uid].add(row.path)
+        return paths
 
 
 def _unforeseen(error: Exception) -> IsocenterError:

@@ -104,16 +104,32 @@ class Front:
 
     def _changes(self) -> Iterator[tuple[str, str]]:
         """Study and series UIDs of series that are new; a change is passed once its series was fetched."""
+        self._begin_again()
         while True:
-            since = int(load_json(self.place)["last"]) if self.place.exists() else 0
+            since = self._known
             page = self._asked(f"changes?since={since}&limit={CHANGES}")
             for change in page["Changes"]:
                 if change["ChangeType"] == "StableSeries" and (uids := self._uids(change["ID"])) is not None:
                     yield uids
-                with written(self.place, overwrite=True) as partial:
-                    partial.write_text(json.dumps({"last": change["Seq"]}), encoding="utf-8")
+                self._note(change["Seq"])
             if page["Done"]:
                 return
+
+    @property
+    def _known(self) -> int:
+        """The number of the last change that is known."""
+        return int(load_json(self.place)["last"]) if self.place.exists() else 0
+
+    def _note(self, last: int) -> None:
+        with written(self.place, overwrite=True) as partial:
+            partial.write_text(json.dumps({"last": last}), encoding="utf-8")
+
+    def _begin_again(self) -> None:
+        """Follow an Orthanc from its first change that has fewer than are known: its database was made anew."""
+        known = self._known
+        if known > int(self._asked("changes?last").get("Last", known)):
+            log.warning("the Orthanc counts its changes anew: all of its series are fetched again")
+            self._note(0)
 
     def _uids(self, key: str) -> tuple[str, str] | None:
         """Study and series UID of a series; None where it is no longer there."""

@@ -43,14 +43,14 @@ def kept(store: ObjectStore, event: Any, peer: str) -> int:
         with store.open_part() as part, path.open("rb") as file:
             while data := file.read(AT_ONCE):
                 part.write(data)
-            store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
+            received = store.keep(part, peer, announced=str(event.request.AffectedSOPInstanceUID))
     except ResourceError:
         return messages.OUT_OF_RESOURCES
     except FormatError:
         return messages.NOT_UNDERSTOOD
     finally:
         path.unlink(missing_ok=True)
-    return messages.SUCCESS
+    return messages.COERCED if received.is_aside else messages.SUCCESS
 
 
 def sweep(inbox: Path, idle_s: float) -> None:

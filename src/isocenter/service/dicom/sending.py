@@ -122,16 +122,20 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
             rows[path] = Sent(path, "", None, problem)
     for some in _few_contexts(known):
         pairs = sorted(set[tuple[str, str]]().union(*map(_pairs, some.values())))
-        try:
-            with _opened(us, peer, pairs, idle_s) as opened:
-                for path, identity in some.items():
-                    rows[path] = _stored(opened, path, identity)
-        except PeerError as error:
-            if not any(path in rows for path in some):
-                raise
-            rows |= {
-                path: Sent(path, one.instance, None, error.problem) for path, one in some.items() if path not in rows
-            }
+        while left := {path: one for path, one in some.items() if path not in rows}:
+            is_open = False
+            try:
+                with _opened(us, peer, pairs, idle_s) as opened:
+                    is_open = True
+                    for path, identity in left.items():
+                        rows[path] = _stored(opened, path, identity)
+            except PeerError as error:
+                unsent = [path for path in left if path not in rows]
+                # A peer may end an association because of one object: the others are sent on another.
+                for path in unsent[:1] if is_open else unsent:
+                    rows[path] = Sent(path, left[path].instance, None, error.problem)
+                if not any(one.status is not None for one in rows.values()) and rows.keys() >= some.keys():
+                    raise
     return [rows[path] for path in paths]
 
 

@@ -187,6 +187,8 @@ class Association:
         except FormatError as error:
             message.status, message.comment = messages.NOT_UNDERSTOOD, error.problem
         else:
+            if received.is_aside:
+                message.status, message.comment = messages.COERCED, "another object has this UID: it is kept aside"
             self._unsecured.append(received.path)
             if len(self._unsecured) >= MOST_UNSECURED:
                 self._secure()
@@ -199,7 +201,9 @@ class Association:
             message.part = None
 
     def _answer(self, message: Message) -> None:
-        if message.status != messages.SUCCESS:
+        if message.status == messages.COERCED:
+            LOG.warning("an object is aside, because another has its UID")
+        elif message.status != messages.SUCCESS:
             why = (
                 f": {message.comment}" if message.status == messages.OUT_OF_RESOURCES else ""
             )  # others quote what came

@@ -85,6 +85,8 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
     findings = [asdict(one) for one in done.findings]
     has_result = any(_says_something(one) for one in done.findings)
     reasons = [problem.what.partition(": ")[2] for problem in done.lacking]
+    if send and has_result and not any(one.sop_instance_uid for one in answers):
+        reasons.append("nothing of the result is a DICOM object, so nothing is sent to a peer")
     reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *reasons])
     outcome = RESULT if has_result else NOTHING
     return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, covariates)
@@ -102,7 +104,7 @@ def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
                 (folder / path.name).symlink_to(path.absolute())
             cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
             if len(cases) != 1:
-                problem = f"the series holds {len(cases)} volumes on different grids"
+                problem = f"the series holds {len(cases)} images, and a job takes one volume or picture"
                 raise FormatError(problem, role, "Let a rule take a series of one volume")
             [image] = cases[0].images.values()
             images[role] = image

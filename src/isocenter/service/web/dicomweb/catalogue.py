@@ -67,7 +67,7 @@ class StoredStudy:
 
     @cached_property
     def answers(self) -> list[StoredObject]:
-        """Objects that jobs made, by UID; a damaged file is none, and hides no other."""
+        """Objects that jobs made and nobody has sent back, by UID; a damaged file is none, and hides no other."""
         made = answers.join(jobs, jobs.c.job == answers.c.job)
         of_this = (
             jobs.c.study == self.row.study,
@@ -79,7 +79,13 @@ class StoredStudy:
                 select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
             )
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
-        return [one for path in paths if (one := _object(path)) is not None]
+            made = [one for path in paths if (one := _object(path)) is not None]
+            mine = (
+                instances.c.study == self.row.study,
+                instances.c.instance.in_([key_of(one.instance) for one in made]),
+            )
+            came = set(connection.execute(select(instances.c.uid).where(*mine)).scalars())
+        return [one for one in made if one.instance not in came]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
         """Its objects, or those of a series, or one; what came in goes before what was made."""
@@ -92,18 +98,12 @@ class StoredStudy:
         wanted = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:
             rows = connection.execute(wanted.order_by(series.c.uid, instances.c.uid)).all()
-        came = set()
         for row in rows:
-            came.add(row.uid)
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
             )
         for answer in self.answers:
-            if (
-                answer.instance not in came
-                and of_series in (None, answer.series)
-                and instance in (None, answer.instance)
-            ):
+            if of_series in (None, answer.series) and instance in (None, answer.instance):
                 yield answer
 
     @cached_property

@@ -63,7 +63,7 @@ def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
 
     A name matches in any of its component groups, or group by group where several are wanted. PS3.4 C.2.2.2
     """
-    if not wanted:
+    if not wanted.strip("*"):  # anything, nothing too: PS3.4 C.2.2.2.3 and C.2.2.2.4
         return True
     values = (held or {}).get("Value", [])
     vr = "" if held is None else held["vr"]

@@ -37,6 +37,13 @@ STUDY = _tags(
     "PatientID PatientBirthDate PatientSex StudyInstanceUID StudyID StudyDescription NumberOfStudyRelatedSeries "
     "NumberOfStudyRelatedInstances IssuerOfPatientID PatientAge"
 )
+# Of a study's first object these hold for all of it: what is stated of the patient (group 0010), or of the study.
+OF_STUDY = STUDY | _tags(
+    "PhysiciansOfRecord NameOfPhysiciansReadingStudy AdmittingDiagnosesDescription ClinicalTrialSponsorName "
+    "ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName "
+    "ClinicalTrialSubjectID ClinicalTrialTimePointID"
+)
+PATIENT = "0010"
 SERIES = _tags(
     "Modality SeriesDescription SeriesInstanceUID SeriesNumber NumberOfSeriesRelatedInstances BodyPartExamined "
     "PerformedProcedureStepStartDate PerformedProcedureStepStartTime Laterality ProtocolName Manufacturer "
@@ -134,7 +141,8 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
     asked = query.wanted.get(str(tag_of("StudyInstanceUID")))
     counted = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
     for study in stored_studies(node, re.split(r"[,\\]", asked) if asked else None):
-        elements = study.elements | element("StudyInstanceUID", [study.uid])
+        elements = {tag: one for tag, one in study.elements.items() if tag in OF_STUDY or tag.startswith(PATIENT)}
+        elements |= element("StudyInstanceUID", [study.uid])
         if not query.fits(elements, STUDY - counted):
             continue
         series = list(study.series_elements())
