@@ -41,6 +41,20 @@ def test_regions_are_written_where_they_are_likelier_than_not_one_over_another()
     assert_allclose(regions.probabilities(outputs([0.0]))["mask"].ravel(), [0.5])
 
 
+def test_regions_are_named_in_the_order_of_their_outputs_and_what_others_are_written_over_is_said():
+    regions = task(exclusive=False, writes=[2, 1])
+    assert [label.name for label in regions.decoding.channel_labels] == ["right", "left"]
+    rows = outputs([1, 1, -1, -1], [-1, 1, 1, -1])
+    made = regions.decode([((slice(0, 4), slice(0, 1)), rows)], Geometry.of_pixels((4, 1)))
+    assert [(one.concept, one.value) for one in regions.scoring.results(made)] == [("right", 1), ("left", 2)]
+    [note] = made.notes
+    assert note.startswith(
+        "right overlaps regions that are written over it: 1 of its 2 voxels are marked as these alone"
+    )
+    apart = regions.decode([((slice(0, 4), slice(0, 1)), outputs([1, 1, -1, -1], [-1, -1, 1, 1]))], made.geometry)
+    assert apart.notes == ()
+
+
 def test_of_a_group_of_labels_together_the_largest_piece_stays():
     rows = [[0, 0, 5, 0, 5, 0], [5, 0, 0, 0, 0, 5], [0, 5, 0, 5, 0, 0]]
     assert decoded(task(), *rows) == [1, 2, 0, 2, 0, 1]

@@ -74,6 +74,19 @@ def test_regions_are_each_likelier_than_not_and_the_later_is_written_over(tmp_pa
     assert found.tolist() == np.digitize(image().data[0, :, 0, 0], [100 / 3 + 1e-3, 50 + 1e-3]).tolist()
 
 
+def test_the_probabilities_of_regions_are_called_by_their_outputs(tmp_path):
+    regions = {"labels": {"never": 3, "bright": 1, "brighter": 2}, "outputs": "regions"}
+    isocenter.write(image(), tmp_path / "x.nii.gz")
+    done = isocenter.predict(
+        written(tmp_path, **regions), tmp_path / "x.nii.gz", out=tmp_path / "out", save_probabilities=True
+    )
+    named = (tmp_path / "out" / "x_probabilities.labels.csv").read_text().split()[1:]
+    assert [line.split(",")[1] for line in named] == ["never", "bright", "brighter"]
+    found = isocenter.read(tmp_path / "out" / "x_probabilities.nii.gz").data[0] > 0.5
+    assert found.sum(axis=(1, 2, 3)).tolist() == [0, 8 * 30, 6 * 30]
+    assert ["bright overlaps regions" in problem.what for problem in done.problems] == [True]
+
+
 def test_classes_of_the_whole_image_are_probabilities(tmp_path):
     model = isocenter.load(written(tmp_path, 2, vector=True, labels=["dark", "bright"]))
     found = model.predict(image()).probabilities

@@ -24,8 +24,10 @@ from isocenter.values import (
     Fingerprint,
     Geometry,
     Head,
+    Label,
     Merge,
     Prediction,
+    Slabs,
 )
 
 OWN = ("writes", "exclusive", "averaged", "weighed", "largest", "sampled")
@@ -103,6 +105,14 @@ class ImportedSegmentation(Segmentation):
         return {"mask": Dense(len(self.writes))}
 
     @property
+    def channel_labels(self) -> tuple[Label, ...]:
+        """The meaning of the outputs, without the background's: of regions in the order in which they are written."""
+        if self.exclusive or self.regions is not None:
+            return super().channel_labels
+        named = {label.value: label for label in self.classes}
+        return tuple(named[value] for value in self.writes)
+
+    @property
     def mirrored(self) -> tuple[int, ...] | None:
         """Its maker decided along which axes it may be mirrored: no output changes places."""
         return tuple(range(len(self.writes)))
@@ -131,6 +141,21 @@ class ImportedSegmentation(Segmentation):
             return {"mask": log_mean(each, shares=shares)}
         return {"mask": mean_of(each, shares)}
 
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """As any segmentation, with a note on each region of which the label map does not hold all."""
+        if self.exclusive or self.regions is not None:
+            return super().decode(slabs, geometry)
+        counts = np.zeros((2, len(self.writes)), dtype=np.int64)
+        made = super().decode(_counted(slabs, counts), geometry)
+        names = [label.name for label in self.channel_labels]
+        notes = [
+            f"{name} overlaps regions that are written over it: {lost} of its {marked} voxels are marked as these "
+            "alone, and its mask, volume and measurements are of the rest"
+            for name, marked, lost in zip(names, *counts.tolist(), strict=True)
+            if lost
+        ]
+        return replace(made, notes=(*made.notes, *notes))
+
     def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
         """The label map of which only the largest piece of each group stays; None where there is no group."""
         if not self.largest:
@@ -148,6 +173,21 @@ class ImportedSegmentation(Segmentation):
         task, made = Segmentation.tuned(replace(self, postprocessing={}, calibrated_map=False), predictions, cases)
         assert isinstance(task, ImportedSegmentation)  # noqa: S101 - tuning keeps the kind
         return replace(task, postprocessing=self.postprocessing, calibrated_map=self.calibrated_map), made
+
+
+def _counted(slabs: Slabs, counts: Array) -> Slabs:
+    """The same slabs of regions, whose voxels are added to `counts` on the way.
+
+    counts: (2, regions) voxels of each, and those of them that later ones are written over
+    """
+    for region, arrays in slabs:
+        outputs = np.asarray(arrays["mask"])
+        over = np.zeros(outputs.shape[1:], dtype=bool)
+        for place in reversed(range(len(outputs))):
+            own = outputs[place] > 0
+            counts[:, place] += np.count_nonzero(own), np.count_nonzero(own & over)
+            over |= own
+        yield region, {**arrays, "mask": outputs}
 
 
 def _largest_pieces(own: Array) -> Array:

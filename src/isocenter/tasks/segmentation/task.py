@@ -188,7 +188,8 @@ class Segmentation:
     @property
     def structures(self) -> Mapping[str, tuple[int, ...]]:
         """{name: values} of what is scored and measured, and about which patches are centred."""
-        return {label.name: (label.value,) for label in self.classes} if self.regions is None else self.regions
+        each = self.channel_labels
+        return {label.name: (label.value,) for label in each} if self.regions is None else self.regions
 
     @property
     def names(self) -> tuple[str, ...]:
