@@ -250,6 +250,29 @@ def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all
     assert all(row.estimate.n == 12 for row in rows)
 
 
+def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all():
+    figures = []
+    for name in ("cell", "all"):
+        task = Detection((name, "clump"), 2, 8.0)
+        predictions, cases = scored_cases(missed=3)
+        renamed = [
+            replace(one.boxes, names=tuple(name if own == "cell" else own for own in one.boxes.names))
+            for one in predictions
+        ]
+        drawn = [replace(one, boxes=own) for one, own in zip(predictions, renamed, strict=True)]
+        known = [case(one.id, boxes((name, (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))) for one in cases]
+        table = task.score(drawn, known)
+        rows = task.summary(table, seed=0)
+        figures.append({(row.metric, row.label): row.estimate.value for row in rows})
+        assert len(figures[-1]) == len(rows)
+        assert task.scoring.overview(table)
+    plain, own = figures
+    labels = {"cell": "all (class)"}
+    assert own == pytest.approx(
+        {(metric, labels.get(label, label)): value for (metric, label), value in plain.items()}, nan_ok=True
+    )
+
+
 def test_a_quarter_of_the_cells_missed_shows_in_every_figure():
     table = TASK.score(*scored_cases(missed=3))
     rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}

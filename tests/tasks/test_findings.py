@@ -216,6 +216,34 @@ def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
     assert "mean of 2 of 3 findings" in rows["auroc", "all"].method
 
 
+def test_a_finding_that_is_called_all_has_figures_of_its_own_beside_those_of_all():
+    figures = []
+    for name in ("effusion", "all"):
+        named = {"effusion": name}
+        task = Findings((name, "nodule", "hernia"), {name: {"present": 3, "absent": 7}}, prevalence={name: 0.1})
+        predictions, cases, *_ = drawn()
+        predictions = [
+            Prediction(GRID, probabilities={named.get(key, key): own for key, own in one.probabilities.items()})
+            for one in predictions
+        ]
+        cases = [
+            case(one.id, **{named.get(key, key): own for key, own in one.references["findings"].items()})
+            for one in cases
+        ]
+        table = task.scoring.score(predictions, cases)
+        rows = task.scoring.summary(table, seed=0)
+        figures.append({(row.metric, row.label): row.estimate.value for row in rows})
+        assert len(figures[-1]) == len(rows)
+        values = task.scoring.case_values(table)
+        assert len({(one.metric, one.label) for one in values}) == len(values)
+        assert task.scoring.guess(table).table["probability"].dropna().unique() == pytest.approx([0.3])
+    plain, own = figures
+    labels = {"effusion": "all (finding)"}
+    assert own == pytest.approx(
+        {(metric, labels.get(label, label)): value for (metric, label), value in plain.items()}, nan_ok=True
+    )
+
+
 def test_patients_are_drawn_with_all_their_images():
     predictions, cases, *_ = drawn(blank=0.0)
     once = summarised(predictions, cases)[0].estimate

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from isocenter.evaluation import figure_label
 from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction
@@ -68,6 +69,25 @@ def test_of_several_targets_their_standardised_mean_comes_first():
     assert each["mae", "all"].value == pytest.approx(mean)
     assert each["r2", "all"].value == pytest.approx(np.mean([each["r2", name].value for name in NAMES]))
     assert "standard deviations of its training cases" in each["mae", "all"].method
+
+
+def test_a_target_that_is_called_all_has_figures_of_its_own_beside_those_of_all():
+    figures = []
+    for name in ("volume", "all"):
+        of = {"volume": name, "age": "age"}
+        units, mean, deviation = ({of[key]: own for key, own in one.items()} for one in (UNITS, TASK.mean, DEVIATION))
+        task, scores = Regression((name, "age"), units, mean, deviation, noise="gaussian"), table()[1]
+        scores = scores.assign(label=scores["label"].replace("volume", figure_label(name, "target")))
+        figures.append(by_name(task.summary(scores, seed=0)))
+        assert len(figures[-1]) == len(task.summary(scores, seed=0))
+        values = task.scoring.case_values(scores)
+        assert len({(one.metric, one.label) for one in values}) == len(values)
+        assert task.scoring.guess(scores).table["predicted"].notna().all()
+        assert len(task.scoring.overview(scores)) == 4
+    plain, own = figures
+    assert {key: one.value for key, one in own.items()} == pytest.approx(
+        {(metric, "all (target)" if label == "volume" else label): one.value for (metric, label), one in plain.items()}
+    )
 
 
 def test_one_target_alone_has_no_row_over_all():

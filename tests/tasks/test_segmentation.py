@@ -264,6 +264,26 @@ def test_numbers_of_pieces_are_no_shares_even_where_all_cases_have_one_too_many(
     assert made["centreline_recall"].low > 0.7
 
 
+def test_a_structure_that_is_called_all_has_figures_of_its_own_beside_those_of_all():
+    figures = []
+    for name in ("liver", "all"):
+        labels = (Label(7, name), Label(3, "tumour"))
+        task = Segmentation(labels, tolerance={name: 1.0, "tumour": 0.4})
+        whole = box(7, slice(0, 2)) + box(3, slice(2, 4))
+        pairs = [(whole, whole), (box(7, slice(0, 1)), whole)]
+        predictions = [Prediction(GRID, data=predicted, labels=labels) for predicted, _ in pairs]
+        table = task.scoring.score(predictions, [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)])
+        rows = task.scoring.summary(table, seed=0)
+        figures.append({(row.metric, row.label): (row.estimate.value, row.estimate.method) for row in rows})
+        assert len(figures[-1]) == len(rows)
+        assert next(iter(task.scoring.overview(table))).title == "Dice of the cases"
+    plain, own = figures
+    assert set(own) == {(metric, "all (structure)" if label == "liver" else label) for metric, label in plain}
+    for (metric, label), (value, method) in plain.items():
+        same = own[metric, "all (structure)" if label == "liver" else label]
+        assert (same[0] == pytest.approx(value, nan_ok=True), same[1]) == (True, method)
+
+
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
     full, none = box(7, slice(0, 2)) + box(3, slice(2, 4)), box(7, slice(0, 2))
     tables = TASK.scoring.score(

@@ -224,6 +224,7 @@ if TYPE_CHECKING:
         check_table,
         class_names,
         covariate_columns,
+        figure_label,
         folds_of,
         metric_columns,
         read_cases,

@@ -122,6 +122,14 @@ def without_part(column: str) -> str:
     return column.rpartition(".")[2]
 
 
+def figure_label(name: str, kind: str = "class") -> str:
+    """The label of the rows of one class, structure or the like: one may be called as those over all of them are.
+
+    In C-NMC (doi:10.7937/tcia.2019.dc64i46r) "all" is acute lymphoblastic leukaemia.
+    """
+    return f"{name} ({kind})" if name == ALL else name
+
+
 def folds_of(table: Table) -> int:
     """Number of models that have scored the cases: the folds that the table names, else 1."""
     return max(1, int(table[FOLD].nunique())) if FOLD in table else 1

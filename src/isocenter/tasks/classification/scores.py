@@ -11,7 +11,6 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
-    ALL,
     THRESHOLD,
     CaseValues,
     Confusion,
@@ -23,6 +22,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     brier,
     calibration_error,
+    figure_label,
     grade_distances,
     one_against_rest,
     proportion,
@@ -112,14 +112,6 @@ class Answers:
     def _parting(self) -> int:
         """Of two classes the one whose threshold parts them: the second, unless the first alone has one."""
         return int(self.classes[1] in self.thresholds or self.classes[0] not in self.thresholds)
-
-
-def figure_label(name: str) -> str:
-    """The label of the figures of one class: one may be called as those over all classes are.
-
-    In C-NMC (doi:10.7937/tcia.2019.dc64i46r) "all" is acute lymphoblastic leukaemia.
-    """
-    return f"{name} (class)" if name == ALL else name
 
 
 def class_index(case: Case, classes: Sequence[str]) -> int:

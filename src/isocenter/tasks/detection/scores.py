@@ -165,6 +165,7 @@ def _first_hits(shared: Array, overlap: float) -> Array:
 class Answers:
     """The boxes of all cases by class, as the table has them.
 
+    classes:               by the labels of their rows
     predicted, references: {class: one a case}, in order of `cases`
     sizes:                 {class: of each case (references,)}, in `unit`
     levels:                (cases,) score from which on a box is called

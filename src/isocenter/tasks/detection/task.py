@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, folds_of
+from isocenter.evaluation import Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -320,13 +320,14 @@ class Detection:
             for name in self.classes:
                 row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
                 row |= covering_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
-                rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
+                rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
-        covering = covering_rows(table, self.classes, "boxes", seed=seed)
-        return [*summary_rows(self._answers(table), self.overlap, primary=self.primary, seed=seed), *covering]
+        answers = self._answers(table)
+        covering = covering_rows(table, answers.classes, "boxes", seed=seed)
+        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *covering]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
@@ -391,7 +392,7 @@ class Detection:
         return [calibrated_boxes(boxes, self.certainty.calibrator, sides) for boxes, sides in each]
 
     def _answers(self, table: Table) -> Answers:
-        return Answers.of(table, self.classes, self._level)
+        return Answers.of(table, [*map(figure_label, self.classes)], self._level)
 
     @property
     def _level(self) -> float:

@@ -61,7 +61,10 @@ Figured = Callable[[Called, Floats], Floats]
 
 
 def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Called]:
-    """{finding: its cases}, of those in which it is known; rule: by which thresholds were found"""
+    """{finding: its cases}, of those in which it is known.
+
+    findings: the labels of their rows; rule: by which thresholds were found
+    """
     made = {}
     for name in findings:
         own = table[table["label"] == name]

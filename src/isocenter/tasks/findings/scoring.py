@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
+from isocenter.evaluation import (
+    THRESHOLD,
+    UNCALIBRATED,
+    CaseValues,
+    Seed,
+    Table,
+    column_values,
+    figure_label,
+    folds_of,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Guess
@@ -27,6 +36,8 @@ from isocenter.tasks.shared import (
     set_rows,
 )
 from isocenter.values import Case, Finding, Prediction, Row
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class FindingScoring:
                         {
                             "case": case.id,
                             "patient": case.patient,
-                            "label": name,
+                            "label": figure_label(name, "finding"),
                             "reference": PRESENT if present else ABSENT,
                             "predicted": PRESENT if called[name] else ABSENT,
                             "probability": probabilities[name],
@@ -85,7 +96,7 @@ class FindingScoring:
         known = self.known(table)
         sets = [row for name in known for row in set_rows(name, table[table["label"] == name], seed=seed)]
         sets = [*set_rows("all", table, seed=seed), *sets, *doubt_rows(table, seed=seed)]
-        return [*summary_rows(table, known, self.prevalence, seed=seed), *sets]
+        return [*summary_rows(table, known, labelled(self.prevalence), seed=seed), *sets]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
@@ -101,15 +112,17 @@ class FindingScoring:
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """What AUROC, calls and Brier score of each finding are made of."""
-        cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in self.findings}
-        made = [one for name, own in self.known(table).items() for one in called_values(name, own, cases[name])]
+        known = self.known(table)
+        cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in known}
+        made = [one for name, own in known.items() for one in called_values(name, own, cases[name])]
         return [*made, *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
         """The share of the training cases that have each finding, as if no image had been looked at."""
         shares = self._shares(table)
         chances = table["label"].map(shares).astype(float)
-        called = chances >= table["label"].map({name: self.thresholds.get(name, DEFAULT_THRESHOLD) for name in shares})
+        levels = labelled(self.thresholds)
+        called = chances >= table["label"].map({name: levels.get(name, DEFAULT_THRESHOLD) for name in shares})
         guessed = table.assign(
             predicted=np.where(called, PRESENT, ABSENT),
             probability=chances,
@@ -120,7 +133,8 @@ class FindingScoring:
     def _shares(self, table: Table) -> dict[str, float]:
         """{finding: share of the training cases that have it}; of these cases where it was not counted."""
         if self.counts:
-            return {name: self.counts[name][PRESENT] / max(1, sum(self.counts[name].values())) for name in self.counts}
+            counts = labelled(self.counts).items()
+            return {name: own[PRESENT] / max(1, sum(own.values())) for name, own in counts}
         own = table.groupby("label")["reference"]
         return {str(name): float((references == PRESENT).mean()) for name, references in own}
 
@@ -134,5 +148,10 @@ class FindingScoring:
         return [Finding(name, value=called[name], probability=p) for name, p in probabilities_of(prediction).items()]
 
     def known(self, table: Table) -> dict[str, Called]:
-        """{finding: its cases}, of those in which it is known."""
-        return called_of(table, self.findings, self.rule)
+        """{label of a finding's rows: its cases}, of those in which it is known."""
+        return called_of(table, [*labelled(dict.fromkeys(self.findings))], self.rule)
+
+
+def labelled(given: Mapping[str, V]) -> dict[str, V]:
+    """What is given by finding, by the label of its rows in tables."""
+    return {figure_label(name, "finding"): value for name, value in given.items()}

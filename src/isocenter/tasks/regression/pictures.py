@@ -9,7 +9,7 @@ from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.regression.scores import measured_of, values_of
+from isocenter.tasks.regression.scores import labelled, measured_of, values_of
 from isocenter.tasks.shared import agreement_figure
 from isocenter.values import Case, Finding, Prediction
 
@@ -52,12 +52,12 @@ class ValuePictures:
 
     def guess(self, table: Table) -> Guess:
         """The mean of the training cases for every case."""
-        means = table["label"].map(dict(self.mean)).astype(float)
+        means = table["label"].map(labelled(self.mean)).astype(float)
         apart = means - table["reference"]
         guessed = table.assign(
             predicted=means,
             difference=apart,
-            standardised_difference=apart.abs() / table["label"].map(dict(self.deviation)).astype(float),
+            standardised_difference=apart.abs() / table["label"].map(labelled(self.deviation)).astype(float),
         )
         return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
 

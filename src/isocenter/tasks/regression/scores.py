@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     column_values,
     concordance,
+    figure_label,
     gaussian_nll,
     is_covered,
     mean_absolute_error,
@@ -65,14 +66,15 @@ WITHOUT_UNIT: Mapping[str, Compared] = {
     "spearman": spearman,
     "concordance": concordance,
 }
-STANDARDISED = "SD"
+STANDARDISED, TARGET = "SD", "target"
+V = TypeVar("V")
 
 
 def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
     """The targets of a table of cases, in their order; without those that no case has."""
     measured = []
     for name in targets:
-        own = table[table["label"] == name]
+        own = table[table["label"] == figure_label(name, TARGET)]
         if own.empty:
             continue
         errors = own["error_bar"].to_numpy(float) if "error_bar" in own else None
@@ -80,6 +82,11 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
         patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
         measured.append(Measured(name, predicted, reference, patients, cases, errors))
     return measured
+
+
+def labelled(given: Mapping[str, V]) -> dict[str, V]:
+    """What is given by target, by the label of its rows in tables."""
+    return {figure_label(name, TARGET): value for name, value in given.items()}
 
 
 def values_of(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
@@ -104,7 +111,7 @@ def case_rows(
         yield {
             "case": case.id,
             "patient": case.patient,
-            "label": name,
+            "label": figure_label(name, TARGET),
             "difference": difference,
             "standardised_difference": abs(difference) / deviation[name],
             **({"error_bar": errors[name]} if errors else {}),
@@ -129,7 +136,7 @@ def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValue
     if table["label"].nunique() < 2:
         return column_values(sized)
     # Not the column of standardised differences: beside another model the deviations are those of its training cases.
-    of_all = column_values(sized.assign(mae=sized["mae"] / sized["label"].map(dict(deviation)).astype(float)))
+    of_all = column_values(sized.assign(mae=sized["mae"] / sized["label"].map(labelled(deviation)).astype(float)))
     return [
         *(one for one in of_all if one.label == "all"),
         *(one for one in column_values(sized) if one.label != "all"),
@@ -137,16 +144,16 @@ def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValue
 
 
 def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:
-    target, patients = measured.target, measured.patients
+    target, patients = figure_label(measured.target, TARGET), measured.patients
     for metric, figure in WITH_UNIT.items():
         yield Row(metric, target, compared_estimate(measured, figure, unit, seed))
     apart = np.abs(measured.predicted - measured.reference)
     yield Row("median_absolute_error", target, median(apart, patients, unit=unit))
     for metric, figure in WITHOUT_UNIT.items():
         yield Row(metric, target, compared_estimate(measured, figure, "", seed))
-    yield from agreement_rows(measured, unit, seed=seed)
+    yield from agreement_rows(replace(measured, target=target), unit, seed=seed)
     if measured.errors is not None:
-        yield from _of_error_bars(measured, measured.errors, seed)
+        yield from _of_error_bars(replace(measured, target=target), measured.errors, seed)
 
 
 def _of_error_bars(measured: Measured, errors: Floats, seed: Seed) -> Iterator[Row]:

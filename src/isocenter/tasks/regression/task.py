@@ -32,6 +32,7 @@ from isocenter.tasks.regression.scores import (
     NAMES,
     case_rows,
     error_values,
+    labelled,
     measured_of,
     summary_rows,
     values_of,
@@ -357,8 +358,8 @@ class Regression:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
-        own = {name: table[table["label"] == name] for name in self.targets}
-        wide = [row for name, one in own.items() for row in interval_rows(name, one, self.units[name], seed=seed)]
+        own = {label: (table[table["label"] == label], unit) for label, unit in labelled(self.units).items()}
+        wide = [row for label, (one, unit) in own.items() for row in interval_rows(label, one, unit, seed=seed)]
         return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:

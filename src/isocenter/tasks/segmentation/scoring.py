@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import Seed, Table, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Assured, Crossed, Scoring
@@ -21,6 +21,7 @@ from isocenter.tasks.shared import doubt_rows, refuse_other_grid, refuse_other_n
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
+STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,16 @@ class MaskScoring:
         of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.believed, self.covers_from)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
-        return [{**named, **row, **by_readers.get(row["label"], {}), **of_voxels[row["label"]]} for row in rows]
+        return [
+            {**named, **row, **by_readers.get(name, {}), **of_voxels[name], "label": figure_label(name, STRUCTURE)}
+            for name, row in zip(self.structures, rows, strict=True)
+        ]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
         of_voxels = [only_known(row, table) for row in voxel_rows(table, seed=seed)]
-        return [*summary_rows(table, self.tolerances, seed=seed), *of_voxels, *doubt_rows(table, seed=seed)]
+        tolerances = {figure_label(name, STRUCTURE): own for name, own in self.tolerances.items()}
+        return [*summary_rows(table, tolerances, seed=seed), *of_voxels, *doubt_rows(table, seed=seed)]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice; a case without any structure counts as 1."""
@@ -101,7 +106,8 @@ class MaskScoring:
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
-        groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.structures}
+        labels = [figure_label(name, STRUCTURE) for name in self.structures]
+        groups = {label: table.loc[table["label"] == label, "dice"].to_numpy(float) for label in labels}
         drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
         drawn += [volume_figure(volume) for volume in volumes(table)]
         if not set(table) >= OF_READERS:

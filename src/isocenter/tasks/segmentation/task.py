@@ -15,7 +15,7 @@ from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, 
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, settled_map, tidying_from
 from isocenter.tasks.segmentation.promises import crossed_volumes, promised
 from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
-from isocenter.tasks.segmentation.scoring import MaskScoring
+from isocenter.tasks.segmentation.scoring import STRUCTURE, MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Found, unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
@@ -113,7 +113,7 @@ class Segmentation:
         sentences=SENTENCES,
         metric_names=NAMES,
         errors=ERRORS,
-        label_word="structure",
+        label_word=STRUCTURE,
     )
 
     @classmethod
