@@ -15,7 +15,7 @@ from isocenter.report import metric_name
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
-from isocenter.values import Case, Geometry, Image, Label, Prediction
+from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))
 TASK = Segmentation((Label(7, "liver", (255, 0, 0)), Label(3, "tumour")))
@@ -225,6 +225,22 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     assert metric_name("nsd_voxels", TASK.traits.metric_names) == "NSD, tolerance in voxels"
     assert surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
     assert surface_distance(mask, predicted).unit == "voxels"
+
+
+def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together():
+    mask, one = np.zeros((8, 8), np.uint8), Confidence(low={"liver": 1.0}, high={"liver": 20.0})
+    mask[2:5, 2:5] = 7
+    none = np.zeros_like(mask)
+    grids = [Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), Geometry.of_pixels((8, 8))]
+    table = TASK.scoring.score(
+        [Prediction(grid, data=own, labels=TASK.classes, confidence=one) for grid, own in zip(grids, (mask, none), strict=True)],
+        [case(mask, grid, grid, str(n)) for n, grid in enumerate(grids)],
+    )
+    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    assert rows["coverage", "liver"].value == 1  # 2.25 mm2 and 9 pixels
+    assert ("interval_width", "liver") not in rows
+    assert "with one side empty" not in rows["hd95", "liver"].method
+    assert "1 with one side empty" in rows["hd95_pixels", "liver"].method
 
 
 def test_a_case_is_scored_as_worked_out_by_hand():

@@ -206,11 +206,13 @@ def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
     columns = {f"{MEASURED[0]}_{side}": side for side in (LOW, HIGH)}
     if not set(columns) <= set(table):
         return
-    reference = next(str(name) for name in table if str(name).startswith(MEASURED[1]))
-    unit = unit_of(reference.replace(MEASURED[1], "volume_error"))
-    own = table.rename(columns={**columns, reference: "reference"})
+    references = [str(name) for name in table if str(name).startswith(MEASURED[1])]
+    unit = unit_of(references[0].replace(MEASURED[1], "volume_error"))
+    own = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
     for label in dict.fromkeys(own["label"]):
-        yield from interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
+        rows = interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
+        # Images of known and of unknown size: of widths in two units there is no mean.
+        yield from (row for row in rows if len(references) == 1 or row.metric == "coverage")
 
 
 def volumes(table: Table) -> list[Volumes]:
@@ -285,6 +287,7 @@ def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]
 def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
     name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
     own = table if row.label == "all" else table[table["label"] == row.label]
+    own = own[own[row.metric].notna()] if row.metric in own else own  # of images of another unit it says nothing
     if name.startswith("false_positive_volume"):
         return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
     notes = []
