@@ -233,7 +233,10 @@ def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together()
     none = np.zeros_like(mask)
     grids = [Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), Geometry.of_pixels((8, 8))]
     table = TASK.scoring.score(
-        [Prediction(grid, data=own, labels=TASK.classes, confidence=one) for grid, own in zip(grids, (mask, none), strict=True)],
+        [
+            Prediction(grid, data=own, labels=TASK.classes, confidence=one)
+            for grid, own in zip(grids, (mask, none), strict=True)
+        ],
         [case(mask, grid, grid, str(n)) for n, grid in enumerate(grids)],
     )
     rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
