@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +80,18 @@ def test_the_confusion_of_label_maps_is_that_of_scikit_learn(prediction, referen
     labels = [3, 1]
     known = [np.where(np.isin(each, labels), each, 0).ravel() for each in (reference, prediction)]
     assert (confusion(prediction, reference, labels) == confusion_matrix(*known, labels=[0, *labels])).all()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_label_maps_are_compared_part_by_part_for_volumes_are_large(order):
+    reference = np.zeros((64, 256, 256), np.uint8, order=order)
+    reference[::2], prediction = 2, np.full((64, 256, 256), 2, np.uint8, order=order)
+    tracemalloc.start()
+    found = confusion(prediction, reference, [2])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.tolist() == [[0, 32 * 256**2], [0, 32 * 256**2]]
+    assert most < 16 * reference.size
 
 
 @given(maps, maps)

@@ -284,6 +284,13 @@ def test_the_undivided_come_first_and_every_division_has_one_code():
     assert codes.shares[coded[:-1], 1] == pytest.approx([0, 1, 1 / 3, 1 / 2])
 
 
+def test_two_readers_of_many_labels_are_coded_without_a_table_of_all_votes():
+    codes = Codes(21, 2)
+    coded = codes.of([np.array([0, 21, 3, 22], np.uint8), np.array([0, 21, 5, 22], np.uint8)])
+    assert codes.shares[coded[2], [3, 5]].tolist() == [0.5, 0.5]
+    assert (coded[0], coded[1], coded[3]) == (0, 21, codes.unknown)
+
+
 def test_too_many_ways_of_being_divided_are_refused():
     with pytest.raises(PlanError, match="majority"):
         _ = Codes(6, 6).unknown

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import GeometryError, UsageError
 from isocenter.values import Array, Geometry, counted_in
 
+# Voxels that are compared together: each takes some 40 bytes on the way.
+AT_ONCE = 2**20
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -84,9 +87,16 @@ def confusion(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]
     """
     predicted, true = np.asarray(prediction), np.asarray(reference)
     _refuse_other_shape(predicted, true)
+    if true.flags.f_contiguous:  # as NIfTI lies in memory: parts of the last axis are in one piece
+        predicted, true = predicted.T, true.T
     size = len(labels) + 1
-    pairs = _positions(true, labels) * size + _positions(predicted, labels)
-    return np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size).astype(np.int64)
+    counts = np.zeros(size * size, dtype=np.int64)
+    rows = max(1, AT_ONCE * len(true) // max(1, true.size))
+    for start in range(0, len(true), rows):
+        part = slice(start, start + rows)
+        pairs = _positions(true[part], labels) * size + _positions(predicted[part], labels)
+        counts += np.bincount(pairs.ravel(), minlength=size * size)
+    return counts.reshape(size, size)
 
 
 def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> dict[int, Overlap]:

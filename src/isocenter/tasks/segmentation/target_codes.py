@@ -46,7 +46,9 @@ class Codes:
         keys = np.zeros(maps[0].shape, dtype=np.intp)
         for place, count in enumerate(votes(maps, self.labels)):
             keys += count.astype(np.intp) * (self.readers + 1) ** place
-        return np.asarray(self._by_votes[keys])
+        found, places = np.unique(keys, return_inverse=True)
+        own = [self._by_votes.get(key, self.unknown) for key in found.tolist()]
+        return np.array(own, dtype=np.uint8)[places].reshape(keys.shape)
 
     @cached_property
     def _rows(self) -> list[tuple[Fraction, ...]]:
@@ -73,13 +75,14 @@ class Codes:
         return [tuple(votes.count(label) for label in range(self.labels + 1)) for each in chosen for votes in each]
 
     @cached_property
-    def _by_votes(self) -> NDArray[np.uint8]:
-        """The code of each combination of votes, which count in powers of readers + 1."""
-        table = np.full((self.readers + 1) ** (self.labels + 1), self.unknown, dtype=np.uint8)
+    def _by_votes(self) -> dict[int, int]:
+        """{combination of votes, which count in powers of readers + 1: its code}, of those that say something."""
         places = {row: place for place, row in enumerate(self._rows)}
-        for counts in self._divided:
-            table[sum(n * (self.readers + 1) ** place for place, n in enumerate(counts))] = places[_share(counts)]
-        return table
+        powers = [(self.readers + 1) ** place for place in range(self.labels + 1)]
+        return {
+            sum(n * power for n, power in zip(counts, powers, strict=True)): places[_share(counts)]
+            for counts in self._divided
+        }
 
 
 @cache
