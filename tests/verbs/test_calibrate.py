@@ -69,14 +69,28 @@ def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(cal
     assert isocenter.load(again.out, "cpu").task.certainty.calibrator.cases == 12
 
 
-def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is_so_no_longer(
-    classified, site, tmp_path
-):
+@pytest.fixture(scope="module")
+def ruled(classified, tmp_path_factory):
+    """A run whose validation cases are too few for the rule of its threshold."""
     rule = {**trained.TWO_STEPS, "task.operating_point": "sensitivity>=0.95"}
-    run = trained.classifying(classified.data, tmp_path / "run", assignments=rule).out
+    return trained.classifying(classified.data, tmp_path_factory.mktemp("ruled") / "run", assignments=rule)
+
+
+def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure(ruled, tmp_path):
+    [warning] = [note for note in ruled.verdict.against if "could not be kept" in note]
+    assert "The rule sensitivity>=0.95 could not be kept: 2 unseen cases of dark" in warning
+    assert warning in ruled.report.read_text().replace("&gt;", ">")
+    with no_export():
+        package = isocenter.package(ruled.out, out=tmp_path / "package", backends=()).out
+    more = trained.pictures(tmp_path / "more", count=8, first=3000)
+    for model in (ruled.out, package):  # who scores it on other cases reads the same before any figure
+        assert warning in isocenter.evaluate(model, more).verdict.against
+
+
+def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is_so_no_longer(ruled, site, tmp_path):
     few = trained.pictures(tmp_path / "few", count=12, first=5000)
     for cases, kept in ((few, False), (site, True)):
-        result = isocenter.calibrate(run, cases, out=tmp_path / f"with_{kept}", **SITE)
+        result = isocenter.calibrate(ruled.out, cases, out=tmp_path / f"with_{kept}", **SITE)
         limits = read_json(result.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
         said = [limit for limit in limits if "could not be kept" in limit]
         because = result.decisions["task.thresholds"].because

@@ -117,12 +117,8 @@ def test_an_image_without_an_answer_has_nulls_beside_those_that_have_one(gated, 
     assert any(rows[path.stem]["probability_bright"] is not None for path in good)
 
 
-def test_the_plan_says_on_what_the_gate_rests_and_can_turn_it_off(gated, tmp_path):
-    plan = read_plan(gated.out / "plan.yaml")
-    assert "validation cases" in plan.decision("guard.gate").because
-    run = classifying(gated.data, tmp_path / "run", assignments={**TWO_STEPS, "guard.gate": False})
-    assert isocenter.load(run.out).guard is None
-    assert not list(run.out.rglob("guard.safetensors"))
+def test_the_plan_says_on_what_the_gate_rests(gated):
+    assert "validation cases" in read_plan(gated.out / "plan.yaml").decision("guard.gate").because
 
 
 def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):

@@ -260,14 +260,22 @@ def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp
         isocenter.plan(data, device="cpu", assignments={"evaluation.groups": "height"})
 
 
-def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_calibrated_anew(tmp_path):
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A run that has fixed groups of people and a margin before training."""
+    root = tmp_path_factory.mktemp("grouped")
     asked = {**trained.TWO_STEPS, "task.group_thresholds": True, "training.protected": "sex"}
-    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex", assignments=asked)
-    folder = run.out / "evaluation"
+    asked["evaluation.margin"] = 0.05
+    return trained.classifying(peopled(root / "data"), root / "run", groups="sex", assignments=asked)
+
+
+def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_calibrated_anew(grouped, tmp_path):
+    run, folder = grouped, grouped.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
     found = json.loads((folder / "fairness.json").read_text())
     assert (found["groups"], found["exploratory"]) == ("sex", [])
-    assert "fixed with it: the groups sex" in (run.out / "report.html").read_text()
+    words = "fixed with it: the margin of non-inferiority 0.05 and the groups sex"
+    assert words in (run.out / "report.html").read_text()
     plan = read_plan(run.out / "plan.yaml")
     assert (plan["evaluation.groups"], plan["task.group_thresholds"]) == ("sex", "sex")
     assert plan["task.thresholds_by_group"] == {}
@@ -290,11 +298,10 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
         assert json.loads((packed / "explanations.json").read_text())["methods"] == {"gradcam": {"passed": True}}
 
 
-def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_before_training(tmp_path):
-    asked = {**trained.TWO_STEPS, "evaluation.margin": 0.05}
-    run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", groups="sex", assignments=asked).out
-    again = shutil.copytree(run, tmp_path / "again")
-    made = isocenter.ensemble((run, again), out=tmp_path / "both", device="cpu")
+def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_before_training(grouped, tmp_path):
+    run, again = grouped.out, shutil.copytree(grouped.out, tmp_path / "again")
+    data = run.parent / "data"
+    made = isocenter.ensemble((run, again), out=tmp_path / "both", device="cpu", data=data)
     found = json.loads((made.out / "evaluation" / "fairness.json").read_text())
     assert (found["groups"], found["exploratory"]) == ("sex", [])
     assert "No groups were fixed before training" not in made.report.read_text()
@@ -302,7 +309,7 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
     other = read_plan(again / "plan.yaml").with_decision("evaluation.margin", Decision(0.2, "by hand"))
     other = other.with_decision("evaluation.registered", Decision(registered(other), "before its training"))
     (again / "plan.yaml").write_text(plan_text(other))
-    apart = isocenter.ensemble((run, again), out=tmp_path / "apart", device="cpu").out / "evaluation"
+    apart = isocenter.ensemble((run, again), out=tmp_path / "apart", device="cpu", data=data).out / "evaluation"
     assert "registered_margin" not in json.loads((apart / "summary.json").read_text())
     assert json.loads((apart / "fairness.json").read_text())["exploratory"] == ["sex"]
 

@@ -63,6 +63,12 @@ def test_draws_about_the_last_weights_are_members_with_statistics_of_their_own(d
     assert read_plan(drawn / "plan.yaml")["training.swag"] == 2
 
 
+def test_a_run_whose_gate_the_plan_turns_off_keeps_none(drawn, classified):
+    assert list(classified.out.rglob("guard.safetensors"))
+    assert isocenter.load(drawn, "cpu").guard is None
+    assert not list(drawn.rglob("guard.safetensors"))
+
+
 def test_a_training_stopped_among_its_last_weights_draws_the_same_members(drawn, classified, tmp_path):
     moments = count()
 

@@ -115,13 +115,19 @@ def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_i
     assert f"{len(folds)} training cases predicted by 2 networks" in plan.decision("task.slope").because
 
 
-def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_difference_between_cases(
-    followed, tmp_path
-):
-    data, run = followed[0], tmp_path / "run"
+@pytest.fixture(scope="module")
+def crossed(followed, tmp_path_factory):
+    """A run of two folds on the same data."""
     given = {**FEW, "training.steps": 2, "training.validations": 1, "guard.gate": False}
-    isocenter.train(data, out=run, folds=2, assignments=given, **READING)
-    cases = {case.id: case for case in read_dataset(data, DatasetOptions(column=COLUMN))}
+    out = tmp_path_factory.mktemp("crossed") / "run"
+    return isocenter.train(followed[0], out=out, folds=2, assignments=given, **READING).out
+
+
+def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_difference_between_cases(
+    followed, crossed
+):
+    run = crossed
+    cases = {case.id: case for case in read_dataset(followed[0], DatasetOptions(column=COLUMN))}
     split = pd.read_csv(run / "split.csv", dtype={"case": str}).query("split == 'val'")
     ratios, outcomes = list[float](), list[tuple[float, bool]]()
     for fold, rows in split.groupby("fold"):
@@ -237,21 +243,19 @@ def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     assert 0 < values.filter(like="survival_").iloc[0] < 1
 
 
-def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, tmp_path):
-    given = {**FEW, "training.steps": 2, "training.validations": 1}
-    isocenter.train(followed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
-    mean = isocenter.load(tmp_path / "run", "cpu")
+def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, crossed):
+    mean = isocenter.load(crossed, "cpu")
     assert mean.task.baseline is not None
     assert len(mean.members) == 2
-    table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
+    table = pd.read_csv(crossed / "evaluation" / "cases.csv")
     assert len(table) == 60
     assert table.filter(like="survival_").notna().all().iloc[:-1].all()
-    split = pd.read_csv(tmp_path / "run" / "split.csv", dtype=str)
+    split = pd.read_csv(crossed / "split.csv", dtype=str)
     followed_for = pd.read_csv(followed[0] / "table.csv").assign(case=lambda table: table["file"].str[:-4])
     for fold in ("0", "1"):  # the baseline of a fold goes by the times of its own training cases
         trained_on = split[(split["fold"] == fold) & (split["split"] == "train")]["case"]
         own = followed_for[followed_for["case"].isin(trained_on)]
-        free = json.loads((tmp_path / "run" / f"fold_{fold}" / "task.json").read_text())["event_free"]
+        free = json.loads((crossed / f"fold_{fold}" / "task.json").read_text())["event_free"]
         assert free == curve(kaplan_meier(own["days"], own["died"] == "dead"), "share")
 
 
