@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from explanation.looking import Bright, Linear, model, spot
-from isocenter import networks
-from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
+from isocenter import networks, tasks
+from isocenter.explanation import CaseOnGrid, Objective, UnfitError, explained, named_methods
 from isocenter.runtime import Averaged, TorchNetwork
-from isocenter.values import Vector
+from isocenter.values import Geometry, Image, Vector
 from isocenter.verbs.explaining.cohort import pictures_of
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
@@ -108,6 +108,33 @@ def test_members_are_averaged_and_their_disagreement_is_a_map():
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
     drawn = pictures_of(made, image, named_methods("integrated_gradients")[0], None, failed=False)
     assert list(drawn) == ["integrated_gradients", "integrated_gradients_disagreement"]
+
+
+def test_the_disagreement_on_several_images_is_that_of_the_sum_of_their_maps():
+    first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)).repeat(2, axis=0) for n in (1, 2))
+    of = model(Linear(first), (8, 8), channels=("T1", "T2"))
+    image = Image(spot((8, 8), (5, 2)).data.repeat(2, axis=0), Geometry.of_pixels((8, 8)), channels=("T1", "T2"))
+    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.decoding.average, (0.5, 0.5))
+    made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
+    # Both images have the same map: members differ about their sum twice as much as about one.
+    apart = abs((first - second) * image.data).sum(axis=0) * 0.5
+    assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
+
+
+def test_the_answer_of_several_tasks_as_a_whole_is_their_answers_for_voxels_and_for_the_image():
+    parts = {"segmentation": {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0},
+             "classification": {"classes": ["benign", "malignant"], "smoothing": 0.0}}  # fmt: skip
+    settings = {f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
+    task = tasks.build({"name": "segmentation+classification", **settings})
+    draw = torch.Generator().manual_seed(0)
+    outputs = {"segmentation_mask": torch.randn((1, 2, 4, 4), generator=draw)}
+    outputs["classification_class"] = torch.tensor([[0.5, 2.0]])
+    whole = Objective(task).at(outputs)
+    assert float(whole(outputs)) == pytest.approx(float(task.saliency(outputs)))
+    surer = outputs | {"classification_class": torch.tensor([[0.5, 3.0]])}
+    assert float(whole(surer) - whole(outputs)) == pytest.approx(1.0)
+    # Of a target of the whole image no voxel is asked about.
+    assert Objective(task, "classification:benign").at(outputs).places is None
 
 
 def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():

@@ -133,6 +133,14 @@ def test_every_picture_has_words_and_every_table_its_heads(page: Page, outline: 
     assert seen.all("html")[0]["lang"] == "en"
 
 
+def test_what_thousands_of_cases_have_in_common_is_one_problem_with_their_names() -> None:
+    each = [Problem("warning", f"case{n}: refused: p {n / 9000:.5f} below 0.01", (f"case{n}",)) for n in range(5000)]
+    html = render(Page("Data", [], [Section("Data", [Problems([Problem("error", "a: other", ("a",)), *each])])]))
+    assert html.count("<li class=") == 2
+    assert "5000 cases, here the words of the first: refused: p 0.00000 below 0.01." in html
+    assert "case4999" in html and len(html) < 200_000
+
+
 def test_the_worst_problem_stands_first(page: Page) -> None:
     html = render(page)
     found = re.findall(r'<li class="(error|warning|note)">', html)

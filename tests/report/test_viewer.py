@@ -19,6 +19,18 @@ HOSTILE = "</script><script>alert(1)</script>"
 VOXELS = [(0, 0, 0), (11, 15, 9), (4, 6, 3), (9, 12, 8)]
 
 
+def test_overlays_of_a_series_are_called_by_their_names_and_all_of_them_are_drawn() -> None:
+    grid = Geometry((8,), np.eye(2))
+    series = Image(np.arange(8.0)[None], grid, channels=("ECG",))
+    beats = Image(np.array([[0, 1, 1, 0, 0, 2, 2, 0]]), grid)
+    pair = Image(np.array([[1, 0] * 4, [0, 1] * 4]), grid, channels=("noise", "pause"), labels=(Label(1, "here"),))
+    page = viewer(series, [beats, pair], "a series")
+    assert "Bars: overlay 1 above noise above pause." in page
+    assert "Marked: 1, 2, here." in page
+    assert "reference" not in page and "prediction" not in page
+    assert page != viewer(series, [beats], "a series")
+
+
 @pytest.mark.parametrize("voxel", VOXELS)
 def test_the_page_shows_the_value_that_the_file_holds_at_the_voxel(
     volume: Image, box: Image, browser: Any, voxel: tuple[int, int, int]

@@ -23,6 +23,7 @@ from isocenter.report.words import (
     row_name,
     sentence,
     setting_text,
+    share_text,
     value_text,
 )
 from isocenter.values import Estimate, Row
@@ -36,6 +37,15 @@ def test_an_estimate_is_said_with_its_interval_and_whom_it_stands_on() -> None:
 def test_where_there_is_no_interval_the_reason_stands_in_its_place() -> None:
     row = Row("hd95", "spleen", Estimate(1.234, n=1, patients=1, unit="mm", method="none: one patient"))
     assert in_words(row, {"hd95": "HD95"}) == "HD95, spleen 1.23 mm (no interval: one patient, 1 case of 1 patient)"
+
+
+@pytest.mark.parametrize(
+    ("share", "places", "words"),
+    [(1.0, 0, "100 %"), (199 / 200, 0, "> 99 %"), (0.0, 0, "0 %"), (1 / 400, 0, "< 1 %"), (0.42, 0, "42 %"),
+     (1999 / 2000 + 0.0003, 1, "> 99.9 %"), (float("nan"), 0, "\N{EN DASH}")],
+)  # fmt: skip
+def test_all_and_none_are_said_of_all_and_none_alone(share: float, places: int, words: str) -> None:
+    assert share_text(share, places) == words
 
 
 def test_an_interval_that_nobody_explained_says_so() -> None:

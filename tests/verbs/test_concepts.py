@@ -14,7 +14,9 @@ import isocenter
 import trained
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping
+from isocenter.explanation import Surrogate
+from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
+from isocenter.verbs.explaining.concepts import _marked, _section_of_measurements
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,20 @@ def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(se
     cases = Dataset([Case("clip", "p", {"image": clip})])
     with pytest.raises(UsageError, match="clip is predicted frame by frame"):
         isocenter.explain(segmented.out, cases, method="gradcam", tests=0, concepts=tmp_path / "concepts")
+
+
+def test_what_is_measured_is_the_target_where_the_model_marks_it():
+    grid = Geometry.of_pixels((4, 4))
+    data = np.array([[0, 1, 1, 2]] * 4, np.uint8)
+    made = Prediction(grid, data=data, labels=(Label(1, "liver"), Label(2, "tumour")))
+    image = Image(np.zeros((1, 4, 4), np.float32), grid)
+    assert _marked(made, image, "segmentation:tumour").sum() == 4
+    assert _marked(made, image, "auto").sum() == 12
+
+
+def test_an_interval_that_ends_just_below_0_has_no_minus_without_a_digit():
+    found = Surrogate(Estimate(0.004, -0.001, 0.02), {"morph_diam": 1.0}, {"morph_diam": 1})
+    assert "0 % (95 % interval 0 to 2 %)" in _section_of_measurements(found, 20).blocks[0].text
 
 
 def test_of_several_images_the_values_of_each_are_measured_under_its_name():

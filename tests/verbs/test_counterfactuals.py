@@ -15,10 +15,11 @@ import tifffile
 import isocenter
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.explanation import Flip, flipping_covariates
+from isocenter.explanation import Counterfactual, Flip, flipping_covariates
 from isocenter.runtime import Directions
 from isocenter.tasks import kind
 from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
+from isocenter.verbs.explaining.counterfactuals import _strip
 
 COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
 
@@ -87,6 +88,10 @@ def test_of_findings_the_one_that_is_named_is_called_the_other_way():
     assert (flip.before, flip.after) == ("present", "absent")
     assert flip.probability(prediction) == pytest.approx(0.6)
     assert Flip.of(task, "node", prediction).after == "present"
+    still = Image(np.zeros((1, 4, 4), np.float32), Geometry.of_pixels((4, 4)))
+    made = Counterfactual(still, np.zeros((1, 4, 4), np.float32), 0.6, 0.9, 0.0, None, passes=True, flipped=True)
+    caption = _strip(Case("a", "p", {"image": still}), flip, made, "image").caption
+    assert "From present to absent: the probability that cyst is absent along the change" in caption
 
 
 def test_of_covariates_the_nearest_value_that_flips_alone_is_named():

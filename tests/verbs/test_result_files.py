@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -156,14 +157,17 @@ def test_each_part_with_a_label_map_has_files_and_measurements_of_its_own(tmp_pa
             "segmentation_mask": np.concatenate([-odds, odds], axis=1),
         }
 
-    result = of_parts(parts, bright, outputs, tmp_path, save_probabilities=True)
+    result = of_parts(parts, bright, outputs, tmp_path, save_probabilities=True, overlay=True)
+    with PIL.Image.open(tmp_path / "out" / "x_overlay.png") as drawn:
+        assert drawn.height > 0.6 * drawn.width  # three planes of each of two parts, one below the other
     endings = ("", "_segmentation", "_probabilities", "_segmentation_probabilities")
-    assert [path.name for path in result.files] == [f"x{ending}.nii.gz" for ending in endings]
-    objects, structures = (isocenter.read(path) for path in result.files[:2])
+    maps = [path for path in result.files if path.suffix != ".png"]
+    assert [path.name for path in maps] == [f"x{ending}.nii.gz" for ending in endings]
+    objects, structures = (isocenter.read(path) for path in maps[:2])
     assert_array_equal(structures.data[0], bright)
     assert [label.name for label in structures.labels if label.value] == ["lesion"]
     assert_array_equal(np.unique(objects.data), [0, 1, 2])
-    assert nibabel.load(result.files[3]).shape == (16, 16, 16, 2)
+    assert nibabel.load(maps[3]).shape == (16, 16, 16, 2)
     measured = pd.read_csv(tmp_path / "out" / "measurements.csv")
     assert measured["label"].tolist() == ["object 1", "object 2", "segmentation: lesion"]
     assert measured["voxels"].tolist() == [64, 125, 189]

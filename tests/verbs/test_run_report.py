@@ -196,6 +196,19 @@ def test_a_network_that_the_clock_narrowed_is_among_the_decisions_that_stand_ope
     assert ("Its size is width 8" in " ".join(facts.facts.values())) is named
 
 
+def test_the_heading_over_pictures_names_the_ranks_that_are_shown_beside_wrong_calls_too():
+    ranks = [("best", "a"), ("worst", "b"), (WRONG, "c")]
+    shown = [(word, case, [drawn()], "<p>viewer</p>") for word, case in ranks]
+    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=shown)
+    text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="", plan=None).html
+    assert text.index(">Best and worst cases</h2>") < text.index("worst: b") < text.index(">Wrong calls</h2>")
+
+
+def test_a_table_without_any_interval_does_not_claim_one():
+    text = page(given=[row for metric in ("dice", "hd95") for row in rows(metric, 0.8, 0.9, 0.7, low=None)])
+    assert "By structure<" in between(text, 'class="by-label"', "</table>")
+
+
 def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
     task = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     table = pd.DataFrame({"case": ["a", "b"], "label": "all", "brier": [0.1, 0.9], "reference": "benign",
@@ -204,5 +217,5 @@ def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
     scored = Scored(table, [Row("accuracy", "all", Estimate(0.5))], task=task, shown=shown)
     text = RunReport("T", "L.", primary="accuracy", scored=scored, notes=[], facts={}, views="", plan=None).html
     assert "1 of 1, the worst first" in text
-    assert text.index("Best and median cases") < text.index("wrong call: b")
+    assert text.index(">Best cases<") < text.index("wrong call: b")
     assert "Brier score: 0.900" in text

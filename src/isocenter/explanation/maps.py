@@ -68,7 +68,10 @@ def explained(
     else:
         grid = CaseOnGrid.of(model, case, target, torch_model)
         whole, chosen = _mapped(grid, method, seconds, tell), grid.target or WHOLE
-    mean, spread = mean_and_spread(whole, (1.0,) if torch_model is None else torch_model.shares)
+    shares = (1.0,) if torch_model is None else torch_model.shares
+    mean, _ = mean_and_spread(whole, shares)
+    # Members that agree on one image agree on the others too: the deviation of a sum is not made of those of its parts.
+    _, spread = mean_and_spread(whole.sum(axis=1), shares)
     names = model.preprocessing.channels
     several = len(mean) == len(names) > 1 and names != COLOUR
     return Explanation(
@@ -78,7 +81,7 @@ def explained(
         mean.sum(axis=0),
         time.perf_counter() - started,
         dict(zip(names, mean, strict=True)) if several else {},
-        None if spread is None else np.sqrt((spread**2).sum(axis=0)),
+        spread,
     )
 
 

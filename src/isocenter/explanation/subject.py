@@ -24,8 +24,9 @@ class Objective:
     """Outputs of a network, {head: (batch, ...)}, to the scalar that is explained, (batch,).
 
     target: one of the task's `decoding.targets`; None for its answer as a whole
-    places: {dense head: (1, channels, *window)} how much each output counts, found once on the case as it is. A
-            perturbed image is then asked about the same voxels, not about those that it has marked itself
+    places: {head: (1, channels, *window) or (1, size)} how much each output counts, found once on the case as it is,
+            where some are of voxels. A perturbed image is then asked about the same voxels, not about those that it
+            has marked itself
     extent: share of the window's voxels that the target has; 1 of a whole image
     """
 
@@ -42,9 +43,9 @@ class Objective:
         with torch.enable_grad():
             leaves = {name: one.detach().float().requires_grad_() for name, one in outputs.items()}
             value = self.task.saliency(leaves, self.target).sum()
-            gradients = torch.autograd.grad(value, [leaves[name] for name in dense], allow_unused=True)
-        places = {name: one for name, one in zip(dense, gradients, strict=True) if one is not None and one.any()}
-        if not places:  # the target is one of the whole image
+            gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        places = {name: one for name, one in zip(leaves, gradients, strict=True) if one is not None and one.any()}
+        if not places.keys() & set(dense):  # the target is one of the whole image
             return self
         most = max(int((one != 0).any(dim=1).sum()) / one[0, 0].numel() for one in places.values())
         return replace(self, places=places, extent=most)

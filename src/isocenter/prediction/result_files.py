@@ -13,6 +13,7 @@ from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
+from isocenter.report import Figure, figures
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of, head_of
 from isocenter.values import Array, Case, Deferred, Image, Label, Map, Prediction, Problem, Region
@@ -175,8 +176,8 @@ def write_result(
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = model.task.scoring.figures(prediction.frames[0] if prediction.frames else prediction, bare)
-        written[-1].write_bytes(drawn[0].png)
+        drawn = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
+        written[-1].write_bytes(figures.one_below_another(drawn))
     return written, lacking
 
 
@@ -198,6 +199,13 @@ def has_place(prediction: Prediction) -> bool:
     """Whether the result lies somewhere in the image, and does not only speak of it."""
     every = (prediction, *prediction.frames)
     return any(one.data is not None or one.boxes is not None for one in every)
+
+
+def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
+    """A picture of what the task marks in the image; of several tasks one of each that marks something."""
+    placed = {name: part for name, part in task.decoding.parts.items() if has_place(prediction.parts[name])}
+    each = [part.scoring.figures(prediction.parts[name], case) for name, part in placed.items()]
+    return [drawn[0] for drawn in each or [task.scoring.figures(prediction, case)]]
 
 
 def _label_map(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         selecting_name,
         sentence,
         setting_text,
+        share_text,
         value_text,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -14,6 +15,8 @@ from isocenter.values import Decision, Estimate, Problem, Row
 
 # A table of so few labels and more metrics than these has the labels as columns.
 FEW_LABELS, MOST_METRICS = 3, 6
+# From so many on problems that cases have in common are one. What they differ in: whole and broken numbers.
+MANY_ALIKE, NUMBERS = 4, re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,27 @@ class Problems:
     problems: Sequence[Problem]
     none: str = "Nothing was found."
     template: ClassVar[str] = "problems"
+
+    @property
+    def joined(self) -> list[Problem]:
+        """Those that many cases have, each after its case's name, as one: a page of thousands of them nobody reads.
+
+        What they differ in is their numbers; those of the first are stated.
+        """
+        alike: dict[object, list[Problem]] = {}
+        for problem in self.problems:
+            case = problem.cases[0] if len(problem.cases) == 1 else ""
+            text = problem.what.removeprefix(f"{case}: ") if case else problem.what
+            one = (problem.severity, NUMBERS.sub("#", text), problem.why, problem.remedy)
+            alike.setdefault(one if text != problem.what else problem, []).append(problem)
+        return [one for group in alike.values() for one in (group if len(group) < MANY_ALIKE else [_as_one(group)])]
+
+
+def _as_one(alike: Sequence[Problem]) -> Problem:
+    first = alike[0]
+    text = first.what.removeprefix(f"{first.cases[0]}: ").rstrip(".")
+    what = f"{len(alike)} cases, here the words of the first: {text}"
+    return replace(first, what=what, cases=tuple(case for one in alike for case in one.cases))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from isocenter.report.display import (
 )
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment, render
-from isocenter.values import Array, Geometry, Image
+from isocenter.values import Array, Geometry, Image, Label
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
 # seconds; larger images are thinned, and the page says so.
@@ -81,11 +81,14 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
 
 def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
     """A series needs no scrolling: all of it, with its overlays under it."""
-    for overlay in overlays:
+    marks = []
+    for place, overlay in enumerate(single for several in overlays for single in _singles(several)):
         _check(overlay, image)
-    first, second = [*(overlay.data[0] for overlay in overlays[:2]), None, None][:2]
-    labels = overlays[0].labels if overlays else ()
-    shown = Gallery([figures.traces(image, first, second, labels, title)])
+        known = {label.value for label in overlay.labels}
+        unnamed = [Label(value, str(value)) for value in np.unique(overlay.data).astype(int).tolist()]
+        labels = [*overlay.labels, *(one for one in unnamed if one.value not in known)]
+        marks.append((_name_of(overlay, place), overlay.data[0], labels))
+    shown = Gallery([figures.traces(image, marks, title)])
     return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
 
 
@@ -157,11 +160,15 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
         {"value": v, "name": names.get(v, str(v)), "colour": known.get(v, PALETTE[(n + len(known)) % len(PALETTE)])}
         for n, v in enumerate(values[1:].tolist())
     ]
-    name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
     data = text_of(codes.reshape(voxels.shape).astype(kind))
     style = "both" if overlay.facts.get(EDGES) else ""
-    facts = {"name": name, "frames": overlay.frames or 1, "labels": labels, "style": style}
+    facts = {"name": _name_of(overlay, place), "frames": overlay.frames or 1, "labels": labels, "style": style}
     return {**facts, "bits": 8 * kind.itemsize, "data": data}
+
+
+def _name_of(overlay: Image, place: int) -> str:
+    """By its channel; one that the file names by its number alone is counted among the overlays."""
+    return overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:

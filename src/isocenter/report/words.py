@@ -107,6 +107,18 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
+def share_text(share: float, places: int = 0) -> str:
+    """ "42 %"; "> 99 %" and "< 1 %" where rounding would say all or none of what is only nearly so."""
+    if not math.isfinite(share):
+        return EN_DASH
+    step, text = 10.0**-places, f"{100 * share:.{places}f}"
+    if share < 1 and float(text) >= 100:
+        return f"> {100 - step:.{places}f} %"
+    if share > 0 and float(text) == 0:
+        return f"< {step:.{places}f} %"
+    return f"{text} %"
+
+
 def star_text(rows: Sequence[Row]) -> str:
     """What a star at an interval means, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)

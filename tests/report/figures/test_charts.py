@@ -41,6 +41,15 @@ LOG = pd.DataFrame(
 )
 
 
+@pytest.fixture
+def canvases(monkeypatch) -> list[drawing.Canvas]:
+    """What charts draw from here on; they are not made into pictures, which takes far longer."""
+    drawn: list[drawing.Canvas] = []
+    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
+    monkeypatch.setattr(drawing, "png", lambda *_: b"")
+    return drawn
+
+
 def sound(figure: Figure) -> bool:
     """A PNG of sensible size in both inks, with words for who cannot see it."""
     small = all(0 < len(png) <= PNG_LIMIT for png in (figure.png, figure.dark or b""))
@@ -171,6 +180,54 @@ def test_two_covariates_whose_names_are_shortened_alike_have_a_bar_each(monkeypa
     bars = drawn[0].axes[0].patches
     assert [bar.get_width() for bar in bars] == [0.5, -0.2]
     assert len({bar.get_y() for bar in bars}) == 2
+
+
+def test_of_thousands_of_covariates_the_farthest_from_0_have_a_bar_and_the_caption_says_so(canvases) -> None:
+    made = figures.bars({f"gene_{n}": n / 5000 for n in range(5000)}, "bars", axis="score")
+    assert max(canvases[0].get_size_inches()) < 40  # of 200 points each, where a picture ends at 65,536
+    assert made.caption == "The 30 of 5000 that are farthest from 0."
+    assert made.alt.startswith("bars: gene_4999 1, ") and "gene_4969" not in made.alt
+
+
+def test_of_thousands_of_groups_the_first_have_a_line_and_the_caption_says_so(canvases) -> None:
+    rows = [(f"gene_{n // 2}", str(n % 2), Estimate(0.5, 0.4, 0.6, n=9), True) for n in range(3000)]
+    made = figures.forest(rows, "Dice by group", axis="Dice")
+    assert max(canvases[0].get_size_inches()) < 40  # of 200 points each, where a picture ends at 65,536
+    assert "2940 more groups are not drawn." in made.caption
+
+
+def test_the_loss_of_every_fold_is_drawn(canvases) -> None:
+    folds = {f"fold {n} loss": [1.0, 0.5] for n in range(7)}
+    figures.training_curves(pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], **folds}))
+    named = [line.get_label() for line in canvases[0].axes[0].lines]
+    assert set(folds) <= set(named)
+
+
+def test_many_classes_have_charts_without_a_legend_that_hides_them(canvases) -> None:
+    classes = 49
+    rng = np.random.default_rng(0)
+    truth, score = rng.integers(classes, size=300), rng.random((300, classes))
+    curves = {f"class {n}": (truth == n, score[:, n]) for n in range(classes)}
+    charts = [figures.roc(curves, "roc"), figures.precision_recall(curves, "precision and recall")]
+    assert all(canvas.axes[0].get_legend() is None for canvas in canvases)
+    assert all("lines, too many to name" in one.caption for one in charts)
+    matrix = figures.confusion(np.eye(classes, dtype=int), list(curves), "confusion")
+    assert matrix.wide and max(canvases[-1].get_size_inches()) <= 16
+    assert "per cent" not in matrix.caption
+    groups = figures.histogram({name: one for name, (_, one) in curves.items()}, "scores", axis="score")
+    assert groups.alt.startswith("Dots")
+
+
+def test_nearly_all_of_a_class_is_not_said_to_be_all_of_it(canvases) -> None:
+    figures.confusion([[199, 1], [0, 4]], ["a", "b"], "confusion")
+    written = [text.get_text() for text in canvases[0].axes[0].texts]
+    assert written == ["199", "> 99 %", "1", "< 1 %", "0", "0 %", "4", "100 %"]
+
+
+def test_curves_of_several_folds_say_what_their_dashes_are_too(canvases) -> None:
+    made = figures.precision_recall({"a": ([True, False], [0.9, 0.1])}, "curve", caption="Pooled.")
+    assert made.caption.startswith("Dashed: the precision of calling every case positive")
+    assert made.caption.endswith("Pooled.")
 
 
 def test_precision_is_drawn_from_a_recall_of_0_on() -> None:

@@ -25,6 +25,7 @@ def test_of_many_classes_the_commonest_are_drawn():
     made = figures.class_balance({f"class{n}": {"all": n} for n in range(1, 60)}, "Balance")
     assert "class59: 59" in made.alt
     assert "class9: 9" not in made.alt
+    assert made.caption == "The 30 commonest of 59."
 
 
 def test_the_profile_says_where_most_of_the_middle_image_lies():

@@ -5,9 +5,11 @@ import pytest
 
 from isocenter.errors import UsageError
 from isocenter.report import figures
+from isocenter.report.figures import drawing
 from isocenter.values import Estimate
 
 TRUE = np.array([2.0, 3.0, 4.0])
+DRAWN = drawing._drawn
 LIMITS = (Estimate(-0.3, -0.5, -0.1, unit="ml"), Estimate(0.5, 0.3, 0.7, unit="ml"))
 
 
@@ -18,6 +20,16 @@ def test_words_say_what_is_drawn_to_who_cannot_see_it():
     apart = figures.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
     assert "upper limit 0.500 ml, bias 0.100 ml, lower limit \N{MINUS SIGN}0.300 ml" in apart.alt
     assert "95 % intervals" in apart.caption
+
+
+def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
+    figures.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
+    [axes] = drawn[0].axes
+    right = axes.get_window_extent().x1
+    assert [text.get_text() for text in axes.texts] == ["0.500", "0.100", "\N{MINUS SIGN}0.300"]
+    assert all(text.get_window_extent().x0 >= right for text in axes.texts)
 
 
 def test_a_single_case_has_no_limits_and_is_drawn_all_the_same():

@@ -182,7 +182,8 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
     }
     if groups:
         unit = "ml" if in_ml else counted_in(cohort.fingerprint.axes)
-        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
+        caption = f"The first {MOST_DRAWN} of {len(values)} structures." if len(values) > MOST_DRAWN else ""
+        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case", caption=caption)
 
 
 MASK = ReferenceKind(

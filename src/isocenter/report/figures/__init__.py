@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.instances import objects
     from isocenter.report.figures.lines import traces
     from isocenter.report.figures.panels import courses
-    from isocenter.report.figures.sheets import contact_sheet, pair_sheet
+    from isocenter.report.figures.sheets import contact_sheet, one_below_another, pair_sheet
     from isocenter.report.figures.slices import contours
     from isocenter.report.figures.survival import (
         SurvivalCurve,

@@ -20,6 +20,7 @@ from isocenter.values import Estimate, Floats, Row
 FOLD = "fold "
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
 FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
+MOST_OUTLINES = 5  # as many as there are colours; more hide one another
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
 
 
@@ -95,12 +96,12 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
-    """How often which value occurs, one outline a group; of few values each is a dot.
+    """How often which value occurs, one outline a group; of few values, or many groups, each is a dot.
 
     axis: what is counted, with its unit
     """
     values = {name: _finite(given) for name, given in groups.items()}
-    if max((given.size for given in values.values()), default=0) < FEW_VALUES:
+    if len(values) > MOST_OUTLINES or max((given.size for given in values.values()), default=0) < FEW_VALUES:
         return _dots(values, title, axis, caption)
     every = np.concatenate([*values.values(), np.empty(0)])
     edges = np.histogram_bin_edges(every if every.size else np.array([0.0, 1.0]), bins=bins).tolist()
@@ -130,7 +131,8 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
         for place, (colour, given) in enumerate(zip(cycle(ink, len(values)), values.values(), strict=True)):
             # Dots at one place are drawn one above the other, in an order that never changes.
             lifts = np.linspace(-0.22, 0.22, given.size) if given.size > 1 else np.zeros(given.size)
-            axes.plot(given, place + lifts, "o", color=colour, markersize=5, alpha=0.7, markeredgewidth=0)
+            size, alpha = (5, 0.7) if given.size < FEW_VALUES else (3, 0.4)
+            axes.plot(given, place + lifts, "o", color=colour, markersize=size, alpha=alpha, markeredgewidth=0)
             if given.size:
                 axes.plot([np.median(given)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
         axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
@@ -143,7 +145,7 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
 
     spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
     text = f"{caption} Dot: one value. Stroke: median.".strip()
-    size = (4.4, 1.0 + 0.55 * max(1, len(values)))
+    size = (4.4, 1.0 + (0.55 if len(values) <= CROWDED else 0.3) * max(1, len(values)))
     return chart(draw, title=title, caption=text, alt=f"Dots of {axis}. {'; '.join(spreads)}", size=size)
 
 
@@ -189,7 +191,7 @@ def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> Non
     axes.plot(known["step"], known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
     axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8, label="mean" if others else "loss")
     axes.set_ylabel("loss")
-    for colour, name in zip(ink.series[1:], others, strict=False):
+    for colour, name in zip(cycle(ink, 1 + len(others))[1:], others, strict=True):
         known = log.dropna(subset=[name])
         axes.plot(known["step"], known[name], color=colour, linewidth=1.6, label=short(name))
     if others:

@@ -54,6 +54,8 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, captio
         if len(parts) > 1:
             legend(axes, ink)
 
+    if len(shown) < len(counts):
+        caption = f"{caption} The {len(shown)} commonest of {len(counts)}.".strip()
     alt = "; ".join(f"{name}: {totals[name]} cases" for name in shown)
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + 0.34 * len(shown)))
 

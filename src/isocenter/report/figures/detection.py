@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isocenter.errors import listed
 from isocenter.report.display import Plane, colours, foreground, planes, upright
-from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short
+from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short, unnamed
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.slices import (
     LETTERS,
@@ -90,6 +90,7 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
 
     summary = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
     text = caption or "Each precision is the best of its recall and beyond, as average precision takes it."
+    text = f"{text} {unnamed(len(drawn))}".strip()
     if without := [name for name in curves if name not in drawn]:
         text += f" No curve, because nothing was found or there was nothing to find: {listed(without)}."
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {summary}", size=(4.4, 4.0))
@@ -125,6 +126,7 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
     text = (
         caption or "After each name: the mean of the seven marks. A box is a hit if its centre lies in the reference."
     )
+    text = f"{text} {unnamed(len(drawn))}".strip()
     return chart(draw, title=title, caption=text, alt=f"Free-response curves. {summary}", size=(4.8, 3.6))
 
 

@@ -92,7 +92,10 @@ def bland_altman(
 
 
 def _line(axes: Axes, estimate: Estimate, colour: str, ink: Ink) -> None:
-    """A line across with its interval as a band and its value at the right; nothing of what is undefined."""
+    """A line across with its interval as a band, and its value beside the axes, where it hides no point.
+
+    Nothing of what is undefined.
+    """
     if not np.isfinite(estimate.value):
         return
     if estimate.low is not None and estimate.high is not None:
@@ -101,11 +104,11 @@ def _line(axes: Axes, estimate: Estimate, colour: str, ink: Ink) -> None:
     axes.annotate(
         number(estimate.value),
         (1, estimate.value),
-        (-2, 2),
+        (3, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        ha="left",
+        va="center",
         fontsize=8.5,
         color=ink.text,
     )

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
-from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
+from isocenter.report.figures.drawing import (
+    CROWDED,
+    Canvas,
+    Ink,
+    chart,
+    cycle,
+    legend,
+    plain,
+    short,
+    shortened,
+    unnamed,
+)
 from isocenter.report.figures.figure import Figure
+from isocenter.report.words import share_text
 from isocenter.values import Floats
 
 Band = tuple[Floats, Floats, Floats]
+# Inches of a matrix of many classes, and classes up to which its cells have room for numbers.
+LARGEST_SIDE, MOST_NUMBERED = 16.0, 48
 
 
 def roc(
@@ -54,6 +70,7 @@ def roc(
     left = [name for name in curves if name not in drawn]
     if set(bands or {}) & set(drawn):
         caption = f"{caption} Band: 95 % interval at each point, patients drawn again.".strip()
+    caption = f"{caption} {unnamed(len(drawn))}".strip()
     if left:
         caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
     return chart(draw, title=title, caption=caption, alt=f"ROC curves. {summary}", size=(4.4, 4.0))
@@ -84,7 +101,8 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
             legend(axes, ink, "lower right")
 
     summary = "; ".join(f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in drawn.items())
-    text = caption or "Dashed: the precision of calling every case positive, which is the share of such cases."
+    text = "Dashed: the precision of calling every case positive, which is the share of such cases."
+    text = " ".join(filter(None, (text, caption, unnamed(len(drawn)))))
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {summary}", size=(4.4, 4.0))
 
 
@@ -166,7 +184,8 @@ def reliability(
         plain(counts, ink)
 
     summary = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
-    text = caption or "A calibrated model lies on the dashed line. Lines: exact 95 % intervals."
+    text = caption or "A calibrated model lies on the dashed line. Lines: 95 % intervals."
+    text += "" if caption else f" They are exact for {counted} that are independent of one another."
     return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {summary}", size=(4.4, 4.2))
 
 
@@ -179,7 +198,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
         )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     crowded = len(classes) > CROWDED
-    side = 1.6 + (0.3 if crowded else 0.62) * len(classes)
+    side = min(LARGEST_SIDE, 1.6 + (0.3 if crowded else 0.62) * len(classes))
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A shaded cell for each pair of classes."""
@@ -193,23 +212,31 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
         axes.set(xlabel="predicted", ylabel="reference")
         plain(axes, ink)
         axes.grid(False)
+        if crowded:
+            axes.tick_params(labelsize=min(8.5, 60 * side / len(classes)))
 
     summary = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
-    text = caption or "Counts of cases; shade and per cent: share of the row."
-    return chart(
+    drawn = "Counts of cases; shade: share" if crowded else "Counts of cases; shade and per cent: share"
+    text = f"{drawn if len(classes) <= MOST_NUMBERED else 'Shade: share'} of the row. {caption}".strip()
+    made = chart(
         draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(summary)}", size=(max(3.2, side), side)
     )
+    return replace(made, wide=crowded)
 
 
 def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
-    for (row, column), share in np.ndenumerate(shares):
-        axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=ink.series[0], alpha=0.75 * share)
+    shades = np.empty((*shares.shape, 4))
+    shades[:] = to_rgba(ink.series[0])
+    shades[..., 3] = 0.75 * shares
+    axes.imshow(shades, interpolation="nearest")
+    for row, column in np.ndindex(*shares.shape) if len(shares) <= MOST_NUMBERED else ():
+        share = float(shares[row, column])
         if small:  # no room for per cent, and noughts would hide what is there
             count = str(counts[row, column]) if counts[row, column] else ""
             axes.text(column, row, count, ha="center", va="center", fontsize=6.5, color=ink.text)
             continue
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="bottom", fontsize=9, color=ink.text)
-        axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="top", fontsize=7, color=ink.text)
+        axes.text(column, row, share_text(share), ha="center", va="top", fontsize=7, color=ink.text)
     axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
     axes.set_aspect("equal")
 

@@ -79,11 +79,18 @@ def plain(axes: Axes, ink: Ink) -> None:
 
 
 def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
-    """A legend without a box."""
+    """A legend without a box; none of so many entries that they would hide what they name."""
+    if len(axes.get_legend_handles_labels()[0]) > CROWDED:
+        return
     made = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
     made.get_frame().set(edgecolor="none", alpha=0.8)
     for text in made.get_texts():
         text.set_parse_math(False)
+
+
+def unnamed(lines: int) -> str:
+    """What a caption says of a chart with more lines than a legend has room for."""
+    return f"{lines} lines, too many to name: the tables state the figures of each." if lines > CROWDED else ""
 
 
 def short(name: str, length: int = 22) -> str:

@@ -13,17 +13,20 @@ from isocenter.report.words import interval_text, value_text
 from isocenter.values import Estimate
 
 UNDEFINED = "not defined in this group"
+# Of thousands of groups a drawing would be larger than any picture can be.
+MOST_GROUPS = 60
 
 
 def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:
     """A dot on its interval for each group, the groups of an attribute under its name.
 
     rows: (attribute, group, figure, whether it can be judged: else its dot is hollow); a figure that is not defined
-          has its line too, which says so
+          has its line too, which says so; the first `MOST_GROUPS` are drawn
     Raises UsageError without a row.
     """
     if not rows:
         raise UsageError("no group to show", title, "Give at least one row")
+    left, rows = len(rows) - MOST_GROUPS, rows[:MOST_GROUPS]
     lines: list[tuple[str, Estimate | None, bool]] = []
     for n, (attribute, group, estimate, judged) in enumerate(rows):
         if n == 0 or rows[n - 1][0] != attribute:
@@ -57,5 +60,6 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
 
     alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
     words = caption or "Dot: value, hollow where a group cannot be judged. Line: its interval. In brackets: cases."
+    words += f" {left} more groups are not drawn." if left > 0 else ""
     each = 0.36 if len(lines) <= CROWDED else 0.24
     return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + each * len(lines)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from isocenter.report.display import Plane, planes, turned, unit_of, upright
-from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, shortened
+from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short, shortened
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import MOST_PANELS, put_trace
 from isocenter.report.figures.slices import (
@@ -35,6 +36,8 @@ MARKED = (Label(1, "marked", colour=(90, 220, 255)),)
 FAILED = "failed"
 # Beneath a map without any evidence, which would else look like one that was forgotten.
 NOWHERE = "Nothing in the image supports the target"
+# Of thousands of names a drawing would be larger than any picture can be.
+MOST_BARS = 30
 
 
 def heat(
@@ -114,7 +117,11 @@ def _put_failed(canvas: Canvas) -> None:
 
 
 def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "") -> Figure:
-    """One horizontal bar a name, from 0."""
+    """One horizontal bar a name, from 0; of very many those that are farthest from it, the farthest first."""
+    if len(values) > MOST_BARS:
+        farthest = sorted(values.items(), key=lambda item: -abs(item[1]))[:MOST_BARS]
+        caption = f"{caption} The {MOST_BARS} of {len(values)} that are farthest from 0.".strip()
+        values = dict(farthest)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """Bars to the right speak for, those to the left against."""
@@ -144,13 +151,15 @@ def _over_series(image: Image, evidence: Array, title: str, caption: str, what: 
         """A panel a channel, the map as colours behind the line."""
         data = image.data[:MOST_PANELS]
         panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
-        for axes, values in zip(panels, data, strict=True):
+        for axes, name, values in zip(panels, image.channels, data, strict=False):
             plain(axes, ink)
             put_trace(axes, image.geometry, values, ink.text)
+            axes.set_ylabel(short(name, 14))
             ends = np.sort(image.geometry.to_world(np.array([[-0.5], [len(evidence) - 0.5]]))[:, 0])
             shown = evidence[None] if image.geometry.affine[0, 0] > 0 else evidence[None, ::-1]
             low, high = axes.get_ylim()
-            axes.imshow(shown, cmap="inferno", alpha=0.6 * shown, extent=(*ends, low, high), aspect="auto")
+            colours: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6 * shown}
+            axes.imshow(shown, extent=(*ends, low, high), aspect="auto", **colours)
         panels[-1].set_xlabel(unit_of(image.geometry))
         if failed:
             canvas.text(0.5, 0.5, FAILED, fontsize=30, color=ink.faint, ha="center", va="center", rotation=12)

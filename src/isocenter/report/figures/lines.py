@@ -15,27 +15,19 @@ from isocenter.values import Array, Geometry, Image, Label
 
 # More panels than these nobody reads, and a screen has no more points across.
 MOST_PANELS, MOST_POINTS = 12, 2000
+# What a row of bars is called, its label values, and what they mean.
+Marks = tuple[str, ArrayLike, Sequence[Label]]
 
 
-def traces(
-    image: Image,
-    reference: ArrayLike | None,
-    prediction: ArrayLike | None,
-    labels: Sequence[Label],
-    title: str,
-    *,
-    caption: str = "",
-) -> Figure:
-    """(channels, samples) as lines; under each the reference as bars, and the prediction below it.
+def traces(image: Image, marks: Sequence[Marks], title: str, *, caption: str = "") -> Figure:
+    """(channels, samples) as lines; under each the marks as bars, one row below the other.
 
-    reference, prediction: (samples,) or (1, samples) label values; None where there is none
+    marks: what each row of bars is called, its label values (samples,) or (1, samples), and what they mean
     """
     data = image.data[:MOST_PANELS]
-    marked = [(name, np.ravel(one)) for name, one in (("reference", reference), ("prediction", prediction))
-              if one is not None]  # fmt: skip
     left = len(image.data) - len(data)
-    sentences = [caption, f"Bars: {' above '.join(name for name, _ in marked)}." if marked else ""]
-    sentences += [_key(labels) if marked else "", f"{left} more channels are not shown." if left else ""]
+    sentences = [caption, f"Bars: {' above '.join(name for name, _, _ in marks)}." if marks else ""]
+    sentences += [_key(marks), f"{left} more channels are not shown." if left else ""]
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A panel a channel, with the labels as bars."""
@@ -44,12 +36,12 @@ def traces(
             plain(axes, ink)
             put_trace(axes, image.geometry, values, cycle(ink, 1)[0])
             axes.set_ylabel(short(name, 14))
-            for row, (_, drawn) in enumerate(marked):
-                _bars(axes, image.geometry, drawn, labels, row)
+            for row, (_, drawn, labels) in enumerate(reversed(marks)):
+                _bars(axes, image.geometry, np.ravel(drawn), labels, row)
         panels[-1].set_xlabel(unit_of(image.geometry))
 
     what = f"Series of {len(image.data)} channels over {image.geometry.shape[0]} samples"
-    drawn = f", with {' and '.join(name for name, _ in marked)}" if marked else ""
+    drawn = f", with {' and '.join(name for name, _, _ in marks)}" if marks else ""
     size = (7.2, 1.0 + 1.3 * len(data))
     return chart(draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + drawn, size=size)
 
@@ -66,7 +58,7 @@ def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: flo
 
 
 def _bars(axes: Axes, grid: Geometry, drawn: Array, labels: Sequence[Label], row: int) -> None:
-    """Along the bottom of a panel, one row above the other."""
+    """Along the bottom of a panel, in a row of those that lie one above the other; row: from the bottom"""
     named, step = colours(labels), grid.steps[0]
     begins = np.flatnonzero(np.diff(drawn, prepend=drawn[:1] - 1.0)).tolist()
     for start, stop in zip(begins, [*begins[1:], len(drawn)], strict=True):
@@ -74,9 +66,9 @@ def _bars(axes: Axes, grid: Geometry, drawn: Array, labels: Sequence[Label], row
         if colour is not None:
             first, last = sorted(grid.to_world([[start], [stop - 1]])[:, 0].tolist())
             shade = tuple(part / 255 for part in colour)
-            axes.axvspan(first - step / 2, last + step / 2, 0.06 - 0.06 * row, 0.11 - 0.06 * row, color=shade)
+            axes.axvspan(first - step / 2, last + step / 2, 0.06 * row, 0.06 * row + 0.05, color=shade)
 
 
-def _key(labels: Sequence[Label]) -> str:
-    names = [label.name for label in foreground(labels)]
+def _key(marks: Sequence[Marks]) -> str:
+    names = dict.fromkeys(label.name for _, _, labels in marks for label in foreground(labels))
     return f"Marked: {', '.join(names)}." if names else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image as Picture
 
 from isocenter.errors import UsageError
 from isocenter.report.display import main_plane
@@ -91,6 +93,20 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
         f"{len(pairs)} pairs: {'; '.join(f'{first} and {second}, {words}' for first, _, second, _, words in pairs[:6])}"
     )
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+
+
+def one_below_another(drawn: Sequence[Figure]) -> bytes:
+    """PNG of pictures, the first at the top; a single one as it is."""
+    if len(drawn) == 1:
+        return drawn[0].png
+    pictures = [Picture.open(io.BytesIO(one.png)).convert("RGB") for one in drawn]
+    whole = Picture.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), GROUND)
+    top, out = 0, io.BytesIO()
+    for one in pictures:
+        whole.paste(one, ((whole.width - one.width) // 2, top))
+        top += one.height
+    whole.save(out, format="PNG")
+    return out.getvalue()
 
 
 def _put_small(

@@ -48,7 +48,8 @@ def contours(
     Raises GeometryError where a label map does not have the image's shape.
     """
     if image.geometry.is_series:
-        return traces(image, reference, prediction, labels, title, caption=caption)
+        marks = (("reference", reference), ("prediction", prediction))
+        return traces(image, [(name, one, labels) for name, one in marks if one is not None], title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
@@ -56,9 +57,8 @@ def contours(
         _draw_plane(axes, view, plane, at, labels)
     put_scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
-    text = " ".join(
-        part for part in (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "") if part
-    )
+    sentences = (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "")
+    text = " ".join(filter(None, (*sentences, _shared_colours(view, shown, labels))))
     alt = _alt(image, [plane for plane, _ in shown], labels, reference, prediction)
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
@@ -158,12 +158,10 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
 
 def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Line2D]:
     """Which colour is which label, of those to be seen, and which line is whose."""
-    seen = {int(v) for drawn in view.maps for plane, at in shown for v in np.unique(cut(drawn, plane, at))}
     named = colours(labels)
     lines = [
         Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
-        for label in foreground(labels)
-        if label.value in seen
+        for label in _seen(view, shown, labels)
     ]
     if len(lines) > KEY_LABELS:
         more = f"and {len(lines) - KEY_LABELS} more"
@@ -173,6 +171,19 @@ def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]
         if drawn is not None:
             lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=name))
     return lines
+
+
+def _seen(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Label]:
+    """The labels of which these slices show something."""
+    values = {int(v) for drawn in view.maps for plane, at in shown for v in np.unique(cut(drawn, plane, at))}
+    return [label for label in foreground(labels) if label.value in values]
+
+
+def _shared_colours(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> str:
+    """That a colour stands for several labels, where these slices show them."""
+    named = colours(labels)
+    each = [named[label.value] for label in _seen(view, shown, labels)]
+    return "Colours repeat: some stand for several labels." if len(set(each)) < len(each) else ""
 
 
 def _rows(lines: Sequence[Line2D], width: float) -> list[list[Line2D]]:

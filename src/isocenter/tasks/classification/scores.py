@@ -193,14 +193,13 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
 
 
 def _how_called(answers: Answers) -> str:
-    """By which rule the cases in the matrix are called, and by which those of the figures by class, if by another."""
-    own = "Counts of cases; shade and per cent: share of the row."
+    """By which rule the cases in the matrix are called, and by which the figures by class; empty if by the same."""
     last = len(answers.classes) - 1
     called, words = answers.called(last)
     if np.array_equal(called, answers.predicted == last):
-        return own
+        return ""
     rule = answers.calling.by.removeprefix("; ")
-    return f"{own} Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
+    return f"Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
 
 
 def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:

@@ -39,7 +39,7 @@ from isocenter.evaluation import (
 )
 from isocenter.files import covariates_in
 from isocenter.lazy import pandas as pd
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
+from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, p_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Estimate, Row, is_missing
@@ -292,7 +292,7 @@ def _shown(gaps: Sequence[Gap]) -> list[Gap]:
 def _words(gap: Gap, names: Mapping[str, str]) -> str:
     """A gap in a sentence."""
     label = "" if gap.label == ALL else f" of {gap.label}"
-    how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {gap.p_adjusted:.2g}"
+    how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {p_text(gap.p_adjusted)}"
     what = f"{metric_name(gap.metric, names)}{label}"
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
@@ -381,5 +381,5 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
 
 def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
-    p_values = [f"{one:.2g}" if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
+    p_values = [p_text(one) if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
     return (gap.attribute, metric_name(gap.metric, names), gap.label, number(gap.value), interval, *p_values, gap.worst)

@@ -13,7 +13,7 @@ from isocenter.errors import IsocenterError, listed
 from isocenter.evaluation import Table, case_table, compared
 from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number
+from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, share_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
@@ -279,7 +279,7 @@ def verdict(what: str, worst: Line, metric: str, base: float, sign: int, loss: C
         return f"No {what} makes {metric} worse than {number(base)}."
     named = worst.words.removeprefix(WITHOUT)
     named += "" if worst.severity is None else f" at severity {worst.severity}"
-    gate = "" if worst.gate is None else f"; the gate refuses {100 * worst.gate:.0f} % of these cases"
+    gate = "" if worst.gate is None else f"; the gate refuses {share_text(worst.gate)} of these cases"
     apart = loss(worst)
     # Without an interval nothing speaks for the loss either: these patients cannot show that others have it too.
     shown = apart.low is not None and apart.high is not None and not apart.low <= 0 <= apart.high

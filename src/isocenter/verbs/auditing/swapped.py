@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.evaluation import UNKNOWN, Table, bootstrap
 from isocenter.lazy import pandas as pd
-from isocenter.report import number
+from isocenter.report import number, share_text
 from isocenter.values import Case, Floats, number_in
 from isocenter.verbs.evaluation import rows_of
 
@@ -44,7 +44,7 @@ class Swapped:
     def words(self) -> str:
         """In a sentence."""
         interval = "" if self.low is None or self.high is None else f" ({number(self.low)} to {number(self.high)})"
-        calls = "" if self.changed is None else f", and {100 * self.changed:.0f} % of the calls change"
+        calls = "" if self.changed is None else f", and {share_text(self.changed)} of the calls change"
         moves = (
             f"the answer changes by {number(self.moved)}{interval} on average{calls} ({counted(self.cases, 'case')})"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import listed
-from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence
+from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence, share_text
 from isocenter.values import Estimate
 from isocenter.verbs.evaluation import (
     MRMC,
@@ -80,7 +80,7 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
     if len(ranks) < 3:
         return []
     words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
-    cells = [[one.model, text, f"{100 * one.best:.0f} %"] for one, text in zip(ranks, words, strict=True)]
+    cells = [[one.model, text, share_text(one.best)] for one, text in zip(ranks, words, strict=True)]
     what = metric_name(comparison.primary, comparison.metric_names)
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     caption = f"Ranks by {what} over {drawn} drawn again; in brackets the middle 95 %."

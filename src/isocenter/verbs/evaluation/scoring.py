@@ -11,25 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
 from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, in_memory, noted
-from isocenter.quality import image_facts, kinds_of, names_a_person
-from isocenter.report import Figure, overlay, viewer
+from isocenter.quality import image_facts, names_a_person
+from isocenter.report import Figure
 from isocenter.runtime import Guard, Model, write_json
 from isocenter.tasks import Task
 from isocenter.values import (
     Array,
-    BoundingBoxes,
     Case,
     Course,
     Dataset,
     Estimate,
-    Image,
     Prediction,
     Problem,
     Row,
@@ -37,6 +33,7 @@ from isocenter.values import (
 )
 from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.case_page import page_of
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.fold import Fold
 from isocenter.verbs.evaluation.shift import Shift, shift_of
@@ -341,7 +338,9 @@ def _shown(
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
         prediction = made[case_id] if case_id in made else model.predict(case)
-        shown.append((word, case_id, model.task.scoring.figures(prediction, case), page_of(case, prediction)))
+        shown.append(
+            (word, case_id, model.task.scoring.figures(prediction, case), page_of(case, prediction, model.task))
+        )
     return shown
 
 
@@ -353,26 +352,6 @@ def wrong_calls(task: Task, table: Table) -> list[str]:
             known = own[own["reference"].notna() & own["predicted"].notna()]
             wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
     return list(wrong)
-
-
-def page_of(case: Case, prediction: Prediction) -> str:
-    """The slice viewer of a case with its reference and its prediction on top."""
-    image = next(iter(case.images.values()))
-    grid, labels = prediction.geometry, prediction.labels
-    stated = [kind.words.drawn(case.references[kind.name]) for kind in kinds_of(case.references)]
-    overlays = [overlay(one, grid, labels, "reference") for one in stated if one is not None and not _is_field(one)]
-    if prediction.data is not None:
-        overlays.append(Image(np.asarray(prediction.data)[None], grid, channels=("prediction",), labels=labels))
-    if prediction.called is not None:
-        overlays.append(overlay(prediction.called, grid, labels, "prediction"))
-    return viewer(image, overlays, case.id)
-
-
-def _is_field(placed: Image | BoundingBoxes) -> bool:
-    """Whether it holds a number for every voxel, and no labels."""
-    if not isinstance(placed, Image) or placed.dtype.kind != "f":
-        return False
-    return not np.array_equal(placed.data, np.rint(placed.data))
 
 
 def split_table(

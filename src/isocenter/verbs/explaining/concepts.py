@@ -204,14 +204,17 @@ def _answer(grid: CaseOnGrid) -> float:
 
 
 def _region(cohort: Cohort, case: Case, image: Image) -> Array:
-    """(*spatial) what experts mark, else what the model marks, else where the map of the first method is strongest."""
+    """(*spatial) what experts mark, else what the model marks, else where the map of the first method is strongest.
+
+    Of the target where what is marked has its name, else of anything.
+    """
     if case.id in cohort.references:
         drawn = marked_in(cohort.references[case.id], image, cohort.target, cohort.model.task)
         if drawn is not None:
             return drawn
     prediction = cohort.model.predict(case)
     for part in (prediction, *prediction.parts.values()):
-        if (marked := _marked(part, image)) is not None and marked.any():
+        if (marked := _marked(part, image, cohort.target)) is not None and marked.any():
             return marked
     for method in cohort.methods:
         try:
@@ -222,10 +225,15 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
     raise UnfitError("--concepts measured", "none of these methods has a map")
 
 
-def _marked(prediction: Prediction, image: Image) -> Array | None:
+def _marked(prediction: Prediction, image: Image, target: str) -> Array | None:
+    name = target.rpartition(":")[2]
     if prediction.data is not None:
-        return np.asarray(prediction.data) != 0
-    return None if prediction.called is None else _in_boxes(prediction.called, image.geometry.shape)
+        data, values = np.asarray(prediction.data), {label.name: label.value for label in prediction.labels}
+        return data == values[name] if name in values else data != 0
+    if (called := prediction.called) is None:
+        return None
+    known = {label.name for label in prediction.labels}
+    return _in_boxes(called.of(name) if name in known else called, image.geometry.shape)
 
 
 def _in_boxes(boxes: BoundingBoxes, shape: Sequence[int]) -> Array:
@@ -277,7 +285,11 @@ def _audited(lines: Sequence[Mapping[str, Any]], section: Section) -> Audited:
 
 def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
     r2 = surrogate.r2
-    ends = "" if r2.low is None or r2.high is None else f" (95 % interval {100 * r2.low:.0f} to {100 * r2.high:.0f} %)"
+    ends = (
+        ""
+        if r2.low is None or r2.high is None
+        else (f" (95 % interval {number(100 * r2.low, places=0)} to {number(100 * r2.high, '%', places=0)})")
+    )
     used = [(name, share) for name, share in surrogate.shares.items() if share > 0]
     verdict = (
         f"A sparse sum of {counted(len(used), 'measurement')} explains {100 * max(r2.value, 0):.0f} %{ends} of what "

@@ -127,7 +127,9 @@ def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figur
     first = next(iter(steps.values()))
     steps = {name: in_greys_of(image, first) for name, image in steps.items()}
     how = ", as training images differ" if space == ALONG else ""
-    caption = f"From {flip.before} to {flip.after}: the probability of {flip.name} along the change{how}"
+    # Of a finding that is to be absent the probability is that of its absence, as everywhere in the table.
+    chance = f"of {flip.name}" if flip.picks else f"that {flip.name} is {flip.after}"
+    caption = f"From {flip.before} to {flip.after}: the probability {chance} along the change{how}"
     change = flipped.difference.mean(axis=0)
     if change.any():
         most = float(np.abs(change).max())

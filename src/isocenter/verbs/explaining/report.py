@@ -7,7 +7,19 @@ from typing import Any
 
 from isocenter.errors import counted, listed
 from isocenter.explanation import FEWEST
-from isocenter.report import Block, Details, Gallery, Link, Page, Paragraph, Section, Table, render
+from isocenter.report import (
+    Block,
+    Details,
+    Gallery,
+    Link,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    p_text,
+    render,
+    share_text,
+)
 from isocenter.verbs.explaining.cohort import Made
 from isocenter.verbs.explaining.kept import Records
 
@@ -127,9 +139,9 @@ def findings_table(findings: Sequence[Mapping[str, Any]]) -> Table:
         [
             place_words(one),
             f"{one['method']}",
-            f"{one['share']:.0%}",
-            f"{one['area']:.0%}",
-            f"{one['p']:.3g}",
+            share_text(one["share"]),
+            share_text(one["area"]),
+            p_text(one["p"]),
             one["cases"],
         ]
         for one in findings

@@ -9,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 
 from isocenter.evaluation import Table, risk_coverage
-from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures
+from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures, share_text
 from isocenter.tasks.shared import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
 from isocenter.values import Plan, Row
 from isocenter.verbs.evaluation import ANSWERED, Scored
@@ -58,7 +58,7 @@ def _answered(rows: Sequence[Row]) -> Iterator[Block]:
     share, error = known.get(ANSWERED), known.get(f"error_{ANSWERED}")
     if share is None:
         return
-    sentence = f"{share.value:.1%} of the cases get an answer".replace("%", " %")
+    sentence = f"{share_text(share.value, 1)} of the cases get an answer"
     if error is not None:
         ends = "" if error.low is None else f" ({error.low:.3f} to {error.high:.3f})"
         sentence += f"; the mean error of these is {error.value:.3f}{ends}, and summary.json has their other figures"

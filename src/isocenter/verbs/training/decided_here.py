@@ -42,7 +42,7 @@ def decided_section(plan: Plan) -> Section:
     if off:
         whole.append(Paragraph(f"Off or not set: {', '.join(off)}."))
     folded = Details(f"The whole plan: {len(made)} decisions, each with its reason and source", whole)
-    return Section("Decided for these data", [Facts(paragraphs(plan, shown)), folded])
+    return Section("Decided for the training data", [Facts(paragraphs(plan, shown)), folded])
 
 
 def _chosen(plan: Plan) -> Iterator[str]:

@@ -284,8 +284,9 @@ def _opened(scored: Scored) -> Iterator[str]:
 
 
 def _level_of(rows: Sequence[Row]) -> str:
-    level = next((row.estimate.level for row in rows if row.estimate.low is not None), 0.95)
-    return f", with the {100 * level:.0f} % interval"
+    """What a caption says of the intervals under the values; nothing where there is none."""
+    level = next((row.estimate.level for row in rows if row.estimate.low is not None), None)
+    return "" if level is None else f", with the {100 * level:.0f} % interval"
 
 
 def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
@@ -298,8 +299,9 @@ def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
         (wrong if word == WRONG else ranked).extend(pictures)
     cases = counted(int(scored.table["case"].nunique()), "case")
     opens = "A picture opens its case in the slice viewer."
-    title = "Best and median cases" if wrong else "Best, median and worst cases"
     if ranked:
+        words = dict.fromkeys(word for word, *_ in scored.shown if word != WRONG)
+        title = f"{' and '.join(filter(None, [', '.join([*words][:-1]), [*words][-1]])).capitalize()} cases"
         yield Section(title, [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)])
     if wrong:
         every = wrong_calls(scored.task, scored.table) if scored.task is not None else ()
