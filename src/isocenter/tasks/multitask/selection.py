@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks.answers import own_outputs
 from isocenter.tasks.multitask.plan import SETTING
+from isocenter.tasks.properties import own_outputs
 from isocenter.values import KNOWN
 
 if TYPE_CHECKING:
