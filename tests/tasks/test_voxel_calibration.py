@@ -8,11 +8,11 @@ from numpy.testing import assert_allclose
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
-from isocenter.tasks.segmentation.promises import sizes_of
+from isocenter.tasks.segmentation.promises import missed_shares, sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.segmentation.voxel_sample import near_edges
-from isocenter.tasks.shared import Certainty, softmax
+from isocenter.tasks.shared import COVERS_FROM, Certainty, Tidying, softmax
 from isocenter.values import Geometry
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
@@ -74,18 +74,21 @@ def test_voxels_of_which_nothing_is_known_say_nothing():
 
 def test_two_channels_are_calibrated_by_the_odds_of_the_second():
     outputs = np.array([[0.3, -2.0], [1.0, 4.0]], np.float32)
-    believed = Believed(("background", "organ"), True, Calibrator("vector", {"organ": [0.5, -1.0]}))
     odds = 0.5 * (outputs[1] - outputs[0]) - 1.0
-    np.testing.assert_allclose(believed(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
+    for name in ("organ", "all"):  # which is also how the one factor of a temperature is called
+        believed = Believed(("background", name), True, Calibrator("vector", {name: [0.5, -1.0]}))
+        np.testing.assert_allclose(believed(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
+        assert believed.moves_edges
 
 
 def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
     outputs = np.random.default_rng(0).normal(scale=9, size=(3, 500))
-    numbers = {"background": [0.5, 0.1], "organ": [0.7, -0.4], "lesion": [0.6, 0.3]}
-    for calibrator in (Calibrator("temperature", {"all": [0.4]}), Calibrator("vector", numbers)):
-        names = ("background", "organ", "lesion")
-        theirs = np.exp(calibrator.classes(outputs.T, names)).T
-        np.testing.assert_allclose(Believed(names, True, calibrator)(outputs), theirs, atol=2e-6)
+    for name in ("organ", "all"):
+        numbers = {"background": [0.5, 0.1], name: [0.7, -0.4], "lesion": [0.6, 0.3]}
+        for calibrator in (Calibrator("temperature", {"all": [0.4]}), Calibrator("vector", numbers)):
+            names = ("background", name, "lesion")
+            theirs = np.exp(calibrator.classes(outputs.T, names)).T
+            np.testing.assert_allclose(Believed(names, True, calibrator)(outputs), theirs, atol=2e-6)
 
 
 def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one():
@@ -117,6 +120,22 @@ def test_many_images_of_a_patient_whose_mask_is_wrong_do_not_decide_what_dice_is
         for more in (0, 20)
     ]
     assert powers[0] == powers[1]
+
+
+def test_what_was_found_for_a_structure_goes_by_its_name_whichever_comes_first():
+    found = Conformal("doubt", 0.9, "label", dict.fromkeys(NAMES, 20), {"organ": 2.0, "lesion": 50.0}, True)
+    task = replace(TASK, expected_dice={"organ": 0.5, "lesion": 2.0}, certainty=Certainty(conformal=found))
+    turned = replace(
+        task,
+        expected_dice={"lesion": 2.0, "organ": 0.5},
+        certainty=Certainty(conformal=replace(found, thresholds={"lesion": 50.0, "organ": 2.0})),
+    )
+    slabs = [(WHOLE, {"mask": true_outputs(0).astype(np.float32)})]
+    one, other = (own.decode(slabs, GRID).confidence for own in (task, turned))
+    assert (one.expected, one.low, one.high) == (other.expected, other.low, other.high)
+    masks = replace(found, thresholds={"lesion": 0.9, "organ": 0.7})
+    covering = replace(TASK, certainty=Certainty(risk=0.1, covering=masks)).decoding.covers_from
+    assert [*covering] == ["organ", "lesion"]
 
 
 def test_an_empty_mask_has_no_expected_dice():
@@ -251,6 +270,22 @@ def test_a_structure_that_nobody_sampled_counts_as_missed():
     assert task.assured(lost, cases, exact=True)[0].decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
 
 
+def test_what_lies_beyond_the_part_that_the_network_saw_is_missed():
+    task = promising(risk=0.1)
+    right = true_outputs(0).astype(np.float32)
+    truth = drawn(right, 0)
+    part = (slice(0, 24), slice(4, 44))
+    made = task.decode([(part, {"mask": right[(slice(None), *part)]})], GRID)
+    shares = missed_shares([made], [case(truth, 0)], task.truth, NAMES, task.believed)
+    for value, chances, name in zip((2, 5), softmax(right)[1:], NAMES, strict=True):
+        there, seen = truth == value, np.zeros(GRID.shape, bool)
+        seen[part] = True
+        for place, limit in enumerate(COVERS_FROM):
+            by_hand = (~seen[there] & (limit > 0)).sum() + (seen & (chances < limit))[there].sum()
+            assert shares[name][0][0, place] == pytest.approx(by_hand / there.sum(), abs=1e-6)
+    assert 0.2 < shares["organ"][0][0, -2] < 1
+
+
 def test_outputs_that_are_no_numbers_are_in_no_mask():
     task = promising(risk=0.1)
     made, cases = stated(task, range(40))
@@ -325,6 +360,20 @@ def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_i
         found = sizes_of(earlier, task.truth.of(one)[0], one.patient, task.truth, task.believed)
         assert SIZES not in earlier.untuned
         assert_allclose(found, later.untuned[SIZES], rtol=0.02)
+
+
+def test_the_interval_of_a_volume_is_set_by_masks_that_are_tidied_as_those_that_are_stated():
+    task, _ = tuned(replace(TASK, postprocessing={"organ": Tidying(largest=True)}), 10, 1.0)[:2]
+    seeds, found = range(100, 130), []
+    for own in (TASK, task):  # before anything was decided, and after
+        made, cases = [], []
+        for seed in seeds:
+            right = true_outputs(seed)
+            cases.append(case(drawn(right, seed), seed))
+            right[1, 40:46, 40:46] += 30.0  # a piece of the organ that nobody drew
+            made.append(own.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
+        found.append(task.assured(made, cases, exact=True)[0].certainty.conformal.threshold("organ"))
+    assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_interval():

@@ -13,7 +13,7 @@ from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_coun
 from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, settled_map, tidying_from
-from isocenter.tasks.segmentation.promises import crossed_volumes, promised
+from isocenter.tasks.segmentation.promises import crossed_volumes, in_order, promised
 from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import STRUCTURE, MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
@@ -188,8 +188,7 @@ class Segmentation:
     @property
     def structures(self) -> Mapping[str, tuple[int, ...]]:
         """{name: values} of what is scored and measured, and about which patches are centred."""
-        each = self.channel_labels
-        return {label.name: (label.value,) for label in each} if self.regions is None else self.regions
+        return {one.name: (one.value,) for one in self.channel_labels} if self.regions is None else self.regions
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -255,7 +254,7 @@ class Segmentation:
             averaged=("mask",) if self.exclusive else (),
             channel_labels=self.channel_labels,
             exclusive=self.exclusive,
-            covers_from=self.certainty.covers_from,
+            covers_from=in_order(self.certainty.covers_from, self.names),
             targets=tuple(self.structures),
             crossed=self.certainty.crossed("mask"),
             uncertainty="classes" if self.exclusive else "labels",
@@ -376,7 +375,8 @@ class Segmentation:
         """The task with thresholds of covering masks and of volumes; divided readers have no one truth for either."""
         if not cases or self.is_divided or not self.tells_structures:
             return self, {}
-        certainty, made = promised(self.certainty, predictions, cases, self.truth, self.believed, exact=exact)
+        given = (predictions, cases, self.truth, self.believed, self.settled)
+        certainty, made = promised(self.certainty, *given, exact=exact)
         return replace(self, certainty=certainty), made
 
     def volumes_crossed(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalis
 from isocenter.tasks.segmentation.postprocessing import FEWEST_PATIENTS, MARGIN, surely_rises
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import VOXEL_METHODS, Believed
-from isocenter.tasks.segmentation.voxel_sample import VoxelSample
+from isocenter.tasks.segmentation.voxel_sample import LOOKED_AT, VoxelSample
 from isocenter.tasks.shared import Certainty, Tidying, place_of, tidied
 from isocenter.values import Array, Case, Decision, Floats, Label, Prediction
 
@@ -50,6 +50,7 @@ class Voxels:
     truth:   (n,) number of the class, 0 the background; of regions (n, regions) whether it is true
     marked:  (n, structures) whether the prediction marks it
     weights: (n,) voxels that each stands for
+    beyond:  (structures,) true voxels where the network did not look, as beyond what an image was cropped to
     """
 
     patient: str
@@ -58,6 +59,7 @@ class Voxels:
     truth: Array
     marked: Array
     weights: Array
+    beyond: Array
 
     @classmethod
     def of(
@@ -83,7 +85,9 @@ class Voxels:
         values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
-        return cls(patient, sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there])
+        beyond = _beyond(drawn if known is None else np.where(known, drawn, 0), made.untuned.get(LOOKED_AT), structures)
+        own = (sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there], beyond)
+        return cls(patient, *own)
 
     def mapped_by(self, believed: Believed, structures: Sequence[tuple[int, ...]]) -> Voxels:
         """The same voxels in the label map that these beliefs make."""
@@ -253,6 +257,17 @@ def unseen_voxels(
     return UnseenVoxels(voxels, np.array(dice), np.array(untidied), believed, truth.structures, bool(rules))
 
 
+def _beyond(drawn: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]) -> Floats:
+    """(structures,) voxels of a label map outside of (axes, 2) where the network looked; None: it looked everywhere."""
+    if looked_at is None:
+        return np.zeros(len(structures))
+    inside = drawn[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
+    if inside.size == drawn.size:
+        return np.zeros(len(structures))
+    each = [(place_of(own, drawn), place_of(own, inside)) for own in structures]
+    return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in each])
+
+
 def dice_of(mask: Array, drawn: Array, known: Array | None, structures: Sequence[tuple[int, ...]]) -> list[float]:
     """(structures,) of a label map, within what is known."""
     mask = mask if known is None else np.where(known, mask, 0)
@@ -262,7 +277,7 @@ def dice_of(mask: Array, drawn: Array, known: Array | None, structures: Sequence
 def true_dice(voxels: Voxels) -> Floats:
     """(structures,) 2 sum(t m) / (sum(t) + sum(m)) by weighted voxels; 1 where neither side has the structure."""
     both = voxels.weights @ (voxels.true * voxels.marked)
-    size = voxels.weights @ (voxels.true * 1.0 + voxels.marked)
+    size = voxels.weights @ (voxels.true * 1.0 + voxels.marked) + voxels.beyond
     return np.where(size > 0, 2 * both / np.maximum(size, 1e-9), 1.0)
 
 
@@ -276,6 +291,6 @@ def soft_dice(voxels: Voxels, probabilities: Floats) -> Floats:
 
 def volume_errors(voxels: Voxels, probabilities: Floats) -> Floats:
     """(structures,) relative error of the summed probability; NaN of a structure that is not there."""
-    true = voxels.weights @ voxels.true
+    true = voxels.weights @ voxels.true + voxels.beyond
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(true > 0, voxels.weights @ probabilities / true - 1, np.nan)

@@ -19,7 +19,8 @@ from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Re
 # What a prediction keeps of its masks until it is tuned.
 SIZES = "sizes"
 # By whether labels exclude each other: what is linear in the logarithms, and so cheap for every voxel.
-VOXEL_METHODS = {True: ("temperature", "vector"), False: ("temperature", "platt")}
+TEMPERATURE = "temperature"
+VOXEL_METHODS = {True: (TEMPERATURE, "vector"), False: (TEMPERATURE, "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
 AT_ONCE = 2**20
 # Voxels that are expected to be wrong: none times a threshold without end would be no number.
@@ -60,7 +61,7 @@ class Believed:
     @property
     def moves_edges(self) -> bool:
         """Whether the most probable label of a voxel can be another one than before: one factor keeps all of them."""
-        return self.moves and "all" not in self.calibrator.parameters
+        return self.moves and self.calibrator.method != TEMPERATURE
 
     def marked(self, outputs: Array) -> Array:
         """(channels, ...) outputs to label values: of the largest, or of the last region likelier than not."""
@@ -80,7 +81,7 @@ class Believed:
     def _calibrated(self, outputs: Array) -> Array:
         """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
         own = self.calibrator.parameters
-        if "all" in own:
+        if self.calibrator.method == TEMPERATURE:
             numbers = [[own["all"][0], 0.0]] * len(self.names)
         elif self.exclusive and len(self.names) == 2:
             factor, shift = own[self.names[1]]
@@ -119,6 +120,7 @@ class SoftDice:
 
     def __init__(self, structures: Sequence[Sequence[int]], believed: Believed) -> None:
         self._structures, self._believed = structures, believed
+        self._names = believed.names[-len(structures) :]
         self._sums = np.zeros((3, len(structures)))
 
     @classmethod
@@ -137,8 +139,8 @@ class SoftDice:
 
     def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
-        each = zip(powers.items(), self._sums.T, strict=True)
-        return {name: float((2 * both / (size + n)) ** power) for (name, power), (both, size, n) in each if n}
+        each = zip(self._names, self._sums.T, strict=True)
+        return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in each if n}
 
     def sizes(self, tidied: Array | None) -> Floats:
         """(2, structures) voxels of each mask, and voxels within or beside it that are expected to be wrong.
@@ -164,9 +166,9 @@ class SoftDice:
         """
         marked, doubt = voxel_in_unit(geometry) * sizes
         seen = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
-        each = voxel_in_unit(geometry) * np.array(seen).reshape(-1, 2, len(powers))
-        by_fold = certainty.crossed_interval(tuple(powers), each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
-        volumes = dict(zip(powers, marked.tolist(), strict=True))
+        each = voxel_in_unit(geometry) * np.array(seen).reshape(-1, 2, len(self._names))
+        by_fold = certainty.crossed_interval(self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
+        volumes = dict(zip(self._names, marked.tolist(), strict=True))
         low, high = by_fold or certainty.interval(volumes, doubt.tolist())
         low = {name: max(0.0, end) if np.isfinite(end) else end for name, end in low.items()}
         return Confidence(low=low, high=high, expected=self.expected(powers))
@@ -186,7 +188,8 @@ def check_voxels(
             raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(known)}")
     columns = believed.calibrator.parameters
     structures = believed.names[believed.exclusive :]
-    if columns and "all" not in columns and set(columns) not in (set(believed.names), set(structures[-1:])):
+    own = ({"all"},) if believed.calibrator.method == TEMPERATURE else (set(believed.names), set(structures[-1:]))
+    if columns and set(columns) not in own:
         remedy = "Leave it to `isocenter train`"
         raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)
     if calibrated_map not in (None, True, False):

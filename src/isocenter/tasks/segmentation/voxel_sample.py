@@ -23,6 +23,8 @@ SAMPLED, SCORED = 50_000, 10_000
 NEAR = 5.0
 # Voxels that are looked at together: what they take beside outputs is 30 bytes each.
 AT_ONCE = 2**20
+# What a prediction keeps beside a sample: (axes, 2) where the parts begin and end that came.
+LOOKED_AT = "looked_at"
 # Keys, places (n, axes) and outputs (n, channels).
 _Drawn = tuple[Array, Array, Array]
 
@@ -63,13 +65,16 @@ class Sampler:
         self._seed = zlib.crc32(repr(geometry.shape).encode() + geometry.affine.tobytes())
         self._share = min(1.0, self._most / math.prod(geometry.shape))
         self._near, self._limit = 0, 2**32
+        self._ends: list[list[tuple[int, int]]] = []
         self._kept: list[_Drawn] = []
         self._others: list[_Drawn] = []
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """A part of the image: (*region) its label map, and (channels, *region)."""
         near = near_edges(labels, self._geometry)
-        starts = [part.indices(size)[0] for part, size in zip(region, self._geometry.shape, strict=True)]
+        ends = [part.indices(size)[:2] for part, size in zip(region, self._geometry.shape, strict=True)]
+        starts = [start for start, _ in ends]
+        self._ends.append(ends)
         step = max(1, AT_ONCE * len(labels) // max(1, labels.size))
         for row in range(0, len(labels), step):
             rows = slice(row, row + step)
@@ -77,7 +82,7 @@ class Sampler:
 
     @property
     def drawn(self) -> dict[str, Array] | None:
-        """The fields of a `VoxelSample`; None where no part came."""
+        """The fields of a `VoxelSample`, and what part of the image was looked at; None where no part came."""
         self._shrink()
         each = [(*part, 1 / self._share) for part in self._others]
         each += [(*part, self._near / max(1, len(part[0]))) for part in self._kept]
@@ -85,7 +90,9 @@ class Sampler:
             return None
         weights = [np.full(len(keys), weight, dtype=np.float32) for keys, *_, weight in each]
         places, outputs = (np.concatenate([part[n] for part in each]) for n in (1, 2))
-        return {"places": places, "outputs": outputs, "weights": np.concatenate(weights)}
+        ends = np.array(self._ends)
+        box = np.stack([ends[..., 0].min(axis=0), ends[..., 1].max(axis=0)], axis=1)
+        return {"places": places, "outputs": outputs, "weights": np.concatenate(weights), LOOKED_AT: box}
 
     def _draw(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
         indices = np.nonzero(near)

@@ -65,7 +65,7 @@ def voxel_columns(
             rows[name][f"{VOLUME}{side}"] = error
             gaps = _gaps(chances[near, place], voxels.true[near, place], voxels.weights[near])
             rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS) for gap in gaps.tolist()])
-    covering = covering_columns(voxels, voxels.probabilities(believed), covers_from or {})
+    covering = covering_columns(voxels, voxels.probabilities(believed), covers_from or {}, tuple(structures))
     return {name: {**row, **covering.get(name, {})} for name, row in rows.items()}
 
 
