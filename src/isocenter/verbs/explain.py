@@ -246,7 +246,8 @@ def _explained(
     explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem], seed: int
 ) -> tuple[Explained, list[Made]]:
     """Every case by every method; what failed is named, and the rest goes on."""
-    made, lost, stopped = list[Made](), list[Problem](), None
+    made, lost = list[Made](), list[Problem]()
+    stopped: KeyboardInterrupt | None = None
     try:
         _, lost = each_case(cases, explainer, "explaining", made)
     except KeyboardInterrupt as stop:
