@@ -108,7 +108,7 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         if (people := len({case.patient for case in cases})) > 1:
             return replace(known, problem=f"the series holds images of {people} patients")
         if len(cases) != 1:
-            return replace(known, problem=f"the series holds {len(cases)} images, and a job takes one volume or picture")
+            return replace(known, problem=f"the series holds {len(cases)} images, and a job takes one")
         image = next(iter(cases[0].images.values()))
     except IsocenterError as error:
         return replace(known, problem=error.problem)

@@ -104,7 +104,7 @@ def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
                 (folder / path.name).symlink_to(path.absolute())
             cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
             if len(cases) != 1:
-                problem = f"the series holds {len(cases)} images, and a job takes one volume or picture"
+                problem = f"the series holds {len(cases)} images, and a job takes one"
                 raise FormatError(problem, role, "Let a rule take a series of one volume")
             [image] = cases[0].images.values()
             images[role] = image

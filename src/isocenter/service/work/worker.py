@@ -101,7 +101,8 @@ class Worker:
             return Outcome(REFUSED, "the job does not state the label that it looks within. The rules make a new one")
         inputs = self._inputs(job)
         if inputs is None:
-            return self._waiting(job)
+            self._wait(job)
+            return None
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
@@ -111,10 +112,11 @@ class Worker:
         node, rule = self.settings.node, self.rules.get(job.rule)
         outcome = answered(job, model, inputs, room, node.uid_root, node.text, rule.send if rule else [])
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
-            return self._waiting(job)
+            self._wait(job)
+            return None
         return Outcome(**{**vars(outcome), "seconds": {"load": loading, **outcome.seconds}})
 
-    def _waiting(self, job: Job) -> None:
+    def _wait(self, job: Job) -> None:
         """Give a job back whose inputs have changed; the rules will supersede it."""
         self.jobs.give_back(job, "the study grows", counts=False, after_s=AGAIN_S)
 

@@ -79,13 +79,13 @@ class StoredStudy:
                 select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
             )
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
-            made = [one for path in paths if (one := _object(path)) is not None]
+            found = [one for path in paths if (one := _object(path)) is not None]
             mine = (
                 instances.c.study == self.row.study,
-                instances.c.instance.in_([key_of(one.instance) for one in made]),
+                instances.c.instance.in_([key_of(one.instance) for one in found]),
             )
             came = set(connection.execute(select(instances.c.uid).where(*mine)).scalars())
-        return [one for one in made if one.instance not in came]
+        return [one for one in found if one.instance not in came]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
         """Its objects, or those of a series, or one; what came in goes before what was made."""
