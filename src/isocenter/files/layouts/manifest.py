@@ -36,6 +36,7 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     numbered_names,
+    read_table,
     split_column,
     split_of,
     with_column_of_classes,
@@ -95,15 +96,15 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not members:
         return False
     try:
-        table = with_findings(joined_tables(members), partial(_stems, folder))
+        table = with_findings(read_table(members[0].path), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
-    has_labels = is_labelled(table) or bool(table.findings)
+    has_labels, kinds = is_labelled(table) or bool(table.findings), kinds_stated(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
-    is_asked = not options.kinds or not options.kinds.isdisjoint(kinds_stated(table))
-    is_sure = has_labels and is_asked and sum(not is_submission(one) for one in folder.tables) == 1
+    is_asked = has_labels and (not options.kinds or not options.kinds.isdisjoint(kinds))
+    is_sure = is_asked and sum(not is_submission(one) for one in folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -113,8 +114,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return True
     if not has_labels or folder.description is not None:
         return False
-    named = NamedCases.of_table(table, folder, options)
-    return named is not None and named.column(table, image, ()) is not None
+    named, whole = NamedCases.of_table(table, folder, options), joined_tables(members) if members[1:] else table
+    return named is not None and named.column(whole, image, ()) is not None
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
