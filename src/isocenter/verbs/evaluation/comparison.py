@@ -261,7 +261,7 @@ def comparison_lead(comparison: Comparison) -> str:
     """Of how many cases, and how the intervals were made."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
-        "Where that of a difference"
+        "Where the interval of a difference"
     )  # fmt: skip
     return (
         f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for the intervals. "
