@@ -98,7 +98,7 @@ def drawn_masks(
 ) -> DrawnMasks:
     """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
     by_image, lost = _by_image(everything, images)
-    every = {image: [_drawn_object(one, is_alone=len(some) == 1) for one in some] for image, some in by_image.items()}
+    every = {image: [_drawn_object(one, is_single=len(some) == 1) for one in some] for image, some in by_image.items()}
     drawn = {
         image: [one for one in some if not any(other.replaces(one) for other in some)] for image, some in every.items()
     }
@@ -235,9 +235,9 @@ def _by_image(
     return drawn, lost
 
 
-def _drawn_object(drawn: SeriesFiles, *, is_alone: bool) -> DrawnObject:
-    """is_alone: whether nothing else was drawn on its image."""
-    skips = is_alone or drawn.sop_class == STRUCTURE_SET
+def _drawn_object(drawn: SeriesFiles, *, is_single: bool) -> DrawnObject:
+    """is_single: whether nothing else was drawn on its image."""
+    skips = is_single or drawn.sop_class == STRUCTURE_SET
     return DrawnObject(drawn, _structures(drawn), None if skips else drawing_of(drawn.paths[0]))
 
 
