@@ -211,7 +211,7 @@ class NamedCases:
         return case.patient if is_known and case.patient is not None else pseudonym_of_number(number)
 
 
-def _looked_at(table: Table, column: str) -> list[Mapping[str, Any]]:
+def _looked_at(table: Table, column: str) -> Sequence[Mapping[str, Any]]:
     return [row for row in table.rows if row[column] is not None][:LOOKED_AT]
 
 

@@ -293,8 +293,10 @@ def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
 def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
     column = table.column(CASE_COLUMNS)
+    if column is None:
+        return ()
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in table.rows if column else ():
+    for row in table.rows:
         rows.setdefault(_bare(row[column]), []).append({name: row[name] for name in row if name != column})
     if not set(ids) <= rows.keys():
         return ()
