@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import sys
 from collections import Counter
@@ -14,14 +15,15 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from filelock import FileLock
 from hypothesis import settings
 
+import forked
 import isocenter
 import trained
 from isocenter.cli import main
 from isocenter.report.figures import drawing
 from isocenter.verbs.package import Packaged
+from made_once import made_once
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -143,6 +145,12 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 
 
 @pytest.fixture(scope="session")
+def cross_validated(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
+    """A run of three folds on small volumes."""
+    return _run_once(tmp_path_factory, trained.blobs, trained.crossing, in_full=False)
+
+
+@pytest.fixture(scope="session")
 def classified(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures of two classes."""
     return _run_once(tmp_path_factory, trained.pictures, trained.classifying)
@@ -163,28 +171,26 @@ def detected(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 @pytest.fixture(scope="session")
 def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     """The package of the run on volumes; tests only read it, or copy it to damage it."""
-    return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells", backends=("onnx",))
+
+    def make(root: Path) -> None:
+        with forked.trials():
+            made = isocenter.package(segmented.out, out=root / "shells", backends=("onnx",))
+        (root / "result.pickle").write_bytes(pickle.dumps(made))
+
+    return pickle.loads((made_once(tmp_path_factory, "packaged", make) / "result.pickle").read_bytes())  # noqa: S301
 
 
 def _run_once(
     folders: pytest.TempPathFactory, cohort: Callable, train: Callable, *, in_full: bool = True
 ) -> trained.Trained:
-    """The run, made by the first of the workers that asks for it; the others wait and read the same."""
-    root = _of_all_workers(folders) / train.__name__
-    made = trained.Trained(root / "data", root / "run")
-    with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
-        if not (root / "done").exists():
+    def make(root: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
             if in_full:
                 _in_full(patch)
-            train(cohort(made.data), made.out)
-            (root / "done").touch()
-    return made
+            train(cohort(root / "data"), root / "run")
 
-
-def _of_all_workers(folders: pytest.TempPathFactory) -> Path:
-    """The folder of a session: pytest-xdist gives each worker one of its own in it."""
-    own = folders.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    root = made_once(folders, train.__name__, make)
+    return trained.Trained(root / "data", root / "run")
 
 
 @dataclass(frozen=True)

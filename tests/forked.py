@@ -11,9 +11,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from isocenter.runtime.certificate import backend_trial, certification
 
 # What a command needs to train: with it, that takes as long as it computes.
 READY_TO_TRAIN = """
@@ -54,6 +61,23 @@ def _server(imports: str) -> subprocess.Popen[str]:
     assert server.stdin is not None
     atexit.register(server.stdin.close)
     return server
+
+
+@contextmanager
+def trials() -> Iterator[None]:
+    """Backends of a package are tried in forks too.
+
+    For tests of what a certificate says of a model; those of certificates themselves try them as they are.
+    """
+
+    def tried(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert command[:4] == [sys.executable, "-P", "-m", backend_trial.__name__]
+        return run(*command[2:])
+
+    with pytest.MonkeyPatch.context() as patch:
+        named = SimpleNamespace(run=tried, TimeoutExpired=subprocess.TimeoutExpired)
+        patch.setattr(certification, "subprocess", named)
+        yield
 
 
 def run(*words: object, after: str = READY_TO_TRAIN, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

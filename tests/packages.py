@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def _made(task: Any, preprocessing: Preprocessing, inference: Inference, family:
     runs = tuple(TorchNetwork(build_module(task, network).eval()) for _ in range(count))
     run = runs[0] if count == 1 else Averaged(runs, task.average)
     return Model(task, preprocessing, inference, network, run, {"data_hash": "abc"})
+
+
+# Of one network that takes voxels as they are, of two that resample and mirror, and of pictures.
+TINY = {
+    "single": segmenting,
+    "folds": partial(of_folds, flips=(0, 1), spacing=(1.4, 1.0, 1.0)),
+    "pictured": classifying,
+}
 
 
 def packed(model: Model, folder: Path, title: str = "tiny") -> Path:

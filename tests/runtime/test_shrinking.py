@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import forked
 from isocenter.errors import MemoryShortageError, is_out_of_memory
 from isocenter.runtime import SmallerBatches, in_smaller_batches
 
@@ -85,7 +85,7 @@ print(network(batch)["mask"].mean(), network.most)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is kept on Linux alone")
 def test_torch_under_a_limit_of_memory_goes_on_with_fewer_windows():
-    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+    done = forked.run("-c", LIMITED)
     assert done.returncode == 0, done.stderr
     mean, most = done.stdout.split()
     assert float(mean) == 1.0

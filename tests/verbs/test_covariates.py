@@ -12,6 +12,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+import forked
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
@@ -180,7 +181,8 @@ def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, 
 
 def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(informed, tmp_path):
     data, run = informed
-    packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+    with forked.trials():
+        packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,M\n")
     pictures = tmp_path / "pictures"

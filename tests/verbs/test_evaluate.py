@@ -16,6 +16,7 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.values import Case, Course, Geometry, Image, Problem
 from isocenter.verbs.evaluate import _few, unshared
 from isocenter.verbs.evaluation import covariates_of
+from packages import no_export
 
 
 def evaluated(run, data, **flags):
@@ -53,7 +54,8 @@ def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_p
     """In its pictures a square at one place gives the class away."""
     notes = json.loads((classified.out / "run.json").read_text())["notes"]
     [known] = [note for note in notes if note.startswith("Shortcut: ") and "small mark (bright" in note]
-    model = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
+    with no_export():
+        model = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
     for place in (classified.out, model):
         result = isocenter.evaluate(place, classified.data, split="all", device="cpu")
         assert known in result.notes
@@ -208,8 +210,11 @@ def test_a_class_that_was_not_trained_is_named_and_the_others_are_scored(classif
     assert all("class 'grey' is none of bright, dark" in problem.what for problem in result.scored.problems)
 
 
-def test_of_cases_with_different_references_those_that_fit_are_used(tmp_path):
-    data = trained.pictures(tmp_path / "data", 24)
+@pytest.fixture(scope="module")
+def tabled(tmp_path_factory):
+    """A run on a table with columns of other names, in which two of 24 cases have a mask in place of a class."""
+    root = tmp_path_factory.mktemp("tabled")
+    data = trained.pictures(root / "data", 24)
     masked = (data / "bright" / "00.png", data / "dark" / "01.png")
     rows = []
     for path in sorted(data.glob("*/*.png")):
@@ -218,37 +223,36 @@ def test_of_cases_with_different_references_those_that_fit_are_used(tmp_path):
             PIL.Image.fromarray(np.asarray(PIL.Image.open(path)) // 255).save(mask)
         truth = f",{mask.relative_to(data).as_posix()}" if mask is not None else f"{path.parent.name},"
         rows.append(f"{path.relative_to(data).as_posix()},{truth}")
-    (data / "table.csv").write_text("\n".join(["image,label,mask", *rows]))
-    run = trained.classifying(data / "table.csv", tmp_path / "run", task="classification")
+    (data / "table.csv").write_text("\n".join(["scan,finding,drawn", *rows]))
+    column = {"image": "scan", "label": "finding", "mask": "drawn"}
+    return data, trained.classifying(data / "table.csv", root / "run", task="classification", column=column)
+
+
+def test_of_cases_with_different_references_those_that_fit_are_used(tabled):
+    data, run = tabled
     assert len(parts(run)["train"] | parts(run)["val"] | parts(run)["test"]) == 22
     assert "2 cases have no reference of the kind class" in run.report.read_text(encoding="utf-8")
     result = isocenter.evaluate(run.out, data / "table.csv", split="all", device="cpu")
     assert len(cases(result)) == 22
 
 
-def test_a_runs_own_data_are_read_as_it_read_them(tmp_path):
-    data = trained.pictures(tmp_path / "data", 24)
-    rows = [f"{path.relative_to(data).as_posix()},{path.parent.name}" for path in sorted(data.rglob("*.png"))]
-    (data / "table.csv").write_text("\n".join(["scan,finding", *rows]))
-    column = {"image": "scan", "label": "finding"}
-    run = trained.classifying(data / "table.csv", tmp_path / "run", column=column)
+def test_a_runs_own_data_are_read_as_it_read_them(tabled, tmp_path):
+    data, run = tabled
     again = isocenter.evaluate(run.out, data / "table.csv", device="cpu")
     assert again.which == "the test cases of the run's own data"
     moved = shutil.copytree(data, tmp_path / "moved")
-    with pytest.raises(DatasetError, match="no column has labels"):
+    with pytest.raises(DatasetError, match="the columns scan, drawn name files, and none is called image"):
         isocenter.evaluate(run.out, moved / "table.csv", device="cpu")
 
 
-def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(tmp_path):
-    data = trained.blobs(tmp_path / "data", 8)
-    run = trained.segmenting(data, tmp_path / "run", folds=2)
-    again = isocenter.evaluate(run.out, data, device="cpu", labels=trained.LABELS)
-    assert cases(again) == {f"case{n:02}" for n in range(8)}
+def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(cross_validated):
+    again = evaluated(cross_validated, cross_validated.data)
+    assert cases(again) == {f"case{n:02}" for n in range(12)}
     assert any("by the fold that had not seen it" in note for note in again.notes)
-    kept = pd.read_csv(run.out / "evaluation" / "cases.csv").sort_values(["case", "label"])
+    kept = pd.read_csv(cross_validated.out / "evaluation" / "cases.csv").sort_values(["case", "label"])
     found = again.scored.table.sort_values(["case", "label"])
     np.testing.assert_allclose(found["dice"], kept["dice"], atol=1e-6)
-    seen = isocenter.evaluate(run.out, data, split="train", device="cpu", labels=trained.LABELS)
+    seen = evaluated(cross_validated, cross_validated.data, split="train")
     assert "used in training" in " ".join(seen.notes)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+import forked
 import isocenter
 import trained
 from packages import bundle_checked_and_run
@@ -47,7 +48,8 @@ def measuring(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packaged(measuring, tmp_path_factory):
     """The package of the run; tests only read it."""
-    return isocenter.package(measuring[1], out=tmp_path_factory.mktemp("packaged") / "discs", backends=("onnx",))
+    with forked.trials():
+        return isocenter.package(measuring[1], out=tmp_path_factory.mktemp("packaged") / "discs", backends=("onnx",))
 
 
 def test_a_check_says_where_the_values_lie(measuring, tmp_path):

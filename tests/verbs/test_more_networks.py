@@ -106,7 +106,7 @@ def test_networks_by_hand_share_the_minutes(segmented, tmp_path):
     def pressed(moment):
         signal.raise_signal(signal.SIGINT)
 
-    given = {"training.networks": 3, "training.steps": None, "split.inner_folds": 0}
+    given = {"training.networks": 3, "training.steps": None, "split.inner_folds": 0, "training.compute": "eager"}
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=given)
     state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())

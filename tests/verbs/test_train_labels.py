@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
+import forked
 import isocenter
 import trained
 from isocenter.errors import PlanError
@@ -53,7 +54,8 @@ def found(tmp_path_factory):
     root = tmp_path_factory.mktemp("findings")
     table = findings_table(root / "data")
     isocenter.train(table, out=root / "run", column=COLUMN, device="cpu", threads=1, assignments=SMALL)
-    isocenter.package(root / "run", out=root / "packaged", backends=("onnx",))
+    with forked.trials():
+        isocenter.package(root / "run", out=root / "packaged", backends=("onnx",))
     return root
 
 
