@@ -359,11 +359,10 @@ class Regression:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
-        own = {label: table[table["label"] == label] for label in labelled(self.units)}
         wide = [
             row
             for label, unit in labelled(self.units).items()
-            for row in interval_rows(label, with_ends(own[label], self.certainty), unit, seed=seed)
+            for row in interval_rows(label, with_ends(table[table["label"] == label], self.certainty), unit, seed=seed)
         ]
         return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
 
