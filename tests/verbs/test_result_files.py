@@ -18,10 +18,11 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import CoveringMap, Inference, Model, Preprocessing
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
-from isocenter.values import Case, Geometry, Image
+from isocenter.values import Case, Geometry, Image, Label
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -301,8 +302,11 @@ def test_a_trained_segmentation_is_calibrated_and_states_the_dice_to_be_expected
 
 def covering(model: Model, limits: dict[str, float]) -> Model:
     """The model with thresholds of covering masks, of 1 less the probability."""
-    found = Conformal("crc", 0.9, "label", dict.fromkeys(limits, 20), limits, exact=True)
-    return replace(model, task=replace(model.task, certainty=replace(model.task.certainty, covering=found)))
+    return replace(model, task=replace(model.task, certainty=replace(model.task.certainty, covering=crc(limits))))
+
+
+def crc(limits: dict[str, float]) -> Conformal:
+    return Conformal("crc", 0.9, "label", dict.fromkeys(limits, 20), limits, exact=True)
 
 
 def test_a_covering_mask_holds_every_voxel_that_is_likely_enough_in_files_and_in_python(segmented, image, tmp_path):
@@ -322,11 +326,19 @@ def test_a_covering_mask_holds_every_voxel_that_is_likely_enough_in_files_and_in
     assert_array_equal(np.moveaxis(np.asarray(kept.maps["covering"].data), 0, -1), masks)
 
 
-def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image(segmented, image):
-    [kept] = isocenter.predict(
-        covering(isocenter.load(segmented.out, "cpu"), {"core": 0.5}), image, covering=True
-    ).predictions.values()
-    assert kept.maps["covering"].data.shape == kept.geometry.shape
+def test_a_structure_without_a_threshold_is_covered_by_the_whole_image(segmented, image):
+    model = covering(isocenter.load(segmented.out, "cpu"), {"core": 0.5})
+    [kept] = isocenter.predict(model, image, covering=True).predictions.values()
+    covered = dict(zip(kept.maps["covering"].names, np.asarray(kept.maps["covering"].data), strict=True))
+    assert covered["shell"].all()
+    assert not covered["core"].all()
+
+
+def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image():
+    task = Segmentation((Label(1, "core"),), certainty=Certainty(covering=crc({"core": 0.5})))
+    made, chances = CoveringMap(task, Geometry.of_pixels((2, 3))), np.array([[[0.4, 0.5, 0.6]] * 2], np.float32)
+    made((slice(0, 2), slice(0, 3)), {next(iter(task.heads)): np.concatenate([1 - chances, chances])})
+    assert_array_equal(made.maps["covering"].data, [[0, 1, 1]] * 2)
 
 
 def test_without_calibration_probabilities_alone_are_those_of_the_network(segmented, image, tmp_path):
