@@ -11,7 +11,8 @@ from typing import Self
 
 # How torch, ONNX Runtime, C++ libraries and a system short of memory say it, each with an exception of its own.
 NO_MEMORY = re.compile(
-    r"out of memory|(can't|cannot|failed to|unable to) allocate|bad[_ ]alloc|_ALLOC_FAILED|can't start new thread",
+    r"out of memory|(can't|cannot|could not|failed to|unable to) allocate|bad[_ ]alloc|_ALLOC_FAILED|"
+    r"can't start new thread",
     re.IGNORECASE,
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import tasks
-from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.errors import IntegrityError, ResourceError, UsageError, is_out_of_memory
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
@@ -40,9 +39,7 @@ class OnnxNetwork:
         try:
             outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
         except onnx_errors() as error:
-            if re.search(
-                r"allocate memory|bad allocation|out of memory|STATUS_ALLOC_FAILED", str(error), re.IGNORECASE
-            ):
+            if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise
         return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
