@@ -273,7 +273,7 @@ def score(
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.scoring.overview(table) if draws else ()
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    shift = shift_of(model.guard, features, seed=seed)
+    shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
     seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts}
     return Scored(table, summary, overview, shown, problems, counted, model.task, **seen)
