@@ -278,20 +278,6 @@ def test_windows_of_one_value_are_run_once_and_change_nothing():
     assert len(flat) == len({window.tobytes() for window in flat}) == 2
 
 
-def test_what_is_skipped_is_not_run_and_is_zero_where_no_other_window_lies():
-    image = np.random.default_rng(0).normal(size=(1, 24, 6)).astype(np.float32)
-    seen: list[Array] = []
-    skipped = slide(
-        counted(seen), image, (6, 6), overlap=0.0, skip=lambda part: part[0].start < 7 or part[0].start > 17
-    )
-    found = whole(skipped, (24, 6))["same"]
-    assert len(seen) == 1
-    assert_allclose(found[:, 12:18], image[:, 12:18], rtol=1e-6)
-    assert not found[:, :12].any()
-    assert not found[:, 18:].any()
-    assert not list(slide(counted(seen), image, (6, 6), skip=lambda part: True))
-
-
 def counted(seen: list[Array], network=lambda batch: {"same": batch}):
     """The network, which keeps what it was shown."""
 

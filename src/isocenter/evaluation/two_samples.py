@@ -1,4 +1,4 @@
-"""Whether two groups of cases can come from one source, by rows of numbers about each case."""
+"""Tests of two groups of cases for one source, by rows of numbers about each case."""
 
 from __future__ import annotations
 

@@ -118,9 +118,8 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
 def _opened(path: Path, where: str) -> Iterator[Any]:
     if not _starts_as_film(path):
         raise FormatError("is not a film of a known kind", where, REMEDY)
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_LOGLEVEL", "-8"
-    )  # FFmpeg's messages about a damaged film are not printed: our error has them
+    # FFmpeg's messages about a damaged film are not printed: our error has them.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -261,9 +261,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
     instead: for formats that cannot hold the numbers
     """
-    flat = (
-        "tiff" if image.geometry.physical or image.frames is not None else "png"
-    )  # a PNG has no pixel size, no frames
+    # A PNG has no pixel size and no frames.
+    flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
     own = {1: "csv", 2: flat}.get(image.geometry.ndim, "nii.gz")
     suffix = own if format == AUTO else format
     return (instead or {}).get(suffix, suffix)

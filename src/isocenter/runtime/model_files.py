@@ -60,8 +60,8 @@ def load(
 ) -> Model:
     """The model of a run, a checkpoint, a package, an ensemble or another program; of folds or members their mean.
 
-    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder,
-             a MONAI bundle, or an ONNX file with its description beside it
+    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder, a MONAI bundle, or an ONNX
+             file with its description beside it
     fold:    one of a run of folds, or of an ensemble's members, instead, from 0
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
     threads: cores to use; all if none is given

@@ -1,4 +1,4 @@
-"""Whether groups of people differ in a figure: the people are dealt anew to groups of the same sizes."""
+"""Tests of a figure's differences among groups of people, who are dealt anew to groups of the same sizes."""
 
 from __future__ import annotations
 

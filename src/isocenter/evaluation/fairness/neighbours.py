@@ -1,4 +1,4 @@
-"""Whether people who look alike are answered alike, whatever group they are of."""
+"""Differences between the answers to people who look alike and are of different groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether groups look different, and whether they still do among patients who are alike."""
+"""Differences between the images of groups: of all their patients, and of pairs of patients who are alike."""
 
 from __future__ import annotations
 

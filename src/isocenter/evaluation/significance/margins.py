@@ -1,4 +1,4 @@
-"""Whether one model is not worse than another by more than a margin, or no different from it by as much."""
+"""Tests of non-inferiority and of equivalence of two models, by a margin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a network at low resolution goes before the one that is planned, and the plan of that first one."""
+"""The rule for a cascade: when a network at low resolution goes first, and the plan of that network."""
 
 from __future__ import annotations
 

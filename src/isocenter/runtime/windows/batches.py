@@ -27,14 +27,12 @@ class Windows:
 
     patch: in the order of the walk, as are all corners
     ends:  where the first and the last window begin along each axis but the one that is walked
-    skip:  whether nobody wants what lies in a part of the image
     """
 
     image: Source
     slice_order: SliceOrder
     patch: tuple[int, ...]
     ends: tuple[tuple[int, int], ...]
-    skip: Callable[[Region], bool] | None = None
     _row: int | None = None
     _slab: Array = field(default_factory=lambda: np.empty(0))
     _held: tuple[int, Array] | None = None
@@ -43,14 +41,6 @@ class Windows:
     def sizes(self) -> tuple[int, ...]:
         """Voxels per axis of the image, in slice order."""
         return self.slice_order.order(tuple(self.image.shape[1:]))
-
-    def is_skipped(self, corner: Corner) -> bool:
-        """Whether nothing needs the window at this corner."""
-        if self.skip is None:
-            return False
-        axes = zip(corner, self.patch, self.sizes, strict=True)
-        window = tuple(slice(max(start, 0), min(start + n, size)) for start, n, size in axes)
-        return self.skip(self.slice_order.region_back(window, self.sizes[0]))
 
     def cut(self, corner: Corner) -> Array:
         """(channels, *patch) as the network sees it."""
@@ -89,23 +79,21 @@ class Windows:
 def run(
     network: Network, windows: Windows, corners: Iterable[Corner], batch: int
 ) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
-    """What the network says of the windows at these corners, in their order; nothing of one that is skipped."""
+    """What the network says of the windows at these corners, in their order."""
     alike: dict[bytes | None, Mapping[str, Array]] = {}  # what it says of windows of one value
     waiting: list[tuple[Corner, int | Mapping[str, Array]]] = []  # for a place in the batch, or for their turn
     cut: list[Array] = []
     fresh: dict[bytes, int] = {}
     for corner in corners:
-        output: int | Mapping[str, Array] = {}
-        if not windows.is_skipped(corner):
-            window = windows.cut(corner)
-            value = _one_value(window)
-            if value in alike:
-                output = alike[value]
-            else:
-                output = len(cut) if value is None else fresh.setdefault(value, len(cut))
-                if output == len(cut):
-                    cut.append(window)
-        waiting.append((corner, output))
+        window = windows.cut(corner)
+        value = _one_value(window)
+        if value in alike:
+            waiting.append((corner, alike[value]))
+        else:
+            place = len(cut) if value is None else fresh.setdefault(value, len(cut))
+            waiting.append((corner, place))
+            if place == len(cut):
+                cut.append(window)
         if not cut or len(cut) == batch:
             yield from _run_batch(network, cut, waiting, fresh, alike)
     yield from _run_batch(network, cut, waiting, fresh, alike)

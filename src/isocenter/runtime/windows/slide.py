@@ -85,13 +85,11 @@ def slide(
     merge: Merge = "gaussian",
     progress: Progress | None = None,
     wanted: Region | None = None,
-    skip: Callable[[Region], bool] | None = None,
     slice_order: SliceOrder | None = None,
 ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """(channels, *spatial) through the network: finished rows as they become final, in order of the first axis.
 
     wanted:      part of the image: windows that do not touch it are skipped, and its voxels are the same as without it
-    skip:        whether a window is not needed; where no window was run the outputs are 0
     slice_order: the axis along which rows follow each other, and whether backwards
     Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
     the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back. Of
@@ -111,7 +109,7 @@ def slide(
     vectors: dict[str, list[Array]] = {}
     done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], rows.stop], strict=True))
-    windows = Windows(image, walk, walk.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]), skip)
+    windows = Windows(image, walk, walk.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]))
     seen = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
     for row in grid[0]:
         for corner, outputs in islice(seen, all_windows // len(grid[0])):

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from isocenter.runtime.preprocessing import YIELDED_BYTES
 from isocenter.values import Array, Region
 
-# Where no window was run nothing is known: its sum of 0 stays 0.
-LEAST_WEIGHT = np.float32(np.finfo(np.float32).tiny)
-
 
 @dataclass(eq=False)
 class Sums:
@@ -66,24 +63,19 @@ class Sums:
         return tuple(place), tuple(inside)
 
     def finished(self, until: int) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-        """The means of rows that receive no more windows, a few at a time; none while nothing was run."""
+        """The means of rows that receive no more windows, a few at a time; none of a network without dense heads."""
         if not self.heads:
             return
         channels = sum(len(held) for held in self.heads.values())
         rows = max(1, YIELDED_BYTES // (4 * channels * math.prod(self._shape[1:])))
         while self.handed < until:
-            passed = self.handed < self.first  # rows that were passed before anything was run
-            end = min(self.handed + rows, until, self.first if passed else until)
+            end = min(self.handed + rows, until)
             yield (slice(self.handed, end), *self.plane), self._means(self.handed, end)
             self.handed = end
 
     def _means(self, start: int, stop: int) -> dict[str, Array]:
-        if start < self.first:
-            shape = (stop - start, *self._shape[1:])
-            return {name: np.zeros((len(held), *shape), dtype=np.float32) for name, held in self.heads.items()}
         rows = slice(start - self.first, stop - self.first)
-        weights = np.maximum(self.weights[rows], LEAST_WEIGHT)
-        return {name: held[:, rows] / weights for name, held in self.heads.items()}
+        return {name: held[:, rows] / self.weights[rows] for name, held in self.heads.items()}
 
     def advance(self, first: int) -> None:
         """Let go the rows before `first`."""

@@ -204,9 +204,8 @@ class Association:
         if message.status == messages.COERCED:
             LOG.warning("an object is aside, because another has its UID")
         elif message.status != messages.SUCCESS:
-            why = (
-                f": {message.comment}" if message.status == messages.OUT_OF_RESOURCES else ""
-            )  # others quote what came
+            # Other comments quote what came.
+            why = f": {message.comment}" if message.status == messages.OUT_OF_RESOURCES else ""
             LOG.warning("refused an object or command with status %04X%s", message.status, why)
         reply = messages.answer(message.command, message.context, message.status, message.comment)
         self.connection.send(reply)

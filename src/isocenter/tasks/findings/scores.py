@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,6 @@ BY_BINS = {
 }
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
-
-# A finding's figure under weightings (draws, cases) of the cases in which it is known.
-Figured = Callable[[Called, Floats], Floats]
 
 
 def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Called]:

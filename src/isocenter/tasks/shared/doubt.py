@@ -1,4 +1,4 @@
-"""Whether the answers that a model doubts are those that are wrong: error detection, and risk against coverage."""
+"""Agreement of a model's doubt with its errors: error detection, and risk against coverage."""
 
 from __future__ import annotations
 

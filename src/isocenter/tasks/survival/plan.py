@@ -36,8 +36,8 @@ GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
 CROWSON = "doi:10.1177/0962280213497434"
 VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
-# Whose cases decide the slope and the baseline: none that trained, those that did, or other people.
-Whose = Literal["unseen", "training", "site"]
+# Of the cases that decide slope and baseline: none of them trained, they trained, or they are of another site.
+Origin = Literal["unseen", "training", "site"]
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
 SENTENCES: Mapping[str, Sentence] = {
@@ -171,15 +171,15 @@ def calibrated(
     ratio: ArrayLike,
     event_free: Mapping[str, Sequence[float]] | None,
     *,
-    whose: Whose = "unseen",
+    origin: Origin = "unseen",
 ) -> dict[str, Decision]:
     """Slope and baseline by the log hazard ratios of cases; event_free: as `Survival` keeps it.
 
-    whose: cases that did not train; or the training cases, where every case trains: the network knows their times, and
-           a slope by them would exceed 1; or those of another site, whose people may have the event more or less often
+    origin: where every case trains, cases that did: the network knows their times, and a slope by them would exceed 1;
+            of another site those of people who may have the event more or less often
     """
     events, people = np.asarray(happened, dtype=bool), counted(np.size(times), "case")
-    trained = whose == "training"
+    trained, other_people = origin == "training", origin == "site"
     multiplied = 1.0 if trained else slope(times, events, ratio)
     shares = kaplan_meier(times, events) if event_free is None else steps_of(event_free, "share")
     ratios = multiplied * np.asarray(ratio, dtype=float)
@@ -190,13 +190,13 @@ def calibrated(
     if trained:
         fits = "every case trains, and a slope that fits the times of cases that trained would be too large"
         equal += ", at a slope of 1, because every case trains"
-    if whose == "site":
+    if other_people:
         times_as_high = _of_site(hazard.at(times) * np.exp(np.clip(ratios, -MOST, MOST)), events)
         hazard = replace(hazard, values=times_as_high * hazard.values)
         equal = f"that of {known}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
     return {
         "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
-        "task.baseline": Decision(curve(hazard, "hazard"), equal, CROWSON if whose == "site" else ""),
+        "task.baseline": Decision(curve(hazard, "hazard"), equal, CROWSON if other_people else ""),
     }
 
 

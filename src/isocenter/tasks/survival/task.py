@@ -21,7 +21,7 @@ from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
     SENTENCES,
-    Whose,
+    Origin,
     calibrated,
     check_settings,
     decisions,
@@ -207,7 +207,8 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tuning = (self.assured, self.crossed, partial(self.tuned, whose="training"), partial(self.tuned, whose="site"))
+        by_training, at_site = partial(self.tuned, origin="training"), partial(self.tuned, origin="site")
+        tuning = (self.assured, self.crossed, by_training, at_site)
         tested = partial(error_values, self._outcomes)
         scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
@@ -261,9 +262,9 @@ class Survival:
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
     def tuned(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, whose: Whose = "unseen"
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, origin: Origin = "unseen"
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with slope, baseline and median risk of these cases; whose: as `calibrated` has it.
+        """The task with slope, baseline and median risk of these cases; origin: as `calibrated` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
@@ -274,10 +275,10 @@ class Survival:
         risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
-            made = calibrated(times, happened, ratios, self.event_free, whose=whose)
+            made = calibrated(times, happened, ratios, self.event_free, origin=origin)
             task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
-        elif whose == "site":
+        elif origin == "site":
             decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
             task, made["task.hazard_factor"] = replace(task, hazard_factor=decision.value), decision
             risks = risks + np.log(decision.value / self._known.hazard_factor)

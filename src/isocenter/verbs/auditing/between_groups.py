@@ -1,4 +1,4 @@
-"""Whether groups look different: to the eye of `check`, by descriptors of images, or to a model, by its features."""
+"""Differences between groups of people, by descriptors of their images for `check`, or by a model's features."""
 
 from __future__ import annotations
 

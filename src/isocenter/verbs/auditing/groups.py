@@ -1,4 +1,4 @@
-"""Whether a model is as good for all groups of people."""
+"""Comparison of a model's figures among groups of people."""
 
 from __future__ import annotations
 

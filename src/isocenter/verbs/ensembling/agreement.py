@@ -1,4 +1,4 @@
-"""Whether the members of an ensemble can be averaged: what differs between them, and what to do about it."""
+"""Checks that the members of an ensemble can be averaged: what differs between them, and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether scored cases are like those that calibrated a model, by what its network sees in them."""
+"""Comparison of scored cases with those that calibrated a model, by what its network sees in them."""
 
 from __future__ import annotations
 

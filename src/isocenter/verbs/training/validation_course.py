@@ -1,4 +1,4 @@
-"""Whether a training was long enough, as its log shows."""
+"""Sentences on a training's length, by the course of its log."""
 
 from __future__ import annotations
 

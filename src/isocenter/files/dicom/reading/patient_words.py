@@ -1,4 +1,4 @@
-"""Whether a free text of a DICOM header repeats the patient's name or identifier, in any script."""
+"""Search of free texts in DICOM headers for the patient's name or identifier, in any script."""
 
 from __future__ import annotations
 

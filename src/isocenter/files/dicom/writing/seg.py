@@ -72,7 +72,6 @@ def write_segmentation(
     path: Path,
     *,
     algorithm_name: str,
-    algorithm_version: str = "",
     description: str = "Segmentation",
     series_number: int = 100,
     overwrite: bool = False,
@@ -93,7 +92,7 @@ def write_segmentation(
     slices = _slices(source, where)
     _check_reference(slices, source.geometry, where)
     segments = [
-        _segment(n + 1, label, algorithm_name, algorithm_version or version("isocenter"))
+        _segment(n + 1, label, algorithm_name, version("isocenter"))
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
     if source.geometry.is_picture:

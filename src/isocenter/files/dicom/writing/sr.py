@@ -46,7 +46,6 @@ def write_report(
     path: Path,
     *,
     algorithm_name: str,
-    algorithm_version: str = "",
     classes: Sequence[str] = (),
     limits: Sequence[str] = (),
     overwrite: bool = False,
@@ -65,7 +64,7 @@ def write_report(
                 name: completed(read_header(Path(name)).library)
                 for name in dict.fromkeys(n for n, _ in slices.values())
             }
-            release = algorithm_version or version("isocenter")
+            release = version("isocenter")
             sought = [f"looked for: {', '.join(classes)}"] if classes else []
             algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
             groups = [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]

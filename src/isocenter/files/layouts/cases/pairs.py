@@ -123,9 +123,8 @@ def owners_of(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Key | 
     """The image of each mask; None for one without.
 
     A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg). Where no name fits so, the word
-    before the number may differ (img0001, label0001), or the folders around it, or the
-    word stand first (x, mask_x); at last any word may stand before the number of an image (PANCREAS_0001, label0001;
-    bus_0001-l, mask_0001-l).
+    before the number may differ (img0001, label0001), or the folders around it, or the word stand first (x, mask_x); at
+    last any word may stand before the number of an image (PANCREAS_0001, label0001; bus_0001-l, mask_0001-l).
     """
     owners = [owner_of(key, images) for key in masks]
     for of_image, of_mask in RULES:
@@ -280,9 +279,8 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
     firsts = [key.folders[0] if key.folders else "" for key in keys]
     counts = Counter(firsts)
     names = set(counts)
-    holds_masks = (
-        len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
-    )  # with_mask and without_mask are classes
+    # All of them may name masks: with_mask and without_mask are classes.
+    holds_masks = len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
         return set()
     if are_parts(names):

@@ -1,4 +1,4 @@
-"""Whether a series is a localizer; of series that are read already as their image type states it."""
+"""A column that marks localizers; of series that are read already as their image type states it."""
 
 from typing import Any
 
