@@ -222,6 +222,34 @@ def test_what_touches_the_border_of_the_image_ends_there():
     assert surface_distance(whole, less).hd95 == pytest.approx(2)
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 25), (40, 30, 1)])
+def test_what_borders_on_unknown_voxels_is_no_surface(shape):
+    rest = shape[2:]
+    bar = box(shape, (0, 10, *[0] * len(rest)), (40, 12, *rest))
+    known = np.broadcast_to((np.arange(40) < 25).reshape(-1, *[1] * len(shape[1:])), shape)
+    moved = np.roll(bar, 4, axis=1)
+    whole, cut = surface_distance(moved, bar), surface_distance(moved, bar, known=known)
+    assert cut.reference.corners[:, 0].max() == 24
+    assert cut.reference.voxels[:, 0].max() == 24.5
+    inside = whole.reference.corners[:, 0] < 25
+    assert_allclose(cut.reference.areas, whole.reference.areas[inside])
+    assert_allclose(cut.reference.places, whole.reference.places[inside])
+    # The end of one, beyond which nothing is known, says nothing of how far the other's end lies.
+    shorter = moved & (np.arange(40) < 25).reshape(known.shape[:1] + (1,) * (len(shape) - 1))
+    assert surface_distance(shorter, bar, known=known).hd95 == cut.hd95
+
+
+def test_a_structure_with_nothing_known_around_it_has_no_surface():
+    reference, band = box((20, 20), (8, 8), (12, 12)), box((20, 20), (7, 7), (13, 13))
+    known = ~band | reference
+    same, more = (surface_distance(made, reference, known=known) for made in (reference, reference | ~band))
+    for found in (same, more):
+        assert np.isnan([found.hd95, found.hd95_points, found.assd, found.nsd(1.0)]).all()
+    assert surface_distance(reference & False, reference, known=known).nsd(1.0) == 0.0
+    everywhere = surface_distance(np.roll(reference, 1), reference, known=np.ones_like(reference))
+    assert everywhere.assd == surface_distance(np.roll(reference, 1), reference).assd
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("tilt", [0.0, 0.3])
 def test_a_volume_of_a_single_slice_is_measured_as_the_picture_that_it_is(axis, tilt):

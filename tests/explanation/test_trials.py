@@ -190,6 +190,16 @@ def test_a_structure_that_is_not_drawn_in_a_case_is_not_held_against_another():
     clip = np.stack([drawn, 2 * drawn])[None]  # where the kidney was, the tumour is in the next frame
     moved = replace(case, references={"mask": Image(clip, image.geometry)})
     assert_allclose(marked_in(moved, image, "kidney", kidneys), drawn > 0)
+    parts = (Label(1, "oedema"), Label(2, "core"), Label(3, "rim"))
+    tumours = Segmentation(parts, regions={"whole": (1, 2), "core": (2,)})
+    drawn[8:12, 8:12], drawn[14:18, 14:18] = 2, 3
+    several = replace(case, references={"mask": Image(drawn[None], image.geometry)})
+    for target, values in {"whole": (1, 2), "core": (2,)}.items():
+        assert_allclose(marked_in(several, image, target, tumours), np.isin(drawn, values))
+    other = Image(drawn[None], image.geometry, labels=(Label(3, "oedema"), Label(1, "core"), Label(2, "ignore")))
+    renamed = replace(case, references={"mask": other})
+    assert_allclose(marked_in(renamed, image, "whole", tumours), np.isin(drawn, (1, 3)))
+    drawn[8:] = 0
     cells = Detection(("red", "white"), 2, 4.0)
     boxed = replace(case, references={"boxes": BoundingBoxes(np.array([[0.0, 0, 4, 4]]), ("red",))})
     assert_allclose(marked_in(boxed, image, "red", cells), drawn > 0)

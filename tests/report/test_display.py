@@ -6,8 +6,10 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.spatial.distance import cdist
 
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, window
+from isocenter.report.figures.drawing import DARK, LIGHT
 from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
@@ -96,6 +98,22 @@ def test_an_image_of_one_value_has_a_window_all_the_same(values: np.ndarray) -> 
 def test_labels_keep_their_own_colours_and_background_has_none() -> None:
     labels = (Label(0, "background"), Label(3, "a", colour=(1, 2, 3)), Label(5, "b"))
     assert colours(labels) == {3: (1, 2, 3), 5: PALETTE[1]}
+
+
+def _oklab(colours: np.ndarray) -> np.ndarray:
+    """Ottosson 2020, A perceptual color space for image processing."""
+    parts = np.asarray(colours) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    cones = linear @ np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.63]]).T
+    return np.cbrt(cones) @ np.array([[0.2105, 0.7936, -0.0041], [1.978, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]).T
+
+
+def test_no_two_of_twenty_colours_are_nearer_than_the_nearest_of_those_that_anybody_tells_apart() -> None:
+    series = [[[int(one[n : n + 2], 16) for n in (1, 3, 5)] for one in ink.series] for ink in (LIGHT, DARK)]
+    for every, safe in ((list(PALETTE), 7), (series[0], 5), (series[1], 5)):
+        assert len(every) >= 20
+        apart = cdist(_oklab(np.array(every)), _oklab(np.array(every))) + 9 * np.eye(len(every))
+        assert apart.min() > 0.8 * apart[:safe, :safe].min()
 
 
 def test_three_measurements_are_no_colours() -> None:

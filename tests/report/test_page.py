@@ -24,6 +24,7 @@ from isocenter.report import (
     figures,
     render,
 )
+from isocenter.report.figures.drawing import DARK, LIGHT
 from isocenter.values import Decision, Estimate, Image, Plan, Problem, Row
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&'$x$"
@@ -171,6 +172,8 @@ def test_text_stands_out_from_its_ground_by_the_ratio_that_accessibility_asks_fo
     pairs = [(ink, "paper") for ink in ("text", "faint", "accent")] + list(grounds.items())
     for ink, ground in [*pairs, *[("faint", ground) for ground in grounds.values()]]:
         assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)  # WCAG 2.2, 1.4.3
+    chart = LIGHT if scheme == "light" else DARK
+    assert min(_contrast(one, chart.paper) for one in chart.series) >= 3  # WCAG 2.2, 1.4.11
 
 
 def _colours(html: str, scheme: str) -> dict[str, str]:

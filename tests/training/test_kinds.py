@@ -16,7 +16,7 @@ from isocenter.training.data.joint_targets import kind_named, kind_names, kind_o
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.targets import KINDS, Drawn
 from isocenter.transforms import Augmentation, Normalisation
-from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Target, Vector
+from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Several, Target, Vector
 
 BOXES = kind_of(Boxes(2))
 
@@ -160,3 +160,20 @@ def test_patches_are_centred_on_objects_whatever_their_numbers():
     assert list(positions) == [1]
     assert (NUMBERS[tuple(positions[1].T)] > 0).all()
     assert len(positions[1]) == 21
+
+
+def test_a_structure_has_one_name_in_cases_of_which_other_parts_are_known():
+    """Cases with boxes alone do not make the organ of another part common."""
+    organ, boxes = np.eye(12, dtype=np.uint8), np.array([[0, 2, 2, 5, 5]], np.float32)
+    each = {"boxes": (Boxes(2), boxes), "mask": (Dense(2), organ)}
+    cases = []
+    for n, known in enumerate([("boxes",), ("boxes",), ("boxes", "mask"), ("mask",)]):
+        own = {part: each[part] for part in known}
+        kind = kind_of(Several({part: head for part, (head, _) in own.items()}))
+        data = {part: array for part, (_, array) in own.items()}
+        target = Target(Several({}), {part: Target(head, array) for part, (head, array) in own.items()})
+        places = kind.positions(target, data, (12, 12))
+        positions, structures = tuple(places.values()), tuple(map(str, places))
+        image = np.zeros((1, 12, 12), np.float32)
+        cases.append(Prepared(str(n), image, data, positions, (1.0, 1.0), kind, structures=structures))
+    assert Loader(cases, (4, 4), 2, 1.0, 0)._rarity == {"boxes_1": 1 / 3, "mask_1": 1 / 2}

@@ -14,8 +14,8 @@ import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
 from isocenter.values import Case, Course, Geometry, Image, Problem
-from isocenter.verbs.evaluate import _few, unshared
-from isocenter.verbs.evaluation import covariates_of
+from isocenter.verbs.evaluate import _few
+from isocenter.verbs.evaluation import covariates_of, scoring, unshared
 from packages import no_export
 
 
@@ -153,6 +153,37 @@ def test_a_case_that_cannot_be_scored_is_an_exit_of_1_and_the_rest_is_written(cl
     assert bad in done.last
     assert bad not in set(pd.read_csv(tmp_path / "out" / "cases.csv")["case"])
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmented, tmp_path, monkeypatch, caplog):
+    measured, begun = scoring.measured, []
+
+    def pressed(model, fold, case):
+        begun.append(case.id)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return measured(model, fold, case)
+
+    monkeypatch.setattr(scoring, "measured", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.evaluate(segmented.out, segmented.data, split="all", out=tmp_path / "out")
+    assert list(pd.read_csv(tmp_path / "out" / "cases.csv")["case"].unique()) == begun[:2]
+    against = json.loads((tmp_path / "out" / "summary.json").read_text())["verdict"]["against"]
+    left = len(pd.read_csv(segmented.out / "split.csv")) - 2
+    assert any(f"stopped before its end: {left} cases are not scored" in one for one in against)
+    assert "as far as they were scored" in (tmp_path / "out" / "report.html").read_text()
+    assert f"2 cases scored before the stop: {tmp_path / 'out'}" in caplog.text
+
+
+def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
+    def pressed(audit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isocenter.verbs.evaluate.audited", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out")
+    against = json.loads((tmp_path / "out" / "summary.json").read_text())["verdict"]["against"]
+    assert any("no audit was made" in one for one in against)
 
 
 def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(segmented, tmp_path):

@@ -8,6 +8,9 @@ only `nsd` keeps to them, because the published figures do.
 
 The surface of a structure in a volume of a single slice is its outline, as in a picture: above and below the slice
 there is nothing to be found.
+
+Where the truth is not known in some voxels, elements with such a voxel around their corner do not count, on either
+surface: there both masks end because nothing is known beyond, which says neither that they agree nor that they do not.
 """
 
 from __future__ import annotations
@@ -41,23 +44,34 @@ class Surface:
     corners: (elements, axes) the corner of voxels that it belongs to
     areas:   (elements,) mm², in 2D lengths in mm
     voxels:  (boundary voxels, axes) the centre of each voxel of the mask that has a face outside
+    is_empty: whether the mask holds nothing; one that lies in unknown voxels all around has no element either
     """
 
     places: Floats
     corners: Floats
     areas: Floats
     voxels: Floats
+    is_empty: bool
 
     @classmethod
-    def of(cls, mask: Mask, spacing: ArrayLike) -> Surface:
-        """spacing: (axes,) mm, or (axes, axes) as for `surface_distance`"""
+    def of(cls, mask: Mask, spacing: ArrayLike, known: Mask | None = None) -> Surface:
+        """spacing: (axes,) mm, or (axes, axes) as for `surface_distance`
+
+        known: as the mask with a margin of one voxel, where the truth is known; the mask holds known voxels only
+        """
         codes = _codes(np.pad(mask, 1))  # what touches the border of the image ends there
         steps = steps_of(spacing)
         areas, offsets = elements(tuple(map(tuple, steps.tolist())))
-        corners = np.nonzero((codes > 0) & (codes < len(areas) - 1))
+        counted = (codes > 0) & (codes < len(areas) - 1)
+        goes_on = mask
+        if known is not None:
+            counted &= _codes(known) == len(areas) - 1
+            goes_on = mask | ~known[(slice(1, -1),) * mask.ndim]
+        corners = np.nonzero(counted)
         index, code = np.stack(corners, axis=1), codes[corners]
-        boundary = np.argwhere(mask & ~ndimage.binary_erosion(mask)) + 0.5
-        return cls((index + offsets[code]) @ steps.T, index @ steps.T, areas[code], boundary @ steps.T)
+        boundary = np.argwhere(mask & ~ndimage.binary_erosion(goes_on)) + 0.5
+        places = (index + offsets[code]) @ steps.T
+        return cls(places, index @ steps.T, areas[code], boundary @ steps.T, not mask.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +80,7 @@ class SurfaceDistance:
 
     worst: the diagonal of the image, which stands for a distance where one surface is missing
     unit:  "mm"; without a spacing "pixels", of volumes "voxels"
-    Where both surfaces are missing the figures are NaN.
+    Where both surfaces are missing the figures are NaN, and where a mask has voxels but nothing known around them.
     Weighting by area: Nikolov et al., J Med Internet Res 2021, doi:10.2196/26151
     """
 
@@ -128,15 +142,20 @@ class SurfaceDistance:
         return np.concatenate([self.prediction.areas, self.reference.areas])
 
     def _where_missing(self, worst: float) -> float | None:
-        """What stands for a figure: NaN where both surfaces are missing, the worst where one is, None where none is."""
-        return (float("nan"), worst, None)[bool(len(self.prediction.areas)) + bool(len(self.reference.areas))]
+        """What stands for a figure: the worst where one mask is empty, NaN where a surface is missing, else None."""
+        if self.prediction.is_empty != self.reference.is_empty:
+            return worst
+        return None if len(self.prediction.areas) and len(self.reference.areas) else float("nan")
 
 
-def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: ArrayLike | None = None) -> SurfaceDistance:
+def surface_distance(
+    prediction: ArrayLike, reference: ArrayLike, spacing: ArrayLike | None = None, *, known: ArrayLike | None = None
+) -> SurfaceDistance:
     """The surfaces of two masks of one grid, (*spatial) with one to three axes, against each other.
 
     spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
              tilted gantry they do not stand at right angles. Without it the distances count pixels or voxels
+    known:   (*spatial) where the truth is known; what borders on other voxels is no surface. None for everywhere
     A volume of a single slice is measured in its plane.
     Raises GeometryError for masks of two grids.
     """
@@ -150,14 +169,19 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
         )
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")
     unit = "mm" if spacing is not None else counted_in(true.ndim)
+    where = None if known is None else np.asarray(known, dtype=bool)
+    if where is not None:
+        predicted, true = predicted & where, true & where
     if true.ndim == 3 and 1 in true.shape:
         # The faces of a slice, which both masks share, would hide how far apart their outlines are.
         flat = max(axis for axis, size in enumerate(true.shape) if size == 1)
         predicted, true, steps = predicted.squeeze(flat), true.squeeze(flat), _within_plane(steps, flat)
+        where = None if where is None else where.squeeze(flat)
     region = _bounding_box(predicted | true)
+    around = None if where is None else _with_margin(where, region)
     return SurfaceDistance(
-        prediction=Surface.of(predicted[region], steps),
-        reference=Surface.of(true[region], steps),
+        prediction=Surface.of(predicted[region], steps, around),
+        reference=Surface.of(true[region], steps, around),
         worst=_diagonal(true.shape, steps),
         unit=unit,
     )
@@ -243,3 +267,10 @@ def _quantile(distances: Floats, areas: Floats, share: float) -> float:
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
     boxes = ndimage.find_objects(mask.view(np.uint8))
     return boxes[0] if boxes and boxes[0] else (slice(0, 0),) * mask.ndim
+
+
+def _with_margin(known: Mask, region: tuple[slice, ...]) -> Mask:
+    """The region and the voxels next to it; beyond the image, where structures end, nothing is unknown."""
+    wide = tuple(slice(max(0, own.start - 1), own.stop + 1) for own in region)
+    beyond = [(int(own.start == 0), int(own.stop >= size)) for own, size in zip(region, known.shape, strict=True)]
+    return np.pad(known[wide], beyond, constant_values=True)

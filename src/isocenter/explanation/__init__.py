@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from isocenter.explanation.maps import Explanation, explained
     from isocenter.explanation.measures import evidence_of, map_measures, outer_fifth
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
-    from isocenter.explanation.references import PLACED, against, marked_in
+    from isocenter.explanation.references import PLACED, against, marked_in, values_of
     from isocenter.explanation.subject import Objective, Subject
     from isocenter.explanation.surrogate import Surrogate, additive_surrogate
     from isocenter.explanation.unfit import UnfitError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,19 +25,35 @@ def marked_in(case: Case, image: Image, target: str, task: Task) -> NDArray[np.b
     None for a case without mask and boxes, or whose references do not hold the target. Raises GeometryError for a mask
     on another grid.
     """
-    # Classes of the whole image are numbered too, but no voxel of a mask bears their number.
-    placed = task.labels if any(not head.is_vector for head in task.heads.values()) else ()
+    placed = placed_labels(task)
     for kind in PLACED:
         match case.references.get(kind):
             case Image() as mask:
                 # In a map of objects values are their numbers, and mean nothing.
-                inside = _of_mask(mask, image, target, placed if kind == "mask" else (), case.id)
+                inside = _of_mask(mask, image, target, task if kind == "mask" else None, case.id)
             case BoundingBoxes() as boxes:
                 inside = _of_boxes(boxes, image, target, placed, case.id)
             case _:
                 continue
         return inside if inside.any() else None
     return None
+
+
+def placed_labels(task: Task) -> tuple[Label, ...]:
+    """The labels of places; classes of the whole image are numbered too, but no voxel bears their number."""
+    return task.labels if any(not head.is_vector for head in task.heads.values()) else ()
+
+
+def values_of(target: str, task: Task, labels: Sequence[Label]) -> list[int] | None:
+    """The values by which a label map marks a target, of a region those of all its parts; None where it has none.
+
+    labels: of the map; its values may be others than the model's
+    """
+    name = target.rpartition(":")[2]
+    parts = (task, *task.decoding.parts.values())
+    values = next((one.decoding.marks[name] for one in parts if name in one.decoding.marks), ())
+    names = {label.name for label in placed_labels(task) if label.value in values} or {name}
+    return [label.value for label in labels if label.name in names] or None
 
 
 def against(data: Singles, inside: NDArray[np.bool_]) -> dict[str, float]:
@@ -49,7 +67,7 @@ def against(data: Singles, inside: NDArray[np.bool_]) -> dict[str, float]:
     return {"pointing": pointing, "energy": float(evidence[..., inside].sum()), "area": float(inside.mean())}
 
 
-def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], where: str) -> NDArray[np.bool_]:
+def _of_mask(mask: Image, image: Image, target: str, task: Task | None, where: str) -> NDArray[np.bool_]:
     if not mask.geometry.equals(image.geometry):
         raise GeometryError(
             f"its mask lies on another grid than the image: {mask.geometry.difference(image.geometry)}",
@@ -59,9 +77,10 @@ def _of_mask(mask: Image, image: Image, target: str, labels: tuple[Label, ...], 
     each = [mask.data] if mask.frames is None else np.moveaxis(mask.data, 1, 0)
     frames = [np.asarray(label_values(one, where)) for one in each]
     # What came with the mask says what its values mean; a model's numbers are for masks that say nothing.
-    known = {label.name: label.value for label in (mask.labels or labels)}
-    own = known.get(target.rpartition(":")[2])
-    return np.any([values == own if own is not None else values > 0 for values in frames], axis=0)
+    own = None if task is None else values_of(target, task, mask.labels or placed_labels(task))
+    silent = [label.value for label in mask.labels if label.is_ignored or label.is_background]
+    marked = [np.isin(values, own) if own else (values > 0) & ~np.isin(values, silent) for values in frames]
+    return np.any(marked, axis=0)
 
 
 def _of_boxes(

@@ -9,8 +9,10 @@ import numpy as np
 
 from isocenter.values import DIRECTION_TOLERANCE, OF_CHANNELS, Array, Geometry, Image, Label
 
-# Okabe and Ito 2008, the colours that people with any common colour blindness tell apart; those first that stand
-# out from grey on black.
+# Okabe and Ito 2008, the seven colours that people with any common colour blindness tell apart; those first that stand
+# out from grey on black. Each further one is that of the bright, saturated colours which lies farthest from all before
+# it, in OKLab (Ottosson 2020), half as much counting how people without green cones see both (Machado et al. 2009,
+# doi:10.1109/TVCG.2009.113).
 PALETTE = (
     (86, 180, 233),
     (230, 159, 0),
@@ -19,6 +21,23 @@ PALETTE = (
     (0, 158, 115),
     (213, 94, 0),
     (0, 114, 178),
+    (165, 0, 255),
+    (255, 195, 255),
+    (75, 255, 240),
+    (180, 0, 105),
+    (60, 210, 0),
+    (255, 60, 255),
+    (30, 60, 255),
+    (120, 105, 0),
+    (120, 120, 255),
+    (255, 0, 105),
+    (135, 195, 150),
+    (120, 255, 0),
+    (135, 75, 180),
+    (210, 150, 255),
+    (150, 150, 0),
+    (210, 0, 195),
+    (255, 195, 150),
 )
 # A few hot or dead pixels must not decide the greys: half a per cent on either side is cut.
 WINDOW_PERCENTILES = (0.5, 99.5)

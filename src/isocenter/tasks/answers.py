@@ -196,6 +196,7 @@ class Decoding:
     covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
     covering:        a result to the one with all boxes that miss little; None where there is none
     targets:         what `Task.saliency` takes by name: classes, findings, structures, values
+    marks:           {target: values by which label maps mark it}, where those are not its label's own
     picks:           whether a case's answer is one of them; else it is all of them together
     crossed:         {head: networks} of which it takes what each of so many says, beside their mean
     uncertainty:     what probabilities state: "classes" of which one is right, "labels" each of which is there or not,
@@ -224,6 +225,7 @@ class Decoding:
     covers_from: Mapping[str, float] | None = None
     covering: Callable[[Prediction], Prediction] | None = None
     targets: tuple[str, ...] = ()
+    marks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     picks: bool = False
     crossed: Mapping[str, int] = field(default_factory=dict)
     uncertainty: Literal["", "classes", "labels", "objects", "boxes", "values"] = ""

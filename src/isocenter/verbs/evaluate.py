@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from isocenter.errors import PlanError, counted, listed
+from isocenter.at_work import brought_to_its_end
+from isocenter.errors import PlanError, counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import GROUPS, read_plan, registered_groups, registered_margin
-from isocenter.prediction import PROGRAM, There, algorithm_of, loaded_model
+from isocenter.prediction import There, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
@@ -29,8 +32,8 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.tasks import UNKEPT, Task
-from isocenter.values import Case, Dataset, Decision, Image, Plan, Problem, Row
+from isocenter.tasks import UNKEPT
+from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
 from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
     TASK,
@@ -45,9 +48,12 @@ from isocenter.verbs.evaluation import (
     headline_rows,
     measured_there,
     named_as_in_run,
+    own_results,
     read_data_record,
     score,
+    stop_note,
     task_of,
+    unshared,
     verdict_of,
     with_subsets,
     write_verdict,
@@ -62,6 +68,8 @@ from isocenter.verbs.reading import (
     result_folder,
 )
 from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
+
+log = logging.getLogger("isocenter")
 
 MARKS = ("cases.csv", "summary.json")
 # Warnings in the terminal.
@@ -156,7 +164,8 @@ def evaluate(
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
              shown, and subsets of images, are predicted here
     uncertainty: method by which the model looks for what it does not know, as `predict` has it
-    A case that fails is reported and the rest goes on.
+    A case that fails is reported and the rest goes on. After Ctrl-C `out` holds the figures of the cases that were
+    scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
     """
     if out is not None:
@@ -179,31 +188,54 @@ def evaluate(
     parts, draws = chosen.parts, out is not None
     loading = {"device": device, "threads": threads, "backend": backend, "uncertainty": uncertainty}
     outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
-    scored = score(
-        predictor, cases, parts, seed=seed, patients_known=known, folds=folds, draws=draws, outcomes=outcomes
-    )
-    if isinstance(loaded.preprocessing, Preprocessing):
-        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, folds, seed=seed, patients_known=known)
+    scoring: Any = {"seed": seed, "patients_known": known, "folds": folds, "draws": draws, "keeps": draws}
+    scored = score(predictor, cases, parts, outcomes=outcomes, **scoring)
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
-    scored = audited(
-        Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
-    )
-    others = (*_own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
-    notes = (*chosen.notes, *scored.notes, *others)
+    audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
+    scored = _looked_through(audit, loaded.preprocessing, keeps=draws)
+    others = (*own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
+    notes = (*stop_note(scored, cases), *chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    log = _log_of(run)
-    training = () if log is None else training_length(log, selecting(plan))
-    verdict = verdict_of(scored, seed=seed, patients_known=known, training=training, notes=notes)
-    result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None, verdict)
-    if result.out is not None:
+    course = _log_of(run)
+    training = () if course is None else training_length(course, selecting(plan))
+    with nullcontext() if scored.stopped is None else brought_to_its_end():
+        verdict = verdict_of(scored, seed=seed, patients_known=known, training=training, notes=notes)
+        which = (
+            chosen.which if scored.stopped is None else f"{chosen.which}, as far as they were scored before the stop"
+        )
+        result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None, verdict)
+        if result.out is None:
+            return result
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
             write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
-            (partial / "report.html").write_text(
-                _report(result, loaded, dataset, run, plan, promised), encoding="utf-8"
-            )
+            page = _report(result, loaded, dataset, run, plan, promised)
+            (partial / "report.html").write_text(page, encoding="utf-8")
+        if scored.stopped is not None:
+            log.warning("%s scored before the stop: %s", counted(scored.table["case"].nunique(), "case"), result.out)
+            raise scored.stopped
     return result
+
+
+def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scored:
+    """The figures with those of subsets of the images, and all that the audits found.
+
+    keeps: whether Ctrl-C leaves the figures without them
+    """
+    scored = audit.scored
+    if scored.stopped is not None:
+        return scored
+    try:
+        if isinstance(preprocessing, Preprocessing):
+            own: Any = {"seed": audit.seed, "patients_known": audit.patients_known}
+            subsets = with_subsets(scored, audit.predictor, preprocessing, audit.cases, audit.folds, **own)
+            audit = replace(audit, scored=subsets)
+        return audited(audit)
+    except KeyboardInterrupt as stop:
+        if not keeps:
+            raise
+        return replace(scored, stopped=stop)
 
 
 def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
@@ -238,27 +270,6 @@ def _measured_elsewhere(
     return measured_there(workers, folds)
 
 
-def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
-    """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
-
-    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
-    task of parts each is compared with the cases that have its references.
-    """
-    for part in task.decoding.parts.values():
-        yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
-    if task.decoding.parts:
-        return
-    first = cases[0].references if cases else {}
-    kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
-    known = {label.name for label in task.labels}
-    for kind in kinds:
-        named = {name for case in cases for name in case.references[kind]}
-        if others := sorted(named - known):
-            yield f"Not scored, because the model was not taught them: {listed(others)}."
-        if lacking := sorted(known - named):
-            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
-
-
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
     place = path_of(data)
@@ -266,22 +277,6 @@ def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset)
         return ReadingOptions()
     own = bool(plan.data) and (run / plan.data).resolve() == place.resolve()
     return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
-
-
-def _own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
-    """That references are DICOM objects which this model wrote, or another one of Isocenter: nobody drew them."""
-    drawn = {
-        case.id: listed(one.facts.get("algorithms", ()))
-        for case in cases
-        for one in case.references.values()
-        if isinstance(one, Image)
-    }
-    own = [case for case, algorithms in drawn.items() if algorithm_of(model) in algorithms]
-    others = [case for case, algorithms in drawn.items() if PROGRAM in algorithms and case not in own]
-    for which, written in (("this model", own), ("another model", others)):
-        if written:
-            cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
-            yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
 
 
 def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from isocenter.errors import GeometryError, UsageError
 from isocenter.files import read
 from isocenter.report import Figure, figures
 from isocenter.report.display import PALETTE, in_greys_of, planes
-from isocenter.report.figures.drawing import PNG_LIMIT, _packed
+from isocenter.report.figures.drawing import OWN_COLOURS, PNG_LIMIT, _packed
 from isocenter.report.figures.slices import REFERENCE_LINE, _key, _rows, panels_of, put_outlines
 from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
@@ -200,7 +200,7 @@ def test_many_labels_make_a_key_that_stays_inside_the_picture() -> None:
     view = view_of(Image(values, Geometry.of_pixels((20, 20))), values)
     (plane,) = planes(view.grid)
     key = _key(view, [(plane, 0)], labels)
-    assert [str(line.get_label()) for line in key][-2:] == ["and 27 more", "reference"]
+    assert [str(line.get_label()) for line in key][-2:] == ["and 15 more", "reference"]
     rows = _rows(key, 5.0)
     assert [line for row in rows for line in row] == key
     canvas, _ = panels_of(view.grid, [plane], key)
@@ -228,7 +228,7 @@ def test_the_same_head_in_eight_orders_of_axes_makes_the_same_picture(data: Path
 def test_a_thin_line_keeps_its_colour_on_a_photograph_of_many_colours() -> None:
     photograph = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     photograph[150, :40] = PALETTE[2]
-    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), 64))) as packed:
+    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), OWN_COLOURS[1]))) as packed:
         assert (np.asarray(packed.convert("RGB"))[150, :40] == PALETTE[2]).all()
 
 
@@ -236,7 +236,7 @@ def test_a_photograph_whose_colours_are_near_to_those_of_outlines_keeps_them() -
     photograph = np.empty((60, 60, 3), dtype=np.uint8)
     photograph[:] = np.array(PALETTE[2]) // 2 + 40
     photograph[20:40] = np.clip(np.array(PALETTE[2]) - 15, 0, 255)
-    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), 64))) as packed:
+    with Picture.open(io.BytesIO(_packed(Picture.fromarray(photograph), OWN_COLOURS[1]))) as packed:
         assert np.abs(np.asarray(packed.convert("RGB")).astype(int) - photograph).max() <= 4
 
 

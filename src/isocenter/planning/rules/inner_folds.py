@@ -113,7 +113,8 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str,
         return "every case trains, and nothing is decided afterwards"
     if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
         return "nothing is left to decide on validation cases"
-    if task.traits.tuned_on != ("val",) and task.scoring.aligned is None:
+    parts = task.decoding.parts.values() or (task,)
+    if all("train" in one.traits.tuned_on and one.scoring.aligned is None for one in parts):
         return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"

@@ -25,15 +25,17 @@ PNG_LIMIT = 100_000
 ALIKE = 24
 CHART_DPI = 200  # twice the pixels of a plain screen, so that letters stay sharp on a fine one
 
+# Colours of a picture besides those of outlines: as many as a palette holds, and for one that is too large.
+OWN_COLOURS = (256 - len(PALETTE), 57)
 # (channels, 256) bit n: whether a level is near to that of colour n of the outlines; far faster than differences.
 _APART = np.abs(np.arange(256)[:, None, None] - np.array(PALETTE)[None])  # (256, colours, channels)
-NEAR = ((_APART < ALIKE) << np.arange(len(PALETTE))[:, None]).sum(axis=1).T.astype(np.uint16)
+NEAR = ((_APART < ALIKE) << np.arange(len(PALETTE))[:, None]).sum(axis=1).T.astype(np.uint32)
 CROWDED = 10  # more bars or classes than these are drawn smaller
 
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of a chart: paper, text, faint lines, and series that anybody can tell apart."""
+    """The colours of a chart: paper, text, faint lines, and series, the first five of which anybody can tell apart."""
 
     paper: str
     text: str
@@ -42,9 +44,22 @@ class Ink:
     series: tuple[str, ...]
 
 
-# Series after Okabe and Ito 2008, darkened or lightened until they stand 3:1 against the paper (WCAG 2.2, 1.4.11).
-LIGHT = Ink("#ffffff", "#1d2730", "#5c6975", "#e3e8ec", ("#0068a8", "#c25400", "#00805d", "#a3487a", "#8a6d00"))
-DARK = Ink("#161c22", "#e4eaf0", "#9aa7b3", "#2c353e", ("#56b4e9", "#f0a848", "#35c79b", "#e29bc3", "#f0e442"))
+# Five after Okabe and Ito 2008, darkened or lightened until they stand 3:1 against the paper (WCAG 2.2, 1.4.11). Each
+# further one does too, and lies farthest from all before it and from the text, by the measure of `PALETTE`.
+ON_LIGHT = (
+    "#0068a8", "#c25400", "#00805d", "#a3487a", "#8a6d00",
+    "#ff00ff", "#8700ff", "#8787f0", "#690087", "#781e00",
+    "#0000e1", "#ff4b96", "#4ba500", "#c300c3", "#005a00",
+    "#1e69ff", "#1ea5a5", "#b487a5", "#1e3c87", "#784bb4",
+)  # fmt: skip
+ON_DARK = (
+    "#56b4e9", "#f0a848", "#35c79b", "#e29bc3", "#f0e442",
+    "#9600ff", "#d20000", "#1e7800", "#2d69a5", "#ff00e1",
+    "#a53c96", "#00f000", "#a5781e", "#b478ff", "#4bffc3",
+    "#ff4b78", "#0087ff", "#009687", "#4ba500", "#a5c300",
+)  # fmt: skip
+LIGHT = Ink("#ffffff", "#1d2730", "#5c6975", "#e3e8ec", ON_LIGHT)
+DARK = Ink("#161c22", "#e4eaf0", "#9aa7b3", "#2c353e", ON_DARK)
 
 
 def chart(
@@ -117,8 +132,8 @@ def png(canvas: Canvas, dpi: float) -> bytes:
     """The drawing as PNG of at most PNG_LIMIT bytes: fewer colours first, then fewer pixels."""
     while True:
         picture = _rendered(canvas, dpi)
-        for colours in (256, 64):
-            data = _packed(picture, colours)
+        for own in OWN_COLOURS:
+            data = _packed(picture, own)
             if len(data) <= PNG_LIMIT:
                 return data
         dpi *= min(0.95, 0.98 * math.sqrt(PNG_LIMIT / len(data)))  # bytes grow with the area
@@ -144,16 +159,16 @@ def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
     return Picture.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
 
 
-def _packed(picture: Picture.Image, colours: int) -> bytes:
+def _packed(picture: Picture.Image, own: int) -> bytes:
     """PNG with a palette: a third of the size, and on grey pictures no difference to be seen.
 
     The colours of outlines are always in it: a line has too few pixels to earn its own beside a photograph. A pixel of
     the photograph that looks like an outline keeps a colour of its own where one is nearer.
     """
-    out, own = io.BytesIO(), colours - len(PALETTE)
+    out = io.BytesIO()
     packed = picture.quantize(own, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
     common = (packed.getpalette() or [])[: 3 * own]
-    every = np.array([*common, *[0] * (3 * own - len(common)), *np.ravel(PALETTE)]).reshape(colours, 3)
+    every = np.array([*common, *[0] * (3 * own - len(common)), *np.ravel(PALETTE)]).reshape(-1, 3)
     pixels, places = np.asarray(picture), np.array(packed)
     near = NEAR[0][pixels[..., 0]] & NEAR[1][pixels[..., 1]] & NEAR[2][pixels[..., 2]]
     outlined = np.nonzero(near)

@@ -25,7 +25,7 @@ REFERENCE_LINE: Dashes = (0, ())
 PREDICTION_LINE: Dashes = (0, (2.2, 1.4))
 SLICE_DPI = 150
 KEY_ROW = 0.24  # inches
-KEY_LABELS = 12  # more names than these nobody matches with colours
+KEY_LABELS = len(PALETTE)  # more names than these have colours that stand for several
 
 
 def contours(

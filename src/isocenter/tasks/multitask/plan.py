@@ -87,7 +87,7 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
     own = {kind.name: kind.traits for kind in kinds}
     return Traits(
         tunes=tuple(f"{name}{SETTING}{key}" for name, traits in own.items() for key in traits.tunes),
-        tuned_on=min((traits.tuned_on for traits in own.values()), key=len),
+        tuned_on=max((traits.tuned_on for traits in own.values()), key=len),
         registers={
             f"{name}{SETTING}{key}": f"{words} of {name}"
             for name, traits in own.items()

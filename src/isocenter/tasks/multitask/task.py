@@ -176,6 +176,12 @@ class Multitask:
     def scoring(self) -> Scoring:
         """Each part scores its own results."""
         scores = PartScoring(self.parts)
+        # Of the others thresholds by cases that trained would promise too much.
+        by_training = {
+            name: part.scoring.by_training or part.tuned
+            for name, part in self.parts.items()
+            if "train" in part.traits.tuned_on
+        }
         return Scoring(
             metrics=frozenset().union(*(part.scoring.metrics for part in self.parts.values())),
             score=scores.score,
@@ -191,6 +197,7 @@ class Multitask:
             case_values=scores.case_values,
             probable_findings=scores.probable_findings,
             aligned=scores.aligned if any(part.scoring.aligned for part in self.parts.values()) else None,
+            by_training=partial(self._decided, by_training) if by_training else None,
             at_site=partial(
                 self._decided, {name: one.scoring.at_site or one.tuned for name, one in self.parts.items()}
             ),

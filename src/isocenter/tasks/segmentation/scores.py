@@ -123,7 +123,8 @@ def case_rows(
                  series both are in the unit of its axis
     tolerances:  {name: mm} of `nsd`
     centrelines: names of those whose centrelines are scored too
-    known:       (*spatial) where the truth is known; all other voxels are left out. None where all of it is known
+    known:       (*spatial) where the truth is known; all other voxels are left out, and what borders on them is no
+                 surface. None where all of it is known
     surfaces:    False where a structure is known in parts, so that it has no surface
     """
     spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
@@ -139,7 +140,7 @@ def case_rows(
         counts, distances = overlap_counts[name], dict[str, float]()
         masks = place_of(values, predicted), place_of(values, truth)
         if surfaces:
-            surface = surface_distance(*masks, steps)
+            surface = surface_distance(*masks, steps, known=known)
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,

@@ -256,6 +256,7 @@ class Segmentation:
             exclusive=self.exclusive,
             covers_from=in_order(self.certainty.covers_from, self.names),
             targets=tuple(self.structures),
+            marks=self.structures,
             crossed=self.certainty.crossed("mask"),
             uncertainty="classes" if self.exclusive else "labels",
             states_evidence=self.exclusive and "evidential" in self.loss_name.split("+"),
@@ -327,10 +328,7 @@ class Segmentation:
         return Believed(names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Label values, tidied; what no slab covers (cut away before the network) is background.
-
-        Calibrated probabilities say what Dice is to be expected, whichever outputs make the label map.
-        """
+        """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
         most = SAMPLED if self.certainty.calibration is None else SCORED
         sampler = Sampler(geometry, most) if self.tells_structures else None
         soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)

@@ -47,9 +47,9 @@ class JointTargets:
         return {part: arrays[part] for part in self.parts if part in arrays}
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
-        """Of all parts that are known, one after the other."""
-        each = [self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()]
-        return dict(enumerate((where for one in each for where in one.values()), start=1))
+        """Of all parts that are known, by names that are the same in cases of which other parts are known."""
+        each = {part: self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()}
+        return {f"{part}_{name}": where for part, own in each.items() for name, where in own.items()}
 
     def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region."""

@@ -5,7 +5,7 @@ Which case, which patch and which augmentation a batch holds is a function of th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -165,12 +165,11 @@ class Loader:
         return self._kind.blank([case.target for case in self.cases], self.patch)
 
     @cached_property
-    def _rarity(self) -> NDArray[np.float64]:
-        """One over the number of cases that hold a structure, for each; 0 where none does."""
-        holding = np.zeros(max(len(case.positions) for case in self.cases))
-        for case in self.cases:
-            holding[: len(case.positions)] += [len(positions) > 0 for positions in case.positions]
-        return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
+    def _rarity(self) -> Mapping[str, float]:
+        """{structure: one over the number of cases that hold it}"""
+        each = (zip(case.structures, case.positions, strict=True) for case in self.cases)
+        holding = Counter(name for one in each for name, positions in one if len(positions))
+        return {name: 1 / count for name, count in holding.items()}
 
     def _is_centred(self, number: int) -> bool:
         """Whether a sample's patch is centred on a structure: the share of each batch, not of luck."""
@@ -182,8 +181,8 @@ class Loader:
         present = [number for number, positions in enumerate(case.positions) if len(positions)]
         if present and centred:
             # What few cases hold is looked at more often where it is: rare structures get their share across cases.
-            share = self._rarity[present] / self._rarity[present].sum()
-            positions = case.positions[int(rng.choice(present, p=share))]
+            rarity = np.array([self._rarity[case.structures[number]] for number in present])
+            positions = case.positions[int(rng.choice(present, p=rarity / rarity.sum()))]
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))

@@ -35,10 +35,10 @@ from isocenter.values import Array, Case, Region, Vector
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 9
 # The same for targets of several parts.
-JOINT_LAYOUT = 2
+JOINT_LAYOUT = 3
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
-TARGET, KIND = "target", "kind"
+TARGET, KIND, POSITIONS = "target", "kind", "positions"
 MARKED = "marked.b2nd"
 Progress = Callable[[int, int], None]
 
@@ -110,6 +110,7 @@ class Prepared:
     there:     (channels,) which of them the case has; None where a case has all
     group:     of people, that training treats like the others; empty where it looks at none
     patient:   whose it is; the case itself where nobody is named
+    structures: the names of those of `positions`, alike in all cases; their numbers from 1 where nobody named them
     """
 
     id: str
@@ -123,12 +124,15 @@ class Prepared:
     there: NDArray[np.bool_] | None = None
     patient: str = ""
     group: str = ""
+    structures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
             object.__setattr__(self, "kind", kind_for(self.target.ndim, len(self.shape)))
         if not self.patient:
             object.__setattr__(self, "patient", self.id)
+        if not self.structures:
+            object.__setattr__(self, "structures", tuple(str(n + 1) for n in range(len(self.positions))))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -265,8 +269,8 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | N
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(whole, case.id))
-    for channel, positions in kind.positions(target, data, trace.padded).items():
-        facts[f"positions_{channel}"] = positions
+    for structure, positions in kind.positions(target, data, trace.padded).items():
+        facts[_named(str(structure), POSITIONS)] = positions
     _pack(image, folder / "image.b2nd")
     if marked is not None:
         _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace, outside=0), folder / MARKED)
@@ -291,8 +295,9 @@ def _pack(array: Array, path: Path) -> None:
 def _open(place: Path, case: str) -> Prepared:
     with np.load(place / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
-    channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
-    positions = tuple(_positions(place / "facts.npz", f"positions_{channel}", facts) for channel in channels)
+    placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
+    positions = tuple(_positions(place / "facts.npz", name, facts) for name in placed)
+    structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
@@ -302,7 +307,8 @@ def _open(place: Path, case: str) -> Prepared:
     kind = kind_named(names) if names else kind_for(arrays[""].ndim, image.ndim - 1)
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
-    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked, there=facts.get("there"))
+    known: dict[str, Any] = {"marked": marked, "there": facts.get("there"), "structures": structures}
+    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, **known)
 
 
 def _named(part: str, fact: str = TARGET) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 POSITIONS = 10_000
 # Images and targets of a batch.
 Moved = tuple["Tensor", Any]
-Positions = Mapping[int, NDArray[np.signedinteger[Any]]]
+Positions = Mapping[int | str, NDArray[np.signedinteger[Any]]]
 
 
 class Kind(Protocol):
@@ -68,7 +68,10 @@ class Kind(Protocol):
         """The inverse of `stored`."""
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
-        """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
+        """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere.
+
+        Of a target of several parts the keys are <part>_<class>.
+        """
 
     def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region of the network's grid."""

@@ -84,6 +84,7 @@ class Scored:
     features: {case id: (patient, what the network saw in it)} of test cases, for a model that keeps it
     facts:    {case id: facts of its first image}
     audits:   what further looks at these cases found
+    stopped:  Ctrl-C, where it ended the work before the last case or look
     """
 
     table: Table
@@ -98,6 +99,7 @@ class Scored:
     features: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     audits: Sequence[Audited] = ()
+    stopped: KeyboardInterrupt | None = None
 
     @property
     def metric_names(self) -> Mapping[str, str]:
@@ -234,6 +236,7 @@ def score(
     folds: Mapping[str, Fold] = {},
     draws: bool = True,
     outcomes: Callable[[Sequence[Case]], Outcomes] | None = None,
+    keeps: bool = False,
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
@@ -241,27 +244,35 @@ def score(
     folds:          {case id: the fold that scores it}, where there are several
     draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
     outcomes:       who measures the cases, in place of this process
+    keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
     Raises DatasetError where no case could be scored.
     """
     ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
     made, voxels = dict[str, Prediction](), 0
     features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
-    with tracked("predicting and scoring") as tracker:
-        for done, (number, outcome) in enumerate((outcomes or partial(measured_here, model, folds))(cases), start=1):
-            case = cases[number]
-            if isinstance(outcome, IsocenterError):
-                what = f"{outcome.where}: {outcome.problem}"
-                ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
-            else:
-                place = {"split": parts.get(case.id, "test")}
-                ended[number] = [row | place for row in outcome.rows], outcome.problems
-                facts[case.id] = outcome.facts
-                if outcome.features is not None and place["split"] == "test":
-                    features[case.id] = case.patient, outcome.features
-                if outcome.prediction is not None:
-                    voxels += math.prod(outcome.prediction.geometry.shape)
-                    made |= {case.id: outcome.prediction} if draws and are_kept(voxels) else {}
-            tracker(done, len(cases))
+    stopped: KeyboardInterrupt | None = None
+    measuring = outcomes or partial(measured_here, model, folds)
+    try:
+        with tracked("predicting and scoring") as tracker:
+            for done, (number, outcome) in enumerate(measuring(cases), start=1):
+                case = cases[number]
+                if isinstance(outcome, IsocenterError):
+                    what = f"{outcome.where}: {outcome.problem}"
+                    ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+                else:
+                    place = {"split": parts.get(case.id, "test")}
+                    ended[number] = [row | place for row in outcome.rows], outcome.problems
+                    facts[case.id] = outcome.facts
+                    if outcome.features is not None and place["split"] == "test":
+                        features[case.id] = case.patient, outcome.features
+                    if outcome.prediction is not None:
+                        voxels += math.prod(outcome.prediction.geometry.shape)
+                        made |= {case.id: outcome.prediction} if draws and are_kept(voxels) else {}
+                tracker(done, len(cases))
+    except KeyboardInterrupt as stop:
+        if not keeps or not any(own for own, _ in ended.values()):
+            raise
+        stopped, draws = stop, False
     rows = [row for number in sorted(ended) for row in ended[number][0]]
     problems = [problem for number in sorted(ended) for problem in ended[number][1]]
     if not rows:
@@ -272,10 +283,10 @@ def score(
     shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.scoring.overview(table) if draws else ()
-    tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    shift = shift_of(model.guard, features, seed=seed)
+    tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
+    shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
-    seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts}
+    seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts, "stopped": stopped}
     return Scored(table, summary, overview, shown, problems, counted, model.task, **seen)
 
 

@@ -22,13 +22,15 @@ FEWEST = 5
 class Shift:
     """The two-sample test between the patients whose cases are scored and those whose cases calibrated.
 
-    p: the probability of such a difference between patients of one source
+    p:    the probability of such a difference between patients of one source
+    unit: "patients", or "cases" where each only stands for a patient
     """
 
     p: float
     scored: int
     calibrated: int
     level: float = LEVEL
+    unit: str = "patients"
 
     @property
     def is_found(self) -> bool:
@@ -38,7 +40,7 @@ class Shift:
     @property
     def note(self) -> str:
         """The finding in a sentence."""
-        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} patients"
+        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} {self.unit}"
         how += f", p {self.p:.2g}, level {self.level:g}"
         if not self.is_found:
             return f"No difference shown between the scored cases and those that calibrated the model ({how})."
@@ -50,7 +52,9 @@ class Shift:
         return {**asdict(self), "found": self.is_found, "note": self.note}
 
 
-def shift_of(guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int) -> Shift | None:
+def shift_of(
+    guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int, patients_known: bool
+) -> Shift | None:
     """The test on the features of scored cases, {case: (patient, features)}; None where there is nothing to compare."""
     if guard is None or not features:
         return None
@@ -58,4 +62,5 @@ def shift_of(guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, 
     scored = means_by_patient(np.stack([own for _, own in features.values()]), [one for one, _ in features.values()])
     if min(len(scored), len(calibrated)) < FEWEST:
         return None
-    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated))
+    unit = "patients" if patients_known else "cases"
+    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)

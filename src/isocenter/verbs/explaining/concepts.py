@@ -26,12 +26,14 @@ from isocenter.explanation import (
     refuse_few,
     seen_by_network,
     tcav,
+    values_of,
 )
 from isocenter.lazy import pandas as pd
 from isocenter.quality import channel_measurements
 from isocenter.report import Block, Link, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
+from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
 from isocenter.verbs.evaluation import Audited
@@ -214,7 +216,7 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
             return drawn
     prediction = cohort.model.predict(case)
     for part in (prediction, *prediction.parts.values()):
-        if (marked := _marked(part, image, cohort.target)) is not None and marked.any():
+        if (marked := _marked(part, image, cohort.target, cohort.model.task)) is not None and marked.any():
             return marked
     for method in cohort.methods:
         try:
@@ -225,11 +227,11 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
     raise UnfitError("--concepts measured", "none of these methods has a map")
 
 
-def _marked(prediction: Prediction, image: Image, target: str) -> Array | None:
+def _marked(prediction: Prediction, image: Image, target: str, task: Task) -> Array | None:
     name = target.rpartition(":")[2]
     if prediction.data is not None:
-        data, values = np.asarray(prediction.data), {label.name: label.value for label in prediction.labels}
-        return data == values[name] if name in values else data != 0
+        data, own = np.asarray(prediction.data), values_of(target, task, prediction.labels)
+        return np.isin(data, own) if own else data != 0
     if (called := prediction.called) is None:
         return None
     known = {label.name for label in prediction.labels}

@@ -1,0 +1,59 @@
+"""What an evaluation states beside its figures: whose the references are, what is not scored, and its early end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from isocenter.errors import counted, listed
+from isocenter.prediction import PROGRAM, algorithm_of
+from isocenter.runtime import Model
+from isocenter.tasks import Task
+from isocenter.values import Case, Image
+from isocenter.verbs.evaluation.scoring import Scored
+
+
+def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
+    """That the evaluation was stopped, and what it therefore lacks."""
+    if scored.stopped is None:
+        return
+    ended = {*scored.table["case"].astype(str), *(case for one in scored.problems for case in one.cases)}
+    left = [case.id for case in cases if case.id not in ended]
+    lacking = f"{counted(len(left), 'case is', 'cases are')} not scored, and " if left else ""
+    yield f"The evaluation was stopped before its end: {lacking}no audit was made. Evaluate once more for all figures."
+
+
+def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+    """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
+
+    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
+    task of parts each is compared with the cases that have its references.
+    """
+    for part in task.decoding.parts.values():
+        yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
+    if task.decoding.parts:
+        return
+    first = cases[0].references if cases else {}
+    kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
+    known = {label.name for label in task.labels}
+    for kind in kinds:
+        named = {name for case in cases for name in case.references[kind]}
+        if others := sorted(named - known):
+            yield f"Not scored, because the model was not taught them: {listed(others)}."
+        if lacking := sorted(known - named):
+            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
+
+
+def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
+    """That references are DICOM objects which this model wrote, or another one of Isocenter: nobody drew them."""
+    drawn = {
+        case.id: listed(one.facts.get("algorithms", ()))
+        for case in cases
+        for one in case.references.values()
+        if isinstance(one, Image)
+    }
+    own = [case for case, algorithms in drawn.items() if algorithm_of(model) in algorithms]
+    others = [case for case, algorithms in drawn.items() if PROGRAM in algorithms and case not in own]
+    for which, written in (("this model", own), ("another model", others)):
+        if written:
+            cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
+            yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
