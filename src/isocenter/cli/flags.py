@@ -48,6 +48,14 @@ Covariates = Annotated[
         help="Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.",
     ),
 ]
+ScoredPart = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="Cases to score: train, val, calibration, test or all. By default the test part; of other data without "
+        "one all that did not train the model.",
+    ),
+]
 Groups = Annotated[
     str | None,
     typer.Option(

@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     OutPlan,
     Overwrite,
     Scheduler,
+    ScoredPart,
     Seed,
     Set,
     Threads,
@@ -195,14 +196,7 @@ def train(
 def evaluate(
     model: Trained,
     data: Data,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="Cases to score: train, val, calibration, test or all. By default the test part; of other data "
-            "without one all that did not train the model.",
-        ),
-    ] = None,
+    split: ScoredPart = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,

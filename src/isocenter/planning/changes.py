@@ -72,16 +72,21 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if any(name.startswith("task.") for name in assignments):
         settings = _values(plan, "task")
         plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))
+    plan = _with_frames(plan, assignments)
+    return _unless_by_hand(plan, _following(plan, assignments))
+
+
+def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
+    """The decisions that follow from values set by hand; plan: with these values."""
     follows = _of_shape(plan, assignments)
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
     if "preprocessing.cascade" in assignments:
         follows["augmentation.marks"] = marks_decision(assignments["preprocessing.cascade"])
-    plan = _with_frames(plan, assignments)
-    with_optimiser = {"sgd": WITH_SGD}.get(assignments.get("training.optimiser", ""), {})
-    because = "it goes with SGD, which was set by hand"
-    follows |= {name: Decision(value, because, NNUNET) for name, value in with_optimiser.items()}
+    if assignments.get("training.optimiser") == "sgd":
+        because = "it goes with SGD, which was set by hand"
+        follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
     if assignments.get("split.folds"):
@@ -89,7 +94,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
-    return _unless_by_hand(plan, follows)
+    return follows
 
 
 def untrained(plan: Plan) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from isocenter.errors import DatasetError, UsageError, cases_of_patients, counted, listed
+from isocenter.errors import UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
 from isocenter.report import setting_text
@@ -29,7 +29,7 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import UNKEPT, Task, build, suffices, untuned
+from isocenter.tasks import UNKEPT, Task, build, untuned
 from isocenter.values import Case, Dataset, Decision
 from isocenter.verbs.evaluation import boundless, hashes_by_case, of_the_same_name, who_trained
 from isocenter.verbs.explaining import kept_content
@@ -37,10 +37,9 @@ from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, fin
 from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
-    open_dataset,
+    open_labelled,
     refuse_missing,
     refuse_taken,
-    with_references,
 )
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
@@ -131,11 +130,7 @@ def calibrate(
     loaded = load(source, "cpu", threads=threads)
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
-    whole = open_dataset(data, ReadingOptions.of(**reading), needs=loaded.task.needs)
-    if not suffices(loaded.task, whole.kinds):
-        needs, where = ", ".join(sorted(loaded.task.needs)), str(whole.root or whole.name)
-        raise DatasetError(f"has no references of the kind {needs}", where, f"Give data for {loaded.task.name}")
-    known = with_references(whole, loaded.task)
+    known = open_labelled(data, ReadingOptions.of(**reading), loaded.task)
     dataset, hashes = _unseen(known, evidence)
     cases, left_out = list(dataset), len(known) - len(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))

@@ -68,6 +68,7 @@ from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import (
     ReadingOptions,
     announced_device,
+    failures_among,
     open_dataset,
     refuse_taken,
     result_folder,
@@ -270,6 +271,6 @@ def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> lis
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
-    if scored is not None and (lost := [one for one in scored.problems if one.severity == "error"]):
+    if scored is not None and (lost := failures_among(scored.problems)):
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return notes

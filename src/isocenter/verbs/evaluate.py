@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from isocenter.at_work import brought_to_its_end
-from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.errors import PlanError, counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
@@ -32,7 +32,7 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.tasks import UNKEPT, suffices
+from isocenter.tasks import UNKEPT
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
 from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
@@ -60,11 +60,12 @@ from isocenter.verbs.evaluation import (
 )
 from isocenter.verbs.reading import (
     ReadingOptions,
-    open_dataset,
+    failed_rows,
+    failures_among,
+    open_labelled,
     path_of,
     refuse_taken,
     result_folder,
-    with_references,
 )
 from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 
@@ -99,7 +100,7 @@ class Evaluation(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """What stands for a case that could not be scored."""
-        return [problem for problem in self.scored.problems if problem.severity == "error"]
+        return failures_among(self.scored.problems)
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -108,7 +109,7 @@ class Evaluation(InNotebook):
             "openings": self.scored.openings,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
-            "failed": [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures],
+            "failed": failed_rows(self.failures),
             "out": str(self.out) if self.out else None,
         }
         return {**rows_to_json(self.rows), **facts}
@@ -129,7 +130,7 @@ class Evaluation(InNotebook):
 
 def _few(problems: Sequence[Problem]) -> list[str]:
     """Every error in a line, and a few of the rest."""
-    errors = [one for one in problems if one.severity == "error"]
+    errors = failures_among(problems)
     others = [one for one in problems if one.severity != "error"]
     lines = [f"{one.severity}: {one.what}" for one in (*errors, *others[:MOST_SHOWN])]
     left = len(others) - MOST_SHOWN
@@ -239,11 +240,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
 
 def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
-    dataset = open_dataset(data, reading, needs=model.task.needs)
-    if not suffices(model.task, dataset.kinds):
-        problem = f"has no references of the kind {', '.join(sorted(model.task.needs))}"
-        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {model.task.name}")
-    dataset = with_references(dataset, model.task)
+    dataset = open_labelled(data, reading, model.task)
     return dataset if run is None else named_as_in_run(dataset, read_data_record(run))
 
 

@@ -45,6 +45,9 @@ from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
     covered,
+    failed_rows,
+    failures_among,
+    no_result,
     open_dataset,
     open_inputs,
     path_of,
@@ -85,13 +88,10 @@ class Explained(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """What stands for a case that something is lacking of."""
-        return [problem for problem in self.problems if problem.severity == "error"]
+        return failures_among(self.problems)
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`, and `explanations.json`."""
-        failed = [
-            {"case": next(iter(one.cases), None), "problem": one.what, "remedy": one.remedy} for one in self.failures
-        ]
         record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
@@ -99,7 +99,7 @@ class Explained(InNotebook):
             "refused": dict(self.refused),
             "findings": [dict(one) for one in self.findings],
             "covariates": {case: dict(each) for case, each in self.covariates.items()},
-            "failed": failed,
+            "failed": failed_rows(self.failures),
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
@@ -188,17 +188,9 @@ def explain(
             result = _with_looks(result, looks)
             if folder is None or partial is None:
                 return result
-            for looked in looks:
-                looked.audited.write(partial)
             result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            write_table(result.table, partial / MARKS[0])
-            # A folder may be moved: its record names what lies in it.
-            record = {**result.as_record(), "files": [path.name for path in result.files]}
-            write_json(partial / MARKS[1], EXPLANATIONS_SCHEMA, record)
             facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
-            sections = [section for one in looks for section in one.audited.sections]
-            page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
-            (partial / "report.html").write_text(page, encoding="utf-8")
+            _write_records(result, made, looks, facts, partial)
         if result.stopped is not None:
             log.warning("%s explained before the stop: %s", counted(len(made), "case"), folder)
             raise result.stopped
@@ -224,6 +216,21 @@ def _with_looks(result: Explained, looks: Sequence[Looked]) -> Explained:
         files=[*result.files, *(path for one in looks for path in one.files)],
         problems=list(dict.fromkeys([*result.problems, *(problem for one in looks for problem in one.problems)])),
     )
+
+
+def _write_records(
+    result: Explained, made: Sequence[Made], looks: Sequence[Looked], facts: Mapping[str, Any], folder: Path
+) -> None:
+    """All but the maps: the table, the record, what further looks found, and the page; facts: for its foot."""
+    for looked in looks:
+        looked.audited.write(folder)
+    write_table(result.table, folder / MARKS[0])
+    # A folder may be moved: its record names what lies in it.
+    record = {**result.as_record(), "files": [path.name for path in result.files]}
+    write_json(folder / MARKS[1], EXPLANATIONS_SCHEMA, record)
+    sections = [section for one in looks for section in one.audited.sections]
+    page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _references(
@@ -260,9 +267,7 @@ def _explained(
     # A further look may have failed for the same reason before.
     failed = list(dict.fromkeys([*problems, *lost]))
     if not made:
-        errors = [problem for problem in failed if problem.severity == "error"]
-        first = errors[0] if errors else Problem("error", "there is no case", remedy="Give images")
-        raise DatasetError(f"no case could be explained; the first: {first.what}", "explain", first.remedy)
+        raise no_result("explain", "explained", failed)
     rows = [row for one in made for row in one.rows]
     patients = {case.id: case.patient for case in cases}
     result = Explained(

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.errors import (
-    DatasetError,
     IsocenterError,
     MemoryShortageError,
     ResourceError,
@@ -37,7 +36,7 @@ from isocenter.prediction import (
 )
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, with_uncertainty, write_json
-from isocenter.tasks import may_cover, states_covering
+from isocenter.tasks import Task, may_cover, states_covering
 from isocenter.values import Case, Prediction, Problem
 from isocenter.verbs.reading import (
     Covariates,
@@ -45,6 +44,9 @@ from isocenter.verbs.reading import (
     ReadingKeywords,
     ReadingOptions,
     covered,
+    failed_rows,
+    failures_among,
+    no_result,
     open_inputs,
     path_of,
     refuse_taken,
@@ -82,7 +84,7 @@ class Predicted(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """What stands for a case without a result."""
-        return [problem for problem in self.problems if problem.severity == "error"]
+        return failures_among(self.problems)
 
     @property
     def cases(self) -> int:
@@ -91,12 +93,11 @@ class Predicted(InNotebook):
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
         return {
             "schema": "isocenter.predictions",
             "version": 1,
             "predicted": self.cases,
-            "failed": failed,
+            "failed": failed_rows(self.failures),
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
@@ -179,12 +180,8 @@ def predict(
     sought = uncertainty or ("auto" if maps else None)
     loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
     loaded.flips(mirror)  # refused before the first case
-    if covering and not may_cover(loaded.task):
-        problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
-        raise UsageError(problem, str(model), "Predict without --covering")
-    if covering and not states_covering(loaded.task):
-        remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
-        raise UsageError("the model has no thresholds of covering masks, boxes or objects", str(model), remedy)
+    if covering:
+        _refuse_without_covering(loaded.task, str(model))
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}
@@ -206,6 +203,15 @@ def predict(
             case stop:
                 log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
                 raise stop
+
+
+def _refuse_without_covering(task: Task, where: str) -> None:
+    if not may_cover(task):
+        problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
+        raise UsageError(problem, where, "Predict without --covering")
+    if not states_covering(task):
+        remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
+        raise UsageError("the model has no thresholds of covering masks, boxes or objects", where, remedy)
 
 
 def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:
@@ -294,9 +300,7 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
     if not done and stopped is not None:
         raise stopped
     if not done:
-        errors = [problem for problem in problems if problem.severity == "error"]
-        first = errors[0] if errors else Problem("error", "there is no case", remedy="Give images")
-        raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
+        raise no_result("predict", "predicted", problems)
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),
         {str(one.rows[0]["case"]): one.prediction for one in done if one.prediction is not None},

@@ -9,6 +9,7 @@ import numpy as np
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
+    ALL,
     COVARIATE,
     FITTING,
     UNKNOWN,
@@ -41,9 +42,9 @@ from isocenter.verbs.evaluation import (
     Tested,
     comparable,
     compare_tables,
+    telling_rows,
 )
 
-ALL = "all"
 Values = Mapping[tuple[str, str], CaseValues]
 
 
@@ -96,10 +97,10 @@ def rows_with_tests(comparison: Comparison, tests: Sequence[ModelTest]) -> tuple
     tested = {
         (row.metric, row.label, row.second): row.test for row in tests if row.name != MRMC and not row.is_of_group
     }
-    overall = {row.metric: _rounded(row) for row in comparison.rows if row.label == ALL}
+    telling = {(row.metric, row.label) for row in telling_rows(comparison.rows)}
     made = []
     for row in comparison.rows:
-        label = ALL if _rounded(row) == overall.get(row.metric) else row.label
+        label = row.label if (row.metric, row.label) in telling else ALL
         own = [tested.get((row.metric, label, name)) for name in comparison.names[1:]]
         pairs = zip(row.differences, own, strict=True)
         apart = (one if test is None else _with_interval_of(test, one) for one, test in pairs)
@@ -154,7 +155,7 @@ def _rows(
     comparison: Comparison, values: Sequence[Values], asked: str, several: bool, seed: int
 ) -> Iterator[ModelTest]:
     first = comparison.names[0]
-    for row in _telling(comparison):
+    for row in telling_rows(comparison.rows):  # a label with the figures over all labels would be tested twice
         key = row.metric, row.label
         for place, second in enumerate(comparison.names[1:], start=1):
             ours, other = values[0].get(key), values[place].get(key)
@@ -175,16 +176,6 @@ def _marked(test: Test, row: Compared, place: int) -> Test:
     if UNRELIABLE in test.method or not reasons:
         return test
     return replace(test, method=f"{test.method}; {UNRELIABLE}: {reasons[0]}")
-
-
-def _telling(comparison: Comparison) -> list[Compared]:
-    """The rows without labels whose figures are those over all labels, which would be tested twice."""
-    overall = {row.metric: _rounded(row) for row in comparison.rows if row.label == ALL}
-    return [row for row in comparison.rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
-
-
-def _rounded(row: Compared) -> list[float]:
-    return [round(one.value, 9) for one in row.estimates]
 
 
 def _fitting(asked: str, first: CaseValues | None, second: CaseValues | None, several: bool) -> str | None:

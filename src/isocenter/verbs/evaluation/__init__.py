@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         signed,
         signed_number,
         task_of,
+        telling_rows,
     )
     from isocenter.verbs.evaluation.data_record import (
         DATA_RECORD,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from isocenter.errors import IntegrityError, UsageError, counted
-from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
+from isocenter.evaluation import ALL, Compared, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
 from isocenter.lazy import pandas as pd
 from isocenter.report import (
@@ -104,7 +104,7 @@ class Comparison(InNotebook):
 
     def __repr__(self) -> str:
         lines = []
-        for row in _printed_rows(self.rows):
+        for row in telling_rows(self.rows):
             if row.metric == self.primary:
                 own = [Row(row.metric, row.label, one) for one in row.estimates]
                 what = row_name(own[0], self.metric_names)
@@ -288,7 +288,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     if not rows:
         return Paragraph("There are no others.")
     first, *others = comparison.names
-    rows = _printed_rows(rows)
+    rows = telling_rows(rows)
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
@@ -302,13 +302,13 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     return Table(columns, cells)
 
 
-def _printed_rows(rows: Sequence[Compared]) -> list[Compared]:
-    """Those over all labels, and those by label that tell more."""
-    overall = {row.metric: _values(row) for row in rows if row.label == "all"}
-    return [row for row in rows if row.label == "all" or _values(row) != overall.get(row.metric)]
+def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
+    """Those over all labels, and those by label whose figures are not just theirs."""
+    overall = {row.metric: _rounded(row) for row in rows if row.label == ALL}
+    return [row for row in rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
 
 
-def _values(row: Compared) -> list[float]:
+def _rounded(row: Compared) -> list[float]:
     """The figures of all models, by which a label that is no news is known."""
     return [round(one.value, 9) for one in row.estimates]
 

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from isocenter.verbs.reading.dataset import (
         looked_through,
         open_dataset,
+        open_labelled,
         opened_and_looked_through,
         path_of,
         refuse_unfit,
         with_references,
     )
     from isocenter.verbs.reading.device import announced_device
+    from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
     from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
     from isocenter.verbs.reading.name_values import pairs
     from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions

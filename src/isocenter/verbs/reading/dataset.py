@@ -81,6 +81,15 @@ def _aligned(case: Case, name: str) -> Image:
     return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
 
 
+def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
+    """The cases of a data set that have references of the task's kind; DatasetError where none has."""
+    dataset = open_dataset(data, reading, needs=task.needs)
+    if not suffices(task, dataset.kinds):
+        problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
+        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")
+    return with_references(dataset, task)
+
+
 def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
     """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
     lacking = tuple(case.id for case in dataset if not suffices(kind, case.references))
