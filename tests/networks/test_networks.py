@@ -400,7 +400,7 @@ def test_onnxruntime_gives_the_same_answer_for_another_batch(which, tmp_path):
     others = torch.randn(3, *images.shape[1:])
     [given] = session.run(None, {"images": others.numpy()})
     [expected] = [output.detach().numpy() for output in network(others).values()]
-    assert_allclose(given, expected, atol=1e-5)
+    assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
 
 
 class _Plain(torch.nn.Module):
