@@ -96,6 +96,8 @@ GEOMETRY = ("spacing_mm", "slices", "orientation", "field_of_view_mm", "frames",
 def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
     """The facts of the series whose objects lie in a folder, each in a file of its own."""
     paths = sorted(folder.glob("*.dcm"))
+    if not paths:
+        return SeriesFacts(series, uid, problem="every object of the series is rejected")
     try:
         header = attributes_of(paths[0])
     except FormatError as error:
