@@ -10,13 +10,15 @@ import onnx
 from onnx import TensorProto, helper
 
 
-def threshold_model(folder: Path, level: float, modality: str = "unknown", name: str = "threshold") -> Path:
+def threshold_model(
+    folder: Path, level: float, modality: str = "unknown", name: str = "threshold", axes: int = 3
+) -> Path:
     """An ONNX file that calls what lies above a level "bright"; nothing of it needs torch."""
-    scale = np.array([0, 1], np.float32).reshape(2, 1, 1, 1, 1)
+    scale = np.array([0, 1], np.float32).reshape(2, 1, *(1,) * axes)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "scale"], ["pred"])],
         "threshold",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "x", "y", "z"])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, *"xyz"[:axes]])],
         [helper.make_tensor_value_info("pred", TensorProto.FLOAT, None)],
         [helper.make_tensor("scale", TensorProto.FLOAT, scale.shape, scale.ravel())],
     )
@@ -27,7 +29,7 @@ def threshold_model(folder: Path, level: float, modality: str = "unknown", name:
     described = {
         "labels": {"background": 0, "bright": 1},
         "channels": ["image"],
-        "patch": [64, 64, 16],
+        "patch": [64, 64, 16][:axes],
         "batch": 4,
         "overlap": 0,
         "normalisation": [shifted],

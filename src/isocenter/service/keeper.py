@@ -6,14 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row
 
-from isocenter.errors import ResourceError
+from isocenter.errors import FormatError, ResourceError
 from isocenter.files import file_hash
+from isocenter.files.dicom import KEY_OBJECTS, read_rejection
 from isocenter.service.objects import (
     Line,
     Received,
@@ -28,6 +30,7 @@ from isocenter.service.routing import (
     SeriesFacts,
     box_inside,
     facts_of,
+    folder_of,
     inputs_hash,
     series_hash,
     study_answers,
@@ -146,21 +149,33 @@ class Keeper:
         keys = (key_of(received.study), key_of(received.series), key_of(received.instance))
         digest = file_hash(self.settings.folder / received.path)
         uids = (received.study, received.series, received.instance, received.sop_class, received.syntax)
-        return Arrival(*keys, *uids, received.path, received.bytes, digest, received.peer, received.way)
+        arrival = Arrival(*keys, *uids, received.path, received.bytes, digest, received.peer, received.way)
+        if received.sop_class != KEY_OBJECTS:
+            return arrival
+        try:
+            note = read_rejection(self.settings.folder / received.path)
+        except FormatError as error:
+            log.warning("study %s: a key object selection cannot be read: %s", arrival.study, error.problem)
+            return arrival
+        if note is None:
+            return arrival
+        log.info("study %s: a note rejects %d objects: %s", arrival.study, len(note.instances), note.reason)
+        return replace(arrival, rejects=note.instances, reason=note.reason)
 
     def complete(self, study: str, revision: int) -> bool:
         """Read the headers of a study that has come to rest, and mark it as complete."""
         facts, columns = list[SeriesFacts](), dict[str, dict[str, Any]]()
         for row in self.index.series_of(study):
-            folder = self.settings.folder / "studies" / study[:2] / study / row.series
+            objects = self.index.objects_of(study, row.series)
             try:
-                known = facts_of(row.series, row.uid, folder)
+                with folder_of([self.settings.folder / each.path for each in objects]) as folder:
+                    known = facts_of(row.series, row.uid, folder)
             except Exception as error:  # one study that no reader foresaw must not stop all others
                 log.warning("series %s: %s", row.series, type(error).__name__)
                 known = SeriesFacts(
                     row.series, row.uid, row.instances, problem=f"cannot be read: {type(error).__name__}"
                 )
-            digests = [each.sha256 for each in self.index.objects_of(study, row.series)]
+            digests = [each.sha256 for each in objects]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
         # The first may be damaged.

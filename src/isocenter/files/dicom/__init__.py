@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.identity import Identity, read_identity, same_object
     from isocenter.files.dicom.reading import (
         DRAWN,
+        KEY_OBJECTS,
         PROJECTIONS,
         REPORT_CLASSES,
         STRUCTURE_SET,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         originals,
         patient_of,
         rasterise,
+        read_rejection,
         read_report,
         read_segmentation,
         read_series,

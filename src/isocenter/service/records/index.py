@@ -19,13 +19,16 @@ from isocenter.service.records.jobs import (
     record_event,
     unsettle,
 )
-from isocenter.service.records.tables import events, instances, jobs, series, studies
+from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
 from isocenter.service.records.wanted import Wanted, superseded_because
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One object as the records hold it; study, series and instance are keys, the hashes of their UIDs."""
+    """One object as the records hold it; study, series and instance are keys, the hashes of their UIDs.
+
+    rejects, reason: of a rejection note the SOP Instance UIDs that it names, and its title
+    """
 
     study: str
     series: str
@@ -40,6 +43,8 @@ class Arrival:
     sha256: str
     peer: str
     way: str
+    rejects: frozenset[str] = frozenset()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,12 @@ class Index:
                 connection.execute(insert(series).values(study=first.study, series=own[0], uid=own[1], instances=count))
             else:
                 connection.execute(update(series).where(this).values(instances=series.c.instances + count))
-        left = ("study_uid", "series_uid")
+        left = ("study_uid", "series_uid", "rejects", "reason")
         rows = [{name: value for name, value in vars(one).items() if name not in left} for one in new]
         connection.execute(insert(instances).values(received_at=clock), rows)
+        for note in new:
+            if note.rejects:
+                _reject(connection, note)
 
     def replace(self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None]) -> bool:
         """Another object has the place of one that is kept: its study has a further revision; False without a row.
@@ -143,8 +151,9 @@ class Index:
             return connection.execute(wanted).all()
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
-        """The rows of a series' objects, by UID."""
-        within = and_(instances.c.study == study, instances.c.series == of_series)
+        """The rows of a series' objects that no note rejects, by UID."""
+        rejected = select(rejections.c.uid).where(rejections.c.study == study)
+        within = and_(instances.c.study == study, instances.c.series == of_series, instances.c.uid.not_in(rejected))
         with self.database.read() as connection:
             return connection.execute(select(instances).where(within).order_by(instances.c.uid)).all()
 
@@ -258,6 +267,19 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
         outcome, because = REFUSED, "its jobs are cancelled" if own else study.reason
     reason = "; ".join([*aside, *([because] if because else [])])
     return Settled(study.study, "aside" if aside else "done", outcome, reason or None)
+
+
+def _reject(connection: Connection, note: Arrival) -> None:
+    """Take back the jobs that have seen an object which a note rejects, at once: nothing more of them is sent."""
+    named = [{"study": note.study, "note": note.uid, "uid": uid, "reason": note.reason} for uid in sorted(note.rejects)]
+    connection.execute(insert(rejections), named)
+    uids = select(rejections.c.uid).where(rejections.c.study == note.study, rejections.c.note == note.uid)
+    here = (instances.c.study == note.study, instances.c.uid.in_(uids))
+    of_these = set(connection.execute(select(instances.c.series).where(*here)).scalars())
+    mine = (jobs.c.study == note.study, jobs.c.state.not_in(("superseded", "cancelled")))
+    for row in connection.execute(select(jobs.c.job, jobs.c.inputs).where(*mine)).all():
+        if not of_these.isdisjoint(row.inputs["series"].values()):
+            closed(connection, row.job, "superseded", f"images of it were rejected: {note.reason}")
 
 
 def _reopen(connection: Connection, study: str, kind: str) -> None:

@@ -98,6 +98,17 @@ instances = Table(
 )
 Index("instances_by_uid", instances.c.uid)
 
+# Objects that a rejection note names, whether they have come or not; note: the UID of the note.
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("study", KEY, primary_key=True),
+    Column("note", UID, primary_key=True),
+    Column("uid", UID, primary_key=True),
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+
 # A job is called by its key: (study, rule, model, inputs) can have one result.
 # state: waiting | running | sending | done | aside | cancelled | superseded
 # outcome: result | abstained | refused | nothing

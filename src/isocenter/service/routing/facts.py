@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -11,19 +13,23 @@ from typing import Any
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom import quiet, read_header, survey
+from isocenter.files.dicom import PROJECTIONS, quiet, read_header, survey
 from isocenter.lazy import pydicom
+from isocenter.values import Case, Image
 
 # Values of these kinds are no text, or too long for one.
 LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
 LONGEST = 1024
 LONGEST_CODE = 16  # of a code string, PS3.5 6.2
+SERIES = "series"
 LARGEST_NUMBER = 2**31 - 1  # of a column, and of an integer string, PS3.5 6.2
 
 
 @dataclass(frozen=True)
 class SeriesFacts:
     """What is known of a series without its pixels; geometry is None where there is none, and `problem` says why.
+
+    Of several radiographs it is what all have alike.
 
     attributes: {DICOM keyword: value} of its first object; several values are a list
     spacing_mm, field_of_view_mm: along each axis of the voxels; orientation: such as LPS
@@ -90,6 +96,8 @@ GEOMETRY = ("spacing_mm", "slices", "orientation", "field_of_view_mm", "frames",
 def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
     """The facts of the series whose objects lie in a folder, each in a file of its own."""
     paths = sorted(folder.glob("*.dcm"))
+    if not paths:
+        return SeriesFacts(series, uid, problem="every object of the series is rejected")
     try:
         header = attributes_of(paths[0])
     except FormatError as error:
@@ -104,24 +112,52 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
     )
     try:
         known = replace(known, is_localizer=any(one.is_localizer for one in survey(folder).series))
-        cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
-        if (people := len({case.patient for case in cases})) > 1:
-            return replace(known, problem=f"the series holds images of {people} patients")
-        if len(cases) != 1:
-            return replace(known, problem=f"the series holds {len(cases)} images, and a job takes one")
-        image = next(iter(cases[0].images.values()))
+        grids = [_grid(image, known.frames) for case in cases_of(folder) for image in case.images.values()]
     except IsocenterError as error:
         return replace(known, problem=error.problem)
-    geometry = image.geometry
-    spacing = geometry.spacing
-    return replace(
-        known,
-        spacing_mm=spacing and [float(step) for step in spacing],
-        shape=[int(size) for size in geometry.shape],
-        orientation=geometry.orientation,
-        field_of_view_mm=spacing and [float(n * step) for n, step in zip(geometry.shape, spacing, strict=True)],
-        frames=image.frames or known.frames,
-    )
+    alike = {name: value for name, value in grids[0].items() if all(grid[name] == value for grid in grids)}
+    return replace(known, **{**dict.fromkeys(grids[0]), **alike})
+
+
+@contextmanager
+def folder_of(paths: Sequence[Path]) -> Iterator[Path]:
+    """Objects of a series alone in a folder, as links: neither those that came later nor those that are rejected."""
+    with tempfile.TemporaryDirectory(prefix="isocenter-series-") as folder:
+        for path in paths:
+            (Path(folder) / path.name).symlink_to(path.absolute())
+        yield Path(folder)
+
+
+def cases_of(folder: Path) -> list[Case]:
+    """What a job predicts of the series in a folder: its one volume, or of radiographs each view, as of a data set.
+
+    Raises FormatError for a series of several volumes or patients, or one of whose views cannot be read.
+    """
+    cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
+    if (people := len({case.patient for case in cases})) > 1:
+        raise FormatError(f"the series holds images of {people} patients", SERIES, "Send each patient's series alone")
+    images = [image for case in cases for image in case.images.values()]
+    are_views = all(image.modality in PROJECTIONS and len(image.geometry.shape) == 2 for image in images)
+    files = len(list(folder.glob("*.dcm")))
+    if cases and are_views and len(cases) < files:
+        problem = f"{files - len(cases)} of {files} images of the series cannot be read"
+        raise FormatError(problem, SERIES, "Nothing is predicted of a part of a series")
+    if len(cases) != 1 and not (cases and are_views):
+        problem = f"the series holds {len(cases)} images, and a job takes one"
+        raise FormatError(problem, SERIES, "Let a rule take a series of one volume")
+    return cases
+
+
+def _grid(image: Image, frames: int | None) -> dict[str, Any]:
+    """The facts of an image's geometry; frames: as its header states them."""
+    geometry, spacing = image.geometry, image.geometry.spacing
+    return {
+        "spacing_mm": spacing and [float(step) for step in spacing],
+        "shape": [int(size) for size in geometry.shape],
+        "orientation": geometry.orientation,
+        "field_of_view_mm": spacing and [float(n * step) for n, step in zip(geometry.shape, spacing, strict=True)],
+        "frames": image.frames or frames,
+    }
 
 
 def attributes_of(path: Path) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import product
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError
-from isocenter.files import DatasetOptions, file_hash, read, read_dataset, write_table
-from isocenter.files.dicom import Stamp, stamped
+from isocenter.files import file_hash, read, write_table
+from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
 from isocenter.service.records import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
-from isocenter.service.routing import IMAGE
+from isocenter.service.routing import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Finding, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
@@ -56,66 +55,99 @@ class Inputs:
     within: Within | None = None
 
 
-def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text: str, send: Sequence[str]) -> Outcome:
+@dataclass(frozen=True)
+class _Seen:
+    """What became of one of a job's images. where: which it is, in front of words; empty for the only one.
+
+    stated: what its rows state beside the result, where there are several: its name and SOP Instance UID
+    """
+
+    done: Done
+    where: str
+    stated: Mapping[str, str]
+
+
+def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, words: str, send: Sequence[str]) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
-    root: of UIDs; text: that DICOM results bear; send: peers that results go to
+    root: of UIDs; words: that DICOM results bear; send: peers that results go to
+    Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Any other error is raised.
     """
-    seconds: dict[str, float] = {}
-    began = time.monotonic()
+    seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
+    seen, covariates = list[_Seen](), set[str]()
     try:
-        with _case(job, inputs) as case:
-            image = image_of(case)
-            region = None if inputs.within is None else _region(inputs.within, image.geometry)
-            asked = Asked(folder=room, findings=True, region=region)
-            seconds["read"] = time.monotonic() - began
-            write = computed(model, case, image, asked)
-            seconds["predict"] = time.monotonic() - began - seconds["read"]
-            done = write()
-            covariates = sorted(name for name, value in case.covariates.items() if value is not None)
+        with _cases(job, inputs) as cases:
+            if inputs.within is not None and len(cases) > 1:
+                raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
+            for number, case in enumerate(cases, start=1):
+                since = time.monotonic()
+                image = image_of(case)
+                region = None if inputs.within is None else _region(inputs.within, image.geometry)
+                asked = Asked(folder=room, findings=True, region=region)
+                read_at = time.monotonic()
+                write = computed(model, case, image, asked)
+                seconds["predict"] += time.monotonic() - read_at
+                seconds["read"] += read_at - since
+                done = write()
+                where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
+                seen.append(_Seen(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
+                covariates |= {name for name, value in case.covariates.items() if value is not None}
     except REFUSALS as error:
         return Outcome(REFUSED, f"{error.problem}. {error.remedy}", seconds=seconds)
     versions = {"isocenter": version("isocenter"), "model": job.model_hash}
-    gate_p = done.rows[0].get("gate_p") if done.rows else None
-    if done.abstained is not None:
-        return Outcome(ABSTAINED, done.abstained, seconds=seconds, gate_p=gate_p, versions=versions)
-    answers = _answers(job, done, room, root, text)
+    likely = [one.done.rows[0].get("gate_p") for one in seen if one.done.rows]
+    gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's
+    abstained = [f"{one.where}{one.done.abstained}" for one in seen if one.done.abstained is not None]
+    if len(abstained) == len(seen):
+        return Outcome(ABSTAINED, "; ".join(abstained), seconds=seconds, gate_p=gate_p, versions=versions)
+    findings = [{**asdict(own), **one.stated} for one in seen for own in one.done.findings]
+    answers = _answers(job, seen, findings, room, root, words)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    findings = [asdict(one) for one in done.findings]
-    has_result = any(_says_something(one) for one in done.findings)
-    reasons = [problem.what.partition(": ")[2] for problem in done.lacking]
+    has_result = any(_says_something(own) for one in seen for own in one.done.findings)
+    reasons = [f"{one.where}{problem.what.partition(': ')[2]}" for one in seen for problem in one.done.lacking]
     if send and has_result and not any(one.sop_instance_uid for one in answers):
         reasons.append("nothing of the result is a DICOM object, so nothing is sent to a peer")
-    reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *reasons])
-    outcome = RESULT if has_result else NOTHING
-    return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, covariates)
+    reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *abstained, *reasons])
+    outcome = RESULT if has_result else ABSTAINED if abstained else NOTHING
+    return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, sorted(covariates))
+
+
+def _instance(image: Image) -> str:
+    """The SOP Instance UID of a picture."""
+    return text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""
 
 
 @contextmanager
-def _case(job: Job, inputs: Inputs) -> Iterator[Case]:
-    """The case of a job, its series behind links of exactly their objects: what comes later is another job's."""
-    with tempfile.TemporaryDirectory(prefix="isocenter-job-") as links:
-        images, covariates, patients = dict[str, Image](), dict[str, Any](), set[str]()
+def _cases(job: Job, inputs: Inputs) -> Iterator[list[Case]]:
+    """The cases of a job, its series behind links of exactly their objects: what comes later is another job's.
+
+    One, but of a series of several radiographs one each.
+    """
+    with ExitStack() as links:
+        read_cases = dict[str, list[Case]]()
         for role, paths in inputs.series.items():
-            folder = Path(links) / f"series-{len(images)}"
-            folder.mkdir()
-            for path in paths:
-                (folder / path.name).symlink_to(path.absolute())
-            cases = list(read_dataset(folder, DatasetOptions(references=False, channels=1)))
-            if len(cases) != 1:
-                problem = f"the series holds {len(cases)} images, and a job takes one"
-                raise FormatError(problem, role, "Let a rule take a series of one volume")
-            [image] = cases[0].images.values()
-            images[role] = image
-            patients.add(cases[0].patient)
-            covariates = {**cases[0].covariates, **covariates}
+            read_cases[role] = cases_of(links.enter_context(folder_of(paths)))
+            if len(read_cases[role]) > 1 and len(inputs.series) > 1:
+                problem = f"the series holds {len(read_cases[role])} images, and nothing says which go together"
+                raise FormatError(problem, role, "Let a rule on several series take those of one image each")
+        patients = {case.patient for cases in read_cases.values() for case in cases}
         if len(patients) > 1:
             problem = f"the series are of {len(patients)} patients under one StudyInstanceUID (0020,000D)"
             raise FormatError(problem, NAME, "Send each patient's study under a UID of its own")
-        only = next(iter(images.values()))
-        images = {IMAGE: only} if len(images) == 1 else images
-        yield Case(NAME, job.study, images, covariates=covariates)
+        if len(read_cases) > 1:
+            cases = [case for [case] in read_cases.values()]
+            known = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
+            roles = {role: next(iter(case.images.values())) for role, case in zip(read_cases, cases, strict=True)}
+            yield [Case(NAME, job.study, roles, covariates=known)]
+            return
+        [cases] = read_cases.values()
+        names = [NAME] if len(cases) == 1 else [f"{NAME}_{number}" for number in range(1, len(cases) + 1)]
+        yield [
+            Case(name, job.study, {IMAGE: image}, covariates=case.covariates)
+            for name, case in zip(names, cases, strict=True)
+            for image in case.images.values()
+        ]
 
 
 def _region(within: Within, geometry: Geometry) -> str:
@@ -123,6 +155,10 @@ def _region(within: Within, geometry: Geometry) -> str:
 
     That answer may be on another series of the study: its voxels are looked for where they lie in the patient.
     """
+    if not within.path.exists():
+        raise DatasetError(
+            "the answer of the rule in `inside` is of several images", NAME, "Let it take one of one image"
+        )
     mask = read(within.path)
     places = np.argwhere(np.asarray(mask.data)[0] == within.value)
     if not len(places):
@@ -143,19 +179,25 @@ def _region(within: Within, geometry: Geometry) -> str:
     return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 
 
-def _answers(job: Job, done: Done, room: Path, root: str, text: str) -> list[Answer]:
+def _answers(
+    job: Job, seen: Sequence[_Seen], findings: Sequence[Mapping[str, Any]], room: Path, root: str, words: str
+) -> list[Answer]:
     """The files of a result, its DICOM objects stamped by the job; beside them findings and tables."""
-    rows = [{name: value for name, value in row.items() if name not in ("case", "image")} for row in done.rows]
+    rows = [
+        {**one.stated, **{name: value for name, value in row.items() if name not in ("case", "image")}}
+        for one in seen
+        for row in one.done.rows
+    ]
     write_table(pd.DataFrame(rows), room / "predictions.csv")
-    if done.measured:
-        write_table(pd.DataFrame([{**row, "case": NAME} for row in done.measured]), room / "measurements.csv")
-    write_json(room / "findings.json", "isocenter.findings", {"rows": [asdict(one) for one in done.findings]})
+    if measured := [row for one in seen for row in one.done.measured]:
+        write_table(pd.DataFrame(measured), room / "measurements.csv")
+    write_json(room / "findings.json", "isocenter.findings", {"rows": findings})
     answers = []
     for path in sorted(path for path in room.iterdir() if path.is_file()):
         suffix = next((one for one in KINDS if path.name.endswith(one)), "")
         answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
         if path.suffix == ".dcm":
-            written = stamped(path, Stamp(root, f"{job.job} {path.name}", job.stamp, text))
+            written = stamped(path, Stamp(root, f"{job.job} {path.name}", job.stamp, words))
             kind = "seg" if written.Modality == "SEG" else "sr" if written.Modality == "SR" else "dicom"
             answer = replace(answer, kind=kind, sop_class=str(written.SOPClassUID))
             answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))

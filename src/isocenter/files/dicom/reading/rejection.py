@@ -1,0 +1,48 @@
+"""Rejection notes: key object selections that take images back, IHE Radiology Imaging Object Change Management."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.tags import first_item, items, text
+
+KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+LONGEST_UID = 64  # PS3.5 9.1
+# Document titles that IHE Radiology Rejection Note Stored (RAD-66) lists.
+REJECTING: Mapping[str, str] = MappingProxyType(
+    {
+        "113001": "Rejected for Quality Reasons",
+        "113037": "Rejected for Patient Safety Reasons",
+        "113038": "Incorrect Modality Worklist Entry",
+        "113039": "Data Retention Policy Expired",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What a note rejects. reason: its title; instances: SOP Instance UIDs."""
+
+    reason: str
+    instances: frozenset[str]
+
+
+def read_rejection(path: Path) -> Rejection | None:
+    """What a key object selection rejects; None for one with another title. Raises FormatError for a damaged one."""
+    note = read_header(path).dataset
+    title = first_item(note, "ConceptNameCodeSequence")
+    code = "" if title is None or text(title, "CodingSchemeDesignator") != "DCM" else text(title, "CodeValue")
+    if code not in REJECTING:
+        return None
+    uids = {
+        text(own, "ReferencedSOPInstanceUID")
+        for study in items(note, "CurrentRequestedProcedureEvidenceSequence")
+        for series in items(study, "ReferencedSeriesSequence")
+        for own in items(series, "ReferencedSOPSequence")
+    }
+    known = frozenset(uid for uid in uids if 0 < len(uid) <= LONGEST_UID and uid.isascii() and uid.isprintable())
+    return Rejection(f"{REJECTING[code]} ({code}, DCM)", known)

@@ -1,0 +1,59 @@
+"""Rejection notes: what a key object selection takes back is in no job any more."""
+
+from __future__ import annotations
+
+import pydicom
+import pytest
+
+from isocenter.service.records import Index
+from isocenter.service.records.tables import jobs, studies
+from service.objects_sent import drawn, encoded
+
+
+def note(instance: str, of: pydicom.Dataset, code: str, *rejected: str) -> pydicom.Dataset:
+    """A key object selection about objects of a study."""
+    title, evidence, within = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    within.SeriesInstanceUID, within.ReferencedSOPSequence = "1.5", []
+    for uid in rejected:
+        one = pydicom.Dataset()
+        one.ReferencedSOPInstanceUID = uid
+        within.ReferencedSOPSequence.append(one)
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = of.StudyInstanceUID, [within]
+    made = drawn(instance, study=of.StudyInstanceUID, series="1.7", Modality="KO")
+    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
+    made.PatientID, made.PatientName = of.PatientID, of.PatientName
+    made.ConceptNameCodeSequence, made.CurrentRequestedProcedureEvidenceSequence = [title], [evidence]
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(made, keyword)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_once(small_node, mr, tmp_path, caplog):
+    node = small_node
+    caplog.set_level("INFO", "isocenter")
+    last = pydicom.dcmread(mr[-1])
+
+    def sent(instance: str, code: str, *rejected: str) -> None:
+        (tmp_path / "note.dcm").write_bytes(encoded(note(instance, last, code, *rejected)))
+        node.receive(tmp_path / "note.dcm")
+        node.keeper.absorb()
+
+    node.receive(*mr)
+    node.work()
+    sent("1.7.1", "113000", last.SOPInstanceUID)  # of interest
+    assert [row.state for row in node.rows(jobs)] == ["done"]
+    sent("1.7.2", "113001", last.SOPInstanceUID, "1." + "2" * 70)  # the second is no UID
+    assert [(row.state, row.reason) for row in node.rows(jobs)] == [
+        ("superseded", "images of it were rejected: Rejected for Quality Reasons (113001, DCM)")
+    ]
+    assert "a note rejects 1 objects: Rejected for Quality Reasons" in caplog.text
+    node.work()
+    assert sorted((row.state, row.outcome) for row in node.rows(jobs)) == [("done", "result"), ("superseded", "result")]
+    [shape] = [row.shape for row in Index(node.database).series_of(node.rows(jobs)[0].study) if row.modality == "MR"]
+    assert shape == [24, 20, 7]
+    sent("1.7.3", "113039", *(pydicom.dcmread(path).SOPInstanceUID for path in mr))
+    node.work()
+    assert [row.state for row in node.rows(jobs)] == ["superseded"] * 2
+    assert [row.outcome for row in node.rows(studies)] == ["refused"]
