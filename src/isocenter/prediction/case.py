@@ -14,6 +14,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
+from isocenter.prediction.placeless import placeless_findings
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import confidence_columns, refused_by_header, withheld
@@ -318,8 +319,10 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        is_part, wanted = self.asked.region is not None, self.asked.wanted
-        return write_result(self.prediction, self.image, self.room, self.case.id, wanted, self.model, is_part=is_part)
+        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
+        wanted, name = self.asked.wanted, self.case.id
+        return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""
