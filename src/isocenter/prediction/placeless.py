@@ -15,6 +15,18 @@ def has_place(prediction: Prediction) -> bool:
     return any(one.data is not None or one.boxes is not None for one in every)
 
 
+def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
+    """Whether the result, or one of its frames, is an answer about the whole image, whatever it is, or marks something.
+
+    A measured value of 0 and an absent finding are answers; a mask without a voxel and a search without a box are not.
+    findings: of the result, or of all its frames
+    """
+    stills = prediction.frames or (prediction,)
+    if any(not has_place(part) for still in stills for part in still.parts.values() or (still,)):
+        return True
+    return any(one.probability is not None or bool(one.value) for one in findings)
+
+
 def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = False) -> list[Finding]:
     """Findings without a place that a report can state, of a result or its parts; of a clip of its first frame.
 

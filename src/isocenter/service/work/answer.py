@@ -22,7 +22,7 @@ from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
 from isocenter.service.records import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing import IMAGE
-from isocenter.values import Case, Finding, Geometry, Image
+from isocenter.values import Case, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
@@ -83,12 +83,11 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, text
     answers = _answers(job, done, room, root, text)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
     findings = [asdict(one) for one in done.findings]
-    has_result = any(_says_something(one) for one in done.findings)
     reasons = [problem.what.partition(": ")[2] for problem in done.lacking]
-    if send and has_result and not any(one.sop_instance_uid for one in answers):
+    if send and done.found and not any(one.sop_instance_uid for one in answers):
         reasons.append("nothing of the result is a DICOM object, so nothing is sent to a peer")
-    reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *reasons])
-    outcome = RESULT if has_result else NOTHING
+    reason = "; ".join([*([] if done.found else ["the model has found nothing"]), *reasons])
+    outcome = RESULT if done.found else NOTHING
     return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, covariates)
 
 
@@ -161,8 +160,3 @@ def _answers(job: Job, done: Done, room: Path, root: str, text: str) -> list[Ans
             answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
         answers.append(replace(answer, bytes=path.stat().st_size, sha256=file_hash(path)))
     return answers
-
-
-def _says_something(finding: Finding) -> bool:
-    """Whether a finding is there: a measure that is not 0, or a probability, whatever it is."""
-    return finding.probability is not None or bool(finding.value)

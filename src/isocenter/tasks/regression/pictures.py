@@ -69,5 +69,8 @@ class ValuePictures:
     def results(self, prediction: Prediction) -> list[Finding]:
         """Each value in its unit, with its interval."""
         values, own = values_of(self.targets, prediction)[0], prediction.confidence
-        ends = {name: {"low": finite(own.low.get(name)), "high": finite(own.high.get(name))} for name in values}
-        return [Finding(name, value=value, unit=self.units[name], **ends[name]) for name, value in values.items()]
+        ends = {name: (finite(own.low.get(name)), finite(own.high.get(name))) for name in values}
+        return [
+            Finding(name, value, self.units[name], low=ends[name][0], high=ends[name][1])
+            for name, value in values.items()
+        ]
