@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -15,7 +16,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, stamped, write_series
 from isocenter.service import keeper
 from isocenter.service.records import Index, Job, Jobs
-from isocenter.service.records.tables import answers, events, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
 from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
@@ -24,7 +25,7 @@ from isocenter.service.work import answer, worker
 from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
-from service.thresholds import threshold_model
+from service.thresholds import class_model, threshold_model
 from written_dicom import write_slice
 
 
@@ -154,6 +155,25 @@ def test_a_result_of_which_nothing_can_be_sent_to_its_peers_says_so(tmp_path, mr
     node.database.close()
     assert (row.state, row.outcome) == ("done", "result")
     assert "nothing of the result is a DICOM object, so nothing is sent" in row.reason
+
+
+def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11112}
+    rules = [{"name": "r", "model": "classes.onnx", "send": ["pacs"]}]
+    node = SmallNode(tmp_path / "node", class_model(tmp_path / "model"), peers=[pacs], rules=rules)
+    node.receive(*mr)
+    node.work()
+    [row], [sent] = node.rows(jobs), node.rows(deliveries)
+    path = node.result("answer_report.dcm")
+    node.store.close()
+    node.database.close()
+    assert (row.outcome, row.reason or "", sent.name, sent.peer) == ("result", "", "answer_report.dcm", "pacs")
+    [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
+    assert [one.value.meaning for one in group.get_qualitative_evaluations()] == ["odd"]
+    stated = {one.name.meaning: float(one.value) for one in group.get_measurements()}
+    assert stated == pytest.approx({"Probability of calm": 26.8941421, "Probability of odd": 73.1058579})
+    [study, made] = [pydicom.dcmread(one).StudyInstanceUID for one in (mr[0], path)]
+    assert study == made
 
 
 def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_looks(tmp_path, mr):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import nibabel
 import numpy as np
 import pandas as pd
@@ -227,6 +228,35 @@ def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_pat
     assert_allclose(nibabel.load(found).affine, source.geometry.affine, atol=1e-4)
     table = pd.read_csv(tmp_path / "out" / "measurements.csv")
     assert table["label"].tolist() == ["shell", "core"]
+
+
+def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(data, tmp_path):
+    parts = {
+        "segmentation": {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0},
+        "classification": {"classes": ["benign", "malignant"], "smoothing": 0.0},
+        "findings": {"findings": ["oedema", "cyst"], "thresholds": {"oedema": 0.2, "cyst": 0.5}},
+    }
+    settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
+
+    def outputs(batch):
+        bright = 20 * (batch > 0.5) - 10.0
+        return {
+            "segmentation_mask": np.concatenate([-bright, bright], axis=1),
+            "classification_class": np.tile(np.array([0.0, np.log(3)], np.float32), (len(batch), 1)),
+            "findings_findings": np.tile(np.log(np.array([3 / 7, 1 / 9], np.float32)), (len(batch), 1)),
+        }
+
+    prepares = Preprocessing(3, ("0",), (Normalisation("zscore"),))
+    task = tasks.build({"name": "+".join(parts), **settings})
+    model = Model(task, prepares, Inference((64, 64, 64)), {"name": "none", "channels": 1}, outputs)
+    result = isocenter.predict(model, data / SERIES, out=tmp_path / "out")
+    [path] = (tmp_path / "out").glob("*_report.dcm")
+    assert not result.problems
+    groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
+    evaluated = [(one.name.meaning, one.value.meaning) for g in groups for one in g.get_qualitative_evaluations()]
+    assert evaluated == [("classification", "malignant"), ("oedema", "Present"), ("cyst", "Absent")]
+    numbers = [float(one.value) for group in groups for one in group.get_measurements()]
+    assert_allclose(numbers, [25, 75, 30, 10], rtol=1e-5)
 
 
 def brighter(grey: bool = True) -> Model:

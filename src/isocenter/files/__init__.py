@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         read_dataset,
     )
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
-    from isocenter.files.result import probabilities_written, write_boxes, write_label_map, write_map
+    from isocenter.files.result import probabilities_written, write_label_map, write_map, write_report
     from isocenter.files.storage import (
         DEEPEST,
         CsvWriter,

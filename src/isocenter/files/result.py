@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool, stacked_spools
-from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Map, Region, one_channel
+from isocenter.values import Array, BoundingBoxes, Deferred, Finding, Image, Label, Map, Region, one_channel
 
 BACKGROUND = "background"
 # In these formats several numbers a voxel are written as frames, so that every program opens them as four axes.
@@ -47,23 +47,35 @@ def write_label_map(
     write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
 
 
-def write_boxes(
-    boxes: BoundingBoxes,
+def write_report(
+    boxes: BoundingBoxes | None,
     source: Image,
     path: Path,
     *,
+    findings: Sequence[Finding] = (),
     algorithm: str,
     classes: Sequence[str] = (),
+    least_score: float = 0.0,
     limits: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Boxes on the source's grid as a DICOM structured report of the source's patient.
+    """Boxes on the source's grid, and findings without a place, as a DICOM structured report of the source's patient.
 
-    classes: what was looked for; limits: sentences without which the report would be misread
+    boxes: None where none were looked for
+    classes, least_score: of boxes, what was looked for, and the score from which on they are here
+    limits: sentences without which the report would be misread
     Raises FormatError where the source is no DICOM, or cannot bear a report.
     """
     dicom.write_report(
-        boxes, source, path, algorithm_name=algorithm, classes=classes, limits=limits, overwrite=overwrite
+        boxes,
+        source,
+        path,
+        findings=findings,
+        algorithm_name=algorithm,
+        classes=classes,
+        least_score=least_score,
+        limits=limits,
+        overwrite=overwrite,
     )
 
 

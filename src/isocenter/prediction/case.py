@@ -14,6 +14,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
+from isocenter.prediction.placeless import placeless_findings, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import confidence_columns, refused_by_header, withheld
@@ -88,6 +89,7 @@ class Done:
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
     findings: what reports state, where they were asked for; of a clip nothing
+    found: whether the result says something, also of any frame of a clip, where findings were asked for
     abstained: why there is no result, or why there should be none; None where there is one
     """
 
@@ -98,6 +100,7 @@ class Done:
     lacking: Sequence[Problem] = ()
     large: tuple[int, float] | None = None
     findings: Sequence[Finding] = ()
+    found: bool = False
     abstained: str | None = None
 
 
@@ -290,8 +293,11 @@ class _Rest:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        stated = self.asked.findings and not self._is_refused and not prediction.frames
-        findings = self.model.task.scoring.results(prediction) if stated else []
+        task, stated = self.model.task, self.asked.findings and not self._is_refused
+        stills = (prediction.frames or (prediction,)) if stated else ()
+        findings = [one for still in stills for one in task.scoring.results(still)]
+        found = stated and says_something(prediction, findings)
+        findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
         elif self._is_as_stated:
@@ -300,7 +306,7 @@ class _Rest:
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
         notes = [*noted(prediction, self.case), *lacking]
-        return Done(rows, measured, kept, files, notes, large, findings, prediction.abstained)
+        return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
 
     @property
     def _is_refused(self) -> bool:
@@ -318,8 +324,10 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        is_part, wanted = self.asked.region is not None, self.asked.wanted
-        return write_result(self.prediction, self.image, self.room, self.case.id, wanted, self.model, is_part=is_part)
+        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
+        wanted, name = self.asked.wanted, self.case.id
+        return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

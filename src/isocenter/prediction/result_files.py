@@ -10,13 +10,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import named_as, probabilities_written, write_boxes, write_label_map, write_map
+from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
+from isocenter.prediction.placeless import has_place, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of, head_of
-from isocenter.values import Array, Case, Deferred, Image, Label, Map, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -36,7 +38,8 @@ FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
 class Wanted:
     """What of a result is written.
 
-    format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
+    format:        of the label map; "auto" chooses by the source; with it and with "dcm", boxes and answers about the
+                   whole image become a report on DICOM
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
     maps:          the entropy of every voxel's probabilities, and what of it is epistemic
@@ -158,10 +161,12 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
+    findings: Sequence[Finding] = (),
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
-    """The files of a result that has a place in the image, and what of them could not be; of any other nothing.
+    """The files of a result, and what of them could not be.
 
+    findings: of the result, what has no place in the image; of a clip those of its first frame
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking = list[Path](), list[Problem]()
@@ -169,7 +174,8 @@ def write_result(
         own = f"{name}_{part}" if part else name
         files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
         written, lacking = [*written, *files], [*lacking, *problems]
-    reports, without = _report(prediction, image, folder / f"{name}{REPORT}.dcm", wanted, model, is_part)
+    report = folder / f"{name}{REPORT}.dcm"
+    reports, without = _report(prediction, image, report, wanted, model, is_part=is_part, findings=findings)
     written, lacking = [*written, *reports], [*lacking, *without]
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
@@ -193,12 +199,6 @@ def algorithm_of(model: Model) -> str:
     """How DICOM results name a model: by its task and the beginning of its weights' SHA-256, in 64 letters."""
     weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
     return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
-
-
-def has_place(prediction: Prediction) -> bool:
-    """Whether the result lies somewhere in the image, and does not only speak of it."""
-    every = (prediction, *prediction.frames)
-    return any(one.data is not None or one.boxes is not None for one in every)
 
 
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
@@ -232,28 +232,44 @@ def _label_map(
 
 
 def _report(
-    prediction: Prediction, image: Image, path: Path, wanted: Wanted, model: Model, is_part: bool
+    prediction: Prediction,
+    image: Image,
+    path: Path,
+    wanted: Wanted,
+    model: Model,
+    *,
+    is_part: bool,
+    findings: Sequence[Finding],
 ) -> tuple[list[Path], list[Problem]]:
-    """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
+    """Boxes that are called and findings without a place, as a DICOM report.
+
+    One that nobody asked for is left out where there can be none.
+    """
     is_dicom = image.source is not None and image.source.format == "dicom"
     # Of a clip those of any frame: that no report can hold them is said where one is written.
     called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
-    if called is None or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
+    if (called is None and not findings) or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
     limits = [
-        *([f"least score: {100 * prediction.threshold:.3g} %"] if prediction.threshold else []),
+        *promises(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
-    classes = [label.name for label in model.task.labels]
+    looked = next((one for name, one in model.task.decoding.parts.items() if _is_boxed(prediction, name)), model.task)
+    sought: dict[str, Any] = {"classes": [one.name for one in looked.labels], "least_score": prediction.threshold}
+    named: dict[str, Any] = {"algorithm": algorithm_of(model), "findings": findings, "limits": limits}
     try:
-        write_boxes(called, image, path, algorithm=algorithm_of(model), classes=classes, limits=limits)
+        write_report(called, image, path, **named, **(sought if called is not None else {}))
     except FormatError as error:
         if wanted.format == DICOM:
             raise
         case = path.stem.removesuffix(REPORT)
         return [], [Problem("warning", f"no DICOM report: {error.problem}", (case,), remedy=error.remedy)]
     return [path], []
+
+
+def _is_boxed(prediction: Prediction, part: str) -> bool:
+    return part in prediction.parts and prediction.parts[part].boxes is not None
 
 
 def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         time_column,
     )
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
+    from isocenter.values.finding import Finding
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         Confidence,
         Dense,
         Field,
-        Finding,
         Head,
         Instances,
         Map,

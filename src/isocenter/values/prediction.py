@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.geometry import Geometry, counted_in
-from isocenter.values.image import Array, Code, Deferred, Label
+from isocenter.values.image import Array, Deferred, Label
 
 Region = tuple[slice, ...]
 # Finished parts of the source grid, in order, each with one array a head: (channels, *region) or (channels,).
@@ -386,14 +386,3 @@ def _listed(texts: list[str]) -> str:
     """The first of them, and how many others there are."""
     others = len(texts) - MOST_PRINTED
     return ", ".join([*texts[:MOST_PRINTED], *([f"and {others} more"] if others > 0 else [])])
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One result that a report, a DICOM SR or a FHIR resource states."""
-
-    concept: str
-    value: Any = None
-    unit: str = ""
-    probability: float | None = None
-    code: Code | None = None

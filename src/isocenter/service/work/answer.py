@@ -21,7 +21,7 @@ from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
 from isocenter.service.records import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing import IMAGE, cases_of, folder_of
-from isocenter.values import Case, Finding, Geometry, Image
+from isocenter.values import Case, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
@@ -104,7 +104,7 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, word
     findings = [{**asdict(own), **one.stated} for one in seen for own in one.done.findings]
     answers = _answers(job, seen, findings, room, root, words)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    has_result = any(_says_something(own) for one in seen for own in one.done.findings)
+    has_result = any(one.done.found for one in seen)
     reasons = [f"{one.where}{problem.what.partition(': ')[2]}" for one in seen for problem in one.done.lacking]
     if send and has_result and not any(one.sop_instance_uid for one in answers):
         reasons.append("nothing of the result is a DICOM object, so nothing is sent to a peer")
@@ -203,8 +203,3 @@ def _answers(
             answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
         answers.append(replace(answer, bytes=path.stat().st_size, sha256=file_hash(path)))
     return answers
-
-
-def _says_something(finding: Finding) -> bool:
-    """Whether a finding is there: a measure that is not 0, or a probability, whatever it is."""
-    return finding.probability is not None or bool(finding.value)

@@ -120,8 +120,13 @@ class ClassScoring:
         return table.sort_values("rps" if self.ordered else "brier", kind="stable")["case"].tolist()
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        """The probability of each class."""
-        return [Finding(name, probability=p) for name, p in probabilities_of(prediction).items()]
+        """The probability of each class, which of them is called, and the set of those that are not ruled out."""
+        named, possible = self.called(prediction), prediction.confidence.set.get("")
+        kind = "grade" if self.ordered else "class"
+        return [
+            Finding(name, probability=p, group=kind, called=name == named, possible=possible if name == named else None)
+            for name, p in probabilities_of(prediction).items()
+        ]
 
     def answers(self, table: Table) -> Answers:
         """Probabilities and references of a table of cases."""

@@ -143,9 +143,12 @@ class FindingScoring:
         return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        """Whether each finding is called, with its probability."""
-        called = called_findings(prediction, self.thresholds)
-        return [Finding(name, value=called[name], probability=p) for name, p in probabilities_of(prediction).items()]
+        """Whether each finding is called, with its probability, and what is not ruled out of it."""
+        called, sets = called_findings(prediction, self.thresholds), prediction.confidence.set
+        return [
+            Finding(name, value=called[name], probability=p, possible=sets.get(name))
+            for name, p in probabilities_of(prediction).items()
+        ]
 
     def known(self, table: Table) -> dict[str, Called]:
         """{label of a finding's rows: its cases}, of those in which it is known."""

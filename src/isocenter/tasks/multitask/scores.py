@@ -91,9 +91,11 @@ class PartScoring:
         return Guess(joined, words, metrics)
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        """The findings of all parts, one after the other."""
+        """The findings of all parts, one after the other; the group of several that are one answer is their part."""
         return [
-            finding for name, part in self.parts.items() for finding in part.scoring.results(prediction.parts[name])
+            replace(finding, group=name) if finding.group else finding
+            for name, part in self.parts.items()
+            for finding in part.scoring.results(prediction.parts[name])
         ]
 
     @property

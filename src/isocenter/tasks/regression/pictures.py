@@ -10,7 +10,7 @@ from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.regression.scores import labelled, measured_of, values_of
-from isocenter.tasks.shared import agreement_figure
+from isocenter.tasks.shared import agreement_figure, finite
 from isocenter.values import Case, Finding, Prediction
 
 HEAD = "value"
@@ -67,6 +67,10 @@ class ValuePictures:
         return [str(case) for case in means.sort_values(kind="stable").index]
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        """Each value in its unit."""
-        values, _ = values_of(self.targets, prediction)
-        return [Finding(name, value=value, unit=self.units[name]) for name, value in values.items()]
+        """Each value in its unit, with its interval."""
+        values, own = values_of(self.targets, prediction)[0], prediction.confidence
+        ends = {name: (finite(own.low.get(name)), finite(own.high.get(name))) for name in values}
+        return [
+            Finding(name, value, self.units[name], low=ends[name][0], high=ends[name][1])
+            for name, value in values.items()
+        ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
+from isocenter.tasks.shared import finite
+from isocenter.tasks.survival.bounds import TIME
 from isocenter.tasks.survival.scores import Outcomes, moments, overview_figures, survival_column, time_axis
 from isocenter.values import Case, Finding, Prediction
 
@@ -60,15 +62,17 @@ class SurvivalPictures:
         return [*ranked[:half], *table[~known]["case"].tolist(), *ranked[half:]]
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        """The risk, the probability of the event by each horizon, and the median survival where it is reached."""
-        values = values_of(prediction)
-        made = [Finding("Log of the cumulative hazard", value=values["risk"])]
+        """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
+        values, low = values_of(prediction), finite(prediction.confidence.low.get(TIME))
+        made = [Finding("Log of the cumulative hazard", value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
                 made.append(Finding(self._event_by(horizon), probability=1 - chance))
         if MEDIAN in values:
             made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
-        return made
+        if low is not None:
+            made.append(Finding("Time of the event", unit=self.unit, low=low))
+        return [replace(one, group="survival") for one in made]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:

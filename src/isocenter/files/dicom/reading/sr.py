@@ -48,6 +48,7 @@ NOT_DETECTED_CODE = "260415000"
 EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 # {value type: axes of its points}
 COORDINATES = {"SCOORD": 2, "SCOORD3D": 3}
+PLACED = frozenset({*COORDINATES, "IMAGE", "COMPOSITE", "WAVEFORM", "TCOORD"})
 # Points that each kind of graphic has, of outlines at least; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
 FIXED = {"CIRCLE": 2, "ELLIPSE": 4, "ELLIPSOID": 6}
 FEWEST = {**FIXED, "POLYLINE": 3, "POLYGON": 3}
@@ -147,14 +148,17 @@ def read_report(path: Path | str) -> Report:
         elif (same := _same(outline)) not in seen:
             seen.add(same)
             marked.append(outline)
-    groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING) and not _is_none(node)]
+    groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING)]
+    others = [group for group in groups if not _is_none(group)]
+    # Beside a group that states "not detected", those that point at nothing say something of the whole image.
+    others = [group for group in others if len(others) == len(groups) or _is_placed(group)]
     measures = nodes[1,].concept == REPORT or head.sop_class in CAD
     return Report(
         Path(path),
         tuple(marked),
         _references(head.dataset, *EVIDENCE),
         tuple(f"{counted(count, 'outline')}: {what}" for what, count in sorted(passed.items())),
-        measures and not passed and (bool(marked) or not groups),
+        measures and not passed and (bool(marked) or not others),
         text(head.dataset, "SOPInstanceUID"),
         frozenset[str]().union(*_references(head.dataset, "PredecessorDocumentsSequence").values()),
     )
@@ -279,6 +283,11 @@ def _references(dataset: Dataset, *keywords: str) -> dict[str, frozenset[str]]:
             instances = {text(one, "ReferencedSOPInstanceUID") for one in named}
             referred[uid] = referred.get(uid, frozenset()) | instances
     return referred
+
+
+def _is_placed(group: _Node) -> bool:
+    """Whether the group points at a place, or at images or segments in which it has one."""
+    return any(text(child.item, "ValueType") in PLACED for child in group.walk())
 
 
 def _coded(node: _Node) -> str:

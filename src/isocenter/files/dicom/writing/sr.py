@@ -1,11 +1,10 @@
-"""Boxes as a DICOM structured report on the images that they were found on, PS3.16 TID 1500; the object is highdicom's.
+"""Results as a DICOM structured report on the images that they are about, PS3.16 TID 1500; the object is highdicom's.
 
 Each box is a rectangle in pixels, in a volume one on each of its slices: what every viewer of reports can draw.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,40 +23,46 @@ from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.sr_findings import finding_groups, names_in, own_concept
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage import written
-from isocenter.values import BoundingBoxes, Floats, Image
+from isocenter.values import BoundingBoxes, Finding, Floats, Image
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
 NOT_DETECTED = sr.CodedConcept(NOT_DETECTED_CODE, "SCT", "Not detected")
 PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
-# The classes of a model have names and no codes; a scheme of our own begins with 99, PS3.3 8.2.
-OWN_SCHEME = "99ISOCENTER"
 SERIES_NUMBER = 101
-LONGEST_MEANING = 64  # LO, PS3.5 6.2
 
-Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+Group = (
+    sr.PlanarROIMeasurementsAndQualitativeEvaluations
+    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    | sr.MeasurementsAndQualitativeEvaluations
+)
 
 
 def write_report(
-    boxes: BoundingBoxes,
+    boxes: BoundingBoxes | None,
     source: Image,
     path: Path,
     *,
+    findings: Sequence[Finding] = (),
     algorithm_name: str,
     classes: Sequence[str] = (),
+    least_score: float = 0.0,
     limits: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
 
-    classes: what was looked for; limits: sentences without which the report would be misread
+    boxes: None where none were looked for; findings: what has no place in the image
+    classes, least_score: of boxes, what was looked for, and the score from which on they are here
+    limits: sentences without which the report would be misread
     Along the slices a box is rounded to whole ones, at least one. Without a box the report states "not detected".
     Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
     """
     where = str(path)
-    slices = _slices(source, where)
+    slices = _slices(source, where, marked=boxes is not None)
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
             files = {
@@ -66,12 +71,19 @@ def write_report(
             }
             release = version("isocenter")
             sought = [f"looked for: {', '.join(classes)}"] if classes else []
-            algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
-            groups = [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
+            sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
+            groups, names = list[Group](), [*classes, *limits, *names_in(findings)]
+            if boxes is not None:
+                algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
+                groups += [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
+                groups = groups or [_nothing(classes, algorithm)]
+                names += boxes.names
+            plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
+            groups += finding_groups(findings, plain)
             made = _report(
-                groups or [_nothing(classes, algorithm)], list(files.values()), f"{algorithm_name}\0{release}"
+                groups, list(files.values()), f"{algorithm_name}\0{release}", "Findings" if findings else "Detection"
             )
-            state_character_sets(made, Path(next(iter(files))), [*boxes.names, *classes])
+            state_character_sets(made, Path(next(iter(files))), names)
             repeat_as_stated(made, Path(next(iter(files))))
             state_zone(made, Path(next(iter(files))))
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
@@ -81,14 +93,14 @@ def write_report(
         made.save_as(partial)
 
 
-def _slices(source: Image, where: str) -> dict[int, tuple[str, int]]:
-    """{slice: (file, frame from 0)}; a picture is one slice."""
+def _slices(source: Image, where: str, *, marked: bool) -> dict[int, tuple[str, int]]:
+    """{slice: (file, frame from 0)}; a picture is one slice. marked: whether the report marks places in them"""
     if source.source is None or not source.source.is_dicom or source.source.header is None:
         raise FormatError("a DICOM report needs the DICOM image that it belongs to", where, "Use predictions.csv")
     if source.frames is not None:
         raise FormatError("a report on an image with frames", where, "Use predictions.csv")
     stated = dict(enumerate(source.source.header["slices"]))
-    if any(one is not None and one[2] is not None for one in stated.values()):
+    if marked and any(one is not None and one[2] is not None for one in stated.values()):
         raise FormatError("a mosaic has no slices that a report can name", where, "Use predictions.csv")
     return {n: (one[0], one[1]) for n, one in stated.items() if one is not None}
 
@@ -110,7 +122,7 @@ def _group(
     regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
     finding: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
-        "finding_type": _finding(boxes.names[number]),
+        "finding_type": own_concept(boxes.names[number]),
         "algorithm_id": algorithm,
         "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
     }
@@ -141,12 +153,6 @@ def _rectangle(edges: Floats, image: Dataset, frame: int) -> sr.ImageRegion:
     return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, points, named)
 
 
-def _finding(name: str) -> sr.CodedConcept:
-    """A coded concept of our own scheme: the same code for the same name."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
-    return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
-
-
 def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
     """The one finding of a report without boxes, because a report states at least one. TID 1501
 
@@ -159,9 +165,7 @@ def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> s
     )
 
 
-def _report(
-    groups: Sequence[Group | sr.MeasurementsAndQualitativeEvaluations], evidence: list[Dataset], device: str
-) -> sr.ComprehensiveSR:
+def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, description: str) -> sr.ComprehensiveSR:
     # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
     uid = highdicom.UID(Stamp("2.25", device, 0.0).uid("device"))
     observer = sr.DeviceObserverIdentifyingAttributes(
@@ -186,5 +190,5 @@ def _report(
         software_versions=version("isocenter"),
         device_serial_number="0",
         is_complete=True,
-        series_description="Detection",
+        series_description=description,
     )
