@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         turned,
     )
     from isocenter.files.layouts.cases.classes import (
+        declared_background,
         described_channels,
         mask_labels,
         name_classes,

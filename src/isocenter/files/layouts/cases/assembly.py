@@ -42,6 +42,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
     files, problems = _whole(reading.cases)
+    if options.read.background:  # the same files hold other numbers then
+        files = [replace(case, key=f"{case.key}|{options.read.background} is 0") for case in files]
     files, stated = _with_own_references(files) if options.references else (files, "")
     classes = {kind: labels for kind, labels in reading.classes.items() if labels}
     if options.references and files and (rule := options.class_rule) is not None:
