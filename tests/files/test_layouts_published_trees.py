@@ -109,9 +109,9 @@ def test_a_structure_of_0_changes_places_with_the_background_that_is_declared(tm
     mask = dataset.cases[0].references["mask"]
     assert np.array_equal(mask.data[0], np.select([pixels == 0, pixels == 255], [255, 0], 128))
     assert content_hash(dataset.cases[0]) != content_hash(read_dataset(tmp_path).cases[0])
-    with pytest.raises(UsageError, match="0 is the background of masks, and cannot be cup.*0=cup,255=background"):
+    with pytest.raises(UsageError, match=r"0 is the background of masks, and cannot be cup.*0=cup,255=background"):
         read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim"))
-    with pytest.raises(FormatError, match="--labels 0=NAME,...,255=background"):
+    with pytest.raises(FormatError, match=r"--labels 0=NAME,\.\.\.,255=background"):
         _ = read_dataset(tmp_path).cases[0].references["mask"]
 
 

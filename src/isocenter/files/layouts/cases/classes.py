@@ -37,7 +37,7 @@ def parse_labels(text: str) -> tuple[Label, ...]:
 
 
 def declared_background(text: str | None) -> int:
-    """The value that --labels calls the background where 0 is a structure: 255 of "0=cup,128=rim,255=background"; else 0."""
+    """The value of the background where 0 is a structure, as 255 of "0=cup,128=rim,255=background"; else 0."""
     if text is None or "+" in text or "background" not in text.casefold():
         return 0
     labels = parse_labels(text)

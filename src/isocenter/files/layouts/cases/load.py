@@ -251,9 +251,7 @@ def _with_background_0(pixels: Array, background: int) -> tuple[Array, str]:
     """The label numbers with 0 and the value of the background exchanged, and the note that says so."""
     whole = pixels.astype(np.promote_types(pixels.dtype, np.min_scalar_type(background)))
     exchanged = np.where(whole == background, 0, np.where(whole == 0, background, whole))
-    return exchanged.astype(
-        whole.dtype
-    ), f"{background} is declared as the background: 0 and {background} are exchanged in this mask"
+    return exchanged.astype(whole.dtype), f"{background} is the background: 0 and {background} are exchanged"
 
 
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
