@@ -304,7 +304,8 @@ def _with_people_by_names(
     for one, path, owner in zip(images, paths, named.names, strict=True):
         people[one.study].add(owner)
         places[owner] |= set() if owner in path.parent.as_posix() else {path.parent}
-    if not named.known or any(len(own) > 1 for own in (*people.values(), *places.values())):
+    is_divided = any(len(own) > 1 for own in people.values()) or any(len(own) > 1 for own in places.values())
+    if not named.known or is_divided:
         return list(parts), ""
     owners = [pseudonym_of_number(owner) for owner in named.names]
     return [(replace(one, patient=own), end) for (one, end), own in zip(parts, owners, strict=True)], named.words
