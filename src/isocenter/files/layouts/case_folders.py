@@ -49,7 +49,7 @@ from isocenter.values import Label, Problem
 
 WORDS = re.compile(r"[\W_]+")
 # More kinds of image than this in one folder are cases.
-MOST_IMAGES = 24
+MOST_IMAGES = 16
 # Cases of which the masks are read to know whether they are of one structure.
 MOST_READ = 5
 
@@ -313,6 +313,8 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         problem = f"holds a mask that names no structure, {one}, and others in {places}: only one can be meant"
         remedy = f"Move each {places} out of the data set if {one} is meant, else that file"
         raise DatasetError(problem, str(next(iter(plain))), remedy)
+    if plain:
+        return  # `structure_labels` refuses it
     ends = [first.masks[name][0].path for name in dict.fromkeys((*names[:1], *names[-1:]))]
     if maps := [path for path in ends if _holds_numbers(path, options)]:
         problem = (
@@ -386,9 +388,9 @@ def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str
 def _own_name(stem: str, place: Sequence[str]) -> str:
     """What a file's name says beyond those of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
     for above in ("_".join(place[start:]) for start in range(len(place))):
-        for begin in (above, FORMAT_ENDING.sub("", above)):
-            rest = stem[len(begin) :]
-            if stem.lower().startswith(begin.lower()) and not rest[:1].isalnum():
+        for known in (above, FORMAT_ENDING.sub("", above)):
+            rest = stem[len(known) :]
+            if stem.lower().startswith(known.lower()) and not rest[:1].isalnum():
                 return rest.strip("_.- ")
     return stem
 
