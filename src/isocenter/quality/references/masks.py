@@ -67,7 +67,7 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
             "Check them, and remove those that are not intended",
         )
     pixels = drawn(reference.value)
-    if any(is_outline(pixels == value) for value in measures.components):
+    if np.squeeze(pixels).ndim == FLAT and any(is_outline(pixels == value) for value in measures.components):
         yield Problem(
             "warning",
             "mask seems to hold an outline, a thin closed line, and not the structure inside",
