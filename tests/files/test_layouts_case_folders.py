@@ -131,7 +131,7 @@ def test_a_case_without_one_of_the_structures_is_left_out_and_said(tmp_path):
 def test_masks_with_and_without_a_structure_do_not_go_together(tmp_path):
     organs(tmp_path)
     volume(tmp_path / "s0" / "mask.nii.gz", LIVER)
-    with pytest.raises(DatasetError, match=r"some masks name a structure \(liver, spleen\), and others none"):
+    with pytest.raises(DatasetError, match=r"mask that names no structure, mask.nii.gz, and others in segmentations/"):
         read_dataset(tmp_path)
 
 
@@ -247,3 +247,39 @@ def test_images_without_masks_in_one_folder_are_predicted_by_case(tmp_path):
     assert [(case.id, list(case.images)) for case in dataset] == [
         (f"sub{n:02d}", ["flair", "t1", "t2"]) for n in range(3)
     ]
+
+
+def test_several_label_maps_of_a_case_are_refused_at_once_and_one_alone_is_read_with_its_numbers(tmp_path):
+    """As in KiTS21: three ways to unite what several people drew."""
+    for n in range(2):
+        volume(tmp_path / f"case{n}" / "imaging.nii.gz", np.random.default_rng(n).normal(0, 9, SHAPE))
+        for way in ("AND", "MAJ", "OR"):
+            volume(tmp_path / f"case{n}" / f"aggregated_{way}_seg.nii.gz", LIVER + 2 * SPLEEN)
+    with pytest.raises(DatasetError, match=r"3 masks of the case .*several numbers") as refused:
+        read_dataset(tmp_path)
+    assert "move the others out" in str(refused.value)
+    for way in ("AND", "OR"):
+        for n in range(2):
+            (tmp_path / f"case{n}" / f"aggregated_{way}_seg.nii.gz").unlink()
+    assert [observed_values(case) for case in read_dataset(tmp_path)] == [(1, 2)] * 2
+
+
+def test_parts_in_a_folder_beside_a_mask_of_the_whole_are_refused_by_the_name_of_that_folder(tmp_path):
+    for n in range(2):
+        volume(tmp_path / f"case{n}" / "imaging.nii.gz")
+        volume(tmp_path / f"case{n}" / "segmentation.nii.gz", LIVER + 2 * SPLEEN)
+        for reader in (1, 2):
+            volume(tmp_path / f"case{n}" / "instances" / f"kidney_instance-1_annotation-{reader}.nii.gz", LIVER)
+    with pytest.raises(DatasetError, match=r"Move each instances/ out .* if segmentation.nii.gz is meant"):
+        read_dataset(tmp_path)
+
+
+def test_a_format_at_the_end_of_a_case_folders_name_is_not_in_the_names_of_its_files(tmp_path):
+    """As in UCSF-PDGM, whose one mask is called by the tumour and has a number for each part of it."""
+    for n in range(2):
+        place = tmp_path / f"X-{n:04d}_nifti"
+        for word in ("T1", "FLAIR"):
+            volume(place / f"X-{n:04d}_{word}.nii.gz", np.random.default_rng(n).normal(0, 9, SHAPE))
+        volume(place / f"X-{n:04d}_tumor_segmentation.nii.gz", LIVER + 3 * SPLEEN)
+    dataset = read_dataset(tmp_path)
+    assert [(list(case.images), observed_values(case)) for case in dataset] == [(["FLAIR", "T1"], (1, 3))] * 2

@@ -551,3 +551,28 @@ def test_a_mask_beside_two_radiographs_of_one_series_is_of_the_one_that_it_is_ca
     PIL.Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "lateral_mask.png")
     [case] = read_dataset(tmp_path)
     assert int(case.images["image"].data.max()) == 1
+
+
+@pytest.mark.parametrize("kinds", [("CT",), ("MR/T1", "MR/T2"), ("CT", "MR/T1")])
+def test_pictures_of_masks_of_slices_are_no_images_and_one_volume_of_them_is_the_mask(tmp_path, kinds):
+    """As in CHAOS: the pictures are numbered, the files of a series are named otherwise."""
+    for person, kind in ((person, kind) for person in "125" for kind in kinds):
+        # People above contrasts in MR, or else the folder of the modality above the people.
+        modality, _, contrast = kind.partition("/")
+        place = tmp_path / modality / person / contrast
+        (place / "DICOM_anon").mkdir(parents=True)
+        (place / "Ground").mkdir()
+        for n in range(3):
+            own = {"SeriesInstanceUID": f"1.2.{person}.{kinds.index(kind)}", "PatientID": person}
+            path = place / "DICOM_anon" / f"IMG-{n}.dcm"
+            write_slice(path, np.full((4, 4), n, np.int16), position=(0, 0, n), **own)
+            drawn = np.zeros((4, 4), np.uint8)
+            drawn[1:3, 1:3], drawn[3] = 63, 126
+            PIL.Image.fromarray(drawn).save(place / "Ground" / f"map{n}.png")
+    with pytest.raises(DatasetError, match=r"pictures look like a label map.*as mask\.nii\.gz"):
+        read_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="look like label maps, and not like images"):
+        read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
+    for ground in tmp_path.rglob("Ground"):
+        volume(ground.parent / "DICOM_anon" / "mask.nii.gz", np.full((4, 4, 3), 63, np.uint8))
+    assert [observed_values(case) for case in read_dataset(tmp_path)] == [(63,)] * 3 * len(kinds)

@@ -129,6 +129,33 @@ def test_studies_that_state_anybody_are_no_single_patient_and_a_warning_says_tha
     assert (problem.severity, problem.what[:9]) == ("warning", "3 studies")
 
 
+@pytest.mark.parametrize("are_apart", [False, True])
+def test_names_of_files_say_whose_radiographs_are_where_no_header_does_but_not_numbers_that_begin_anew(
+    tmp_path, are_apart
+):
+    names = [f"2067{n}908_6c613a14b80a8{n // 2:03d}_MG_{'LR'[n % 2]}_CC_ANON.dcm" for n in range(6)]
+    if are_apart:
+        names = [f"study{n}/IM-0001-0001.dcm" for n in range(6)]
+    for n, name in enumerate(names):
+        uid = f"1.2.{n}"
+        own = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "SOPInstanceUID": f"{uid}.1.1"}
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_slice(tmp_path / name, np.ones((8, 8), np.uint16), **own, PatientID="removed", PatientName="removed")
+    rows = [f"removed;{n if are_apart else 1};{name.partition('_')[0]};{n % 3}" for n, name in enumerate(names)]
+    table(tmp_path / "films.csv", "Patient ID;View;File Name;Bi-Rads", rows)
+    if not are_apart:
+        with pytest.raises(DatasetError, match="--column label=Bi-Rads") as refused:
+            read_dataset(tmp_path)
+        assert "names none" not in str(refused.value)
+        dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "Bi-Rads"}))
+    else:
+        dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    people = [case.patient for case in dataset]
+    assert len(set(people)) == (6 if are_apart else 3)
+    assert are_apart or people[::2] == people[1::2]
+    assert not any("6c613a14b80a8" in person for person in people)
+
+
 def scanned(root: Path, folder: str, patient: str, number: int, **tags: str) -> None:
     """A series of two slices, whose values are its number."""
     (root / folder).mkdir(parents=True, exist_ok=True)

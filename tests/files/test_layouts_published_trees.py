@@ -13,7 +13,7 @@ import SimpleITK
 
 from cohorts import picture, table, volume
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import DatasetOptions, content_hash, read_dataset
 
 SHAPE = (5, 6, 7)
 
@@ -97,16 +97,21 @@ def test_the_one_mask_of_a_case_may_be_called_otherwise(tmp_path):
     assert any("W39_1998.09.19_Segm" in problem.what for problem in dataset.problems)
 
 
-def test_a_structure_cannot_have_the_value_of_the_background(tmp_path):
+def test_a_structure_of_0_changes_places_with_the_background_that_is_declared(tmp_path):
+    pixels = np.full((4, 5), 255, np.uint8)
+    pixels[1:4, 1:4], pixels[2, 2] = 128, 0
     for n in range(3):
         picture(tmp_path / "images" / f"g{n}.png", n)
-        pixels = np.full((4, 5), 255, np.uint8)
-        pixels[1:4, 1:4], pixels[2, 2] = 128, 0
         (tmp_path / "masks").mkdir(exist_ok=True)
         PIL.Image.fromarray(pixels).save(tmp_path / "masks" / f"g{n}.bmp")
-    with pytest.raises(UsageError, match="0 is the background of masks, and cannot be cup"):
-        read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=disc,255=background"))
-    with pytest.raises(FormatError, match="if 255 is the background, save masks in which the background is 0"):
+    dataset = read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim,255=background"))
+    assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(128, "rim"), (255, "cup")]
+    mask = dataset.cases[0].references["mask"]
+    assert np.array_equal(mask.data[0], np.select([pixels == 0, pixels == 255], [255, 0], 128))
+    assert content_hash(dataset.cases[0]) != content_hash(read_dataset(tmp_path).cases[0])
+    with pytest.raises(UsageError, match=r"0 is the background of masks, and cannot be cup.*0=cup,255=background"):
+        read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim"))
+    with pytest.raises(FormatError, match=r"--labels 0=NAME,\.\.\.,255=background"):
         _ = read_dataset(tmp_path).cases[0].references["mask"]
 
 

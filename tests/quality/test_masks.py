@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isocenter.quality.references.masks import is_outline
 from isocenter.quality.references.structures import structures
 from isocenter.values import label_voxels
 
@@ -86,3 +87,13 @@ def test_an_atlas_with_numbers_of_nine_digits_costs_no_more_than_others():
     found, plain = structures(labels), structures(np.where(labels > 7, 1, labels).astype(np.uint8))
     assert found == {7: plain[7], 614454277: plain[1]}
     assert structures(np.where(labels == 0, 7, labels))[7].runs  # a map without background too
+
+
+def test_a_thin_closed_line_is_an_outline_and_a_wall_an_area_or_an_open_line_is_none():
+    distance = np.hypot(*np.indices((80, 80)) - np.reshape([40, 40], (2, 1, 1)))
+    line, wall, disc = abs(distance - 30) < 1, abs(distance - 24) < 6, distance < 30
+    opened = line & (np.arange(80) > 20)
+    assert [is_outline(one) for one in (line, line[None], wall, disc, opened, np.zeros_like(line))] == [
+        True, True, False, False, False, False,
+    ]  # fmt: skip
+    assert not is_outline(np.stack([line] * 3))

@@ -31,6 +31,7 @@ class ReadOptions:
     prefer:       which NIfTI form to use where both have the same code and disagree
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
+    background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
     Raises UsageError for a part or a form that does not exist.
     """
 
@@ -38,6 +39,7 @@ class ReadOptions:
     prefer: Prefer | None = None
     fill_missing: bool = False
     real_world: bool = False
+    background: int = 0
 
     def __post_init__(self) -> None:
         for name, kinds in (("part", Part), ("prefer", Prefer)):

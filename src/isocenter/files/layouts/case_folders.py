@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted, listed
+from isocenter.errors import DatasetError, IsocenterError, counted, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases import (
+    FORMAT_ENDING,
     MASK_NAME,
     Folder,
     Key,
@@ -32,6 +34,7 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     parted_by_words,
+    pictures_of_slices,
     readers,
     says_image,
     structure_labels,
@@ -47,6 +50,8 @@ from isocenter.values import Label, Problem
 WORDS = re.compile(r"[\W_]+")
 # More kinds of image than this in one folder are cases.
 MOST_IMAGES = 16
+# Cases of which the masks are read to know whether they are of one structure.
+MOST_READ = 5
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     Or files in common folders that begin with the names of cases and end in those of images.
     """
     members = within_images(folder.images)
+    if pictures_of_slices(folder, options.read):
+        return False
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
     cases, _ = _cases(folder, options)
@@ -95,7 +102,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     _check_versions(by_key.values())
     if options.references:
         _check_label_maps(by_key.values(), drawn, options)
-    by_key, odd = _with_only_mask(by_key)
+        _check_structures(by_key.values(), options)
+    by_key, odd = _with_only_mask(_with_map_of_several(by_key, options))
     names = sorted({name for case in by_key.values() for name in case.images})
     structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
     is_drawn = any(case.masks for case in by_key.values())
@@ -286,6 +294,58 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
         raise DatasetError(problem, str(doubtful[found[0]][0].path.parent), remedy)
 
 
+def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) -> None:
+    """Raise DatasetError for masks that name structures in a folder beside one that names none, and for label maps.
+
+    The first and the last of a case's masks are read, and are maps of several structures by numbers above 1.
+    """
+    first = next((case for case in cases if len(case.masks) > 1 and case.images), CaseFolder())
+    names = sorted(first.masks)
+    plain = {member.path.parent for member in first.masks.get("", ())}
+    inside = {
+        member.path.parent.name
+        for name in filter(None, names)
+        for member in first.masks[name]
+        if member.path.parent.parent in plain
+    }
+    if inside:
+        places, one = f"{listed(sorted(inside))}/", first.masks[""][0].path.name
+        problem = f"holds a mask that names no structure, {one}, and others in {places}: only one can be meant"
+        remedy = f"Move each {places} out of the data set if {one} is meant, else that file"
+        raise DatasetError(problem, str(next(iter(plain))), remedy)
+    if plain:
+        return  # `structure_labels` refuses it
+    ends = [first.masks[name][0].path for name in dict.fromkeys((*names[:1], *names[-1:]))]
+    if maps := [path for path in ends if _holds_numbers(path, options)]:
+        problem = (
+            f"{maps[0].name} is one of {len(names)} masks of the case ({listed(names)}), and holds several numbers"
+        )
+        remedy = "Keep the one that is meant, and move the others out of the data set"
+        raise DatasetError(problem, str(maps[0].parent), remedy)
+
+
+def _with_map_of_several(cases: dict[Key, CaseFolder], options: DatasetOptions) -> dict[Key, CaseFolder]:
+    """The cases, with masks of no stated structure where the only name is that of label maps: tumor_segmentation.
+
+    By the values of the first that can be read: the name is that of the whole.
+    """
+    drawn = [case for case in cases.values() if case.masks]
+    names = {name for case in drawn for name in case.masks}
+    if not options.references or len(names) != 1 or "" in names:
+        return cases
+    [name] = names
+    if not any(_holds_numbers(case.masks[name][0].path, options) for case in drawn[:MOST_READ]):
+        return cases
+    return {key: replace(case, masks={"": case.masks[name]}) if case.masks else case for key, case in cases.items()}
+
+
+def _holds_numbers(path: Path, options: DatasetOptions) -> bool:
+    """Whether a mask is of several structures; False where it cannot be read, which is said of its case."""
+    with suppress(IsocenterError):
+        return bool(load_mask((path,), (), options.read).data.max() > 1)
+    return False
+
+
 def _with_only_mask(cases: dict[Key, CaseFolder]) -> tuple[dict[Key, CaseFolder], list[str]]:
     """The cases, and files that are called otherwise than the masks of the others, as one of BraTS 2020.
 
@@ -326,11 +386,12 @@ def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str
 
 
 def _own_name(stem: str, place: Sequence[str]) -> str:
-    """What a file's name says beyond those of its folders: t1 of x/x_t1, of a/b/a_b_t1, and of t/t1."""
+    """What a file's name says beyond those of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
     for above in ("_".join(place[start:]) for start in range(len(place))):
-        begins, rest = stem.lower().startswith(above.lower()), stem[len(above) :]
-        if begins and not rest[:1].isalnum():
-            return rest.strip("_.- ")
+        for known in (above, FORMAT_ENDING.sub("", above)):
+            rest = stem[len(known) :]
+            if stem.lower().startswith(known.lower()) and not rest[:1].isalnum():
+                return rest.strip("_.- ")
     return stem
 
 

@@ -26,6 +26,7 @@ from isocenter.files.layouts.cases import (
     is_called_mask,
     masks_among,
     name_classes,
+    pictures_of_slices,
     read_table,
     readers,
     refuse_formats,
@@ -65,6 +66,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     members = _classed(folder.images)
     if folder.dicom and all(is_called_mask(member.path) for member in members):
         return False  # masks of series
+    if pictures_of_slices(folder, options.read):
+        return False
     if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
     if within_images(folder.images) != folder.images and any(_states_some(one, members) for one in folder.tables):
@@ -86,6 +89,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = _classed(folder.images) or _classed(folder.dicom)
     if options.references:
         _refuse_copies(folder, members)
+        _refuse_maps(folder, options)
     by_folder = options.class_rule is None  # else --labels names what the rule finds
     refuse_formats({member.folders[0] for member in members}, folder.root)
     one_name = _called_otherwise(members)
@@ -254,6 +258,14 @@ def _refuse_copies(folder: Folder, members: Sequence[Member]) -> None:
             problem = f"the folder {name} holds {listed(again)} too, which are classes beside it"
             remedy = f"Move {name} away if it is a copy, or name it in place of this folder"
             raise DatasetError(problem, str(folder.root), remedy)
+
+
+def _refuse_maps(folder: Folder, options: DatasetOptions) -> None:
+    """Raise DatasetError where the pictures are label maps of series that lie beside them."""
+    if maps := pictures_of_slices(folder, options.read):
+        example = maps[0].path.relative_to(folder.root).as_posix()
+        problem = f"the pictures beside the DICOM series, such as {example}, look like label maps, and not like images"
+        raise DatasetError(problem, str(folder.root), "Move them out of the data set, if the series are the images")
 
 
 def _classed(members: tuple[Member, ...]) -> list[Member]:

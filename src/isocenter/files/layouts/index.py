@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import PACKED, SPREADSHEETS, Folder, assemble, by_frame
+from isocenter.files.layouts.cases import PACKED, SPREADSHEETS, Folder, assemble, by_frame, declared_background
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage import load_json
@@ -49,6 +49,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     path, options = Path(path), options or DatasetOptions()
     if options.modality is not None:
         options = replace(options, modality=asked_modality(options.modality))
+    if background := declared_background(options.labels):
+        options = replace(options, read=replace(options.read, background=background))
     if not path.exists():
         raise UsageError("there is no such file or folder", str(path), "Check the path")
     if _holds_results(path):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from isocenter.errors import listed
+from isocenter.lazy import ndimage
 from isocenter.quality.intensities import drawn, foreground
 from isocenter.quality.references.structures import structures
 from isocenter.report import Figure, figures
 from isocenter.values import (
     MM3_PER_ML,
+    Array,
     CaseReference,
     Cohort,
     Fingerprint,
@@ -31,6 +35,8 @@ MOST_LABELS = 32
 # in one piece, and by how much the fullest image exceeds the emptiest. Atlases have gaps, or as many labels everywhere.
 FEWEST_MAPS, SURE, SPREAD = 4, 0.9, 2
 MOST_LISTED = 12  # values in one line
+# By how much an outline's filled area exceeds its own: walls, as of the heart, are thicker.
+FLAT, FILLED = 2, 8
 MOST_DRAWN = 5  # structures in one chart
 
 
@@ -60,6 +66,28 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
             "the network learns slips of the pen, and they dominate surface distances",
             "Check them, and remove those that are not intended",
         )
+    pixels = drawn(reference.value)
+    if np.squeeze(pixels).ndim == FLAT and any(is_outline(pixels == value) for value in measures.components):
+        yield Problem(
+            "warning",
+            "mask seems to hold an outline, a thin closed line, and not the structure inside",
+            (reference.case,),
+            "the network learns the line, and volumes and overlaps are those of the line",
+            "Fill each outline if the structure is meant, and keep the filled mask",
+        )
+
+
+def is_outline(inside: Array) -> bool:
+    """Whether flat pieces are lines around what they show: each has a hole, and is thin beside what it encloses."""
+    drawn_in = np.squeeze(inside)
+    if drawn_in.ndim != FLAT or not drawn_in.any():
+        return False
+    filled = ndimage.binary_fill_holes(drawn_in)
+    if np.count_nonzero(filled) < FILLED * np.count_nonzero(drawn_in):
+        return False
+    _, holes = ndimage.label(filled & ~drawn_in)
+    _, pieces = ndimage.label(drawn_in, structure=np.ones((3, 3)))
+    return bool(holes == pieces)
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:

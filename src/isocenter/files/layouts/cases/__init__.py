@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         turned,
     )
     from isocenter.files.layouts.cases.classes import (
+        declared_background,
         described_channels,
         mask_labels,
         name_classes,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.numbered import Numbered
     from isocenter.files.layouts.cases.outlines import DrawnReferences
     from isocenter.files.layouts.cases.pairs import (
+        FORMAT_ENDING,
         IMAGE_SUFFIX,
         LABEL_NAME,
         MASK_NAME,
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
         folder_words,
         label_maps_among,
         masks_among,
+        pictures_of_slices,
     )
 
 if not TYPE_CHECKING:

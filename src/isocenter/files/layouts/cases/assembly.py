@@ -25,7 +25,7 @@ from isocenter.files.layouts.cases.join import (
 from isocenter.files.layouts.cases.listed_parts import with_listed_parts
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
-from isocenter.files.layouts.cases.unnamed_masks import masks_among
+from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -42,6 +42,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
     files, problems = _whole(reading.cases)
+    if options.read.background:  # the same files hold other numbers then
+        files = [replace(case, key=f"{case.key}|{options.read.background} is 0") for case in files]
     files, stated = _with_own_references(files) if options.references else (files, "")
     classes = {kind: labels for kind, labels in reading.classes.items() if labels}
     if options.references and files and (rule := options.class_rule) is not None:
@@ -205,6 +207,17 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
             "or give a table with the columns image and mask"
         )
         return DatasetError(f"{problem}; by their values {listed(drawn)} may be masks", str(folder.root), remedy)
+    if maps := pictures_of_slices(folder, options.read):
+        example = maps[0].path.relative_to(folder.root).as_posix()
+        problem = (
+            f"{problem}; {counted(len(maps), 'picture looks', 'pictures look')} like a label map, as {example}, but "
+        )
+        problem += "no picture says of which slice it is"
+        remedy = (
+            "Make one volume (NIfTI) of the pictures of each series, on the series' grid, and put it into the folder "
+            "of the series as mask.nii.gz"
+        )
+        return DatasetError(problem, str(folder.root), remedy)
     here = folder.tables or folder.text_tables
     if here and (len(here) == 1 or None not in (part_named(member.path) for member in here)):  # one, or of parts
         try:

@@ -36,6 +36,15 @@ def parse_labels(text: str) -> tuple[Label, ...]:
     return tuple(sorted(labels, key=lambda label: label.value))
 
 
+def declared_background(text: str | None) -> int:
+    """The value of the background where 0 is a structure, as 255 of "0=cup,128=rim,255=background"; else 0."""
+    if text is None or "+" in text or "background" not in text.casefold():
+        return 0
+    labels = parse_labels(text)
+    is_zero_drawn = any(label.value == 0 and not (label.is_ignored or label.is_background) for label in labels)
+    return next((label.value for label in labels if label.is_background), 0) if is_zero_drawn else 0
+
+
 def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
     """The declared labels of masks but the background (0); empty where none are declared.
 
@@ -181,11 +190,19 @@ def observed_values(case: Case) -> tuple[int, ...]:
 
 
 def _structures(labels: tuple[Label, ...], text: str) -> tuple[Label, ...]:
-    """The structures among labels of masks. Raises UsageError where 0 is one: it is what lies around them."""
+    """The structures among labels of masks; one of 0 gets the value that is declared as the background.
+
+    Raises UsageError where 0 is a structure and nothing is declared to lie around it.
+    """
+    if background := declared_background(text):
+        drawn = (label for label in labels if label.value != background)
+        moved = (replace(label, value=label.value or background) for label in drawn)
+        return tuple(sorted(moved, key=lambda label: label.value))
     zero = next((label for label in labels if label.value == 0), None)
     if zero is not None and not (zero.is_ignored or zero.is_background):
         problem = f"0 is the background of masks, and cannot be {zero.name}"
-        raise UsageError(problem, f"--labels {text}", "Save masks in which the background is 0, and structures are not")
+        remedy = f"Say which value lies around the structures, as in 0={zero.name},255=background"
+        raise UsageError(problem, f"--labels {text}", remedy)
     return _foreground(labels)
 
 

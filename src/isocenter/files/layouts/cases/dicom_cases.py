@@ -38,6 +38,8 @@ from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFF
 from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
+from isocenter.files.patients import patients_of
+from isocenter.files.storage import pseudonym_of_number
 from isocenter.values import Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
@@ -54,6 +56,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     localizers = _localizers(seen.series)
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
+    parts, people = _with_people_by_names(parts, folder.root.parent if folder.is_file else folder.root)
     images = [series for series, _ in parts]
     drawn = drawn_masks(seen.series, images, options)
     maps, lonely = _label_maps(folder, images)
@@ -86,7 +89,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
             *without_structure([n for n, one in zip(names, images, strict=True) if one.paths in partly], structures),
             *reports.problems,
             *_without_image(seen.series, reports.read),
-            *(_nobodys(images) if options.references else ()),
+            *(_nobodys(images, people) if options.references else ()),
         ),
     )
 
@@ -282,10 +285,41 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     return left_out(files, what, severity="warning")
 
 
-def _nobodys(images: Sequence[SeriesFiles]) -> tuple[Problem, ...]:
-    """The warning that nobody knows whose some studies are; a single one is nobody else's."""
+def _with_people_by_names(
+    parts: Sequence[tuple[SeriesFiles, str]], root: Path
+) -> tuple[list[tuple[SeriesFiles, str]], str]:
+    """The images with pseudonyms of whom names state, of files and folders, where no header states anybody; the rule.
+
+    As they are, and no rule, where names state nobody either, divide a study, or are the same in several folders, as
+    numbers of images are. Slices are numbered, so that of a series only its folder counts.
+    """
+    images = [series for series, _ in parts]
+    if not all(one.is_nobodys for one in images):
+        return list(parts), ""
+    firsts = [one.paths[0] for one in images]
+    paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in firsts]
+    names = [path if len(one.paths) == 1 else path.with_name("series") for one, path in zip(images, paths, strict=True)]
+    named = patients_of([path.with_suffix("").as_posix() for path in names])
+    people, places = defaultdict[str, set[str]](set), defaultdict[str, set[Path]](set)
+    for one, path, owner in zip(images, paths, named.names, strict=True):
+        people[one.study].add(owner)
+        places[owner] |= set() if owner in path.parent.as_posix() else {path.parent}
+    is_divided = any(len(own) > 1 for own in people.values()) or any(len(own) > 1 for own in places.values())
+    if not named.known or is_divided:
+        return list(parts), ""
+    owners = [pseudonym_of_number(owner) for owner in named.names]
+    return [(replace(one, patient=own), end) for (one, end), own in zip(parts, owners, strict=True)], named.words
+
+
+def _nobodys(images: Sequence[SeriesFiles], people: str) -> tuple[Problem, ...]:
+    """The warning that nobody knows whose some studies are; a single one is nobody else's.
+
+    people: the rule by which names of files say it, and it is a note; else empty
+    """
     studies = {one.study for one in images if one.is_nobodys}
     what = f"{len(studies)} studies state no patient, in PatientID (0010,0020) or PatientName (0010,0010)"
+    if people:
+        return (Problem("note", what, (), f"names of files and folders do: {people}"),)
     why = "each counts as a patient, so that one person may be in training and in test"
     remedy = "Name whose the images are by a table: --column patient=COLUMN"
     return (Problem("warning", what, (), why, remedy),) if len(studies) > 1 else ()

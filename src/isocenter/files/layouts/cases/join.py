@@ -153,9 +153,10 @@ def parts_named(path: Path) -> frozenset[Split]:
 
 
 def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:
-    """The column whose name says that it names cases, where it names none of these."""
+    """The column whose name says that it names cases, where it names none of these, nor begins one's name."""
     column = table.column(CASE_COLUMNS)
-    return column if column and not {_bare(row[column]) for row in table.rows} & set(ids) else None
+    known = {*ids, *(re.split(r"[\W_]", name)[0] for name in ids)}
+    return column if column and not {_bare(row[column]) for row in table.rows} & known else None
 
 
 def join_courses(

@@ -240,8 +240,18 @@ def _label_map(
     image = _indices(path) or _only(path, options)
     image = slicer_mask(image, labels, path) if suffix_of(path) == SLICER else image
     stored, notes = _one_channel(image, path, coloured)
-    pixels = as_labels(stored, declared, path)
+    pixels = as_labels(stored, declared | {options.background}, path)
+    if options.background:
+        pixels, more = _with_background_0(pixels, options.background)
+        notes = [*notes, more]
     return replace(image, pixels=pixels, channels=("label",), padding=None, facts={}, notes=(*image.notes, *notes))
+
+
+def _with_background_0(pixels: Array, background: int) -> tuple[Array, str]:
+    """The label numbers with 0 and the value of the background exchanged, and the note that says so."""
+    whole = pixels.astype(np.promote_types(pixels.dtype, np.min_scalar_type(background)))
+    exchanged = np.where(whole == background, 0, np.where(whole == 0, background, whole))
+    return exchanged.astype(whole.dtype), f"{background} is the background: 0 and {background} are exchanged"
 
 
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
@@ -271,7 +281,10 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     if pixels.dtype == np.uint8 and 254 not in values:  # dense numbers are a count of things that ends at 255
         remedy = "Declare what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore"
         if 2 * np.count_nonzero(whole == 255) > whole.size:
-            remedy += "; if 255 is the background, save masks in which the background is 0"
+            remedy = (
+                "255 lies around the structures: if it is the background, declare it and the structure that is 0 with "
+                "--labels 0=NAME,...,255=background; if nobody looked there, with 255=ignore"
+            )
         raise FormatError(
             f"holds 255 and also {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
             str(path),

@@ -36,6 +36,8 @@ READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|a
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 # Names of folders that hold images in one format each, as in CVC-ClinicDB.
 FORMATS = frozenset({"png", "tif", "tiff", "jpg", "jpeg", "bmp", "nii", "nifti", "dcm", "dicom", "nrrd", "mha", "mhd"})
+# The end of the name of a folder that holds a case in this format: x_nifti.
+FORMAT_ENDING = re.compile(rf"(?i)[_.\- ](?:{'|'.join(sorted(FORMATS))})$")
 # Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, subset0.
 PARTED = re.compile(
     r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$"

@@ -115,6 +115,12 @@ def masks_among(members: Iterable[Member], options: ReadOptions) -> list[Member]
     return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _drawn(kinds, options)]
 
 
+def pictures_of_slices(folder: Folder, options: ReadOptions) -> list[Member]:
+    """The pictures beside series of DICOM that look like label maps of their slices, whom no name pairs with them."""
+    pictures = [one for one in folder.images if format_of(one.path) in FLAT] if folder.dicom else []
+    return pictures if pictures and _likeness(pictures, options) == SURE else []
+
+
 def drawn_kinds(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
     """The kinds of images of a case of which files look like label maps, where those of another look like images.
 
