@@ -6,9 +6,11 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import trained
@@ -94,13 +96,12 @@ def test_each_kind_of_failure_is_a_row_that_says_so(bench):
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_workers_that_outlive_their_program_are_ended(bench, tmp_path):
-    mark = tmp_path / "outlived"
-    late = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
-    leaves = python("import subprocess, sys", f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {late!r}])")
-    bench.interleaved([bench.Program("leaves a worker", leaves)], 1, 1)
-    importlib.import_module("time").sleep(2.5)
-    assert not mark.exists()
+def test_workers_that_outlive_their_program_are_ended(bench):
+    late = "[sys.executable, '-I', '-S', '-c', 'import time; time.sleep(100)']"
+    leaves = python("import subprocess, sys", f"print('{{\"worker\": %d}}' % subprocess.Popen({late}).pid)")
+    [row] = bench.interleaved([bench.Program("leaves a worker", leaves)], 1, 1).to_dict("records")
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(row["said"]["worker"]).wait(60)
 
 
 def test_a_ratio_is_taken_round_by_round(bench):

@@ -206,6 +206,7 @@ isocenter.predict(run, data + "/images", out=out + "/out", device="cpu")
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+SMALL_NETWORK = "network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
 # After its third step, when a checkpoint is there, the training may take less memory than it has.
 SQUEEZED = """
 import ctypes, psutil, resource, sys, trained
@@ -224,7 +225,7 @@ with trained.watching(squeezed):
 def test_a_training_that_runs_out_of_memory_ends_with_one_line_and_goes_on_where_there_is_more(segmented, tmp_path):
     run = tmp_path / "run"
     flags = ["--labels", trained.LABELS, "--device", "cpu", "--threads", "1", "--set", "training.steps=6"]
-    flags += ["--set", "training.validations=3", "--set", "training.batch=48"]
+    flags += ["--set", "training.validations=3", "--set", "training.batch=48", "--set", SMALL_NETWORK]
     words = ["train", str(segmented.data), "--out", str(run), *flags]
     own = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
     done = forked.run("-c", own + SQUEEZED.format(words=words))

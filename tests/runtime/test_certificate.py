@@ -23,7 +23,7 @@ from isocenter.runtime.package.backends.torch_half import TorchHalf
 from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
 from isocenter.runtime.package.choose_backend import choose_backend
 from isocenter.values import Confidence, Geometry, Prediction
-from packages import classifying, packed, segmenting
+from packages import classifying, segmenting
 
 torch.set_num_threads(1)
 
@@ -43,8 +43,8 @@ def certificate(*trials: Trial) -> Certificate:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return packed(segmenting(), tmp_path_factory.mktemp("one") / "tiny")
+def package(tiny):
+    return tiny("single")
 
 
 @pytest.fixture(scope="module")

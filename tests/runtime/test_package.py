@@ -29,6 +29,7 @@ from isocenter.runtime.package.onnx_export import write_onnx
 from packages import (
     CONFIG,
     METADATA,
+    TINY,
     bundle_checked_and_run,
     changed,
     classifying,
@@ -84,24 +85,21 @@ OBLIQUE = np.array([[-1.1, 0.2, 0, 30], [0.2, 1.1, -0.15, -12], [0, 0.15, 1.3, 7
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory):
+def folds(tiny):
     """A model of two networks with a window each that mirrors across left and right and resamples, and its package."""
-    model = of_folds(flips=(0, 1), spacing=(1.4, 1.0, 1.0))
-    return model, packed(model, tmp_path_factory.mktemp("folds") / "tiny")
+    return TINY["folds"](), tiny("folds")
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single(tiny):
     """A model of one network that takes the voxels as they are, and its package."""
-    model = segmenting()
-    return model, packed(model, tmp_path_factory.mktemp("single") / "tiny")
+    return TINY["single"](), tiny("single")
 
 
 @pytest.fixture(scope="module")
-def pictured(tmp_path_factory):
+def pictured(tiny):
     """A model of pictures, one of whose classes has a name that MONAI would take for code, and its package."""
-    model = classifying()
-    return model, packed(model, tmp_path_factory.mktemp("pictured") / "tiny")
+    return TINY["pictured"](), tiny("pictured")
 
 
 @pytest.fixture

@@ -318,12 +318,20 @@ def test_a_port_that_another_program_has_is_refused(tmp_path):
             Receiver(Listening(port=other.getsockname()[1]), tmp_path)
 
 
-@pytest.fixture
-def tls(tmp_path):
-    key, certificate = tmp_path / "node.key", tmp_path / "node.pem"
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """A certificate and its key; tests only read them."""
+    folder = tmp_path_factory.mktemp("certified")
+    key, certificate = folder / "node.key", folder / "node.pem"
     subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes", "-newkey", "rsa:2048"]
     made = ["openssl", "req", "-x509", *subject, "-keyout", key, "-out", certificate]
     subprocess.run(made, check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture
+def tls(certified):
+    certificate, key = certified
     return Secured(free_port(), certificate, key, clients=certificate)
 
 

@@ -339,9 +339,12 @@ def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_othe
 
 def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
-    size = isocenter.plan(segmented.data, **given).plan["network.size"]
-    isocenter.train(segmented.data, out=tmp_path / "run", assignments={"network.size": size}, **given)
-    assert read_plan(tmp_path / "run" / "plan.yaml")["network.size"] == size
+    size = {**trained.SMALL_UNET, "width": 16, "widest": 32}
+    by_hand = {"network.size": size, "training.validations": 1}
+    isocenter.train(segmented.data, out=tmp_path / "run", assignments=by_hand, **given)
+    plan = read_plan(tmp_path / "run" / "plan.yaml")
+    assert plan["network.size"] == size
+    assert narrower(settings(plan), 0.01).value == networks.wider(size, 0.5)  # a planned one would have been halved
 
 
 def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):

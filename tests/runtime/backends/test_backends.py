@@ -23,7 +23,7 @@ from isocenter.runtime import load, seal
 from isocenter.runtime.package.backends import BACKENDS, backend, names, tensorrt, torch_compiled
 from isocenter.runtime.package.backends.onnx import usable_cores
 from isocenter.runtime.package.choose_backend import device_for
-from packages import changed, of_folds, packed, segmenting
+from packages import changed
 
 torch.set_num_threads(1)
 
@@ -65,15 +65,15 @@ print(sorted({"torch", "torchvision", "monai", "sklearn", "matplotlib", "scipy.s
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """One network, whose images are resampled."""
-    return packed(segmenting(spacing=(1.4, 1.0, 1.0)), tmp_path_factory.mktemp("one") / "tiny")
+def package(tiny):
+    """One network."""
+    return tiny("single")
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory):
-    """The mean of two networks with a window each."""
-    return packed(of_folds(flips=(0, 1)), tmp_path_factory.mktemp("folds") / "tiny")
+def folds(tiny):
+    """The mean of two networks with a window each, whose images are resampled."""
+    return tiny("folds")
 
 
 @pytest.fixture
