@@ -19,8 +19,9 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json, read_tensors, seal
 from isocenter.training import STATE_SCHEMA, Clock
+from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training.covariate_baseline import _fitted
-from isocenter.verbs.training.run_folder import RunFolder
+from isocenter.verbs.training.run_folder import RunFolder, planned_from
 from packages import CONFIG, no_export, without_isocenter
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}
@@ -308,6 +309,13 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
         medians.add(column.median)
     assert len(medians) == 2
     assert "each fold" in read_plan(crossed / "plan.yaml").decision("network.context").because
+
+
+def test_folds_that_are_added_to_a_plan_take_covariates_each_as_its_own_training_cases_have_them(informed, tmp_path):
+    isocenter.plan(informed[0], out=tmp_path / "plan.yaml", assignments={"network.context": "all"}, **READING)
+    made = planned_from(tmp_path / "plan.yaml", PlanRequest(folds=2))
+    medians = {made.of_fold(fold).plan["network.context"]["marker"]["median"] for fold in range(2)}
+    assert len({made.plan["network.context"]["marker"]["median"], *medians}) == 3
 
 
 def test_of_folds_each_scores_the_covariates_alone_by_its_own_model_and_the_difference_has_an_interval(crossed):

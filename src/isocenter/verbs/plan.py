@@ -264,7 +264,8 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
-    options |= {COVARIATES: asked} if folds and asked is not None else {}
+    # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
+    options |= {COVARIATES: asked} if asked is not None else {}
     made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
     return Planned(made, examination, parts, folds=folds)
 
