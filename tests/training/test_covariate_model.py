@@ -80,3 +80,14 @@ def test_its_probabilities_are_those_of_a_logistic_regression():
     assert 0.05 < ill.mean() < 0.15
     assert ours.mean() == pytest.approx(ill.mean(), abs=1e-3)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+def test_cases_that_leave_before_the_first_event_change_no_weight_of_cox():
+    random, settings = np.random.default_rng(0), {"horizons": [5.0], "scale": 10.0, "edges": [5.0], "followed": 20.0}
+    settings["censoring"] = {"time": [1.0], "share": [0.5]}
+    cox = tasks.build({"name": "survival", "model": "cox", **settings})
+    times = [*((n + 1.0, n % 2 == 0) for n in range(20)), *[(0.5, False)] * 100]
+    ages = random.normal(size=len(times))
+    cases = [Case(f"c{n}", f"p{n}", {}, {"event": one}, {"age": ages[n]}) for n, one in enumerate(times)]
+    few, many = (fit_covariate_model(cox, AGE, some, []).weights["event"] for some in (cases[:20], cases))
+    assert many[1:] == pytest.approx(few[1:], abs=1e-4)

@@ -160,6 +160,7 @@ class Teaching:
     weighs_classes:  whether a class decides how much its cases count, so that losses by class do not add up to it
     natural:         outputs to what they are of cases as they come, where training draws them otherwise
     fewest:          the training cases to the number that a batch has at the fewest, however few steps the time allows
+    averaged_over:   the training cases to the number of terms of which their loss is the mean
     """
 
     selects_by: str
@@ -172,6 +173,7 @@ class Teaching:
     weighs_classes: bool = False
     natural: Callable[[Outputs], Outputs] = _unchanged
     fewest: Callable[[Sequence[Case]], int] = _a_single_one
+    averaged_over: Callable[[Sequence[Case]], int] = len
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,8 +187,9 @@ def _log_odds(order: str, outputs: Tensor) -> Tensor:
     """(batch, grades - 1) of each question."""
     if ORDERS[order].conditional:
         return outputs
-    falls = torch.nn.functional.softplus(outputs[:, 1:]).cumsum(dim=1)
-    return torch.cat([outputs[:, :1], outputs[:, :1] - falls], dim=1)
+    # One after the other: a GPU has no cumulative sum that gives the same bits each time.
+    falls = torch.nn.functional.softplus(outputs[:, 1:]).unbind(dim=1)
+    return torch.stack(list(accumulate((outputs[:, 0], *falls), torch.sub)), dim=1)
 
 
 def _log_sigmoid(values: Floats) -> Floats:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
+from isocenter.tasks.answers import Teaching
 from isocenter.tasks.shared import SET_SENTENCES, interval_decisions, one_answer_length
 from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
@@ -161,8 +162,16 @@ def batch(fingerprint: Fingerprint) -> Decision:
 
 def fewest_cases(cases: Sequence[Case]) -> int:
     """The cases of a step at the fewest, however short the time: the partial likelihood has events to compare then."""
-    events = sum(bool(case.references["event"][1]) for case in cases if "event" in case.references)
-    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, events))
+    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, _events(cases)))
+
+
+def _events(cases: Sequence[Case]) -> int:
+    return sum(bool(case.references["event"][1]) for case in cases if "event" in case.references)
+
+
+def by_events(teaching: Teaching) -> Teaching:
+    """The same for a loss whose terms are events, each compared with the other cases of a batch."""
+    return replace(teaching, fewest=fewest_cases, averaged_over=_events)
 
 
 def calibrated(

@@ -22,10 +22,10 @@ from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_o
 from isocenter.tasks.survival.plan import (
     SENTENCES,
     Origin,
+    by_events,
     calibrated,
     check_settings,
     decisions,
-    fewest_cases,
     rounded,
     settings_for,
     site_factor,
@@ -184,7 +184,7 @@ class Survival:
     def teaching(self) -> Teaching:
         """Harrell's c over the validation cases selects."""
         teaching = Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection, target_settings={})
-        return replace(teaching, fewest=fewest_cases) if self._hazard_model.relative else teaching
+        return by_events(teaching) if self._hazard_model.relative else teaching
 
     @property
     def decoding(self) -> Decoding:

@@ -18,7 +18,8 @@ from isocenter.tasks import Task, head_of, tuned_by
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
-# Of half the squared weights, beside a loss that adds up over the cases: as scikit-learn penalises by default.
+# Of half the squared weights, beside a loss that adds up over the cases (Cox's: over the events): as scikit-learn
+# penalises by default.
 RIDGE = 1.0
 STEPS = 200
 # It has no image, and so no grid.
@@ -94,11 +95,12 @@ def _ridge(task: Task, context: Context, train: Sequence[Case]) -> CovariateMode
     weights = {name: torch.zeros(1 + len(context), size, dtype=torch.float64) for name, size in sizes.items()}
     moved = [one.requires_grad_() for one in weights.values()]
     optimiser = torch.optim.LBFGS(moved, max_iter=STEPS, line_search_fn="strong_wolfe")
+    terms = task.teaching.averaged_over(train)
 
     def cost() -> torch.Tensor:
         """The penalised loss, with its gradient."""
         optimiser.zero_grad()
-        loss = task.loss({name: covariates @ one[1:] + one[0] for name, one in weights.items()}, target) * len(train)
+        loss = task.loss({name: covariates @ one[1:] + one[0] for name, one in weights.items()}, target) * terms
         penalised = loss + RIDGE / 2 * torch.stack([one[1:].square().sum() for one in moved]).sum()
         penalised.backward()
         return penalised
