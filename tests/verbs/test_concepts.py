@@ -15,6 +15,7 @@ import trained
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Surrogate
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
 from isocenter.verbs.explaining.concepts import _marked, _section_of_measurements
 
@@ -139,10 +140,12 @@ def test_a_mask_model_that_goes_frame_by_frame_through_a_clip_has_no_concepts(se
 def test_what_is_measured_is_the_target_where_the_model_marks_it():
     grid = Geometry.of_pixels((4, 4))
     data = np.array([[0, 1, 1, 2]] * 4, np.uint8)
-    made = Prediction(grid, data=data, labels=(Label(1, "liver"), Label(2, "tumour")))
-    image = Image(np.zeros((1, 4, 4), np.float32), grid)
-    assert _marked(made, image, "segmentation:tumour").sum() == 4
-    assert _marked(made, image, "auto").sum() == 12
+    parts = (Label(1, "liver"), Label(2, "tumour"), Label(3, "vessel"))
+    data[0, 0] = 3
+    made, image = Prediction(grid, data=data, labels=parts), Image(np.zeros((1, 4, 4), np.float32), grid)
+    whole = Segmentation(parts, regions={"organ": (1, 2), "tumour": (2,)})
+    for target, voxels in {"segmentation:tumour": 4, "organ": 12, "auto": 13}.items():
+        assert _marked(made, image, target, whole).sum() == voxels
 
 
 def test_an_interval_that_ends_just_below_0_has_no_minus_without_a_digit():
