@@ -82,6 +82,10 @@ def is_outline(inside: Array) -> bool:
     drawn_in = np.squeeze(inside)
     if drawn_in.ndim != FLAT or not drawn_in.any():
         return False
+    [box] = ndimage.find_objects(drawn_in.astype(np.uint8))
+    drawn_in = drawn_in[box]
+    if drawn_in.size < FILLED * np.count_nonzero(drawn_in):
+        return False  # nothing within the box can be so much larger, and to fill large pictures takes a second
     filled = ndimage.binary_fill_holes(drawn_in)
     if np.count_nonzero(filled) < FILLED * np.count_nonzero(drawn_in):
         return False
