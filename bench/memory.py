@@ -1,12 +1,14 @@
 """Is the memory that was predicted the memory that is taken? Whole trainings and predictions, each a process.
 
-    python bench/memory.py            # about half an hour on two cores
+    python bench/memory.py                   # about half an hour on two cores
+    python bench/memory.py --device cuda:0   # of a GPU: the trainings, side by side
     python bench/memory.py --small
 
 A training is the command `isocenter train` from raw files to the report, with a few steps; its prediction is
 `training.memory` of its plan. A prediction is one generated volume through a small U-Net with fresh weights; what it
 was expected to take is what the program held just before, and what `expected_memory` adds to that. Measured is the
-largest resident memory of the process and its children. Asked: within 25 %.
+largest resident memory of the process and its children, or of a GPU the most that tensors held there. Asked: within
+25 %.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, record
 
@@ -60,40 +64,60 @@ class Peer:
 
 
 def main() -> None:
-    asked = arguments(__doc__, repeats=1).parse_args()
+    parser = arguments(__doc__, repeats=1)
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU as cuda:0")
+    asked = parser.parse_args()
     PLACE.mkdir(exist_ok=True)
-    trainings = SMALL_TRAININGS if asked.small else TRAININGS
-    predictions = SMALL_PREDICTIONS if asked.small else PREDICTIONS
-    found, failed = [], []
+    gpu = asked.device != "cpu"
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
-        for number, (name, (data, more)) in enumerate(trainings.items()):
-            out = Path(place, f"run{number}")
-            command = [ISOCENTER, "train", str(asked.data / data), *more, *STEPS, "--out", str(out)]
-            command += ["--threads", str(asked.threads)]
-            environment = {"ISOCENTER_CACHE": str(Path(place, f"cache{number}")), "OMP_WAIT_POLICY": "passive"}
-            table = interleaved([Program(name, command, environment)], 1, asked.threads)
-            failed += failures(table)
-            if not failures(table):
-                predicted = json.loads((out / "environment.json").read_text())["predicted_memory_gib"]
-                found.append(Peer(f"training: {name}", predicted, float(table["peak_rss_mib"].max()) * MIB / GIB))
-        programs = [
-            Program(name, [sys.executable, str(SIDE), *(json.dumps(one) for one in what)])
-            for name, what in predictions.items()
-        ]
-        table = interleaved(programs, asked.repeats, asked.threads)
-    failed += failures(table)
-    for name, runs in table[table["problem"] == ""].groupby("program", sort=False):
-        output = runs["said"].iloc[0]
-        predicted, measured = (
-            (output["held"] + output["expected"]) / GIB,
-            float(runs["peak_rss_mib"].median()) * MIB / GIB,
-        )
-        found.append(Peer(f"prediction: {name}", predicted, measured))
+        found, failed = _trainings(asked, Path(place), at_once=gpu)
+    if not gpu:
+        more, wrong = _predictions(asked)
+        found, failed = [*found, *more], [*failed, *wrong]
     text = _table(found, failed)
     print(text)
     if asked.record:
         rows = [{"job": one.job, "predicted_gib": one.predicted, "measured_gib": one.measured} for one in found]
-        record("memory", "Memory, predicted and taken", text, {"rows": rows, "failed": failed})
+        title = "Memory, predicted and taken" + ", on a GPU" * gpu
+        record(f"memory{'_gpu' * gpu}", title, text, {"rows": rows, "failed": failed})
+
+
+def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], list[str]]:
+    """at_once: side by side, as trainings may run of which each knows its own share of the device."""
+
+    def run(job: tuple[int, tuple[str, tuple[str, tuple[str, ...]]]]) -> tuple[list[Peer], list[str]]:
+        number, (name, (data, more)) = job
+        out, first = place / f"run{number}", number * asked.threads * at_once
+        command = [ISOCENTER, "train", str(asked.data / data), *more, *STEPS, "--out", str(out)]
+        command += ["--threads", str(asked.threads), "--device", asked.device]
+        environment = {"ISOCENTER_CACHE": str(place / f"cache{number}"), "OMP_WAIT_POLICY": "passive"}
+        table = interleaved([Program(name, command, environment, first_core=first)], 1, asked.threads)
+        if failures(table):
+            return [], failures(table)
+        known = json.loads((out / "environment.json").read_text())
+        on_device = known.get("peak_device_memory_gib")
+        measured = float(table["peak_rss_mib"].max()) * MIB / GIB if on_device is None else on_device
+        return [Peer(f"training: {name}", known["predicted_memory_gib"], measured)], []
+
+    jobs = list(enumerate((SMALL_TRAININGS if asked.small else TRAININGS).items()))
+    with ThreadPoolExecutor(len(jobs) if at_once else 1) as several:
+        done = list(several.map(run, jobs))
+    return [one for found, _ in done for one in found], [one for _, failed in done for one in failed]
+
+
+def _predictions(asked: Any) -> tuple[list[Peer], list[str]]:
+    programs = [
+        Program(name, [sys.executable, str(SIDE), *(json.dumps(one) for one in what)])
+        for name, what in (SMALL_PREDICTIONS if asked.small else PREDICTIONS).items()
+    ]
+    table = interleaved(programs, asked.repeats, asked.threads)
+    found = []
+    for name, runs in table[table["problem"] == ""].groupby("program", sort=False):
+        output = runs["said"].iloc[0]
+        predicted = (output["held"] + output["expected"]) / GIB
+        measured = float(runs["peak_rss_mib"].median()) * MIB / GIB
+        found.append(Peer(f"prediction: {name}", predicted, measured))
+    return found, failures(table)
 
 
 def _table(found: Sequence[Peer], failed: Sequence[str]) -> str:

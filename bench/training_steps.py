@@ -6,7 +6,8 @@
 Both train nnU-Net's PlainConvUNet (batch 7 of 40 x 56 x 40) on the same cases with the same number of threads, each by
 its own trainer with its own loading, augmentation and optimiser, in the precision that is named. nnU-Net computes in
 float32 on a processor; that it is also run in bfloat16 and compiled is not its stock. A step is the time from the end
-of one to the end of the next, so what is waited for data counts; the first five are left out.
+of one to the end of the next, so what is waited for data counts; the first five are left out. On a GPU each side
+decides by itself how it computes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ SIZE: dict[str, Any] = {
     "deep_supervision": 1,  # nnU-Net gives its coarsest of three outputs no weight
 }
 NETWORKS = {"plain_conv_unet": SIZE, "unet": {"strides": SIZE["strides"], "width": 32, "residual": False}}
-OURS = {"Isocenter, bf16": "bf16", "Isocenter, float32": "float32"}
+# By device: of processors with bfloat16 what the probe finds; on a GPU it chooses where nothing is said.
+OURS: dict[str, dict[str, dict[str, str]]] = {
+    "cpu": {
+        "Isocenter, bf16": {"training.precision": "bf16", "training.compute": "channels-last"},
+        "Isocenter, float32": {"training.precision": "float32", "training.compute": "eager"},
+    },
+    "cuda": {
+        "Isocenter, bf16": {"training.precision": "bf16"},
+        "Isocenter, bf16, compiled": {"training.precision": "bf16", "training.compute": "compiled"},
+    },
+}
+OUR_NAMES = {name for programs in OURS.values() for name in programs}
 NNUNET: dict[str, list[str]] = {
     "nnU-Net, float32": [],
     "nnU-Net, float32, compiled": ["--compile"],
@@ -46,6 +58,8 @@ NNUNET_ON_GPU: dict[str, list[str]] = {
     "nnU-Net, not compiled": ["--device", "cuda"],
 }
 ON_GPU = "_gpu"
+# Of our steps: fewer, of which the first are cold, are no figure.
+FEWEST = 40
 # Seconds after which a run is ended: with so many steps it hangs.
 AT_MOST = 3600.0
 
@@ -57,6 +71,7 @@ def main() -> None:
     parser.add_argument("--network", choices=list(NETWORKS), default="plain_conv_unet")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--programs", nargs="+", help="only those that are named")
+    parser.add_argument("--prepared", type=Path, help="nnUNet_preprocessed of an earlier run, in place of a new one")
     given = parser.parse_args()
     gpu = given.device == "cuda"
     if gpu and not torch.cuda.is_available():
@@ -67,7 +82,10 @@ def main() -> None:
     work = PLACE / "work" / f"training_steps{'-small' * given.small}"
     raw = hippocampus(given.data, work, train=8 if given.small else None)
     plans = given.data / PLANS
-    _prepared(python, work, plans, given.threads)
+    if given.prepared:
+        shutil.copytree(given.prepared, work / "nnUNet_preprocessed")
+    else:
+        _prepared(python, work, plans, given.threads)
     programs = [*_ours(raw, work, minutes, given), *_nnunet(python, work, steps, gpu)]
     chosen = [program for program in programs if not given.programs or program.name in given.programs]
     if not chosen:
@@ -76,6 +94,8 @@ def main() -> None:
         table = interleaved(chosen, repeats, given.threads)
     finally:
         shutil.rmtree(work / "cache", ignore_errors=True)
+    if not given.small:
+        _refuse_few(table)
     columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_mib": "peak memory, MiB"}
     ratios = _ratios(table)
     failed = [f"Failed: {one}." for one in failures(table)]
@@ -84,7 +104,7 @@ def main() -> None:
         "\n".join(_sentences(ratios)),
         "\n".join(_decided(table)),
         *failed,
-        *_without_gpu(given),
+        *_without_gpu(gpu),
     ]
     text = "\n\n".join(part for part in parts if part)
     print(text)
@@ -103,19 +123,17 @@ def _prepared(python: Path, work: Path, plans: Path, threads: int) -> None:
 
 def _ours(raw: Raw, work: Path, minutes: float, given: Any) -> list[Program]:
     found = []
-    for name, precision in OURS.items():
+    for name, decided in OURS[given.device].items():
         by_hand: dict[str, Any] = {
             "network.name": given.network,
             "network.size": NETWORKS[given.network],
             "training.batch": 7,
             "training.patch": [40, 56, 40],
-            "training.precision": precision,
             "training.threads": given.threads,
-            # With a set number of steps no probe runs: this is what it finds on processors with bfloat16.
-            "training.compute": "channels-last" if precision == "bf16" else "eager",
+            **decided,
         }
         words = [f"{key}={json.dumps(value)}" for key, value in by_hand.items()]
-        out = work / f"run-{precision}"
+        out = work / f"run-{'-'.join(decided.values())}"
         command = [
             sys.executable,
             str(SIDES / "train_steps.py"),
@@ -137,6 +155,13 @@ def _nnunet(python: Path, work: Path, steps: int, gpu: bool) -> list[Program]:
     return [Program(name, [*command, *options], at_most=AT_MOST) for name, options in chosen.items()]
 
 
+def _refuse_few(table: Any) -> None:
+    """A run of ours that took too few steps to time them has failed."""
+    for index, row in table[table["program"].isin(OUR_NAMES) & (table["problem"] == "")].iterrows():
+        if row["said"]["steps"] < FEWEST:
+            table.loc[index, "problem"] = f"only {row['said']['steps']} steps: give more --minutes"
+
+
 def _without_gpu(gpu: bool) -> list[str]:
     return [] if gpu or torch.cuda.is_available() else ["On a GPU: not measured, there is none here."]
 
@@ -145,8 +170,8 @@ def _ratios(table: Any) -> dict[str, Any]:
     """How many times longer each of nnU-Net's steps takes than ours of either precision."""
     found: dict[str, Any] = {}
     measured = table["program"].unique()
-    for ours in (name for name in measured if name in OURS):
-        for theirs in (name for name in measured if name not in OURS):
+    for ours in (name for name in measured if name in OUR_NAMES):
+        for theirs in (name for name in measured if name not in OUR_NAMES):
             try:
                 found[f"{theirs} / {ours}"] = vars(ratio(table, ours, theirs, "step"))
             except ValueError as error:
@@ -157,7 +182,7 @@ def _ratios(table: Any) -> dict[str, Any]:
 def _decided(table: Any) -> list[str]:
     """What the probe of each of our runs found, and which share of the machine's peak its steps reach."""
     lines = []
-    for _, row in table[table["program"].isin(OURS) & (table["problem"] == "")].iterrows():
+    for _, row in table[table["program"].isin(OUR_NAMES) & (table["problem"] == "")].iterrows():
         output = row["said"]
         line = f"- {row['program']}, run {row['repeat'] + 1}, computed: {output['compute']}"
         if output["reached"]:

@@ -27,7 +27,7 @@ from isocenter.explanation import (
     tried,
     verdict_of,
 )
-from isocenter.explanation.faithfulness import _curves
+from isocenter.explanation.faithfulness import RADIUS, _curves
 from isocenter.report.figures.heat_map import heat
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
@@ -70,6 +70,21 @@ def test_a_map_that_follows_the_network_passes_its_tests():
     better = made.record["deletion_over_edges"]
     assert better["low"] < better["value"] < better["high"]
     assert {"infidelity", "sensitivity", "stability"} <= set(made.record)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sensitivity_is_how_far_maps_move_as_a_share_of_the_map(channels):
+    of = corner_model(channels=channels)
+    picture = textured(0)
+    pixels = np.concatenate([picture.pixels] * channels)
+    image = Image(pixels, picture.geometry, channels=tuple(map(str, range(channels))))
+    grid = CaseOnGrid.of(of, image, "bright", of.differentiable())
+    window = Window(grid.subjects(grid.fullest_window()), grid.shares)
+    own = window.image
+    found = tried(window, Method("itself", lambda subject: subject.image, "the image"), seed=0)
+    # Each number moves evenly within the radius to both sides: a third of its square is the mean square.
+    radius = RADIUS * float(own.max() - own.min())
+    assert_allclose(found["sensitivity"], radius * (own.numel() / 3) ** 0.5 / float(own.norm()), rtol=0.1)
 
 
 def test_an_edge_filter_fails_because_it_stays_the_same_when_the_weights_are_drawn_anew():

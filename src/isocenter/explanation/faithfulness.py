@@ -166,8 +166,9 @@ def _by_captum(window: Window, method: Method, own: Tensor, seed: int, seconds: 
         noise = torch.randn(images.shape, generator=drawn).to(images) * INFIDELITY_NOISE * spread
         return noise, images - noise
 
-    def explained(images: tuple[Tensor, ...]) -> Tensor:
-        return torch.stack([window.mapped(method, one[None], seconds) for one in images[0]])
+    def explained(images: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """captum takes a map that is alone and in no tuple for several, one for each image."""
+        return (torch.stack([window.mapped(method, one[None], seconds) for one in images[0]]),)
 
     attributed = own[None].expand_as(image) / (image.shape[1] // len(own))
     with torch.random.fork_rng(devices=[]):
