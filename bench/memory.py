@@ -14,6 +14,7 @@ largest resident memory of the process and its children, or of a GPU the most th
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -87,11 +88,11 @@ def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], l
 
     def run(job: tuple[int, tuple[str, tuple[str, tuple[str, ...]]]]) -> tuple[list[Peer], list[str]]:
         number, (name, (data, more)) = job
-        out, first = place / f"run{number}", number * asked.threads * at_once
+        out, first = place / f"run{number}", number * threads * at_once
         command = [ISOCENTER, "train", str(asked.data / data), *more, *STEPS, "--out", str(out)]
-        command += ["--threads", str(asked.threads), "--device", asked.device]
+        command += ["--threads", str(threads), "--device", asked.device]
         environment = {"ISOCENTER_CACHE": str(place / f"cache{number}"), "OMP_WAIT_POLICY": "passive"}
-        table = interleaved([Program(name, command, environment, first_core=first)], 1, asked.threads)
+        table = interleaved([Program(name, command, environment, first_core=first)], 1, threads)
         if failures(table):
             return [], failures(table)
         known = json.loads((out / "environment.json").read_text())
@@ -100,6 +101,7 @@ def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], l
         return [Peer(f"training: {name}", known["predicted_memory_gib"], measured)], []
 
     jobs = list(enumerate((SMALL_TRAININGS if asked.small else TRAININGS).items()))
+    threads = min(asked.threads, max(1, (os.cpu_count() or 1) // len(jobs))) if at_once else asked.threads
     with ThreadPoolExecutor(len(jobs) if at_once else 1) as several:
         done = list(several.map(run, jobs))
     return [one for found, _ in done for one in found], [one for _, failed in done for one in failed]

@@ -58,7 +58,7 @@ NNUNET_ON_GPU: dict[str, list[str]] = {
     "nnU-Net, not compiled": ["--device", "cuda"],
 }
 ON_GPU = "_gpu"
-# Of our steps: fewer, of which the first are cold, are no figure.
+# Of our steps on a GPU, whose first ones try out how to compute: fewer are no figure.
 FEWEST = 40
 # Seconds after which a run is ended: with so many steps it hangs.
 AT_MOST = 3600.0
@@ -94,7 +94,7 @@ def main() -> None:
         table = interleaved(chosen, repeats, given.threads)
     finally:
         shutil.rmtree(work / "cache", ignore_errors=True)
-    if not given.small:
+    if gpu and not given.small:
         _refuse_few(table)
     columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_mib": "peak memory, MiB"}
     ratios = _ratios(table)

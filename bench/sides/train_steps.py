@@ -21,11 +21,19 @@ import isocenter
 WARMUP = 5
 
 data, labels, out, minutes = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
-device = sys.argv[5]
-by_hand = dict(one.split("=", 1) for one in sys.argv[6:])
+device, words = sys.argv[5], sys.argv[6:]
+by_hand = dict(one.split("=", 1) for one in words)
 assignments = {name: json.loads(value) for name, value in by_hand.items()}
-common = {"everything": True, "overwrite": True, "labels": labels, "assignments": assignments}
-isocenter.train(data, out=out, minutes=minutes, device=device, **common)
+isocenter.train(
+    data,
+    out=out,
+    minutes=minutes,
+    device=device,
+    everything=True,
+    overwrite=True,
+    labels=labels,
+    assignments=assignments,
+)
 lengths = pd.read_csv(out / "log.csv")["seconds"].diff().dropna().tolist()
 state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
 work = state.get("work") or {}
