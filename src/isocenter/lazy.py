@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csgraph
     from sklearn import linear_model
     from torch.utils import flop_counter, tensorboard
-    from torchsurv.loss import cox
 
 if not TYPE_CHECKING:
 
@@ -46,7 +45,6 @@ if not TYPE_CHECKING:
             return getattr(importlib.import_module(self.__name__), name)
 
     SimpleITK = _LazyModule("SimpleITK")
-    cox = _LazyModule("torchsurv.loss.cox")
     cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     dicomweb_api = _LazyModule("dicomweb_client.api")
@@ -114,7 +112,6 @@ def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:
 
 __all__ = [
     "SimpleITK",
-    "cox",
     "csgraph",
     "cv2",
     "dicomweb_api",

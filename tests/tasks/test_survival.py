@@ -118,6 +118,28 @@ def test_the_losses_are_those_of_torchsurv():
     assert float(WEIBULL.loss({"event": outputs}, target)) == pytest.approx(float(sure), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Ties in")
+@pytest.mark.parametrize("seed", range(5))
+def test_many_ties_cost_what_torchsurv_says_and_draw_the_weights_as_it_does(seed):
+    random = torch.Generator().manual_seed(seed)
+    times = torch.randint(1, 6, (40,), generator=random).float()
+    events = torch.rand(40, generator=random) < 0.6
+    ours, theirs = (torch.linspace(-3, 3, 40).requires_grad_() for _ in range(2))
+    loss = COX.loss({"event": ours[:, None]}, torch.stack([times, events.float()], dim=1))
+    # torchsurv goes by the order of the batch where a censoring and an event meet: here events come first.
+    sure = neg_partial_log_likelihood(theirs, events, 2 * times + (~events).float(), "efron", "sum") / events.sum()
+    assert float(loss.detach()) == pytest.approx(float(sure.detach()), rel=1e-5)
+    loss.backward()
+    sure.backward()
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+
+
+def test_a_risk_far_below_the_largest_is_still_compared():
+    # The event at 2 is against one at 3 as improbable as it; the case at 1, gone by then, weighs e^200 times as much.
+    outputs, target = torch.tensor([[200.0], [0.0], [0.0]]), torch.tensor([[1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    assert float(COX.loss({"event": outputs}, target)) == pytest.approx(np.log(2))
+
+
 def test_the_likelihood_of_intervals_worked_out_by_hand():
     # Intervals end at 2, 5 and 20; each hazard is 1/2 (logit 0). Event at 4: one survived, one had it. Censored at 3.4:
     # one survived; at 3.6, after the middle of 2..5: two. An event after the last edge: three survived.

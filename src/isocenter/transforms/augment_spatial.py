@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -150,20 +149,19 @@ def _largest_share(labels: Tensor, places: Tensor, samples: Tensor) -> Tensor:
     """(places,) the label that weighs most among the voxels around each of (places, ndim), linearly.
 
     samples: (places,) in which of the label maps it lies
+    All corners at once: a GPU waits for each operation that it is given, however small.
     """
-    values, weights = [], []
-    sizes = labels.shape[1:]
-    centres = [((places[:, -1 - axis] + 1) * size - 1) / 2 for axis, size in enumerate(sizes)]
-    for corner in itertools.product((0, 1), repeat=len(sizes)):
-        index, inside, weight = samples, torch.ones_like(samples, dtype=torch.bool), torch.ones_like(centres[0])
-        for centre, size, upper in zip(centres, sizes, corner, strict=True):
-            voxel = centre.floor().long() + upper
-            inside = inside & (voxel >= 0) & (voxel < size)
-            index = index * size + voxel.clamp(0, size - 1)
-            weight = weight * (1 - (centre - voxel).abs())
-        values.append(labels.flatten()[index] * inside)
-        weights.append(weight)
-    around, share = torch.stack(values), torch.stack(weights)
+    index, weight, inside = samples, places.new_ones(len(places)), torch.ones_like(samples, dtype=torch.bool)
+    for axis, size in enumerate(labels.shape[1:]):
+        centre = ((places[:, -1 - axis] + 1) * size - 1) / 2
+        lower = centre.floor().long()
+        voxel = torch.stack([lower, lower + 1])
+        # The corners so far, (..., places), before this axis's lower and upper neighbour: (..., 2, places)
+        index = index[..., None, :] * size + voxel.clamp(0, size - 1)
+        inside = inside[..., None, :] & (voxel >= 0) & (voxel < size)
+        weight = weight[..., None, :] * (1 - (centre - voxel).abs())
+    around = (labels.flatten()[index] * inside).reshape(-1, len(places))
+    share = weight.reshape(-1, len(places))
     votes = torch.stack([(share * (around == one)).sum(dim=0) for one in around])
     return around.gather(0, votes.argmax(dim=0)[None])[0]
 

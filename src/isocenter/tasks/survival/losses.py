@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.lazy import cox, torch
+from isocenter.lazy import torch
 from isocenter.tasks.shared import place_of_target
 from isocenter.tasks.survival.curves import Known
 
@@ -20,23 +19,20 @@ if TYPE_CHECKING:
 def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     """Minus the log partial likelihood an event, ties by Efron: each event against those of the batch still at risk.
 
-    A batch without an event, or of a single case, compares nobody: 0, with a gradient of 0.
+    A batch without an event, or of a single case, compares nobody: 0, with a gradient of 0. Each event is compared with
+    every case by itself: a running sum would differ between two runs on a GPU.
     Cox, Biometrika 1975, doi:10.1093/biomet/62.2.269; Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
     """
     ratio, time, event = outputs[:, 0], target[:, 0], target[:, 1] > 0.5
-    events = int(event.sum())
-    # NaN stays NaN, so that training notices it: torchsurv refuses it.
-    if not events or len(ratio) < 2 or not bool(torch.isfinite(ratio).all()):
+    if len(ratio) < 2 or not bool(event.any()):
         return 0 * ratio.sum()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Ties in")
-        # Who is censored at the time of an event is at risk then. torchsurv goes by the order of the batch there: so
-        # ranks stand for times, events before the rest.
-        when = 2.0 * torch.unique(time, return_inverse=True)[1] + (~event).float()
-        # The ratio to the largest: the same likelihood, and no power of e that is infinite. The sum over events,
-        # because torchsurv's mean is over the times at which they fall.
-        cost = cox.neg_partial_log_likelihood(ratio - ratio.detach().max(), event, when, "efron", "sum")
-    return cost / events
+    when = time[event]
+    # Who is censored at the time of an event is at risk then.
+    at_risk = (time >= when[:, None]).to(ratio.dtype)
+    tied = (time[event] == when[:, None]).to(ratio.dtype)
+    before = tied.tril(-1).sum(dim=1) / tied.sum(dim=1)  # the share of those tied that is gone by then
+    there = at_risk - before[:, None] * (event & (time == when[:, None]))
+    return (torch.logsumexp(ratio + there.log(), dim=1) - ratio[event]).mean()
 
 
 def in_intervals(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
