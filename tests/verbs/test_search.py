@@ -136,6 +136,18 @@ def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_n
     assert watched == [4, 5, 6]  # the second from its last checkpoint
 
 
+def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_have_tried(made, whole, tmp_path):
+    def dies(study, name, value):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(Study, "keep", dies)
+        with pytest.raises(KeyboardInterrupt):
+            search(made, tmp_path)
+    assert (tmp_path / "search" / "study.db").is_file()
+    assert reported(search(made, tmp_path)) == reported(whole)
+
+
 def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes_on(made, whole, tmp_path):
     """Else the search would end with it, and begin with it again whenever the run is resumed."""
     steps = []

@@ -318,11 +318,9 @@ def _base(job: Job, out: Path) -> Plan:
 
 
 def _space(job: Job, room: Room, of_fold: bool) -> Any:
-    """What may be tried; of a study that was begun its own is taken."""
-    if (job.out / SEARCH / STUDY).is_file():
-        return {}
+    """What may be tried; a study that has kept its own goes by that, one that was killed while it was made by this."""
     domains = space(job.plan, room, of_fold=of_fold)
-    if not domains:
+    if not domains and not (job.out / SEARCH / STUDY).is_file():
         raise PlanError("everything was set by hand, so that there is nothing to try", "--tune", "Leave it out")
     return domains
 
