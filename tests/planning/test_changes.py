@@ -48,6 +48,16 @@ def test_a_fold_leaves_out_a_covariate_that_its_own_training_cases_have_alike():
     assert for_fold(made, data, found, None)["network.context"] == made["network.context"]
 
 
+@pytest.mark.parametrize("treatment", ["resample", "balanced_batches"])
+def test_where_groups_decide_how_often_a_case_is_drawn_the_plan_does_not_say_that_all_are_drawn_alike(treatment):
+    usual = planned(several(3))
+    made = with_settings(usual, {"training.fairness": treatment, "training.protected": "sex"})
+    assert made["training.sampling"] == "natural"
+    assert made.decision("training.sampling").because.startswith("training.fairness")
+    weighed = with_settings(usual, {"training.fairness": "reweigh", "training.protected": "sex"})
+    assert weighed.decision("training.sampling") == usual.decision("training.sampling")
+
+
 def test_what_was_set_by_hand_stays_in_every_fold():
     found = several(6, modality="CT", intensity=HU)
     by_hand = [{"method": "window", "low": 0.0, "high": 80.0}]

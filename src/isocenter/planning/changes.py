@@ -27,7 +27,7 @@ from isocenter.planning.rules import (
     marks_decision,
 )
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.sections import fusion_of
+from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
@@ -89,6 +89,9 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
     if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
+    if assignments.get("training.fairness") in DRAWN_BY_GROUPS:
+        because = "training.fairness, which was set by hand, says how often a case of each group is drawn"
+        follows["training.sampling"] = Decision("natural", because)
     if assignments.get("split.folds"):
         follows |= dict.fromkeys(("split.inner_folds", "split.calibration"), Decision(0, OUT_OF_FOLD))
     if "augmentation.flips" in assignments:

@@ -11,7 +11,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.rules import CASCADE, MINUTES_A_TRAINING, TRAININGS, compared_configurations, least_minutes
-from isocenter.planning.sections import Settings, Splitting, Training, check_value, typed
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
@@ -255,7 +255,7 @@ def _check_fairness(training: Training, family: networks.Family) -> None:
     if training.fairness == "adversarial" and (not family.features or family.sees_targets):
         problem = "the adversary needs the network's features, which this family does not expose"
         raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
-    if training.fairness in ("resample", "balanced_batches") and training.sampling != "natural":
+    if training.fairness in DRAWN_BY_GROUPS and training.sampling != "natural":
         problem = f"cases cannot be drawn {training.sampling} and by groups at once"
         raise PlanError(problem, "training.sampling", "Give natural")
 

@@ -22,6 +22,8 @@ Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 # What every generator of random numbers takes.
 Seed = Annotated[int, Ge(0), Lt(2**63)]
+# Treatments of groups by how often their cases are drawn.
+DRAWN_BY_GROUPS = ("resample", "balanced_batches")
 Treatment = Literal["none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint"]
 # Float32 where the plan's precision is bf16; channels-last, where the channels of a voxel lie side by side in memory.
 Ways = Literal[
