@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 from beside import PLACE, arguments, record, versions
 from beside_nnunet import NNUNET, OURS, SIDES, raced
+from curves import Point, words_of
 from numpy.typing import NDArray
 from PIL import Image
 from raw import Raw, describe, raw_in
@@ -122,6 +123,11 @@ def main() -> None:
     how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
     words = f"The programs ran {how}; threads of each: {given.threads}. Test patients are drawn anew for each seed."
     text = f"{words}\n\n{_table(rows)}"
+    if len(given.minutes) > 1:
+        heading = (
+            "### Isocenter after more minutes\n\nMean (SD) of seeds, and their number; the same test patients at each."
+        )
+        text += f"\n\n{heading}\n\n{words_of(_points(rows))}"
     print(text)
     if given.record:
         runs = [_without_places(row) for row in rows]
@@ -299,6 +305,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     failed = [f"{key}: {row['problem']}" for key, row in latest.items() if row["problem"]]
     return "\n".join([*lines, *(["", f"Failed: {'; '.join(failed)}."] if failed else [])])
+
+
+def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The last of our trainings of each set, minutes and seed as points of curves, by AP50 where there are objects."""
+    latest = {(row["set"], row["minutes"], row["seed"]): row for row in rows if row["side"] == OURS}
+    points = []
+    for (name, minutes, seed), row in sorted(latest.items(), key=lambda one: (list(SETS).index(one[0][0]), one[0])):
+        metric = "ap50" if SETS[name].is_objects else "dice"
+        value = float("nan") if row["problem"] else float(pd.DataFrame(row["scores"])[metric].mean())
+        points.append(Point(name, minutes, seed, metric, value, problem=row["problem"]))
+    return points
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from fingerprints import facts
 from isocenter import tasks
-from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
 from isocenter.verbs.training import gate
 from isocenter.verbs.training import time_budget as budget
 from isocenter.verbs.training.affordable import fewer_views
@@ -43,6 +44,16 @@ def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(
     made, seconds = budget.timed(work)
     assert (made, left) == (len(durations) - 1, [])
     assert seconds == pytest.approx(counted)
+
+
+def test_what_a_case_takes_is_measured_with_one_of_the_mean_size():
+    shapes = {"small": (64, 64), "tiny": (32, 32), "like_most": (250, 260), "large": (512, 512), "huge": (1040, 1388)}
+    found = Fingerprint(tuple(facts(shape=shape, name=name, physical=False) for name, shape in shapes.items()))
+    cases = [Case(name, name, {}, {}) for name in shapes]
+    assert budget.of_mean_size(cases, found).id == "large"  # the mean is of 356 thousand pixels
+    assert budget.of_mean_size(cases[:3], found).id == "like_most"
+    alike = Fingerprint(tuple(facts(name=name) for name in shapes))
+    assert budget.of_mean_size(cases, alike).id == "small"  # the first
 
 
 def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs():

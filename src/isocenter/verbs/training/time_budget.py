@@ -14,7 +14,7 @@ from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.tasks import Task
 from isocenter.training import Clock
-from isocenter.values import Case
+from isocenter.values import Case, Fingerprint
 from isocenter.verbs.evaluation import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
@@ -63,7 +63,7 @@ class Afterwards:
     """What follows the training of a run within its minutes.
 
     minutes:   of the run
-    case:      one like those that are predicted
+    case:      one like those that are predicted, see `of_mean_size`
     selecting: how many cases are tuned on
     tested:    (cases, models that predict each of them) of every evaluation
     looked_at: how many cases that did not train the gates look at
@@ -108,6 +108,13 @@ class Afterwards:
         """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""
         predictions = self.seconds(replace(costs, score=0.0, tune=0.0))
         return min(self.seconds(costs), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
+
+
+def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint) -> Case:
+    """Of these cases the one whose voxels are nearest the mean: where sizes differ, so does what a case takes."""
+    voxels = {facts.id: math.prod(facts.shape) for facts in fingerprint.cases}
+    mean = statistics.fmean(voxels.values())
+    return min(cases, key=lambda case: abs(voxels[case.id] - mean))
 
 
 def fresh_model(chosen: Settings) -> Model:

@@ -47,7 +47,7 @@ from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_end import Trained, evaluated
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.verbs.training.search import searched
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Shares, Stages, Turn, fitting_seconds, of_mean_size
 from isocenter.verbs.training.tuning import predicted_by_mean, tuned
 
 
@@ -263,7 +263,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     often, tested = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted)), sum(len(job.test) for job in jobs)
     return Afterwards(
         training.minutes,
-        [*jobs[0].val, *jobs[0].train][0],
+        of_mean_size([*jobs[0].val, *jobs[0].train], run.examination.fingerprint),
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
         + predicted_by_folds(jobs[0])
         + trainings * predicted_by_mean(jobs),
