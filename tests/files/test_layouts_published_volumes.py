@@ -314,3 +314,25 @@ def test_masks_of_two_runs_of_one_session_are_not_joined(tmp_path):
             label_map(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_run-{run}_mask.nii.gz")
     with pytest.raises(DatasetError, match=r"has masks of several images \(run-1, run-2\)"):
         read_dataset(tmp_path)
+
+
+def test_a_folder_of_twenty_images_that_their_names_tell_apart_is_one_case(tmp_path):
+    """As in UCSF-PDGM: a case has more images than a folder of unnamed ones may have, and masks of several things."""
+    plain = ("T1", "T1c", "T2", "FLAIR", "DWI", "SWI", "ADC")
+    kinds = [
+        *plain,
+        *(f"{name}_bias" for name in plain),
+        "ASL",
+        *(f"DTI_eddy_{name}" for name in ("FA", "L1", "L2", "L3", "MD")),
+    ]
+    for person in ("UCSF-PDGM-0004", "UCSF-PDGM-0005", "UCSF-PDGM-0007"):
+        for kind in kinds:
+            scan(tmp_path / f"{person}_nifti" / f"{person}_{kind}.nii.gz")
+        label_map(tmp_path / f"{person}_nifti" / f"{person}_tumor_segmentation.nii.gz", 1, 2, 4)
+    dataset = read_dataset(tmp_path)
+    assert len(kinds) == 20
+    assert {(len(case.images), *values_of(case)) for case in dataset} == {(20, 0, 1, 2, 4)}
+    assert len(dataset) == 3
+    label_map(tmp_path / "UCSF-PDGM-0004_nifti" / "UCSF-PDGM-0004_brain_segmentation.nii.gz")
+    with pytest.raises(DatasetError, match=r"one of 2 masks of the case \(brain, tumor\).*in a table"):
+        read_dataset(tmp_path)

@@ -48,8 +48,9 @@ from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
 WORDS = re.compile(r"[\W_]+")
-# More kinds of image than this in one folder are cases.
-MOST_IMAGES = 16
+# More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
+# and most of their names say images, as the 20 of UCSF-PDGM do.
+MOST_IMAGES, MOST_NAMED_IMAGES = 16, 40
 # Cases of which the masks are read to know whether they are of one structure.
 MOST_READ = 5
 
@@ -78,7 +79,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     cases, _ = _cases(folder, options)
     names = Counter(name for case in cases.values() for name in case.images)
-    is_alike = 0 < len(names) <= MOST_IMAGES and all(2 * count > len(cases) for count in names.values())
+    are_named = len(cases) > 1 and 2 * sum(map(says_image, names)) > len(names)
+    most = MOST_NAMED_IMAGES if are_named else MOST_IMAGES
+    is_alike = 0 < len(names) <= most and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
     is_drawn = any(case.masks for case in cases.values())
@@ -320,7 +323,9 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         problem = (
             f"{maps[0].name} is one of {len(names)} masks of the case ({listed(names)}), and holds several numbers"
         )
-        remedy = "Keep the one that is meant, and move the others out of the data set"
+        remedy = (
+            "Keep the one that is meant and move the others out of the data set, or list images and masks in a table"
+        )
         raise DatasetError(problem, str(maps[0].parent), remedy)
 
 
