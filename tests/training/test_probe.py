@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,10 +133,24 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
         now[0] += len(cases) + 12 * (not seen and device != "cpu")
         seen.append(len(cases))
 
-    known = {"ranks": Ranks(), "val_cases": [None] * 9, "averaged": module, "chosen": SimpleNamespace(device=device)}
+    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device)}
+    cases = [SimpleNamespace(shape=(20, 30))] * 9
     length = ClockedLength(Clock(0.0, now=lambda: now[0]))
-    assert length._validation(SimpleNamespace(validated=validated, **known), PLAIN) == 9.0
+    assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN) == 9.0
     assert seen == looks
+
+
+def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than_those_that_were_timed(module):
+    now = [0.0]
+
+    def validated(cases, compute):
+        now[0] += sum(np.prod(case.shape) for case in cases) / 100
+
+    sizes = [(10, 10), (20, 10), (10, 10), (50, 40), (30, 10)]
+    cases = [SimpleNamespace(shape=size) for size in sizes]
+    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "val_cases": cases}
+    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    assert length._validation(SimpleNamespace(validated=validated, **known), PLAIN) == pytest.approx(27.0)
 
 
 @pytest.mark.parametrize("left", [10.0, 100.0])
