@@ -26,12 +26,11 @@ def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     ratio, time, event = outputs[:, 0], target[:, 0], target[:, 1] > 0.5
     if len(ratio) < 2 or not bool(event.any()):
         return 0 * ratio.sum()
-    when = time[event]
-    # Who is censored at the time of an event is at risk then.
-    at_risk = (time >= when[:, None]).to(ratio.dtype)
-    tied = (time[event] == when[:, None]).to(ratio.dtype)
-    before = tied.tril(-1).sum(dim=1) / tied.sum(dim=1)  # the share of those tied that is gone by then
-    there = at_risk - before[:, None] * (event & (time == when[:, None]))
+    when = time[event][:, None]
+    at_risk = (time >= when).to(ratio.dtype)  # who is censored at the time of an event, too
+    tied = event & (time == when)
+    before = tied[:, event].tril(-1).sum(dim=1) / tied.sum(dim=1)  # the share of those tied that is gone by then
+    there = at_risk - before[:, None] * tied
     return (torch.logsumexp(ratio + there.log(), dim=1) - ratio[event]).mean()
 
 
