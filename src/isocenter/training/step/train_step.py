@@ -87,7 +87,7 @@ class Learner:
     def _seed(self, number: int) -> None:
         """Dropout draws from the one generator that torch has for a device: set anew, a resumed run draws the same.
 
-        Not by `torch.manual_seed`, which notes a traceback for each kind of device that is not there: 1 ms a step.
+        Not by `torch.manual_seed`, which notes a traceback for each kind of device that is not there, at every step.
         """
         torch.default_generator.manual_seed(number)
         if (device := torch.device(self.fabric.device)).type != "cpu":
