@@ -9,11 +9,15 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -27,32 +31,18 @@ from made_once import made_once
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-# Seconds on two idle cores in which each room's tests should be done; more is shown, and fails nothing.
-# All of them, side by side: 780 s, and 40 s until all tests are collected.
-BUDGET = {
-    "": 90,
-    "cli": 5,
-    "evaluation": 35,
-    "explanation": 15,
-    "files": 60,
-    "networks": 110,
-    "planning": 60,
-    "prediction": 5,
-    "quality": 35,
-    "report": 80,
-    "service": 85,
-    "runtime": 145,
-    "tasks": 50,
-    "training": 95,
-    "transforms": 10,
-    "values": 5,
-    "verbs": 670,
-}
-
+# Rooms whose tests take longest.
+LONGEST_FIRST = ("verbs", "runtime", "networks", "", "training", "service", "report")
+COLLECTION = "imports and collection"
+SPENT: Counter[str] = Counter()
+PASSED = count(1)
 # How charts are drawn in full: in both inks, each laid out as the other, with pixels.
 IN_FULL = {name: getattr(drawing, name) for name in ("_drawn", "_lie_as", "_rendered")}
-# A shell starts what goes on in the background with Ctrl-C ignored, and Python leaves it so: tests press it.
+# A shell starts what goes on in the background with Ctrl-C ignored, `nohup` with a closed terminal ignored, and Python
+# leaves both so: tests press the one and close the other.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("suite")
@@ -81,23 +71,62 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
+        account("imports and collection")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Rooms that take longest come first: workers that run files side by side then end together."""
-    items.sort(key=lambda item: -BUDGET.get(room_of(item.nodeid), 0))
+    items.sort(key=lambda item: [room_of(item.nodeid) == room for room in LONGEST_FIRST], reverse=True)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """A dot is fifty tests that passed: what failed, or was skipped, has its letter."""
+    if not report.passed or report.when != "call":
+        return None
+    return "passed", "" if next(PASSED) % 50 else ".", "PASSED"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What the tests of a room spend is asked after its last one: asking takes milliseconds."""
+    result = yield
+    room = room_of(item.nodeid)
+    if nextitem is None or room_of(nextitem.nodeid) != room:
+        account(room or "tests/*.py")
+    return result
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells the process that started it what it has spent."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["spent"] = dict(SPENT)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    SPENT.update(getattr(node, "workeroutput", {}).get("spent", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Seconds a room, beside its budget: they say where a slow suite is slow, and decide nothing."""
-    spent: Counter[str] = Counter()
-    for reports in terminalreporter.stats.values():
-        for report in (one for one in reports if isinstance(one, pytest.TestReport)):
-            spent[room_of(report.nodeid)] += report.duration
-    terminalreporter.section("seconds a room, of its budget")
-    for room, seconds in sorted(spent.items()):
-        over = " over" if seconds > BUDGET.get(room, 0) else ""
-        terminalreporter.write_line(f"{room or 'tests/*.py':12}{seconds:6.0f} of {BUDGET.get(room, 0):4}{over}")
+    """Processor seconds a room: they say where a slow suite is slow, and decide nothing."""
+    terminalreporter.section("processor seconds a room")
+    for room, seconds in SPENT.most_common():
+        terminalreporter.write_line(f"{room:24}{seconds:6.0f}")
+
+
+def account(room: str) -> None:
+    """Add to a room what was spent since the last account."""
+    SPENT[room] += processor_seconds() - sum(SPENT.values())
+
+
+def processor_seconds() -> float:
+    """Of this process and of all that it started, those that still run too."""
+    seconds = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 @pytest.fixture(autouse=True, scope="session")
