@@ -1,5 +1,5 @@
-# The commands: `make test` (all of it, or one room: `make test ROOM=files`), `make test-all`, `make demo`, `make examples`
-# and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
+# The commands: `make near` (what a change can break, in a minute), `make test` (all of it, or one room: `make test
+# ROOM=files`), `make test-all`, `make demo`, `make examples` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
@@ -10,13 +10,24 @@ NAME ?=
 SMALL ?=
 RESUME ?=
 
-.PHONY: test test-all lint types layers tests matrix demo examples docs bench fuzz system clean
+# Lint, types and layers side by side: each takes one core, and keeps a cache.
+JOBS := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
-test: system lint types layers tests
+.PHONY: near test test-all checks lint types layers tests matrix demo examples docs bench fuzz system clean
+
+test: system .venv/installed
+	@$(BIN)/python tests/timed.py $(MAKE) --no-print-directory checks tests
+
+checks: .venv/installed
+	@$(JOBS) types lint layers
+
+# The tests that stand nearest to what changed since the last commit, for a minute.
+near: .venv/installed
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/near.py
 
 # And the tests with the mark `whole`: whole matrices, benches, the notebook. Then each network in every way that it is
 # advertised, and each explanation of it: two hours more, on one core. The pages docs/*-matrix.md are their outcome.
-test-all: CHOICE =
+test-all: export CHOICE :=
 test-all: test matrix
 
 .venv/installed: pyproject.toml constraints.txt
@@ -43,7 +54,7 @@ layers: .venv/installed
 # Files of tests side by side, one core each: threads of two that wait for each other would slow both. The order is that
 # of tests/conftest.py: rooms that take longest first, so that no core waits at the end. Bytecode is kept, whatever the
 # environment says: else each of the hundreds of processes that tests start compiles the whole source anew.
-CHOICE = -m "not whole"
+CHOICE ?= -m "not whole"
 tests: .venv/installed
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder $(if $(ROOM),tests/$(ROOM))

@@ -44,7 +44,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 
@@ -140,19 +140,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def charts_without_pixels() -> Iterator[None]:
-    """Charts are drawn in one ink and not turned into pixels, which takes half of the time of a small training.
+    """Charts are not drawn, which takes half of the time of a small training.
 
     Tests of the room `report` see real pictures, as do those with the mark `pictures`, `segmented` and `classified`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
-        patch.setattr(drawing, "_drawn", _drawn_if_light)
+        patch.setattr(drawing, "_drawn", lambda draw, ink, size: None)
         patch.setattr(drawing, "_lie_as", lambda canvas, laid_out: None)
         yield
-
-
-def _drawn_if_light(draw: Callable, ink: drawing.Ink, size: tuple[float, float]) -> drawing.Canvas:
-    return IN_FULL["_drawn"](draw if ink is drawing.LIGHT else lambda *nothing: None, ink, size)
 
 
 def _in_full(patch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,7 @@ def test_frames_that_are_not_there_change_no_gradient_and_no_mean_that_normalisa
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("which", FAMILIES)
+@pytest.mark.whole
 def test_onnxruntime_gives_clips_of_any_length_the_answer_that_torch_gives_them_alone(which, tmp_path):
     module = network(which)
     module(as_channels(clip(SLOTS)))  # running means that are not those of a fresh network

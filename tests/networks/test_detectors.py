@@ -125,6 +125,7 @@ def test_an_image_without_boxes_has_a_loss(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.whole
 def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
     network, task = built(name), task_of()
     boxes = [[1.0, 3, 4, 19, 20], [0.0, 24, 22, 44, 42]]
@@ -156,6 +157,7 @@ def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
     assert overlap.max(axis=0).min() > 0.5
 
 
+@pytest.mark.whole
 def test_onnxruntime_gives_the_same_answer_for_other_batches(tmp_path):  # as it does of the others in test_detecting
     record = write_onnx(EveryHead([built("fcos")], {"boxes": "outputs"}), (1, 32, 48), tmp_path / "network.onnx")
     assert record["exported"], record

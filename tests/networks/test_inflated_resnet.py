@@ -59,6 +59,7 @@ def test_in_pictures_it_is_torchvisions_network(theirs, given):
 
 @pytest.mark.parametrize("size", [{}, {"planar": 2}, {"axis": 0, "planar": 3}, {"strides": [[2, 2, 1]] * 5}], ids=str)
 @pytest.mark.parametrize("inflation", ["mean", "centre"])
+@pytest.mark.whole
 def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(theirs, given, size, inflation):
     ours = networks.build("inflated_resnet", 1, 3, CLASS, size)
     said = networks.pretrained(ours, "inflated_resnet", size, given, inflation)

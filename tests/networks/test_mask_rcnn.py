@@ -87,6 +87,7 @@ def test_a_picture_without_an_object_teaches_that_there_is_none():
     assert (places, moves, masks) == (0, 0, 0)
 
 
+@pytest.mark.whole
 def test_the_loss_falls_and_the_objects_are_found(taught):
     network, losses = taught
     images, numbers = smears()
@@ -98,6 +99,7 @@ def test_the_loss_falls_and_the_objects_are_found(taught):
         assert instance_overlap(found, truth).ap((0.5,)) == 1
 
 
+@pytest.mark.whole
 def test_boxes_scores_and_masks_are_those_that_torchvision_finds_with_the_same_weights(taught):
     own, (images, _) = taught[0], smears()
     heads = own.roi_heads

@@ -342,6 +342,7 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("which", [which for which in SMALLEST if len(SMALLEST[which][2]) == 3])
+@pytest.mark.whole
 def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, channels_last):
     network, images = smallest(which)
     way = Compute(half=True, channels_last=channels_last)
@@ -383,6 +384,7 @@ EXPORTED = [
 
 
 @pytest.mark.parametrize("which", EXPORTED)
+@pytest.mark.whole
 def test_onnxruntime_gives_the_same_answer_for_another_batch(which, tmp_path):
     network, images = smallest(which)
     network(images)  # running means that are not those of a fresh network
@@ -439,6 +441,7 @@ def test_every_family_learns_two_images_by_heart(which):
 
 
 @pytest.mark.parametrize("which", SMALLEST)
+@pytest.mark.whole
 def test_a_plan_can_lead_every_family_over_its_patch_without_memory(which):
     with torch.device("meta"), torch.inference_mode():
         network, images = smallest(which)
@@ -468,7 +471,7 @@ def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monk
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.whole)])
 @pytest.mark.parametrize(
     "patch",
-    [(28, 28), *(pytest.param(one, marks=pytest.mark.whole) for one in ((512, 384), (28, 28, 28))), (96, 96, 24)],
+    [(28, 28), *(pytest.param(one, marks=pytest.mark.whole) for one in ((512, 384), (28, 28, 28), (96, 96, 24)))],
     ids=str,
 )
 def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, device):

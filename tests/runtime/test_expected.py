@@ -64,6 +64,7 @@ def image_of(shape: tuple[int, ...]) -> Image:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
 @pytest.mark.parametrize(("classes", "shape", "spacing"), [(2, (64, 96, 96), None), (40, (40, 160, 160), (1, 2, 2))])
+@pytest.mark.whole
 def test_what_a_prediction_takes_is_within_a_quarter_of_what_was_expected(classes, shape, spacing, request):
     script = MEASURED.replace("CLASSES", str(classes)).replace("SHAPE", str(shape)).replace("SPACING", str(spacing))
     done = subprocess.run(

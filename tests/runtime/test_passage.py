@@ -127,7 +127,7 @@ def test_a_volume_in_parts_that_is_never_held_gives_what_the_plain_way_gives(
 @given(
     geometries(), st.tuples(*[st.integers(2, 5)] * 3), st.data(), st.sampled_from([{}, {"spacing": (1.3, 0.8, 2.0)}])
 )
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_of_a_region_the_same_is_said_and_of_the_rest_nothing(geometry, patch, data, prepared):
     made, image = model(patch, 0.5, 1, **prepared), noise(geometry, 1, 0)
     first = [data.draw(st.integers(0, size - 1)) for size in geometry.shape]
@@ -257,6 +257,7 @@ print(int(peak_memory()) // 1024)
 """
 
 
+@pytest.mark.whole
 def test_a_long_volume_of_a_hundred_classes_takes_less_than_a_gibibyte(tmp_path):
     """Its logits alone would be 1.7 GiB."""
     values = np.empty((96, 96, 500), np.int16, order="F")

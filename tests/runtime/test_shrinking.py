@@ -84,6 +84,7 @@ print(network(batch)["mask"].mean(), network.most)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is kept on Linux alone")
+@pytest.mark.whole
 def test_torch_under_a_limit_of_memory_goes_on_with_fewer_windows():
     done = forked.run("-c", LIMITED)
     assert done.returncode == 0, done.stderr

@@ -112,11 +112,13 @@ def test_prediction_of_both_tasks_runs_where_torch_cannot_be_imported(path):
     assert loaded == "False"
 
 
+@pytest.mark.whole
 def test_the_lazy_torch_is_the_real_one_once_it_is_used():
     code = "from isocenter.lazy import torch; import sys; print('torch' in sys.modules, torch.tensor([2]).item())"
     assert printed(code) == ["False 2"]
 
 
+@pytest.mark.whole
 def test_explaining_loads_monai_only_for_the_maps_that_it_makes():
     """Loading it takes seconds, as long as many a map by another method."""
     assert printed("import sys, isocenter.explanation.methods; print('monai' in sys.modules)") == ["False"]

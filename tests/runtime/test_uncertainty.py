@@ -387,6 +387,7 @@ def noisy(task: dict[str, Any]) -> Model:
 
 
 @pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
+@pytest.mark.whole
 def test_noise_of_logits_is_known_to_dropout_and_to_the_package_and_not_to_a_posterior(task, tmp_path):
     of, image = noisy(task), noise((10, 8, 8))
     assert last_layers_of(of) is None
@@ -543,6 +544,7 @@ def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alo
     [(CLASSES, 1, "laplace"), (VALUES, 2, "auto"), ({**CLASSES, "loss": "evidential"}, 1, "auto")],
     ids=["posterior", "members", "evidence"],
 )
+@pytest.mark.whole
 def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(task, members, planned, tmp_path):
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
     of = moderate(of) if task.get("loss") == "evidential" else of
@@ -561,6 +563,7 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
         with_uncertainty(onnx, "laplace" if members > 1 else "members")
 
 
+@pytest.mark.whole
 def test_masks_are_drawn_by_the_seed_kept_with_the_weights_and_stated_by_the_package(tmp_path):
     data = pictures(tmp_path / "data", 24)
     how = {"network.dropout": 0.3, "inference.uncertainty": "mc_dropout", "inference.draws": 4, "guard.gate": False}

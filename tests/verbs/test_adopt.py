@@ -57,6 +57,7 @@ def adopted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.whole
 def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, adopted, image, tmp_path):
     expected = np.asarray(isocenter.load(folder, "cpu").predict(image).data)
     assert len(np.unique(expected)) > 1
@@ -66,6 +67,7 @@ def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, a
     assert (np.load(out) == expected).mean() > 0.9999
 
 
+@pytest.mark.whole
 def test_the_page_of_an_adopted_model_has_no_name_from_the_code_and_no_limit_of_figures_that_are_not_there(adopted):
     page = (adopted / "docs" / "README.md").read_text()
     assert "\n\nSegmentation of " in page and "imported" not in page.lower()
@@ -73,6 +75,7 @@ def test_the_page_of_an_adopted_model_has_no_name_from_the_code_and_no_limit_of_
     assert " x 1" not in page.partition("| mirrored views |")[2].partition("\n")[0]
 
 
+@pytest.mark.whole
 def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_a_package(
     folder, adopted, image, tmp_path, caplog
 ):
@@ -89,6 +92,7 @@ def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_
     assert said(bundle(tmp_path / "bundle")) == []  # its network is not ours to pack
 
 
+@pytest.mark.whole
 def test_an_adopted_model_runs_in_monai_without_isocenter(folder, adopted, image, tmp_path):
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", image)
     done = without_isocenter(adopted, *words, "--output_dir", tmp_path / "out")
@@ -126,6 +130,7 @@ def test_what_is_not_there_is_refused_before_anything_is_opened(tmp_path, given)
         isocenter.adopt(**{"source": tmp_path, **given}, out=tmp_path / "out")
 
 
+@pytest.mark.whole
 def test_a_network_of_slices_is_certified_with_slices_of_noise_for_what_predict_would_take_here(tmp_path):
     slices = result_folder(tmp_path / "T__P__2d", "2d", spacing=(1.3, 0.9), patch=(16, 12), mirror=None)
     [noise, _] = seeded(isocenter.load(slices, "cpu"))

@@ -42,6 +42,7 @@ def from_two_sites(root, first=0):
         "attribute;group;share \nsex;F;0,5\nsex;M ;0,4\nsex;X;0,1\n",
     ],
 )
+@pytest.mark.whole
 def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):
     shares = tmp_path / "population.csv"
     shares.write_text(text)
@@ -90,6 +91,7 @@ def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli,
         ({"population": "people.csv"}, "--groups"),
     ],
 )
+@pytest.mark.whole
 def test_what_is_asked_wrongly_is_refused(sites, asked, match):
     with pytest.raises(UsageError, match=match):
         isocenter.check(sites, **asked)
@@ -116,6 +118,7 @@ def test_an_evaluation_compares_what_the_network_sees_in_groups():
     assert (feature_shift(scored(shifted=0.0)).tables["shift.csv"]["p_adjusted"] > 0.05).all()
 
 
+@pytest.mark.whole
 def test_a_run_whose_gate_nobody_has_calibrated_has_features_to_compare(cli, classified, tmp_path):
     data, out = from_two_sites(tmp_path / "data", first=100), tmp_path / "out"
     cli("evaluate", classified.out, data, "--device", "cpu", "--groups", "site", "--shift", "--out", out)

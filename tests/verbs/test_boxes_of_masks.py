@@ -32,6 +32,7 @@ def smears(root: Path, count: int, *, numbered: bool = False) -> Path:
     return root
 
 
+@pytest.mark.whole
 def test_a_run_is_planned_trained_and_scored_on_boxes_of_masks(tmp_path, cli):
     data = smears(tmp_path / "data", 16)
     done = cli("check", data, "--task", "detection", "--labels", "1=cell", "--out", tmp_path / "check")
@@ -45,6 +46,7 @@ def test_a_run_is_planned_trained_and_scored_on_boxes_of_masks(tmp_path, cli):
     assert_array_equal([row.estimate.value for row in again.rows], [row.estimate.value for row in run.rows])
 
 
+@pytest.mark.whole
 def test_numbers_of_objects_are_told_by_a_flag_and_never_guessed(tmp_path, cli):
     data = smears(tmp_path / "data", 16, numbered=True)
     refused = cli("check", data, "--task", "detection", "--out", tmp_path / "check")

@@ -60,6 +60,7 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     assert ours.confidence.uncalibrated == pytest.approx(theirs.confidence.uncalibrated, abs=1e-5)
 
 
+@pytest.mark.whole
 def test_a_package_of_it_is_calibrated_again_with_what_it_knows_of_its_model(calibrated, site, tmp_path):
     more = trained.pictures(tmp_path / "more", count=12, first=5000)
     with pytest.raises(UsageError, match=r"40 cases with the same content trained or selected this model"):
@@ -76,6 +77,7 @@ def ruled(classified, tmp_path_factory):
     return trained.classifying(classified.data, tmp_path_factory.mktemp("ruled") / "run", assignments=rule)
 
 
+@pytest.mark.whole
 def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure(ruled, tmp_path):
     [warning] = [note for note in ruled.verdict.against if "could not be kept" in note]
     assert "The rule sensitivity>=0.95 could not be kept: 2 unseen cases of dark" in warning
@@ -87,6 +89,7 @@ def test_a_rule_that_validation_cases_cannot_keep_is_a_warning_before_any_figure
         assert warning in isocenter.evaluate(model, more).verdict.against
 
 
+@pytest.mark.whole
 def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is_so_no_longer(ruled, site, tmp_path):
     few = trained.pictures(tmp_path / "few", count=12, first=5000)
     for cases, kept in ((few, False), (site, True)):
@@ -115,6 +118,7 @@ def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(c
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.whole
 def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_package_say_why(classified, tmp_path):
     data = trained.pictures(tmp_path / "site", count=16, first=3000)
     paths = sorted(data.rglob("*.png"))
@@ -145,6 +149,7 @@ def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified
             isocenter.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)
 
 
+@pytest.mark.whole
 def test_a_prediction_without_calibration_states_what_the_network_does_and_calls_the_same(calibrated, site, tmp_path):
     tables = {
         word: isocenter.predict(calibrated.out, site, calibration=word, abstain="off").table for word in ("on", "off")
@@ -162,6 +167,7 @@ def test_labels_of_another_kind_are_refused(classified, tmp_path):
         isocenter.calibrate(classified.out, trained.blobs(tmp_path / "blobs"), out=tmp_path / "model", **SITE)
 
 
+@pytest.mark.whole
 def test_an_evaluation_leaves_a_run_as_it_was_and_so_what_it_is_packaged_with(classified, site):
     before = {path: path.read_bytes() for path in classified.out.rglob("*") if path.is_file()}
     isocenter.evaluate(classified.out, site)

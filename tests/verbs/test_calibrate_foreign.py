@@ -149,6 +149,7 @@ def test_a_monai_bundle_states_calibrated_probabilities_and_intervals_of_the_sam
     assert after.task.certainty.calibrator.settings == made.decisions["task.calibration"].value
 
 
+@pytest.mark.whole
 def test_an_nnunet_folder_becomes_a_package_that_is_calibrated(tmp_path):
     source = foreign_folders.result_folder(tmp_path / "folder", "3d_fullres")
     before = isocenter.load(source, "cpu")
@@ -162,6 +163,7 @@ def test_an_nnunet_folder_becomes_a_package_that_is_calibrated(tmp_path):
     assert ours.confidence.expected and not theirs.confidence.expected
 
 
+@pytest.mark.whole
 def test_regions_of_which_only_the_marks_are_known_are_refused_instead_of_being_left_uncalibrated(tmp_path):
     described = {"labels": {"bright": 1, "brighter": 2}, "channels": ["CT"], "patch": [4, 4, 4], "outputs": "regions"}
     described["normalisation"] = [{"method": "zscore"}]

@@ -109,6 +109,7 @@ def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classifie
     assert set(result.scored.table["case"]) == parts_of(run)["test"]
 
 
+@pytest.mark.whole
 def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path):
     made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
     again = planned_from(tmp_path / "plan.yaml", PlanRequest())
@@ -117,6 +118,7 @@ def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path)
     assert "calibration" not in without.parts.values()
 
 
+@pytest.mark.whole
 def test_a_plan_of_before_there_were_such_cases_has_none(classified, tmp_path):
     made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
     assert made.plan["split.calibration"] == 0
@@ -138,6 +140,7 @@ def test_a_plan_of_before_there_were_such_cases_has_none(classified, tmp_path):
         ({"folds": 3}, PlanError, "each fold tests cases that it has not seen"),
     ],
 )
+@pytest.mark.whole
 def test_where_each_case_trains_none_is_kept_and_asking_for_some_is_refused(classified, flags, error, words):
     plan = isocenter.plan(classified.data, device="cpu", **flags).plan
     assert plan["split.calibration"] == 0

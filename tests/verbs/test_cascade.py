@@ -59,6 +59,7 @@ def cascade(tmp_path_factory):
     return Cascade(root / "data", root / "run", fits)
 
 
+@pytest.mark.whole
 def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_path):
     model = load(cascade.out, "cpu")
     assert model.first is not None
@@ -70,6 +71,7 @@ def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_p
     assert again.which == "the test cases of the run's own data"
 
 
+@pytest.mark.whole
 def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_select_or_test(cascade):
     split = pd.read_csv(cascade.out / "split.csv", dtype=str).set_index("case")["split"]
     training = set(split.index[split == "train"])
@@ -84,12 +86,14 @@ def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_se
     assert_array_equal(marked, np.asarray(other.predict(cascade.data / "images" / f"{name}.nii.gz").data))
 
 
+@pytest.mark.whole
 def test_the_second_network_has_a_channel_for_each_label_beside_the_image(cascade):
     model = load(cascade.out, "cpu")
     [entering, *_] = [one for one in model.run.module.modules() if isinstance(one, torch.nn.Conv3d)]
     assert entering.in_channels == 1 + len(model.task.labels)
 
 
+@pytest.mark.whole
 def test_the_first_stages_plan_lies_beside_it_with_its_reasons(cascade):
     text = (cascade.out / BEFORE / "plan.yaml").read_text()
     assert "the first network of a cascade sees images at low resolution" in text
@@ -98,6 +102,7 @@ def test_the_first_stages_plan_lies_beside_it_with_its_reasons(cascade):
     assert model.preprocessing.cascade is None
 
 
+@pytest.mark.whole
 def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if_it_had_not_been(cascade, tmp_path):
     run = Path(shutil.copytree(cascade.out, tmp_path / "run"))
     (tmp_path / "data").symlink_to(cascade.data)
@@ -111,12 +116,14 @@ def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if
         assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
+@pytest.mark.whole
 def test_a_second_stage_without_its_first_is_refused(cascade, tmp_path):
     single = Path(shutil.copytree(cascade.out / "checkpoints" / "last", tmp_path / "alone"))
     with pytest.raises(UsageError, match="second stage of a cascade"):
         load(single, "cpu")
 
 
+@pytest.mark.whole
 def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_isocenter(cascade, tmp_path):
     out = tmp_path / "package"
     with forked.trials():

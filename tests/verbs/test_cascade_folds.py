@@ -88,6 +88,7 @@ def test_within_a_fold_each_training_case_is_marked_by_the_network_that_has_not_
         assert not first[1] | second[1]  # nothing selects in a first stage
 
 
+@pytest.mark.whole
 def test_every_case_is_scored_by_the_whole_cascade_of_its_own_fold(crossed, tmp_path):
     scored = pd.read_csv(crossed.out / "evaluation" / "cases.csv")
     cases = {path.name.removesuffix(".nii.gz"): path for path in (crossed.data / "images").iterdir()}

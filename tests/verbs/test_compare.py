@@ -37,6 +37,7 @@ def pair(segmented, tmp_path_factory):
     return segmented.out, out
 
 
+@pytest.mark.whole
 def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_and_record(pair, tmp_path):
     run, other = pair
     found = isocenter.compare(run, other, out=tmp_path / "out")
@@ -227,6 +228,7 @@ def test_no_model_is_superior_where_the_interval_holds_0():
 
 
 @pytest.mark.parametrize(("test", "cases"), [("permutation", 20), ("permutation", 80)])
+@pytest.mark.whole
 def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path, test, cases):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=cases) for n, name in enumerate(("first", "second"))]
     found = isocenter.compare(*folders, out=tmp_path / "out", margin=0.3, test=test)
@@ -423,6 +425,7 @@ def test_readers_who_read_other_cases_are_refused(models, tmp_path, change, says
     assert "people.csv" in str(refused.value)
 
 
+@pytest.mark.whole
 def test_groups_are_compared_by_themselves_and_none_that_there_is_not(models):
     rows = found_of(models[0], models[2], groups="sex,age:50").rows
     own = {row.label: row for row in rows if row.is_of_group}
@@ -537,6 +540,7 @@ def test_errors_of_several_values_are_compared_in_the_deviations_of_one_set_of_t
     assert same_figures(narrow, wide)["mae", "all"] == pytest.approx([half["standardised_difference"].mean()] * 2)
 
 
+@pytest.mark.whole
 def test_risks_are_compared_by_the_horizons_of_the_first_model(tmp_path):
     grid, followed = Geometry.of_pixels((4, 4)), {"time": [], "share": []}
     known = {"time": [1.0, 4.0, 9.0, 14.0], "hazard": [0.1, 0.3, 0.6, 1.0]}

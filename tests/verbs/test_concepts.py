@@ -40,6 +40,7 @@ def stripes(root, count, level):
         PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{n:02}.png")
 
 
+@pytest.mark.whole
 def test_measurements_of_what_is_looked_at_explain_a_share_of_the_answers(classified, cohort, tmp_path):
     result = isocenter.explain(
         classified.out, cohort, method="gradcam", tests=0, concepts="measured", target="bright", out=tmp_path / "out"
@@ -93,6 +94,7 @@ def spread_cases(count, damaged=()):
 
 
 @pytest.mark.parametrize("target", ["auto", "bright"])
+@pytest.mark.whole
 def test_a_damaged_case_is_reported_and_the_others_are_measured(target):
     how = {"method": "integrated_gradients", "tests": 0, "concepts": "measured", "target": target}
     result = isocenter.explain(corner_model(), spread_cases(22, damaged=(3,)), **how)

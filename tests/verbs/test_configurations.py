@@ -32,6 +32,7 @@ def compared(blobs, tmp_path_factory):
     return trained.segmenting(blobs, tmp_path_factory.mktemp("run") / "run", folds=2, assignments=FOLDS).out
 
 
+@pytest.mark.whole
 def test_the_simplest_configuration_that_is_not_surely_worse_is_taken_and_all_are_shown(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
     assert {row["name"] for row in record["rows"]} == {"2d", "3d", "ensemble"}
@@ -44,11 +45,13 @@ def test_the_simplest_configuration_that_is_not_surely_worse_is_taken_and_all_ar
     assert "not surely worse" in (compared / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_a_run_notes_that_its_figures_are_of_the_cases_that_chose(compared):
     notes = json.loads((compared / "run.json").read_text(encoding="utf-8"))["notes"]
     assert "The same cases chose the configuration, so its figures are somewhat too good." in notes
 
 
+@pytest.mark.whole
 def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
     names = {network["name"] for network in isocenter.load(compared, "cpu").networks}
@@ -56,6 +59,7 @@ def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     assert names == ({"unet_slices", "unet"} if record["chosen"] == "ensemble" else {plan["network.name"]})
 
 
+@pytest.mark.whole
 def test_every_configuration_is_judged_by_the_cases_that_its_fold_has_not_seen(compared):
     cases = pd.read_csv(compared / "evaluation" / "cases.csv", dtype=str)
     split = pd.read_csv(compared / "split.csv", dtype=str)
@@ -63,6 +67,7 @@ def test_every_configuration_is_judged_by_the_cases_that_its_fold_has_not_seen(c
     assert dict(zip(cases["case"], cases["fold"], strict=True)) == dict(tested)
 
 
+@pytest.mark.whole
 def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs, tmp_path):
     run = trained.segmenting(
         blobs, tmp_path / "run", folds=2, assignments={**FOLDS, "search.configurations": "ensemble"}
@@ -111,6 +116,7 @@ def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp
     assert "cascade was taken" in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_a_comparison_says_why_it_leaves_a_cascade_out(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
     assert record["left_out"].startswith("a cascade: ")

@@ -33,6 +33,7 @@ def flipped(gated, tmp_path_factory):
     return isocenter.explain(gated.out, *pictures, counterfactual="auto", out=out, **flags), pictures
 
 
+@pytest.mark.whole
 def test_what_is_written_is_called_otherwise_with_the_probability_that_is_stated(flipped, gated):
     result, _ = flipped
     table = pd.read_csv(result.out / "counterfactuals.csv", dtype={"case": str})
@@ -49,6 +50,7 @@ def test_what_is_written_is_called_otherwise_with_the_probability_that_is_stated
         assert again.confidence.gate_p == pytest.approx(row["gate_p"], abs=1e-6)
 
 
+@pytest.mark.whole
 def test_the_difference_is_that_of_the_two_images_within_the_range_of_the_first(flipped):
     result, pictures = flipped
     table = pd.read_csv(result.out / "counterfactuals.csv", dtype={"case": str}).set_index("case")
@@ -114,6 +116,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     assert [change for change, _ in found] == ["age = 66.0"]
 
 
+@pytest.mark.whole
 def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
     """The network answers as asked before anything changes; its calibrated answer does not."""
     model = isocenter.load(gated.out, "cpu")
@@ -130,6 +133,7 @@ def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
     assert (table["probability_after"] > 0.5).all()
 
 
+@pytest.mark.whole
 def test_along_the_directions_of_training_images_there_is_a_second_counterfactual(gated, tmp_path):
     """A model that carries directions changes images along them alone, beside the change everywhere."""
     model = isocenter.load(gated.out, "cpu")
@@ -162,6 +166,7 @@ def corners(count: int, *damaged: int) -> Dataset:
     return Dataset([Case(f"c{n:02}", f"p{n:02}", LazyMapping({"image": one})) for n, one in enumerate(loaders)])
 
 
+@pytest.mark.whole
 def test_a_damaged_case_is_reported_once_and_the_other_has_its_map_and_its_counterfactual(tmp_path):
     how = {"method": "integrated_gradients", "tests": 0, "counterfactual": "auto"}
     result = isocenter.explain(corner_model(), corners(2, 0), out=tmp_path / "out", **how)
@@ -172,6 +177,7 @@ def test_a_damaged_case_is_reported_once_and_the_other_has_its_map_and_its_count
     assert {"c01_counterfactual.tiff", "c01_difference.tiff"} <= {path.name for path in result.files}
 
 
+@pytest.mark.whole
 def test_a_case_whose_counterfactual_fails_keeps_its_map_and_is_reported(tmp_path, monkeypatch):
     of = corner_model()
 

@@ -88,6 +88,7 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     assert any("pulse is missing: taken as never read" in one.what for one in problems)
 
 
+@pytest.mark.whole
 def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
     data, run = read
     packaged = isocenter.package(run, out=tmp_path / "package", backends=())

@@ -103,6 +103,7 @@ def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
         assert notes in report
 
 
+@pytest.mark.whole
 def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been(informed, tmp_path):
     (tmp_path / "data").symlink_to(informed[0])
     run = Path(shutil.copytree(informed[1], tmp_path / "run"))
@@ -116,6 +117,7 @@ def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been
     assert (run / "evaluation" / "covariates.json").is_file()
 
 
+@pytest.mark.whole
 def test_by_minutes_both_trainings_have_the_same_and_end_within_them(informed, tmp_path):
     # Epochs end both long before the minutes do, so that no busy machine decides.
     given = {"network.size": trained.SMALL_RESNET, "training.batch": 8, "training.epochs": 2, "training.networks": 1}
@@ -164,6 +166,7 @@ def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(infor
     assert [float(one["probability_ill"][0]) for one in ill] == list(found.table["probability_ill"])
 
 
+@pytest.mark.whole
 def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, tmp_path):
     """`network` of a record had `told` with `way` in place of `fusion` with `method`."""
     run = shutil.copytree(informed[1], tmp_path / "run")
@@ -180,6 +183,7 @@ def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, 
         assert isocenter.load(folder, "cpu").settings == settings
 
 
+@pytest.mark.whole
 def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(informed, tmp_path):
     data, run = informed
     with forked.trials():
@@ -207,6 +211,7 @@ def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(inform
     assert "second input, `context`" in (packaged.out / "docs" / "README.md").read_text()
 
 
+@pytest.mark.whole
 def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(informed, tmp_path):
     data = cohort(tmp_path / "other", 12)
     found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu")
@@ -230,6 +235,7 @@ def test_patients_whose_other_images_trained_the_model_are_counted_in_a_note(inf
     assert [note for note in result.notes if note.startswith("2 patients have the names of patients with whose images")]
 
 
+@pytest.mark.whole
 def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_one_too(informed, tmp_path):
     data, out = cohort(tmp_path / "other", 12), tmp_path / "out"
     found = isocenter.evaluate(informed[1], data, column=COLUMN, split="all", device="cpu", out=out, groups="sex")
@@ -253,6 +259,7 @@ def test_the_answer_of_a_network_that_gets_the_sex_is_looked_at_with_the_other_o
 
 
 @pytest.mark.parametrize(("role", "column"), [("value:score", "score"), ("time", "days")])
+@pytest.mark.whole
 def test_numbers_and_times_are_told_covariates_too_and_of_one_training_nothing_is_said_of_images(
     role, column, informed, tmp_path
 ):
@@ -284,6 +291,7 @@ def crossed(informed, tmp_path_factory):
     return isocenter.train(informed[0], out=out, folds=2, assignments=given, **READING).out
 
 
+@pytest.mark.whole
 def test_the_covariates_of_folds_are_compared_with_the_model_fold_by_fold(crossed):
     record = json.loads((crossed / "evaluation" / "covariates.json").read_text())
     [alone] = [row for row in record["rows"] if (row["metric"], row["label"]) == ("auroc", "all")]
@@ -292,6 +300,7 @@ def test_the_covariates_of_folds_are_compared_with_the_model_fold_by_fold(crosse
     assert added["low"] < added["value"] < added["high"]
 
 
+@pytest.mark.whole
 def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed, crossed):
     table = pd.read_csv(informed[0] / "table.csv").set_index(pd.Index([f"{n:02}" for n in range(40)]))
     split = pd.read_csv(crossed / "split.csv", dtype=str)
@@ -311,6 +320,7 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
     assert "each fold" in read_plan(crossed / "plan.yaml").decision("network.context").because
 
 
+@pytest.mark.whole
 def test_folds_that_are_added_to_a_plan_take_covariates_each_as_its_own_training_cases_have_them(informed, tmp_path):
     isocenter.plan(informed[0], out=tmp_path / "plan.yaml", assignments={"network.context": "all"}, **READING)
     made = planned_from(tmp_path / "plan.yaml", PlanRequest(folds=2))
@@ -318,6 +328,7 @@ def test_folds_that_are_added_to_a_plan_take_covariates_each_as_its_own_training
     assert len({made.plan["network.context"]["marker"]["median"], *medians}) == 3
 
 
+@pytest.mark.whole
 def test_of_folds_each_scores_the_covariates_alone_by_its_own_model_and_the_difference_has_an_interval(crossed):
     record = json.loads((crossed / "evaluation" / "covariates.json").read_text())
     chosen = [
@@ -328,6 +339,7 @@ def test_of_folds_each_scores_the_covariates_alone_by_its_own_model_and_the_diff
     assert [row["method"] for row in chosen[2:] if row["low"] is None] == []
 
 
+@pytest.mark.whole
 def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them(informed, crossed, tmp_path):
     with no_export():
         packaged = isocenter.package(crossed, out=tmp_path / "package", backends=()).out
@@ -356,6 +368,7 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
     assert theirs.tolist() == pytest.approx([found.probabilities["ill"]], rel=1e-4)
 
 
+@pytest.mark.whole
 def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(informed, tmp_path):
     stated = []
     for sampling in ("natural", "balanced"):

@@ -59,6 +59,7 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(i
     assert "what the covariates add to the images" in (run / "report.html").read_text()
 
 
+@pytest.mark.whole
 def test_another_covariate_is_another_answer_in_onnx_as_in_torch(informed, tmp_path):
     packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=())
     ours, theirs = isocenter.load(informed[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")

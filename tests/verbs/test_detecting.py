@@ -41,6 +41,7 @@ def test_a_run_is_trained_and_scored_by_average_precision(detected):
     assert np.isfinite(log["loss"]).all()
 
 
+@pytest.mark.whole
 def test_every_box_that_is_found_has_a_row_and_every_image_at_least_one(detected, tmp_path):
     result = isocenter.predict(str(detected.out), str(detected.data), out=tmp_path / "found", device="cpu")
     table = pd.read_csv(tmp_path / "found" / "predictions.csv")
@@ -54,6 +55,7 @@ def test_every_box_that_is_found_has_a_row_and_every_image_at_least_one(detected
     assert (record["predicted"], len(record["rows"])) == (16, len(table))
 
 
+@pytest.mark.whole
 def test_a_package_finds_the_same_boxes(detected, tmp_path):
     with no_export():
         isocenter.package(detected.out, out=tmp_path / "packaged", backends=())
@@ -137,6 +139,7 @@ def test_boxes_of_a_namesake_in_another_folder_are_not_drawn_on_an_image(tmp_pat
     assert [label["name"] for label in overlay["labels"]] == ["any"]
 
 
+@pytest.mark.whole
 def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
     strides = [[1, 1], [2, 2], [2, 2]]
     size = {"strides": strides, "width": 8, "inside": 8, "finest": 1, "levels": 2, "head": 1}

@@ -78,6 +78,7 @@ def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixe
     assert [(row.metric, row.label) for row in mixed.headline] == [("auroc", "all")]
 
 
+@pytest.mark.whole
 def test_an_ensemble_is_evaluated_on_its_data_and_compared_as_a_run_is(mixed, runs, classified, tmp_path):
     again = isocenter.evaluate(mixed.out, classified.data, device="cpu", out=tmp_path / "again")
     assert again.which == "the test cases of the run's own data"
@@ -98,6 +99,7 @@ def test_members_stand_beside_the_ensemble_as_their_own_evaluations_scored_them(
         assert compared["brier"].estimates[place].value == pytest.approx(known["brier"])
 
 
+@pytest.mark.whole
 def test_an_ensemble_is_audited_itself_and_repeats_nothing_of_its_members_figures(runs, mixed, classified, tmp_path):
     weak = pd.read_csv(mixed.out / "evaluation" / "weak_groups.csv")
     assert {"source", "attribute", "judged"} <= set(weak.columns)
@@ -138,6 +140,7 @@ def by_shares(runs, image: Path) -> dict[str, float]:
     return {name: 0.3 * each[0][name] + 0.7 * each[1][name] for name in each[0]}
 
 
+@pytest.mark.whole
 def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and_onnx(
     runs, uneven, package, classified
 ):
@@ -154,6 +157,7 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
     assert alone[0] == pytest.approx(alone[1], abs=1e-6)
 
 
+@pytest.mark.whole
 def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_says_the_same(
     package, classified, tmp_path
 ):
@@ -213,6 +217,7 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert settings["calibration"]["cases"] == 15
 
 
+@pytest.mark.whole
 def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(segmented.out, other)
@@ -245,6 +250,7 @@ def member(name: str, parts: dict[str, str], owners: dict[str, str] | None = Non
 
 
 @given(st.lists(st.lists(PARTS, min_size=8, max_size=8), min_size=2, max_size=4), st.integers(1, 3))
+@pytest.mark.whole
 def test_no_member_was_trained_or_selected_on_a_test_patient_nor_trained_on_a_validation_patient(splits, joint):
     owners = {f"c{n}": f"p{n // joint}" for n in range(8)}
     by_patient = [{case: split[int(owner[1:])] for case, owner in owners.items()} for split in splits]
@@ -279,6 +285,7 @@ def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patient
         parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
+@pytest.mark.whole
 def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     runs, mixed, segmented, classified, tmp_path
 ):
@@ -345,6 +352,7 @@ def test_on_the_command_line_as_in_python(runs, cli, tmp_path, mixed):
     assert cli("ensemble", *runs, "--out", tmp_path / "e", "--device", "cpu").code == 2
 
 
+@pytest.mark.whole
 def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_case_in_common(runs, classified, tmp_path):
     folds = tmp_path / "folds"
     shutil.copytree(runs[1], folds)
@@ -386,6 +394,7 @@ def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_ne
     assert isocenter.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None
 
 
+@pytest.mark.whole
 def test_runs_of_other_seeds_have_the_same_parts_where_the_split_has_a_seed_of_its_own(classified, tmp_path):
     first = isocenter.plan(classified.data, seed=0, device="cpu")
     same = isocenter.plan(

@@ -44,12 +44,14 @@ def test_of_the_runs_own_data_the_test_cases_are_scored_wherever_they_lie(segmen
     assert result.which == "the test cases of the run's own data"
 
 
+@pytest.mark.whole
 def test_the_evaluation_repeats_what_the_run_measured(segmented):
     again = evaluated(segmented, segmented.data).scored.table
     kept = pd.read_csv(segmented.out / "evaluation" / "cases.csv")
     pd.testing.assert_frame_equal(again[kept.columns].reset_index(drop=True), kept, check_dtype=False)
 
 
+@pytest.mark.whole
 def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_path):
     """In its pictures a square at one place gives the class away."""
     notes = json.loads((classified.out / "run.json").read_text())["notes"]
@@ -62,6 +64,7 @@ def test_the_evaluation_repeats_what_the_run_says_of_shortcuts(classified, tmp_p
         assert known in str(result)
 
 
+@pytest.mark.whole
 def test_references_that_the_model_wrote_itself_are_no_evidence_and_that_is_said(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hippocrop_study1"
     shutil.copytree(series, tmp_path / "study" / "series")
@@ -72,6 +75,7 @@ def test_references_that_the_model_wrote_itself_are_no_evidence_and_that_is_said
     assert note in str(result)
 
 
+@pytest.mark.whole
 def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
     other = strangers(tmp_path / "other", 3)
     (other / "images" / "case00.nii.gz").write_bytes((other / "images" / "case01.nii.gz").read_bytes())
@@ -116,6 +120,7 @@ def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segment
         evaluated(segmented, other)
 
 
+@pytest.mark.whole
 def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     (run / "data.json").unlink()
@@ -128,6 +133,7 @@ def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented,
     assert note.startswith(f"{trained_on} cases have the names of cases that trained this model")
 
 
+@pytest.mark.whole
 def test_each_opening_of_a_test_is_counted_wherever_it_lies_and_training_cases_are_no_test(
     segmented, tmp_path, monkeypatch
 ):
@@ -175,6 +181,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
     assert f"2 cases scored before the stop: {tmp_path / 'out'}" in caplog.text
 
 
+@pytest.mark.whole
 def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
     def pressed(audit):
         raise KeyboardInterrupt
@@ -194,6 +201,7 @@ def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(se
     assert "used in training" not in (tmp_path / "test" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_an_evaluation_leaves_its_records(segmented, tmp_path):
     evaluated(segmented, segmented.data, out=tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}
@@ -203,12 +211,14 @@ def test_an_evaluation_leaves_its_records(segmented, tmp_path):
     assert rows == json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]
 
 
+@pytest.mark.whole
 def test_nothing_is_written_without_out(segmented, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluated(segmented, segmented.data)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_data_without_the_models_references_are_refused(segmented, classified):
     with pytest.raises(DatasetError, match="mask"):
         isocenter.evaluate(segmented.out, classified.data, device="cpu")
@@ -259,6 +269,7 @@ def tabled(tmp_path_factory):
     return data, trained.classifying(data / "table.csv", root / "run", task="classification", column=column)
 
 
+@pytest.mark.whole
 def test_of_cases_with_different_references_those_that_fit_are_used(tabled):
     data, run = tabled
     assert len(parts(run)["train"] | parts(run)["val"] | parts(run)["test"]) == 22

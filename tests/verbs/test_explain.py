@@ -134,6 +134,7 @@ def test_a_model_that_computes_without_torch_has_occlusion_and_rise_and_refuses_
     assert result.table["method"].tolist() == ["occlusion", "rise"]
 
 
+@pytest.mark.whole
 def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_package(classified, tmp_path):
     run, few, out = shutil.copytree(classified.out, tmp_path / "run"), tmp_path / "few", tmp_path / "out"
     few.mkdir()
@@ -220,6 +221,7 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
     assert set(result.methods["gradcam"]) >= {"pointing", "energy", "area"}
 
 
+@pytest.mark.whole
 def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_were_tested(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
@@ -241,6 +243,7 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     assert not any("passed its tests" in note for note in (*made.notes, *made.verdict.against))
 
 
+@pytest.mark.whole
 def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_once(segmented, tmp_path, caplog):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": False, "because": "as given"} for name in ALL_METHODS if name != "gradcam"}
@@ -295,6 +298,7 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST
 
 
+@pytest.mark.whole
 def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alone(classified, tmp_path, caplog):
     with no_export():
         package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out

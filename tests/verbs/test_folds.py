@@ -139,6 +139,7 @@ def test_a_run_of_folds_is_one_model(crossed):
     assert np.allclose(joint.run(batch)["mask"], joint.task.average(apart)["mask"])
 
 
+@pytest.mark.whole
 def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_widest(tmp_path):
     data = trained.blobs(tmp_path / "data")
     for path in (data / "images").iterdir():  # air to bone, with a spread of its own in each case
@@ -157,6 +158,7 @@ def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_w
     assert "goes by its own" in read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
 
 
+@pytest.mark.whole
 def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, tmp_path):
     data, whole = crossed
     seen, watched = [], []
@@ -182,6 +184,7 @@ def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, t
     ).read_text()
 
 
+@pytest.mark.whole
 def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_before_it(classified, tmp_path):
     given = shutil.copytree(classified.out / "checkpoints" / "best", tmp_path / "model")
 
@@ -199,6 +202,7 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
     assert not (tmp_path / "run" / "start").exists()
 
 
+@pytest.mark.whole
 def test_the_minutes_are_for_all_folds_together(tmp_path):
     data = trained.pictures(tmp_path / "data", 24)
     # Epochs end both long before the minutes do, so that no busy machine decides.
@@ -297,6 +301,7 @@ def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
     assert not [one for one in limits if "was not scored itself" in one]
 
 
+@pytest.mark.whole
 def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_by_the_cases_that_it_tests(
     halved, tmp_path
 ):
@@ -310,6 +315,7 @@ def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_
     assert read_plan(run / "plan.yaml")["task.calibration"] == read_plan(halved / "plan.yaml")["task.calibration"]
 
 
+@pytest.mark.whole
 def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_does_too(halved, packaged):
     decision = read_plan(halved / "plan.yaml").decision("task.conformal")
     steps = decision.value["crossed"]["all"]
@@ -352,6 +358,7 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
+@pytest.mark.whole
 def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_fold_has_not_seen(
     halved, packaged, caplog
 ):
@@ -462,6 +469,7 @@ def careful(tmp_path_factory):
     return data, trained.classifying(data, root / "run", folds=2, assignments=wishes).out
 
 
+@pytest.mark.whole
 def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful):
     """The models of the folds keep gates that are fitted to the cases which they test, for new images."""
     data, run = careful
@@ -477,6 +485,7 @@ def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful
     assert (again["abstained"] == "").tolist() == (before["abstained"] == "").tolist()
 
 
+@pytest.mark.whole
 def test_the_plan_states_the_sureness_that_every_fold_asks_for(careful):
     _, run = careful
     each = [isocenter.load(run, "cpu", fold=fold).guard for fold in range(2)]

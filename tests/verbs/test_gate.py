@@ -121,6 +121,7 @@ def test_the_plan_says_on_what_the_gate_rests(gated):
     assert "validation cases" in read_plan(gated.out / "plan.yaml").decision("guard.gate").because
 
 
+@pytest.mark.whole
 def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
     table = isocenter.evaluate(gated.out, gated.data).scored.table
     assert table["gate_p"].between(0, 1).all() and table["predicted"].notna().all()
@@ -128,6 +129,7 @@ def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
     assert {"gate_p", "abstained"} <= set(cases)
 
 
+@pytest.mark.whole
 def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_path, monkeypatch):
     data = blobs(tmp_path / "data", count=72)
     run = segmenting(data, tmp_path / "run", assignments=TWO_STEPS).out
@@ -142,6 +144,7 @@ def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_p
     assert not any("could not look" in problem.what for problem in streamed.problems)
 
 
+@pytest.mark.whole
 def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd, package):
     own = isocenter.load(gated.out).predict(odd)
     again = isocenter.load(package).predict(odd)
@@ -163,6 +166,7 @@ def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd
         isocenter.load(package)
 
 
+@pytest.mark.whole
 def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
     page = (packaged / "docs" / "README.md").read_text()
     only = page.partition("## What needs Isocenter")[2].partition("\n## ")[0]
@@ -179,6 +183,7 @@ def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
     assert "- It answers for every image of the right size" in without
 
 
+@pytest.mark.whole
 def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keeps_it(gated, odd, tmp_path):
     settings = {**TWO_STEPS, "split.seed": 0, "guard.error": 0.3}
     both = [gated.out, classifying(gated.data, tmp_path / "other", seed=1, assignments=settings).out]
@@ -196,6 +201,7 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
         isocenter.load(made.out, "cpu")
 
 
+@pytest.mark.whole
 def test_a_package_of_before_there_were_gates_predicts_any_image(odd, package):
     expected = isocenter.load(package).predict(odd).probabilities
     record = json.loads((package / "isocenter" / "model.json").read_text())
@@ -208,6 +214,7 @@ def test_a_package_of_before_there_were_gates_predicts_any_image(odd, package):
     assert result.predictions["odd"].abstained is None
 
 
+@pytest.mark.whole
 def test_a_plan_of_before_there_were_gates_follows_the_default_and_says_so(gated, tmp_path):
     yaml = YAML(typ="safe", pure=True)
     record = yaml.load(gated.out / "plan.yaml")
@@ -228,6 +235,7 @@ def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
         isocenter.load(tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_cases_of_another_source_void_all_guarantees_and_the_report_and_the_summary_say_so(gated, tmp_path):
     own = isocenter.evaluate(gated.out, gated.data)
     assert own.scored.shift is not None and not own.scored.shift.is_found
@@ -298,6 +306,7 @@ def test_what_is_answered_is_kept_with_a_model_and_an_older_gate_answers_all(car
     assert read_parts(record, folder)["guard"].answers is None
 
 
+@pytest.mark.whole
 def test_an_evaluation_scores_all_cases_and_those_with_an_answer(careful, gated):
     sure = isocenter.evaluate(with_answers(careful, 0.0), gated.data).scored
     assert not [row for row in sure.rows if "answered" in row.metric]
@@ -324,6 +333,7 @@ def test_an_error_of_what_is_neither_right_nor_wrong_is_refused(tmp_path):
         )
 
 
+@pytest.mark.whole
 def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_disagree_about(classified, tmp_path):
     picture = next((classified.data / "bright").iterdir())
     with no_export():
@@ -345,6 +355,7 @@ def test_a_trained_network_and_its_package_state_what_draws_of_the_last_layer_di
     assert {"total", "aleatoric", "epistemic"} <= set(cases.scored.table)
 
 
+@pytest.mark.whole
 def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_more(careful, gated, tmp_path):
     for path in pictures(tmp_path / "site", count=24, first=200).rglob("*.png"):
         PIL.Image.fromarray(np.repeat(np.asarray(PIL.Image.open(path)), 2, axis=1)).save(path)  # twice as broad

@@ -149,6 +149,7 @@ def test_a_group_whose_figure_is_not_defined_has_its_line_in_the_forest_plot():
         (None, ["sex", "site"], "every gap is exploratory"),
     ],
 )
+@pytest.mark.whole
 def test_groups_that_nobody_fixed_before_training_are_exploratory(registered, late, says):
     scored = Scored(table_of(), (), task=Classification(("fine", "ill")))
     options = AuditOptions(groups="sex,site")
@@ -192,6 +193,7 @@ def whose(path, ids) -> str:
     return str(path)
 
 
+@pytest.mark.whole
 def test_a_table_of_groups_joins_the_cases_that_an_evaluation_scores_and_needs_no_others(cli, segmented, tmp_path):
     split = pd.read_csv(segmented.out / "split.csv")
     ids = split.loc[split["split"] == "test", "case"]
@@ -220,11 +222,13 @@ def test_a_table_of_groups_fills_in_what_the_headers_leave_empty_and_changes_not
     assert unscored.covariates == headers[0]
 
 
+@pytest.mark.whole
 def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented):
     with pytest.raises(UsageError, match="there is no covariate 'height'"):
         isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
 
 
+@pytest.mark.whole
 def test_groups_with_thresholds_of_their_own_show_them_and_figures_go_by_them():
     table = table_of().assign(threshold_ill=lambda rows: np.where(rows["covariate_sex"] == "F", 0.3, 0.6))
     rows = audited(table, groups="sex,site").tables["groups.csv"].set_index(["attribute", "group", "metric", "label"])
@@ -242,6 +246,7 @@ def test_a_table_without_a_row_for_a_case_is_refused(segmented, tmp_path):
         )
 
 
+@pytest.mark.whole
 def test_a_table_that_names_no_case_says_what_it_names_and_what_it_should(segmented, tmp_path):
     (tmp_path / "who.csv").write_text("case,sex\nfoo,F\nbar,M\n")
     with pytest.raises(DatasetError, match="its column case names foo, bar") as refused:
@@ -257,6 +262,7 @@ def peopled(root, **how):
     return data
 
 
+@pytest.mark.whole
 def test_groups_are_in_the_plan_before_training_and_unknown_ones_are_refused(tmp_path):
     data = peopled(tmp_path / "data")
     assert isocenter.plan(data, device="cpu").plan["evaluation.groups"] == "sex"
@@ -275,6 +281,7 @@ def grouped(tmp_path_factory):
     return trained.classifying(peopled(root / "data"), root / "run", groups="sex", assignments=asked)
 
 
+@pytest.mark.whole
 def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_calibrated_anew(grouped, tmp_path):
     run, folder = grouped, grouped.out / "evaluation"
     assert set(pd.read_csv(folder / "groups.csv")["attribute"]) == {"sex"}
@@ -304,6 +311,7 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
         assert json.loads((packed / "explanations.json").read_text())["methods"] == {"gradcam": {"passed": True}}
 
 
+@pytest.mark.whole
 def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_before_training(grouped, tmp_path):
     run, again = grouped.out, shutil.copytree(grouped.out, tmp_path / "again")
     data = run.parent / "data"
@@ -321,6 +329,7 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
 
 
 @pytest.mark.parametrize("cohort", ["detected", "segmented"])
+@pytest.mark.whole
 def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
     run = request.getfixturevalue(cohort)
     result = isocenter.evaluate(run.out, run.data, split="all", device="cpu", **READ.get(cohort, {}))
@@ -397,6 +406,7 @@ class Counting:
 
 
 @pytest.mark.parametrize(("count", "cases"), [(200, {"sex": 10, "site": 5}), (40, {"sex": 5, "site": 5})])
+@pytest.mark.whole
 def test_a_tenth_of_the_cases_is_predicted_again_for_all_covariates_and_of_few_cases_five_of_each(count, cases):
     table = table_of(count).assign(probability_ill=lambda rows: 0.2 + 0.5 * (rows["covariate_sex"] == "F"))
     table["probability_fine"] = 1 - table["probability_ill"]

@@ -49,6 +49,7 @@ def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room)
     assert (room / "series_packaged" / "scripts" / "tables.py").is_file()
 
 
+@pytest.mark.whole
 def test_a_clip_has_one_answer_whatever_its_length(room):
     data = drawn_in_time.clips(room / "clips")
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "frames": 8}

@@ -89,6 +89,7 @@ def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_hav
     assert f"{len(unseen[0])} validation cases, and {len(likely) - len(unseen[0])} training cases" in because
 
 
+@pytest.mark.whole
 def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tmp_path):
     moments = count()
 
@@ -103,6 +104,7 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
     assert ours == theirs
 
 
+@pytest.mark.whole
 def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_model(classified, tmp_path):
     chosen = {
         "training.steps": None,
@@ -152,6 +154,7 @@ def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, fo
         (16, {"task.operating_point": "sensitivity>=0.95"}, 0, "are enough"),  # all of them would not do either
     ],
 )
+@pytest.mark.whole
 def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validation_cases(
     classified, ill, assignments, folds, because
 ):
@@ -183,6 +186,7 @@ FORTY_EIGHT = (
         ({"task.risk": 0.05, "split.inner_folds": 2}, 2, "set by hand"),
     ],
 )
+@pytest.mark.whole
 def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_select(
     detected, assignments, folds, because
 ):
@@ -207,6 +211,7 @@ def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
     assert "networks of volumes need all the minutes" in decision.because
 
 
+@pytest.mark.whole
 def test_covering_boxes_go_by_every_case_that_its_network_has_not_seen(detected, tmp_path):
     given = {**trained.TWO_STEPS, "split.inner_folds": 2, "task.risk": 0.2, "guard.gate": False}
     run = trained.detecting(detected.data, tmp_path / "run", assignments=given)
@@ -228,6 +233,7 @@ def test_inner_folds_of_folds_are_refused(classified):
 
 
 @pytest.mark.parametrize(("given", "folds"), [({"folds": 3}, 0), ({"minutes": 2.0}, 0), ({}, 3)])
+@pytest.mark.whole
 def test_a_plan_that_is_trained_in_another_way_decides_again_on_inner_folds(classified, tmp_path, given, folds):
     isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
     made = planned_from(tmp_path / "plan.yaml", PlanRequest(**given))

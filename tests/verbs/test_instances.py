@@ -123,6 +123,7 @@ def test_numbers_with_gaps_or_in_pieces_may_name_structures_and_are_not_taken_fo
         assert "--task instances" in isocenter.check(folder, threads=1).examination.fatal[0].remedy, name
 
 
+@pytest.mark.whole
 def test_the_plan_and_the_figures_of_a_run_are_those_of_objects(run):
     summary = json.loads((run / "run" / "evaluation" / "summary.json").read_text())["rows"]
     assert (summary[0]["metric"], summary[0]["label"]) == ("ap50", "all")
@@ -165,6 +166,7 @@ def test_a_map_of_the_objects_that_it_takes_to_miss_little_is_written_where_some
     assert (covering[called > 0] > 0).all()
 
 
+@pytest.mark.whole
 def test_a_package_parts_the_same_objects(run, tmp_path):
     with no_export():
         isocenter.package(run / "run", out=tmp_path / "packaged", backends=())

@@ -103,6 +103,7 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     assert prediction.confidence.deviations.tolist() == pytest.approx(table.loc[3, names[2:4]].tolist())
 
 
+@pytest.mark.whole
 def test_other_data_are_scored_on_the_values_that_they_have(measuring, cli, tmp_path):
     other, run = discs(tmp_path / "other", 6), measuring[1]
     done = cli("evaluate", run, other, "--column", "value:area=area_px", "--out", tmp_path / "out", "--device", "cpu",
@@ -120,6 +121,7 @@ def test_a_table_without_the_values_of_the_model_is_refused(measuring, cli, tmp_
     assert "has no value of area, brightness, only size" in done.last
 
 
+@pytest.mark.whole
 def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(measuring, packaged):
     data, run = measuring
     torchs, onnxs = packaged.certificate.trials
@@ -141,6 +143,7 @@ def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(me
     assert "| output | quantity | code |" in (packaged.out / "docs" / "README.md").read_text()
 
 
+@pytest.mark.whole
 def test_a_package_measures_under_monai_without_isocenter(measuring, packaged, tmp_path):
     data, run = measuring
     done = bundle_checked_and_run(packaged.out, data.parent / "pictures", tmp_path / "results")
@@ -153,6 +156,7 @@ def test_a_package_measures_under_monai_without_isocenter(measuring, packaged, t
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4)
 
 
+@pytest.mark.whole
 def test_volumes_of_different_size_keep_their_scale(tmp_path):
     """Two images of the same ball, one with half the voxels on each side: in mm they are one."""
     (tmp_path / "volumes").mkdir()
@@ -178,6 +182,7 @@ def test_volumes_of_different_size_keep_their_scale(tmp_path):
     assert {row.estimate.unit for row in run.rows if row.metric == "mae"} == {"mm³"}
 
 
+@pytest.mark.whole
 def test_folds_share_the_scale_of_the_values(tmp_path):
     data = discs(tmp_path / "data", 14)
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}

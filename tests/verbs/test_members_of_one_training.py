@@ -32,6 +32,7 @@ def weights(run, number: int) -> dict[str, torch.Tensor]:
     return read_tensors(run / "checkpoints" / f"member_{number}" / "weights.safetensors")
 
 
+@pytest.mark.whole
 def test_the_ends_of_the_cycles_of_a_rate_are_members_whose_mean_is_the_model(classified, tmp_path):
     run = trained.classifying(classified.data, tmp_path / "run", assignments=SNAPSHOTS).out
     model, case = isocenter.load(run, "cpu"), next(iter(read_dataset(classified.data)))
@@ -84,6 +85,7 @@ def test_a_training_stopped_among_its_last_weights_draws_the_same_members(drawn,
         assert all(np.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
 
 
+@pytest.mark.whole
 def test_each_fold_leaves_members_of_its_own(classified, tmp_path):
     chosen = {**trained.TWO_STEPS, "training.snapshots": 2, "guard.gate": False}
     run = trained.classifying(classified.data, tmp_path / "run", folds=2, assignments=chosen).out

@@ -164,6 +164,7 @@ def test_measured_values_and_boxes_have_worst_cases_too():
     assert weak[weak["p_adjusted"] < 0.05]["group"].tolist() == ["M"]
 
 
+@pytest.mark.whole
 def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
     assert (segmented.out / "evaluation" / "weak_groups.csv").is_file()
     result = isocenter.evaluate(

@@ -34,6 +34,7 @@ def probabilities(model, data) -> np.ndarray:
     return np.array([[*model.predict(case).confidence.uncalibrated.values()] for case in list(read_dataset(data))[:6]])
 
 
+@pytest.mark.whole
 def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
     data, run = averaged
     each = [probabilities(isocenter.load(run, "cpu", fold=number), data) for number in range(3)]
@@ -43,6 +44,7 @@ def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
     assert probabilities(isocenter.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
 
 
+@pytest.mark.whole
 def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
     data, run = averaged
     again = isocenter.evaluate(run, data)
@@ -53,12 +55,14 @@ def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
     )
 
 
+@pytest.mark.whole
 def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
     _, run = averaged
     task = isocenter.load(run, "cpu").task
     assert task.settings["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
 
 
+@pytest.mark.whole
 def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, tmp_path):
     data, run = averaged
     moments = count()
@@ -81,6 +85,7 @@ def test_further_networks_have_the_batch_to_which_few_steps_have_brought_the_fir
         assert [(one.plan["training.batch"], one.plan["training.steps"]) for one in jobs] == [(taken, 40)] * 2
 
 
+@pytest.mark.whole
 def test_runs_of_neighbouring_seeds_have_no_network_in_common(classified):
     plans = (read_plan(classified.out / "plan.yaml").with_decision("training.seed", Decision(n, "")) for n in range(4))
     seeds = [
@@ -91,6 +96,7 @@ def test_runs_of_neighbouring_seeds_have_no_network_in_common(classified):
     assert len({*range(4), *seeds}) == 4 + 4 * 4
 
 
+@pytest.mark.whole
 def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
@@ -117,6 +123,7 @@ def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):
     assert read_plan(classified.out / "plan.yaml")["training.networks"] == 1
 
 
+@pytest.mark.whole
 def test_each_network_of_inner_folds_has_as_many_beside_it(classified, tmp_path):
     chosen = {**trained.TWO_STEPS, "training.networks": 2, "split.inner_folds": 2}
     run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen)

@@ -70,6 +70,7 @@ def test_what_training_left_open_is_decided_for_each_part(answering):
     assert 0.0 not in record["record"]["terms"]["log_variance"]
 
 
+@pytest.mark.whole
 def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_path):
     data, run = answering
     done = cli(
@@ -89,6 +90,7 @@ def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_pat
     assert chances.data.shape[-2:] == (24, 24)
 
 
+@pytest.mark.whole
 def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     rows = answering[0].read_text().splitlines()
     kept = [",".join([cells[0], "", cells[2], "", cells[4]]) for cells in (row.split(",") for row in rows[1:])]
@@ -101,6 +103,7 @@ def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     assert "Can it be believed?" in (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path):
     data, run = answering
     packaged = isocenter.package(run, out=tmp_path / "balls", backends=(), threads=1)
@@ -139,6 +142,7 @@ def test_volumes_are_answered_as_pictures_are(tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "last" / "terms.safetensors").exists()
 
 
+@pytest.mark.whole
 def test_folds_answer_together(tmp_path):
     data = trained.lesions(tmp_path / "data", 12)
     trained.answering_all(data, tmp_path / "run", folds=2, assignments={"training.steps": 2})

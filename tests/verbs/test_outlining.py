@@ -57,6 +57,7 @@ def run(tmp_path_factory):
     return root
 
 
+@pytest.mark.whole
 def test_a_run_is_scored_by_its_objects_and_can_be_scored_again(run):
     summary = json.loads((run / "run" / "evaluation" / "summary.json").read_text())["rows"]
     assert (summary[0]["metric"], summary[0]["label"]) == ("ap50", "all")
@@ -67,6 +68,7 @@ def test_a_run_is_scored_by_its_objects_and_can_be_scored_again(run):
     assert again.rows[0].estimate.value == pytest.approx(summary[0]["value"], abs=1e-6)
 
 
+@pytest.mark.whole
 def test_a_picture_larger_than_a_window_has_a_number_for_each_object(run, tmp_path):
     PIL.Image.fromarray(smear(99, 2 * SIDE)[0]).save(tmp_path / "large.png")
     isocenter.predict(str(run / "run"), tmp_path / "large.png", out=tmp_path / "found", device="cpu")
@@ -95,6 +97,7 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
     assert "torchvision" in needed
 
 
+@pytest.mark.whole
 def test_a_plan_finds_the_size_of_the_network_by_that_of_the_objects(run):
     made = isocenter.plan(
         run / "data", task="instances", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"}
@@ -105,6 +108,7 @@ def test_a_plan_finds_the_size_of_the_network_by_that_of_the_objects(run):
     assert made.plan["training.memory"] > 0
 
 
+@pytest.mark.whole
 def test_a_plan_of_another_task_refuses_it(run):
     with pytest.raises(PlanError, match="segments instances only"):
         isocenter.plan(run / "data", threads=1, device="cpu", assignments={"network.name": "mask_rcnn"})

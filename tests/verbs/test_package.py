@@ -38,6 +38,7 @@ def own(packaged, tmp_path):
     return Path(shutil.copytree(packaged.out, tmp_path / "shells"))
 
 
+@pytest.mark.whole
 def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented, packaged, tmp_path):
     images = Path(shutil.copytree(segmented.data / "images", tmp_path / "images"))
     coarse = nibabel.load(images / "case00.nii.gz")
@@ -66,6 +67,7 @@ def test_it_says_where_it_lies_and_how_to_run_it(packaged, zipped):
     assert packaged.as_record()["onnx"]["exported"]
 
 
+@pytest.mark.whole
 def test_the_command_line_does_the_same(segmented, tmp_path, cli):
     with no_export():
         done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "none", "--json")
@@ -85,6 +87,7 @@ def test_a_package_predicts_as_its_run_does(kind, segmented, classified, request
 
 
 @pytest.mark.parametrize("kind", ["packaged", "zipped"])
+@pytest.mark.whole
 def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind, segmented, classified, request):
     package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified
     parts = pd.read_csv(run.out / "split.csv", dtype=str).set_index("case")["split"]
@@ -96,6 +99,7 @@ def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind,
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.whole
 def test_a_package_is_scored_by_the_backend_that_is_asked_for(backend, segmented, packaged, monkeypatch):
     asked = []
     monkeypatch.setattr(where, "load", lambda *given, **how: asked.append(how["backend"]) or load(*given, **how))
@@ -192,6 +196,7 @@ def test_what_is_no_run_is_refused(segmented, tmp_path, name, problem):
         isocenter.package(segmented.data / name, out=tmp_path / "out")
 
 
+@pytest.mark.whole
 def test_what_is_there_is_not_overwritten_unless_asked_for(segmented, own):
     before = (own / "manifest.json").read_text()
     with pytest.raises(UsageError, match="exists already"):

@@ -91,6 +91,7 @@ def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmente
     assert_array_equal(voxels[tuple(places.T)], volume.array[tuple(marked.T)])
 
 
+@pytest.mark.whole
 def test_an_image_far_larger_than_those_that_trained_is_said_once_with_the_number_of_windows(segmented, tmp_path):
     """Trained on 16 voxels a side: hundreds of windows of 64 a side show what no training image did."""
     rng = np.random.default_rng(0)
@@ -115,6 +116,7 @@ def test_no_patient_of_a_series_stands_in_records_or_in_what_is_said(segmented, 
         assert f'"{first.PatientID}"' not in text
 
 
+@pytest.mark.whole
 def test_a_study_with_a_localizer_is_predicted_and_what_was_left_out_is_named(segmented, data, tmp_path, cli):
     shutil.copytree(data / SERIES, tmp_path / "study")
     for path in sorted((tmp_path / "study").iterdir())[:2]:
@@ -180,6 +182,7 @@ def test_the_test_cases_get_the_probabilities_that_the_run_measured(classified):
         assert named[Path(case).stem] == pytest.approx(row["probability_dark"], abs=1e-6)
 
 
+@pytest.mark.whole
 def test_a_picture_and_its_mask_model_write_a_png(tmp_path):
     for n in range(8):
         image, mask = trained.blob(n)
@@ -194,6 +197,7 @@ def test_a_picture_and_its_mask_model_write_a_png(tmp_path):
     assert set(np.unique(written)) <= {0, 1}
 
 
+@pytest.mark.whole
 def test_older_predictions_are_replaced_whole_when_asked_for(segmented, image, tmp_path):
     predicted(segmented, segmented.data, out=tmp_path / "out")
     predicted(segmented, image, out=tmp_path / "out", overwrite=True)
@@ -248,6 +252,7 @@ def two_channels(tmp_path_factory):
     return trained.segmenting(trained.two_channels(root / "data"), root / "run", labels=None)
 
 
+@pytest.mark.whole
 def test_files_numbered_by_channel_are_one_case_also_where_it_is_the_only_one(two_channels, tmp_path):
     source = two_channels.out.parent / "data" / "imagesTr"
     for name in ("case00_0000.nii.gz", "case00_0001.nii.gz"):
@@ -258,6 +263,7 @@ def test_files_numbered_by_channel_are_one_case_also_where_it_is_the_only_one(tw
     assert_array_equal(single.predictions["case00"].data, among.predictions["case00"].data)
 
 
+@pytest.mark.whole
 def test_channels_in_another_order_are_refused_by_name(two_channels, tmp_path):
     source = two_channels.out.parent / "data" / "imagesTr"
     table = tmp_path / "table.csv"

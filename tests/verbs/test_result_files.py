@@ -49,6 +49,7 @@ def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_pat
     assert [path.name for path in result.files] == ["case01.nii.gz", "case01_2.nii.gz", "case01_3.nii.gz"]
 
 
+@pytest.mark.whole
 def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
     result = predicted(segmented, series, out=tmp_path / "out")
@@ -89,6 +90,7 @@ def test_an_overlay_shows_each_result(segmented, image, tmp_path):
     assert trained.PIL.Image.open(result.files[1]).size[0] > 100
 
 
+@pytest.mark.whole
 def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypatch):
     model = isocenter.load(segmented.out, "cpu")
     asked = 0
@@ -220,6 +222,7 @@ def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classi
     assert result.measurements.empty
 
 
+@pytest.mark.whole
 def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_path):
     predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True)
     [found] = (tmp_path / "out").glob("*_probabilities.nii.gz")

@@ -124,6 +124,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "summary.json"}
 
 
+@pytest.mark.whole
 def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmented, tmp_path, monkeypatch):
     monkeypatch.chdir(segmented.data)  # paths that hold in this folder alone
     flags = {"device": "cpu", "threads": 1, "save_probabilities": True}
@@ -135,6 +136,7 @@ def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmente
     assert [name for name in here if here[name] != there[name]] == []
 
 
+@pytest.mark.whole
 def test_cases_scored_by_workers_have_the_same_rows_to_the_bit(cluster, segmented, tmp_path, monkeypatch):
     monkeypatch.chdir(segmented.data.parent)
     flags = {"device": "cpu", "threads": 1, "split": "all"}
@@ -146,6 +148,7 @@ def test_cases_scored_by_workers_have_the_same_rows_to_the_bit(cluster, segmente
     assert (tmp_path / "there" / "cases.csv").read_bytes() == (tmp_path / "here" / "cases.csv").read_bytes()
 
 
+@pytest.mark.whole
 def test_folds_scored_by_workers_are_scored_as_asked(cluster, tmp_path):
     """Each fold looks at cases that it has not seen; `uncertainty` holds for it there as here."""
     data = trained.pictures(tmp_path / "data", 16)
@@ -158,6 +161,7 @@ def test_folds_scored_by_workers_are_scored_as_asked(cluster, tmp_path):
     assert "epistemic" not in there.scored.table
 
 
+@pytest.mark.whole
 def test_results_that_nobody_writes_come_back(cluster, segmented):
     image = segmented.data / "images" / "case03.nii.gz"
     [here], [there] = (
@@ -178,6 +182,7 @@ def test_a_damaged_case_is_named_and_the_rest_goes_on(cluster, segmented, tmp_pa
     assert pd.read_csv(out / "predictions.csv")["case"].tolist() == ["case00", "case02"]
 
 
+@pytest.mark.whole
 def test_a_worker_killed_midway_changes_nothing(cluster, segmented, tmp_path):
     """kill -9 once the first results are there; what it was at is done by the other one."""
     flags = {"device": "cpu", "threads": 1}
@@ -212,6 +217,7 @@ def test_a_case_that_nobody_is_left_to_try_by_itself_is_not_said_to_have_killed(
     assert found.where == "case0"
 
 
+@pytest.mark.whole
 def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, tmp_path):
     for _ in range(2):  # so many may die of one case before the scheduler gives it up, and one more by that alone
         cluster.more()
@@ -229,6 +235,7 @@ def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, t
     cluster.more()
 
 
+@pytest.mark.whole
 def test_a_case_that_only_waited_on_each_worker_that_died_is_not_blamed(tmp_path):
     with started(tmp_path, 1) as lonely, followed(lonely):  # one worker at a time has both cases
         cases = [
@@ -241,6 +248,7 @@ def test_a_case_that_only_waited_on_each_worker_that_died_is_not_blamed(tmp_path
     assert outcomes[1] == 9
 
 
+@pytest.mark.whole
 def test_check_by_workers_finds_the_same(cluster, segmented, monkeypatch):
     monkeypatch.chdir(segmented.data.parent)
     here, there = (
@@ -255,6 +263,7 @@ def fated(fate: str, folder: Path, count: int = 1) -> list[Case]:
     return [Case(f"case{n}", "p", {}, covariates={"n": n, "fate": fate, "folder": folder}) for n in range(count)]
 
 
+@pytest.mark.whole
 def test_a_cluster_that_lost_its_last_worker_ends_with_how_much_is_left(tmp_path):
     with started(tmp_path, 1) as made:
         with pytest.raises(ResourceError, match="no worker is left; 3 cases not done"):
@@ -263,6 +272,7 @@ def test_a_cluster_that_lost_its_last_worker_ends_with_how_much_is_left(tmp_path
             list(Cluster(made.address, patience=0.5)(deadly.squared, fated("", tmp_path)))
 
 
+@pytest.mark.whole
 def test_a_scheduler_that_is_killed_ends_the_work_with_how_much_is_left(tmp_path):
     with started(tmp_path, 1) as made:
 

@@ -110,6 +110,7 @@ def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
     assert reported(search(other, tmp_path / "run")) == reported(whole)
 
 
+@pytest.mark.whole
 def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_path):
     made = planned(data, folds=2)
     tested = [case for case, part in made.folds[1].items() if part == "test"]
@@ -121,6 +122,7 @@ def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_pat
     assert reported(ours) == reported(theirs)
 
 
+@pytest.mark.whole
 def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(made, whole, tmp_path):
     seen, watched = [], []
 
@@ -136,6 +138,7 @@ def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_n
     assert watched == [4, 5, 6]  # the second from its last checkpoint
 
 
+@pytest.mark.whole
 def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_have_tried(made, whole, tmp_path):
     def dies(study, name, value):
         raise KeyboardInterrupt
@@ -148,6 +151,7 @@ def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_ha
     assert reported(search(made, tmp_path)) == reported(whole)
 
 
+@pytest.mark.whole
 def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes_on(made, whole, tmp_path):
     """Else the search would end with it, and begin with it again whenever the run is resumed."""
     steps = []
@@ -183,6 +187,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     assert "trial" in edited.decision("training.learning_rate").source
 
 
+@pytest.mark.whole
 def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp_path):
     """The validation cases only choose the trial."""
     plan = learning_nothing(made, tmp_path)
@@ -264,6 +269,7 @@ def test_too_few_validation_cases_to_tell_luck_from_skill_are_refused_before_any
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_many_validation_cases_of_few_patients_are_refused_because_no_draw_of_them_can_change_the_plan(data, tmp_path):
     rows = [f"{path},{path.parent.name},p{n % 20}" for n, path in enumerate(sorted(data.rglob("*.png")))]
     table = tmp_path / "cases.csv"
@@ -278,6 +284,7 @@ def test_a_clock_may_not_decide_what_is_to_be_alike_to_the_bit(tmp_path):
         train(tmp_path, out=tmp_path / "run", tune=1, deterministic=True, assignments=steps)
 
 
+@pytest.mark.whole
 def test_a_search_leaves_time_to_train(cli, data, tmp_path):
     ended = cli("train", data, "--tune", 5, "--minutes", 5, "--device", "cpu", "--out", tmp_path / "run")
     assert ended.code == 2
@@ -289,6 +296,7 @@ def test_a_run_to_resume_takes_no_other_search(tmp_path):
         train(resume=tmp_path, tune=5)
 
 
+@pytest.mark.whole
 def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ResourceError, match=r"isocenter\[tune\]"):

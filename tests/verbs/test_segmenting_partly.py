@@ -89,6 +89,7 @@ def test_a_check_says_how_much_is_known(overlapping):
     assert found.facts["annotated"].startswith("75 % of the voxels")
 
 
+@pytest.mark.whole
 def test_predictions_measure_each_region_and_write_one_label_map(overlapping, tmp_path):
     data, run, _ = overlapping
     isocenter.predict(run, data / "imagesTr", out=tmp_path / "out", device="cpu", save_probabilities=True)
@@ -103,6 +104,7 @@ def test_predictions_measure_each_region_and_write_one_label_map(overlapping, tm
     assert "rest" not in named
 
 
+@pytest.mark.whole
 def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
     data, run, _ = overlapping
     with no_export():
@@ -117,6 +119,7 @@ def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
     assert described["outputs"]["pred"]["channel_def"] == {"0": "ball", "1": "core"}
 
 
+@pytest.mark.whole
 def test_regions_can_be_declared_by_hand(overlapping):
     data = overlapping[0]
     plan = isocenter.plan(data, device="cpu", threads=1, labels=REGIONS).plan
@@ -128,6 +131,7 @@ def test_regions_can_be_declared_by_hand(overlapping):
     assert task.names == tuple(task.tolerance) == ("whole", "inner")
 
 
+@pytest.mark.whole
 def test_scribbles_are_taught_where_they_are(tmp_path):
     data = discs(tmp_path / "data", scribbled=True)
     labels = "0=ignore,1=background,2=disc"

@@ -97,6 +97,7 @@ def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(h
     assert found["probability_ill"].tolist() == [pytest.approx(expected, abs=1e-6)]
 
 
+@pytest.mark.whole
 def test_each_image_is_left_out_once_although_the_first_case_lacks_it(holed, tmp_path):
     data, run = holed
     given = {"split": "all", "corruptions": "noise", "severities": "1", "out": tmp_path / "out"}
@@ -106,6 +107,7 @@ def test_each_image_is_left_out_once_although_the_first_case_lacks_it(holed, tmp
     assert set(table["corruption"]) == {"none", "noise", "without PT", "without CT"}
 
 
+@pytest.mark.whole
 def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tmp_path):
     data, run = holed
     packaged = isocenter.package(run, out=tmp_path / "package", backends=())
@@ -150,6 +152,7 @@ def test_an_image_is_found_by_its_name_or_by_its_number():
     assert has("0001") == {"PT": "0001"}
 
 
+@pytest.mark.whole
 def test_beside_covariates_the_images_alone_are_trained_on_with_what_tells_which_are_there(tmp_path):
     data = cohort(tmp_path / "data")
     table = pd.read_csv(data).assign(age=lambda one: [40 + n % 7 for n in range(len(one))])

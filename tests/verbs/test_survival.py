@@ -65,6 +65,7 @@ def followed(tmp_path_factory):
     return data, root / "run"
 
 
+@pytest.mark.whole
 def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope_and_baseline(
     followed, tmp_path, monkeypatch
 ):
@@ -87,6 +88,7 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
 
+@pytest.mark.whole
 def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_inner_folds_have_not_seen(
     followed, tmp_path
 ):
@@ -144,6 +146,7 @@ def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_di
 
 
 @pytest.mark.parametrize(("model", "folds"), [("cox", 3), ("weibull", 0)])
+@pytest.mark.whole
 def test_a_small_set_has_inner_folds_where_a_baseline_is_to_be_found(followed, model, folds):
     plan = isocenter.plan(followed[0], minutes=30, assignments={"task.model": model}, **READING).plan
     assert plan["split.inner_folds"] == folds
@@ -158,6 +161,7 @@ def test_a_look_at_the_data_counts_the_events(tmp_path):
     assert found.facts["events"] == f"{died} of 60 cases, at times from {days.min()} to {days.max()}"
 
 
+@pytest.mark.whole
 def test_the_plan_says_why_a_batch_is_so_large_and_where_its_horizons_lie(followed):
     planned = isocenter.plan(followed[0], **READING)
     batch = planned.plan.decision("training.batch")
@@ -217,6 +221,7 @@ def test_other_data_are_evaluated_with_their_own_columns_and_a_time_of_nothing_i
     assert found.primary == "uno_c"
 
 
+@pytest.mark.whole
 def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_path):
     data, run = followed
     with no_export():
@@ -235,6 +240,7 @@ def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_
 
 
 @pytest.mark.parametrize("model", ["hazards", "weibull"])
+@pytest.mark.whole
 def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     given = {**FEW, "training.steps": 3, "training.validations": 1, "task.model": model}
     run = isocenter.train(followed[0], out=tmp_path / "run", assignments=given, **READING)
@@ -259,6 +265,7 @@ def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_o
         assert free == curve(kaplan_meier(own["days"], own["died"] == "dead"), "share")
 
 
+@pytest.mark.whole
 def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(followed, tmp_path):
     given = {**FEW, "training.steps": 2, "training.validations": 1}
     isocenter.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)

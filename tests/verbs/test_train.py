@@ -140,6 +140,7 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_packa
     assert "Every case was trained on" in page
 
 
+@pytest.mark.whole
 def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_path):
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out, assignments=few)
@@ -148,6 +149,7 @@ def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_p
         assert (weight - ours[name]).abs().max() < 1e-6
 
 
+@pytest.mark.whole
 def test_test_cases_that_change_or_go_while_it_trains_are_named_and_not_scored(tmp_path):
     data, out = trained.blobs(tmp_path / "data", 20), tmp_path / "run"
     tests: list[str] = []
@@ -188,6 +190,7 @@ def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
 
 
 @pytest.mark.parametrize(("given", "networks"), [({}, 5), ({"minutes": 30.0}, None)])
+@pytest.mark.whole
 def test_networks_for_which_an_earlier_run_had_time_share_no_other_minutes(classified, tmp_path, given, networks):
     made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     five = made.with_decision("training.networks", Decision(5, "after the first 900 s were left"))
@@ -195,6 +198,7 @@ def test_networks_for_which_an_earlier_run_had_time_share_no_other_minutes(class
     assert planned_from(tmp_path / "plan.yaml", PlanRequest(**given)).plan["training.networks"] == networks
 
 
+@pytest.mark.whole
 def test_another_training_by_the_plan_of_a_run_finds_its_own_calibration_and_keeps_a_threshold_set_by_hand(classified):
     place = classified.out / "plan.yaml"
     assert read_plan(place)["task.calibration"] is not None
@@ -203,6 +207,7 @@ def test_another_training_by_the_plan_of_a_run_finds_its_own_calibration_and_kee
     assert made["task.thresholds"] == {"dark": 0.3}
 
 
+@pytest.mark.whole
 def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, tmp_path, caplog):
     made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     unaided = made.with_decision("training.device", Decision("cpu", "no GPU was found"))
@@ -212,6 +217,7 @@ def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, 
     assert "computing on cpu: the plan says so (no GPU was found)" in caplog.messages
 
 
+@pytest.mark.whole
 def test_a_case_may_be_called_na(named):
     scored = isocenter.evaluate(named.out, named.data, split="all", device="cpu").scored.table
     assert len(scored) == 40

@@ -42,6 +42,7 @@ def deterministic(classified, tmp_path_factory) -> list[Run]:
     return [train(plan, out=room / name, deterministic=True, minutes=0.5) for name in "ab"]
 
 
+@pytest.mark.whole
 def test_two_deterministic_runs_are_alike_to_the_bit(deterministic):
     assert alike(*(run.out for run in deterministic))
     assert read_plan(deterministic[0].out / "plan.yaml")["training.deterministic"] is True
@@ -54,16 +55,19 @@ def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_a_deterministic_run_takes_its_steps_from_a_plan(deterministic):
     assert deterministic[0].steps == 6  # the plan's: minutes do not move them
 
 
+@pytest.mark.whole
 def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
     for given, value, because in (({}, 60, "no other time was asked for"), ({"minutes": 60}, 60, "asked for")):
         decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("training.minutes")
         assert (decision.value, decision.because) == (value, because)
 
 
+@pytest.mark.whole
 def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 5, "training.networks": 1}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
@@ -77,6 +81,7 @@ def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp
 
 
 @pytest.mark.parametrize(("schedule", "sampling"), [("cosine", "balanced"), ("poly", "natural")])
+@pytest.mark.whole
 def test_sgd_its_schedule_and_the_sampling_are_followed(classified, tmp_path, schedule, sampling):
     chosen = {"training.optimiser": "sgd", "training.schedule": schedule, "training.learning_rate": 0.01}
     chosen["training.sampling"] = sampling
@@ -101,6 +106,7 @@ def stopped(segmented, tmp_path_factory) -> Run:
     return trained.segmenting(segmented.data, tmp_path_factory.mktemp("stopped") / "run", assignments=chosen)
 
 
+@pytest.mark.whole
 def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stopped):
     assert stopped.steps < 40
     decision = read_plan(stopped.out / "plan.yaml").decision("training.early_stop")
@@ -113,6 +119,7 @@ def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stoppe
     assert "the schedule is cut" in stopped.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_further(stopped):
     stopped.report.unlink()
     again = train(resume=stopped.out)
@@ -121,6 +128,7 @@ def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_fur
     assert any("the schedule is cut" in note for note in again.notes)
 
 
+@pytest.mark.whole
 def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
     size = {**trained.SMALL_UNET, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "deep_supervision": 1}
     run = trained.segmenting(segmented.data, tmp_path / "run", assignments={"network.size": size}).out
@@ -130,6 +138,7 @@ def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
     assert {name for name in outputs if not name.startswith(":")} == {"mask"}
 
 
+@pytest.mark.whole
 def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path):
 
     def dies(moment):
@@ -174,6 +183,7 @@ def test_measured_memory_stands_in_the_environment_and_the_report(segmented):
     assert "waiting for data" in text
 
 
+@pytest.mark.whole
 def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, tmp_path, monkeypatch):
     """A task that decides on a tolerance of 7 mm from its validation cases, and on nothing else."""
     asked = []
@@ -205,6 +215,7 @@ def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
     assert trained.segmenting(data, tmp_path / "run", everything=True).rows == ()
 
 
+@pytest.mark.whole
 def test_a_file_of_weights_is_begun_from_and_named_in_the_model(segmented, tmp_path):
     given = tmp_path / "given.safetensors"
     module = isocenter.load(segmented.out, "cpu").run.module
@@ -233,6 +244,7 @@ def test_the_flags_of_the_command_line_are_followed_or_refused_by_name(cli, clas
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_a_training_too_short_for_one_pass_over_its_cases_says_so_before_any_figure(classified, tmp_path):
     run = trained.classifying(classified.data, tmp_path / "run", assignments=trained.TWO_STEPS)
     cases = sum(read_plan(run.out / "plan.yaml")["task.counts"].values())

@@ -75,6 +75,7 @@ def values(run: Path) -> dict[tuple[str, str], dict]:
     return {(row["metric"], row["label"]): row for row in rows}
 
 
+@pytest.mark.whole
 def test_minutes_that_are_left_train_a_further_network_of_findings(found, tmp_path, monkeypatch):
     monkeypatch.setattr(more_networks, "MOST", 2)  # five take too long for a test
     chosen = {**SMALL, "training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
@@ -117,6 +118,7 @@ def test_every_finding_is_in_every_part_and_no_patient_in_two(found):
         assert set(joined.loc[joined[name.upper()] == "1", "split"]) == {"train", "val", "test"}
 
 
+@pytest.mark.whole
 def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_without_isocenter(found, tmp_path):
     images = found / "data" / "images"
     ours = isocenter.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
@@ -140,6 +142,7 @@ def test_a_package_of_findings_is_certified(found):
     assert plain["passed"], plain["because"]
 
 
+@pytest.mark.whole
 def test_findings_go_through_evaluation_again_with_the_same_figures(found):
     again = isocenter.evaluate(found / "run", found / "data" / "findings.csv", device="cpu")
     first = values(found / "run")["auroc", "all"]
@@ -153,6 +156,7 @@ def test_drawing_findings_by_class_is_refused_with_what_to_do_instead(found):
         )
 
 
+@pytest.mark.whole
 def test_a_weighted_loss_and_mixed_images_train(found, tmp_path):
     mixed = {**SMALL, "task.loss": "class_balanced", "training.steps": 2, "augmentation.mixup": 0.4}
     run = isocenter.train(
@@ -174,6 +178,7 @@ def test_an_order_brings_its_own_metrics_and_class_probabilities(graded):
     assert log.count("value: quadratic_kappa") == 2
 
 
+@pytest.mark.whole
 def test_grades_are_predicted_alike_by_the_run_the_package_and_without_isocenter(graded, tmp_path):
     images = Path(shutil.copytree(graded / "data" / "1", tmp_path / "images"))
     ours = isocenter.predict(graded / "run", images, device="cpu", abstain="off").table
@@ -195,6 +200,7 @@ def test_the_networks_outputs_are_named_in_the_package_though_they_are_no_grades
     assert (pred["num_channels"], pred["channel_def"]) == (2, {"0": "output 0", "1": "output 1"})
 
 
+@pytest.mark.whole
 def test_folds_of_grades_become_one_model_that_can_be_packaged(tmp_path):
     trained.pictures(tmp_path / "data", 36, GRADES)
     few = {"task.order": "corn", "training.steps": 2, "training.validations": 1, "augmentation.mixup": 0.4}

@@ -59,6 +59,7 @@ def test_a_model_that_calls_the_most_frequent_class_is_not_better_than_guessing(
     assert "Every case is called benign." in made.against
 
 
+@pytest.mark.whole
 def test_a_gain_over_a_call_that_never_changes_is_judged_by_the_interval_of_the_model_itself():
     """Two intervals of one AUROC, one of which holds 0.5, would contradict each other."""
     rng = np.random.default_rng(3)

@@ -62,6 +62,7 @@ def test_a_run_states_centreline_figures_and_how_volumes_agree(net):
     assert "Area of vessel" in page
 
 
+@pytest.mark.whole
 def test_a_package_predicts_as_the_run_does_and_measures(net, tmp_path):
     data, run = net
     with no_export():
@@ -93,6 +94,7 @@ def test_a_blob_has_no_centreline_to_be_taught_by(tmp_path):
         {"task.loss": "hardest", "training.sampling": "undersampled"},
     ],
 )
+@pytest.mark.whole
 def test_classes_are_taught_by_the_loss_and_the_sampling_that_were_asked_for(tmp_path, wishes):
     data = trained.pictures(tmp_path / "data", 24)
     run = trained.classifying(data, tmp_path / "run", assignments=wishes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 import pandas as pd
 from numpy.testing import assert_allclose
 
@@ -40,6 +41,7 @@ def nodules(root: Path, count: int = 14) -> Path:
     return root
 
 
+@pytest.mark.whole
 def test_boxes_of_volumes_are_trained_scored_predicted_drawn_and_packaged(tmp_path):
     data = nodules(tmp_path / "data") / "boxes.csv"
     plan = isocenter.plan(data, device="cpu", threads=1).plan
@@ -59,6 +61,7 @@ def test_boxes_of_volumes_are_trained_scored_predicted_drawn_and_packaged(tmp_pa
     assert_allclose(packaged.corners, own.corners, atol=1e-4)
 
 
+@pytest.mark.whole
 def test_findings_of_volumes_are_trained_scored_predicted_and_packaged(tmp_path):
     data = nodules(tmp_path / "data") / "findings.csv"
     column = {"finding:bright": "bright", "finding:dark": "dark"}

@@ -54,22 +54,22 @@ def test_p_values_of_cases_like_those_that_did_not_train_are_uniform(count, smal
     assert stats.kstest(np.array(drawn) - rng.uniform(size=2000) / (count + 1), "uniform").pvalue > 0.001
 
 
-@pytest.mark.parametrize("count", [8, 20, 60])
+@pytest.mark.parametrize("count", [8, 60])
 def test_the_extrapolated_tail_is_exact_for_exponential_excesses_and_errs_upwards_for_lighter_ones(count):
-    rng = np.random.default_rng(1)
-    exponential = [p_value(rng.exponential(), each_a_patient(rng.exponential(size=count)), 1e-4) for _ in range(20000)]
-    lighter = [p_value(abs(rng.normal()), each_a_patient(abs(rng.normal(size=count))), 1e-4) for _ in range(20000)]
+    rng, draws = np.random.default_rng(1), 4000
+    exponential = [p_value(rng.exponential(), each_a_patient(rng.exponential(size=count)), 1e-4) for _ in range(draws)]
+    lighter = [p_value(abs(rng.normal()), each_a_patient(abs(rng.normal(size=count))), 1e-4) for _ in range(draws)]
     for level in (0.01, 0.003):
-        assert stats.binomtest(int(np.sum(np.array(exponential) < level)), 20000, level).pvalue > 0.001
+        assert stats.binomtest(int(np.sum(np.array(exponential) < level)), draws, level).pvalue > 0.001
         assert np.mean(np.array(lighter) < level) <= level
 
 
 def test_good_images_are_refused_no_more_often_than_the_level_says():
     refused = 0
-    for seed in range(20):
+    for seed in range(10):
         guard, rng = gate(seed, level=0.05), np.random.default_rng(1000 + seed)
-        refused += sum(guard.verdict(seen(rng))[1] is not None for _ in range(50))
-    assert refused / 1000 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+        refused += sum(guard.verdict(seen(rng))[1] is not None for _ in range(30))
+    assert refused / 300 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 
 
 @pytest.mark.parametrize("held_out", [10, 40, 500])

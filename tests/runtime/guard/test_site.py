@@ -29,6 +29,7 @@ def each_a_patient(distances: np.ndarray) -> Known:
 
 @pytest.mark.parametrize("count", [5, 10, 30])
 @pytest.mark.parametrize(("times", "further"), [(1.0, 0.0), (1.5, 0.0), (2.0, 0.0), (4.0, 0.0), (1.0, 4.0), (0.5, 0.0)])
+@pytest.mark.whole
 def test_images_of_a_site_are_refused_at_the_level_at_most_however_far_it_lies(count, times, further):
     rng, refused = np.random.default_rng(count), 0
     for _ in range(DRAWS):
