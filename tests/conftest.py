@@ -142,7 +142,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def charts_without_pixels() -> Iterator[None]:
     """Charts are not drawn, which takes half of the time of a small training.
 
-    Tests of the room `report` see real pictures, as do those with the mark `pictures`, `segmented` and `classified`.
+    Tests of the room `report` see real pictures, as do those with the mark `pictures`, and `classified`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
@@ -166,7 +166,7 @@ def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def segmented(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small volumes."""
-    return _run_once(tmp_path_factory, trained.blobs, trained.segmenting)
+    return _run_once(tmp_path_factory, trained.blobs, trained.segmenting, in_full=False)
 
 
 @pytest.fixture(scope="session")
