@@ -166,6 +166,7 @@ def test_a_verb_of_one_process_is_simply_done():
     assert doubled(21) == 42
 
 
+@pytest.mark.whole
 def test_processes_on_several_machines_join(monkeypatch):
     done = pair(JOINED, monkeypatch, "GROUP_RANK", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     assert done.returncode == 0, done.stderr

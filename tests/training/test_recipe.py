@@ -123,6 +123,7 @@ def test_the_best_checkpoint_holds_the_weights_of_the_validation_it_names(segmen
 
 
 @pytest.mark.parametrize(("lucky", "taken"), [(1, 6), (8, 3)])
+@pytest.mark.whole
 def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_are_better(
     segmented, tmp_path, monkeypatch, lucky, taken
 ):
@@ -183,6 +184,7 @@ def test_earlier_weights_are_not_taken_for_a_figure_that_the_last_ones_do_not_ha
         assert ("is not a number" in after.preferred) == (step == 6)
 
 
+@pytest.mark.whole
 def test_another_seed_gives_other_weights(segmented, tmp_path):
     trained.segmenting(segmented.data, tmp_path / "again", seed=1)
     ours, theirs = (
@@ -226,6 +228,7 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     assert asked[0] is not asked[1]
 
 
+@pytest.mark.whole
 def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified, tmp_path, monkeypatch):
     seen = []
 
@@ -248,6 +251,7 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
     assert seen[0].seconds > before["seconds"]  # the time before the kill counts
 
 
+@pytest.mark.whole
 def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_after_a_kill(
     segmented, tmp_path, monkeypatch
 ):
@@ -313,6 +317,7 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     assert kept is None
 
 
+@pytest.mark.whole
 def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(segmented, tmp_path, monkeypatch):
     threads, costs = [], Afterwards.costs
 
@@ -337,6 +342,7 @@ def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_othe
         assert planned_from(tmp_path / "plan.yaml", PlanRequest(minutes)).plan["inference.flips"] == flips
 
 
+@pytest.mark.whole
 def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}
     size = {**trained.SMALL_UNET, "width": 16, "widest": 32}
@@ -347,6 +353,7 @@ def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
     assert narrower(settings(plan), 0.01).value == networks.wider(size, 0.5)  # a planned one would have been halved
 
 
+@pytest.mark.whole
 def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):
     seen = []
     with trained.watching(seen.append):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -47,20 +48,30 @@ def same_run(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
-    """{kind: (data, an uninterrupted run)}"""
-    found = {}
-    for kind, (cohort, train, chosen) in KINDS.items():
+def whole(tmp_path_factory) -> Callable[[str], tuple[Path, Path]]:
+    """The data of a kind and an uninterrupted run, made when a test first asks for them."""
+
+    @cache
+    def made(kind: str) -> tuple[Path, Path]:
+        cohort, train, chosen = KINDS[kind]
         root = tmp_path_factory.mktemp(kind.replace(" ", "_"))
         data = cohort(root / "data")
         train(data, root / "run", assignments={**SIX, **chosen})
-        found[kind] = data, root / "run"
-    return found
+        return data, root / "run"
+
+    return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "classification",
+        "several tasks",
+        *(pytest.param(kind, marks=pytest.mark.whole) for kind in ("segmentation", "drawn by loss")),
+    ],
+)
 def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
-    (data, uninterrupted), (_, train, chosen) = whole[kind], KINDS[kind]
+    (data, uninterrupted), (_, train, chosen) = whole(kind), KINDS[kind]
 
     def pressed(moment):
         if moment.step == 3:
@@ -77,11 +88,12 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
 
 
 def test_the_terms_of_a_loss_that_are_learnt_are_kept(whole):
-    assert (whole["several tasks"][1] / "checkpoints" / "last" / "terms.safetensors").is_file()
+    assert (whole("several tasks")[1] / "checkpoints" / "last" / "terms.safetensors").is_file()
 
 
+@pytest.mark.whole
 def test_what_is_drawn_by_loss_is_not_what_is_drawn_at_random(whole):
-    losses = [pd.read_csv(whole[kind][1] / "log.csv")["loss"].tolist() for kind in ("segmentation", "drawn by loss")]
+    losses = [pd.read_csv(whole(kind)[1] / "log.csv")["loss"].tolist() for kind in ("segmentation", "drawn by loss")]
     assert losses[0] != losses[1]
 
 
@@ -100,7 +112,7 @@ with trained.watching(dies):
 
 
 def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
-    data, uninterrupted = whole["segmentation"]
+    data, uninterrupted = whole("segmentation")
     tests, out = Path(trained.__file__).parent, tmp_path / "run"
     done = forked.run("-c", KILLED.format(tests=str(tests), data=str(data), out=str(out), steps=SIX))
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -112,21 +124,21 @@ def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
 @pytest.fixture
 def stopped(whole, tmp_path) -> Path:
     """A copy of a run as a kill after training, before the report, would have left it."""
-    run = Path(shutil.copytree(whole["segmentation"][1], tmp_path / "run"))
+    run = Path(shutil.copytree(whole("segmentation")[1], tmp_path / "run"))
     (run / "report.html").unlink()
     return run
 
 
 def test_a_run_killed_while_it_was_evaluated_is_evaluated_anew(whole, stopped):
-    shutil.copytree(whole["segmentation"][0], stopped.parent / "data")
+    shutil.copytree(whole("segmentation")[0], stopped.parent / "data")
     text = (stopped / "plan.yaml").read_text()
     (stopped / "plan.yaml").write_text(text.replace("data: ../data", f"data: {stopped.parent / 'data'}"))
     isocenter.train(resume=stopped)
-    same_run(whole["segmentation"][1], stopped)
+    same_run(whole("segmentation")[1], stopped)
 
 
 def test_a_run_whose_data_changed_is_not_resumed(whole, stopped):
-    data = Path(shutil.copytree(whole["segmentation"][0], stopped.parent / "data"))
+    data = Path(shutil.copytree(whole("segmentation")[0], stopped.parent / "data"))
     (data / "labels" / "case00.nii.gz").unlink()
     (data / "images" / "case00.nii.gz").unlink()
     with pytest.raises(IntegrityError, match="changed since the run began"):
@@ -189,8 +201,9 @@ def test_a_flag_that_a_resumed_run_would_not_heed_is_refused_as_it_was_typed(cli
     assert f"{flags[0]} cannot be given with a run to resume" in ended.last
 
 
+@pytest.mark.whole
 def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path):
-    data, model = whole["segmentation"]
+    data, model = whole("segmentation")
     trained.segmenting(data, tmp_path / "whole", assignments=SIX, start=model)
 
     def killed(moment):

@@ -77,6 +77,7 @@ def test_a_trial_below_the_median_of_those_before_it_is_hopeless_and_the_plan_ne
         assert [one.state for one in study.done] == [*[COMPLETE] * 4, PRUNED, IMPOSSIBLE]
 
 
+@pytest.mark.whole
 def test_something_better_than_the_plan_is_found_where_there_is_much(tmp_path):
     done = tried(tmp_path / "study.db", 10)
     assert max(one.value for one in done) > done[0].value + 0.9  # the smaller patch, and no worse a rate
