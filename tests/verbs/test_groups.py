@@ -345,7 +345,9 @@ def test_other_kinds_of_problem_have_gaps_of_their_own_metrics(cohort, request):
 READ = {"segmented": {"labels": trained.LABELS}}
 
 
-@pytest.mark.parametrize("method", ["group_dro", "adversarial", "constraint"])
+@pytest.mark.parametrize(
+    "method", ["constraint", *(pytest.param(name, marks=pytest.mark.whole) for name in ("group_dro", "adversarial"))]
+)
 def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(method, tmp_path):
     asked = {**trained.TWO_STEPS, "training.fairness": method, "training.protected": "sex", "augmentation.mixup": 0.0}
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", assignments=asked)

@@ -128,7 +128,6 @@ def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_mode
         ({"minutes": 30}, 3, "4 validation cases are too few"),
         ({"minutes": 2}, 0, "2 minutes are too few for 4 trainings"),
         ({"folds": 3}, 0, "each fold tests cases that it has not seen"),
-        ({"everything": True}, 0, "every case trains"),
         (
             {"assignments": {"task.thresholds": {"dark": 0.3}, "task.calibration_method": "none"}},
             0,

@@ -70,6 +70,7 @@ def test_a_run_whose_gate_the_plan_turns_off_keeps_none(drawn, classified):
     assert not list(drawn.rglob("guard.safetensors"))
 
 
+@pytest.mark.whole
 def test_a_training_stopped_among_its_last_weights_draws_the_same_members(drawn, classified, tmp_path):
     moments = count()
 

@@ -106,6 +106,7 @@ def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classif
     assert "left" in plan.decision("training.networks").because
 
 
+@pytest.mark.whole
 def test_networks_by_hand_share_the_minutes(segmented, tmp_path):
     """The first of three ends after a third of the time, whatever follows; the others take as many steps."""
 

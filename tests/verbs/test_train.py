@@ -182,6 +182,7 @@ def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
     run = isocenter.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
     assert run.steps == 10  # the least; the plan had 6
