@@ -7,8 +7,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pytest
 import pandas as pd
+import pytest
 from numpy.testing import assert_allclose
 
 import isocenter
