@@ -8,12 +8,15 @@ reached through an object's method is not seen, and neither is a changed file of
 from __future__ import annotations
 
 import ast
+import gc
+import json
 import re
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -23,96 +26,115 @@ SECONDS = 60.0
 # So many files of tests are collected at most: more than a minute's tests lie in them.
 FILES = 40
 ROOT = Path(__file__).parents[1]
-Name = tuple[Path, str]
+# What the files of the last call hold, so that only those that changed are parsed.
+KEPT = ROOT / ".pytest_cache" / "near.json"
+Name = tuple[str, str]
 
 
+@dataclass(frozen=True)
 class Source:
-    """The top-level names of a file, the lines of each, and the names elsewhere that each uses."""
+    """The top-level names of a file.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    spans:    first and last line of each name
+    uses:     names that each uses: a name, the name of an argument, or module and attribute
+    imported: module and name in it of what the file imports; an empty name is the module itself
+    """
+
+    spans: Mapping[str, tuple[int, int]]
+    uses: Mapping[str, list[list[str]]]
+    imported: Mapping[str, tuple[str, str]]
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        self.defined = {
-            node.name: node
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-        }
-        self.assigned = {
-            target.id: node
-            for node in tree.body
-            if isinstance(node, ast.Assign | ast.AnnAssign)
-            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-            if isinstance(target, ast.Name)
-        }
-        self.imported: dict[str, tuple[str, str]] = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    self.imported[alias.asname or alias.name] = (node.module or "", alias.name)
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    self.imported[alias.asname or alias.name.partition(".")[0]] = (alias.name, "")
-
-    def names(self) -> dict[str, ast.stmt]:
-        return {**self.assigned, **self.defined}
+        named = dict(_named(tree))
+        spans = {name: (_first(node), node.end_lineno or node.lineno) for name, node in named.items()}
+        return cls(spans, {name: _uses(node) for name, node in named.items()}, dict(_imports(tree)))
 
     def at(self, lines: Iterable[int]) -> set[str]:
         """The names whose definition has one of these lines; all of them where a line is of none."""
-        spans = {name: range(_first(node), (node.end_lineno or node.lineno) + 1) for name, node in self.names().items()}
         found: set[str] = set()
         for line in lines:
-            hit = {name for name, span in spans.items() if line in span}
-            found |= hit or set(spans)
+            hit = {name for name, (first, last) in self.spans.items() if first <= line <= last}
+            found |= hit or set(self.spans)
         return found
 
 
+def _named(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
+
+
 def _first(node: ast.stmt) -> int:
-    decorators = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(one.lineno for one in decorators)])
+    return min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
+
+
+def _uses(node: ast.stmt) -> list[list[str]]:
+    found = set[tuple[str, ...]]()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            found.add(("name", part.id))
+        elif isinstance(part, ast.arg):
+            found.add(("argument", part.arg))
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            found.add(("attribute", part.value.id, part.attr))
+    return [list(one) for one in sorted(found)]
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, tuple[str, str]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((alias.asname or alias.name, (node.module or "", alias.name)) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name.partition(".")[0], (alias.name, "")) for alias in node.names)
+
+
+def sources() -> dict[str, Source]:
+    """Every file of the source and of the tests, by its path from the root."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    made = {}
+    for path in (*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        place, stamp = str(path.relative_to(ROOT)), path.stat().st_mtime_ns
+        known = kept.get(place)
+        made[place] = known if known and known["stamp"] == stamp else {"stamp": stamp, **asdict(Source.of(path))}
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(made), encoding="utf-8")
+    return {place: Source(one["spans"], one["uses"], one["imported"]) for place, one in made.items()}
 
 
 class Graph:
     """Which name uses which, of the source and of the tests."""
 
-    def __init__(self) -> None:
-        files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-        self.sources = {path: Source(path) for path in files}
-        self.modules = {_module(path): path for path in files}
+    def __init__(self, files: Mapping[str, Source]) -> None:
+        self.sources = files
+        self.modules = {_module(place): place for place in files}
         self.users: dict[Name, set[Name]] = defaultdict(set)
-        for source in self.sources.values():
-            for name, node in source.names().items():
-                for used in self._used(source, node):
-                    self.users[used].add((source.path, name))
+        for place, source in files.items():
+            for name, uses in source.uses.items():
+                for kind, *used in uses:
+                    for target in self._targets(place, kind, *used):
+                        self.users[target].add((place, name))
 
-    def _used(self, source: Source, node: ast.stmt) -> Iterator[Name]:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name):
-                yield from self._of(source, part.id)
-            elif isinstance(part, ast.arg):  # a fixture
-                yield from self._fixture(source, part.arg)
-            elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                module, name = source.imported.get(part.value.id, ("", ""))
-                if path := self.modules.get(f"{module}.{name}" if name else module):
-                    yield from self._resolved(path, part.attr)
+    def _targets(self, place: str, kind: str, name: str, attribute: str = "") -> Iterator[Name]:
+        if kind == "name":
+            yield from self._resolved(place, name)
+        elif kind == "attribute":
+            module, inside = self.sources[place].imported.get(name, ("", ""))
+            if holder := self.modules.get(f"{module}.{inside}" if inside else module):
+                yield from self._resolved(holder, attribute)
+        elif place.startswith("tests"):  # an argument may be a fixture
+            for holder in (place, "tests/conftest.py"):
+                yield from self._resolved(holder, name)
 
-    def _of(self, source: Source, name: str) -> Iterator[Name]:
-        if name in source.names():
-            yield source.path, name
-        elif name in source.imported:
-            module, original = source.imported[name]
-            if path := self.modules.get(module):
-                yield from self._resolved(path, original)
-
-    def _fixture(self, source: Source, name: str) -> Iterator[Name]:
-        if source.path.is_relative_to(ROOT / "tests"):
-            for holder in (source, self.sources[ROOT / "tests/conftest.py"]):
-                yield from self._of(holder, name)
-
-    def _resolved(self, path: Path, name: str, depth: int = 0) -> Iterator[Name]:
+    def _resolved(self, place: str, name: str, depth: int = 0) -> Iterator[Name]:
         """Where a name that a file offers is defined: an index takes it from another file."""
-        source = self.sources[path]
-        if name in source.names():
-            yield path, name
+        source = self.sources[place]
+        if name in source.spans:
+            yield place, name
         elif name in source.imported and depth < 4:
             module, original = source.imported[name]
             if further := self.modules.get(module):
@@ -127,25 +149,24 @@ class Graph:
         return found
 
 
-def _module(path: Path) -> str:
-    base = ROOT / ("src" if path.is_relative_to(ROOT / "src") else "tests")
-    parts = path.relative_to(base).with_suffix("").parts
+def _module(place: str) -> str:
+    parts = Path(place).with_suffix("").parts[1:]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def changed_lines() -> dict[Path, list[int]]:
+def changed_lines() -> dict[str, list[int]]:
     """Lines of Python files that the last commit does not have; for a removal, the line before it."""
-    found: dict[Path, list[int]] = defaultdict(list)
-    path = Path()
+    found: dict[str, list[int]] = defaultdict(list)
+    place = ""
     for line in _git("diff", "--unified=0", "--no-color", "HEAD", "--", "*.py").splitlines():
         if line.startswith("+++ "):
-            path = ROOT / line[6:]
+            place = line[6:]
         elif match := re.match(r"@@ -\S+ \+(\d+)(?:,(\d+))? @@", line):
             first, count = int(match[1]), int(match[2] or 1)
-            found[path] += list(range(first, first + count)) or [max(first, 1)]
+            found[place] += list(range(first, first + count)) or [max(first, 1)]
     for name in _git("ls-files", "--others", "--exclude-standard", "--", "*.py").splitlines():
-        found[ROOT / name] = list(range(1, 1 + len((ROOT / name).read_text(encoding="utf-8").splitlines())))
-    return {path: lines for path, lines in found.items() if path.exists()}
+        found[name] = list(range(1, 1 + len((ROOT / name).read_text(encoding="utf-8").splitlines())))
+    return found
 
 
 def _git(*words: str) -> str:
@@ -155,19 +176,17 @@ def _git(*words: str) -> str:
 class Minute:
     """Runs the nearest tests first, until the time is over."""
 
-    def __init__(self, ranks: dict[Name, int], room: str) -> None:
-        self.ranks, self.room = ranks, room
-        self.left = 0
+    def __init__(self, ranks: Mapping[Name, int], room: str) -> None:
+        self.ranks, self.room, self.left = ranks, room, 0
 
-    def rank(self, item: pytest.Item) -> tuple[int, bool]:
-        name = getattr(item, "originalname", item.name)
-        return self.ranks.get((item.path, name), 99), self.room not in item.path.parts
+    def order(self, item: pytest.Item) -> tuple[int, bool]:
+        place = str(item.path.relative_to(ROOT))
+        return self.ranks.get((place, getattr(item, "originalname", item.name)), 99), self.room not in item.path.parts
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        far = [item for item in items if self.rank(item)[0] == 99]
-        config.hook.pytest_deselected(items=far)
-        items[:] = sorted((item for item in items if self.rank(item)[0] < 99), key=self.rank)
+        config.hook.pytest_deselected(items=[item for item in items if self.order(item)[0] == 99])
+        items[:] = sorted((item for item in items if self.order(item)[0] < 99), key=self.order)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self) -> bool | None:
@@ -177,30 +196,29 @@ class Minute:
 
 
 def main() -> int:
-    lines = changed_lines()
-    graph = Graph()
+    lines, graph = changed_lines(), Graph(sources())
     changed = {
-        (path, name) for path, own in lines.items() if path in graph.sources for name in graph.sources[path].at(own)
+        (place, name) for place in lines if place in graph.sources for name in graph.sources[place].at(lines[place])
     }
     ranks = {
-        name: steps
-        for name, steps in graph.distances(changed).items()
-        if name[0].name.startswith("test_") and name[1].startswith("test_")
+        (place, name): steps
+        for (place, name), steps in graph.distances(changed).items()
+        if Path(place).name.startswith("test_") and name.startswith("test_")
     }
     if not ranks:
         print("nothing that a test calls has changed since the last commit")  # noqa: T201
         return 0
-    nearest: dict[Path, int] = {}
-    for (path, _), steps in sorted(ranks.items(), key=lambda one: one[1]):
-        nearest.setdefault(path, steps)
-    rooms = [path.parts[len(ROOT.parts) + 2] for path in lines if path.is_relative_to(ROOT / "src")]
+    nearest: dict[str, int] = {}
+    for (place, _), steps in sorted(ranks.items(), key=lambda one: one[1]):
+        nearest.setdefault(place, steps)
+    rooms = [Path(place).parts[2] for place in lines if place.startswith("src")]
     minute = Minute(ranks, rooms[0] if rooms else "")
-    files = sorted(nearest, key=lambda path: (nearest[path], minute.room not in path.parts))
-    chosen = [str(path) for path in files[:FILES]]
-    code = pytest.main(["-m", "not whole", "-x", "--durations=0", "--durations-min=5", *chosen], plugins=[minute])
-    of_other_files = sum(path not in files[:FILES] for path, _ in ranks)
+    chosen = sorted(nearest, key=lambda place: (nearest[place], minute.room not in Path(place).parts))[:FILES]
+    words = ["-m", "not whole", "-x", "--durations-min=5", *(str(ROOT / place) for place in chosen)]
+    code = pytest.main(words, plugins=[minute])
+    elsewhere = sum(place not in chosen for place, _ in ranks)
     print(  # noqa: T201
-        f"{len(changed)} changed names; {minute.left + of_other_files} more tests that reach them were not run"
+        f"{len(changed)} changed names; {minute.left + elsewhere} more tests that reach them were not run"
         f" ({time.monotonic() - START:.0f} s): `make test` runs all"
     )
     return int(code)

@@ -128,6 +128,7 @@ def test_a_peer_that_refuses_the_report_on_its_association_is_told_on_one_of_our
     assert [is_own for is_own, _, _ in heard.reports] == [True, False]
 
 
+@pytest.mark.whole
 def test_a_node_that_asks_another_one_is_told_on_its_association(node):
     report = request_commitment("PACS", Peer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60)
     assert (report.committed, report.failed) == (("1.2.3.4",), ("1.2.3.5",))

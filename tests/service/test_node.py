@@ -172,6 +172,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     np.testing.assert_array_equal(marked, np.asarray(source.data)[0] > 50)
 
 
+@pytest.mark.whole
 def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(
     tmp_path, node, model
 ):

@@ -135,6 +135,7 @@ def test_more_connections_than_a_process_has_files_for_are_told_when_to_come_aga
         until(lambda: web.client.get("/api/studies").status_code == 200)
 
 
+@pytest.mark.whole
 def test_health_is_answered_while_all_threads_answer_others(tmp_path, monkeypatch):
     may_answer = threading.Event()
     monkeypatch.setattr(node_routes, "free_bytes", lambda node: may_answer.wait(60) and 0)
