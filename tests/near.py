@@ -196,10 +196,11 @@ class Minute:
 
 
 def main() -> int:
-    lines, graph = changed_lines(), Graph(sources())
-    changed = {
-        (place, name) for place in lines if place in graph.sources for name in graph.sources[place].at(lines[place])
-    }
+    gc.disable()  # millions of nodes are made, and none is garbage yet
+    files = sources()
+    gc.enable()
+    lines, graph = changed_lines(), Graph(files)
+    changed = {(place, name) for place in lines if place in files for name in files[place].at(lines[place])}
     ranks = {
         (place, name): steps
         for (place, name), steps in graph.distances(changed).items()
