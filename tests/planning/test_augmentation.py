@@ -177,6 +177,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
         np.testing.assert_allclose(seen[n].numpy(), expected.numpy())
 
 
+@pytest.mark.whole
 def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
     data = trained.blobs(tmp_path / "brain", 8)
     flags = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}

@@ -39,6 +39,7 @@ def predicted(batch: int = 4, patch: tuple[int, ...] = (32, 32, 32), **given):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+@pytest.mark.whole
 def test_what_a_training_takes_is_within_a_quarter_of_what_was_predicted():
     batch, patch = 4, (40, 40, 40)
     script = MEASURED.replace("NETWORK", repr(NETWORK)).replace("BATCH", str(batch)).replace("PATCH", repr(patch))

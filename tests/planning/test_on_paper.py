@@ -48,6 +48,7 @@ def test_a_small_volume_is_seen_whole_and_more_of_them_a_step_at_most_a_twentiet
     settings(made)
 
 
+@pytest.mark.whole
 def test_patches_of_a_large_ct_grow_with_the_memory_and_fill_nearly_half_of_it():
     memories = {None: (8.0, 24.0), "residual_encoder_unet": (24.0, 80.0)}
     found = {name: [planned(ct(), one, network=name) for one in own] for name, own in memories.items()}

@@ -142,6 +142,7 @@ def test_cases_are_brought_to_a_patch_that_was_set_by_hand(blobs):
     assert "set by hand" in made.decision("preprocessing.smallest").because
 
 
+@pytest.mark.whole
 def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are_mr(data):
     made = isocenter.plan(data / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
     assert made["preprocessing.spacing"] == [1.0, 1.0, 1.0]
