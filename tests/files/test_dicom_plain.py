@@ -109,6 +109,7 @@ def test_whole_numbers_wrap_round_on_the_way_and_come_out_right(kind, slope, int
     assert_array_equal(values.astype(np.int64), stored.astype(np.int64) * slope + intercept)
 
 
+@pytest.mark.whole
 def test_a_million_empty_fragments_take_hardly_more_memory_than_the_file(tmp_path):
     path, empty = tmp_path / "a.dcm", struct.pack("<HHI", 0xFFFE, 0xE000, 0)
     write_slice(path, np.zeros((64, 48), np.int16), position=(0, 0, 0))

@@ -192,6 +192,7 @@ def test_volumes_and_segmentations_of_one_folder_are_paired_by_their_numbers(tmp
     assert found == {"volume-0": (0, ()), "volume-1": (1, (1,)), "volume-10": (10, ())}
 
 
+@pytest.mark.whole
 def test_such_cases_train_and_predict(tmp_path):
     rng = np.random.default_rng(0)
     for n in range(8):

@@ -158,6 +158,7 @@ def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     assert dataset.layout.startswith("a folder for each class")
 
 
+@pytest.mark.whole
 def test_such_a_table_trains(tmp_path):
     for n in range(12):
         picture(tmp_path / "scans" / f"id{n}.png", 200 * (n % 2) + n, shape=(32, 32))

@@ -158,6 +158,7 @@ def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
         assert_allclose(own.references["boxes"].corners, their.references["boxes"].corners, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_a_detector_trains_on_them(tmp_path):
     place, rng = yolo(tmp_path / "data", {f"x{n}": BOX if n % 3 else "" for n in range(20)}), np.random.default_rng(0)
     for n in range(20):

@@ -349,6 +349,7 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
 
 
 @pytest.mark.parametrize("censoring", ["at random", "by risk", "at one time"])
+@pytest.mark.whole
 def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     random = np.random.default_rng(7)
     ratios = random.normal(size=800)
