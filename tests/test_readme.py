@@ -39,6 +39,7 @@ DATA_FLAGS = {
     "part",
     "prefer",
     "fill_missing",
+    "fill_contours",
     "align",
 }
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -17,8 +17,9 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import inside, polygon, rasterise, references
-from isocenter.values import Code, Geometry
+from isocenter.files.dicom.reading.rtstruct import inside, rasterise, references
+from isocenter.files.polygon import windings
+from isocenter.values import WITHOUT_VOXELS, Code, Geometry
 from written_dicom import Contour, sequence, structure_set
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -149,6 +150,126 @@ def test_a_keyhole_is_a_hole(tmp_path: Path):
     assert_array_equal(rasterise(structure_set(tmp_path / "b.dcm", {"ring": [keyhole]}), GRID).data, ring.data)
 
 
+def test_a_keyhole_is_a_hole_whichever_direction_it_takes_and_however_often(tmp_path: Path):
+    outer, inner = rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)
+    along = [*outer, outer[0], *inner, inner[0]]
+    against = [*outer, outer[0], inner[0], *inner[::-1]]
+    ring = rasterise(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
+    for number, keyhole in enumerate((along, against, against * 2)):
+        path = structure_set(tmp_path / f"{number}.dcm", {"ring": [keyhole]})
+        assert_array_equal(rasterise(path, GRID).data, ring.data)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_contour_that_is_traced_several_times_holds_what_it_holds_once(tmp_path: Path, times: int):
+    box = rectangle((1.6, 5.4), (2.5, 6.5), 2)
+    once = rasterise(structure_set(tmp_path / "a.dcm", {"GTV": [box]}), GRID)
+    often = rasterise(structure_set(tmp_path / "b.dcm", {"GTV": [box * times]}), GRID)
+    assert_array_equal(often.data, once.data)
+    assert not often.facts[WITHOUT_VOXELS]
+
+
+def test_where_the_end_of_a_contour_runs_over_its_start_it_is_filled(tmp_path: Path):
+    left, top, right, bottom = 0.5, 0.5, 8.5, 6.5
+    pen = [(left, top), (right, top), (right, bottom), (left, bottom), (left, 2.5), (6.5, 2.5), (6.5, 4.5), (left, 4.5)]
+    contour = [tuple(p) for p in (GRID.to_world(np.array([(x, y, 1) for x, y in pen])) @ LPS[:3, :3]).tolist()]
+    image = rasterise(structure_set(tmp_path / "rt.dcm", {"GTV": [contour]}), GRID)
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[1:9, 1:7, 1] = 1
+    assert_array_equal(image.data[0], truth)
+
+
+def test_regions_without_a_voxel_are_named(tmp_path: Path):
+    box = rectangle((1.6, 5.4), (2.5, 6.5), 2)
+    speck, thin = rectangle((7.1, 7.4), (2.1, 2.4), 2), rectangle((1, 5), (2.2, 2.8), 1)
+    regions = {"body": [box], "dot": [speck], "line": [thin, thin], "back": [[*box, *box[::-1]]], "two": [box[:2]]}
+    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    assert image.facts[WITHOUT_VOXELS] == dict.fromkeys(
+        ["dot", "line", "back", "two"], "its contours hold the centre of none"
+    )
+
+
+# -- slices between ---------------------------------------------------------------------------------------------------
+
+CUBES = Geometry((12, 12, 9), LPS @ np.diag([1.0, 1.0, 3.0, 1.0]), "1.2.3.3")
+
+
+def squares(halves: dict[int, float]) -> list[Contour]:
+    """{slice: half the side} about the middle between the voxels 5 and 6."""
+    return [rectangle((5.5 - half, 5.5 + half), (5.5 - half, 5.5 + half), n, CUBES) for n, half in halves.items()]
+
+
+def areas(image: Any) -> list[int]:
+    """Voxels on each slice."""
+    return (image.data[0] != 0).sum(axis=(0, 1)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected", "notes"),
+    [
+        ({2: 2, 4: 2, 6: 2}, [0, 0, 16, 16, 16, 16, 16, 0, 0], ["GTV is interpolated on 2 slices between drawn ones"]),
+        ({1: 1, 3: 3}, [0, 4, 16, 36, 0, 0, 0, 0, 0], ["GTV is interpolated on 1 slice between drawn ones"]),
+        # A quarter of the way the corners of 4 x 4 are sqrt(2) outside of the small square and 4 inside of the large one.
+        ({0: 1, 4: 5}, [4, 12, 36, 64, 100, 0, 0, 0, 0], ["GTV is interpolated on 3 slices between drawn ones"]),
+        (
+            {0: 2, 1: 2, 2: 2, 4: 2, 8: 2},
+            [16, 16, 16, 16, 16, 0, 0, 0, 16],
+            [
+                "GTV is interpolated on 1 slice between drawn ones",
+                "GTV is not interpolated on 3 slices: the gap is far wider than others",
+            ],
+        ),
+        ({2: 2, 3: 1, 4: 2}, [0, 0, 16, 4, 16, 0, 0, 0, 0], []),
+    ],
+)
+def test_slices_between_drawn_ones_are_interpolated_where_that_is_asked_for(tmp_path: Path, halves, expected, notes):
+    path = structure_set(tmp_path / "rt.dcm", {"GTV": squares(halves)})
+    filled, plain = rasterise(path, CUBES, fill_contours=True), rasterise(path, CUBES)
+    assert (areas(filled), list(filled.notes)) == (expected, notes)
+    assert (areas(plain), plain.notes) == ([4 * halves.get(n, 0) ** 2 for n in range(9)], ())
+
+
+# -- regions of one number --------------------------------------------------------------------------------------------
+
+
+def renumbered(path: Path, numbers: list[int], referenced: list[int]) -> Path:
+    """The structure set with other numbers in its descriptions, and in its contours."""
+    dataset = pydicom.dcmread(path)
+    for one, number in zip(dataset.StructureSetROISequence, numbers, strict=False):
+        one.ROINumber = number
+    for one, number in zip(dataset.ROIContourSequence, referenced, strict=False):
+        one.ReferencedROINumber = number
+    dataset.save_as(path)
+    return path
+
+
+THREE = {"GTV": [rectangle((0.5, 2.5), (0.5, 2.5), 1)], "body": [rectangle((3.5, 5.5), (0.5, 3.5), 1)]}
+THREE["lung"] = [rectangle((6.5, 8.5), (0.5, 5.5), 1)]
+
+
+def test_regions_of_one_number_are_distinguished_by_their_order(tmp_path: Path):
+    image = rasterise(renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 1], [1, 2, 1]), GRID)
+    counts = {label.name: int((image.data == label.value).sum()) for label in image.labels}
+    assert counts == {"GTV": 4, "lung": 10, "body": 6}
+    assert image.notes[0] == "several regions have the number 1: their order says whose contours are whose"
+
+
+@pytest.mark.parametrize("referenced", [[2, 1, 1], [1, 2, 2], [1, 1, 2]])
+def test_regions_of_one_number_in_another_order_than_their_contours_are_refused(tmp_path: Path, referenced):
+    path = renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 1], referenced)
+    with pytest.raises(FormatError, match=r"2 regions have the number 1 \(GTV, lung\)"):
+        rasterise(path, GRID)
+
+
+def test_several_items_of_contours_of_one_region_are_that_region(tmp_path: Path):
+    path = renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 3], [1, 2, 1])
+    image = rasterise(path, GRID)
+    assert [(label.name, int((image.data == label.value).sum())) for label in image.labels] == [
+        ("GTV", 14),
+        ("body", 6),
+    ]
+
+
 def test_regions_that_overlap_are_one_channel_each(tmp_path: Path):
     regions = {"body": [rectangle((0.5, 9.5), (0.5, 8.5), 1)], "organ": [rectangle((2.5, 5.5), (2.5, 5.5), 1)]}
     image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
@@ -165,18 +286,19 @@ def test_regions_side_by_side_share_no_voxel(tmp_path: Path):
 
 
 @given(st.lists(st.tuples(st.floats(-3, 14), st.floats(-3, 12)), min_size=3, max_size=9))
-def test_any_polygon_holds_the_centres_that_matplotlib_finds_inside(points: list[tuple[float, float]]):
+def test_any_polygon_winds_around_the_centres_that_matplotlib_finds_inside(points: list[tuple[float, float]]):
     x, y = np.round(np.array(points), 2).T + 0.005003  # off the centres, where rules differ
     columns, rows = np.meshgrid(np.arange(12), np.arange(10))
-    ours = polygon(y, x, 10, 12)
-    # matplotlib counts windings; for the even-odd rule of crossing outlines, count its answer over each triangle.
-    parity = np.zeros((10, 12), int)
+    ours = windings(np.c_[x, y], (10, 12))
+    # matplotlib says what lies in a triangle; a polygon winds as all triangles from its first corner do together.
+    turns = np.zeros((10, 12), int)
     for n in range(1, len(x) - 1):
         corners = np.array([(x[0], y[0]), (x[n], y[n]), (x[n + 1], y[n + 1])])
         inside = Outline([*corners, corners[0]], closed=True).contains_points(np.c_[columns.ravel(), rows.ravel()])
-        parity += inside.reshape(10, 12)
+        direction = np.sign(np.linalg.det([corners[1] - corners[0], corners[2] - corners[0]])).astype(int)
+        turns += direction * inside.reshape(10, 12)
     near = np.abs(_distances(x, y, columns, rows)) < 1e-3
-    assert_array_equal(ours[~near], (parity % 2 == 1)[~near])
+    assert_array_equal(np.abs(ours)[~near], np.abs(turns)[~near])
 
 
 def _distances(x: Any, y: Any, columns: Any, rows: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydicom.dataset import Dataset
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
 from isocenter.files.dicom import read_segmentation
-from isocenter.values import Code, Geometry, Label
+from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Label
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
 TUMOUR = Label(2, "Tumour", (255, 0, 0), Code("SCT", "108369006", "Neoplasm"))
@@ -92,7 +93,54 @@ def test_fractions_count_from_one_half_on_and_it_is_said(data: Path):
     binary = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_binary.dcm")
     fractional = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
     assert_array_equal(fractional.data, binary.data)
-    assert fractional.notes == ("a voxel belongs to a segment from a probability of one half on",)
+    assert fractional.notes == (
+        "a voxel belongs to a segment from a probability of one half on",
+        "no voxel lies wholly in a segment: the highest value is 128 of 255",
+    )
+
+
+def fractions(data: Path, path: Path, half: int, whole: int, most: int | None) -> Path:
+    """A real fractional segmentation of 0, 64 and 128 with other values for the last two, and another maximum."""
+    dataset = pydicom.dcmread(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
+    stored = dataset.pixel_array
+    dataset.PixelData = np.select([stored == 64, stored == 128], [half, whole]).astype("u1").tobytes()
+    if most is None:
+        del dataset.MaximumFractionalValue
+    else:
+        dataset.MaximumFractionalValue = most
+    return save(dataset, path)
+
+
+def test_fractions_count_by_the_maximum_that_is_stated(data: Path, tmp_path: Path):
+    as_stored = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
+    low = read_segmentation(fractions(data, tmp_path / "a.dcm", 33, 49, 255))
+    assert not low.data.any()
+    assert low.facts[WITHOUT_VOXELS] == {low.labels[0].name: "none reaches one half: the highest value is 49 of 255"}
+    small = read_segmentation(fractions(data, tmp_path / "b.dcm", 29, 49, 60))
+    assert_array_equal(small.data, as_stored.data)
+    assert small.notes[-1] == "no voxel lies wholly in a segment: the highest value is 49 of 60"
+    assert not small.facts[WITHOUT_VOXELS]
+    with pytest.raises(FormatError, match="holds 49, above its MaximumFractionalValue"):
+        read_segmentation(fractions(data, tmp_path / "c.dcm", 20, 49, 40))
+
+
+def test_without_a_maximum_one_value_is_binary_and_several_are_refused(data: Path, tmp_path: Path):
+    as_stored = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
+    image = read_segmentation(fractions(data, tmp_path / "a.dcm", 0, 3, None))
+    assert_array_equal(image.data, as_stored.data)
+    assert image.notes[0].startswith("fractional without a maximum, and of two values")
+    with pytest.raises(FormatError, match="holds 17, 49 and states no MaximumFractionalValue"):
+        read_segmentation(fractions(data, tmp_path / "b.dcm", 17, 49, None))
+
+
+def test_a_segment_that_no_frame_shows_is_named(data: Path, tmp_path: Path):
+    dataset = pydicom.dcmread(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
+    other = copy.deepcopy(dataset.SegmentSequence[0])
+    other.SegmentNumber, other.SegmentLabel = 99, "spleen"
+    dataset.SegmentSequence.append(other)
+    image = read_segmentation(save(dataset, tmp_path / "two.dcm"))
+    assert image.notes[-1] == "segment spleen is described, and no frame shows it"
+    assert not image.facts[WITHOUT_VOXELS]
 
 
 def test_a_segmentation_of_a_radiograph_lies_on_its_pixels(data: Path):

@@ -11,6 +11,7 @@ import pytest
 from cohorts import picture
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files import DatasetOptions, read_dataset
+from isocenter.values import WITHOUT_VOXELS
 
 SIZE = (20, 24)  # rows, columns
 MASK = DatasetOptions(kinds=frozenset({"mask"}))
@@ -148,6 +149,16 @@ def test_regions_of_via_become_label_maps(tmp_path, project):
     assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
     [corners] = read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
     assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
+
+
+def test_a_structure_that_is_drawn_and_has_no_pixel_is_named(tmp_path):
+    speck = '<polygon label="clip" points="12.6,5.6;12.9,5.6;12.9,5.9"></polygon>'
+    point = region("polygon", "clip", all_points_x=[12.6, 12.9, 12.9], all_points_y=[5.6, 5.6, 5.9])
+    polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
+    for root in (cvat(tmp_path / "cvat", POLYGON, speck), via(tmp_path / "via", polygon, point)):
+        mask = read_dataset(root, MASK).cases[0].references["mask"]
+        assert mask.facts[WITHOUT_VOXELS] == {"clip": "its outlines hold the centre of none"}
+        assert sorted(np.unique(mask.data)) == [0, 2]
 
 
 def test_rectangles_of_via_are_boxes_and_a_tick_names_their_class(tmp_path):

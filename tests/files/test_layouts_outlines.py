@@ -21,7 +21,9 @@ from cohorts import picture
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.layouts.cases.boxes import Drawn, Outline
-from isocenter.files.layouts.cases.outlines import covered, within
+from isocenter.files.layouts.cases.outlines import covered
+from isocenter.files.polygon import inside_polygon
+from isocenter.values import WITHOUT_VOXELS
 
 # A picture of 20 rows and 30 columns; a disc of the rows 5 to 14 and the columns 3 to 12, and a cup in its middle.
 SHAPE = (20, 30)
@@ -97,7 +99,8 @@ def test_a_pixel_is_in_a_triangle_where_its_centre_is_as_matplotlib_has_it(ring)
     edges = np.array([*ring, ring[0]])
     along, off = np.diff(edges, axis=0)[:, None], centres - edges[:-1, None]
     clear = (along[..., 0] * off[..., 1] != along[..., 1] * off[..., 0]).all(axis=0)
-    found, expected = within(ring, (rows, columns)).ravel(), Polygon(edges, closed=True).contains_points(centres)
+    found = inside_polygon(np.array(ring) - 0.5, (rows, columns)).ravel()
+    expected = Polygon(edges, closed=True).contains_points(centres)
     assert_array_equal(found[clear], expected[clear])
 
 
@@ -320,6 +323,32 @@ def test_numbers_of_coco_that_no_image_has_are_refused_by_the_file(tmp_path, cha
     assert refused.value.where.endswith("outlines.json")
 
 
+SPECK = [[20.6, 5.6], [20.9, 5.6], [20.9, 5.9]]
+
+
+@pytest.mark.parametrize(
+    ("cup", "why"),
+    [(SPECK, "its outlines hold the centre of none"), (DISC, "other outlines lie over all of it")],
+)
+@pytest.mark.parametrize("form", ["labelme", "coco", "yolo"])
+def test_a_structure_that_is_drawn_and_has_no_pixel_is_named(tmp_path, form, cup, why):
+    match form:
+        case "labelme":
+            labelme(tmp_path, {"a": [shape("cup", cup), shape("disc", DISC)]})
+        case "coco":
+            coco(tmp_path, [flat(cup)], [flat(DISC)])
+        case _:
+            yolo(tmp_path, (0, cup), (1, DISC))
+    assert label_map(tmp_path).facts[WITHOUT_VOXELS] == {"cup": why}
+
+
+def test_an_outline_that_is_traced_twice_holds_what_it_holds_once(tmp_path):
+    once = label_map(labelme(tmp_path / "once", {"a": [shape("cup", CUP)]}))
+    twice = label_map(labelme(tmp_path / "twice", {"a": [shape("cup", CUP * 2)]}))
+    assert_array_equal(twice.data, once.data)
+    assert not twice.facts[WITHOUT_VOXELS]
+
+
 def test_a_size_without_end_in_a_file_of_labelme_is_refused_by_the_file(tmp_path):
     path = labelme(tmp_path, {"a": [shape("disc", DISC)]}) / "a.json"
     path.write_text(path.read_text().replace('"imageWidth": 30', '"imageWidth": 1e999'))
@@ -328,13 +357,13 @@ def test_a_size_without_end_in_a_file_of_labelme_is_refused_by_the_file(tmp_path
 
 
 def test_an_outline_of_very_many_edges_is_filled_edge_after_edge(monkeypatch):
-    ring = [tuple(corner) for corner in np.random.default_rng(0).uniform(-3, 24, (200, 2))]
-    at_once = within(ring, SHAPE)
-    monkeypatch.setattr("isocenter.files.layouts.cases.outlines.PASSED_AT_ONCE", 30)
-    assert_array_equal(within(ring, SHAPE), at_once)
+    ring = np.random.default_rng(0).uniform(-3, 24, (200, 2))
+    at_once = inside_polygon(ring, SHAPE)
+    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 30)
+    assert_array_equal(inside_polygon(ring, SHAPE), at_once)
     tracemalloc.start()
-    monkeypatch.setattr("isocenter.files.layouts.cases.outlines.PASSED_AT_ONCE", 10_000)
-    within([(15.0, 20.0 * (number % 2)) for number in range(50_000)], SHAPE)
+    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 10_000)
+    inside_polygon(np.array([(15.0, 20.0 * (number % 2)) for number in range(50_000)]), SHAPE)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 10 * 2**20  # all at once take some 40 bytes for each of a million rows that are passed

@@ -55,6 +55,31 @@ def test_pieces_that_touch_at_a_corner_are_one():
     assert structures(apart)[1].pieces == (1, 1)
 
 
+def on_slices(*numbers: int, along: int = 2) -> np.ndarray:
+    """A cube of nine voxels a side, of which some slices are drawn."""
+    drawn = np.zeros((9, 9, 9), np.uint8)
+    np.moveaxis(drawn, along, 0)[list(numbers), 2:7, 2:7] = 4
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("numbers", "empty"),
+    [((1, 3, 5, 7), (2, 4, 6)), ((0, 3, 6), (1, 2, 4, 5)), ((2, 3, 5, 6), (4,)), ((1, 8), (2, 3, 4, 5, 6, 7))],
+)
+@pytest.mark.parametrize("axis", [0, 2])
+def test_empty_slices_between_drawn_ones_are_found_along_any_axis(numbers, empty, axis):
+    assert structures(on_slices(*numbers, along=axis))[4].apart == (axis, numbers, empty)
+
+
+def test_a_structure_that_is_drawn_throughout_or_lies_in_pieces_has_no_empty_slices():
+    assert structures(on_slices(2, 3, 4))[4].apart is None
+    assert structures(on_slices(0, 1, 2, 6, 7, 8))[4].apart is None
+    pieces = np.zeros((9, 9, 9), np.uint8)
+    pieces[:3, :3, 2] = pieces[5:, 5:, 4] = 1
+    assert structures(pieces)[1].apart is None
+    assert structures(np.eye(4, dtype=np.uint8))[1].apart is None
+
+
 def test_a_speck_is_tiny_beside_the_largest_piece_of_its_own_label():
     drawn = np.zeros((40, 40), np.uint8)
     drawn[:20, :20] = 1

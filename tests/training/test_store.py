@@ -21,10 +21,12 @@ import trained
 from cohorts import picture
 from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
 from isocenter.planning import fit_to_memory, settings
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.training import prepare_all
 from isocenter.training.data import store
 from isocenter.training.data import targets as kinds
 from isocenter.values import Label
+from isocenter.verbs.training.fit import resampled_away, resampled_in, write_resampled
 
 GENEROUS, NOTHING = 2**30, 0
 
@@ -120,6 +122,23 @@ def test_positions_lie_in_their_structure(prepared):
         for channel, positions in enumerate(one.positions, start=1):
             assert len(positions) == min(np.count_nonzero(one.target == channel), kinds.POSITIONS)
             assert (one.target[tuple(positions.T)] == channel).all()
+
+
+def test_a_structure_that_is_too_small_for_the_grid_is_named_with_its_case(prepared, tmp_path):
+    assert all(one.lost == () for one in prepared())
+    coarse = prepared(reduction=8.0)
+    for one in (*coarse, *prepared(reduction=8.0)):  # the second time from the cache
+        assert one.lost == tuple(str(n) for n, where in enumerate(one.positions, start=1) if not len(where))
+    cases = tuple(one.id for one in coarse if "2" in one.lost)
+    assert cases
+    task = Segmentation((Label(1, "shell"), Label(2, "core")))
+    problems = resampled_away(coarse, task)
+    [core] = [one for one in problems if one.what.startswith("core")]
+    assert (core.what, core.cases) == ("core was drawn and has no voxel on the grid of the network", cases)
+    for fold in ("a", "b"):
+        (tmp_path / fold).mkdir()
+        write_resampled(problems, tmp_path / fold)
+    assert list(resampled_in([tmp_path / "a", tmp_path / "b", tmp_path / "none"])) == problems
 
 
 def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):

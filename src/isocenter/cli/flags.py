@@ -233,6 +233,13 @@ Counterfactual = Annotated[
 FillMissing = Annotated[
     bool, typer.Option("--fill-missing", help="Accept a series with missing slices; they become padding.")
 ]
+FillContours = Annotated[
+    bool,
+    typer.Option(
+        "--fill-contours",
+        help="Interpolate contours of DICOM structure sets between the slices on which they are drawn.",
+    ),
+]
 Align = Annotated[bool, typer.Option("--align", help="Resample all images of a case onto the grid of the first.")]
 CaseNames = Annotated[
     str | None,
@@ -257,6 +264,7 @@ def _reading(
     part: Part = None,
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
+    fill_contours: FillContours = False,
     align: Align = False,
     case_names: CaseNames = None,
 ) -> dict[str, Any]:
@@ -271,6 +279,7 @@ def _reading(
         "part": part,
         "prefer": prefer,
         "fill_missing": fill_missing,
+        "fill_contours": fill_contours,
         "align": align,
         "case_names": case_names,
     }

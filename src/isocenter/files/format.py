@@ -20,6 +20,7 @@ class ReadKeywords(TypedDict, total=False):
     part: Part | None
     prefer: Prefer | None
     fill_missing: bool
+    fill_contours: bool
     real_world: bool
 
 
@@ -30,6 +31,7 @@ class ReadOptions:
     part:         of complex voxels; without it they are refused
     prefer:       which NIfTI form to use where both have the same code and disagree
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
+    fill_contours: interpolate the regions of a DICOM structure set between the slices on which they are drawn
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
     background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
     Raises UsageError for a part or a form that does not exist.
@@ -38,6 +40,7 @@ class ReadOptions:
     part: Part | None = None
     prefer: Prefer | None = None
     fill_missing: bool = False
+    fill_contours: bool = False
     real_world: bool = False
     background: int = 0
 

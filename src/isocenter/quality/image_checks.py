@@ -20,7 +20,7 @@ from isocenter.values import (
 )
 
 # Why a reader's note is a finding.
-READ_SO = "the image was read so"
+READ_SO = "the file was read so"
 
 
 def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:

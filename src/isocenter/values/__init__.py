@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from isocenter.values.grading import grades
     from isocenter.values.image import (
         OF_CHANNELS,
+        WITHOUT_VOXELS,
         Array,
         Code,
         Deferred,

@@ -18,6 +18,8 @@ from isocenter.values.geometry import Geometry
 Array = NDArray[Any]
 # The fact of an image that holds those in which its channels differ.
 OF_CHANNELS = "of_channels"
+# The fact of a label map that holds the structures which were drawn and have no voxel in it, {name: why}.
+WITHOUT_VOXELS = "without_voxels"
 # A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 

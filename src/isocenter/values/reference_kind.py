@@ -37,6 +37,7 @@ class ReferenceMeasures:
     summary:    what `CaseFacts.references` keeps of it
     foreground: None where the kind says nothing of single voxels
     specks:     whether tiny pieces lie apart from the rest of their structure
+    apart:      {value: (axis, drawn slices, empty slices between)} of structures that were not drawn throughout
     """
 
     summary: Any
@@ -45,6 +46,7 @@ class ReferenceMeasures:
     elongation: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
     specks: bool = False
+    apart: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,13 @@ import numpy as np
 
 from isocenter.errors import listed
 from isocenter.lazy import ndimage
+from isocenter.quality.image_checks import READ_SO
 from isocenter.quality.intensities import drawn, foreground
 from isocenter.quality.references.structures import structures
 from isocenter.report import Figure, figures
 from isocenter.values import (
     MM3_PER_ML,
+    WITHOUT_VOXELS,
     Array,
     CaseReference,
     Cohort,
@@ -49,6 +51,7 @@ def _measured(reference: CaseReference) -> ReferenceMeasures:
         elongation={value: structure.elongation for value, structure in own.items()},
         components={value: len(structure.pieces) for value, structure in own.items()},
         specks=any(structure.specks for structure in own.values()),
+        apart={value: structure.apart for value, structure in own.items() if structure.apart is not None},
     )
 
 
@@ -58,6 +61,8 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
 
 
 def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+    yield from _read_so(reference)
+    yield from _drawn_apart(reference, measures)
     if measures.specks:
         yield Problem(
             "note",
@@ -74,6 +79,41 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
             (reference.case,),
             "the network learns the line, and volumes and overlaps are those of the line",
             "Fill each outline if the structure is meant, and keep the filled mask",
+        )
+
+
+def _read_so(reference: CaseReference) -> Iterator[Problem]:
+    """Drawn structures without a voxel, by name, and what else the reader notes about the mask alone."""
+    case = (reference.case,)
+    for name, why in reference.value.facts.get(WITHOUT_VOXELS, {}).items():
+        yield Problem(
+            "warning",
+            f"{name} was drawn and has no voxel: {why}",
+            case,
+            "the case teaches that it is not there",
+            "Correct what was drawn, or leave the case out",
+        )
+    for note in reference.value.notes:
+        if note not in reference.image.notes:
+            yield Problem("note", f"{KIND}: {note.rstrip('.')}", case, READ_SO, "See that it is right")
+
+
+def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+    """Structures with empty slices between drawn ones, unless the set marks what nobody drew."""
+    labels = {label.value: label for label in reference.value.labels}
+    if any(label.is_ignored for label in labels.values()):
+        return
+    for value, (axis, slices, empty) in measures.apart.items():
+        name = labels[value].name if value in labels else f"the value {value}"
+        along = "" if axis == reference.value.geometry.ndim - 1 else f" along axis {axis + 1}"
+        yield Problem(
+            "warning",
+            f"{name} is drawn on slices {listed(slices, MOST_LISTED)}{along} and not between them, on "
+            f"{listed(empty, MOST_LISTED)}",
+            (reference.case,),
+            "the slices between are background, in training and in every measure",
+            "Draw them, or interpolate contours of a structure set with --fill-contours, or train on the drawn slices "
+            "only with --set task.sparse=slices",
         )
 
 

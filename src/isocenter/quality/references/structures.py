@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from isocenter.lazy import ndimage
 from isocenter.transforms import is_speck
 from isocenter.values import Array
+
+VOLUME = 3  # axes
+PASSED_OVER = 2  # steps from slice to slice over one empty slice
+# Axis, drawn slices, empty slices between them.
+Apart = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,12 @@ class Structure:
 
     runs:   voxels, the mean run along each axis, the shortest first; a box a x b x c has its sides
     pieces: voxels of each connected piece, corners touching
+    apart:  the axis, drawn slices and empty slices between of a volume that was not drawn throughout, else None
     """
 
     runs: tuple[float, ...]
     pieces: tuple[int, ...]
+    apart: Apart | None = None
 
     @property
     def thickness(self) -> float:
@@ -57,15 +65,39 @@ def structures(labels: Array) -> Mapping[int, Structure]:
     named = [int(value) for value in values if value]
     boxes = ndimage.find_objects(numbers)
     return {
-        value: _structure(numbers[box] == n) for n, (value, box) in enumerate(zip(named, boxes, strict=True), start=1)
+        value: _structure(numbers[box] == n, [part.start for part in box])
+        for n, (value, box) in enumerate(zip(named, boxes, strict=True), start=1)
     }
 
 
-def _structure(inside: Array) -> Structure:
-    """inside: (*spatial) truths, no larger than the structure."""
+def _structure(inside: Array, corner: Sequence[int]) -> Structure:
+    """inside: (*spatial) truths, no larger than the structure; corner: where they begin in the map."""
     pieces, _ = ndimage.label(inside, structure=np.ones((3,) * inside.ndim))
     sizes = np.bincount(pieces.ravel())[1:]
-    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes))
+    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes), _slices_apart(inside, corner))
+
+
+def _slices_apart(inside: Array, corner: Sequence[int]) -> Apart | None:
+    """(Axis, drawn slices, empty slices between) of a volume in which slices were passed over; None where none were.
+
+    Slices before and after show the same, and one was passed over, or as many gaps are there as not. Pieces of a
+    structure lie elsewhere, or farther apart.
+    """
+    for axis in reversed(range(inside.ndim)) if inside.ndim == VOLUME else ():
+        slices = np.moveaxis(inside, axis, 0)
+        numbers = np.flatnonzero(slices.any(axis=(1, 2))).tolist()
+        wide = [(a, b) for a, b in pairwise(numbers) if b - a > 1]
+        gaps = [(a, b) for a, b in wide if _show_the_same(slices[a], slices[b])]
+        is_sampled = 2 * len(gaps) >= len(numbers) - 1
+        empty = [n + corner[axis] for a, b in gaps if is_sampled or b - a == PASSED_OVER for n in range(a + 1, b)]
+        if empty:
+            return axis, tuple(n + corner[axis] for n in numbers), tuple(empty)
+    return None
+
+
+def _show_the_same(first: Array, second: Array) -> bool:
+    """Whether half of the smaller of two slices of a structure lies in the other."""
+    return bool(2 * np.count_nonzero(first & second) >= min(np.count_nonzero(first), np.count_nonzero(second)))
 
 
 def _mean_runs(inside: Array) -> tuple[float, ...]:

@@ -51,6 +51,11 @@ class JointTargets:
         each = {part: self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()}
         return {f"{part}_{name}": where for part, own in each.items() for name, where in own.items()}
 
+    def lost(self, target: Target, data: Any) -> tuple[str, ...]:
+        """Of all parts that are known."""
+        each = {part: self.parts[part].lost(own, data[part]) for part, own in target.data.items()}
+        return tuple(f"{part}_{name}" for part, own in each.items() for name in own)
+
     def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region."""
         return {part: self.parts[part].cut(one, region) for part, one in data.items()}

@@ -33,12 +33,12 @@ from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
-LAYOUT = 9
+LAYOUT = 10
 # The same for targets of several parts.
 JOINT_LAYOUT = 3
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
-TARGET, KIND, POSITIONS = "target", "kind", "positions"
+TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
 MARKED = "marked.b2nd"
 Progress = Callable[[int, int], None]
 
@@ -111,6 +111,7 @@ class Prepared:
     group:     of people, that training treats like the others; empty where it looks at none
     patient:   whose it is; the case itself where nobody is named
     structures: the names of those of `positions`, alike in all cases; their numbers from 1 where nobody named them
+    lost:       the names of those that have voxels on the image's grid and none on the network's
     """
 
     id: str
@@ -125,6 +126,7 @@ class Prepared:
     patient: str = ""
     group: str = ""
     structures: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -265,7 +267,7 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | N
     target = task.target(case)
     kind = kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
-    facts: dict[str, Any] = {"steps": np.array(trace.steps)}
+    facts: dict[str, Any] = {"steps": np.array(trace.steps), LOST: np.array(kind.lost(target, data), dtype=str)}
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(whole, case.id))
@@ -308,6 +310,7 @@ def _open(place: Path, case: str) -> Prepared:
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     known: dict[str, Any] = {"marked": marked, "there": facts.get("there"), "structures": structures}
+    known[LOST] = tuple(facts[LOST].tolist())
     return Prepared(case, image, kind.opened(arrays), positions, steps, kind, **known)
 
 

@@ -26,7 +26,7 @@ from isocenter.transforms import (
     names_sides,
     sides_changed,
 )
-from isocenter.values import Array, Boxes, Dense, Instances, Region, Target, Vector
+from isocenter.values import Array, Boxes, Dense, Instances, Region, Target, Vector, label_voxels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,9 @@ class Kind(Protocol):
 
         Of a target of several parts the keys are <part>_<class>.
         """
+
+    def lost(self, target: Target, data: Any) -> tuple[str, ...]:
+        """The classes, named as by `positions`, that the target shows and what was prepared of it does not."""
 
     def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region of the network's grid."""
@@ -170,6 +173,10 @@ class OneArray:
         """The inverse of `stored`."""
         return arrays[""]
 
+    def lost(self, target: Target, data: Any) -> tuple[str, ...]:
+        """The classes that are not there any more: none, as numbers and boxes are never too small for a grid."""
+        return ()
+
 
 @dataclass(frozen=True)
 class VectorTargets(OneArray):
@@ -244,8 +251,13 @@ class LabelTargets(OneArray):
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """For centring patches."""
-        groups = target.structures or tuple((channel,) for channel in range(1, target.head.count))
-        return {n: _some(np.isin(data, values), n) for n, values in enumerate(groups, start=1)}
+        return {n: _some(np.isin(data, values), n) for n, values in enumerate(_groups(target), start=1)}
+
+    def lost(self, target: Target, data: Array) -> tuple[str, ...]:
+        """The classes without a voxel on the network's grid, though they have some on the image's."""
+        before, after = (label_voxels(np.asarray(one)).keys() for one in (target.data, data))
+        every = enumerate(_groups(target), start=1)
+        return tuple(str(n) for n, values in every if not before.isdisjoint(values) and after.isdisjoint(values))
 
     def cut(self, data: Array, region: Region) -> Array:
         """What belongs to a region."""
@@ -287,6 +299,10 @@ class InstanceTargets(LabelTargets):
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """For centring patches."""
         return {1: _some(np.asarray(data > 0), 1)}
+
+    def lost(self, target: Target, data: Array) -> tuple[str, ...]:
+        """The one class where no object is left."""
+        return ("1",) if np.any(target.data) and not np.any(data) else ()
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
         """What moves with the images."""
@@ -340,6 +356,11 @@ class BoxTargets(OneArray):
         """For outputs of another size."""
         factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
         return targets * targets.new_tensor([1.0, *factors, *factors])
+
+
+def _groups(target: Target) -> tuple[tuple[int, ...], ...]:
+    """The values of each structure of a label map."""
+    return target.structures or tuple((channel,) for channel in range(1, target.head.count))
 
 
 KINDS: Mapping[type, Kind] = {

@@ -57,7 +57,9 @@ def open_dataset(
         class_rule=reading.class_rule or None,
         column=dict(reading.column or {}),
         modality=reading.modality or None,
-        read=ReadOptions(reading.part or None, reading.prefer or None, reading.fill_missing),
+        read=ReadOptions(
+            reading.part or None, reading.prefer or None, reading.fill_missing, fill_contours=reading.fill_contours
+        ),
         references=references,
         channels=channels,
         kinds=frozenset(needs),

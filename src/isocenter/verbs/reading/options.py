@@ -11,7 +11,7 @@ from isocenter.files import CaseNames, Part, Prefer
 from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
-VOXELS = ("part", "prefer", "fill_missing", "align")
+VOXELS = ("part", "prefer", "fill_missing", "fill_contours", "align")
 DECISIVE = ("layout", "labels", "class_rule", "column", *VOXELS)
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
@@ -35,6 +35,7 @@ class ReadingKeywords(TypedDict, total=False):
     part: Part | None
     prefer: Prefer | None
     fill_missing: bool
+    fill_contours: bool
     align: bool
     case_names: CaseNames | None
 
@@ -52,6 +53,7 @@ class ReadingOptions:
     part:     of complex voxels: "magnitude", "real", "imaginary" or "phase"
     prefer:   "sform" or "qform", where the two of a NIfTI file disagree
     fill_missing: keep a series with gaps; the missing slices become padding
+    fill_contours: interpolate the contours of structure sets between the slices on which they are drawn
     align:    resample the images of a case onto the grid of its first
     case_names: "description" calls a DICOM case by the description of its series: free text, which may name people
     """
@@ -65,6 +67,7 @@ class ReadingOptions:
     part: Part | None = None
     prefer: Prefer | None = None
     fill_missing: bool = False
+    fill_contours: bool = False
     align: bool = False
     case_names: CaseNames | None = None
 

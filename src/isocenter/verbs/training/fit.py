@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from isocenter.errors import listed
 from isocenter.evaluation import groups_of
 from isocenter.planning import CACHED_SHARE, Settings, Training, settings
 from isocenter.report import selecting_name
@@ -18,7 +20,10 @@ from isocenter.runtime import (
     available_memory,
     choose_device,
     environment,
+    read_json,
+    write_json,
 )
+from isocenter.tasks import Task
 from isocenter.training import (
     Clock,
     Decided,
@@ -33,13 +38,15 @@ from isocenter.training import (
     prepare_all,
 )
 from isocenter.training import train as follow
-from isocenter.values import BY_HAND, Case, Decision, Plan, Split
+from isocenter.values import BY_HAND, Case, Decision, Plan, Problem, Split
 from isocenter.verbs.reading import ReadingOptions, tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
 # Cases of a fold whose label maps say how wide intervals of volumes are, at most.
 MOST_UNSEEN = 30
+# Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
+RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
 # {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
 More = Mapping[Path, Sequence[Outcome]]
 Item = TypeVar("Item")
@@ -157,6 +164,9 @@ def fit(
         return outcome
     ranks.part(chosen.training.batch)  # refused before the cases are prepared
     train, val = job.prepared()
+    lost = resampled_away([*train, *val], chosen.task)
+    for problem in lost:
+        log.warning("%s: %s", problem.what, listed(problem.cases))
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
@@ -166,7 +176,7 @@ def fit(
             shown(moment)
             look(moment)
 
-        return follow(
+        outcome = follow(
             chosen,
             train,
             val,
@@ -178,6 +188,8 @@ def fit(
             start=job.start,
             watch=watch,
         )
+    write_resampled(lost, job.out)
+    return outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +235,49 @@ def prepared(
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
+
+
+def resampled_away(cases: Sequence[Prepared], task: Task) -> list[Problem]:
+    """One warning for each structure that prepared cases have lost, with these cases."""
+    of_structure = defaultdict[str, list[str]](list)
+    for case in cases:
+        for key in case.lost:
+            if name := _named(key, task):
+                of_structure[name].append(case.id)
+    return [
+        Problem(
+            "warning",
+            f"{name} was drawn and has no voxel on the grid of the network",
+            tuple(own),
+            "it is smaller than the voxels of that grid, and the case teaches that it is not there",
+            "Choose a finer grid (--set preprocessing.spacing=...), or leave the case out",
+        )
+        for name, own in sorted(of_structure.items())
+    ]
+
+
+def write_resampled(problems: Sequence[Problem], folder: Path) -> None:
+    """Keep the warnings with a training, for the report; nothing is written without any."""
+    if problems:
+        rows = [{"what": one.what, "cases": one.cases, "why": one.why, "remedy": one.remedy} for one in problems]
+        write_json(folder / RESAMPLED, SCHEMA, {"rows": rows})
+
+
+def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
+    """The warnings of trainings, each once."""
+    cases = defaultdict[Problem, dict[str, None]](dict)
+    for path in (folder / RESAMPLED for folder in folders):
+        for row in read_json(path, SCHEMA)["rows"] if path.is_file() else ():
+            cases[Problem("warning", row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
+    for problem, own in cases.items():
+        yield Problem(problem.severity, problem.what, tuple(own), problem.why, problem.remedy)
+
+
+def _named(key: str, task: Task) -> str:
+    """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
+    part, _, number = key.rpartition("_")
+    targets = (task.decoding.parts[part] if part else task).decoding.targets
+    return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 
 def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training) -> list[Prepared]:

@@ -30,6 +30,7 @@ from isocenter.verbs.evaluation import (
     score,
     with_subsets,
 )
+from isocenter.verbs.training.fit import resampled_in
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
 from isocenter.verbs.training.time_budget import stages_in_words
@@ -219,6 +220,7 @@ def write_report(
         logs=[(run.folder(fold) / "log.csv").relative_to(run.out).as_posix() for fold in run.folds],
         problems=(
             *run.examination.problems,
+            *resampled_in([run.folder(fold) for fold in run.folds]),
             *constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),
             *(scored.problems if scored is not None else ()),
         ),

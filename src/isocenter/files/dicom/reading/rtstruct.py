@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, GeometryError, counted
+from isocenter.errors import FormatError, GeometryError, counted, listed
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once
 from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
-from isocenter.values import Code, Floats, Geometry, Image, Label, Source
+from isocenter.files.polygon import DECIMALS, Mask, inside_polygon
+from isocenter.lazy import ndimage
+from isocenter.values import WITHOUT_VOXELS, Code, Floats, Geometry, Image, Label, Source
 
 XOR = "CLOSEDPLANAR_XOR"
 CLOSED = ("CLOSED_PLANAR", XOR)
@@ -27,12 +30,11 @@ CLOSED = ("CLOSED_PLANAR", XOR)
 PLANE_TOLERANCE = 0.1
 # A channel each takes the memory of the image: more overlapping regions than anybody draws are refused.
 MOST_CHANNELS = 1000
-# Vertices often lie on pixel centres: rounding decides then, and must decide alike everywhere.
-DECIMALS = 5
+# Of the usual step between a region's slices, how wide a gap may be that interpolation fills: a slice that was passed
+# over, and no two pieces of a structure.
+WIDEST_GAP = 2
 
 FEWEST_POINTS = 3  # some programs write contours of one or two, where a region only touches a slice
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,28 @@ class _Region:
     label: Label
     contours: tuple[Floats, ...]
     is_xor: bool
+
+
+class _Drawn(NamedTuple):
+    """One region on its grid: {slice: (columns, rows)}, and notes on its contours."""
+
+    slices: dict[int, Mask]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Filled:
+    """Regions on their grid.
+
+    pixels:      (channels, *spatial) ROI numbers
+    overlapping: whether regions overlap
+    empty:       {region that holds the centre of no voxel: why}
+    """
+
+    pixels: NDArray[Any]
+    overlapping: bool
+    notes: tuple[str, ...]
+    empty: dict[str, str]
 
 
 def references(path: Path | str) -> References:
@@ -83,12 +107,14 @@ def regions_of(path: Path) -> tuple[Label, ...]:
     return _regions(_dataset(path), str(path))[0]
 
 
-def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -> Image:
+def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = (), *, fill_contours: bool = False) -> Image:
     """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
 
-    instances: SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
+    instances:     SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
+    fill_contours: interpolate each region on the slices between those on which it is drawn, with a note
     Values are ROI numbers. Of one region on one slice a contour inside another is a hole, as a keyhole is; contours
     that are equal or overlap in part are united, with a note. CLOSEDPLANAR_XOR is exclusive or. PS3.3 C.8.8.6.3
+    A region that holds the centre of no voxel is named in the facts, under `WITHOUT_VOXELS`.
     Where regions overlap there is one channel a region.
     Raises GeometryError for another frame of reference or image, and for contours off the slice planes.
     """
@@ -101,22 +127,28 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
     if not labels:
         raise FormatError("holds no closed contour", where, "Leave this file out")
     regions, thin = list[_Region](), list[str]()
-    for label, closed in zip(labels, map(_closed, drawn), strict=True):
+    for label, closed in zip(labels, drawn, strict=True):
         every = [_points(one, label.name, where) for one in closed]
         wide = tuple(points for points in every if len(points) >= FEWEST_POINTS)
         if len(wide) < len(every):
             which = counted(len(every) - len(wide), "contour")
             thin.append(f"{which} of {label.name} with fewer than {FEWEST_POINTS} points bound nothing")
         regions.append(_Region(label, wide, _is_xor(closed)))
-    pixels, overlapping, united = _filled(regions, on, where)
+    filled = _filled(regions, on, where, fill_contours=fill_contours)
     return Image(
-        pixels,
+        filled.pixels,
         on,
         modality="RTSTRUCT",
-        channels=tuple(label.name for label in labels) if overlapping else ("regions",),
+        channels=tuple(label.name for label in labels) if filled.overlapping else ("regions",),
         labels=labels,
-        notes=(*notes, *passed, *thin, *united, *(["regions overlap: one channel a region"] if overlapping else [])),
-        facts={"overlapping": overlapping},
+        notes=(
+            *notes,
+            *passed,
+            *thin,
+            *filled.notes,
+            *(["regions overlap: one channel a region"] if filled.overlapping else []),
+        ),
+        facts={"overlapping": filled.overlapping, WITHOUT_VOXELS: filled.empty},
         source=Source("dicom", (where,)),
     )
 
@@ -150,29 +182,65 @@ def _check_image(named: References, on: Geometry, instances: set[str], where: st
     )
 
 
-def _regions(dataset: Dataset, where: str) -> tuple[tuple[Label, ...], list[Dataset], tuple[str, ...]]:
-    """Regions with closed contours in order of their numbers, the contours of each, and notes on what is odd."""
-    described = {whole(region, "ROINumber", where): region for region in items(dataset, "StructureSetROISequence")}
+def _regions(dataset: Dataset, where: str) -> tuple[tuple[Label, ...], list[list[Dataset]], tuple[str, ...]]:
+    """Regions with closed contours in order of their numbers, these contours of each, and notes on what is odd."""
     codes = _codes(dataset, where)
-    regions, notes = list[tuple[Label, Dataset]](), []
-    for contours in items(dataset, "ROIContourSequence"):
-        number = whole(contours, "ReferencedROINumber", where)
-        if number not in described or number is None:
-            raise FormatError(
-                f"has contours of a region {number} that it does not describe", where, "Get the file again"
-            )
-        name = text(described[number], "ROIName") or str(number)
-        if not _closed(contours):
+    regions, notes = list[tuple[Label, list[Dataset]]](), list[str]()
+    of_regions, shared = _contours(dataset, where)
+    for number, described, contours in of_regions:
+        name = text(described, "ROIName") or str(number)
+        closed = [contour for one in contours for contour in _closed(one)]
+        if not closed:
             notes.append(f"region {name} has no closed contour")
             continue
-        regions.append((Label(number, name, _colour(contours, where), codes.get(number)), contours))
+        code = None if number in shared else codes.get(number)
+        regions.append((Label(number, name, _colour(contours[0], where), code), closed))
     regions.sort(key=lambda region: region[0].value)
     labels = [label for label, _ in regions]
     values = [label.value for label in labels]
     if values and (len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max):
         labels = [replace(label, value=n) for n, label in enumerate(labels, start=1)]
         notes.append("regions were numbered anew")
-    return named_once(labels), [contours for _, contours in regions], tuple(notes)
+    by_order = [f"several regions have the number {n}: their order says whose contours are whose" for n in shared]
+    return named_once(labels), [contours for _, contours in regions], (*by_order, *notes)
+
+
+def _contours(dataset: Dataset, where: str) -> tuple[list[tuple[int, Dataset, list[Dataset]]], list[int]]:
+    """(Number, description and items of contours of each region that has any, the numbers that several regions have).
+
+    Regions of one number are distinguished by their order where both sequences have the same numbers in the same order;
+    else nobody knows whose the contours are. Several items of the one region of a number are its own.
+    Raises FormatError for contours of no region, or of nobody knows which.
+    """
+    described, drawn = defaultdict[int | None, list[Dataset]](list), defaultdict[int | None, list[Dataset]](list)
+    sequences = (
+        ("StructureSetROISequence", "ROINumber", described),
+        ("ROIContourSequence", "ReferencedROINumber", drawn),
+    )
+    orders = list[list[int | None]]()
+    for sequence, keyword, of_number in sequences:
+        every = items(dataset, sequence)
+        orders.append([whole(one, keyword, where) for one in every])
+        for number, one in zip(orders[-1], every, strict=True):
+            of_number[number].append(one)
+    regions, shared = list[tuple[int, Dataset, list[Dataset]]](), list[int]()
+    for number, contours in drawn.items():
+        own = described[number]
+        if number is None or not own:
+            problem = f"has contours of a region {number} that it does not describe"
+            raise FormatError(problem, where, "Get the file again")
+        names = {text(one, "ROIName") for one in own}
+        if len(names) == 1:
+            regions.append((number, own[0], contours))
+            continue
+        order, others = ([one for one in every if one in drawn] for every in orders)
+        if order != others:
+            problem = f"{len(own)} regions have the number {number} ({listed(sorted(names))})"
+            remedy = "Export it again with a number of its own for each region: whose contours are whose is not known"
+            raise FormatError(problem, where, remedy)
+        shared.append(number)
+        regions += [(number, one, [its]) for one, its in zip(own, contours, strict=True)]
+    return regions, shared
 
 
 def _closed(contours: Dataset) -> list[Dataset]:
@@ -212,19 +280,19 @@ def _is_xor(closed: list[Dataset]) -> bool:
     return any(text(contour, "ContourGeometricType") == XOR for contour in closed)
 
 
-def _mask(region: _Region, on: Geometry, where: str) -> tuple[dict[int, Mask], tuple[str, ...]]:
-    """({slice: (columns, rows)} of one region, notes on its contours)."""
+def _mask(region: _Region, on: Geometry, where: str) -> _Drawn:
+    """The slices of one region as they are drawn."""
     contours: dict[int, list[Mask]] = defaultdict(list)
     for contour in region.contours:
         index = np.round(on.to_index(contour), DECIMALS)
         number = _slice(index[:, 2], region.label.name, on, where)
-        contours[number].append(polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T)
+        contours[number].append(inside_polygon(index[:, [0, 1]], (on.shape[1], on.shape[0])).T)
     if region.is_xor:
-        return {number: np.logical_xor.reduce(own) for number, own in contours.items()}, ()
+        return _Drawn({number: np.logical_xor.reduce(own) for number, own in contours.items()}, ())
     slices = {number: inside(own) for number, own in contours.items()}
     odd = sum(is_united for _, is_united in slices.values())
     note = f"contours of {region.label.name} that are equal or overlap in part are united on {counted(odd, 'slice')}"
-    return {number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ()
+    return _Drawn({number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ())
 
 
 def inside(contours: Sequence[Mask]) -> tuple[Mask, bool]:
@@ -268,47 +336,79 @@ def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
     return nearest
 
 
-def polygon(y: Floats, x: Floats, rows: int, columns: int) -> Mask:
-    """(rows, columns) whose centres lie inside a closed polygon, by the even-odd rule.
+def _interpolated(drawn: _Drawn, name: str, on: Geometry) -> _Drawn:
+    """A region with the slices between drawn ones, where the gap is not far wider than its usual step, and a note.
 
-    y, x: (points,) in pixels, 0 is the centre of the first one. Of centres on the edge those on the side of smaller
-    numbers belong to it, so that polygons that share an edge share no pixel.
+    A voxel belongs to it where the signed distance to the outline, interpolated along the slices, is inside
+    (shape-based interpolation; Raya and Udupa, IEEE Trans Med Imaging 1990, doi:10.1109/42.52980).
     """
-    parity = np.zeros((rows, columns + 1), np.uint8)
-    for y0, x0, y1, x1 in zip(y, x, np.roll(y, -1), np.roll(x, -1), strict=True):
-        low, high = sorted((y0, y1))
-        crossed = np.arange(max(0, int(np.ceil(low))), min(rows, int(np.ceil(high))))
-        if len(crossed):
-            at = x0 + (crossed - y0) * (x1 - x0) / (y1 - y0)
-            # From here on to the right every centre is on the other side of this edge.
-            first = np.clip(np.ceil(np.round(at, DECIMALS)), 0, columns).astype(np.int64)
-            parity[crossed, first] ^= 1
-    return np.bitwise_xor.accumulate(parity, axis=1)[:, :columns].astype(bool)
+    numbers = sorted(number for number, mask in drawn.slices.items() if mask.any())
+    steps = np.diff(numbers)
+    if not len(steps) or steps.max() == 1:
+        return drawn
+    between, left = dict[int, Mask](), 0
+    for low, high in pairwise(numbers):
+        if high - low > WIDEST_GAP * np.median(steps):
+            left += high - low - 1
+        elif high - low > 1:
+            between |= _between(drawn.slices, low, high, on.steps[:2])
+    filled = sum(mask.any() for mask in between.values())
+    notes = [f"{name} is interpolated on {counted(filled, 'slice')} between drawn ones"] if filled else []
+    notes += [f"{name} is not interpolated on {counted(left, 'slice')}: the gap is far wider than others"] * (left > 0)
+    return _Drawn({**drawn.slices, **between}, (*drawn.notes, *notes))
 
 
-def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
-    """((channels, *spatial) ROI numbers, whether regions overlap, notes)."""
+def _between(slices: Mapping[int, Mask], low: int, high: int, steps: Sequence[float]) -> dict[int, Mask]:
+    """The slices between two drawn ones."""
+    first, last = slices[low], slices[high]
+    [box] = ndimage.find_objects((first | last).astype(np.uint8))  # outside it the distances of both are below 0
+    near, far = (_signed_distance(one[box], steps) for one in (first, last))
+    made = {number: np.zeros_like(first) for number in range(low + 1, high)}
+    for number, mask in made.items():
+        share = (number - low) / (high - low)
+        mask[box] = (1 - share) * near + share * far > 0
+    return made
+
+
+def _signed_distance(mask: Mask, steps: Sequence[float]) -> Floats:
+    """(columns, rows) mm to the nearest voxel on the other side of the outline, above 0 inside."""
+    framed = np.pad(mask, 1)
+    signed = ndimage.distance_transform_edt(framed, steps) - ndimage.distance_transform_edt(~framed, steps)
+    return np.asarray(signed[1:-1, 1:-1])
+
+
+def _filled(regions: list[_Region], on: Geometry, where: str, *, fill_contours: bool) -> _Filled:
+    """All regions in one map, or where they overlap in a channel each."""
+
+    def drawn(region: _Region) -> _Drawn:
+        """The slices of a region, and those between if they are asked for."""
+        own = _mask(region, on, where)
+        return _interpolated(own, region.label.name, on) if fill_contours else own
+
     dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
-    single, notes = np.zeros((1, *on.shape), dtype), list[str]()
-    for region in regions:
-        slices, own = _mask(region, on, where)
-        notes += own
-        for number, mask in slices.items():
-            if single[0, :, :, number][mask].any():
-                return _channels(regions, on, dtype, where)
-            single[0, :, :, number][mask] = region.label.value
-    return single, False, tuple(notes)
-
-
-def _channels(
-    regions: list[_Region], on: Geometry, dtype: Any, where: str
-) -> tuple[NDArray[Any], bool, tuple[str, ...]]:
+    if (single := _in_channels(regions, on, dtype, drawn, 1)) is not None:
+        return single
     if len(regions) > MOST_CHANNELS:
         raise FormatError(f"{len(regions)} regions overlap", where, "Export only the regions that you need")
-    pixels, notes = np.zeros((len(regions), *on.shape), dtype), list[str]()
+    apart = _in_channels(regions, on, dtype, drawn, len(regions))
+    assert apart is not None  # noqa: S101 - a channel of its own is free
+    return apart
+
+
+def _in_channels(
+    regions: list[_Region], on: Geometry, dtype: Any, drawn: Callable[[_Region], _Drawn], channels: int
+) -> _Filled | None:
+    """The regions in so many channels, one or one each; None where two of them claim a voxel of one channel."""
+    pixels = np.zeros((channels, *on.shape), dtype)
+    notes, empty = list[str](), dict[str, str]()
     for n, region in enumerate(regions):
-        slices, own = _mask(region, on, where)
+        slices, own = drawn(region)
         notes += own
+        if not any(mask.any() for mask in slices.values()):
+            empty[region.label.name] = "its contours hold the centre of none"
         for number, mask in slices.items():
-            pixels[n, :, :, number][mask] = region.label.value
-    return pixels, True, tuple(notes)
+            plane = pixels[n % channels, :, :, number]
+            if plane[mask].any():
+                return None
+            plane[mask] = region.label.value
+    return _Filled(pixels, channels > 1, tuple(notes), empty)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, GeometryError
+from isocenter.errors import FormatError, GeometryError, listed
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.header import check_pixels, frame_count, read_header, read_object
@@ -30,7 +30,7 @@ from isocenter.files.dicom.tags import (
     whole,
 )
 from isocenter.files.storage import refuse_expansion
-from isocenter.values import Code, Geometry, Image, Label, Source
+from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
@@ -47,12 +47,35 @@ class _Part:
     segment: int | None
 
 
+@dataclass(frozen=True)
+class _Levels:
+    """What the stored values of fractional segments mean.
+
+    highest: {segment: the highest value in it}
+    maximum: the value of a whole voxel; None where none is stated and 0 and one other value say whether a voxel is in
+    """
+
+    highest: Mapping[int | None, int]
+    maximum: float | None
+
+    @property
+    def half(self) -> float:
+        """From which stored value on a pixel belongs to the segment."""
+        return 1 if self.maximum is None else self.maximum / 2
+
+    def below_half(self, segment: int) -> str:
+        """Why a segment that is drawn has no voxel."""
+        return f"none reaches one half: the highest value is {self.highest[segment]} of {self.maximum:g}"
+
+
 def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
     Values are segment numbers, or new ones where a segment has the number 0, with a note. Where segments overlap there
     is one channel a segment, named by it. Planes without a frame are background; fractional segments count from one
-    half on, which a note then states.
+    half of the maximum on, which a note then states; where no maximum is stated and they hold one value, they are
+    binary. Segments of which no voxel reaches that are named in the facts, under `WITHOUT_VOXELS`; segments that no
+    frame shows in the notes.
     Raises FormatError for what is no segmentation that can be read, GeometryError where its planes lie on no regular
     grid or do not coincide with those of `on` within 1e-3 mm.
     """
@@ -64,15 +87,19 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     grid = on or _own_grid(dataset, planes, where)
     _check_frame_of_reference(dataset, grid, where)
     parts = _parts(dataset, planes, grid, where)
-    pixels, overlapping = _filled(dataset, parts, grid, described, where)
+    levels = _levels(dataset, parts, where)
+    pixels, overlapping, shown = _filled(dataset, parts, grid, described, levels, where)
+    absent = {stored: label.name for stored, label in described.items() if label.value not in shown}
+    low = {name: levels.below_half(stored) for stored, name in absent.items() if levels and levels.highest.get(stored)}
+    unseen = [f"segment {name} is described, and no frame shows it" for name in absent.values() if name not in low]
     return Image(
         pixels,
         grid,
         modality="SEG",
         channels=tuple(label.name for label in labels) if overlapping else ("segments",),
         labels=labels,
-        notes=_notes(dataset, overlapping, renumbered=0 in described),
-        facts=_facts(dataset) | {"overlapping": overlapping},
+        notes=(*_notes(dataset, overlapping, levels, renumbered=0 in described), *unseen),
+        facts=_facts(dataset) | {"overlapping": overlapping, WITHOUT_VOXELS: low},
         source=Source("dicom", (where,)),
     )
 
@@ -284,22 +311,53 @@ def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
     return segment
 
 
+def _levels(dataset: Dataset, parts: list[_Part], where: str) -> _Levels | None:
+    """What the values of fractional segments mean, from all of them; None for other kinds.
+
+    Raises FormatError for a value above the stated maximum, and for several values without one.
+    """
+    if not _is_fractional(dataset):
+        return None
+    values, highest = set[int](), defaultdict[int | None, int](int)
+    for part, frame in zip(parts, decoded(dataset, where, indices=True), strict=True):
+        own = np.flatnonzero(np.bincount(frame.ravel().astype(np.int64))).tolist()
+        values |= {*own} - {0}
+        highest[part.segment] = max(highest[part.segment], *own)
+    maximum = number(dataset, "MaximumFractionalValue", where)
+    if maximum is None or maximum <= 0:
+        if len(values) > 1:
+            problem = f"is fractional, holds {listed(sorted(values))} and states no MaximumFractionalValue (0062,000E)"
+            remedy = "Export it with the value of a whole voxel, or as BINARY: the values may be bits or shares"
+            raise FormatError(problem, where, remedy)
+        return _Levels(highest, None)
+    if max(values, default=0) > maximum:
+        problem = f"is fractional and holds {max(values)}, above its MaximumFractionalValue (0062,000E) of {maximum:g}"
+        raise FormatError(problem, where, "Correct the maximum, or export it as BINARY")
+    return _Levels(highest, maximum)
+
+
 def _filled(
-    dataset: Dataset, parts: list[_Part], grid: Geometry, described: dict[int, Label], where: str
-) -> tuple[NDArray[Any], bool]:
-    """((channels, *spatial) numbers of labels, whether segments overlap).
+    dataset: Dataset,
+    parts: list[_Part],
+    grid: Geometry,
+    described: dict[int, Label],
+    levels: _Levels | None,
+    where: str,
+) -> tuple[NDArray[Any], bool, set[int]]:
+    """((channels, *spatial) numbers of labels, whether segments overlap, the numbers that a voxel has).
 
     described: {stored number: label}
     """
     dtype = np.uint8 if max((label.value for label in described.values()), default=0) < 256 else np.uint16
     _refuse_empty(prod(grid.shape) * np.dtype(dtype).itemsize, where)
-    single = np.zeros(grid.shape, dtype)
-    for index, values in _voxels(dataset, parts, described, where):
+    single, shown = np.zeros(grid.shape, dtype), set[int]()
+    for index, values in _voxels(dataset, parts, described, levels, where):
         there = single[index]
         if ((there != 0) & (there != values)).any():
-            return _channels(dataset, parts, grid, described, dtype, where), True
+            return _channels(dataset, parts, grid, described, levels, dtype, where)
         single[index] = values
-    return single[None], False
+        shown |= {*np.flatnonzero(np.bincount(values)).tolist()}
+    return single[None], False, shown
 
 
 def _refuse_empty(needed: int, where: str) -> None:
@@ -308,22 +366,28 @@ def _refuse_empty(needed: int, where: str) -> None:
 
 
 def _channels(
-    dataset: Dataset, parts: list[_Part], grid: Geometry, described: dict[int, Label], dtype: Any, where: str
-) -> NDArray[Any]:
+    dataset: Dataset,
+    parts: list[_Part],
+    grid: Geometry,
+    described: dict[int, Label],
+    levels: _Levels | None,
+    dtype: Any,
+    where: str,
+) -> tuple[NDArray[Any], bool, set[int]]:
     _refuse_empty(len(described) * prod(grid.shape) * np.dtype(dtype).itemsize, where)
     pixels = np.zeros((len(described), *grid.shape), dtype)
     row = {label.value: n for n, label in enumerate(described.values())}
-    for index, values in _voxels(dataset, parts, described, where):
+    for index, values in _voxels(dataset, parts, described, levels, where):
         for value in np.unique(values).tolist():  # a frame of a label map shows several
             pixels[row[value]][tuple(axis[values == value] for axis in index)] = value
-    return pixels
+    return pixels, True, {value for value, n in row.items() if pixels[n].any()}
 
 
 def _voxels(
-    dataset: Dataset, parts: list[_Part], described: dict[int, Label], where: str
+    dataset: Dataset, parts: list[_Part], described: dict[int, Label], levels: _Levels | None, where: str
 ) -> Iterator[tuple[tuple[NDArray[np.int64], ...], NDArray[Any]]]:
     """Frame by frame the index of each voxel that is no background, and the number of its label."""
-    half, background = _half(dataset, where), _background(dataset, where)
+    half, background = 1 if levels is None else levels.half, _background(dataset, where)
     known, values = np.array(list(described)), np.array([label.value for label in described.values()])
     for n, (part, frame) in enumerate(zip(parts, decoded(dataset, where, indices=True), strict=True)):
         if part.segment is None:
@@ -340,20 +404,17 @@ def _voxels(
         yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values[np.searchsorted(known, stored)]
 
 
-def _half(dataset: Dataset, where: str) -> float:
-    """From which stored value on a pixel belongs to the segment."""
-    if not _is_fractional(dataset):
-        return 1
-    return (number(dataset, "MaximumFractionalValue", where) or 255) / 2
-
-
-def _notes(dataset: Dataset, overlapping: bool, *, renumbered: bool) -> tuple[str, ...]:
+def _notes(dataset: Dataset, overlapping: bool, levels: _Levels | None, *, renumbered: bool) -> tuple[str, ...]:
     notes = ["segments overlap: one channel a segment"] if overlapping else []
     if renumbered:
         notes.append("segments were numbered anew: one has the number 0")
-    if _is_fractional(dataset):
+    if levels is not None and levels.maximum is None:
+        notes.append("fractional without a maximum, and of two values: a voxel belongs to a segment where it is not 0")
+    elif levels is not None and levels.maximum is not None:
         kind = text(dataset, "SegmentationFractionalType").lower() or "fraction"
         notes.append(f"a voxel belongs to a segment from a {kind} of one half on")
+        if levels.half <= (most := max(levels.highest.values(), default=0)) < levels.maximum:
+            notes.append(f"no voxel lies wholly in a segment: the highest value is {most} of {levels.maximum:g}")
     return tuple(notes)
 
 

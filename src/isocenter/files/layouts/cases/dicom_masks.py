@@ -39,14 +39,16 @@ def is_drawn(path: Path) -> bool:
     return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
 
 
-def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = ()) -> Image:
+def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = (), *, fill_contours: bool = False) -> Image:
     """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
 
-    image: the files of that image, as far as known: contours on another image are refused
+    image:         the files of that image, as far as known: contours on another image are refused
+    fill_contours: interpolate contours between the slices on which they are drawn
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
     """
     if read_header(path).sop_class == STRUCTURE_SET:
-        return rasterise(path, grid, [text(read_header(one).dataset, "SOPInstanceUID") for one in image])
+        instances = [text(read_header(one).dataset, "SOPInstanceUID") for one in image]
+        return rasterise(path, grid, instances, fill_contours=fill_contours)
     return read_segmentation(path, on=grid)
 
 
@@ -121,15 +123,18 @@ def masks_on(
     labels: tuple[Label, ...],
     *,
     chosen: bool,
+    fill_contours: bool,
 ) -> dict[str, Callable[[], Image]]:
     """{kind, of all label maps but the first kind:name: function that reads it} of one image.
 
     files:  those of the image
     chosen: whether the labels were, so that other structures are background
+    fill_contours: as of `drawn_on`
     """
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
     objects = (tuple(one.files.paths for one in own) for own in maps)
-    loaders = (partial(load_drawn, each, image, files, labels, chosen=chosen) for each in objects)
+    how = {"chosen": chosen, "fill_contours": fill_contours}
+    loaders = (partial(load_drawn, each, image, files, labels, **how) for each in objects)
     return dict(zip(kinds, loaders, strict=False))
 
 
@@ -140,18 +145,20 @@ def load_drawn(
     labels: tuple[Label, ...],
     *,
     chosen: bool,
+    fill_contours: bool,
 ) -> Image:
     """Segmentations and structure sets as one label map on their image's grid, numbered as in the whole data set.
 
     objects: the file of each; several, with the same UID and different contents, are refused
     files:   those of the image
     chosen:  whether the labels were: what they do not name is then background, else it is refused
+    fill_contours: as of `drawn_on`
     Raises FormatError where what `labels` names overlaps.
     """
     grid, mask = image().geometry, None
     for paths in objects:
         [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
-        drawn = drawn_on(head.path, grid, files)
+        drawn = drawn_on(head.path, grid, files, fill_contours=fill_contours)
         if not chosen:
             refuse_unnamed(drawn, labels, head.path)
         mask = by_name(drawn, labels, head.path, mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,12 @@ from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, edge
 from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions
-from isocenter.values import Image, Label, Problem
+from isocenter.files.polygon import inside_polygon
+from isocenter.values import WITHOUT_VOXELS, Image, Label, Problem
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
 IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
-# Rows that edges of an outline pass, which are looked at together.
-PASSED_AT_ONCE = 1 << 22
 
 Pixels = NDArray[np.bool_]
 
@@ -172,36 +171,8 @@ def covered(outline: Outline, shape: tuple[int, int]) -> tuple[tuple[slice, slic
     high = np.clip(np.ceil(corners.max(axis=0)), low, (columns, rows)).astype(int)
     pixels = np.zeros((high - low)[::-1], bool)
     for ring in outline.rings:
-        pixels |= within([(x - low[0], y - low[1]) for x, y in ring], pixels.shape)
+        pixels |= inside_polygon(np.array(ring, dtype=np.float64) - low - 0.5, pixels.shape)  # n to n + 1 is a pixel
     return (slice(low[1], high[1]), slice(low[0], high[0])), pixels
-
-
-def within(ring: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Pixels:
-    """(rows, columns) pixels whose centre lies in a polygon by the even-odd rule; a pixel reaches from n to n + 1."""
-    rows, columns = shape
-    (x0, y0), (x1, y1) = np.array(ring, dtype=np.float64).T, np.roll(np.array(ring, dtype=np.float64), -1, axis=0).T
-    # The rows whose centres each edge passes: the first, and how many.
-    first, last = (np.clip(np.ceil(end(y0, y1) - 0.5), 0, rows).astype(int) for end in (np.minimum, np.maximum))
-    counts = last - first
-    passed = np.zeros(rows * (columns + 1), dtype=np.intp)
-    for own in _few_at_once(counts):
-        edge = np.repeat(np.arange(own.start, own.stop), counts[own])
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts[own]) - last[own], counts[own])
-        x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-        column = np.clip(np.ceil(x - 0.5), 0, columns).astype(int)
-        # Along a row, each edge that is passed changes inside to outside or back.
-        passed += np.bincount(row * (columns + 1) + column, minlength=len(passed))
-    return np.asarray(np.cumsum(passed.reshape(rows, columns + 1)[:, :-1], axis=1) % 2 == 1)
-
-
-def _few_at_once(counts: NDArray[np.integer]) -> Iterator[slice]:
-    """Edges that pass so many rows, parted where they pass too many to be held: a small file may state millions."""
-    ends, start = np.cumsum(counts), 0
-    while start < len(counts):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + PASSED_AT_ONCE, side="right")))
-        yield slice(start, stop)
-        start = stop
 
 
 def _named(
@@ -254,7 +225,17 @@ def _painted(objects: Sequence[tuple[int, Covered]], image: Image, labels: tuple
         notes.append(f"outlines overlap in {counted(shared, 'pixel')}, which are those of the smaller one")
     on_axes = pixels if image.geometry.is_picture else pixels.T.reshape(image.geometry.shape)
     own = replace(image, pixels=on_axes[None], channels=("label",), times=None, padding=None, labels=labels)
-    return replace(own, facts={}, notes=tuple(notes))
+    return replace(own, facts={WITHOUT_VOXELS: _lost(objects, pixels, labels)}, notes=tuple(notes))
+
+
+def _lost(objects: Sequence[tuple[int, Covered]], pixels: NDArray[Any], labels: tuple[Label, ...]) -> dict[str, str]:
+    """{structure that is drawn and has no pixel in a label map: why}."""
+    shown = {*np.unique(pixels).tolist()}
+    lost = {value for value, _ in objects} - shown
+    hidden = {value for value, one in objects if one.area}
+    over, too_small = "other outlines lie over all of it", "its outlines hold the centre of none"
+    named = [label for label in labels if label.value in lost and not label.is_ignored]
+    return {label.name: over if label.value in hidden else too_small for label in named}
 
 
 def _rows_and_columns(image: Image) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from isocenter.errors import FormatError, IsocenterError, listed
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import read_volumes
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.values import Image, Label
+from isocenter.values import WITHOUT_VOXELS, Image, Label
 
 SLICER = ".seg.nrrd"  # of 3D Slicer, always a mask
 
@@ -80,7 +80,12 @@ def by_name(segments: Image, labels: tuple[Label, ...], path: Path, others: Imag
         coloured[value] = label
     known = labels if others is None else others.labels
     named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in known)
-    joined = replace(segments, pixels=pixels[None], channels=("label",), labels=named)
+    called = {label.value: label.name for label in labels}
+    empty = segments.facts.get(WITHOUT_VOXELS, {})
+    owners = {label.name: called.get(_number(label, labels)) for label in segments_in(segments)}
+    lost = {owner: empty[name] for name, owner in owners.items() if owner is not None and name in empty}
+    facts = {**segments.facts, WITHOUT_VOXELS: lost}
+    joined = replace(segments, pixels=pixels[None], channels=("label",), labels=named, facts=facts)
     return joined if others is None else _of_both(others, joined)
 
 
@@ -89,7 +94,8 @@ def _of_both(first: Image, joined: Image) -> Image:
     paths = [path for image in (first, joined) for path in (image.source.paths if image.source else ())]
     notes = tuple(dict.fromkeys((*first.notes, *joined.notes)))
     source = joined.source and replace(joined.source, paths=tuple(paths))
-    return replace(joined, notes=notes, source=source)
+    facts = {**joined.facts, WITHOUT_VOXELS: {**first.facts[WITHOUT_VOXELS], **joined.facts[WITHOUT_VOXELS]}}
+    return replace(joined, notes=notes, source=source, facts=facts)
 
 
 def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
