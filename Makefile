@@ -13,7 +13,7 @@ RESUME ?=
 # Lint, types and layers side by side: each takes one core, and keeps a cache.
 JOBS := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
-.PHONY: near test test-all checks lint types layers tests matrix demo examples docs bench fuzz system clean
+.PHONY: near test test-all checks lint types layers tests audit matrix demo examples docs bench fuzz system clean
 
 test: system .venv/installed
 	@$(BIN)/python tests/timed.py $(MAKE) --no-print-directory checks tests
@@ -25,7 +25,8 @@ checks: .venv/installed
 near: .venv/installed
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/near.py
 
-# And the tests with the mark `whole`: whole matrices, benches, the notebook. Then each network in every way that it is
+# And the tests with the mark `whole`: whole matrices, benches, the notebook; and known vulnerabilities of the versions
+# that dependencies may have, where the advisory service can be reached. Then each network in every way that it is
 # advertised, and each explanation of it: two hours more, on one core. The pages docs/*-matrix.md are their outcome.
 test-all: export CHOICE :=
 test-all: test matrix
@@ -58,6 +59,9 @@ CHOICE ?= -m "not whole"
 tests: .venv/installed
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder $(if $(ROOM),tests/$(ROOM))
+
+audit: .venv/installed
+	@$(BIN)/python tests/audit_dependencies.py
 
 matrix: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/networks_matrix.py $(NAME) $(if $(RESUME),--resume)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import trained
+from audit_dependencies import floors, judged, pinned
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "isocenter"
@@ -70,3 +73,29 @@ def test_checking_and_predicting_connect_to_nothing(cli, segmented, tmp_path, mo
     assert cli("predict", segmented.out, image, "--out", tmp_path / "result").code == 0
     assert cli("check", segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "check").code == 0
     assert asked == []
+
+
+def test_the_lowest_torch_that_is_allowed_is_one_whose_reader_of_weights_is_safe() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lowest = dict(one.split("==") for one in floors(project))
+    assert tuple(map(int, lowest["torch"].split("."))) >= (2, 10)  # CVE-2026-24747
+    assert {"torchvision", "pydicom", "sqlalchemy", "psycopg", "pip-audit"} <= set(lowest)
+    versions = pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert len(versions) > 200 and any(one.startswith("torch==2.") for one in versions)
+
+
+def test_an_audit_without_answers_states_that_nothing_was_audited() -> None:
+    skipped = json.dumps({"dependencies": [{"name": "torch", "skip_reason": "not found"}]})
+    for text in ("", "no JSON", "[]", skipped):
+        [line], vulnerable = judged("floors", ["torch==2.8"], text, "ConnectionError")
+        assert "NOTHING WAS AUDITED" in line and not vulnerable
+
+
+def test_an_audit_names_each_vulnerability_and_how_many_versions_were_looked_at() -> None:
+    flaw = {"id": "CVE-2026-24747", "fix_versions": ["2.10.0"]}
+    known = [{"name": "torch", "version": "2.8", "vulns": [flaw]}, {"name": "own", "skip_reason": "not found"}]
+    lines, vulnerable = judged("floors", ["torch==2.8", "own==1"], json.dumps({"dependencies": known}))
+    assert vulnerable and lines == [
+        "floors: torch 2.8: CVE-2026-24747, fixed in 2.10.0",
+        "floors: 1 of 2 versions audited, 1 vulnerabilities",
+    ]

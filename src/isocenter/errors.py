@@ -84,6 +84,10 @@ class DatasetError(IsocenterError):
     """A folder that cannot be understood as a data set, or a data set that cannot be used."""
 
 
+class OutputError(IsocenterError):
+    """The outputs of a network are NaN or infinite, so that there is no answer."""
+
+
 class IntegrityError(IsocenterError):
     """A file of ours is not what was written: changed, cut short, or not to be trusted."""
 

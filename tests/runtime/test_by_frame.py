@@ -98,3 +98,17 @@ def test_a_clip_has_the_label_maps_of_all_parts_of_its_frames():
     [(whole, _, _), (part, found, labels)] = predict_frames(clip, lambda _, number: frames[number]).label_maps
     assert (whole, part, labels) == ("", "segmentation", VENTRICLE)
     assert_array_equal(found, marks)
+
+
+@pytest.mark.parametrize(("filled", "answers"), [((0, 0, 0), False), ((0, 1, 0), True)])
+def test_a_clip_has_an_answer_where_one_of_its_frames_is_not_blank(filled, answers):
+    pixels = np.zeros((1, 3, 8, 8), np.float32)
+    pixels[0, :, 2:4, 2:4] = np.reshape(filled, (3, 1, 1))
+    prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
+    task = {"name": "segmentation", "labels": [{"value": 1, "name": "spot"}], "loss": "ce", "tolerance": 1.0}
+    network = {"name": "none", "channels": 1}
+    model = Model(tasks.build(task), prepares, Inference((8, 8)), network, lambda batch: {
+        "mask": np.concatenate([np.full_like(batch, 0.5), batch], axis=1)
+    })  # fmt: skip
+    clip = Image(pixels, Geometry.of_spacing((8, 8), (1, 1)), times=(0.0, 0.1, 0.2))
+    assert (model.predict(clip).abstained is None) == answers

@@ -14,9 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 
 from isocenter import tasks
-from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, OutputError, UsageError
 from isocenter.files import read, write
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, load, save, seal
+from isocenter.runtime.windows import Averaged
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Case, Geometry, Image
 from strategies import geometries
@@ -214,11 +215,32 @@ def test_an_image_of_another_kind_is_refused_by_its_name(tmp_path):
         segmentation(thresholds).predict(Case("patient-4", "p", {}))
 
 
-def test_an_image_that_normalisation_makes_one_value_is_noted():
+def test_an_image_that_normalisation_makes_one_value_has_no_answer_though_the_model_has_no_gate():
     pixels = np.full((1, 20, 16), 7, np.uint8)
     blank = Image(pixels, Geometry.of_pixels((20, 16)))
-    assert "one value everywhere" in " ".join(classification().predict(blank).notes)
-    assert not classification().predict(picture()).notes
+    assert classification().predict(blank).abstained == "it is one value everywhere once it is normalised"
+    assert classification().predict(picture()).abstained is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_in_one_voxel_are_an_error_that_names_the_case(value):
+    def run(batch: Array) -> Mapping[str, Array]:
+        outputs = np.array(thresholds(batch)["mask"])
+        outputs[0, 0, 0, 0, 0] = value
+        return {"mask": outputs}
+
+    case = Case("patient-7", "p", {"T1": volume()})
+    with pytest.raises(OutputError, match=r"patient-7: the network's outputs are not finite numbers \(1 of the "):
+        segmentation(run).predict(case)
+
+
+def test_an_infinite_logit_of_one_member_is_not_lost_in_the_mean():
+    def wrong(batch: Array) -> Mapping[str, Array]:
+        return {"mask": np.full_like(thresholds(batch)["mask"], np.inf)}
+
+    task = segmentation(thresholds).task
+    with pytest.raises(OutputError, match="infinite"):
+        segmentation(Averaged((thresholds, wrong), task.decoding.average)).predict(volume())
 
 
 def test_single_precision_leaves_the_network_whatever_it_computes_in():

@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
 from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import slide
 from isocenter.runtime.preprocessing.slice_order import SliceOrder
 from isocenter.runtime.windows import sums
+from isocenter.runtime.windows.finite import is_finite
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
 
@@ -286,3 +288,9 @@ def counted(seen: list[Array], network=lambda batch: {"same": batch}):
         return network(batch)
 
     return run
+
+
+@given(numpy_strategies.arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32)))
+def test_outputs_are_finite_where_each_value_is_even_where_their_sum_is_not(values):
+    assert is_finite(values) == bool(np.isfinite(values).all())
+    assert is_finite(np.full(9, np.finfo(np.float32).max, np.float32))

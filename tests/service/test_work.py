@@ -58,7 +58,7 @@ def test_the_log_states_the_outcome_of_a_study_before_its_reason(node, tmp_path,
     node.receive(*plain)
     node.work()
     [stated] = [one.getMessage() for one in caplog.records if one.getMessage().startswith("study ")]
-    assert " is done: result; the image is one value everywhere" in stated
+    assert " is done: abstained; it is one value everywhere" in stated
     assert "secret-4711" not in caplog.text and "Doe" not in caplog.text
 
 

@@ -146,6 +146,13 @@ Backend = Annotated[
         "tensorrt, torch or torch-bf16.",
     ),
 ]
+Activation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Activation that an ONNX file ends in: none (outputs are logits), softmax or sigmoid; found by default.",
+    ),
+]
 Mirror = Annotated[bool | None, typer.Option(help="Average over mirrored images, or do not; as planned by default.")]
 Uncertainty = Annotated[
     str | None,

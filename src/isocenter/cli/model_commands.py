@@ -10,6 +10,7 @@ import typer
 import isocenter
 from isocenter.cli.flags import (
     Abstain,
+    Activation,
     Backend,
     Backends,
     Calibration,
@@ -72,6 +73,7 @@ def predict(
     calibration: Calibration = "on",
     abstain: Abstain = "on",
     uncertainty: Uncertainty = None,
+    activation: Activation = None,
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""
@@ -98,6 +100,7 @@ def predict(
         abstain=abstain,
         calibration=calibration,
         uncertainty=uncertainty,
+        activation=activation,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

@@ -10,6 +10,7 @@ import typer
 import isocenter
 from isocenter.cli.flags import (
     LARGEST_SEED,
+    Activation,
     Backend,
     Covariates,
     Data,
@@ -205,6 +206,7 @@ def evaluate(
     backend: Backend = "auto",
     scheduler: Scheduler = None,
     uncertainty: Uncertainty = None,
+    activation: Activation = None,
     seed: Seed = 0,
     corruptions: Annotated[
         str | None,
@@ -240,6 +242,7 @@ def evaluate(
         backend=backend,
         scheduler=scheduler,
         uncertainty=uncertainty,
+        activation=activation,
         seed=seed,
         corruptions=corruptions,
         explain=explain,

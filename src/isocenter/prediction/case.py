@@ -17,8 +17,9 @@ from isocenter.files import unwritable
 from isocenter.prediction.placeless import placeless_findings, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
-from isocenter.prediction.withheld import confidence_columns, refused_by_header, withheld
+from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
+    BLANK,
     CoveringMap,
     Model,
     Receiver,
@@ -194,16 +195,25 @@ def computed(
         prediction = replace(prediction, case=case.id, maps=maps)
         if asked.wanted.covering and decoding.covering is not None:
             prediction = decoding.covering(prediction)
-        prediction = prediction.decided
+        prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None
-        if isinstance(prediction.data, Deferred) and model.guard is not None and region is None:
-            looked: dict[str, Any] = {"watching": watching, "image": image, "covariates": case.covariates}
-            judge = partial(model.guard.judged_anew, **looked, sure=sureness(model.task, prediction))
+        if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:
+            judge = partial(_judged_when_seen, model, watching, image, case.covariates)
         rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
     return rest
+
+
+def _judged_when_seen(
+    model: Model, watching: Watching, image: Image, covariates: Mapping[str, Any] | None, prediction: Prediction
+) -> Prediction:
+    """The prediction of a large volume, judged once the network has seen all of it."""
+    if model.guard is not None:
+        sure = sureness(model.task, prediction)
+        prediction = model.guard.judged_anew(prediction, watching, image, covariates, sure)
+    return replace(prediction, abstained=BLANK) if watching.is_blank else prediction
 
 
 def _refused(prediction: Prediction, case: Case, image: Image, *, keeps: bool) -> Done:

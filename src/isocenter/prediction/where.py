@@ -40,15 +40,22 @@ _loading = threading.Lock()
 
 
 def loaded_model(
-    model: str | Path | Model, device: str, *, fold: int | None = None, threads: int | None = None, backend: str = AUTO
+    model: str | Path | Model,
+    device: str,
+    *,
+    fold: int | None = None,
+    threads: int | None = None,
+    backend: str = AUTO,
+    activation: str | None = None,
 ) -> Model:
     """The model of a run or a package, computed as its certificate vouches for; one in memory stays as it is.
 
     backend: of a package; "auto" takes the fastest that its certificate vouches for
+    activation: of the outputs of an ONNX file, as in `load`
     Raises what loading raises, and UsageError for what can no longer be chosen of a model in memory.
     """
     if not isinstance(model, Model):
-        loaded = load(model, device, fold=fold, backend=backend, threads=threads)
+        loaded = load(model, device, fold=fold, backend=backend, threads=threads, activation=activation)
         announce(loaded.computing)
         if is_foreign(Path(model)) and why_unpackable(loaded) is None:
             log.info("isocenter adopt %s --out PACKAGE makes predicting faster: %s", model, AS_MEASURED)
@@ -57,6 +64,8 @@ def loaded_model(
         raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
     if backend != AUTO:
         raise UsageError("a backend is chosen when a model is loaded", "--backend", "Give the package's folder")
+    if activation is not None:
+        raise UsageError("an activation is chosen when a model is loaded", "--activation", "Give the ONNX file")
     return model
 
 
@@ -119,7 +128,7 @@ class There:
 
     path:    of the model, in full
     weights: its SHA-256, so that all processes predict with the same model
-    device, threads, fold, backend: as in `load`
+    device, threads, fold, backend, activation: as in `load`
     uncertainty: as in `with_uncertainty`
     """
 
@@ -131,13 +140,14 @@ class There:
     fold: int | None = None
     backend: str = "auto"
     uncertainty: str | None = None
+    activation: str | None = None
     is_elsewhere: ClassVar[bool] = True
 
     @classmethod
     def of(cls, scheduler: str, path: Path | None, model: Model, **loading: Any) -> There:
         """The workers of a dask scheduler, each with the model of this path; UsageError for one in memory.
 
-        loading: device, threads, fold, backend, uncertainty
+        loading: device, threads, fold, backend, uncertainty, activation
         """
         if path is None:
             raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
@@ -176,7 +186,8 @@ def _predicted(where: There, asked: Asked, case: Case) -> Done:
 def _model(where: There) -> Model:
     if not Path(where.path).exists():
         raise ResourceError("a worker does not see the model", where.path, SHARE)
-    model = load(where.path, where.device, fold=where.fold, backend=where.backend, threads=where.threads)
+    how: dict[str, Any] = {"threads": where.threads, "activation": where.activation}
+    model = load(where.path, where.device, fold=where.fold, backend=where.backend, **how)
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
     return with_smaller_batches(with_uncertainty(model, where.uncertainty))

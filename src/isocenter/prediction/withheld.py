@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from isocenter.runtime import Model
@@ -22,6 +23,15 @@ def withheld(prediction: Prediction) -> Prediction:
         case=prediction.case,
         task=prediction.task,
     )
+
+
+def answering(prediction: Prediction) -> Prediction:
+    """The prediction with its answer whatever the image is like: why there should be none is a note; so of frames."""
+    frames = tuple(map(answering, prediction.frames))
+    if prediction.abstained is None:
+        return replace(prediction, frames=frames)
+    note = f"the result is not about the image: {prediction.abstained}"
+    return replace(prediction, frames=frames, abstained=None, notes=(*prediction.notes, note))
 
 
 def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | None:
@@ -49,10 +59,13 @@ def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | No
 def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, Any]:
     """`gate_p` and `abstained` of a row, of a model with a gate, and what is known of its uncertainty.
 
+    A model without a gate abstains from an image of one value.
     between: the name of a part and that of its column, of a task that is made of tasks
     """
     own = prediction.confidence
-    gate = {} if own.gate_p is None else {"gate_p": own.gate_p, "abstained": prediction.abstained or ""}
+    gate = {} if own.gate_p is None else {"gate_p": own.gate_p}
+    if gate or prediction.abstained is not None:
+        gate |= {"abstained": prediction.abstained or ""}
     stated = {"": own, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}
     return gate | {
         f"{part}{name}": value

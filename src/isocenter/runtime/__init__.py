@@ -101,7 +101,7 @@ if TYPE_CHECKING:
         last_layers_of,
         with_uncertainty,
     )
-    from isocenter.runtime.windows import Averaged, Receiver
+    from isocenter.runtime.windows import BLANK, Averaged, Receiver
     from isocenter.runtime.windows.slide import Network, slide, window_count
 
 if not TYPE_CHECKING:

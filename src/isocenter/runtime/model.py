@@ -142,9 +142,10 @@ class Model:
         seconds:  time limit for the windows: the overlap shrinks where it has to
         covariates: of the patient, for a model with covariates; None takes those of a case
         maps:     whether the uncertainty of every voxel is kept
-        A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses has its
-        results too, and says so in `abstained`. Raises what reading raises,
-        DatasetError where the subject does not suit the model, and PlanError where mirroring would contradict anatomy.
+        A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses, or
+        is one value everywhere, has its results too, and says so in `abstained`. Raises what reading raises,
+        DatasetError where the subject does not suit the model, PlanError where mirroring would contradict anatomy, and
+        OutputError where outputs of the network are not finite.
         """
         axes = self.flips(mirror)
         image, where = image_of(subject)

@@ -14,7 +14,7 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
-from isocenter.runtime.foreign import is_foreign, load_foreign
+from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.model_parts import files_of, with_parts, write_parts
 from isocenter.runtime.package import (
@@ -57,6 +57,7 @@ def load(
     fold: int | None = None,
     backend: str = "torch",
     threads: int | None = None,
+    activation: str | None = None,
 ) -> Model:
     """The model of a run, a checkpoint, a package, an ensemble or another program; of folds or members their mean.
 
@@ -65,11 +66,14 @@ def load(
     fold:    one of a run of folds, or of an ensemble's members, instead, from 0
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
     threads: cores to use; all if none is given
+    activation: of the outputs of an ONNX file, "none" (logits), "softmax" or "sigmoid"; None: its description, its
+             graph or a trial decides
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
     if is_foreign(Path(path)):
         _refuse_backend(backend, path)
-        return load_foreign(Path(path), device, fold=fold, threads=threads)
+        return load_foreign(Path(path), device, fold=fold, threads=threads, activation=activation)
+    refuse_activation(activation, path)
     with unpacked(Path(path)) as folder:
         if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
             return with_uncertainty(read_package(folder, device, fold, backend, threads))

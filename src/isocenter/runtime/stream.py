@@ -120,11 +120,16 @@ def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) ->
 
 
 def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
-    """Predictions of frames as one: its `data`, where there are label maps, is (frames, *spatial); so of its parts."""
+    """Predictions of frames as one: its `data`, where there are label maps, is (frames, *spatial); so of its parts.
+
+    There is an answer where one frame has an answer.
+    """
+    reason = None if any(frame.abstained is None for frame in frames) else frames[0].abstained
     maps = [np.asarray(frame.data) for frame in frames if frame.data is not None]
     labels = max((frame.labels for frame in frames), key=len)  # of single objects the frame with most has all numbers
     parts = {part: _in_a_row(geometry, tuple(frame.parts[part] for frame in frames)) for part in frames[0].parts}
-    return Prediction(geometry, data=np.stack(maps) if maps else None, labels=labels, frames=frames, parts=parts)
+    data = np.stack(maps) if maps else None
+    return Prediction(geometry, data=data, abstained=reason, labels=labels, frames=frames, parts=parts)
 
 
 def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

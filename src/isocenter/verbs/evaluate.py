@@ -150,6 +150,7 @@ def evaluate(
     backend: str = "auto",
     scheduler: str | None = None,
     uncertainty: str | None = None,
+    activation: str | None = None,
     seed: int = 0,
     **options: Unpack[EvaluationKeywords],
 ) -> Evaluation:
@@ -164,6 +165,7 @@ def evaluate(
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
              shown, and subsets of images, are predicted here
     uncertainty: method by which the model looks for what it does not know, as `predict` has it
+    activation: of the outputs of an ONNX file, as `predict` has it
     A case that fails is reported and the rest goes on. After Ctrl-C `out` holds the figures of the cases that were
     scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
@@ -173,7 +175,8 @@ def evaluate(
     run = path_of(model)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    loaded = with_uncertainty(loaded_model(model, device, threads=threads, backend=backend), uncertainty)
+    how: dict[str, Any] = {"threads": threads, "backend": backend, "activation": activation}
+    loaded = with_uncertainty(loaded_model(model, device, **how), uncertainty)
     plan = _plan_of(run)
     audits, stated = _options(options)
     reading = _as_trained(run, plan, data).overridden(stated)
@@ -186,7 +189,7 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    loading = {"device": device, "threads": threads, "backend": backend, "uncertainty": uncertainty}
+    loading = {"device": device, "uncertainty": uncertainty, **how}
     outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
     scoring: Any = {"seed": seed, "patients_known": known, "folds": folds, "draws": draws, "keeps": draws}
     scored = score(predictor, cases, parts, outcomes=outcomes, **scoring)
@@ -261,7 +264,7 @@ def _measured_elsewhere(
 ) -> Callable[[Sequence[Case]], Outcomes]:
     """By the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
 
-    loading: device, threads, backend and uncertainty, as in `There.of`
+    loading: device, threads, backend, uncertainty and activation, as in `There.of`
     """
     models: dict[int | None, Model] = {None: loaded}
     if isinstance(predictor, OutOfFold):

@@ -132,6 +132,7 @@ def predict(
     abstain: str = "on",
     calibration: str = "on",
     uncertainty: str | None = None,
+    activation: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -162,6 +163,8 @@ def predict(
     uncertainty: method by which the model looks for what it does not know: "auto", "none", "members" of folds or an
                  ensemble, "laplace", "mc_dropout" or "variational" of the last layer, "evidential" by the network's own
                  outputs, "tta" (mirrored views). No result changes by it. As planned if not said
+    activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
+                graph or a trial decides
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
@@ -178,14 +181,14 @@ def predict(
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     sought = uncertainty or ("auto" if maps else None)
-    loaded = with_uncertainty(loaded_model(model, device, fold=fold, threads=threads, backend=backend), sought)
+    how: dict[str, Any] = {"fold": fold, "threads": threads, "backend": backend, "activation": activation}
+    loaded = with_uncertainty(loaded_model(model, device, **how), sought)
     loaded.flips(mirror)  # refused before the first case
     if covering:
         _refuse_without_covering(loaded.task, str(model))
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
-        loading = {"device": device, "threads": threads, "fold": fold, "backend": backend, "uncertainty": sought}
-        predictor = There.of(scheduler, path_of(model), loaded, **loading)
+        predictor = There.of(scheduler, path_of(model), loaded, device=device, uncertainty=sought, **how)
     folder = Path(out) if out is not None else None
     with ExitStack() as kept:
         with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
@@ -229,6 +232,7 @@ def _write_records(
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.computing is None else asdict(model.computing)
     record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
+    record |= {"activation": model.record["activation"]} if "activation" in model.record else {}
     record |= {name: value for name, value in given.items() if value is not None}
     write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": record})
 

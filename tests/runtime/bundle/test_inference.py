@@ -192,3 +192,11 @@ def test_two_rows_of_one_case_that_differ_are_refused_as_predict_refuses_them(tm
     with pytest.raises(DatasetError, match=r"patients\.csv: rows of one case differ") as refused:
         read_covariates(table, volumes.formats())
     assert "kim" not in str(refused.value)
+
+
+def test_a_blank_image_has_no_result_and_the_others_have_theirs(tmp_path):
+    source = nifti(tmp_path / "scans" / "scan.nii").parent
+    nibabel.Nifti1Image(np.full((10, 9, 8), 7, np.float32), np.eye(4)).to_filename(source / "blank.nii")
+    with pytest.raises(DatasetError, match=r"1 of 2 cases failed.*blank: has no answer: it is one value everywhere"):
+        ran(segmenting(), source, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["scan.nii.gz"]

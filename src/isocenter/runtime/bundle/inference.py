@@ -227,6 +227,8 @@ class Evaluator:
         """The result of a case, whose label maps are written; that of a further part has its name behind the case's."""
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
+        if prediction.abstained is not None:
+            raise DatasetError(f"has no answer: {prediction.abstained}", case, "Look at the image")
         for part, numbers, labels in prediction.label_maps:
             suffix = {1: ".csv", 2: ".png"}.get(image.geometry.ndim, ".nii.gz")
             out = folder / f"{case}_{part}{suffix}" if part else folder / f"{case}{suffix}"

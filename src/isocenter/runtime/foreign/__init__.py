@@ -8,7 +8,13 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.foreign.calibrated import CALIBRATED, write_calibrated
-    from isocenter.runtime.foreign.detect import is_foreign, load_foreign, why_unkept, why_unpackable
+    from isocenter.runtime.foreign.detect import (
+        is_foreign,
+        load_foreign,
+        refuse_activation,
+        why_unkept,
+        why_unpackable,
+    )
     from isocenter.runtime.foreign.monai_network import MaskNetwork
     from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
     from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing

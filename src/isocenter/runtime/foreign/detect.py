@@ -30,21 +30,25 @@ def load_foreign(
     trusted: Sequence[str] = (),
     largest: Sequence[Sequence[int]] = (),
     threads: int | None = None,
+    activation: str | None = None,
 ) -> Model:
     """The model of another program.
 
     fold:    one of several networks
+    activation: as in `load`
     trusted: names that its checkpoints may import beside tensors and numbers
     largest: groups of label values of which only the largest piece stays
     Raises UsageError where it is none that we know, IntegrityError where code would run.
     """
     if is_calibrated(path):
         how: dict[str, Any] = {"fold": fold, "trusted": trusted, "largest": largest, "threads": threads}
+        how |= {"activation": activation}
         return with_calibration(load_foreign(model_of(path), device, **how), path)
     if is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
-        return load_onnx(path, device, threads)
+        return load_onnx(path, device, threads, activation)
+    refuse_activation(activation, path)
     if threads is not None:
         use_threads(threads)
     if path.is_dir() and is_nnunet(path):
@@ -59,6 +63,12 @@ def load_foreign(
     raise UsageError(
         "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
+
+
+def refuse_activation(activation: str | None, path: str | Path) -> None:
+    """UsageError for the activation of a model that is no ONNX file: other programs state it."""
+    if activation is not None:
+        raise UsageError("is no ONNX file, so its activation is known", str(path), "Leave --activation out")
 
 
 def why_unkept(model: Model) -> str | None:

@@ -11,10 +11,25 @@ LEAST = 1e-7
 
 def logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of probabilities of classes, whose softmax they are again."""
-    return np.asarray(np.log(np.clip(likely, LEAST, 1 - LEAST)))
+    return np.asarray(np.log(_held(likely)))
 
 
 def log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of probabilities each by itself, whose sigmoid they are again."""
-    held = np.clip(likely, LEAST, 1 - LEAST)
+    held = _held(likely)
     return np.asarray(np.log(held / (1 - held)))
+
+
+def logarithm_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of logarithms of probabilities of classes, one of which may be that of 0."""
+    return logarithm(np.exp(logarithms))
+
+
+def log_odds_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of logarithms of probabilities each by itself."""
+    return log_odds(np.exp(logarithms))
+
+
+def _held(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities that have logits; an infinite one is no probability, and stays no number."""
+    return np.asarray(np.clip(np.where(np.isinf(likely), np.nan, likely), LEAST, 1 - LEAST))

@@ -4,15 +4,19 @@ The description says what an ONNX file cannot: {"labels": {"tumour": 1}, "channe
 "normalisation": [{"method": "zscore"}]}, and where it is not so, "outputs": "regions" (each likelier than not, in
 place of classes of which the largest wins), "spacing", "crop", "order", "overlap", "batch", "flips" and "modality".
 "labels": ["benign", "malignant"] are classes of the whole image, which is then brought to the patch's shape.
-Outputs are logits; of a network that ends in a softmax or a sigmoid, which its graph shows, they are made so.
-Images are brought to RAS+ first. Nothing here imports torch.
+Outputs are logits; of a network that ends in a softmax or a sigmoid, which its graph or a trial shows, or "activation"
+states, they are made so. Images are brought to RAS+ first.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +28,22 @@ from isocenter.errors import FormatError, UsageError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
-from isocenter.runtime.foreign.logits import log_odds, logarithm
+from isocenter.runtime.foreign.output_activation import ACTIVATIONS, TO_LOGITS, ToLogits, activation_of, noise
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
+from isocenter.transforms import Normalisation
 from isocenter.values import Decision
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
 OF_WINDOWS = ("overlap", "batch", "flips")
-# Operations after which numbers are the same numbers.
-UNCHANGING = ("Identity", "Cast")
 METHODS = ("zscore", "window", "range")
-KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs")
+KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs", "activation")
+
+log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class Described:
     count: int
     dense: bool
     where: str
-    to_logits: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    to_logits: ToLogits | None = None
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         window = batch.shape[1:]
@@ -89,14 +94,18 @@ def files_of_onnx(path: Path) -> list[Path]:
     return [path, path.with_suffix(".json"), *further]
 
 
-def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
+def load_onnx(path: Path, device: str, threads: int | None = None, activation: str | None = None) -> Model:
     """The model of an ONNX file; on the CPU, or on the GPU that is asked for.
 
+    activation: of its outputs, "none", "softmax" or "sigmoid"; None for what the description, the graph or a trial says
     Raises UsageError without a description, for one that lacks something, or for a device that ONNX Runtime does not
     know; FormatError for a description that cannot be.
     """
     chosen = _device(device, str(path))
     description = _description(path.with_suffix(".json"))
+    asked = activation or description.get("activation")
+    if asked not in (None, *ACTIVATIONS):
+        raise UsageError(f"no activation is called {asked!r}", str(path), f"Choose from {', '.join(ACTIVATIONS)}")
     try:
         task = _task(description)
         preprocessing = Preprocessing.of(_preprocessing(description))
@@ -112,34 +121,41 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
         raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
     exclusive = not head.is_dense or task.decoding.exclusive
-    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")), _to_logits(path, exclusive))
+    if opened.whole_numbers is not None:
+        _refuse_other_units(preprocessing, opened.whole_numbers, str(path.with_suffix(".json")))
+    batch = noise(len(preprocessing.channels), inference.patch, opened.batch or inference.batch)
+    found = activation_of(path, asked, exclusive=exclusive, outputs=partial(_outputs, opened, batch))
+    log.info("%s: the activation of its outputs is %s: %s", path, found.value, found.because)
+    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")), TO_LOGITS[found.value])
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
-    origin = {"origin": "ONNX", "weights_sha256": digest(path)}
+    origin = {"origin": "ONNX", "weights_sha256": digest(path), "activation": asdict(found)}
     return Model(task, preprocessing, inference, size, network, origin, computing)
 
 
-def _to_logits(path: Path, exclusive: bool) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
-    """What makes logits of the outputs of a network that ends in a softmax or sigmoid of its own.
+def _refuse_other_units(preprocessing: Preprocessing, bounds: np.iinfo[Any], where: str) -> None:
+    """FormatError for a normalisation that rounding to the whole numbers of the input would destroy."""
+    for one in preprocessing.normalisation:
+        if not _keeps_unit(one, bounds):
+            problem = f"the network takes whole numbers ({bounds.dtype}), and normalisation {one.method} makes others"
+            remedy = 'Keep the values as they are: {"method": "window", "low": 0, "high": 255}'
+            raise FormatError(problem, where, remedy)
 
-    exclusive: whether the outputs are classes, of which one is the answer
-    Raises UsageError for regions that are a softmax: no two of them could be likelier than not.
-    """
-    graph = onnx.load(path, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    last = makers.get(graph.output[0].name)
-    while last is not None and last.op_type in UNCHANGING:
-        last = makers.get(last.input[0])
-    match last.op_type if last is not None else "":
-        case "Softmax" if not exclusive:
-            problem = "is described as regions, and the network ends in a softmax, which makes classes of them"
-            raise UsageError(problem, str(path), 'Write "outputs": "classes", or export the network without it')
-        case "Softmax":
-            return logarithm
-        case "Sigmoid":
-            return log_odds
-        case _:
-            return None
+
+def _keeps_unit(one: Normalisation, bounds: np.iinfo[Any]) -> bool:
+    """Whether values that are 1 apart in the file still are so, and within the bounds."""
+    if one.method == "zscore" or one.low is None or one.high is None:
+        return False
+    ends = np.array([one.low, one.high], np.float32)
+    low, high = one.scale(one.low).applied(ends, np.ones_like(ends, dtype=bool)).tolist()
+    return high - low >= one.high - one.low - 0.5 and low >= bounds.min - 0.5 and high <= bounds.max + 0.5
+
+
+def _outputs(network: OnnxNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """What the network makes of batches, until it cannot take one: a prediction says why."""
+    with suppress(MemoryError, *onnx_errors()):
+        for batch in batches:
+            yield from network(batch).values()
 
 
 def _device(name: str, where: str) -> Decision:

@@ -18,6 +18,7 @@ from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Refere
 from isocenter.runtime.guard.header import Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
+from isocenter.runtime.windows import BLANK
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
@@ -149,7 +150,7 @@ class Guard:
         if (reason := self._unknown_word(observation.header)) is not None:
             return 0.0, reason, []
         if observation.is_constant:
-            return 0.0, "it is one value everywhere once it is normalised", []
+            return 0.0, BLANK, []
         distances = self.distances(observation)
         if not distances:
             return 1.0, None, [f"{UNSEEN} it: its header says nothing"]

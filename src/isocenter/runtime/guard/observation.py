@@ -58,6 +58,7 @@ class Watching:
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float64]] = field(default_factory=list)
     composed: list[Composition] = field(default_factory=list)
+    _ends: NDArray[np.float32] | None = None
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
@@ -68,7 +69,14 @@ class Watching:
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
         self.composed.extend(composition(window) for window in batch)
+        if self._ends is None or self.is_blank:
+            self._ends = _ends(batch, self._ends)
         return outputs
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether all that the network has seen is one value in each channel; voxels without a value do not count."""
+        return self._ends is not None and bool((self._ends[0] == self._ends[1]).all())
 
     def observation(
         self, image: Image, covariates: Mapping[str, Any] | None = None, *, whole: bool = True
@@ -80,3 +88,10 @@ class Watching:
         features = np.mean(self.features, axis=0) if self.features else None
         spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
         return Observation(header_of(image, covariates), spread, features, composed=mean_composition(self.composed))
+
+
+def _ends(batch: NDArray[np.float32], before: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """(2, channels) lowest and highest value of each channel, also of the windows before."""
+    rows = np.moveaxis(batch, 1, 0).reshape(batch.shape[1], -1)
+    rows = rows if before is None else np.concatenate([rows, before.T], axis=1)
+    return np.stack([np.fmin.reduce(rows, axis=1), np.fmax.reduce(rows, axis=1)])

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.windows.averaging import POOLED, Averaged, flipped_axes, members_of
-    from isocenter.runtime.windows.pipeline import Receiver, WindowSettings, run_pipeline
+    from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
     from isocenter.runtime.windows.slide import Progress
 
 if not TYPE_CHECKING:

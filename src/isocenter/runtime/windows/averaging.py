@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
+from isocenter.runtime.windows.finite import check_finite
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side, sides_of
 from isocenter.transforms import check_flips, names_sides
@@ -49,6 +50,8 @@ class Averaged:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
+        for one in outputs:  # a mean of probabilities hides an infinite logit
+            check_finite(one)
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
         further = {} if self.differ is None else self.differ(outputs, self.shares)
         further |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}

@@ -12,6 +12,7 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.runtime.windows.averaging import mirrored
+from isocenter.runtime.windows.finite import Finite
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
 from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels
 from isocenter.values import Array, Image, Prediction, Region, Slabs
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities; under the head's name with an
 # end also the outputs that they were made of, and what several views say of uncertainty.
 Receiver = Callable[[Region, Mapping[str, Array]], None]
+# Why no model answers an image in which there is nothing to see.
+BLANK = "it is one value everywhere once it is normalised"
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
 
@@ -95,11 +98,13 @@ def run_pipeline(
 
     receiver: takes the probabilities of each finished part
     region:   of the image's grid: windows that do not touch it are skipped, and the rest of the grid has no result
+    What is one value everywhere has a result too, and `abstained` states it. Raises OutputError where outputs of the
+    network are not finite.
     """
     data, trace = preprocessing.opened(image, where)
     labelled = preprocessing.cascade is not None
     how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
-    seen = mirrored(network, task, windows.flips, trace, windows.left_right, **how)
+    seen = mirrored(Finite(network, where), task, windows.flips, trace, windows.left_right, **how)
     patch, overlap, merge = windows.patch, windows.overlap, task.decoding.merge
     parts = preprocessing.parts(trace, region, patch, dense_channels(task))
 
@@ -133,8 +138,8 @@ def run_pipeline(
 
     slabs = restored() if region is None else _within(restored(), region)
     prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
-    notes = [*_constant(data), *_in_parts(task, data.shape[1:], patch)]
-    return replace(prediction, notes=(*prediction.notes, *notes)) if notes else prediction
+    notes = (*prediction.notes, *_in_parts(task, data.shape[1:], patch))
+    return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
 
 
 def overlap_within(
@@ -161,11 +166,13 @@ def overlap_within(
     return chosen
 
 
-def _constant(data: Source) -> list[str]:
-    """A note where the network sees nothing; large volumes, which are never held, are not looked through for it."""
-    if not isinstance(data, np.ndarray) or any(np.ptp(channel) for channel in data):
-        return []
-    return ["the image is one value everywhere once it is normalised: the result is not about its content"]
+def _is_blank(data: Source, *, labelled: bool) -> bool:
+    """Whether the network sees one value everywhere; False for a large volume, which is never held.
+
+    labelled: whether the last channel holds the labels of a first stage, which are not of the image
+    """
+    channels = data[:-1] if labelled and isinstance(data, np.ndarray) else data
+    return isinstance(channels, np.ndarray) and not any(np.ptp(channel) for channel in channels)
 
 
 def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:

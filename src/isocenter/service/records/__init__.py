@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.service.records.index import Arrival, Index
     from isocenter.service.records.jobs import (
         ABSTAINED,
+        FAILED,
         NOTHING,
         OPEN,
         REFUSED,

@@ -9,16 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import (
-    ABSTAINED,
-    NOTHING,
-    OPEN,
-    REFUSED,
-    RESULT,
-    closed,
-    record_event,
-    unsettle,
-)
+from isocenter.service.records.jobs import OPEN, OUTCOMES, REFUSED, closed, record_event, unsettle
 from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
 from isocenter.service.records.wanted import Wanted, superseded_because
 
@@ -255,7 +246,7 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
     own = connection.execute(mine).all()
     stated = [row for row in own if row.state != "cancelled"]
-    ranked = [row for outcome in (RESULT, ABSTAINED, REFUSED, NOTHING) for row in stated if row.outcome == outcome]
+    ranked = [row for outcome in OUTCOMES for row in stated if row.outcome == outcome]
     aside = [f"a job is aside: {row.reason}" for row in own if row.state == "aside"]
     if study.contested is not None:
         place = study.contested.rpartition("/")[0]

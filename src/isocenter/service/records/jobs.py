@@ -18,7 +18,9 @@ OPEN = ("waiting", "running", "sending")
 SETTLED = ("done", "aside")
 # Of a job that is done again.
 ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None}
-RESULT, ABSTAINED, REFUSED, NOTHING = "result", "abstained", "refused", "nothing"
+RESULT, ABSTAINED, REFUSED, NOTHING, FAILED = "result", "abstained", "refused", "nothing", "failed"
+# A study has the first of these that one of its jobs has.
+OUTCOMES = (RESULT, FAILED, ABSTAINED, REFUSED, NOTHING)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ rejections = Table(
 
 # A job is called by its key: (study, rule, model, inputs) can have one result.
 # state: waiting | running | sending | done | aside | cancelled | superseded
-# outcome: result | abstained | refused | nothing
+# outcome: result | failed | abstained | refused | nothing
 jobs = Table(
     "jobs",
     metadata,

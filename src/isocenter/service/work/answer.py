@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError
+from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
 from isocenter.files import file_hash, read, write_table
 from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
-from isocenter.service.records import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
+from isocenter.service.records import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Geometry, Image
 
@@ -72,7 +72,8 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, word
 
     root: of UIDs; words: that DICOM results bear; send: peers that results go to
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
-    An input that the model is not for is refused with the reason of reading or predicting. Any other error is raised.
+    An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
+    network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
     seen, covariates = list[_Seen](), set[str]()
@@ -93,8 +94,9 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, word
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
                 seen.append(_Seen(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
                 covariates |= {name for name, value in case.covariates.items() if value is not None}
-    except REFUSALS as error:
-        return Outcome(REFUSED, f"{error.problem}. {error.remedy}", seconds=seconds)
+    except (*REFUSALS, OutputError) as error:
+        outcome = FAILED if isinstance(error, OutputError) else REFUSED
+        return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds)
     versions = {"isocenter": version("isocenter"), "model": job.model_hash}
     likely = [one.done.rows[0].get("gate_p") for one in seen if one.done.rows]
     gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's

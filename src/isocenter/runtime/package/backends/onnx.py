@@ -20,6 +20,18 @@ from isocenter.runtime.windows import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN
 
+# Kinds of numbers that graphs take, as ONNX Runtime calls them.
+INPUTS: Mapping[str, type[np.generic]] = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 # A provider's name, alone or with its options.
 Provider = str | tuple[str, dict[str, Any]]
 
@@ -37,12 +49,34 @@ class OnnxNetwork:
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         inputs = zip(self.session.get_inputs(), batch, strict=True)
         try:
-            outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
+            outputs = self.session.run(None, {one.name: _cast(array, one.type) for one, array in inputs})
         except onnx_errors() as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise
         return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
+
+    @property
+    def batch(self) -> int | None:
+        """Number of windows that it takes at once; None for any number."""
+        first = (self.session.get_inputs()[0].shape or [None])[0]
+        return first if isinstance(first, int) else None
+
+    @property
+    def whole_numbers(self) -> np.iinfo[Any] | None:
+        """Bounds of the whole numbers that it takes; None for a network that takes any numbers."""
+        kind = np.dtype(INPUTS.get(self.session.get_inputs()[0].type, np.float32))
+        return np.iinfo(kind) if kind.kind in "iu" else None
+
+
+def _cast(array: NDArray[np.float32], kind: str) -> NDArray[Any]:
+    """Numbers as a graph takes them; whole ones are rounded and held within their bounds."""
+    wanted = np.dtype(INPUTS.get(kind, np.float32))
+    if wanted.kind in "iu":
+        bounds = np.iinfo(wanted)
+        array = np.clip(np.rint(array), bounds.min, bounds.max)
+    with np.errstate(over="ignore"):  # what is too large for float16 becomes infinite, and so do the outputs
+        return np.ascontiguousarray(array, dtype=wanted)
 
 
 def open_onnx(

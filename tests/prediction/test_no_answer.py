@@ -1,0 +1,109 @@
+"""Images and outputs that have no answer: one value everywhere, and outputs that are not finite numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import isocenter
+from isocenter.errors import DatasetError
+from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.runtime.preprocessing import preprocessing
+from isocenter.service.records.tables import jobs, studies
+from isocenter.values import Geometry, Image
+from service.small_node import SmallNode
+from small_onnx import network, reported
+
+# Above 140 the root of what is below 0: NaN.
+ROOT = [("Sub", "c x", "d"), ("Sqrt", "d", "r"), ("Sub", "r h", "o")]
+WEIGHTS = {"c": 140.0, "h": 3.0}
+
+
+def volume(*values: float, size: int = 6) -> Image:
+    """Planes of these values, one after the other."""
+    data = np.zeros((1, size, size, size), np.float32)
+    for plane in range(size):
+        data[0, :, :, plane] = values[plane % len(values)]
+    return Image(data, Geometry.of_spacing((size, size, size), (1, 1, 1)), modality="CT")
+
+
+def saved(folder: Path, **images: Image) -> list[Path]:
+    for name, image in images.items():
+        isocenter.write(image, folder / f"{name}.nii.gz")
+    return [folder / f"{name}.nii.gz" for name in images]
+
+
+def test_a_case_whose_outputs_are_not_finite_fails_and_the_others_go_on(tmp_path, cli):
+    model = network(tmp_path, ROOT, WEIGHTS)
+    good, bad, last = saved(tmp_path, good=volume(100, 139), bad=volume(100, 200), last=volume(139, 100))
+    done = cli("predict", model, good, bad, last, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "bad.nii.gz: the network's outputs are not finite numbers" in done.out + done.err
+    assert "2 cases predicted, 1 failed" in done.out
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"good.nii.gz", "last.nii.gz"}
+
+
+def test_so_it_is_in_a_volume_that_is_never_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    model = network(tmp_path, ROOT, WEIGHTS)
+    good, bad = saved(tmp_path, good=volume(100, 139), bad=volume(100, 200))
+    result = isocenter.predict(model, good, bad, out=tmp_path / "out", save_probabilities=True)
+    assert ["not finite" in problem.what for problem in result.failures] == [True]
+    assert not list((tmp_path / "out").glob("bad*")) and (tmp_path / "out" / "good.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "image"), [("output-not-a-number", "bright.png"), ("output-not-a-number-voxels", "scan.nii")]
+)
+def test_networks_of_users_that_answer_no_numbers_have_no_answer(data, tmp_path, monkeypatch, name, image):
+    made = reported(data, name, tmp_path, monkeypatch)
+    with pytest.raises(DatasetError, match=rf"{image}: the network's outputs are not finite numbers .*NaN"):
+        isocenter.predict(made / "network.onnx", made / image)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_image_of_one_value_has_no_result_of_a_model_without_a_gate(tmp_path, monkeypatch, streamed):
+    if streamed:
+        monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    model = network(tmp_path, [("Sub", "x h", "o")], WEIGHTS)
+    data = np.full((1, 6, 6, 6), 50, np.float32)
+    data[0, 1, 1, 1] = 51
+    files = saved(tmp_path, blank=volume(50), spot=volume(50).with_pixels(data))
+    rows = isocenter.predict(model, *files, out=tmp_path / "out").table.set_index("case")
+    assert rows.loc["blank", "abstained"] == "it is one value everywhere once it is normalised"
+    assert np.isnan(rows.loc["blank", "bright_ml"]) and rows.loc["spot", "bright_ml"] == pytest.approx(0.216)
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"spot.nii.gz"}
+
+
+def test_it_has_one_with_the_reason_where_a_person_wants_it(tmp_path):
+    model = network(tmp_path, [("Sub", "x h", "o")], WEIGHTS)
+    [blank] = saved(tmp_path, blank=volume(50))
+    for abstain, refused in (("mark", "it is one value everywhere once it is normalised"), ("off", None)):
+        result = isocenter.predict(model, blank, abstain=abstain)
+        assert result.table["bright_ml"].item() == pytest.approx(0.216)
+        assert result.table.get("abstained", np.array([None])).tolist() == [refused]
+        assert ["one value everywhere" in problem.what for problem in result.problems] == [True]
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome", "reason"),
+    [
+        ((100, 200), "failed", "the network's outputs are not finite numbers"),
+        ((50,), "abstained", "it is one value everywhere"),
+    ],
+)
+def test_a_job_of_a_node_states_why_it_has_no_answer(tmp_path, values, outcome, reason):
+    node = SmallNode(tmp_path / "node", network(tmp_path / "model", ROOT, WEIGHTS))
+    image = volume(*values)
+    write_series(
+        image.with_pixels(image.data.astype(np.int16)), SeriesNames("patient", "study", "series"), tmp_path / "s"
+    )
+    node.receive(*sorted((tmp_path / "s").iterdir()))
+    node.work()
+    [job], [study] = node.rows(jobs), node.rows(studies)
+    node.store.close()
+    node.database.close()
+    assert (job.state, job.outcome, study.outcome) == ("done", outcome, outcome)
+    assert job.reason.startswith(reason) and job.attempts == 1
