@@ -29,7 +29,7 @@ near: .venv/installed
 # that dependencies may have, where the advisory service can be reached. Then each network in every way that it is
 # advertised, and each explanation of it: two hours more, on one core. The pages docs/*-matrix.md are their outcome.
 test-all: export CHOICE :=
-test-all: test matrix
+test-all: test audit matrix
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'

@@ -2,9 +2,10 @@
 
 python bench/fuzz.py --files 20000 [--first 0] [--resume] [--data ../shared/data]
 
-Each file is read in a process that reads one after the other: 20 s and 1.5 times the decoded image + 64 MiB are its
-bounds. Outcomes are counted; an exception that is none of ours, a hang, a crash or too much memory is a failure, the
-exit is then 1, and the file is kept in .bench/fuzz/ under its number. `make fuzz` runs it.
+Each file is read in a process that reads one after the other: 20 s, 2 s of a processor and another for each MiB of the
+file or the decoded image, and 1.5 times the decoded image + 64 MiB are its bounds. Outcomes are counted; an exception
+that is none of ours, a hang, slowness, a crash or too much memory is a failure, the exit is then 1, and the file is
+kept in .bench/fuzz/ under its number. `make fuzz` runs it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ RATIO = 1.5
 # More than this is no measurement any more: allocations fail.
 ADDRESS_SPACE = 6 << 30
 LARGEST_FILE = 1 << 21
-FAILURES = ("exception", "hang", "crash", "memory")
+# Seconds of a processor that a file may take, and that each MiB of it, or of what it decodes to, may add.
+PROCESSOR_SECONDS, SECONDS_PER_MIB = 2.0, 1.0
+FAILURES = ("exception", "hang", "slow", "crash", "memory")
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def work() -> None:
 def judged(path: Path) -> dict[str, object]:
     """The outcome of reading a file within its bounds."""
     gc.collect()
-    base, decoded, because = reset_peak(), [0], ""
+    base, decoded, because, start = reset_peak(), [0], "", time.process_time()
     try:
         read_all(path, decoded)
         kind = "read"
@@ -203,6 +206,9 @@ def judged(path: Path) -> dict[str, object]:
     peak = max(0, peak_memory() - base)
     if peak > RATIO * max(decoded) + SLACK:
         kind = "memory"
+    taken, mib = time.process_time() - start, max(path.stat().st_size, *decoded, 0) / (1 << 20)
+    if taken > PROCESSOR_SECONDS + SECONDS_PER_MIB * mib:
+        kind, because = "slow", f"{taken:.1f} s of a processor. {because}"
     return {"kind": kind, "because": because[:500], "decoded": max(decoded), "peak": peak}
 
 

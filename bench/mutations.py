@@ -24,6 +24,9 @@ from isocenter.files import format_of, suffix_of
 # Numbers at which programs go wrong: none, the ends of their ranges, more than there is.
 NUMBERS = (0, 1, -1, 2, 255, 256, 32767, 32768, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 WORDS = (b"0", b"-1", b"1e308", b"nan", b"inf", b"2000000000", b"99999999999999999999", b"", b"../../x", b"\0", b"%d")
+# A damaged length lets a text swallow what stands behind it: so many words of it, at most.
+MOST_WORDS = 1 << 16
+LONGEST_SHORT = (1 << 16) - 2  # bytes of a value whose VR has a length of two bytes
 # Most of what a program believes stands at the start of a file.
 HEAD = 2048
 COMPANIONS = {".hdr": (".img",), ".img": (".hdr",), ".par": (".rec",), ".rec": (".par",), ".mhd": (".raw",)}
@@ -111,8 +114,12 @@ def _attributes_changed(content: bytes, draw: random.Random) -> bytes:
                 if not isinstance(raw, RawDataElement):
                     del inside[tag]
                     continue
-                value = draw.choice((draw.choice(WORDS), _damaged((raw.value or b"")[:HEAD], draw, ())))
-                inside._dict[tag] = raw._replace(value=value + b" " * (len(value) % 2), length=len(value))
+                swallowed = b"T1 Doe^Jane 4711 " * draw.choice((4, 256, MOST_WORDS // 4))
+                value = draw.choice((draw.choice(WORDS), _damaged((raw.value or b"")[:HEAD], draw, ()), swallowed))
+                value += b" " * (len(value) % 2)
+                # Only a VR with a length of four bytes holds the longest.
+                vr = "UT" if len(value) > LONGEST_SHORT and raw.VR != "SQ" else raw.VR
+                inside._dict[tag] = raw._replace(VR=vr, value=value, length=len(value))
             written = io.BytesIO()
             dataset.save_as(written, enforce_file_format=False)
     except Exception:  # what cannot be taken apart or put together again is damaged as bytes

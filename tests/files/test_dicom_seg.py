@@ -18,6 +18,8 @@ from pydicom.dataset import Dataset
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
 from isocenter.files.dicom import read_segmentation
+from isocenter.files.dicom.geometry import Plane, affine_of
+from isocenter.files.dicom.seg_planes import grid_of, placement
 from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Label
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
@@ -282,6 +284,30 @@ def test_an_undescribed_segment_is_refused(data: Path, tmp_path: Path):
     dataset.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 7
     with pytest.raises(FormatError, match=r"undescribed segments \[7\]"):
         read_segmentation(save(dataset, tmp_path / "seven.dcm"))
+
+
+def test_a_segmentation_with_two_decimals_lies_on_its_oblique_image_and_has_a_grid_of_its_own():
+    turn = np.radians(20)
+    axes = (np.cos(turn), np.sin(turn), 0.0, 0.0, 0.0, -1.0)
+    exact = Plane((-101.23456, 43.98765, 87.65432), axes, (0.7, 0.7))
+    image = Geometry((40, 36, 6), affine_of(exact, exact.normal * 0.9))
+    places = [np.array(exact.position) + exact.normal * 0.9 * n for n in range(6)]
+    rounded = [Plane(tuple(np.round(place, 2).tolist()), axes, (0.7, 0.7), (0.01,) * 3) for place in places]
+    for n, plane in enumerate(rounded):
+        assert placement(plane, 36, 40, image, "here").origin.tolist() == [0, 0, n]
+    own = grid_of(rounded, 36, 40, (None, None), None, "here")
+    assert own.shape == image.shape and own.apart(image) < 0.02
+    moved = exact.at(places[2] + 0.05 * exact.along_row)
+    with pytest.raises(GeometryError, match=r"0\.05 mm from the image's voxel centres"):
+        placement(moved, 36, 40, image, "here")
+
+
+def test_a_segmentation_with_one_decimal_has_an_even_grid_of_its_own():
+    heights = [round(1.25 * n + 1e-9, 1) for n in (0, 1, 2, 5, 6)]
+    planes = [Plane((0.0, 0.0, height), (1.0, 0, 0, 0, 1, 0), (1.0, 1.0), (0.1,) * 3) for height in heights]
+    for stated in (1.25, None):
+        own = grid_of([*planes, *planes], 4, 4, (stated, 1.25), None, "here")  # of two segments
+        assert own.shape == (4, 4, 7) and own.spacing == pytest.approx((1, 1, 7.5 / 6))
 
 
 def test_planes_at_uneven_distances_are_refused_without_their_image(data: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from isocenter.errors import FormatError
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import keeper
 from isocenter.service.records.tables import series, studies
@@ -128,3 +129,38 @@ def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer
     empty(node.database)
     assert [row.state for row in found] == ["done", "done"]
     assert json.dumps(stated, allow_nan=False)
+
+
+def test_text_of_a_header_that_is_meant_to_harm_costs_its_own_study_at_most(node, mr, tmp_path, caplog):
+    kinds = {
+        "1.2.91": {"SeriesDescription": "<script>alert(1)</script>", "PatientName": "Doe^" + "Jane " * 13_000},
+        "1.2.92": {"SeriesDescription": "T1\x1b[2J", "StationName": "=HYPERLINK(1)"},
+        "1.2.93": {"PixelSpacing": "1+1\\__import__('os')"},
+        "1.2.94": {"SeriesInstanceUID": "../../evil"},
+    }
+    for study, tags in kinds.items():
+        (tmp_path / study).mkdir()
+        for n, path in enumerate(mr):
+            dataset = pydicom.dcmread(path)
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, f"{study}.1"
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{study}.1.{n}"
+            for keyword, value in tags.items():
+                tag, raw = pydicom.tag.Tag(keyword), value.encode()[:65534]
+                raw += b" " * (len(raw) % 2)
+                vr = pydicom.datadict.dictionary_VR(tag)
+                dataset._dict[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(raw), raw, 0, False, True)
+            dataset.save_as(tmp_path / study / path.name)
+    for study in kinds:
+        if study == "1.2.94":
+            with pytest.raises(FormatError, match="no UID"):
+                node.receive(*sorted((tmp_path / study).iterdir()))
+        else:
+            node.receive(*sorted((tmp_path / study).iterdir()))
+    node.receive(*mr)
+    node.work()
+    outcomes = sorted(row.outcome for row in node.rows(studies))
+    assert outcomes == ["refused", "result", "result", "result"]
+    [problem] = [row.problem for row in node.rows(series) if row.problem]
+    assert "PixelSpacing (0028,0030): the value is not a number" in problem and "__import__" not in problem
+    assert "\x1b" not in caplog.text and "Jane" not in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]

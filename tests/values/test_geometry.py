@@ -232,13 +232,13 @@ def test_a_grid_equals_itself_and_its_copy(geometry: Geometry) -> None:
 def test_grids_are_equal_up_to_the_tolerance_and_no_further(geometry: Geometry, axis: int, sign: int) -> None:
     for part, equal in ((0.9, True), (1.1, False)):
         affine = geometry.affine.copy()
-        affine[axis, 3] += sign * part * GRID_TOLERANCE
+        affine[axis, 3] += sign * part * min(GRID_TOLERANCE * min(geometry.steps), 0.5)
         assert geometry.equals(Geometry(geometry.shape, affine)) == equal
 
 
 def test_a_small_turn_is_judged_at_the_far_corner() -> None:
     turned = np.eye(4)
-    turned[0, 1] = 1e-5
+    turned[0, 1] = 5e-4  # 99 voxels on it is 0.05 of one
     assert Geometry((90, 90, 1), np.eye(4)).equals(Geometry((90, 90, 1), turned))
     assert not Geometry((110, 110, 1), np.eye(4)).equals(Geometry((110, 110, 1), turned))
 
@@ -268,6 +268,21 @@ def test_how_two_grids_differ_is_said_in_words() -> None:
     assert grid.difference(grid.permuted((0, 1, 2), (True, False, False))) == "axes to RAS and LAS"
     here, there = replace(grid, frame_of_reference="1.2"), replace(grid, frame_of_reference="1.3")
     assert here.difference(there) == "different frames of reference"
+
+
+def test_how_far_a_grid_lies_off_is_said_where_it_is_more_than_the_rounding_of_headers() -> None:
+    grid = Geometry((4, 5, 6), np.diag([2.0, 2.0, 4.0, 1.0]))
+
+    def moved(mm: float) -> Geometry:
+        affine = grid.affine.copy()
+        affine[1, 3] += mm
+        return replace(grid, affine=affine)
+
+    assert grid.deviation(moved(5e-4)) == "" and grid.equals(moved(5e-4))
+    assert grid.deviation(moved(0.08)) == "corners up to 0.08 mm apart" and grid.equals(moved(0.08))
+    assert grid.deviation(moved(0.12)) == "" and not grid.equals(moved(0.12))
+    thick = Geometry((4, 4, 4), np.diag([30.0, 30.0, 30.0, 1.0]))
+    assert thick.tolerance == 0.5 and grid.tolerance == pytest.approx(0.1)
 
 
 @given(geometries(), geometries())

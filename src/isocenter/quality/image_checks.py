@@ -63,10 +63,18 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
 
 
 def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseReference]) -> Iterator[Problem]:
-    """Constant channels, voxels that are not finite and empty masks."""
+    """Constant channels, voxels that are not finite, masks that lie a little off, and empty masks."""
     for name, channel, known in zip(image.channels, image.data, valid, strict=True):
         yield from _channel(case.id, name, channel, known)
     for reference in masks:
+        if apart := image.geometry.deviation(reference.value.geometry):
+            yield Problem(
+                "note",
+                f"{reference.name} lies a little off the image's grid ({apart}), and is used as it is on that grid",
+                (case.id,),
+                "programs round positions when they save them",
+                "Nothing, if one was drawn on the other",
+            )
         if not reference.value.data.any():
             yield Problem(
                 "note",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
 from isocenter.lazy import ndimage
-from isocenter.values import GRID_TOLERANCE, Array, Floats, Geometry, Image
+from isocenter.values import HEADER_ROUNDING, Array, Floats, Geometry, Image
 
 # Of the voxels that a new one is made of, the share that has to be measured.
 MEASURED = 1 - 1e-3
@@ -70,7 +70,7 @@ def _covered(grid: Geometry, to_source: Floats, shape: tuple[int, ...]) -> NDArr
     covered = np.ones(shape, dtype=bool)
     others = np.ogrid[tuple(slice(size) for size in shape[1:])]
     for size, step, (first, *rest, offset) in zip(grid.shape, grid.steps, to_source[:-1], strict=True):
-        near, plane = GRID_TOLERANCE / step, sum(factor * one for factor, one in zip(rest, others, strict=True))
+        near, plane = HEADER_ROUNDING / step, sum(factor * one for factor, one in zip(rest, others, strict=True))
         for row in range(shape[0]):  # the places of all rows together would be larger than the image
             place = plane + (first * row + offset)
             covered[row] &= (place >= -near) & (place <= size - 1 + near)

@@ -44,13 +44,22 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
             raise GeometryError(problem, where, "Give images of the same moments")
     names = tuple(one for name, image in images.items() for one in names_of_channels(name, image.channels))
-    notes = tuple(dict.fromkeys(note for image in images.values() for note in image.notes))
+    notes = tuple(dict.fromkeys([*(note for image in images.values() for note in image.notes), *_deviations(images)]))
     first = replace(first, notes=notes, facts=_facts_of_all(names, list(images.values())))
     if all(image.padding == first.padding for image in images.values()):
         return replace(first, pixels=_joined(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
     pixels = [np.where(image.valid, image.data.astype(np.float32), np.nan) for image in images.values()]
     return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
+
+
+def _deviations(images: Mapping[str, Image]) -> list[str]:
+    """Notes on images whose grids count as the first one's but lie a little off it."""
+    (first, grid), *others = ((name, image.geometry) for name, image in images.items())
+    off = [(name, grid.deviation(other)) for name, other in others]
+    return [
+        f"{name!r} lies a little off the grid of {first!r} ({apart}), which is used" for name, apart in off if apart
+    ]
 
 
 def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,
         GRID_TOLERANCE,
+        HEADER_ROUNDING,
         MM,
         MM3_PER_ML,
         SERIES_UNITS,

@@ -16,8 +16,11 @@ Floats = NDArray[np.floating]
 
 # NIfTI keeps directions in float32, DICOM as short text: 1e-3 is rounding, not a tilt.
 DIRECTION_TOLERANCE = 1e-3
-# Two grids are one when their corners agree within this many mm (design: image and label).
-GRID_TOLERANCE = 1e-3
+# Two grids are one when their corners agree within this share of the smallest step, and within so many mm: programs
+# write geometry as float32, as quaternions or with one or two decimals, and no voxel changes its neighbours by that.
+GRID_TOLERANCE, LARGEST_GRID_TOLERANCE = 0.05, 0.5
+# mm: what float32 and short text make of one grid is no difference that is worth a word.
+HEADER_ROUNDING = 1e-3
 MM3_PER_ML = 1000.0
 MM = "mm"
 # What the axis of a series may be counted in: time, spectra.
@@ -158,10 +161,17 @@ class Geometry:
         """(2**n, n) the outermost voxel centres in the world."""
         return self.to_world(np.array(list(product(*[(0, size - 1) for size in self.shape]))))
 
-    def equals(self, other: Geometry, tolerance: float = GRID_TOLERANCE) -> bool:
+    @property
+    def tolerance(self) -> float:
+        """How far its corners may lie from those of a grid that counts as the same, in mm or the unit of `steps`."""
+        share = GRID_TOLERANCE * min(self.steps)
+        return min(share, LARGEST_GRID_TOLERANCE) if self.physical and self.unit == MM else share
+
+    def equals(self, other: Geometry, tolerance: float | None = None) -> bool:
         """Whether both are the same grid: no corner lies further than `tolerance` (mm) from its twin.
 
-        Frames of reference differ only where both are stated. Unknown size or sides equal only unknown ones.
+        Without one, the smaller tolerance of the two grids holds. Frames of reference differ only where both are
+        stated. Unknown size or sides equal only unknown ones.
         """
         mine, theirs = ((one.shape, one.physical, one.oriented, one.unit) for one in (self, other))
         if mine != theirs:
@@ -170,7 +180,19 @@ class Geometry:
             self.frame_of_reference != other.frame_of_reference
         ):
             return False
-        return bool(np.linalg.norm(self.corners - other.corners, axis=1).max() <= tolerance)
+        within = min(self.tolerance, other.tolerance) if tolerance is None else tolerance
+        return self.apart(other) <= within
+
+    def apart(self, other: Geometry) -> float:
+        """How far the corners of two grids of one shape lie apart at most, in the unit of `steps`."""
+        return float(np.linalg.norm(self.corners - other.corners, axis=1).max())
+
+    def deviation(self, other: Geometry) -> str:
+        """In words, how far a grid that counts as this one lies from it; empty for the rounding of headers."""
+        apart = self.apart(other) if self.equals(other) else 0.0
+        if apart <= HEADER_ROUNDING:
+            return ""
+        return f"corners up to {apart:.2g} {self.unit if self.physical else counted_in(self.ndim)} apart"
 
     def difference(self, other: Geometry) -> str:
         """In words, how another grid is not this one: "36 x 52 x 38 and 18 x 52 x 38 voxels"; empty where it is."""
@@ -189,9 +211,9 @@ class Geometry:
         if self.has_sides and other.has_sides and self.orientation != other.orientation:
             parts.append(f"axes to {self.orientation} and {other.orientation}")
         if not parts and not self.equals(other):
-            apart = float(np.linalg.norm(self.corners - other.corners, axis=1).max())
+            apart, within = self.apart(other), min(self.tolerance, other.tolerance)
             frames = "different frames of reference"
-            parts.append(frames if apart <= GRID_TOLERANCE else f"corners up to {apart:.4g} {self.unit} apart")
+            parts.append(frames if apart <= within else f"corners up to {apart:.4g} {self.unit} apart")
         return ", ".join(parts)
 
     # Each of the following makes a new grid over the same world; `transforms` moves the voxels along.

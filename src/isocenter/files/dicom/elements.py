@@ -78,6 +78,7 @@ REPRESENTATIONS = {int(tag, 16): vr.encode() for tag, vr in zip(_STATED[::3], _S
 
 _DECIMAL = re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *")
 _INTEGER = re.compile(r" *[+-]?\d{1,12} *")
+LONGEST_DECIMAL = 32  # characters; what is longer is left to pydicom, and to the rule of `tags`
 _EXPLICIT = struct.Struct("<HH2sH")
 
 
@@ -195,6 +196,19 @@ def tag_of(keyword: str) -> int | None:
     """The tag of a keyword, None where the standard has no such word."""
     tag = TAGS.get(keyword)
     return tag if tag is not None else pydicom.datadict.tag_for_keyword(keyword)
+
+
+def written(dataset: Dataset, keyword: str) -> list[str]:
+    """The numbers of an attribute as they are written; empty text for what is no text."""
+    tag = tag_of(keyword)
+    if isinstance(dataset, Elements) and tag in dataset.index:
+        vr, start, end = dataset.index[tag]
+        if vr == b"DS":
+            return dataset.raw[start:end].decode("latin-1").split("\\")
+    value = dataset.get(keyword)
+    values = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    stated = (one if isinstance(one, str) else getattr(one, "original_string", None) or "" for one in values)
+    return [part for one in stated for part in one.split("\\")]
 
 
 def _tag(key: Any) -> Any:
@@ -336,7 +350,7 @@ def _written(shape: re.Pattern[str], kind: Callable[[str], float]) -> Callable[[
     def convert(raw: bytes) -> Any:
         """The number, or the list of them."""
         words = _ascii(raw).split("\\")
-        if not all(map(shape.fullmatch, words)):
+        if not all(map(shape.fullmatch, words)) or max(map(len, words)) > LONGEST_DECIMAL:
             raise ValueError("no number")
         return _one_or_all([kind(word) for word in words])
 

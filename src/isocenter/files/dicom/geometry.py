@@ -15,14 +15,17 @@ import numpy as np
 
 from isocenter.errors import GeometryError
 from isocenter.files.dicom.elements import Dataset
-from isocenter.files.dicom.tags import named, number, numbers
+from isocenter.files.dicom.tags import last_digits, named, number, numbers
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Directions come as text of up to 16 characters; some writers keep four digits of them.
 UNIT_TOLERANCE = 1e-2
-GAP_TOLERANCE = 0.01  # of the median gap: the design's contract
-LARGEST_DRIFT = 0.25  # of a step: further off, a slice would be nearer to a neighbour's border than to its own centre
+EVEN_TOLERANCE = 0.05  # of a step by which slices may lie off the even grid: the design's contract
+LARGEST_ROUNDING = 0.2  # of a step: coarser positions do not show where slices lie
+NOTED = 0.01  # of a step: slices further off the even grid are worth a note
+# Of the smallest gap: rounding makes gaps of two and three digits of one of two and a half; wider ones lack slices.
+SINGLE_GAP = 1.5
 
 # The labels that may distinguish frames at one position, in the order in which they are tried.
 TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION = "temporal position", "frame time", "trigger time", "acquisition number"
@@ -39,11 +42,13 @@ class Plane:
     position:    (3,) LPS mm, centre of the first voxel
     orientation: (6,) direction of a row (growing column index), then of a column, as unit vectors
     spacing:     (between rows, between columns) in mm
+    digits:      (3,) mm that the last written digit of each coordinate of the position stands for; 0 where not known
     """
 
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, float]
+    digits: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     @property
     def along_row(self) -> Floats:
@@ -66,7 +71,11 @@ class Plane:
 
 
 def checked_plane(
-    position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], where: str
+    position: Sequence[float],
+    orientation: Sequence[float],
+    spacing: Sequence[float],
+    where: str,
+    digits: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Plane:
     """A plane that can exist. Raises GeometryError, which names the attribute."""
     row, column = orientation[:3], orientation[3:]  # of three numbers NumPy takes ten times as long
@@ -83,7 +92,7 @@ def checked_plane(
         raise GeometryError(
             f"PixelSpacing (0028,0030) is {shown}", where, "Correct the attribute, or export the series again"
         )
-    return Plane(tuple(position), tuple(orientation), (float(spacing[0]), float(spacing[1])))
+    return Plane(tuple(position), tuple(orientation), (float(spacing[0]), float(spacing[1])), tuple(digits))
 
 
 def affine_of(plane: Plane, step: Floats) -> Floats:
@@ -114,10 +123,12 @@ class Stack:
 
     step:    (3,) LPS mm
     indices: (n,) which place on the regular grid each slice has; all places where none is missing
+    notes:   on slices that lie a little off it
     """
 
     step: Floats
     indices: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -129,66 +140,117 @@ def stacked(planes: Sequence[Plane], names: Sequence[str], where: str, *, fill_m
     """The grid of at least two slices that are in order of depth.
 
     names: of each slice, for messages
-    Raises GeometryError for gaps that are not equal within 1 % of their median; with `fill_missing` only where they
-    are no whole multiples of the smallest.
+    Raises GeometryError where one lies further off the even grid than .05 of a step and than its position was rounded;
+    with `fill_missing` only where the gaps are no whole multiples of the smallest.
     """
-    positions = np.array([plane.position for plane in planes])
-    gaps = np.diff(depths(planes))
-    usual = float(np.sort(gaps)[[(len(gaps) - 1) // 2, len(gaps) // 2]].mean())  # np.median imports much
-    indices: Floats
-    if np.all(np.abs(gaps - usual) <= GAP_TOLERANCE * usual):
-        indices = np.arange(len(planes), dtype=float)
-    else:
-        indices = _indices(gaps, names, where, fill_missing)
+    positions, heights = np.array([plane.position for plane in planes]), depths(planes)
+    rounding, gaps = roundings(planes), np.diff(heights)
+    across = np.abs(planes[0].normal) @ rounding
+    indices = np.arange(len(planes), dtype=float)
+    if not (are_single(gaps) and are_even(heights[:, None], indices, across)):
+        indices = _indices(heights, across, names, where, fill_missing)
     step = (positions[-1] - positions[0]) / indices[-1]
-    off = np.linalg.norm(positions - (positions[0] + indices[:, None] * step), axis=1)
-    bends = np.linalg.norm(np.diff(positions, axis=0) - np.diff(indices)[:, None] * step, axis=1)
-    size = float(np.linalg.norm(step))
-    # Each step may be off by as much as the gaps may differ; their sum must not lead away from the grid.
-    if bends.max() > 2 * GAP_TOLERANCE * size or off.max() > LARGEST_DRIFT * size:
-        odd = int(bends.argmax()) if bends.max() > 2 * GAP_TOLERANCE * size else int(off.argmax()) - 1
+    if not are_even(positions, indices, rounding):
+        odd = int(np.linalg.norm(np.diff(positions, axis=0) - np.diff(indices)[:, None] * step, axis=1).argmax())
         raise GeometryError(
             f"the slices lie on no straight line: between {names[odd]} and {names[odd + 1]} they step sideways "
             "(ImagePositionPatient (0020,0032))",
             where,
             "Split the series where the position jumps",
         )
-    return Stack(step, tuple(int(i) for i in indices))
+    return Stack(step, tuple(int(i) for i in indices), _notes(positions, indices, heights))
 
 
-def _indices(gaps: Floats, names: Sequence[str], where: str, fill_missing: bool) -> Floats:
+def roundings(planes: Sequence[Plane]) -> Floats:
+    """(3,) LPS mm by which the positions may be rounded: half of the last digit that any of them has."""
+    return np.array([plane.digits for plane in planes]).min(axis=0) / 2
+
+
+def are_even(places: Floats, indices: Floats, rounding: Floats) -> bool:
+    """Whether slices lie on an even grid: each within .05 of a step of it, or by what its position was rounded.
+
+    places:   (n, k) in mm; indices: (n,) on the grid
+    rounding: (k,) mm, half of the last digit that is written
+    """
+    size = float(np.linalg.norm(places[-1] - places[0]) / indices[-1])
+    if _off(places, indices).max() <= EVEN_TOLERANCE * size:
+        return True
+    within = np.minimum(rounding, LARGEST_ROUNDING * size)
+    return all(_fits(own, indices, most) for own, most in zip(places.T, np.atleast_1d(within), strict=True))
+
+
+def _off(places: Floats, indices: Floats) -> Floats:
+    """(n,) mm of each place (n, k) from the grid that is even between the first and the last."""
+    step = (places[-1] - places[0]) / indices[-1]
+    return np.asarray(np.linalg.norm(places - (places[0] + indices[:, None] * step), axis=1))
+
+
+def _fits(values: Floats, indices: Floats, within: float) -> bool:
+    """Whether some even grid has a value (n,) for each index (n,) that differs from it by no more than `within`."""
+    # The ends are rounded too, so the slope is not theirs; of 41 that they allow one is right but for a 20th.
+    slopes = (values[-1] - values[0] + 2 * within * np.linspace(-1, 1, 41)) / indices[-1]
+    spread = np.ptp(values - slopes[:, None] * indices, axis=1).min()
+    return bool(spread <= 2 * 1.05 * within + 1e-9)
+
+
+def _notes(positions: Floats, indices: Floats, heights: Floats) -> tuple[str, ...]:
+    """The note on slices that lie off the even grid by more than a hundredth of a step."""
+    size = float(np.linalg.norm(positions[-1] - positions[0]) / indices[-1])
+    off = float(_off(positions, indices).max())
+    if off <= NOTED * size:
+        return ()
+    return (
+        f"positions lie up to {off:.2g} mm off the even grid (gaps of {_shown(np.diff(heights))} mm), as rounded ones "
+        f"do (ImagePositionPatient (0020,0032)): read with an even step of {size:.4g} mm",
+    )
+
+
+def _shown(gaps: Floats) -> str:
+    return ", ".join(f"{gap:.4g}" for gap in sorted({round(float(gap), 4) for gap in gaps})[:6])
+
+
+def are_single(gaps: Floats) -> bool:
+    """Whether no gap (mm) is so wide that a slice may be missing in it."""
+    return bool(gaps.max() <= SINGLE_GAP * gaps.min() + 1e-9)
+
+
+def single_gap(gaps: Floats) -> float:
+    """The mean (mm) of the smallest gaps, which are those between neighbours."""
+    return float(gaps[gaps <= SINGLE_GAP * gaps.min() + 1e-9].mean())
+
+
+def _indices(heights: Floats, rounding: Floats, names: Sequence[str], where: str, fill_missing: bool) -> Floats:
     """Places on the grid whose step is the smallest gap; refused unless asked to fill and unless they fit."""
-    shown = ", ".join(f"{gap:.4g}" for gap in sorted({round(float(g), 4) for g in gaps})[:6])
-    least = float(np.median(gaps[gaps <= gaps.min() * (1 + GAP_TOLERANCE)]))
-    multiples = np.rint(gaps / least)
-    fits = np.all(np.abs(gaps - multiples * least) <= GAP_TOLERANCE * least * multiples)
+    gaps = np.diff(heights)
+    coarse = f", written in steps of {2 * rounding:.3g} mm" if rounding > LARGEST_ROUNDING * gaps.mean() else ""
+    along = f"gaps of {_shown(gaps)} mm along the normal (ImagePositionPatient (0020,0032){coarse})"
+    multiples = np.rint(gaps / single_gap(gaps))
+    indices = np.concatenate([[0.0], np.cumsum(multiples)])
+    fits = are_even(heights[:, None], indices, rounding)
     # Where fewer than half of the gaps are single steps, it is as likely that a slice lies askew.
     regular = bool(fits and 2 * np.count_nonzero(multiples == 1) >= len(gaps))
     odd = int(np.argmax(np.abs(gaps - np.median(gaps)))) if not regular else int(np.argmax(multiples))
     between = f"between {names[odd]} and {names[odd + 1]}"
     if not regular:
         raise GeometryError(
-            f"slices are not evenly spaced: gaps of {shown} mm along the normal (ImagePositionPatient (0020,0032)), "
-            f"such as {between}",
+            f"slices are not evenly spaced: {along}, such as {between}",
             where,
             "Split the series where the spacing changes, or get the missing slices",
         )
     count = int((multiples - 1).sum())
     if count > len(names):
         raise GeometryError(
-            f"{count} slices are missing, the first {between}: gaps of {shown} mm along the normal "
-            "(ImagePositionPatient (0020,0032))",
+            f"{count} slices are missing, the first {between}: {along}",
             where,
             "Get the whole series",
         )
-    if not fill_missing:
+    if count and not fill_missing:
         raise GeometryError(
-            f"{count} slice{'s are' if count > 1 else ' is'} missing, the first {between}: gaps of {shown} mm along "
-            "the normal (ImagePositionPatient (0020,0032))",
+            f"{count} slice{'s are' if count > 1 else ' is'} missing, the first {between}: {along}",
             where,
             "Get the whole series, or mark missing slices as padding with --fill-missing",
         )
-    return np.concatenate([[0], np.cumsum(multiples)])
+    return indices
 
 
 def _unit(vector: Floats) -> Floats:
@@ -243,7 +305,8 @@ def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | N
         return None
     stated = {"ImagePositionPatient": position, "ImageOrientationPatient": orientation, "PixelSpacing": spacing}
     if position is not None and orientation is not None and spacing is not None:
-        return checked_plane(position, orientation, spacing, where)
+        written = next(source for source in sources if numbers(source, "ImagePositionPatient", where) is not None)
+        return checked_plane(position, orientation, spacing, where, last_digits(written, "ImagePositionPatient"))
     if not required:
         return None
     missing = next(keyword for keyword, value in stated.items() if value is None)

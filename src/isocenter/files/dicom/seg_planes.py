@@ -8,14 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom.geometry import GAP_TOLERANCE, Plane, affine_of, depths, share_orientation
-from isocenter.values import GRID_TOLERANCE, Floats, Geometry
+from isocenter.files.dicom.geometry import (
+    EVEN_TOLERANCE,
+    LARGEST_ROUNDING,
+    Plane,
+    affine_of,
+    are_even,
+    depths,
+    roundings,
+    share_orientation,
+    single_gap,
+)
+from isocenter.values import HEADER_ROUNDING, Floats, Geometry
 
 Integers = NDArray[np.int64]
 
 ON_ITS_IMAGE = "Read it on the image that it was drawn on"
-# The gaps of an image may differ by 1 %, so its slices lie that much off its own regular grid.
-SLICE_TOLERANCE = 2 * GAP_TOLERANCE
+# The slices of an image may lie off its own even grid, and a plane off the slice.
+SLICE_TOLERANCE = 2 * EVEN_TOLERANCE
 
 MOST_PLANES = 10_000  # two stray planes must not ask for all the memory between them
 
@@ -44,8 +54,8 @@ class Placement:
 def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, where: str) -> Placement:
     """Where a frame's pixels lie on a grid; a frame without position lies on a picture of its size.
 
-    Raises GeometryError unless each corner of the frame is a voxel centre: within 1e-3 mm along the frame, within
-    2 % of a slice step across it.
+    Raises GeometryError unless each corner of the frame is a voxel centre: within .05 of a pixel (0.5 mm) along the
+    frame; across it within a tenth of a slice step, or by what the positions of both are rounded.
     """
     if plane is None:
         if grid.shape != (rows, columns):
@@ -59,20 +69,26 @@ def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, wher
     place = Placement(origin, row - origin, column - origin, grid.shape)
     corners = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
     meant = frame[:, 3] + corners[:, :1] * frame[:, 1] + corners[:, 1:] * frame[:, 0]
-    _check_coincident(grid, meant, place, place.voxels(corners[:, 0], corners[:, 1]), where)
+    _check_coincident(grid, meant, place, place.voxels(corners[:, 0], corners[:, 1]), plane, where)
     return place
 
 
-def _check_coincident(grid: Geometry, meant: Floats, place: Placement, voxels: Integers, where: str) -> None:
+def _check_coincident(
+    grid: Geometry, meant: Floats, place: Placement, voxels: Integers, plane: Plane, where: str
+) -> None:
     off = grid.to_index(meant) - voxels
     across = (place.row_step == 0) & (place.column_step == 0)
     if across.sum() != 1:
         raise GeometryError("its pixels do not coincide with the image's pixels", where, ON_ITS_IMAGE)
     along = np.where(across, 0.0, off) @ grid.affine[:3, :3].T
     distance = float(np.linalg.norm(along, axis=1).max())
-    slices = float(np.abs(off[:, across]).max())
-    if distance > GRID_TOLERANCE or slices > SLICE_TOLERANCE:
-        far = max(distance, slices * float(np.array(grid.steps)[across][0]))
+    steps = np.array(grid.steps)
+    slices, step = float(np.abs(off[:, across]).max()), float(steps[across][0])
+    # The positions of the slices were rounded, and so was that of the plane.
+    rounding = np.minimum(2 * np.linalg.norm(roundings([plane])), 2 * LARGEST_ROUNDING * steps)
+    along_frame, across_it = float(rounding[~across].min()), float(rounding[across][0]) / step
+    if distance > max(grid.tolerance, along_frame) or slices > max(SLICE_TOLERANCE, across_it):
+        far = max(distance, slices * step)
         raise GeometryError(f"lies {far:.3g} mm from the image's voxel centres", where, ON_ITS_IMAGE)
 
 
@@ -93,33 +109,41 @@ def grid_of(
         raise GeometryError("its planes are not parallel", where, ON_ITS_IMAGE)
     heights = depths(planes)
     order = np.argsort(heights, kind="stable")
-    step = _step(heights[order], depth, where)
-    numbers = np.rint((heights - heights[order[0]]) / step).astype(np.int64)
+    rounding = roundings(planes)
+    across = float(np.abs(planes[0].normal) @ rounding)
+    step, numbers = _steps(heights[order], across, depth, where)
     first, last = (np.array(planes[n].position) for n in order[[0, -1]])
-    many = int(numbers.max())
+    many = int(numbers[-1])
     if many > MOST_PLANES:
         raise GeometryError(f"its planes span {many} slices", where, ON_ITS_IMAGE)
     rise = (last - first) / many if many else planes[0].normal * step
-    positions = np.array([plane.position for plane in planes])
-    off = float(np.linalg.norm(first + numbers[:, None] * rise - positions, axis=1).max())
-    if off > SLICE_TOLERANCE * step:
+    positions = np.array([planes[n].position for n in order])
+    if many and not are_even(positions, numbers, rounding):
+        off = float(np.linalg.norm(first + numbers[:, None] * rise - positions, axis=1).max())
         raise GeometryError(f"a plane lies {off:.3g} mm off the regular grid", where, ON_ITS_IMAGE)
     affine = affine_of(planes[0].at(first), rise)
     return Geometry((columns, rows, many + 1), affine, frame_of_reference)
 
 
-def _step(heights: Floats, depth: tuple[float | None, float | None], where: str) -> float:
-    """mm between planes: as stated where the planes agree, else the smallest gap between them."""
-    gaps = np.diff(heights)
-    gaps = gaps[gaps > GRID_TOLERANCE]
+def _steps(
+    heights: Floats, rounding: float, depth: tuple[float | None, float | None], where: str
+) -> tuple[float, Floats]:
+    """(mm between planes, (n,) their places): as stated where the planes agree, else by the smallest gap between them.
+
+    heights: (n,) mm in order, equal ones of planes at one place; rounding: mm, of a height
+    """
+    places, own = np.unique(np.cumsum(np.diff(heights, prepend=heights[0]) > HEADER_ROUNDING), return_inverse=True)
+    apart = heights[np.searchsorted(own, places)]
+    gaps = np.diff(apart)
     stated = [value for value in depth if value is not None and value > 0]
     if not len(gaps):
         if not stated:
             raise GeometryError("one plane without thickness", where, ON_ITS_IMAGE)
-        return stated[0]
-    for step in [*([depth[0]] if depth[0] else []), float(gaps.min())]:
-        whole = np.rint(gaps / step)
-        if whole.min() >= 1 and (np.abs(gaps - whole * step) <= SLICE_TOLERANCE * step).all():
-            return step
+        return stated[0], np.zeros(len(heights))
+    for step in [*([depth[0]] if depth[0] else []), single_gap(gaps)]:
+        numbers = np.concatenate([[0.0], np.cumsum(np.rint(gaps / step))])
+        is_stated = abs(numbers[-1] * step - (apart[-1] - apart[0])) <= SLICE_TOLERANCE * step * max(numbers[-1], 1)
+        if is_stated and np.diff(numbers).min() >= 1 and are_even(apart[:, None], numbers, np.array([rounding])):
+            return step, numbers[own]
     shown = ", ".join(f"{gap:.3g}" for gap in np.unique(np.round(gaps, 3))[:5])
     raise GeometryError(f"its planes are unevenly spaced: {shown} mm", where, ON_ITS_IMAGE)

@@ -10,8 +10,15 @@ from datetime import datetime
 from typing import Any
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.elements import Dataset, tag_of
+from isocenter.files.dicom.elements import Dataset, tag_of, written
 from isocenter.lazy import pydicom
+
+# Characters of a text that anything looks at: as many as a short text (ST) may have, PS3.5 6.2. In a longer one a
+# damaged length has swallowed what stood behind it.
+LONGEST_TEXT = 1024
+# Of a number as text; the standard allows 16 characters, and doubles in full take 25.
+LONGEST_NUMBER = 32
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:
@@ -66,7 +73,7 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     if value is None:
         return None
     try:
-        values = tuple(float(v) for v in values_in(value))
+        values = tuple(_number(one) for one in _parted(value))
     except (TypeError, ValueError, ArithmeticError) as error:
         # Whatever text stands there may name a patient, and a node shows the problem of a series to others.
         raise malformed(keyword, "the value is not a number", where) from error
@@ -75,6 +82,33 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     if count is not None and len(values) != count:
         raise malformed(keyword, f"{len(values)} values where {count} belong", where)
     return values
+
+
+def _parted(value: Any) -> list[Any]:
+    """The values of an attribute that may have several, also where its VR is that of one long text (UT, LT, ST)."""
+    return [part for one in values_in(value) for part in (one.split("\\") if isinstance(one, str) else [one])]
+
+
+def _number(value: Any) -> float:
+    """The number; ValueError for text that is none: Python takes 1_000, and digits of any script, for numbers."""
+    stated = value if isinstance(value, str) else getattr(value, "original_string", None)
+    if not isinstance(stated, str):
+        return float(value)
+    bare = stated.strip(" \0")
+    if len(bare) > LONGEST_NUMBER or not NUMBER.fullmatch(bare):
+        raise ValueError("no number")
+    return float(bare)
+
+
+def last_digits(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """What the last written digit of each number stands for: of "12.5" 0.1, at most 1; 0 where a number is not text."""
+    return tuple(_last_digit(one) for one in written(dataset, keyword))
+
+
+def _last_digit(number: str) -> float:
+    mantissa, _, exponent = number.strip(" \0").lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return min(float(f"1e{int(exponent or 0) - decimals}"), 1.0) if mantissa else 0.0
 
 
 def number(dataset: Dataset, keyword: str, where: str) -> float | None:
@@ -100,15 +134,21 @@ def lenient(dataset: Dataset, keyword: str) -> float | None:
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """The value as text, empty where it is absent or unreadable."""
+    """The value as text, empty where it is absent or unreadable; no more than its first characters."""
     value = _readable(dataset, keyword)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else str(value)[:LONGEST_TEXT].strip()
+
+
+def is_too_long(dataset: Dataset, keyword: str) -> bool:
+    """Whether a text is longer than what is looked at of it."""
+    value = _readable(dataset, keyword)
+    return value is not None and len(str(value)) > LONGEST_TEXT
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """The values of a multi-valued text; none where it is absent or unreadable."""
     value = _readable(dataset, keyword)
-    return () if value is None else tuple(str(v).strip() for v in values_in(value))
+    return () if value is None else tuple(str(v)[:LONGEST_TEXT].strip() for v in _parted(value))
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

@@ -202,9 +202,7 @@ def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Na
 
 def _of_files(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
     """({image: its name in the table}, the names whose image is not there); a name may lack its suffix."""
-    named, near = by_file_name(folder), [table.path.parent, table.path.parent / "images"]
-    for member in folder.images:
-        named.setdefault(member.stem, []).append(member)
+    named, near = by_file_name(folder, bare=True), [table.path.parent, table.path.parent / "images"]
     by_path: dict[Path, str] = {}
     missing = []
     for name in names:

@@ -60,19 +60,20 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
     """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
     record = _record(path)
     try:
-        names = {entry["id"]: str(entry["name"]) for entry in record["categories"]}
-        boxes: dict[Any, list[Drawn]] = {entry["id"]: [] for entry in record["images"]}
+        names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
+        boxes: dict[str, list[Drawn]] = {_number(entry["id"]): [] for entry in record["images"]}
         for entry in record["annotations"]:
             where = f"annotation {entry['id']}"
-            if entry["image_id"] not in boxes or entry["category_id"] not in names:
-                what = "image" if entry["image_id"] not in boxes else "category"
+            image, category = _number(entry["image_id"]), _number(entry["category_id"])
+            if image not in boxes or category not in names:
+                what = "image" if image not in boxes else "category"
                 problem = f"{where} is of {what} {entry[f'{what}_id']}, which is not listed"
                 raise DatasetError(problem, str(path), "Correct it")
-            boxes[entry["image_id"]].append(_drawn(entry, names[entry["category_id"]], where))
+            boxes[image].append(_drawn(entry, names[category], where))
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         return [
-            Listed(str(entry["file_name"]), Annotation(path, tuple(boxes[entry["id"]]), _size(entry)), split)
+            Listed(str(entry["file_name"]), Annotation(path, tuple(boxes[_number(entry["id"])]), _size(entry)), split)
             for entry in record["images"]
         ]
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -80,9 +81,19 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
         raise DatasetError(problem, str(path), "Correct it") from error
 
 
+def _number(stated: Any) -> str:
+    """The number of an image or category, which other programs write as text ("7") or with a point (7.0).
+
+    Text with other characters, or with zeros before the number, stands for itself.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, int | float | str):
+        raise TypeError(f"{stated!r} numbers no image or category")
+    return str(int(stated)) if isinstance(stated, float) and stated.is_integer() else str(stated).strip()
+
+
 def _drawn(entry: Mapping[str, Any], name: str, where: str) -> Drawn:
     """One annotation; its box is that of its polygons where it states none."""
-    ignored, stated = bool(entry.get("iscrowd", 0)), entry.get("segmentation") or ()
+    ignored, stated = bool(int(entry.get("iscrowd") or 0)), entry.get("segmentation") or ()
     outline: Outline | None = None
     if isinstance(stated, Mapping):
         rows, columns = (int(number) for number in stated["size"])

@@ -44,6 +44,7 @@ from isocenter.files.layouts.cases import (
     part_named,
     parted_by_words,
     readers,
+    respelt,
     states_references,
     structure_labels,
     structure_map,
@@ -103,6 +104,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             str(folder.root),
             "Put the images into images/ in the same folder",
         )
+    masks = respelt(masks, [key for key, _ in images])
     # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn = {key for key, _ in masks}
     known = dict(images)

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from isocenter.files.layouts.cases import (
     DrawnReferences,
     Folder,
     Member,
+    NamedImages,
     Ring,
     by_file_name,
     ellipse,
     image_named,
     load_image,
     names_in,
+    stem_of,
     without_image,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
@@ -64,13 +66,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     lost, pointed, drawn_by_hand = [], [], False
     named, called = by_file_name(folder), defaultdict(set)
     for one in folder.images:
-        called[one.stem].add(one.path.name)
+        called[one.stem.casefold()].add(one.path.name)
     places = {member.path.parent for member in _files(folder)}
     for member in _files(folder):
         record = _record(member.path)
         if record is None:
             continue
-        image = _image_of(member, record, called[member.stem], named, places)
+        image = _image_of(member, record, called[member.stem.casefold()], named, places)
         if image is None:
             lost.append(member.name)
             continue
@@ -135,8 +137,8 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
 
 def _files(folder: Folder) -> list[Member]:
     """JSON files that bear the name of an image."""
-    stems = {member.stem for member in folder.images}
-    return [one for one in folder.members if one.suffix == ".json" and one.stem in stems]
+    stems = {member.stem.casefold() for member in folder.images}
+    return [one for one in folder.members if one.suffix == ".json" and one.stem.casefold() in stems]
 
 
 def _is_small(member: Member) -> bool:
@@ -157,7 +159,7 @@ def _image_of(
     member: Member,
     record: Mapping[str, Any],
     names: Collection[str],
-    images: Mapping[str, Sequence[Member]],
+    images: NamedImages,
     places: Collection[Path],
 ) -> Member | None:
     """The image that a file is about: the one that it states of these names, else the first; near it, where it can be.
@@ -169,7 +171,7 @@ def _image_of(
     near = [place, *(place.parent / name for name in IMAGES)]
     others = {*places} - {place}
     stated = str(record.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
-    ordered = sorted(names, key=lambda name: (name != stated, name))
+    ordered = sorted(names, key=lambda name: (stem_of(name) != member.stem, name != stated, name))
     found = (image_named(images, name, near, member.path, split=member.split, others=others) for name in ordered)
     return next((image for image in found if image is not None), None)
 

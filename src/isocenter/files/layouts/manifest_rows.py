@@ -8,6 +8,7 @@ import json
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -217,7 +218,20 @@ class Manifest:
             )
         # Some systems write ü as u and a mark in names of files, and tables as one letter.
         apart = self.base / unicodedata.normalize("NFD", text)
-        return apart if not path.exists() and apart.exists() else path
+        return next((one for one in (path, apart) if one.exists()), None) or self._spelt_otherwise(path) or path
+
+    def _spelt_otherwise(self, path: Path) -> Path | None:
+        """The only file whose name differs in upper and lower case alone; None where there is none, or several."""
+        if path.parent not in self._names:
+            there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+            times = Counter(one.name.casefold() for one in there)
+            self._names[path.parent] = {name: one for one in there if times[name := one.name.casefold()] == 1}
+        return self._names[path.parent].get(path.name.casefold())
+
+    @cached_property
+    def _names(self) -> dict[Path, dict[str, Path]]:
+        """{folder: {name in small letters: file}}, filled as rows name files that are not there."""
+        return {}
 
 
 def files_of(path: Path) -> list[Path]:
@@ -314,9 +328,6 @@ def file_problems(
     rowless = [case.name for case in everything if stated.isdisjoint(case.files)]
     unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
     remedy = "Correct the paths, or get the files"
-    if respelt := _respelt([path for case in missing for path in case.files if not path.exists()]):
-        files, (name, real) = counted(len(respelt), "file differs", "files differ"), respelt[0]
-        remedy += f": {files} only in upper and lower case, as {real} from {name}"
     return (
         *(seen.problems if seen else ()),
         *left_out((case.name for case in missing), absent, remedy),
@@ -342,10 +353,3 @@ def _unnamed(manifest: Manifest, folder: Folder) -> tuple[Problem, ...]:
     what = f"no column of {manifest.table.path.name} names the images next to it ({counted(count, 'file')})"
     remedy = "Name the column, --column image=COLUMN"
     return (Problem("warning", what, why="its cases have no image", remedy=remedy),) if count else ()
-
-
-def _respelt(missing: Sequence[Path]) -> list[tuple[str, str]]:
-    """(name, name of the file) of files that are not there but for upper and lower case in their names."""
-    folders = {path.parent for path in missing if path.parent.is_dir()}
-    there = {(folder, one.name.casefold()): one.name for folder in folders for one in folder.iterdir()}
-    return [(path.name, there[key]) for path in missing if (key := (path.parent, path.name.casefold())) in there]

@@ -32,6 +32,7 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     readers,
+    respelt,
     structure_labels,
     structure_map,
     without_image,
@@ -151,7 +152,7 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]
             masks.append((Key(member.folders, numbered["base"], member.split), Drawn(member, "", "")))
         else:
             images[Key(member.folders, IMAGE_SUFFIX.sub("", member.stem), member.split)] = member
-    return images, masks
+    return images, respelt(masks, images)
 
 
 def _by_any_name(images: Iterable[Key]) -> dict[Key, Key]:

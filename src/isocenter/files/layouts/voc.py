@@ -6,7 +6,7 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ from isocenter.files.layouts.cases import (
     Drawn,
     Folder,
     Member,
+    NamedImages,
     by_file_name,
+    composed,
     image_named,
     load_boxes,
     load_image,
     name_classes,
     names_in,
+    stem_of,
     without_image,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
@@ -42,8 +45,8 @@ XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
     del options
-    images = {member.stem for member in folder.images}
-    named = next((one for one in _annotations(folder) if one.stem in images), None)
+    images = {member.stem.casefold() for member in folder.images}
+    named = next((one for one in _annotations(folder) if one.stem.casefold() in images), None)
     return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
 
 
@@ -149,9 +152,7 @@ def _head(path: Path) -> bytes:
         return file.read(4096)
 
 
-def _image_of(
-    member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]], places: Collection[Path]
-) -> Member | None:
+def _image_of(member: Member, suffixes: Sequence[str], images: NamedImages, places: Collection[Path]) -> Member | None:
     """The image that a file is about: of its own name, in its folder or a neighbouring one; places: of all files."""
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]
@@ -167,17 +168,29 @@ def _image_of(
 def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
+    stems = {member.stem for member in (*folder.images, *_annotations(folder))}
     lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
     for word in (*SPLITS, "trainval"):
         path = lists.get(word)
         for line in path.read_text(encoding="utf-8").splitlines() if path is not None else ():
-            if not line.split():
+            name = _listed_name(line, stems)
+            if not name:
                 continue
-            name = line.split()[0]
             part = SPLIT_WORDS.get(word, parts.get(name, "train"))
             if parts.setdefault(name, part) != part or (word not in SPLIT_WORDS and part == TEST):
                 raise _wrong(path, f"lists {name}, which is in {parts[name]} too", "Leave it in one of them")
     return parts
+
+
+def _listed_name(line: str, stems: Collection[str]) -> str:
+    """The image that a line lists: the whole line, which may hold blanks; else what stands before 1, -1 or 0.
+
+    stems: the names of images and annotations, without suffix
+    """
+    whole = composed(line.strip())
+    before = [whole.rsplit(maxsplit=1)[0], whole.split()[0]] if whole else []
+    named = (one for text in (whole, *before) for one in (text, stem_of(text)) if one in stems)
+    return next(named, before[-1] if before else "")
 
 
 def _size(path: Path, root: Element) -> tuple[int, int] | None:

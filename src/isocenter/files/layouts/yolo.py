@@ -7,7 +7,7 @@ width and height (Redmon et al., arXiv:1506.02640; the formats of darknet and Ul
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from isocenter.files.layouts.cases import (
     Member,
     load_image,
     names_in,
+    respelt,
     without_image,
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
@@ -46,7 +47,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if folder.is_file:
         return False
     images = {_key(member) for member in folder.images}
-    texts = (member for member in folder.members if member.suffix == SUFFIX and _key(member) in images)
+    texts = (member for key, member in _texts(folder, images) if key in images)
     return any(LINE.match(line) for member in texts if (line := _first_line(member.path)))
 
 
@@ -55,8 +56,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError, by file and line, for what is no box, and for a class without a name where others have one.
     """
-    texts = {_key(member): member for member in folder.members if member.suffix == SUFFIX}
     images = {_key(member): member for member in folder.images}
+    texts = dict(_texts(folder, images))
     drawn = {key: annotation_of(texts[key].path) for key in images if key in texts}
     lost = [key.name for key, member in texts.items() if key not in images and _is_in_labels(member)]
     annotations = list(drawn.values())
@@ -109,6 +110,11 @@ def annotation_of(path: Path) -> Annotation:
         low, high = (x - width / 2, y - height / 2), (x + width / 2, y + height / 2)
         boxes.append(Drawn(name, low, high, f"line {number}"))
     return Annotation(path, tuple(boxes), in_shares=True)
+
+
+def _texts(folder: Folder, images: Iterable[Key]) -> list[tuple[Key, Member]]:
+    """Text files under the keys of their images."""
+    return respelt([(_key(member), member) for member in folder.members if member.suffix == SUFFIX], images)
 
 
 def _key(member: Member) -> Key:

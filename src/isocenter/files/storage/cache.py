@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
-import platformdirs
-
 from isocenter.errors import UsageError
-from isocenter.files.storage.atomic import written
+from isocenter.files.storage.atomic import unwritable, written
+from isocenter.files.storage.user_folders import user_cache
 
 VARIABLE = "ISOCENTER_CACHE"
+REMEDY = f"The cache holds what can be made again: set {VARIABLE} to a folder that can be written to"
+log = logging.getLogger("isocenter")
 
 
 def cache_folder() -> Path:
-    """The folder named by ISOCENTER_CACHE, else the user's cache folder."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("isocenter", appauthor=False))
+    """The folder named by ISOCENTER_CACHE, else the user's cache folder; without a home one in the temporary folder.
+
+    Raises UsageError where that belongs to somebody else.
+    """
+    stated = os.environ.get(VARIABLE)
+    return Path(stated) if stated else user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
+
+
+@lru_cache
+def _temporary(place: Path, user: int) -> Path:
+    """The folder of a user without a home, which nobody else can read; its note is given once."""
+    folder = place / f"isocenter-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError as error:
+        raise UsageError(unwritable(error, folder).problem, str(folder), REMEDY) from error
+    # Anybody may put a folder of this name there first, and would then see the images, or change them.
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != user or state.st_mode & 0o077:
+        raise UsageError("is not a folder of this user's own, which the cache has to be", str(folder), REMEDY)
+    log.warning("this user has no home folder: the cache lies in %s (%s names another folder)", folder, VARIABLE)
+    return folder
 
 
 @contextmanager
@@ -32,5 +57,4 @@ def cached(path: Path) -> Iterator[Path]:
         with written(path, keep=True) as partial:
             yield partial
     except UsageError as error:
-        remedy = f"The cache holds what can be made again: set {VARIABLE} to a folder that can be written to"
-        raise UsageError(error.problem, error.where, remedy) from error
+        raise UsageError(error.problem, error.where, REMEDY) from error

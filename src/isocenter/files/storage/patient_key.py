@@ -15,11 +15,11 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import platformdirs
-
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.files.storage.user_folders import user_configuration
 
 VARIABLE = "ISOCENTER_PATIENT_KEY"
+REMEDY = f"Set {VARIABLE} to a secret of your own"
 KEY_BYTES = 32
 # Letters of a pseudonym (64 bits), and of the key's id.
 LETTERS, ID_LETTERS = 16, 12
@@ -61,8 +61,15 @@ def patient_key_id() -> str:
 
 
 def key_file() -> Path:
-    """Where the key of this installation lies, in the user's configuration folder."""
-    return Path(platformdirs.user_config_dir("isocenter", appauthor=False)) / "patient.key"
+    """Where the key of this installation lies, in the user's configuration folder.
+
+    Raises UsageError for a user without a home: a key in a temporary folder would be another one tomorrow.
+    """
+    folder = user_configuration()
+    if folder is None:
+        problem = "this user has no home folder, so the key that hides who patients are cannot be kept"
+        raise UsageError(problem, VARIABLE, REMEDY)
+    return folder / "patient.key"
 
 
 def _key() -> bytes:
@@ -79,7 +86,7 @@ def _kept(place: Path) -> bytes:
         key = bytes.fromhex(place.read_text(encoding="ascii"))
     except OSError as error:
         problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
-        raise UsageError(problem, str(place), f"Set {VARIABLE} to a secret of your own") from error
+        raise UsageError(problem, str(place), REMEDY) from error
     except ValueError as error:
         raise _damaged(place) from error
     if len(key) != KEY_BYTES:

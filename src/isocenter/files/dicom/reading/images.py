@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ from isocenter.files.dicom.reading.values import (
 )
 from isocenter.files.dicom.reading.volumes import Volume, volumes_of
 from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
-from isocenter.files.dicom.tags import text
+from isocenter.files.dicom.tags import LONGEST_TEXT, is_too_long, named, text
 from isocenter.files.format import ReadOptions
 from isocenter.files.storage import refuse_expansion
 from isocenter.values import OF_CHANNELS, Geometry, Image, Source
@@ -346,7 +346,14 @@ class _Voxels:
             channels=("R", "G", "B") if self.colour else channels,
             times=times,
             padding=self.padding,
-            notes=(*notes, *self.meaning.notes, *self.notes, *odd),
+            notes=(*notes, *self.meaning.notes, *self.notes, *odd, *_cut_texts(dataset)),
             facts={name: fact for name, fact in every.items() if fact not in (None, "")},
             source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
         )
+
+
+def _cut_texts(dataset: Dataset) -> Iterator[str]:
+    """Notes on texts that are far longer than the standard allows."""
+    for keyword in ("PatientName", "PatientID", "SeriesDescription", "StudyDescription", "ProtocolName"):
+        if is_too_long(dataset, keyword):
+            yield f"{named(keyword)} is longer than {LONGEST_TEXT} characters: the rest of it is not looked at"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import islice, pairwise, permutations
+from itertools import pairwise, permutations
 
 from isocenter.files.dicom.elements import Dataset
-from isocenter.files.dicom.tags import text
+from isocenter.files.dicom.tags import LONGEST_TEXT, text
 
 NAMES = 3  # components of a name before its titles: family, given and middle name, PS3.5 6.2.1.1
 # Titles, and particles of family names, are words of descriptions too; they count where nothing stands beside them.
@@ -17,16 +17,23 @@ SHORTEST = 3  # characters of a part that may be any; of two, only letters of a 
 SHORTEST_INSIDE, SHORTEST_INSIDE_IDEOGRAPHS = 5, 2
 SHORTEST_JOINED = 4
 MOST_WORDS = 8  # of a name, and of a description that are taken for one
+APART = " "  # between words, which hold no blanks
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # all but tabs and the ends of lines
 
 
 def names_the_patient(dataset: Dataset, description: str) -> bool:
     """Whether a description repeats a part of the patient's name, in any of its scripts, or of the identifier.
 
-    Accents and capitals do not count, nor how parts are joined (DoeJane, JDoe) or separated (47-11 as 47 11).
+    Accents and capitals do not count, nor how parts are joined (DoeJane, JDoe) or separated (47-11 as 47 11). A text
+    that is far too long, or holds control characters, may have swallowed elements behind it, and so the name: it counts
+    as one that does.
     """
-    names, identifiers = _names(text(dataset, "PatientName")), _identifiers(text(dataset, "PatientID"))
+    name, identifier = text(dataset, "PatientName"), text(dataset, "PatientID")
+    if max(map(len, (name, identifier, description))) >= LONGEST_TEXT or CONTROL.search(description):
+        return True
+    names, identifiers = _names(name), _identifiers(identifier)
     words = _words(description)
-    if any(len(part) >= _shortest_inside(part) and part in word for part in names | identifiers for word in words):
+    if any(part in APART.join(words) for part in names | identifiers if len(part) >= _shortest_inside(part)):
         return True
     whole = {*words, *_joined(words)}
     inner = {word for word in _words(_apart(description)) if len(word) >= SHORTEST}
@@ -69,7 +76,7 @@ def _words(stated: str) -> list[str]:
 
 def _joined(words: list[str]) -> set[str]:
     """Neighbours joined."""
-    runs = ("".join(islice(words, start, start + n)) for start in range(len(words)) for n in range(2, MOST_WORDS + 1))
+    runs = ("".join(words[start : start + n]) for start in range(len(words)) for n in range(2, MOST_WORDS + 1))
     return {run for run in runs if len(run) >= SHORTEST_JOINED}
 
 

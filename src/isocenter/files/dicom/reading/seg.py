@@ -23,6 +23,7 @@ from isocenter.files.dicom.tags import (
     first_item,
     frame_groups,
     items,
+    last_digits,
     number,
     numbers,
     seconds,
@@ -77,7 +78,7 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     binary. Segments of which no voxel reaches that are named in the facts, under `WITHOUT_VOXELS`; segments that no
     frame shows in the notes.
     Raises FormatError for what is no segmentation that can be read, GeometryError where its planes lie on no regular
-    grid or do not coincide with those of `on` within 1e-3 mm.
+    grid or do not coincide with those of `on` within .05 of a pixel.
     """
     where = str(path)
     dataset = _dataset(Path(path), where)
@@ -259,7 +260,8 @@ def _planes(dataset: Dataset, where: str) -> list[Plane] | None:
         spacing = measures and numbers(measures, "PixelSpacing", where, count=2)
         if not origin or not axes or not spacing:
             raise GeometryError(f"frame {n + 1} has no position", where, "Get the file again from its source")
-        planes.append(checked_plane(origin, axes, spacing, where))
+        digits = last_digits(position, "ImagePositionPatient") if position else ()
+        planes.append(checked_plane(origin, axes, spacing, where, digits))
     return planes
 
 

@@ -228,7 +228,8 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
         stack = Stack(step, (0,))
     else:
         names_of_slices = [frame.name for frame in grids[0][0]]
-        stack, about_depth = stacked(planes, names_of_slices, where, fill_missing=options.fill_missing), ()
+        stack = stacked(planes, names_of_slices, where, fill_missing=options.fill_missing)
+        about_depth = stack.notes
     if stack.missing:
         about_depth = (*about_depth, f"{len(stack.missing)} missing slices are filled with padding")
     filled = tuple(tuple(_filled(slices, stack) for slices in repeats) for repeats in grids)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.boxes import (
         Annotation,
         Drawn,
+        NamedImages,
         Outline,
         Ring,
         by_file_name,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         parted_by_words,
         readers,
         refuse_formats,
+        respelt,
         says_image,
         with_owner,
         without_image,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -196,16 +197,30 @@ def names_in(annotations: Sequence[Annotation]) -> set[str]:
     return {box.name for annotation in annotations for box in annotation.boxes}
 
 
-def by_file_name(folder: Folder) -> dict[str, list[Member]]:
-    """{name with suffix: images in all folders that are called so}"""
-    images: dict[str, list[Member]] = {}
+@dataclass(frozen=True)
+class NamedImages:
+    """Images in all folders, by name with suffix; and by name without regard to upper and lower case."""
+
+    exact: Mapping[str, Sequence[Member]]
+    folded: Mapping[str, Sequence[Member]]
+
+    def called(self, name: str) -> Sequence[Member]:
+        """The images of this name; where there are none, those whose names differ in upper and lower case only."""
+        return self.exact.get(name) or self.folded.get(name.casefold(), ())
+
+
+def by_file_name(folder: Folder, *, bare: bool = False) -> NamedImages:
+    """The images of a folder by their names; bare: also by those without a suffix."""
+    exact, folded = defaultdict[str, list[Member]](list), defaultdict[str, list[Member]](list)
     for member in folder.images:
-        images.setdefault(composed(member.path.name), []).append(member)
-    return images
+        for name in {composed(member.path.name), *([member.stem] if bare else [])}:
+            exact[name].append(member)
+            folded[name.casefold()].append(member)
+    return NamedImages(exact, folded)
 
 
 def image_named(
-    images: Mapping[str, Sequence[Member]],
+    images: NamedImages,
     name: str,
     near: Sequence[Path],
     where: Path,
@@ -223,11 +238,11 @@ def image_named(
     none lies near.
     """
     wanted = PurePosixPath(composed(name).replace("\\", "/"))
-    same = images.get(wanted.name, ())
+    same = images.called(wanted.name)
     for place in near:
-        for member in same:
-            if composed(str(member.path)) == composed(str(place / wanted)):
-                return member
+        here = [one for one in same if _folded(one.path) == _folded(place / wanted)]
+        if len(here) == 1:
+            return here[0]
     is_stated = len(wanted.parts) > 1 and not wanted.is_absolute()
     if not same or (is_stated and any((place / wanted.parent).is_dir() for place in near)):
         return None
@@ -237,6 +252,11 @@ def image_named(
         problem = f"names {name}, and several images are called so ({listed(member.path for member in known)})"
         raise DatasetError(problem, str(where), "Write the folder with the name, or rename")
     return known[0] if known else None
+
+
+def _folded(path: Path) -> tuple[str, str]:
+    """Folder and name, of which the name without regard to upper and lower case."""
+    return composed(str(path.parent)), composed(path.name).casefold()
 
 
 def edges_inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool]:

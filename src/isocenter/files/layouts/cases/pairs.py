@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts, stem_of
@@ -64,6 +64,8 @@ IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol|original|orig|input)$")
 IMAGE_PREFIX = re.compile(r"(?i)^(?:image|img|im|scan|volume|vol|original|orig|input)[_.\- ]")
 MASK_PREFIX = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]")
+
+Mask = TypeVar("Mask")  # the file of a mask, or what else is known of it
 
 
 class Key(NamedTuple):
@@ -132,6 +134,31 @@ def owners_of(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Key | 
     for of_image, of_mask in RULES:
         owners = owners if any(owners) else _owners(masks, images, of_image, of_mask)
     return owners
+
+
+def respelt(masks: Sequence[tuple[Key, Mask]], images: Iterable[Key]) -> list[tuple[Key, Mask]]:
+    """Masks whose names differ from an image's in upper and lower case only, under the name as the image spells it.
+
+    Where two images differ in nothing else, or two masks would then be called the same, names stay as they are.
+    """
+    stems = {stem for key in images for stem in (key.stem, CHANNEL.sub("", key.stem))}
+    spelt: dict[str, set[str]] = {}
+    for stem in stems:
+        spelt.setdefault(stem.casefold(), set()).add(stem)
+    keys = [key.called(_respelt(key.stem, stems, spelt)) for key, _ in masks]
+    before, times = Counter(key for key, _ in masks), Counter(keys)
+    return [(new if times[new] <= before[key] else key, member) for new, (key, member) in zip(keys, masks, strict=True)]
+
+
+def _respelt(stem: str, stems: Collection[str], spelt: Mapping[str, Collection[str]]) -> str:
+    """A mask's name with the image's spelling; spelt: {name in small letters: the names of images}."""
+    bare = MASK_SUFFIX.sub("", stem)
+    if stem in stems or bare in stems:
+        return stem
+    for own in (stem, bare):
+        if len(names := spelt.get(own.casefold(), ())) == 1:
+            return next(iter(names)) + stem[len(own) :]
+    return stem
 
 
 def _without_words(suffix: re.Pattern[str], key: Key) -> Key:

@@ -1,0 +1,217 @@
+"""Inputs that users reported as refused without need: what is right for each, and for its neighbours."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+
+import isocenter
+from isocenter.errors import DatasetError, GeometryError, UsageError
+from isocenter.files import DatasetOptions, cache_folder, read_dataset
+from isocenter.files.storage import cache, patient_key
+from written_dicom import write_slice
+
+
+@pytest.fixture
+def written(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes the input of a case into a folder of its own, and returns the folder."""
+
+    def write(name: str) -> Path:
+        source = data / "cases" / name / "make.py"
+        if not source.is_file():
+            pytest.skip(f"the case {name} is not among the real data")
+        monkeypatch.setattr(sys, "argv", ["make.py", str(tmp_path / "case")])
+        described = importlib.util.spec_from_file_location("made_case", source)
+        assert described is not None and described.loader is not None
+        described.loader.exec_module(importlib.util.module_from_spec(described))
+        return tmp_path / "case"
+
+    return write
+
+
+def picture(path: Path, value: int = 0, size: tuple[int, int] = (16, 12)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.full(size, value, np.uint8)).save(path)
+
+
+# -- grids -------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_that_keep_the_qform_only_are_used_with_a_note(written):
+    checked = isocenter.check(written("mask-keeps-the-qform-only") / "set", modality="MR")
+    assert len(checked.examination.dataset) == 6
+    assert not [one for one in checked.problems if one.severity == "error"]
+    notes = [one for one in checked.problems if "a little off the image's grid (corners up to 0.00" in one.what]
+    assert [(one.severity, len(one.cases)) for one in notes] == [("note", 1)] * 2
+
+
+def test_a_mask_half_a_voxel_off_is_still_an_error(tmp_path):
+    affine, moved = np.diag([-1.0, -1.0, 2.0, 1.0]), np.diag([-1.0, -1.0, 2.0, 1.0])
+    for case, shift in (("a", 0.04), ("b", 0.06)):  # of a smallest step of 1 mm
+        moved[0, 3] = shift
+        for folder, place in (("images", affine), ("labels", moved)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            voxels = np.zeros((8, 8, 4), np.uint8)
+            voxels[2:5, 2:5, 1:3] = 1
+            nibabel.save(nibabel.Nifti1Image(voxels, place), tmp_path / folder / f"{case}.nii")
+    found = isocenter.check(tmp_path, modality="MR")
+    [error] = [one for one in found.problems if one.severity == "error" and one.cases]
+    assert error.cases == ("b",) and "corners up to 0.06 mm apart" in error.what
+
+
+# -- positions of slices -----------------------------------------------------------------------------------------------
+
+
+def test_slices_whose_positions_have_one_decimal_are_read_with_a_note(written):
+    image = isocenter.read(written("slice-positions-with-one-decimal") / "ct")
+    # 13.8 mm from the first slice to the last, of which each is rounded: eleven steps of 1.25 mm are 13.75.
+    assert image.geometry.spacing == pytest.approx((1, 1, 13.8 / 11))
+    assert [note for note in image.notes if "gaps of 1.2, 1.3 mm" in note and "even step of 1.255 mm" in note]
+
+
+def test_whole_millimetres_of_slices_2_5_mm_apart_are_rounding_and_a_missing_slice_is_none(tmp_path):
+    def series(name: str, depths: list[int]) -> Path:
+        (tmp_path / name).mkdir()
+        for n, depth in enumerate(depths):
+            write_slice(tmp_path / name / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, depth))
+        return tmp_path / name
+
+    assert isocenter.read(series("rounded", [0, 3, 5, 8, 10])).geometry.spacing == pytest.approx((1, 1, 2.5))
+    with pytest.raises(GeometryError, match="1 slice is missing"):
+        isocenter.read(series("missing", [0, 2, 4, 8, 10]))
+    with pytest.raises(GeometryError, match="not evenly spaced"):
+        isocenter.read(series("uneven", [0, 5, 10, 13, 20]))
+
+
+def test_a_spacing_in_text_of_the_wrong_kind_is_read(written):
+    image = isocenter.read(written("spacing-as-unlimited-text") / "ct")
+    assert image.geometry.spacing == pytest.approx((0.75, 0.5, 2))
+
+
+# -- users without a home ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without HOME and without an entry in the list of users; the system's temporary folder."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "ISOCENTER_CACHE", "ISOCENTER_PATIENT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cache._temporary.cache_clear()
+    yield tmp_path
+    cache._temporary.cache_clear()
+
+
+def test_without_a_home_the_cache_lies_in_the_temporary_folder_for_its_owner_alone(homeless, caplog):
+    folder = cache_folder()
+    assert folder == cache_folder() == homeless / f"isocenter-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert caplog.text.count("this user has no home folder") == 1 and "ISOCENTER_CACHE" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
+def test_a_cache_that_somebody_else_has_laid_out_is_refused(homeless, kind):
+    place = homeless / f"isocenter-{os.getuid()}"
+    if kind == "open to others":
+        place.mkdir()
+        place.chmod(0o777)
+    elif kind == "a link":
+        (homeless / "other").mkdir(mode=0o700)
+        place.symlink_to(homeless / "other")
+    else:
+        place.write_text("")
+    with pytest.raises(UsageError, match="set ISOCENTER_CACHE to a folder that can be written to"):
+        cache_folder()
+
+
+def test_a_stated_cache_and_a_stated_key_need_no_home(homeless, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(homeless / "own"))
+    monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "secret")
+    assert cache_folder() == homeless / "own"
+    assert len(patient_key.pseudonym("4711")) == 16
+    monkeypatch.delenv("ISOCENTER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(homeless / "xdg"))
+    assert cache_folder() == homeless / "xdg" / "isocenter"
+
+
+def test_dicom_of_a_user_without_a_home_asks_for_a_key(homeless):
+    (homeless / "study").mkdir()
+    write_slice(homeless / "study" / "a.dcm", np.ones((2, 2), np.uint16))
+    with pytest.raises(UsageError, match="Set ISOCENTER_PATIENT_KEY to a secret of your own"):
+        isocenter.check(homeless / "study")
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def parts_of(folder: Path) -> Counter[str]:
+    return Counter(read_dataset(folder, DatasetOptions()).splits.values())
+
+
+def test_names_with_blanks_are_listed_in_parts(written):
+    folder = written("voc-names-with-spaces") / "set"
+    assert parts_of(folder) == {"train": 6, "val": 3, "test": 3}
+    lists = folder / "ImageSets" / "Main"
+    (lists / "train.txt").write_text("".join(f"case {n:03d} {1 if n % 2 else -1}\n" for n in range(6)))
+    (lists / "val.txt").write_text("".join(f"case {n:03d}.png\n" for n in range(6, 9)))
+    assert parts_of(folder) == {"train": 6, "val": 3, "test": 3}
+
+
+def test_numbers_of_coco_may_be_text(written):
+    folder = written("coco-numbers-as-text") / "set"
+    found = read_dataset(folder, DatasetOptions())
+    assert len(found) == 12
+    assert all(len(case.references["boxes"].low) == 1 for case in found)
+    record = json.loads((folder / "annotations.json").read_text())
+    record["categories"][0]["id"], record["annotations"][0]["iscrowd"] = "1", "0"
+    (folder / "annotations.json").write_text(json.dumps(record))
+    again = read_dataset(folder, DatasetOptions())
+    assert not any(case.references["boxes"].ignored.any() for case in again)
+    record["images"][1]["id"] = record["annotations"][1]["image_id"] = "0"  # as text and as a number it is one
+    (folder / "annotations.json").write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match="one number to two images"):
+        read_dataset(folder, DatasetOptions())
+
+
+def test_capitals_in_names_do_not_part_a_mask_from_its_image(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "images" / f"P{n}.JPG", 9)
+        picture(tmp_path / "masks" / (f"p{n}.png" if n else "P0.png"), n % 2)
+    found = read_dataset(tmp_path, DatasetOptions())
+    assert [sorted(case.references) for case in found] == [["mask"]] * 4
+    assert sorted(case.id for case in found) == ["P0", "P1", "P2", "P3"]
+
+
+def test_where_capitals_alone_distinguish_two_images_they_count(tmp_path):
+    for name in ("A", "a", "b"):
+        picture(tmp_path / "images" / f"{name}.png", 9)
+    picture(tmp_path / "masks" / "a.png", 1)
+    picture(tmp_path / "masks" / "B.png", 1)
+    found = {case.id: set(case.references) for case in read_dataset(tmp_path, DatasetOptions())}
+    assert found["a"] == found["b"] == {"mask"} and "A" not in [name for name, own in found.items() if own]
+
+
+def test_capitals_do_not_part_boxes_from_their_images(written, tmp_path):
+    folder = written("voc-names-with-spaces") / "set"
+    for path in (folder / "JPEGImages").iterdir():
+        path.rename(path.with_name(path.name.upper()))
+    assert len(read_dataset(folder, DatasetOptions())) == 12
+    shutil.rmtree(folder)
+    for n in range(3):
+        picture(folder / "images" / f"P{n}.PNG", 9)
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "labels" / f"p{n}.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    assert all("boxes" in case.references for case in read_dataset(folder, DatasetOptions()))
