@@ -230,8 +230,8 @@ def test_an_unknown_split_is_wrong_use(segmented):
 
 
 def test_masks_whose_numbers_mean_something_else_are_refused(segmented):
-    with pytest.raises(DatasetError, match="the value 1 is 'core' in the reference and 'shell' in the model"):
-        evaluated(segmented, segmented.data, labels="1=core,2=shell")
+    with pytest.raises(DatasetError, match="the value 2 is 'rind' in the reference and 'core' in the model"):
+        evaluated(segmented, segmented.data, labels="1=shell,2=rind")
 
 
 def test_numbers_are_no_names_that_could_differ(segmented, tmp_path):

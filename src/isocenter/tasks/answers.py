@@ -287,6 +287,14 @@ def _no_guess(table: Table) -> None:
     return None
 
 
+def _as_they_are(cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
+    return cases, ()
+
+
+def _none_undrawn(table: Table) -> Sequence[str]:
+    return ()
+
+
 def _one_table(table: Table) -> Mapping[str, Table]:
     return {"": table}
 
@@ -312,6 +320,9 @@ class Scoring:
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
     probable_findings: names of those of `results` that have a probability
+    own_labels: cases to the same with references under the task's own numbers, and sentences on labels that one side
+              lacks; DatasetError where references hold what cannot be matched
+    undrawn:  a table of cases to the labels that no reference holds
     """
 
     metrics: frozenset[str]
@@ -330,3 +341,5 @@ class Scoring:
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None
     probable_findings: tuple[str, ...] = ()
+    own_labels: Callable[[Sequence[Case]], tuple[Sequence[Case], Sequence[str]]] = _as_they_are
+    undrawn: Callable[[Table], Sequence[str]] = _none_undrawn

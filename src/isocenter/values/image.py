@@ -116,6 +116,11 @@ class Label:
     code: Code | None = None
 
     @property
+    def is_bare(self) -> bool:
+        """Whether its name is its number, as where nobody named it."""
+        return self.name == str(self.value)
+
+    @property
     def is_ignored(self) -> bool:
         """Whether voxels of this value are unlabelled: the reader did not draw them (nnU-Net's word for it)."""
         return self.name.casefold() == "ignore"

@@ -31,7 +31,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import UNKEPT, Task, build, untuned
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation import boundless, hashes_by_case, of_the_same_name, who_trained
+from isocenter.verbs.evaluation import boundless, hashes_by_case, of_the_same_name, own_labels, who_trained
 from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
@@ -132,9 +132,10 @@ def calibrate(
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
     known = open_labelled(data, ReadingOptions.of(**reading), loaded.task)
     dataset, hashes = _unseen(known, evidence)
-    cases, left_out = list(dataset), len(known) - len(dataset)
+    cases, unlike = own_labels(loaded.task, list(dataset))
+    dataset, left_out = replace(dataset, cases=tuple(cases)), len(known) - len(dataset)
     settled, decisions = _settled(loaded, dataset, str(source))
-    notes = _notes(source, loaded, dataset)
+    notes = [*unlike, *_notes(source, loaded, dataset)]
     if is_foreign(source) and settled.guard is None:
         settled, judged = gate_of_site(settled, cases)
         decisions |= judged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from isocenter.verbs.evaluation import (
     folder_names,
     primary_blocks,
     task_of,
+    undrawn_notes,
 )
 from isocenter.verbs.reading import refuse_taken, result_folder
 
@@ -74,6 +75,7 @@ def compare(
         raise UsageError(problem, "compare", "Give models that answer the same question")
     names = folder_names([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
+    undrawn = undrawn_notes(tasks, list(tables.values()))
     summaries = [_summary(folder) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
@@ -89,7 +91,7 @@ def compare(
     if comparison.out is not None:
         with result_folder(comparison.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
-            (folder / MARKS[1]).write_text(_report(comparison, others), encoding="utf-8")
+            (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison
 
 
@@ -101,10 +103,11 @@ def _summary(folder: Path) -> dict[str, Any]:
     return read_json(path, SUMMARY_SCHEMA)
 
 
-def _report(comparison: Comparison, primaries: Mapping[str, str]) -> str:
+def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Sequence[str]) -> str:
     """One page: the primary metric as a picture with its tests, then every figure and difference.
 
     primaries: {model: the metric that was to judge it}, where that is another one
+    undrawn:   notes on labels that no reference holds
     """
     others = [row for row in comparison.rows if row.metric != comparison.primary]
     rows = comparison.tested.rows
@@ -113,7 +116,8 @@ def _report(comparison: Comparison, primaries: Mapping[str, str]) -> str:
     tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
     primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
     files = [Link(MARKS[0], MARKS[0])]
-    notes = [*_judged_otherwise(comparison, primaries), *comparison_caveats(comparison), *caveats_of_tests(comparison)]
+    notes = [*undrawn, *_judged_otherwise(comparison, primaries)]
+    notes += [*comparison_caveats(comparison), *caveats_of_tests(comparison)]
     by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []
     return render(
         Page(

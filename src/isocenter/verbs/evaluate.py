@@ -48,6 +48,7 @@ from isocenter.verbs.evaluation import (
     headline_rows,
     measured_there,
     named_as_in_run,
+    own_labels,
     own_results,
     read_data_record,
     score,
@@ -186,6 +187,7 @@ def evaluate(
     dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
     groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
+    cases, unlike = own_labels(loaded.task, cases)
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
@@ -198,7 +200,7 @@ def evaluate(
     audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
     scored = _looked_through(audit, loaded.preprocessing, keeps=draws)
     others = (*own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
-    notes = (*stop_note(scored, cases), *chosen.notes, *scored.notes, *others)
+    notes = (*stop_note(scored, cases), *unlike, *chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     course = _log_of(run)
     training = () if course is None else training_length(course, selecting(plan))

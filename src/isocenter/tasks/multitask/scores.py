@@ -114,6 +114,20 @@ class PartScoring:
                 predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
         return list(predictions)
 
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+        """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
+        made, sentences = {case.id: case for case in cases}, list[str]()
+        for part in self.parts.values():
+            own, more = part.scoring.own_labels([one for one in made.values() if part.needs <= set(one.references)])
+            made |= {case.id: case for case in own}
+            sentences += more
+        return list(made.values()), sentences
+
+    def undrawn(self, table: Table) -> list[str]:
+        """The labels of all parts that no reference holds, the part's name before each."""
+        each = self.tables(table).items()
+        return [f"{name}{LABEL_SEPARATOR}{one}" for name, own in each for one in self.parts[name].scoring.undrawn(own)]
+
     def tables(self, table: Table) -> dict[str, Table]:
         """{part: its rows}, of the parts that have any."""
         own = {name: of_part(name, table) for name in self.parts}

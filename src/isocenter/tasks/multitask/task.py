@@ -195,6 +195,8 @@ class Multitask:
             crossed=self.crossed if any(part.scoring.crossed for part in self.parts.values()) else None,
             tables=scores.tables,
             case_values=scores.case_values,
+            own_labels=scores.own_labels,
+            undrawn=scores.undrawn,
             probable_findings=scores.probable_findings,
             aligned=scores.aligned if any(part.scoring.aligned for part in self.parts.values()) else None,
             by_training=partial(self._decided, by_training) if by_training else None,

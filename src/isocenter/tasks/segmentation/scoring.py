@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Assured, Crossed, Scoring
 from isocenter.tasks.properties import stated_image
+from isocenter.tasks.segmentation.reference_labels import with_own_labels
 from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
-from isocenter.tasks.shared import doubt_rows, refuse_other_grid, refuse_other_names
+from isocenter.tasks.shared import doubt_rows, refuse_other_grid
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
@@ -54,12 +55,23 @@ class MaskScoring:
     ) -> Scoring:
         """What a task says of its scoring; all but the scores themselves comes from the task."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview)
-        return Scoring(metrics, *own, results, assured=assured, crossed=crossed)
+        made = Scoring(metrics, *own, results, assured=assured, crossed=crossed)
+        return replace(made, own_labels=self.own_labels, undrawn=self.undrawn)
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+        """The cases with masks under the model's numbers, and sentences on labels that one side lacks."""
+        silent = {self.truth.background, self.truth.ignore or 0}
+        return with_own_labels(cases, self.labels, self.structures, silent)
+
+    def undrawn(self, table: Table) -> list[str]:
+        """The structures that no reference holds."""
+        drawn = table.groupby("label", sort=False)["voxels_reference"].sum()
+        return [str(label) for label in drawn.index[drawn == 0]]
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and structure, on the reference's own grid.
 
-        Raises GeometryError for a prediction on another grid, DatasetError where values mean other labels.
+        Raises GeometryError for a prediction on another grid.
         """
         rows = [row for pair in zip(predictions, cases, strict=True) for row in self._case_rows(*pair)]
         return pd.DataFrame(rows)
@@ -67,7 +79,6 @@ class MaskScoring:
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
         reference = case.references["mask"]
         refuse_other_grid(prediction, reference, case.id)
-        refuse_other_names(self.labels, reference.labels, case.id)
         predicted, (truth, known) = np.asarray(prediction.data), self.truth.of(case)
         rows = case_rows(
             predicted,

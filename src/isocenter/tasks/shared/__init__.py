@@ -85,12 +85,13 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.label_maps import (
         label_from,
         label_values,
+        own_values,
         place_of,
         places_of,
         plain,
         refuse_other_grid,
         refuse_other_image_grid,
-        refuse_other_names,
+        renumbered,
     )
     from isocenter.tasks.shared.left_right import crossed, have_sides
     from isocenter.tasks.shared.loss_terms import SMOOTH

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,56 @@ def place_of(own: tuple[int, ...], values: Array) -> Array:
     return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
 
 
-def refuse_other_names(ours: Sequence[Label], declared: Sequence[Label], where: str) -> None:
-    """DatasetError where a value means something else than in training; a bare number is no name."""
-    known = {label.value: label.name for label in ours}
-    for label in declared:
-        name = known.get(label.value, label.name)
-        if name.casefold() != label.name.casefold() and str(label.value) not in (name, label.name):
+def own_values(ours: Sequence[Label], declared: Sequence[Label], where: str) -> dict[int, int]:
+    """{value of a reference: value of the model's label that means the same}.
+
+    Names decide where both sides have them, and numbers elsewhere: a bare number is no name.
+    ours, declared: the labels of the model and of the reference
+    Raises DatasetError where a value means something else than in the model, unless other names show that the
+    reference is numbered otherwise.
+    """
+    named = {_plain_name(label.name): label.value for label in ours}
+    stated = {label.value: label for label in declared if not label.is_bare}
+    matched = {value: named[name] for value, one in stated.items() if (name := _plain_name(one.name)) in named}
+    is_numbered_alike = all(value == own for value, own in matched.items())
+    for label in ours:
+        other = stated.get(label.value)
+        if label.value in matched.values() or label.value in matched:
+            continue
+        if other is None or label.is_bare:
+            matched[label.value] = label.value
+        elif is_numbered_alike and not (other.is_ignored or other.is_background):
             raise DatasetError(
-                f"the value {label.value} is {label.name!r} in the reference and {name!r} in the model",
+                f"the value {label.value} is {other.name!r} in the reference and {label.name!r} in the model",
                 where,
                 "Renumber the masks, or say with --labels what their values mean",
             )
+    return matched
+
+
+def renumbered(mask: Image, ours: Sequence[Label], where: str) -> Image:
+    """A label map under the model's numbers and names; what has a name that the model does not know is background.
+
+    Raises DatasetError as `own_values` does.
+    """
+    own = own_values(ours, mask.labels, where)
+    others = [label for label in mask.labels if label.value and label.value not in own]
+    if all(value == number for value, number in own.items()) and not {one.value for one in others} & {*own.values()}:
+        return mask
+    values = label_values(mask.data, where)
+    unknown = 1 + max(int(values.max()), *own, *own.values(), *(one.value for one in others))
+    moved = {one.value: unknown if one.is_ignored else 0 for one in others} | own
+    numbers = np.arange(unknown + 1)
+    numbers[list(moved)] = list(moved.values())
+    labels = [label for label in ours if label.value in own.values()]
+    labels += [replace(one, value=unknown) for one in others if one.is_ignored]
+    made = numbers.astype(np.min_scalar_type(unknown))[values]
+    return replace(mask, pixels=made[np.newaxis], labels=tuple(labels))
+
+
+def _plain_name(name: str) -> str:
+    """A name without regard to case, and to blanks, hyphens or underscores between its words."""
+    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
 def refuse_other_image_grid(what: str, reference: Image, image: Image, where: str) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         read_data_record,
         write_data_record,
     )
-    from isocenter.verbs.evaluation.evaluation_notes import own_results, stop_note, unshared
+    from isocenter.verbs.evaluation.evaluation_notes import own_labels, own_results, stop_note, undrawn_notes, unshared
     from isocenter.verbs.evaluation.fold import Fold, gate_of, write_gate
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import counted, listed
+from isocenter.evaluation import Table
 from isocenter.prediction import PROGRAM, algorithm_of
 from isocenter.runtime import Model
 from isocenter.tasks import Task
 from isocenter.values import Case, Image
 from isocenter.verbs.evaluation.scoring import Scored
+
+log = logging.getLogger("isocenter")
 
 
 def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
@@ -20,6 +24,27 @@ def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
     left = [case.id for case in cases if case.id not in ended]
     lacking = f"{counted(len(left), 'case is', 'cases are')} not scored, and " if left else ""
     yield f"The evaluation was stopped before its end: {lacking}no audit was made. Evaluate once more for all figures."
+
+
+def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """The cases with references under the model's own numbers, and what is unlike, which is logged before any figure.
+
+    Raises DatasetError where references hold values that the model does not know.
+    """
+    own, sentences = task.scoring.own_labels(cases)
+    for sentence in sentences:
+        log.warning(sentence)
+    return list(own), list(sentences)
+
+
+def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
+    """The note on labels that no reference of these tables of cases holds, which is logged too."""
+    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in task.scoring.undrawn(own))
+    if not names:
+        return []
+    note = f"No reference of these cases holds {listed(names)}: figures of it only count what is marked wrongly."
+    log.warning(note)
+    return [note]
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:

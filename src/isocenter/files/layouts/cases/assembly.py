@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import references_in
@@ -59,13 +59,16 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     if not reading.patients:
         is_table = bool(reading.columns)
         join, odd = join_table(folder, files, ids, options.patient, read=reading.tables, of_patients=is_table)
-        odd = [] if is_table else odd
+        odd = [one for one in odd if one.severity != "note"] if is_table else odd
     odd += _unread(folder, reading, join)
     files = join.cases if join else files
     files, parted, unused = with_listed_parts(files, folder) if options.references else (files, "", [])
     patients = _patients(files, ids, reading, options, join)
+    if patients.known or not options.references:  # else what is said of patients parts the data
+        milder: Literal["warning", "note"] = "warning" if options.references else "note"
+        odd = [replace(one, severity=milder) if one.severity == "error" else one for one in odd]
     firsts = [case.files[0] for case in files if case.files]
-    read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
+    read, courses, unread = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
     cases = tuple(
         _case(case, name, owner, course)
         for case, name, owner, course in zip(files, ids, patients.names, read, strict=True)
@@ -83,7 +86,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         patients=patients.words,
         patients_known=patients.known,
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
-        problems=(*reading.problems, *problems, *more, *absent, *odd, *unused, *_unopened(folder, options)),
+        problems=(*reading.problems, *problems, *more, *absent, *odd, *unread, *unused, *_unopened(folder, options)),
     )
 
 

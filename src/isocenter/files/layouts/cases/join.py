@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, listed
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.folder import PART_WORDS, SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.numbered import Numbered
+from isocenter.files.layouts.cases.same_names import same_beginnings, same_names
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
@@ -36,6 +37,8 @@ OF_ONE_PERSON = {
     **dict.fromkeys(("study_id", "study_uid", "studyinstanceuid", "study_instance_uid"), "study"),
     **dict.fromkeys(("exam_id", "examination_id", "accession", "accession_number"), "examination"),
 }
+# Names of each side in a problem, and a rule by which each case is its own patient.
+FIRST, EACH_ITS_OWN = 3, "'.+'"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Join:
     how:      in words, for the layout
     patients: the rule, in words; empty where the table names no patients
     column:   that names the patients
+    renamed:  {case, or patient whose name it starts with: its name in the table}, where numbers are written otherwise
     """
 
     cases: list[CaseFiles]
@@ -53,6 +57,7 @@ class Join:
     how: str
     patients: str = ""
     column: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 def join_table(
@@ -66,12 +71,13 @@ def join_table(
 ) -> tuple[Join | None, list[Problem]]:
     """The cases with the columns of the first table that has a row for each, and notes on tables that have not.
 
+    Where it names no patients, also those of the first table that does.
     patient: the column that names patients, where the caller chose it
     read:    tables that the layout has read, which are left out
     of_patients: only tables that name patients, or what is one person's, and hold no labels
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
-    problems = []
+    problems, joined, used = list[Problem](), None, None
     for member in folder.tables:
         if member.stem.lower() in CLASS_TABLES or member.path in read:
             continue
@@ -84,19 +90,59 @@ def join_table(
             continue
         column = table.column(names)
         of_people = column is not None or table.column(tuple(OF_ONE_PERSON)) is not None
-        if of_patients and (is_labelled(table) or not of_people):
+        if (of_patients and (is_labelled(table) or not of_people)) or (joined is not None and column is None):
             continue
-        if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
-            return joined, [*problems, *fold_notes(folder, table)]
-        if missing := _without_row(table, ids):
-            what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
-            problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
+        if own := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
+            problems += _renamed_note(own.path, own.renamed)
+            joined = own if joined is None else replace(own, how=f"{joined.how} and {own.path.name}")
+            cases, used = joined.cases, used or table
+            if joined.column is not None:
+                break
         elif twice := _stated_twice(table, ids):
             what = f"{member.path.name} has several rows for {len(twice)} of {len(ids)} cases, which differ"
             remedy = "Leave one row of each, or add a column of their times"
             severe = table.column((*names, *SPLIT_COLUMNS)) is not None  # patients and parts are drawn without it
             problems.append(Problem("warning" if severe else "note", what, twice, "it is not used", remedy))
-    return None, [*problems, *fold_notes(folder, None)]
+        else:
+            problems += _unmatched(table, ids, column)
+    return joined, [*problems, *fold_notes(folder, used)]
+
+
+def _renamed_note(path: Path, renamed: Mapping[str, str]) -> Iterator[Problem]:
+    """The note that a table writes numbers otherwise than the cases' names, with the first three of both."""
+    pairs = [f"{stated} is {case}" for case, stated in renamed.items()]
+    if pairs:
+        what = f"{path.name} writes names otherwise than the files: {listed(pairs, FIRST)}"
+        why = "each of them fits exactly one, so that they are taken for the same"
+        yield Problem("note", what, why=why, remedy="Correct the table if they are not")
+
+
+def _unmatched(table: Table, ids: Sequence[str], patient: str | None) -> Iterator[Problem]:
+    """The problem of a table that names none of the cases, or only some: an error where it says whose they are.
+
+    Cases of one patient would else lie in several parts of the data.
+    """
+    column = table.column(CASE_COLUMNS) or patient
+    if column is None:
+        return
+    rows = dict.fromkeys(_bare(row[column]) for row in table.rows if row[column] is not None)
+    missing = [name for name in ids if name not in rows and (column != patient or _owner(name, rows) is None)]
+    some = tuple(missing) if len(missing) < len(ids) else ()
+    what = f"column {column} of {table.path.name} names none of {counted(len(ids), 'case')}"
+    what = f"{table.path.name} has no row for {len(some)} of {counted(len(ids), 'case')}" if some else what
+    what += f": it names {listed(rows, FIRST)}, and the cases are {listed(missing, FIRST)}"
+    if not missing:
+        what = f"column {column} of {table.path.name} names some patients in several rows"
+    if patient is None:
+        severe = table.column((*OF_ONE_PERSON, *SPLIT_COLUMNS)) is not None
+        remedy = "Add the rows" if some else f"Write the cases' names into {column}"
+        yield Problem("warning" if severe else "note", what, some, "it is not used", remedy)
+        return
+    mend = f"Write the cases' names into {column}" if missing else "Leave one row of each"
+    remedy = (
+        f"{mend}; to go on without the table, state whose the cases are by --patient ({EACH_ITS_OWN}: each its own)"
+    )
+    yield Problem("error", what, (), "images of one of its patients could train and test", remedy)
 
 
 def fold_notes(folder: Folder, table: Table | None) -> list[Problem]:
@@ -161,16 +207,44 @@ def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:
 
 def join_courses(
     folder: Folder, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
-) -> tuple[list[Mapping[str, Any]], str]:
-    """The readings of each case, (id, patient), in the long tables, and their names in words; files: one of each."""
+) -> tuple[list[Mapping[str, Any]], str, list[Problem]]:
+    """The readings of each case, (id, patient), in the long tables, their names in words, and notes on these tables.
+
+    files: one of each case
+    """
     joined: list[Mapping[str, Any]] = [{} for _ in cases]
-    used = []
+    used, problems = [], list[Problem]()
     for member, long in folder.long_tables.items():
         own = _read_of(long, cases, files)
-        if any(value is not None for one in own for value in one.values()):
+        if not _has_readings(own):
+            alike = _owners_alike(long, cases)
+            own = _read_of(long, [(alike.get(case, case), alike.get(person, person)) for case, person in cases], files)
+            problems += _renamed_note(member.path, alike) if alike else [_unmatched_courses(long, cases)]
+        if _has_readings(own):
             joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
             used.append(member.path.name)
-    return joined, f"courses from {listed(used)}" if used else ""
+    return joined, f"courses from {listed(used)}" if used else "", problems
+
+
+def _has_readings(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(value is not None for row in rows for value in row.values())
+
+
+def _owners_alike(long: Long, cases: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """{case or patient: its name in a long table}, where numbers are written otherwise."""
+    stated = long.courses().keys()
+    sides = zip(*cases, strict=True) if long.is_of_cases else ([person for _, person in cases],)
+    return next(filter(None, (same_names(stated, dict.fromkeys(names)) for names in sides)), {})
+
+
+def _unmatched_courses(long: Long, cases: Sequence[tuple[str, str]]) -> Problem:
+    """The note on a long table that names none of the cases; where patients are hidden, no name in it is repeated."""
+    what = (
+        f"column {long.owner} of {long.table.path.name} names none of {counted(len(cases), 'case')} or their patients"
+    )
+    if not any(is_pseudonym(person) for _, person in cases):
+        what += f": it names {listed(long.courses(), FIRST)}, and the cases are {listed((c for c, _ in cases), FIRST)}"
+    return Problem("note", what, why="its readings are not used", remedy=f"Write the cases' names into {long.owner}")
 
 
 def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()) -> list[Mapping[str, Any]]:
@@ -283,14 +357,6 @@ def _rows_of(
     return [hidden.get(patient) if row is None else row for row, (_, patient) in zip(of_cases, cases, strict=True)]
 
 
-def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
-    """The cases without a row in a table that has most of them; empty for a table of something else."""
-    column = table.column(CASE_COLUMNS)
-    rows = {_bare(row[column]) for row in table.rows} if column else set()
-    missing = tuple(name for name in ids if name not in rows)
-    return missing if len(missing) * 2 < len(ids) else ()
-
-
 def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
     """The cases of which two rows state something else; empty for a table that does not have all cases."""
     column = table.column(CASE_COLUMNS)
@@ -309,7 +375,11 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
     if column is None:
         return None
     rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
-    if not set(ids) <= rows.keys() or _stated_twice(table, ids):
+    if _stated_twice(table, ids):
+        return None
+    renamed = {} if set(ids) <= rows.keys() else _named_alike(table, column, ids)
+    rows |= {name: rows[stated] for name, stated in renamed.items()}
+    if not set(ids) <= rows.keys():
         return None
     split = split_column(table)
     cases = [
@@ -327,7 +397,14 @@ def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patie
         f"covariates from {table.path.name}",
         f"column {patient} of {table.path.name}" if patient else "",
         patient,
+        renamed,
     )
+
+
+def _named_alike(table: Table, column: str, ids: Sequence[str]) -> dict[str, str]:
+    """{case: its name in the table}, where numbers are written otherwise; empty where rows of one name differ."""
+    stated = [_bare(row[column]) for row in table.rows if row[column] is not None]
+    return same_names(stated, ids) if len(set(stated)) == len(stated) else {}
 
 
 def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], column: str | None) -> Join | None:
@@ -337,8 +414,12 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
     rows = {str(row[column]): row for row in table.rows if row[column] is not None}
     if len(rows) < len(table.rows):
         return None
-    owners = [_owner(name, rows) for name in ids]
-    if None in owners:
+    owners, renamed = [own for own in (_owner(name, rows) for name in ids) if own is not None], dict[str, str]()
+    if len(owners) < len(ids):
+        owners = same_beginnings(rows, [_beginnings(name) for name in ids])
+        renamed = same_names(rows, dict.fromkeys(owners))
+        rows |= {name: rows[stated] for name, stated in renamed.items()}
+    if not owners:
         return None
     split = split_column(table)
     cases = [
@@ -349,16 +430,19 @@ def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], co
             patient=owner,
         )
         for case, owner in zip(files, owners, strict=True)
-        if owner is not None
     ]
     words = f"the name's beginning, which is in column {column} of {table.path.name}"
-    return Join(cases, table.path, f"covariates from {table.path.name}", words, column)
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, column, renamed)
 
 
-def _owner(name: str, rows: dict[str, Any]) -> str | None:
+def _owner(name: str, rows: Container[str]) -> str | None:
     """The longest patient that the name starts with, up to a separator or the end."""
-    ends = [n for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
-    return next((name[:n] for n in ends if name[:n] in rows), None)
+    return next((beginning for beginning in _beginnings(name) if beginning in rows), None)
+
+
+def _beginnings(name: str) -> list[str]:
+    """What a name starts with, up to its end or a separator, the longest first."""
+    return [name[:n] for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
 
 
 def _bare(value: Any) -> str:
