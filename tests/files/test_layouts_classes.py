@@ -237,7 +237,7 @@ def test_tables_of_every_kind_are_read(tmp_path, kind):
     else:
         table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     dataset = read_dataset(path, DatasetOptions(column={"label": "grade"}))
-    assert names(dataset) == ["high", "low"]
+    assert names(dataset) == ["low", "high"]
 
 
 def test_several_image_columns_are_channels_in_order(tmp_path):
@@ -269,7 +269,9 @@ def test_a_column_that_lists_findings_says_of_each_whether_it_is_there(tmp_path)
         {"Hernia": True, "Mass": True},
         {"Hernia": False, "Mass": False},
     ]
-    assert "1 of 3 images without a label" in dataset.problems[0].what
+    listing, unlabelled = dataset.problems
+    assert listing.what == "findings in column Finding Labels are separated by |: 1 of 2 cells list several"
+    assert "1 of 3 images without a label" in unlabelled.what
 
 
 def test_columns_of_findings_keep_their_order_and_their_blanks(tmp_path):

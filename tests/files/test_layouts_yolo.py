@@ -15,6 +15,7 @@ import trained
 from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
+from situations import situation
 
 # A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.
 SHAPE, BOX, EDGES = (20, 30), "0 0.25 0.3 0.3 0.1", [5, 3, 7, 12]
@@ -84,7 +85,8 @@ def test_texts_may_lie_beside_their_images(tmp_path):
     ("text", "problem"),
     [
         (f"{BOX}\nnothing here", "line 2 is not a class number with a box"),
-        ("0 0.1 0.1 0.9 0.1 0.97", "line 1 has 6 numbers, a box 5, and an outline an odd number of them"),
+        ("0 0.1 0.1 0.9 0.1 0.97", "line 1 has 6 numbers, a box 5, and an outline an odd number of them: a score or a"),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.97", "line 1 has 8 numbers"),
         (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is not a class number"),
         ("-1 0.5 0.5 0.1 0.1", "line 1 is not a class number"),
     ],
@@ -156,6 +158,81 @@ def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
     for own, their in zip(read_dataset(tmp_path), theirs.cases[:12], strict=True):
         assert own.references["boxes"].names == their.references["boxes"].names
         assert_allclose(own.references["boxes"].corners, their.references["boxes"].corners, atol=1e-6)
+
+
+def quads(draw: np.random.Generator, count: int) -> list[np.ndarray]:
+    """(4, 2) corners of tilted quadrangles in shares, anywhere in the image."""
+    shape = np.array([[-1, -0.8], [1, -1], [0.9, 0.8], [-0.9, 1]])
+    return [draw.uniform(0.2, 0.8, 2) + draw.uniform(0.02, 0.15, 2) * shape for _ in range(count)]
+
+
+def boxed(points: np.ndarray, visible: str = "") -> str:
+    """A line with the box around points, and the points."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    shares = " ".join(f"{share:.6f}" for share in (*(low + high) / 2, *high - low))
+    return f"0 {shares} " + " ".join(f"{x:.6f} {y:.6f}{visible}" for x, y in points)
+
+
+def test_keypoints_are_left_out_and_their_boxes_are_read(data, tmp_path):
+    dataset = read_dataset(situation(data, "yolo-keypoints", tmp_path))
+    assert dataset.kinds == {"boxes"}
+    assert dataset.cases[0].references["boxes"].lengths.tolist() == [pytest.approx([12, 16], abs=1e-3)]
+    [note] = [one.what for one in dataset.problems if "keypoints" in one.what]
+    assert note == "12 boxes have 4 keypoints each (kpt_shape [4, 2]), which are left out"
+
+
+@pytest.mark.parametrize("visible", ["", " 2"])
+def test_keypoints_that_no_file_states_are_refused_and_outlines_are_not(tmp_path, visible):
+    drawn = quads(np.random.default_rng(0), 8)
+    shape = "[4, 3]" if visible else "[4, 2]"
+    place = yolo(tmp_path / "points", {f"x{n}": boxed(one, visible) for n, one in enumerate(drawn)})
+    with pytest.raises(DatasetError, match="every line has a box and 4 points in it") as refused:
+        read_dataset(place)
+    assert f"kpt_shape: {shape}" in refused.value.remedy
+    (place / "data.yaml").write_text(f"kpt_shape: {shape}\n")
+    assert read_dataset(place).kinds == {"boxes"}
+    (place / "data.yaml").write_text("kpt_shape: null\n")
+    if not visible:
+        assert read_dataset(place).kinds == {"mask"}
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4))
+def test_outlines_of_four_corners_are_no_keypoints(tmp_path_factory, seed, count):
+    drawn = quads(np.random.default_rng(seed), count)
+    lines = ["0 " + " ".join(f"{share:.6f}" for share in one.ravel()) for one in drawn]
+    place = yolo(tmp_path_factory.mktemp("quads"), {"a": "\n".join(lines)})
+    assert read_dataset(place).kinds == {"mask"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["0 0.25 0.3 0.3 0.1 0.91 1", "0 0.25 0.3 0.3 0.1 0.88 2"],  # score and track
+        ["0 0.25 0.3 0.3 0.1 0.91 1"] * 3,
+        ["0 0.1 0.1 0.9 0.1 0.5 0.9 0.91 7"],  # of an outline
+    ],
+)
+def test_predictions_of_a_tracker_are_no_references(tmp_path, lines):
+    with pytest.raises(DatasetError, match=r"line 1 ends in the number of a track.*no references"):
+        read_dataset(yolo(tmp_path, {"a": "\n".join(lines)}))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "problem"),
+    [
+        ("0 0.25 0.3 0.3 0.1 0.2 0.3", "kpt_shape: [4, 2]", r"has 7 numbers, a box 5, and with kpt_shape \[4, 2\] 13"),
+        ("0 0.25 0.3 0.3 0.1 0.2 0.3 0.97", "kpt_shape: [1, 2]", "a score or a track may be one too many"),
+        (BOX, "kpt_shape: many", "kpt_shape is 'many'"),
+        ("0 100 200 150 220 130 240", "", "reaches from"),
+    ],
+)
+def test_what_does_not_fit_the_stated_keypoints_is_refused(tmp_path, text, names, problem):
+    with pytest.raises(DatasetError, match=problem):
+        _ = read_dataset(yolo(tmp_path, {"a": text}, names)).cases[0].references["mask"]
+
+
+def test_a_triangle_that_ends_at_the_border_is_an_outline(tmp_path):
+    assert read_dataset(yolo(tmp_path, {"a": "0 0.1 0.1 0.9 0.1 0.5 1"})).kinds == {"mask"}
 
 
 @pytest.mark.whole

@@ -254,6 +254,23 @@ CaseNames = Annotated[
         metavar="NAME", help="Names of DICOM cases: number (of the series), or description, which is free text."
     ),
 ]
+Exif = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Where references of photographs lie that EXIF turns: on stored pixels, or on upright ones.",
+    ),
+]
+Order = Annotated[
+    str | None,
+    typer.Option(metavar="CLASSES", help="Classes from the lowest grade to the highest: mild,moderate,severe."),
+]
+Accept = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FINDINGS", help="Findings that forbid training, and that are accepted here: mixed-scale (of CT)."
+    ),
+]
 
 # Words in place of a list of names.
 WORDS: dict[str, tuple[str, ...] | None] = {"all": None, "none": ()}
@@ -274,6 +291,9 @@ def _reading(
     fill_contours: FillContours = False,
     align: Align = False,
     case_names: CaseNames = None,
+    exif: Exif = None,
+    order: Order = None,
+    accept: Accept = None,
 ) -> dict[str, Any]:
     """The options that were given, by name."""
     flags = {
@@ -289,6 +309,9 @@ def _reading(
         "fill_contours": fill_contours,
         "align": align,
         "case_names": case_names,
+        "exif": exif,
+        "order": order,
+        "accept": accept,
     }
     return {name: value for name, value in flags.items() if value}
 

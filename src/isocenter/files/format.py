@@ -33,6 +33,7 @@ class ReadOptions:
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
     fill_contours: interpolate the regions of a DICOM structure set between the slices on which they are drawn
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
+    stored:       keep the pixels of pictures as they are stored, where EXIF would turn them upright
     background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
     Raises UsageError for a part or a form that does not exist.
     """
@@ -42,6 +43,7 @@ class ReadOptions:
     fill_missing: bool = False
     fill_contours: bool = False
     real_world: bool = False
+    stored: bool = False
     background: int = 0
 
     def __post_init__(self) -> None:

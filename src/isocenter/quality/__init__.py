@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
     from isocenter.quality.references.masks import numbered_objects
+    from isocenter.quality.scales import MIXED_SCALE, scales_of
     from isocenter.quality.shortcuts import SHORTCUT, shortcut_notes
     from isocenter.quality.thumbnail import Look, voxel_digest
 

@@ -28,6 +28,7 @@ from isocenter.quality.leakage import leakage
 from isocenter.quality.near_duplicates import Twin, groups, twins
 from isocenter.quality.outliers import outliers
 from isocenter.quality.references import kinds_of, reference_kinds
+from isocenter.quality.scales import mixed_scales
 from isocenter.quality.shortcuts import (
     MOST_PICTURES,
     Seen,
@@ -255,6 +256,7 @@ def _compared(
         *none_left(problems, fingerprint),
         *(problem for kind in reference_kinds() for problem in kind.checks.cohort(Cohort(usable, fingerprint))),
         *mixed_images(usable, fingerprint),
+        *mixed_scales(usable, fingerprint),
         *leakage(dataset, fingerprint, pairs),
         *covariates(dataset),
         *proxy_problems(usable, fingerprint),

@@ -53,12 +53,14 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
                 "Draw a mask for every frame, or declare frames as channels (dataset.json, modality)",
             )
         if not mask.geometry.equals(image.geometry):
+            turned = next((f" (it was {note})" for note in image.notes if "EXIF" in note), "")
             yield Problem(
                 "error",
-                f"{kind} and image lie on different grids: {mask.geometry.difference(image.geometry)}",
+                f"{kind} and image{turned} lie on different grids: {mask.geometry.difference(image.geometry)}",
                 (case.id,),
                 "a label would be learnt in the wrong place",
-                "Resample one onto the other, or leave the case out",
+                "Resample one onto the other, or leave the case out"
+                + ("; masks on the pixels as they are stored need --exif stored" if turned else ""),
             )
 
 

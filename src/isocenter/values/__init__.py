@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         AGE,
         BLANKS,
         DAYS,
+        UNLABELLED,
         Course,
         course_in,
         courses,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         Geometry,
         counted_in,
     )
-    from isocenter.values.grading import grades
+    from isocenter.values.grading import grades, rising
     from isocenter.values.image import (
         OF_CHANNELS,
         WITHOUT_VOXELS,

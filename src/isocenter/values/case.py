@@ -100,6 +100,8 @@ class Dataset:
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
     problems: what could not be read, and why
+    ranked:   whether a person states the order of the classes, from the lowest grade to the highest
+    accepted: findings that would forbid training, by their names, and that a person accepts
     """
 
     cases: tuple[Case, ...]
@@ -117,6 +119,8 @@ class Dataset:
     layout: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    ranked: bool = False
+    accepted: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.cases)

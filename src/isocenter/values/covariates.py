@@ -16,6 +16,9 @@ AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
 DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
 # How tables, spreadsheets (#N/A), data bases (NULL) and pandas write that nothing is there, in any column.
 BLANKS = frozenset({"", "nan", "na", "n/a", "#n/a", "<na>", "null"})
+# What a table writes where nobody knows the class, in English, German, French and Spanish.
+UNLABELLED = frozenset({"?", "-", "--", ".", "unknown", "missing", "not available", "unlabeled", "unlabelled", "todo",
+                        "tbd", "unbekannt", "inconnu", "desconocido"})  # fmt: skip
 NOTHING = BLANKS | {"none", "[not available]"}
 # Names of the column of a row's time, with or without a unit, as "time (min)", "time_ms" or "hours".
 TIME = re.compile(

@@ -20,6 +20,7 @@ from isocenter.files.layouts.cases import (
     Folder,
     Key,
     Member,
+    Stated,
     class_names,
     drawn_folders,
     given,
@@ -27,6 +28,8 @@ from isocenter.files.layouts.cases import (
     masks_among,
     name_classes,
     pictures_of_slices,
+    placeholder_notes,
+    placeholders,
     read_table,
     readers,
     refuse_formats,
@@ -95,15 +98,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     one_name = _called_otherwise(members)
     members = [replace(m, folders=(one_name.get(m.folders[0], m.folders[0]), *m.folders[1:])) for m in members]
     members, strange = _without_strangers(members) if options.references else (members, ())
-    classes, called = name_classes({member.folders[0] for member in members}, folder, options, declare=by_folder)
+    unlabelled = placeholders([Stated(member.folders[0], member.split) for member in members], options)
+    names = {member.folders[0] for member in members} - {*unlabelled}
+    classes, called = name_classes(names, folder, options, declare=by_folder)
     modality = modality_word(options.modality)
     cases = tuple(
         CaseFiles(
             member.name,
             readers([member], ["image"], options, [modality]),
-            {"class": partial(given, called[member.folders[0]])},
+            {"class": partial(given, called[name])} if (name := member.folders[0]) in called else {},
             files=(member.path,),
-            key=called[member.folders[0]],
+            key=called.get(name, ""),
             split=member.split,
         )
         for member in members
@@ -120,6 +125,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             *_renamed(one_name),
             *strange,
             *_doubted(sorted(called), options),
+            *placeholder_notes(unlabelled, "in this folder"),
             *_with_folders_inside(members),
         ),
     )

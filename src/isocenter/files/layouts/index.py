@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import PACKED, SPREADSHEETS, Folder, assemble, by_frame, declared_background
+from isocenter.files.layouts.cases import (
+    PACKED,
+    SPREADSHEETS,
+    Folder,
+    assemble,
+    by_frame,
+    declared_background,
+    on_upright_pixels,
+)
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage import load_json
@@ -60,7 +69,11 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
     folder, layout = _unwrapped(folder, options)
-    dataset = assemble(folder, layout.read(folder, options), options)
+    reading = layout.read(folder, options)
+    if options.references:
+        as_stored = replace(options, read=replace(options.read, stored=True))
+        reading = on_upright_pixels(reading, partial(layout.read, folder, as_stored), options.exif, path)
+    dataset = assemble(folder, reading, options)
     return by_frame(dataset) if options.references else dataset
 
 

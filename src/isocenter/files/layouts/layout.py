@@ -35,6 +35,7 @@ class DatasetOptions:
     absent:     whether a case may lack some of these images, because a model has learnt to do without
     kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" is among them
     case_names: "description" calls a DICOM case by the description of its series, which is free text
+    exif:       whether references lie on pixels as they are "stored" or "upright" by EXIF; None: what fits decides
     """
 
     layout: str | None = None
@@ -49,6 +50,7 @@ class DatasetOptions:
     absent: bool = False
     kinds: frozenset[str] = frozenset()
     case_names: CaseNames = "number"
+    exif: str | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from isocenter.files.layouts.cases import (
     TABLE_SUFFIXES,
     Folder,
     Member,
+    Stated,
     Table,
     can_be_named,
     columns_of_classes,
@@ -36,6 +37,8 @@ from isocenter.files.layouts.cases import (
     masks_by_reader,
     name_classes,
     numbered_names,
+    placeholder_notes,
+    placeholders,
     read_table,
     split_column,
     split_of,
@@ -50,6 +53,7 @@ from isocenter.files.layouts.manifest_rows import (
     digest_of,
     file_problems,
     files_of,
+    listed_notes,
     once_each,
     plain,
     unsure_notes,
@@ -140,8 +144,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     drawn = columns_of_role(column, "mask")
     labels = mask_labels(folder, options) if drawn else ()
-    stated = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
-    classes, called = name_classes(stated, folder, options, declare=not drawn)
+    stated = _classes_stated(manifest)
+    unlabelled = placeholders(stated, options) if options.references else {}
+    known = {one.name for one in stated} - {*unlabelled}
+    classes, called = name_classes(known, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
     hidden = manifest.hidden  # people of DICOM are not called by their names
     cases, missing, taken = [], list[CaseFiles](), list[CaseFiles]()
@@ -175,6 +181,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             *file_problems(manifest, folder, missing, seen, taken),
             *fold_notes(folder, table),
             *unsure_notes(manifest),
+            *listed_notes(manifest),
+            *placeholder_notes(unlabelled, f"in column {column.get('label')}"),
             *repeated,
         ),
     )
@@ -316,7 +324,7 @@ def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
     references: dict[str, Callable[[], Any]] = {}
     label = manifest.cell(row, "label")
-    if label is not None:
+    if label is not None and str(label) in called:
         references["class"] = partial(given, called[str(label)])
     values = {
         name: manifest.measured(row, column) for name, column in columns_of_role(manifest.column, "value").items()
@@ -329,6 +337,17 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
         references["event"] = partial(given, event)
     stated = {kind: manifest.stated(row, kind) for kind in added_kinds() if kind in manifest.column}
     return references | {kind: partial(given, value) for kind, value in stated.items() if value is not None}
+
+
+def _classes_stated(manifest: Manifest) -> list[Stated]:
+    """The class of each row that states one, its part, and whether it states something else."""
+    masks = columns_of_role(manifest.column, "mask").values()
+    stated = []
+    for row in manifest.table.rows:
+        if (label := manifest.cell(row, "label")) is not None:
+            is_further = any(row[name] is not None for name in masks) or bool(_references(manifest, row, {}))
+            stated.append(Stated(str(label), split_of(manifest.cell(row, "split")), is_further))
+    return stated
 
 
 def added_kinds() -> tuple[str, ...]:

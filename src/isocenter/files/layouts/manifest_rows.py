@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +36,11 @@ from isocenter.files.storage import is_named_inside
 from isocenter.values import Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
-# In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
-BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
+# In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14). A comma
+# may belong to a name.
+BETWEEN, COMMA, NOTHING = re.compile(r"[|;]"), ",", frozenset({"no finding", "no findings", "none", "normal"})
+# Commas part the names where nearly all that they part is known otherwise, and belong to them where next to none is.
+PARTING, BELONGING = 0.8, 0.2
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
 # How CheXpert calls a finding of which the reader was not sure.
 UNSURE = frozenset({"-1", "-1.0"})
@@ -119,23 +123,46 @@ class Manifest:
     @cached_property
     def findings(self) -> tuple[str, ...]:
         """All findings of the table: one a column in order, or by name those that its one column lists."""
-        listed = {name for row in self.table.rows for name in self._listed(row) or ()}
+        listed = {name for row in self.table.rows for name in self.named_in(row) or ()}
         return tuple(dict.fromkeys([*columns_of_role(self.column, "finding"), *sorted(listed)]))
 
     def present(self, row: Mapping[str, Any]) -> dict[str, bool]:
         """{finding: whether the row has it}, of those that it states."""
         each = {name: self.yes(row, column) for name, column in columns_of_role(self.column, "finding").items()}
         stated = {name: is_present for name, is_present in each.items() if is_present is not None}
-        names = self._listed(row)
+        names = self.named_in(row)
         return stated if names is None else {name: name in names for name in self.findings if name not in each} | stated
 
-    def _listed(self, row: Mapping[str, Any]) -> list[str] | None:
+    def named_in(self, row: Mapping[str, Any]) -> list[str] | None:
         """The findings that a cell lists; None where it is blank."""
         text = row[self.column["findings"]] if "findings" in self.column else None
         if text is None:
             return None
-        names = _parted(str(text).strip())
+        names = _parted(cell := str(text).strip())
+        if self.has_commas and not _is_list(cell):
+            names = [part.strip() for name in names for part in name.split(COMMA)]
         return [name for name in names if name and name.lower() not in NOTHING]
+
+    @cached_property
+    def has_commas(self) -> bool:
+        """Whether commas part the findings of a cell: what they part is then also a cell's own, or beside others.
+
+        Raises DatasetError where only some of it is.
+        """
+        column = self.column.get("findings")
+        cells = [str(row[column]).strip() for row in self.table.rows if column and row[column] is not None]
+        names = [name for cell in cells if not _is_list(cell) for name in _parted(cell)]
+        joined = [tuple(part.strip() for part in name.split(COMMA)) for name in names if COMMA in name]
+        listings = Counter(part for parts in set(joined) for part in set(parts))
+        known = {*names, *(part for part, count in listings.items() if count > 1)}
+        parts = [part for each in joined for part in each if part]
+        share = sum(part in known for part in parts) / len(parts) if parts else 0.0
+        if BELONGING < share < PARTING:
+            strange = f"{listed(sorted({part for part in parts if part not in known}))} stand in no other cell"
+            problem = f"commas in column {column} may separate findings or belong to names: {strange}"
+            remedy = "Write | or ; between the findings of a cell, and no comma within a name"
+            raise DatasetError(problem, str(self.table.path), remedy)
+        return share >= PARTING
 
     def _name(self, row: Mapping[str, Any], column: str) -> str:
         """A cell that names a file, if a file can bear the name."""
@@ -250,11 +277,15 @@ def plain(name: Any) -> str:
 
 
 def _parted(text: str) -> list[str]:
-    """The names in a cell of several: a|b, or as Python writes a list, ['a', 'b'], as in PadChest and VinDr-Mammo."""
-    if text.startswith("[") and text.endswith("]"):
+    """The names in a cell of several: a|b or a;b, or a list as Python writes it, ['a', 'b'] (PadChest, VinDr-Mammo)."""
+    if _is_list(text):
         with suppress(ValueError, SyntaxError):
             return [str(name).strip() for name in ast.literal_eval(text)]
-    return [name.strip() for name in text.split(BETWEEN)]
+    return [name.strip() for name in BETWEEN.split(text)]
+
+
+def _is_list(text: str) -> bool:
+    return text.startswith("[") and text.endswith("]")
 
 
 def _word(cell: Any) -> str | None:
@@ -312,6 +343,18 @@ def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
         stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
         what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
         yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")
+
+
+def listed_notes(manifest: Manifest) -> Iterator[Problem]:
+    """The note on cells that list several findings: by which sign, and how many there are."""
+    column = manifest.column.get("findings")
+    cells = [str(row[column]) for row in manifest.table.rows if column and row[column] is not None]
+    known = ("|", ";", COMMA) if manifest.has_commas else ("|", ";")
+    if signs := [sign for sign in known if any(sign in cell for cell in cells)]:
+        several = sum(len(manifest.named_in(row) or ()) > 1 for row in manifest.table.rows)
+        what = f"findings in column {column} are separated by {' and '.join(signs)}"
+        what += f": {several} of {len(cells)} cells list several"
+        yield Problem("note", what, remedy="Write another sign where one of these belongs to a name")
 
 
 def file_problems(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.pictures.picture import FLIPPED, MIRRORED, QUARTERS, SIDEWAYS, orientation_of, upright
     from isocenter.files.pictures.picture import FORMAT as PICTURE
     from isocenter.files.pictures.picture import read_indices as picture_indices
     from isocenter.files.pictures.tiff import FORMAT as TIFF

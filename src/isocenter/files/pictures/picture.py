@@ -23,7 +23,7 @@ from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
 from isocenter.files.pictures.netpbm import is_netpbm, read_netpbm
-from isocenter.files.pictures.webp import ORIENTATION, is_webp, read_webp
+from isocenter.files.pictures.webp import ORIENTATION, is_webp, read_webp, webp_orientation
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
@@ -48,6 +48,12 @@ NOTES = {
     **{mode: f"{mode} was converted to red, green, blue" for mode in CONVERTED},
 }
 COPIED_BYTES = 1 << 25
+# EXIF orientations whose columns or rows run backwards; by how many quarters each is then turned to the left; and those
+# in which rows become columns.
+MIRRORED, FLIPPED, QUARTERS = (2, 7), (4, 5), {3: 2, 5: 3, 6: 3, 7: 3, 8: 1}
+SIDEWAYS = (5, 6, 7, 8)
+# A JPEG states EXIF before its pixels, within one segment of so many bytes; a PNG anywhere.
+BEGINNING, PNG_SIGNATURE = 1 << 16, b"\x89PNG"
 # Of a byte of the file at most: Deflate makes 1032 bytes of it, LZW a row of 4096 of one and a half.
 MOST_PIXELS = {PNG: 8 * 1032, "GIF": 2731}
 BAND = 256  # rows
@@ -59,10 +65,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     A moving GIF has frames. Raises FormatError for a damaged picture, one of several pages, or one so large
     that it may be an attack.
     """
-    del options  # a picture leaves nothing to decide
     if is_moving(path):
         return {path.stem: read_moving(path)}
-    pixels, notes, facts = _decoded(path)
+    pixels, notes, facts = _decoded(path, options)
     if pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1]):
         pixels, notes = pixels[..., :-1], [*notes, "an alpha channel that is opaque everywhere was left out"]
     if pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]):
@@ -89,7 +94,7 @@ def planes_first(pixels: Array) -> Array:
     return np.ascontiguousarray(pixels) if turned or pixels.nbytes < COPIED_BYTES else pixels
 
 
-def read_indices(path: Path) -> Image | None:
+def read_indices(path: Path, options: ReadOptions) -> Image | None:
     """The palette's indices, with the colours as labels: the values and classes of a label map in a picture.
 
     None where the picture has no palette, or one of greys in another order than their indices: that is a grey
@@ -99,7 +104,7 @@ def read_indices(path: Path) -> Image | None:
         return None
     with _errors_named(path), _opened(path) as opened:
         colours = np.asarray(opened.getpalette("RGB"), dtype=int).reshape(-1, 3)
-        indices = upright(np.asarray(opened)[..., None], _orientation(opened, path))
+        indices = upright(np.asarray(opened)[..., None], 1 if options.stored else _orientation(opened, path))
     used = [int(value) for value in np.unique(indices)]
     greys = (colours[used] == colours[used][:, :1]).all()
     if greys and not (np.diff(colours[used][:, 0]) > 0).all():
@@ -142,8 +147,8 @@ def _storable(image: Image, path: Path) -> Array:
     return (rows[..., 0] if rows.shape[-1] == 1 else rows).copy(order="C")
 
 
-def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
-    """(rows, columns, channels), upright, with notes and facts."""
+def _decoded(path: Path, options: ReadOptions) -> tuple[Array, list[str], dict[str, Any]]:
+    """(rows, columns, channels), upright unless they are wanted as stored, with notes and facts."""
     notes: list[str] = []
     facts: dict[str, Any] = {}
     with _errors_named(path):
@@ -161,6 +166,8 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
                     colours = _of_bmp(opened, path)
                     pixels = _plain(opened, notes) if colours is None else colours
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if options.stored:
+        return pixels, notes, facts
     if orientation != 1:
         notes.append(f"turned upright by EXIF orientation {orientation}")
     return upright(pixels, orientation), notes, facts
@@ -297,12 +304,32 @@ def _orientation(opened: PIL.Image.Image, path: Path) -> int:
 
 def upright(pixels: Array, orientation: int) -> Array:
     """(rows, columns, channels) as the camera was held; EXIF 2.32, orientation."""
-    if orientation in (2, 7):
+    if orientation in MIRRORED:
         pixels = pixels[:, ::-1]
-    if orientation in (4, 5):
+    if orientation in FLIPPED:
         pixels = pixels[::-1]
-    turns = {3: 2, 5: 3, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
-    return np.rot90(pixels, turns)
+    return np.rot90(pixels, QUARTERS.get(orientation, 0))
+
+
+def orientation_of(path: Path) -> int:
+    """The EXIF orientation that the header states; 1 where it states none, or cannot be opened, which `read` says."""
+    try:
+        with _errors_named(path):
+            if is_webp(path):
+                return webp_orientation(path)
+            if not _names_exif(path):
+                return 1
+            with _opened(path) as opened:
+                return _orientation(opened, path)
+    except FormatError:
+        return 1
+
+
+def _names_exif(path: Path) -> bool:
+    """Whether the beginning of a file, or one of a PNG's chunks, may be EXIF: others need not be opened."""
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+    return b"exif" in beginning.lower() or (beginning.startswith(PNG_SIGNATURE) and _has_exif(path))
 
 
 def is_opaque(alpha: Array) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import imagecodecs
@@ -35,9 +35,18 @@ def read_webp(path: Path) -> tuple[Array, int]:
         raise PIL.Image.DecompressionBombError(f"{size.rows} x {size.columns} pixels")
     if chunks.get(b"VP8X", b"\0")[0] & MOVING:
         raise FormatError("a moving picture", str(path), "Save its frames as TIFF")
+    return imagecodecs.webp_decode(stream), _orientation(chunks)
+
+
+def webp_orientation(path: Path) -> int:
+    """The EXIF orientation of a WebP picture; 1 where it states none."""
+    return _orientation(dict(_chunks(path.read_bytes())))
+
+
+def _orientation(chunks: Mapping[bytes, bytes]) -> int:
     exif = PIL.Image.Exif()
     exif.load(chunks.get(b"EXIF", b""))
-    return imagecodecs.webp_decode(stream), int(exif.get(ORIENTATION, 1))
+    return int(exif.get(ORIENTATION, 1))
 
 
 def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -14,6 +14,7 @@ from isocenter.errors import DatasetError, counted, listed
 from isocenter.files import modality_word
 from isocenter.planning.rules.anatomy import WINDOWS, window_for
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, UPTAKE, WINDOW, profile_for
+from isocenter.quality import scales_of
 from isocenter.transforms import COLOUR, Normalisation, placed
 from isocenter.values import CaseFacts, Decision, Fingerprint, Problem
 
@@ -108,7 +109,11 @@ def _by_image(fingerprint: Fingerprint, channel: int, channels: Sequence[str], s
 
 
 def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str], structures: Sequence[str]) -> Rule:
-    lowest = float(np.median([one["min"] for one in _facts_of(fingerprint, channel, channels, inside=False)]))
+    facts = _facts_of(fingerprint, channel, channels, inside=False)
+    if len(set(scales_of(facts))) > 1:
+        because = "the numbers of CT are of several scales, as was accepted: each image is scaled by its own mean and "
+        return ZSCORE, f"{because}deviation", NNUNET
+    lowest = float(np.median([one["min"] for one in facts]))
     if lowest > MOST_LOWEST:
         because = (
             f"the median CT begins at {lowest:g}: those are not Hounsfield units, so each image is "

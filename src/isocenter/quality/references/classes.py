@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import counted, listed
 from isocenter.report import Figure, figures
 from isocenter.values import (
+    UNLABELLED,
     Case,
     Cohort,
     Fingerprint,
@@ -23,9 +25,8 @@ from isocenter.values import (
 KIND = "class"
 # Of fewer patients of a class none is left for one of training, selection and test.
 FEWEST_PATIENTS = 3
-# What a table writes where nobody knows the class, in English, German, French and Spanish.
-UNKNOWN = frozenset({"?", "-", "--", ".", "unknown", "missing", "not available", "unlabeled", "unlabelled", "todo",
-                     "tbd", "unbekannt", "inconnu", "desconocido"})  # fmt: skip
+# What parts the findings that one cell lists.
+BETWEEN = re.compile(r"[|;,]")
 
 
 def _answers(summary: Any) -> Mapping[str, str]:
@@ -40,6 +41,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
     yield from _taught(cohort)
     yield from _spellings(cohort)
     yield from _unknown(cohort)
+    yield from _several(cohort)
     yield from _grades(cohort)
 
 
@@ -107,7 +109,7 @@ def _spellings(cohort: Cohort) -> Iterator[Problem]:
 def _unknown(cohort: Cohort) -> Iterator[Problem]:
     """Classes whose name says that nobody knows the class."""
     for name in cohort.fingerprint.counts():
-        if name.strip().lower() in UNKNOWN:
+        if name.strip().lower() in UNLABELLED:
             yield Problem(
                 "warning",
                 f"the class {name} seems to say that the class is not known",
@@ -115,6 +117,21 @@ def _unknown(cohort: Cohort) -> Iterator[Problem]:
                 "it is learnt and scored as a class of its own",
                 "Leave these labels blank, unless it is a class",
             )
+
+
+def _several(cohort: Cohort) -> Iterator[Problem]:
+    """Classes that are made of the names of others, as a table of findings has them."""
+    names = cohort.fingerprint.counts()
+    parts = {name: [part.strip() for part in BETWEEN.split(name)] for name in names}
+    joined = [name for name, own in parts.items() if len(own) > 1 and all(part in names for part in own)]
+    if joined:
+        yield Problem(
+            "warning",
+            f"the class {listed(joined)} is made of the names of other classes",
+            tuple(case for case, own in cohort.summaries(KIND).items() if own in joined),
+            "its cases would be taught as having none of these",
+            "If a cell lists several findings, name its column so: --column findings=COLUMN",
+        )
 
 
 def _grades(cohort: Cohort) -> Iterator[Problem]:

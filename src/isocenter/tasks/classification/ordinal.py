@@ -22,7 +22,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import grade_distances, least_cost
 from isocenter.lazy import torch
 from isocenter.tasks.shared import place_of_target, probabilities_of
-from isocenter.values import Floats, Prediction, grades
+from isocenter.values import Floats, Prediction, grades, rising
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,14 +149,24 @@ def towards(order: str, outputs: Tensor, classes: Sequence[str], end: str | None
     return sign * expected_grade(order, outputs)
 
 
-def check_order(order: Any, classes: Sequence[str], smoothing: float) -> None:
-    """PlanError for an order that is none, or that does not go with these classes or with smoothed targets."""
+def check_order(order: Any, classes: Sequence[str], smoothing: float, *, is_ranked: bool) -> None:
+    """PlanError for an order that is none, or that does not go with these classes or with smoothed targets.
+
+    is_ranked: whether the order of the classes is known, by a person or a known scale; two classes have but one
+    """
     if order not in ORDERS:
         raise PlanError(f"there is no order {order!r}", "task.order", f"Choose one of {', '.join(ORDERS)}")
     numbers = grades(classes)
     if order != NONE and numbers is not None and list(numbers) != sorted(numbers):
         problem = f"the classes stand in the order {', '.join(classes)}, and their numbers do not rise"
         raise PlanError(problem, "task.order", "Name them in their order with --labels 0=NAME,1=NAME,...")
+    if order != NONE and not is_ranked and len(classes) > 2:
+        scale = rising(classes)
+        why = "their scale rises otherwise" if scale else "that is the alphabet's, and none of grades"
+        problem = f"the classes stand in the order {', '.join(classes)}, and {why}"
+        example = ",".join(scale or ("mild", "moderate", "severe"))
+        remedy = f"Name them from the lowest grade to the highest, as in --order {example}"
+        raise PlanError(problem, "task.order", remedy)
     if order in BETWEEN and smoothing > 0:
         problem = f"{order} asks yes or no between grades, and smoothing spreads targets over all grades alike"
         raise PlanError(problem, "task.smoothing", "Give 0, or --set task.order=softmax")

@@ -26,7 +26,7 @@ from isocenter.tasks.shared import (
     grouped_decisions,
     set_decisions,
 )
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades, rising
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
@@ -50,6 +50,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
     "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
+    "ranked": Sentence("The order of the classes is known", only_with=("task.order",)),
     "costs": Sentence("Mistakes cost {value}", "No costs of mistakes are stated"),
 }
 
@@ -80,6 +81,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
         "order": order(declared),
+        "ranked": ranked(declared, is_stated=dataset.ranked),
         "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
         **grouped_decisions(),
         **certainty_decisions(),
@@ -89,10 +91,26 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 def order(classes: Sequence[str]) -> Decision:
     """None unless a person says so: numbers alone may be those of classes (BloodMNIST numbers eight kinds of cells)."""
-    if len(classes) > 2 and grades(classes) is not None:
+    is_numbered, scale = grades(classes) is not None, rising(classes)
+    if len(classes) > 2 and scale is not None and not is_numbered:
+        remedy = "--set task.order=corn (or cumulative, softmax) teaches and measures their order"
+        return Decision(NONE, f"{', '.join(scale)} are grades of a known scale: {remedy}", CORN)
+    if len(classes) > 2 and is_numbered:
         remedy = "if they are grades, --set task.order=corn (or cumulative, softmax) teaches and measures their order"
         return Decision(NONE, f"{', '.join(classes)} may be grades or the numbers of classes: {remedy}", CORN)
     return Decision(NONE, "no order of the classes was stated")
+
+
+def ranked(classes: Sequence[str], *, is_stated: bool) -> Decision:
+    """Whether the order of the classes is known: as a person states it, or by a known scale. The alphabet is none."""
+    if is_stated:
+        return Decision(True, "the order of the classes was stated")
+    scale = rising(classes)
+    if scale == tuple(classes):
+        return Decision(True, "their names are those of a known scale, and rise")
+    if scale is None and list(classes) != sorted(classes):
+        return Decision(True, "the data set declares their order")
+    return Decision(False, "their scale rises otherwise" if scale else "they stand in the order of the alphabet")
 
 
 def judged(ordered: bool) -> dict[str, Decision]:

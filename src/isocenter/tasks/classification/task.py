@@ -104,6 +104,7 @@ class Classification:
     thresholds:      {class: that probability}; None until they have decided
     prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
     order:           how a network predicts classes that are grades (`ordinal.ORDERS`); "none": they have no order
+    is_ranked:       whether the order of the classes is known; otherwise they can be no grades
     costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
                      grades one unit for each that they miss by
     loss_name:       of `losses.LOSSES`
@@ -124,6 +125,7 @@ class Classification:
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
     order: str = NONE
+    is_ranked: bool = True
     costs: tuple[tuple[float, ...], ...] | None = None
     loss_name: str = "ce"
     certainty: Certainty = field(default_factory=Certainty)
@@ -163,7 +165,7 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        own = ("classes", "smoothing", "operating_point", "order", "costs", "loss")
+        own = ("classes", "smoothing", "operating_point", "order", "ranked", "costs", "loss")
         known = (*own, *BY_CLASS, *GROUPED, *CERTAINTY, *SETS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
@@ -172,11 +174,12 @@ class Classification:
             costs = costs_of(settings.get("costs"), len(classes))
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
             given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
+            given |= {"is_ranked": bool(settings.get("ranked", True))}
             given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
             given |= {"priced": prices_of(order, costs, len(classes))}
             task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
-        check_order(order, classes, task.smoothing)
+        check_order(order, classes, task.smoothing, is_ranked=task.is_ranked)
         check_grouped(task.grouped, classes, parted=order == NONE and costs is None)
         goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
         check_loss(loss, smoothing=task.smoothing, **goes_with)
@@ -193,6 +196,7 @@ class Classification:
             "operating_point": self.operating_point,
             **{name: None if given is None else dict(given) for name, given in each.items()},
             "order": self.order,
+            "ranked": self.is_ranked,
             "costs": None if self.costs is None else [list(row) for row in self.costs],
             **self.grouped.settings,
             **self.certainty.settings,

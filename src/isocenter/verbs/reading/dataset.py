@@ -9,18 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import CaseNames, DatasetOptions, ReadOptions, read_dataset
-from isocenter.quality import Examination, examine, numbered_objects
+from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, needs_of, suffices
 from isocenter.transforms import aligned
-from isocenter.values import Case, Cohort, Dataset, Image, LazyMapping, Problem
+from isocenter.values import Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
 from isocenter.verbs.reading.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
 
 log = logging.getLogger("isocenter")
+# The kind of reference whose names have an order.
+CLASS = "class"
 
 
 def path_of(subject: object) -> Path | None:
@@ -65,8 +67,13 @@ def open_dataset(
         kinds=frozenset(needs),
         absent=absent,
         case_names=reading.case_names or "number",
+        exif=reading.exif or None,
     )
+    accepted = _accepted(reading.accept)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
+    is_ranked = dataset.ranked or bool(reading.order or reading.labels)
+    dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
+    dataset = _in_order(dataset, reading.order) if references else dataset
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
     if not reading.align:
@@ -75,6 +82,30 @@ def open_dataset(
         replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
     ]
     return replace(dataset, cases=tuple(cases))
+
+
+def _accepted(names: str | None) -> frozenset[str]:
+    """The names in a list of accepted findings; UsageError for one that cannot be accepted."""
+    given = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
+    if unknown := sorted(given - {MIXED_SCALE}):
+        raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", f"Choose {MIXED_SCALE}")
+    return given
+
+
+def _in_order(dataset: Dataset, order: str | None) -> Dataset:
+    """The data set with its classes in the order of --order; UsageError where it does not name each class once."""
+    if not order:
+        return dataset
+    stated = {str(case.references[CLASS]) for case in dataset if CLASS in case.references}
+    labels = {label.name: label for label in dataset.classes.get(CLASS, ())} or {
+        name: Label(0, name) for name in stated
+    }
+    names = [name.strip() for name in order.split(",")]
+    if sorted(names) != sorted(labels):
+        problem = f"does not name each class once: the classes are {listed(sorted(labels)) or 'none'}"
+        raise UsageError(problem, f"--order {order}", "Name them from the lowest grade to the highest")
+    ordered = tuple(replace(labels[name], value=value) for value, name in enumerate(names))
+    return replace(dataset, classes={**dataset.classes, CLASS: ordered})
 
 
 def _aligned(case: Case, name: str) -> Image:

@@ -12,7 +12,7 @@ from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
 VOXELS = ("part", "prefer", "fill_missing", "fill_contours", "align")
-DECISIVE = ("layout", "labels", "class_rule", "column", *VOXELS)
+DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
 
@@ -38,6 +38,9 @@ class ReadingKeywords(TypedDict, total=False):
     fill_contours: bool
     align: bool
     case_names: CaseNames | None
+    accept: str | None
+    order: str | Sequence[str] | None
+    exif: str | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class ReadingOptions:
     fill_contours: interpolate the contours of structure sets between the slices on which they are drawn
     align:    resample the images of a case onto the grid of its first
     case_names: "description" calls a DICOM case by the description of its series: free text, which may name people
+    exif:     whether references lie on the "stored" pixels of photographs, or on those that EXIF turns "upright"
+    order:    the classes from the lowest grade to the highest, "mild,moderate,severe"
+    accept:   findings that would forbid training and are accepted, by name: "mixed-scale"
     """
 
     layout: str | None = None
@@ -70,6 +76,9 @@ class ReadingOptions:
     fill_contours: bool = False
     align: bool = False
     case_names: CaseNames | None = None
+    exif: str | None = None
+    order: str | None = None
+    accept: str | None = None
 
     @classmethod
     def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:
@@ -79,6 +88,8 @@ class ReadingOptions:
         """
         values: dict[str, Any] = {**keywords}
         values |= {"labels": labels_text(keywords.get("labels")), "column": columns_of(keywords.get("column")) or None}
+        if (order := keywords.get("order")) is not None and not isinstance(order, str):
+            values["order"] = ",".join(order)
         return cls(**values)
 
     @classmethod

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
         turned,
     )
     from isocenter.files.layouts.cases.classes import (
+        Stated,
         declared_background,
         described_channels,
         mask_labels,
         name_classes,
         numbered_names,
         observed_values,
+        placeholder_notes,
+        placeholders,
     )
     from isocenter.files.layouts.cases.dicom_cases import person_in, read_dicom
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         masks_by_reader,
     )
     from isocenter.files.layouts.cases.numbered import Numbered
+    from isocenter.files.layouts.cases.orientation import on_upright_pixels
     from isocenter.files.layouts.cases.outlines import DrawnReferences
     from isocenter.files.layouts.cases.pairs import (
         FORMAT_ENDING,

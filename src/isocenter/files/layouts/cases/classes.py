@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.errors import DatasetError, FormatError, UsageError, counted
 from isocenter.files import label_table
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.segments import slicer_labels
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions
 from isocenter.files.patients import found_by
-from isocenter.values import Case, Label, parts_of
+from isocenter.values import UNLABELLED, Case, Label, Problem, Split, parts_of, rising
+
+# The part of a set that is often given without its classes, and what is then written in their place.
+TEST: Split = "test"
+MINUS_ONE = "-1"
 
 
 def parse_labels(text: str) -> tuple[Label, ...]:
@@ -136,7 +141,8 @@ def name_classes(
     """The classes in order, and {name in the data: name of its class}.
 
     --labels, or a table such as classes.csv, either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to
-    numbers (0=normal). They are not used where `declare` is False, because masks have the numbers then.
+    numbers (0=normal). They are not used where `declare` is False, because masks have the numbers then. Without them
+    grades of a known scale stand as they rise, and other names by the alphabet.
     """
     stated = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     labels: tuple[Label, ...] = ()
@@ -148,9 +154,51 @@ def name_classes(
     if set(stated) <= by_value.keys():
         return labels, {name: by_value[name] for name in stated}
     if options.labels is None or not declare:
-        return numbered_names(stated), {name: name for name in stated}
+        return numbered_names(rising(stated) or stated), {name: name for name in stated}
     missing = ", ".join(sorted(set(stated) - by_name)[:5])
     raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The class that a row or folder states of an image.
+
+    is_further: whether it states another reference too, so that the word may be meant
+    """
+
+    name: str
+    split: Split | None = None
+    is_further: bool = False
+
+
+def placeholders(stated: Sequence[Stated], options: DatasetOptions) -> dict[str, int]:
+    """{word that stands where nobody states a class: images of it}: no class is called so.
+
+    It is the only word of a test part, which no other image has; or a word such as ?, or -1 beside 0 and 1. A word that
+    --labels declares is a class.
+    """
+    declared = parse_labels(options.labels) if options.labels is not None else ()
+    counts = Counter(one.name for one in stated)
+    tested = {one.name for one in stated if one.split == TEST}
+    elsewhere = {one.name for one in stated if one.split != TEST}
+    vague = {name for name in counts if name == MINUS_ONE or name.strip().lower() in UNLABELLED}
+    hidden = tested - elsewhere if elsewhere else set()
+    hidden = hidden if len(tested) == 1 else hidden & vague
+    is_numbered = "0" in counts and all(name.isdecimal() for name in {*counts} - vague)
+    meant = {one.name for one in stated if one.is_further} | (set() if is_numbered else {MINUS_ONE})
+    nowhere = vague - meant if elsewhere - vague else set()
+    return {name: counts[name] for name in sorted((hidden | nowhere) - {label.name for label in declared})}
+
+
+def placeholder_notes(found: Mapping[str, int], where: str) -> Iterator[Problem]:
+    """The warning on words that were read as no class."""
+    for name, count in found.items():
+        yield Problem(
+            "warning",
+            f"{name} is read as not labelled: {counted(count, 'image')} {where}",
+            why="such an image trains and tests nothing",
+            remedy="If it is a class, give it another name",
+        )
 
 
 def with_classes_by_rule(

@@ -164,7 +164,7 @@ def likeness_to_labels(path: Path, options: ReadOptions) -> int:
     What cannot be read, and a signal, looks like none.
     """
     try:
-        image = _indices(path) or _only(path, options)
+        image = _indices(path, options) or _only(path, options)
         pixels = image.data[:3]
         if image.facts.get("lossy"):
             pixels = _black_and_white(pixels, path)[0]
@@ -237,7 +237,7 @@ def _label_map(
     coloured: Mapping[Colour, int] = MappingProxyType({}),
     labels: tuple[Label, ...] = (),
 ) -> Image:
-    image = _indices(path) or _only(path, options)
+    image = _indices(path, options) or _only(path, options)
     image = slicer_mask(image, labels, path) if suffix_of(path) == SLICER else image
     stored, notes = _one_channel(image, path, coloured)
     pixels = as_labels(stored, declared | {options.background}, path)
@@ -293,11 +293,11 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     return whole
 
 
-def _indices(path: Path) -> Image | None:
+def _indices(path: Path, options: ReadOptions) -> Image | None:
     """The label map in a picture with a palette; None for all other files."""
     match format_of(path):
         case "picture":
-            return pictures.picture_indices(path)
+            return pictures.picture_indices(path, options)
         case "tiff":
             return pictures.tiff_indices(path)
         case _:
