@@ -144,9 +144,9 @@ def test_nothing_is_mirrored_unless_the_plan_or_a_person_says_so():
         flipped_axes(task(), 3, (), None, mirror=True)
 
 
-def test_a_volume_whose_sides_nobody_knows_is_not_mirrored_where_labels_name_sides():
-    with pytest.raises(GeometryError, match="give a file with its orientation"):
-        model(flips=(0,)).predict(noise(oriented=False))
+def test_a_volume_whose_sides_nobody_knows_is_refused_where_labels_name_sides():
+    with pytest.raises(GeometryError, match="Give files that state their orientation"):
+        model().predict(noise(oriented=False))
     assert model(("tumour", "oedema"), flips=(0,)).predict(noise(oriented=False)).data is not None
 
 

@@ -126,8 +126,8 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
 
 
 def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr, monkeypatch):
-    def slow(*given):
-        outcome = answer.answered(*given)
+    def slow(*given, **limits):
+        outcome = answer.answered(*given, **limits)
         node.receive(mr[-1])
         node.keeper.absorb()
         return outcome

@@ -98,7 +98,10 @@ def test_an_image_far_larger_than_those_that_trained_is_said_once_with_the_numbe
     for name in ("large", "larger"):
         voxels = rng.normal(0, 10, (64, 64, 64 + 16 * (name == "larger"))).astype(np.int16)
         nibabel.Nifti1Image(voxels, trained.OBLIQUE).to_filename(tmp_path / f"{name}.nii.gz")
-    result = predicted(segmented, segmented.data / "images" / "case01.nii.gz", *sorted(tmp_path.glob("large*")))
+    images = [segmented.data / "images" / "case01.nii.gz", *sorted(tmp_path.glob("large*"))]
+    refused = predicted(segmented, *images)
+    assert [problem.cases for problem in refused.failures] == [("large",), ("larger",)]
+    result = predicted(segmented, *images, allow_large=True)
     [warning] = [problem for problem in result.problems if "times as large" in problem.what]
     assert warning.cases == ("large", "larger")
     assert warning.severity == "warning"

@@ -122,6 +122,16 @@ Prefer = Annotated[
     str | None,
     typer.Option(metavar="FORM", help="Transform of a NIfTI file to use where the two disagree: sform or qform."),
 ]
+Orientation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LETTERS",
+        help="Directions in which the axes of volumes grow whose files state none, such as RAS or LPS.",
+    ),
+]
+AllowLarge = Annotated[
+    bool, typer.Option("--allow-large", help="Keep cases that are out of all proportion to the others.")
+]
 Volume = Annotated[
     str | None, typer.Option(metavar="NAME", help="Volume to read, where the file holds several on different grids.")
 ]
@@ -287,6 +297,7 @@ def _reading(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    orientation: Orientation = None,
     fill_missing: FillMissing = False,
     fill_contours: FillContours = False,
     align: Align = False,
@@ -294,6 +305,7 @@ def _reading(
     exif: Exif = None,
     order: Order = None,
     accept: Accept = None,
+    allow_large: AllowLarge = False,
 ) -> dict[str, Any]:
     """The options that were given, by name."""
     flags = {
@@ -305,6 +317,7 @@ def _reading(
         "modality": modality,
         "part": part,
         "prefer": prefer,
+        "orientation": orientation,
         "fill_missing": fill_missing,
         "fill_contours": fill_contours,
         "align": align,
@@ -312,6 +325,7 @@ def _reading(
         "exif": exif,
         "order": order,
         "accept": accept,
+        "allow_large": allow_large,
     }
     return {name: value for name, value in flags.items() if value}
 

@@ -11,6 +11,7 @@ import isocenter
 from isocenter.cli.flags import (
     FillMissing,
     Json,
+    Orientation,
     OutPage,
     Overwrite,
     Part,
@@ -28,6 +29,7 @@ def convert(
     volume: Volume = None,
     part: Part = None,
     prefer: Prefer = None,
+    orientation: Orientation = None,
     fill_missing: FillMissing = False,
     drop_geometry: Annotated[
         bool,
@@ -42,7 +44,8 @@ def convert(
     ] = None,
 ) -> None:
     """Write an image in another format. What the format cannot hold is refused, never changed."""
-    options: dict[str, Any] = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
+    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
+    options["fill_missing"] = fill_missing
     result = isocenter.convert(
         source,
         out,
@@ -67,8 +70,9 @@ def view(
     volume: Volume = None,
     part: Part = None,
     prefer: Prefer = None,
+    orientation: Orientation = None,
 ) -> None:
     """Write a page to browse IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
-    options: dict[str, Any] = {"part": part, "prefer": prefer}
+    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
     show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, **options), None)

@@ -12,7 +12,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.dicom import SeriesNames, write_series
-    from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions
+    from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
     from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
     from isocenter.files.label_table import read as read_labels

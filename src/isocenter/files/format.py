@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from isocenter.errors import UsageError
-from isocenter.values import Image
+from isocenter.values import Image, is_orientation
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
@@ -19,6 +19,7 @@ class ReadKeywords(TypedDict, total=False):
 
     part: Part | None
     prefer: Prefer | None
+    orientation: str | None
     fill_missing: bool
     fill_contours: bool
     real_world: bool
@@ -30,12 +31,13 @@ class ReadOptions:
 
     part:         of complex voxels; without it they are refused
     prefer:       which NIfTI form to use where both have the same code and disagree
+    orientation:  of volumes whose files state none: the direction in which each axis grows, as "RAS" or "LPS"
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
     fill_contours: interpolate the regions of a DICOM structure set between the slices on which they are drawn
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
     stored:       keep the pixels of pictures as they are stored, where EXIF would turn them upright
     background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
-    Raises UsageError for a part or a form that does not exist.
+    Raises UsageError for a part, a form or an orientation that does not exist.
     """
 
     part: Part | None = None
@@ -45,12 +47,21 @@ class ReadOptions:
     real_world: bool = False
     stored: bool = False
     background: int = 0
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
+        refuse_no_orientation(self.orientation)
         for name, kinds in (("part", Part), ("prefer", Prefer)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kinds):
                 raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {' or '.join(get_args(kinds))}")
+
+
+def refuse_no_orientation(letters: str | None) -> None:
+    """Raise UsageError for letters that are no orientation; None states nothing."""
+    if letters is not None and not is_orientation(letters):
+        remedy = "Give three letters, one of each pair L or R, P or A, I or S: the directions in which the axes grow"
+        raise UsageError(f"{letters!r} is no orientation", "--orientation", f"{remedy}, as in RAS or LPS")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from isocenter.files import label_table
 from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
 from isocenter.files.storage import written
 from isocenter.keywords import named_keywords
-from isocenter.values import Image, Label
+from isocenter.values import Image, Label, LazyMapping
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
 VALUES = ("Geometry", "Image")  # by which their own errors are headed
@@ -118,7 +118,15 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
         remedy = "Unpack it first" if path.suffix.lower() in PACKED else f"Convert it to one of {kinds}"
         raise FormatError("the format is not known", str(path), remedy)
     with _errors_named(path, name):
-        return load_format(name).read(path, options or ReadOptions())
+        volumes = load_format(name).read(path, options or ReadOptions())
+    letters = None if options is None else options.orientation
+    if letters is None:
+        return volumes
+    return LazyMapping({name: partial(_along, volumes, name, letters) for name in volumes})
+
+
+def _along(volumes: Mapping[str, Image], name: str, orientation: str) -> Image:
+    return volumes[name].along(orientation)
 
 
 def references_in(path: Path) -> dict[str, Callable[[], Any]]:
@@ -158,7 +166,7 @@ def read(path: str | Path, volume: str | None = None, **options: Unpack[ReadKeyw
     """The image in a file or in a folder of DICOM.
 
     Volumes on one grid come as one Image with frames; `volume` picks one where grids differ.
-    options: the fields of `ReadOptions`: part, prefer, fill_missing, real_world
+    options: the fields of `ReadOptions`: part, prefer, orientation, fill_missing, real_world
     """
     volumes = read_volumes(path, ReadOptions(**options))
     if volume is not None and volume not in volumes:

@@ -28,9 +28,10 @@ from isocenter.runtime import (
     each_of,
     fitting_memory,
     measurements,
+    refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, masks_from, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Task, masks_from, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
 
@@ -56,6 +57,8 @@ class Asked:
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
     findings: whether what became of a case states its findings too
+    allow_large: whether images are predicted that are out of all proportion to those that trained the model
+    at_most: s that the windows of an image may take; one that would take longer is refused
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have, or an overlap that is no share.
     """
@@ -69,6 +72,8 @@ class Asked:
     abstain: str = "on"
     calibration: str = "on"
     findings: bool = False
+    allow_large: bool = False
+    at_most: float | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -159,8 +164,11 @@ def computed(
     """The case seen by the network; what is given back writes the result and says what became of it.
 
     The network does not see an image that gets no result because of its header.
-    Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
+    Raises, before anything is computed, MemoryShortageError for an image that would take more memory than is free,
+    DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
     """
+    refuse_unknown_sides(model.task, image.geometry, case.id)
+    model = replace(model, allows_large=True) if asked.allow_large else model
     model = replace(model, guard=None) if asked.abstain == "off" else model
     refused = refused_by_header(model, case, image) if asked.abstain == "on" else None
     if refused is not None:
@@ -178,6 +186,8 @@ def computed(
         masks = asked.wanted.covering and masks_from(model.task)
         covering = CoveringMap(model.task, image.geometry) if masks else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
+        if not model.allows_large:
+            refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
         prediction = replace(fitting, run=watching).predict(
@@ -188,6 +198,7 @@ def computed(
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
+            at_most=asked.at_most,
             covariates=case.covariates or None,
             maps=asked.wanted.maps,
         )

@@ -279,6 +279,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     """
     # A PNG has no pixel size and no frames.
     flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
-    own = {1: "csv", 2: flat}.get(image.geometry.ndim, "nii.gz")
+    # NIfTI holds an orientation in mm only.
+    volume = "nrrd" if image.geometry.has_sides and not image.geometry.physical else "nii.gz"
+    own = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
     suffix = own if format == AUTO else format
     return (instead or {}).get(suffix, suffix)

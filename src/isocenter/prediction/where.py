@@ -130,6 +130,7 @@ class There:
     weights: its SHA-256, so that all processes predict with the same model
     device, threads, fold, backend, activation: as in `load`
     uncertainty: as in `with_uncertainty`
+    allow_large: whether it predicts images out of all proportion to those that trained it
     """
 
     spread: Spread
@@ -141,13 +142,14 @@ class There:
     backend: str = "auto"
     uncertainty: str | None = None
     activation: str | None = None
+    allow_large: bool = False
     is_elsewhere: ClassVar[bool] = True
 
     @classmethod
     def of(cls, scheduler: str, path: Path | None, model: Model, **loading: Any) -> There:
         """The workers of a dask scheduler, each with the model of this path; UsageError for one in memory.
 
-        loading: device, threads, fold, backend, uncertainty, activation
+        loading: device, threads, fold, backend, uncertainty, activation, allow_large
         """
         if path is None:
             raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
@@ -190,4 +192,5 @@ def _model(where: There) -> Model:
     model = load(where.path, where.device, fold=where.fold, backend=where.backend, **how)
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
+    model = replace(model, allows_large=where.allow_large)
     return with_smaller_batches(with_uncertainty(model, where.uncertainty))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from isocenter.quality.image_checks import (
     odd_image,
     on_other_grids,
     read_so,
+    unknown_sides_among,
     without_images,
 )
 from isocenter.quality.intensities import intensity
@@ -92,6 +93,17 @@ class Examination:
     unmeasured: tuple[str, ...] = ()
     kinds: frozenset[str] | None = None
 
+    def without(self, problems: Sequence[Problem]) -> Examination:
+        """Without the cases that these problems are about, which are among its findings from then on."""
+        left_out = {case for problem in problems for case in problem.cases}
+        kept = {case.id for case in self.dataset} - left_out
+        dataset = replace(self.dataset.only(kept), problems=(*self.dataset.problems, *problems))
+        fingerprint = self.fingerprint.only({case.id for case in self.fingerprint.cases} - left_out)
+        twins = tuple(group - left_out for group in self.twins if len(group - left_out) > 1)
+        pairs = tuple(twin for twin in self.pairs if not left_out & {twin.first, twin.second})
+        found: dict[str, Any] = {"problems": dataset.problems, "twins": twins, "pairs": pairs}
+        return replace(self, dataset=dataset, fingerprint=fingerprint, **found)
+
     def of_task(self, dataset: Dataset, kinds: frozenset[str]) -> Examination:
         """As a training on these cases sees it, which predicts references of these kinds and nothing else."""
         return replace(
@@ -105,10 +117,16 @@ class Examination:
 
 
 def examine(
-    dataset: Dataset, *, threads: int = 1, progress: Progress | None = None, spread: Spread | None = None
+    dataset: Dataset,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
+    kinds: Collection[str] = (),
 ) -> Examination:
     """Read every case once, several in parallel; a bad case is named and the others go on.
 
+    kinds:  of reference that are to be predicted, by which it is decided whether sides matter; empty: all
     spread: where cases are read; if none is given on this machine, many cases in processes that may crash
     """
     dataset = replace(dataset, problems=(*dataset.problems, *without_images(dataset)))
@@ -129,7 +147,7 @@ def examine(
         if seen is not None:
             facts.append(seen[0])
             looks[seen[0].id] = seen[1]
-    return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
+    return _compared(dataset, Fingerprint(tuple(facts)), looks, problems, kinds)
 
 
 def retested(
@@ -246,7 +264,11 @@ def _read(case: Case, name: str, image: Image, valid: Array) -> CaseReference:
 
 
 def _compared(
-    dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], problems: Sequence[Problem]
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    looks: Mapping[str, Look],
+    problems: Sequence[Problem],
+    kinds: Collection[str],
 ) -> Examination:
     """Findings on all cases compared."""
     usable = dataset.only({case.id for case in fingerprint.cases})
@@ -257,6 +279,7 @@ def _compared(
         *(problem for kind in reference_kinds() for problem in kind.checks.cohort(Cohort(usable, fingerprint))),
         *mixed_images(usable, fingerprint),
         *mixed_scales(usable, fingerprint),
+        *unknown_sides_among(Cohort(usable, fingerprint), kinds),
         *leakage(dataset, fingerprint, pairs),
         *covariates(dataset),
         *proxy_problems(usable, fingerprint),

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.quality.image_quality import FEWEST_LETTERS
+from isocenter.quality.references import kinds_of
 from isocenter.quality.thumbnail import Look
+from isocenter.tasks import STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
 from isocenter.values import (
     Array,
     Case,
     CaseReference,
+    Cohort,
     Dataset,
     Fingerprint,
     Image,
     Problem,
+    ReferenceKind,
 )
 
 # Why a reader's note is a finding.
 READ_SO = "the file was read so"
+# Axes of a volume.
+VOLUME = 3
 
 
 def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:
@@ -150,6 +157,29 @@ def mixed_images(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem
         yield Problem(
             "error", "some images have two axes and some three", (), "one network takes one kind", "Split the data set"
         )
+
+
+def unknown_sides_among(cohort: Cohort, kinds: Collection[str]) -> Iterator[Problem]:
+    """Volumes whose left and right are unknown, in a set whose references tell them apart: an error for them all.
+
+    kinds: of reference that are to be predicted; empty: all that there are
+    """
+    cases = cohort.fingerprint.cases
+    unknown = tuple(case.id for case in cases if len(case.shape) == VOLUME and not case.oriented)
+    chosen = [kind for kind in kinds_of(cohort.dataset.kinds) if not kinds or kind.name in kinds]
+    named = [name for kind in chosen for name in sided_names(_names_of(cohort, kind))]
+    if unknown and named:
+        what = unknown_sides(dict.fromkeys(named), f" of {len(unknown)} of {counted(len(cases), 'case')}")
+        yield Problem("error", what, unknown, "sides would be learnt the wrong way round", STATE_SIDES)
+
+
+def _names_of(cohort: Cohort, kind: ReferenceKind) -> list[str]:
+    """What references of a kind name: labels that are declared, regions, and answers on images as a whole."""
+    declared = [label.name for label in cohort.dataset.classes.get(kind.name, ())]
+    regions = list(cohort.dataset.regions) if kind.name == "mask" else []
+    answers = [pair for one in cohort.summaries(kind.name).values() for pair in kind.facts.answers(one).items()]
+    stated = [name or str(answer) for name, answer in answers]
+    return list(dict.fromkeys([*declared, *regions, *stated]))
 
 
 def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:

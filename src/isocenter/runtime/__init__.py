@@ -77,6 +77,13 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.preprocessing import Preprocessing, Trace
+    from isocenter.runtime.proportion import (
+        MOST_TIMES,
+        UNLIKE_SPACING,
+        Looking,
+        disproportionate,
+        refuse_out_of_proportion,
+    )
     from isocenter.runtime.record_files import (
         amend,
         as_json,

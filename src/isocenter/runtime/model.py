@@ -23,6 +23,7 @@ from isocenter.runtime.differentiable import Differentiable
 from isocenter.runtime.directions import Directions
 from isocenter.runtime.guard import Guard, Watching
 from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
+from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace
@@ -100,6 +101,7 @@ class Model:
     directions: along which its training images differ; None of few patients, and of dense answers
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     in_graph:  the method whose figures the network computes itself, as an exported one does
+    allows_large: whether it predicts images that are out of all proportion to those that trained it
     """
 
     task: Task
@@ -117,6 +119,7 @@ class Model:
     directions: Directions | None = None
     uncertainty: str = NONE
     in_graph: str = NONE
+    allows_large: bool = False
 
     def predict(
         self,
@@ -128,6 +131,7 @@ class Model:
         region: Region | None = None,
         overlap: float | None = None,
         seconds: float | None = None,
+        at_most: float | None = None,
         covariates: Mapping[str, Any] | None = None,
         maps: bool = False,
     ) -> Prediction:
@@ -140,11 +144,13 @@ class Model:
         region:   of the subject's grid, slices of voxels; everything outside stays background
         overlap:  share of a window that the next window covers too; None follows the plan
         seconds:  time limit for the windows: the overlap shrinks where it has to
+        at_most:  s that the windows may take: the image is refused once they are known to take longer
         covariates: of the patient, for a model with covariates; None takes those of a case
         maps:     whether the uncertainty of every voxel is kept
         A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses, or
         is one value everywhere, has its results too, and says so in `abstained`. Raises what reading raises,
-        DatasetError where the subject does not suit the model, PlanError where mirroring would contradict anatomy, and
+        DatasetError where the subject does not suit the model or is out of all proportion to its training images,
+        GeometryError where sides matter and are unknown, PlanError where mirroring would contradict anatomy, and
         OutputError where outputs of the network are not finite.
         """
         axes = self.flips(mirror)
@@ -163,6 +169,8 @@ class Model:
                 return self.predict(still, _of_frame(progress, number, count), seconds=share, **asked)
 
             return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
+        if not self.allows_large:
+            refuse_out_of_proportion(self, image, where, region)
         vector, notes = self.context_vector(image, covariates, where)
         given, watching = image, Watching(self.run)
         image, preprocessing = self.after_first(image, covariates, mirror)
@@ -173,7 +181,7 @@ class Model:
             task=self.task,
             preprocessing=preprocessing,
             network=with_covariates(watching, vector),
-            windows=self._windows(axes, overlap, seconds),
+            windows=replace(self._windows(axes, overlap, seconds), at_most=at_most),
             progress=progress,
             receiver=each_of(receiver, sought),
             region=region,
@@ -204,7 +212,8 @@ class Model:
         """The image and its preprocessing, in a cascade with what the first stage marks in it."""
         if self.first is None:
             return image, self.preprocessing
-        stage = self.first.predict(image, mirror=mirror, covariates=covariates)
+        first = replace(self.first, allows_large=self.allows_large)
+        stage = first.predict(image, mirror=mirror, covariates=covariates)
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:

@@ -56,9 +56,8 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
         images = (own.get("fingerprint") or {}) if isinstance(own, Mapping) else own
         held[f"{place_of}fingerprint"] = (dict[str, Any], images)
         if isinstance(images, Mapping):
-            held |= {
-                f"{place_of}{name}": (dict[str, list[float]] | None, images.get(name)) for name in ("shape", "spacing")
-            }
+            per_axis = dict[str, list[float]] | None
+            held |= {f"{place_of}{name}": (per_axis, images.get(name)) for name in ("shape", "spacing", "largest")}
     for section, (kind, value) in held.items():
         try:
             TypeAdapter(kind).validate_python(value)

@@ -175,9 +175,10 @@ class Peer(Section):
 
 
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes."""
+    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own."""
 
     path: Path
+    allow_large: bool = False
 
 
 class Inside(Section):
@@ -381,7 +382,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     if tls is not None:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
-    models = {name: ModelSection(path=base / one.path) for name, one in settings.models.items()}
+    models = {name: one.model_copy(update={"path": base / one.path}) for name, one in settings.models.items()}
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]

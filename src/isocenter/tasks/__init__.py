@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         may_cover,
         own_outputs,
         picks_a_side,
+        refuse_unknown_sides,
         rows_in,
         sides_of,
         stated_image,
@@ -42,12 +43,16 @@ if TYPE_CHECKING:
         EACH,
         FEWEST_UNSEEN,
         OUTPUT,
+        STATE_SIDES,
         UNKEPT,
         WITHIN,
         Shares,
         have_sides,
         mean_of,
+        numbered_teeth,
         reading,
+        sided_names,
+        unknown_sides,
     )
     from isocenter.tasks.task import Task
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.tasks.shared import ENDS
+from isocenter.errors import GeometryError
+from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
-from isocenter.values import Case, Decision, Image, Prediction, Split
+from isocenter.values import Case, Decision, Geometry, Image, Prediction, Split
 
 if TYPE_CHECKING:
     from isocenter.tasks.answers import Columns
@@ -64,6 +65,21 @@ def picks_a_side(task: Task) -> bool:
     """
     parts = task.decoding.parts.values() or (task,)
     return any(part.decoding.picks and names_sides(part.decoding.mirrored) for part in parts)
+
+
+def sided_labels(task: Task) -> tuple[str, ...]:
+    """The labels of a task, and of each of its parts, that tell left from right; empty where no side matters."""
+    named = list[str]()
+    for part in task.decoding.parts.values() or (task,):
+        names = [label.name for label in part.labels]
+        named += sided_names(names) or (names if names_sides(part.decoding.mirrored) else ())
+    return tuple(dict.fromkeys(named))
+
+
+def refuse_unknown_sides(task: Task, geometry: Geometry, where: str) -> None:
+    """Raise GeometryError for a volume whose left and right are unknown, where a label of the task names a side."""
+    if geometry.is_volume and not geometry.oriented and (named := sided_labels(task)):
+        raise GeometryError(unknown_sides(named), where, STATE_SIDES)
 
 
 def states_covering(task: Task) -> bool:

@@ -35,10 +35,12 @@ if TYPE_CHECKING:
         Floats,
         Geometry,
         counted_in,
+        is_orientation,
     )
     from isocenter.values.grading import grades, rising
     from isocenter.values.image import (
         OF_CHANNELS,
+        STATED_SIDES,
         WITHOUT_VOXELS,
         Array,
         Code,

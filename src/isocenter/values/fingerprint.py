@@ -152,6 +152,14 @@ class Fingerprint:
         )
 
     @property
+    def largest(self) -> dict[str, list[float]]:
+        """The grid of the largest image, by lengths where these are known of all: `shape` and `steps`."""
+        physical = all(case.physical for case in self.cases)
+        sizes = [math.prod(case.shape) * (math.prod(case.steps) if physical else 1) for case in self.cases]
+        case = self.cases[int(np.argmax(sizes))]
+        return {"shape": [float(size) for size in case.shape], "steps": list(case.steps)}
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Statistics of the images of all cases; they name no case, and may travel with a model."""
         if not self.cases:
@@ -165,6 +173,7 @@ class Fingerprint:
             "physical": all(case.physical for case in self.cases),
             "shape": _spread(self.shapes) if alike else None,
             "spacing": _spread(self.steps) if alike else None,
+            "largest": self.largest,
             "intensity": _typical([case.intensity for case in self.cases]),
             "foreground": _typical([case.foreground for case in self.cases if case.foreground]),
         }

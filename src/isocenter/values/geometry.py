@@ -23,6 +23,8 @@ GRID_TOLERANCE, LARGEST_GRID_TOLERANCE = 0.05, 0.5
 HEADER_ROUNDING = 1e-3
 MM3_PER_ML = 1000.0
 MM = "mm"
+# The two directions of each axis of RAS+, the one in which it falls first.
+DIRECTIONS = ("LR", "PA", "IS")
 # What the axis of a series may be counted in: time, spectra.
 SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 
@@ -30,6 +32,11 @@ SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 def counted_in(axes: int) -> str:
     """What a grid of so many axes is counted in where lengths are not known: pixels or voxels."""
     return "pixels" if axes == 2 else "voxels"
+
+
+def is_orientation(letters: str) -> bool:
+    """Whether three letters name one direction of each of the patient's axes, as "RAS" and "PIL" do."""
+    return sorted(next((n for n, both in enumerate(DIRECTIONS) if one in both), -1) for one in letters) == [0, 1, 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +150,20 @@ class Geometry:
         """The direction in which each axis grows, such as "RAS" or "LPI"; None where sides are not known."""
         if not self.has_sides:
             return None
-        letters = ("LR", "PA", "IS")
-        return "".join(letters[axis][int(sign > 0)] for axis, sign in self._closest_axes())
+        return "".join(DIRECTIONS[axis][int(sign > 0)] for axis, sign in self._closest_axes())
+
+    def along(self, orientation: str) -> Geometry:
+        """The grid with its axes in these directions, such as "LPS", as `orientation` states them.
+
+        Raises GeometryError where they are not three different axes, or the grid is no volume.
+        """
+        if not (self.is_volume and is_orientation(orientation)):
+            raise GeometryError(f"{self.ndim} axes along {orientation!r}", "Geometry", "Give three letters, as RAS")
+        affine = np.eye(self.ndim + 1)
+        for axis, (letter, step) in enumerate(zip(orientation, self.steps, strict=True)):
+            world = next(n for n, both in enumerate(DIRECTIONS) if letter in both)
+            affine[world, axis] = step if letter == DIRECTIONS[world][1] else -step
+        return replace(self, affine=affine, oriented=True)
 
     def to_world(self, index: ArrayLike) -> Floats:
         """(..., n) voxel index to (..., n) mm."""

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 OF_CHANNELS = "of_channels"
 # The fact of a label map that holds the structures which were drawn and have no voxel in it, {name: why}.
 WITHOUT_VOXELS = "without_voxels"
+# In the note of an image whose orientation its file does not state: who does.
+STATED_SIDES = "as --orientation states"
 # A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 
@@ -251,6 +253,13 @@ class Image:
     def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:
         """The same image with other voxels, on another grid if one is given."""
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
+
+    def along(self, orientation: str) -> Image:
+        """The image with its axes in these directions, such as "RAS", where it is a volume that states none."""
+        if self.geometry.oriented or not self.geometry.is_volume:
+            return self
+        note = f"its axes grow to {orientation}, {STATED_SIDES}, since the file states no orientation"
+        return replace(self, geometry=self.geometry.along(orientation), notes=(*self.notes, note))
 
     def on_axes_of(self, grid: Geometry) -> Image:
         """The same image with its axes in the order and direction of another grid's, where only these differ.

@@ -127,10 +127,11 @@ def calibrate(
     zipped, marks = is_zip(out), CALIBRATED if (out / CALIBRATED[0]).is_file() else MARKS
     refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
-    loaded = load(source, "cpu", threads=threads)
+    options = ReadingOptions.of(**reading)
+    loaded = replace(load(source, "cpu", threads=threads), allows_large=options.allow_large)
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
-    known = open_labelled(data, ReadingOptions.of(**reading), loaded.task)
+    known = open_labelled(data, options, loaded.task)
     dataset, hashes = _unseen(known, evidence)
     cases, unlike = own_labels(loaded.task, list(dataset))
     dataset, left_out = replace(dataset, cases=tuple(cases)), len(known) - len(dataset)

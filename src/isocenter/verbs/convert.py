@@ -75,7 +75,7 @@ def convert(
     drop_geometry: give up size and position, so that a slice can become a picture
     adc:           the apparent diffusion coefficient instead, fitted to frames at several b-values
     regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
-    options:       the fields of `isocenter.files.ReadOptions`: part, prefer, fill_missing, real_world
+    options:       the fields of `isocenter.files.ReadOptions`: part, prefer, orientation, fill_missing, real_world
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """
@@ -95,7 +95,9 @@ def convert(
         try:
             image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
             image = apparent_diffusion(image, str(source)) if adc else image
-            image = image if regions is None else region_series(image, read(regions), str(source))
+            if regions is not None:
+                drawn = read(regions, orientation=options.get("orientation"))
+                image = region_series(image, drawn, str(source))
             write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
         except IsocenterError as error:
             if len(names) == 1:

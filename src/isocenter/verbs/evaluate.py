@@ -181,6 +181,7 @@ def evaluate(
     plan = _plan_of(run)
     audits, stated = _options(options)
     reading = _as_trained(run, plan, data).overridden(stated)
+    loaded = replace(loaded, allows_large=reading.allow_large)
     dataset = _referenced(data, reading, loaded, run)
     chosen = choice(loaded, dataset, run, split)
     before = covariates_by_name(dataset, chosen.parts)
@@ -191,7 +192,7 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    loading = {"device": device, "uncertainty": uncertainty, **how}
+    loading = {"device": device, "uncertainty": uncertainty, "allow_large": reading.allow_large, **how}
     outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
     scoring: Any = {"seed": seed, "patients_known": known, "folds": folds, "draws": draws, "keeps": draws}
     scored = score(predictor, cases, parts, outcomes=outcomes, **scoring)
@@ -344,6 +345,7 @@ def _predictor(
         place = run / f"fold_{number}"
         own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task, gate_of(place))
         model = with_uncertainty(load(run, device, fold=number), uncertainty)
+        model = replace(model, allows_large=loaded.allows_large)
         models[number] = own[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}

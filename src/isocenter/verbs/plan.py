@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.keywords import named_keywords
@@ -41,8 +43,9 @@ from isocenter.planning import (
 )
 from isocenter.quality import Examination, retested, shortcut_notes
 from isocenter.report import InNotebook
+from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
-from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
+from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut, Split
 from isocenter.verbs.reading import (
     COVARIATES,
     EVERYTHING,
@@ -58,6 +61,10 @@ from isocenter.verbs.reading import (
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
+# How often a plan is made anew without cases out of all proportion, until the same ones stay out.
+MOST_PLANS = 3
+# Why a case that is out of all proportion is left out.
+TOO_LARGE = "it is left out: its prediction would take more time than all others"
 # By its suffix `train` knows a plan from data.
 PLAN_SUFFIXES = (".yaml", ".yml")
 
@@ -83,8 +90,14 @@ class Planned(InNotebook):
         return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint, asked), parts=parts)
 
     def __repr__(self) -> str:
-        lines = [*shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
+        lines = [*self.left_out, *shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
         return "\n".join([overview(self.plan), *(f"\n{line}" for line in lines)])
+
+    @property
+    def left_out(self) -> list[str]:
+        """The cases that are in no part because they are out of all proportion, in sentences."""
+        large = (one for one in self.examination.problems if one.why == TOO_LARGE)
+        return [f"left out: {one.what}. {one.remedy}" for one in large]
 
     def with_memory_of(self, edited: Plan) -> Plan:
         """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""
@@ -226,6 +239,20 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     _refuse_impossible(request)
     request = request.wished
     examination, numbered, chosen, machine = _examined(data, request)
+    made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
+    for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
+        large = [] if request.reading.allow_large else out_of_proportion(made, examination.fingerprint)
+        if {one.cases for one in large} == {one.cases for one in left_out}:
+            break
+        left_out = large
+        made = _planned_for(request, examination.without(large), numbered, chosen, machine)
+    return made
+
+
+def _planned_for(
+    request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
+) -> Planned:
+    """The plan that was asked for, for cases that were looked through; the rest as `_examined` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = _parted(examination, request)
     parts = made_of[0]
@@ -268,6 +295,37 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
     options |= {COVARIATES: asked} if asked is not None else {}
     made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
     return Planned(made, examination, parts, folds=folds)
+
+
+def out_of_proportion(made: Planned, every: Fingerprint) -> list[Problem]:
+    """An error for each case that would take far more windows than the training cases, by the grid of the plan.
+
+    every: the facts of all cases, also of those that were left out of the plan for this reason
+    """
+    chosen, facts = settings(made.plan), {one.id: one for one in every.cases}
+    looking = Looking(chosen.preprocessing, chosen.inference.patch, chosen.inference.overlap)
+    grids = {name: _grid(one) for name, one in facts.items()}
+    large = dict[str, int]()
+    for parts in made.folds or (made.parts,):
+        large |= disproportionate(looking, grids, _training(parts))
+    usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
+    return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
+
+
+def _grid(facts: CaseFacts) -> Geometry:
+    made = Geometry.of_spacing(facts.shape, facts.steps) if facts.physical else Geometry.of_pixels(facts.shape)
+    return replace(made, unit=facts.unit)
+
+
+def _too_large(facts: CaseFacts, windows: int, usual: Fingerprint) -> Problem:
+    """The error about one case; usual: the others."""
+    steps, own = np.median(usual.steps, axis=0), np.array(facts.steps)
+    what = f"it would take {windows:,} windows, more than {MOST_TIMES} times as many as any that trains"
+    if facts.physical and (np.maximum(own / steps, steps / own) >= UNLIKE_SPACING).any():
+        spacings = [" x ".join(f"{step:.4g}" for step in each) for each in (own, steps)]
+        what += f": spacing {spacings[0]} {facts.unit} where the others have {spacings[1]}, a wrong header is likely"
+    remedy = "Correct its header, or keep it by --allow-large"
+    return Problem("error", f"{facts.id}: {what}", (facts.id,), TOO_LARGE, remedy)
 
 
 def _refuse_impossible(request: PlanRequest) -> None:

@@ -176,6 +176,7 @@ def predict(
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     wanted = Wanted(format, save_probabilities, overlay, maps, covering)
     asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
+    asked = replace(asked, allow_large=options.allow_large)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     if out is not None:
@@ -197,7 +198,8 @@ def predict(
                 return result
             (partial / RESERVED).unlink(missing_ok=True)
             result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
+            given = {"region": region, "overlap": overlap, "seconds": seconds, "orientation": options.orientation}
+            _write_records(result, loaded, given, mirror, partial)
         match result.stopped:
             case None:
                 return result

@@ -43,7 +43,8 @@ def view(
     mask:    a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
     out:     the file of the page; nothing is written without it
     volume:  the name of one of several volumes
-    options: the fields of `isocenter.files.ReadOptions`: part, prefer, fill_missing, fill_contours, real_world
+    options: the fields of `isocenter.files.ReadOptions`: part, prefer, orientation, fill_missing, fill_contours,
+             real_world
     Raises GeometryError where image and mask lie on different grids.
     """
     match image:
@@ -80,4 +81,5 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Pat
             return files.drawn_on(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
         case _:
             # A mask that was drawn on the image has its header: where that is ambiguous, both are read alike.
-            return read(mask, prefer=options.get("prefer")).on_axes_of(picture.geometry)
+            form, letters = options.get("prefer"), options.get("orientation")
+            return read(mask, prefer=form, orientation=letters).on_axes_of(picture.geometry)

@@ -65,7 +65,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     cases = tuple(
         CaseFiles(
             f"{split}_{row:05d}",
-            {"image": partial(load_row, path, f"{split}_images", row, modality)},
+            {"image": partial(load_row, path, f"{split}_images", row, modality, options.read.orientation)},
             {kind: partial(given, _answer(label, called))},
             files=(path,),
             key=f"{split}_{row:05d}",
@@ -77,18 +77,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(cases, how=f"MedMNIST archive, {len(cases)} rows", classes={kind: classes})
 
 
-def load_row(path: Path, name: str, row: int, modality: str) -> Image:
+def load_row(path: Path, name: str, row: int, modality: str, orientation: str | None = None) -> Image:
     """One image: (rows, columns), with a last axis of 3 as red, green, blue, or (planes, rows, columns)."""
     array = _array(path, path.stat().st_mtime_ns, name)[row]
     colour = array.shape[-1] == 3
     pixels = np.ascontiguousarray(np.moveaxis(array, -1, 0)) if colour else array[None]
-    return Image(
+    image = Image(
         pixels,
         Geometry.of_pixels(pixels.shape[1:]),
         modality=modality,
         channels=("R", "G", "B") if colour else ("0",),
         source=Source("numpy", (str(path),)),
     )
+    return image if orientation is None else image.along(orientation)
 
 
 @lru_cache(maxsize=8)  # three parts of images, and of another set

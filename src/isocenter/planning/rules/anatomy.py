@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from isocenter.tasks import numbered_teeth
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # Organs of which there is one, or whose two sides differ, and words for the trunk that holds them.
@@ -34,8 +35,6 @@ WINDOWED = {
     ),
     "brain": "brain hemorrhage haemorrhage haematoma hematoma stroke ischemi ischaemi cerebr intracranial",
 }
-# Teeth are numbered by where they stand (ISO 3950, or 1 to 32), so that a number names a side; so many are a system.
-TEETH, FEWEST_NUMBERED = "tooth teeth dental", 4
 # A shorter word is found only where it stands alone: "hip" is not in "hippocampus".
 SHORT = 4
 ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
@@ -55,8 +54,7 @@ class Anatomy:
 def anatomy(names: Iterable[str]) -> Anatomy:
     """What names suggest about the two sides; one word of the trunk outweighs all others."""
     known = list(names)
-    numbers = {end for name in known if (end := re.findall(r"\d*$", name)[0])}
-    if len(numbers) >= FEWEST_NUMBERED and (word := _first(known, TEETH)):
+    if word := numbered_teeth(known):
         return Anatomy("numbered", word)
     if word := _first(known, ONE_SIDED):
         return Anatomy("different", word)

@@ -15,6 +15,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
+from isocenter.runtime.proportion import prepared_shape, shape_around
 from isocenter.runtime.smaller_batches import within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.methods import NONE
@@ -92,14 +93,14 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
 
 def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
     patch, in_parts = model.inference.patch, model.preprocessing.held(image.geometry)
-    spatial = _prepared_shape(model, image, in_parts.shape)
+    spatial = prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
     dense = dense_channels(model.task)
     dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.is_volume
-    seen = spatial if region is None else _seen(image, spatial, patch, region)
+    seen = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
     walked = _walked(image, seen, patch)
     if in_parts.streamed is None:
         walked = min(length * math.prod(seen) // size for length, size in zip(patch, seen, strict=True))
@@ -135,40 +136,6 @@ def fitting_memory(model: Model, image: Image, where: str, region: Region | None
             remedy = "Close other programs, take a machine with more memory, or resample the image to fewer voxels"
         raise MemoryShortageError(problem, where, remedy)
     return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
-
-
-def _prepared_shape(model: Model, image: Image, stated: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away.
-
-    stated: by the preprocessing; None where it follows from its settings
-    """
-    preparing, geometry, patch = model.preprocessing, image.geometry, model.inference.patch
-    if preparing.shape is not None:
-        return preparing.shape
-    if stated is not None:
-        return tuple(max(size, least) for size, least in zip(stated, patch, strict=True))
-    if geometry.ndim < len(patch):
-        return patch  # an image of another kind, which the preprocessing refuses in its own words
-    axes, _ = geometry.to_canonical
-    sizes = [float(geometry.shape[axis]) for axis in axes]
-    if preparing.spacing is not None and geometry.spacing is not None and len(preparing.spacing) == len(axes):
-        steps = [geometry.spacing[axis] for axis in axes]
-        sizes = [n * old / new for n, old, new in zip(sizes, steps, preparing.spacing, strict=True)]
-    elif len(sizes) > len(patch):
-        sizes = sorted(sizes)[-len(patch) :]  # a single slice: its own axis is left out
-    return tuple(max(math.ceil(n / preparing.reduction), least) for n, least in zip(sizes, patch, strict=True))
-
-
-def _seen(image: Image, spatial: Sequence[int], patch: Sequence[int], region: Region) -> tuple[int, ...]:
-    """Voxels an axis of the windows that touch a region: they reach beyond it by less than one on either side."""
-    axes, _ = image.geometry.to_canonical
-    if len(axes) != len(spatial):
-        return tuple(spatial)
-    shares = [(region[axis].stop - region[axis].start) / image.geometry.shape[axis] for axis in axes]
-    return tuple(
-        min(size, math.ceil(size * share) + 2 * window)
-        for size, share, window in zip(spatial, shares, patch, strict=True)
-    )
 
 
 def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:

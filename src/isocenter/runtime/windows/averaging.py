@@ -172,7 +172,7 @@ def mirrored(
     """
     if not axes:
         return network
-    crossing, sides = _crossing_axis(task, trace, left_right), task.decoding.mirrored
+    crossing, sides = _crossing_axis(trace, left_right), task.decoding.mirrored
     if crossing in axes and sides is None:
         raise GeometryError(
             "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
@@ -184,7 +184,7 @@ def mirrored(
     return Mirrored(network, task.decoding.average, axes, crossing, sides_of(task), offsets, numbers, differ, plain)
 
 
-def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:
+def _crossing_axis(trace: Trace, left_right: int | None) -> int | None:
     """The axis of the network's grid that runs from left to right in this image; None where none does.
 
     An image that states its sides knows; of a picture the model's own word is taken.
@@ -192,10 +192,7 @@ def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | No
     source = trace.source
     if source.ndim < 3:
         return left_right
-    if not source.oriented:
-        if not names_sides(task.decoding.mirrored):
-            return None
-        problem = "left and right are not known, and mirroring would confuse the labels that name them"
-        raise GeometryError(problem, "mirroring", f"{NO_MIRROR}, or give a file with its orientation")
+    if not source.oriented:  # no label names a side: `run_pipeline` refuses the others
+        return None
     # The canonical order begins with the axis from left to right, unless that is the one of the single slice.
     return None if trace.squeezed is not None and trace.squeezed == source.to_canonical[0][0] else 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import DatasetError, counted
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.finite import Finite
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
-from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels
-from isocenter.values import Array, Image, Prediction, Region, Slabs
+from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unknown_sides
+from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing import Restores, Source, Trace
@@ -29,6 +29,8 @@ Receiver = Callable[[Region, Mapping[str, Array]], None]
 BLANK = "it is one value everywhere once it is normalised"
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
+# Of the seconds that an image may take, the share after which it is known how long all of its windows will take.
+TIMED_SHARE = 0.05
 
 log = logging.getLogger("isocenter")
 
@@ -44,6 +46,7 @@ class WindowSettings:
     left_right: axis of the network's grid between left and right, as the model was planned; None where unknown
     seconds:    time limit for all windows of an image: the overlap shrinks where it has to; None without a limit
     differ, plain: of mirrored views, as in `Mirrored`
+    at_most:    s that all windows of an image may take: it is refused once they are known to take longer
     """
 
     patch: tuple[int, ...]
@@ -54,27 +57,44 @@ class WindowSettings:
     seconds: float | None = None
     differ: Disagreement | None = None
     plain: bool = False
+    at_most: float | None = None
 
 
 @dataclass
 class _AllWindows:
-    """Progress of the windows of one part after the other, reported as progress of all; count: how many there are."""
+    """Progress of the windows of one part after the other, reported as progress of all; count: how many there are.
+
+    where, at_most: the image, and the s that its windows may take; None without a limit
+    """
 
     progress: Progress | None
     count: int
+    where: str = ""
+    at_most: float | None = None
     done: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def after(self, before: int) -> Progress | None:
         """Progress of a part before which so many windows passed."""
-        if self.progress is None:
+        if self.progress is None and self.at_most is None:
             return None
 
         def report(done: int, _: int) -> None:
             """Report how many of all windows are done."""
             self.done = before + done
+            self._refuse_long()
             self.again()
 
         return report
+
+    def _refuse_long(self) -> None:
+        """Raise DatasetError once it is known that all windows would take longer than they may."""
+        elapsed = time.monotonic() - self.began
+        if self.at_most is None or elapsed < TIMED_SHARE * self.at_most:
+            return
+        if (needed := elapsed * self.count / self.done) > self.at_most:
+            problem = f"{self.count:,} windows would take about {needed:,.0f} s, and {self.at_most:,.0f} s are allowed"
+            raise DatasetError(problem, self.where, "See whether its spacing is right; crop it, or allow more time")
 
     def again(self) -> None:
         """Report the same once more, because a part of the result is back on the image's grid."""
@@ -101,6 +121,7 @@ def run_pipeline(
     What is one value everywhere has a result too, and `abstained` states it. Raises OutputError where outputs of the
     network are not finite.
     """
+    refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.opened(image, where)
     labelled = preprocessing.cascade is not None
     how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
@@ -115,7 +136,7 @@ def run_pipeline(
     if windows.seconds is not None:
         overlap = overlap_within(windows.seconds, overlap, seen, data, patch, lambda share: sum(counts_with(share)))
     counts = counts_with(overlap)
-    seen_windows = _AllWindows(progress, sum(counts))
+    seen_windows = _AllWindows(progress, sum(counts), where, windows.at_most)
 
     def restored() -> Slabs:
         """The parts' outputs on the image's own grid."""
@@ -138,7 +159,8 @@ def run_pipeline(
 
     slabs = restored() if region is None else _within(restored(), region)
     prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
-    notes = (*prediction.notes, *_in_parts(task, data.shape[1:], patch))
+    stated = (note for note in image.notes if STATED_SIDES in note)
+    notes = (*prediction.notes, *stated, *_in_parts(task, data.shape[1:], patch))
     return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
 
 

@@ -67,10 +67,21 @@ class _Seen:
     stated: Mapping[str, str]
 
 
-def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, words: str, send: Sequence[str]) -> Outcome:
+def answered(
+    job: Job,
+    model: Model,
+    inputs: Inputs,
+    room: Path,
+    root: str,
+    words: str,
+    send: Sequence[str],
+    *,
+    at_most: float | None = None,
+    allow_large: bool = False,
+) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
-    root: of UIDs; words: that DICOM results bear; send: peers that results go to
+    root: of UIDs; words: that DICOM results bear; send: peers that results go to; at_most, allow_large: as of `Asked`
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -85,7 +96,8 @@ def answered(job: Job, model: Model, inputs: Inputs, room: Path, root: str, word
                 since = time.monotonic()
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(folder=room, findings=True, region=region)
+                limits: Any = {"at_most": at_most, "allow_large": allow_large}
+                asked = Asked(folder=room, findings=True, region=region, **limits)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at

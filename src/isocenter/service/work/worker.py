@@ -110,7 +110,9 @@ class Worker:
             return Outcome(REFUSED, f"the model {error.problem}. {error.remedy}")
         loading = time.monotonic() - began
         node, rule = self.settings.node, self.rules.get(job.rule)
-        outcome = answered(job, model, inputs, room, node.uid_root, node.text, rule.send if rule else [])
+        send, own = rule.send if rule else [], self.settings.models.get(job.model)
+        limits: Any = {"at_most": self.settings.queue.job_timeout_s, "allow_large": own is not None and own.allow_large}
+        outcome = answered(job, model, inputs, room, node.uid_root, node.text, send, **limits)
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None

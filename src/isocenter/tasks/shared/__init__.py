@@ -93,7 +93,14 @@ if TYPE_CHECKING:
         refuse_other_image_grid,
         renumbered,
     )
-    from isocenter.tasks.shared.left_right import crossed, have_sides
+    from isocenter.tasks.shared.left_right import (
+        STATE_SIDES,
+        crossed,
+        have_sides,
+        numbered_teeth,
+        sided_names,
+        unknown_sides,
+    )
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from isocenter.errors import listed
 from isocenter.transforms import names_sides
 
 # Left and right in the languages of most published sets, then Latin.
@@ -34,6 +35,13 @@ UNLIKE = frozenset(
 )
 # Except that the brain's ventricles are.
 ALIKE = frozenset({"lateral", "cerebral", "brain"})
+# Teeth are numbered by where they stand (ISO 3950, or 1 to 32), so that a number names a side; so many are a system.
+TEETH, FEWEST_NUMBERED = ("tooth", "teeth", "dental"), 4
+# The remedy where sides are unknown.
+STATE_SIDES = (
+    "Give files that state their orientation, or state it for all that do not by --orientation RAS, where the letters "
+    "are the directions in which their axes grow"
+)
 CHAMBERS = frozenset({"lv", "rv", "la", "ra", "lad", "lcx", "rca", "lvot", "rvot"})
 
 
@@ -58,6 +66,28 @@ def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
 def have_sides(names: Sequence[str]) -> bool:
     """Whether any of these names has a side, which a mirrored image would not have."""
     return names_sides(crossed(names))
+
+
+def sided_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names that tell left from right, by a word or, of teeth, by their numbers; all where only together they do.
+
+    Of an image whose left and right are unknown nobody can say which of them is which.
+    """
+    named = [name for name in names if have_sides([name])]
+    return tuple(named or (names if have_sides(names) or numbered_teeth(names) else ()))
+
+
+def unknown_sides(names: Iterable[str], of_cases: str = "") -> str:
+    """The problem of volumes without orientation where these names tell left from right, in words."""
+    return f"left and right are not known{of_cases}, and labels tell them apart ({listed(names)})"
+
+
+def numbered_teeth(names: Iterable[str]) -> str:
+    """The first name of a tooth among names with several numbers, which tell where it stands; empty without."""
+    known = list(names)
+    numbers = {end for name in known if (end := re.findall(r"\d*$", name)[0])}
+    teeth = (name for word in TEETH for name in known if word in name.lower())
+    return next(teeth, "") if len(numbers) >= FEWEST_NUMBERED else ""
 
 
 def _words(name: str) -> tuple[str, ...]:

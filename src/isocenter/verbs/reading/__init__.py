@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
     from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
     from isocenter.verbs.reading.name_values import pairs
-    from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions
+    from isocenter.verbs.reading.options import (
+        ALLOW_LARGE,
+        COVARIATES,
+        EVERYTHING,
+        VOXELS,
+        ReadingKeywords,
+        ReadingOptions,
+    )
     from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
     from isocenter.verbs.reading.progress import Tracker, tracked, watched
 

@@ -60,7 +60,11 @@ def open_dataset(
         column=dict(reading.column or {}),
         modality=reading.modality or None,
         read=ReadOptions(
-            reading.part or None, reading.prefer or None, reading.fill_missing, fill_contours=reading.fill_contours
+            reading.part or None,
+            reading.prefer or None,
+            reading.fill_missing,
+            fill_contours=reading.fill_contours,
+            orientation=reading.orientation or None,
         ),
         references=references,
         channels=channels,
@@ -140,10 +144,15 @@ def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
     return replace(kept, problems=(*dataset.problems, problem))
 
 
-def looked_through(dataset: Dataset, threads: int, spread: Spread | None = None) -> Examination:
-    """Every case read once, with progress; by other processes if they are given."""
+def looked_through(
+    dataset: Dataset, threads: int, spread: Spread | None = None, kinds: Collection[str] = ()
+) -> Examination:
+    """Every case read once, with progress; by other processes if they are given.
+
+    kinds: of reference that are to be predicted; empty: all
+    """
     with tracked("reading cases") as tracker:
-        return examine(dataset, threads=threads, progress=tracker, spread=spread)
+        return examine(dataset, threads=threads, progress=tracker, spread=spread, kinds=kinds)
 
 
 class LookedThrough(NamedTuple):
@@ -162,7 +171,7 @@ def opened_and_looked_through(
     opened: the data set, by the kinds of reference that are asked for
     """
     dataset = opened(needs_of(task))
-    examination = looked_through(dataset, threads, spread)
+    examination = looked_through(dataset, threads, spread, needs_of(task))
     because = numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
     if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
         return LookedThrough(dataset, examination)
@@ -183,7 +192,7 @@ def refuse_unfit(examination: Examination) -> None:
     fatal = examination.fatal
     if fatal:
         raise DatasetError(
-            "; ".join(problem.what for problem in fatal),
+            "; ".join(f"{one.what}: {listed(one.cases)}" if one.cases else one.what for one in fatal),
             str(examination.dataset.root or examination.dataset.name),
             fatal[0].remedy or "Look at `isocenter check`",
         )

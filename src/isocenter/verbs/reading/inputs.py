@@ -83,7 +83,8 @@ def _opened(
         case Image():
             paths = given_input.source.paths if given_input.source else ()
             name = Path(paths[0]).name.split(".")[0] if paths else "image"
-            return [Case(name, name, {"image": given_input})], []
+            image = given_input if reading.orientation is None else given_input.along(reading.orientation)
+            return [Case(name, name, {"image": image})], []
         case _:
             dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
             return list(dataset), list(dataset.problems)

@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
-from isocenter.files import CaseNames, Part, Prefer
+from isocenter.files import CaseNames, Part, Prefer, refuse_no_orientation
 from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
-VOXELS = ("part", "prefer", "fill_missing", "fill_contours", "align")
+VOXELS = ("part", "prefer", "orientation", "fill_missing", "fill_contours", "align")
 DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
+# The reading option by which cases out of all proportion are kept.
+ALLOW_LARGE = "allow_large"
 
 
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
@@ -34,6 +36,7 @@ class ReadingKeywords(TypedDict, total=False):
     modality: str | None
     part: Part | None
     prefer: Prefer | None
+    orientation: str | None
     fill_missing: bool
     fill_contours: bool
     align: bool
@@ -41,6 +44,7 @@ class ReadingKeywords(TypedDict, total=False):
     accept: str | None
     order: str | Sequence[str] | None
     exif: str | None
+    allow_large: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class ReadingOptions:
     modality: of all images, where the files do not say
     part:     of complex voxels: "magnitude", "real", "imaginary" or "phase"
     prefer:   "sform" or "qform", where the two of a NIfTI file disagree
+    orientation: of volumes whose files state none, as "RAS" or "LPS": the direction in which each axis grows
     fill_missing: keep a series with gaps; the missing slices become padding
     fill_contours: interpolate the contours of structure sets between the slices on which they are drawn
     align:    resample the images of a case onto the grid of its first
@@ -62,6 +67,8 @@ class ReadingOptions:
     exif:     whether references lie on the "stored" pixels of photographs, or on those that EXIF turns "upright"
     order:    the classes from the lowest grade to the highest, "mild,moderate,severe"
     accept:   findings that would forbid training and are accepted, by name: "mixed-scale"
+    allow_large: keep cases that are out of all proportion to the others, or to those that trained the model
+    Raises UsageError for an orientation that does not exist.
     """
 
     layout: str | None = None
@@ -72,6 +79,7 @@ class ReadingOptions:
     modality: str | None = None
     part: Part | None = None
     prefer: Prefer | None = None
+    orientation: str | None = None
     fill_missing: bool = False
     fill_contours: bool = False
     align: bool = False
@@ -79,6 +87,10 @@ class ReadingOptions:
     exif: str | None = None
     order: str | None = None
     accept: str | None = None
+    allow_large: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_no_orientation(self.orientation)
 
     @classmethod
     def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:

@@ -36,7 +36,7 @@ from isocenter.verbs.evaluation import case_errors, write_gate
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
-from isocenter.verbs.training.time_budget import FEWEST_LOOKED, looking_seconds
+from isocenter.verbs.training.time_budget import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"
@@ -102,8 +102,9 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
     layers, minutes = last_layers_of(model), job.settings.training.minutes
     timed = minutes is not None and minutes_decide(job.settings.training, job.out)
-    seconds = looking_seconds(minutes, len(run.folds)) if timed and minutes is not None else math.inf
-    seen, _ = _looked(model, trained, layers=layers, seconds=seconds)
+    allowed = minutes if timed and minutes is not None else math.inf
+    usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
+    seen, _ = _looked(model, trained, layers=layers, seconds=usual, most=most)
     trained = trained[: len(seen)]
     laplace = None if layers is None else layers.fitted(len(job.train))
     own = replace(model, laplace=laplace, directions=_directions(model, trained))
@@ -184,11 +185,13 @@ def _looked(
     judged: bool = False,
     layers: LastLayers | None = None,
     seconds: float = math.inf,
+    most: float = math.inf,
 ) -> tuple[list[Observation], Sure]:
     """What a model sees of cases and, where it is to be judged, how sure its answers are and how wrong.
 
     layers:  take what comes into the last layers
     seconds: after which it looks at no further case, once it has seen the fewest
+    most:    after which it looks at no further case, whatever it has seen
     """
     seen, sure, began = list[Observation](), Sure(), time.monotonic()
     with tracked("looking at cases for the gate") as tracker:
@@ -198,7 +201,8 @@ def _looked(
             if judged:
                 sure += _sure_and_wrong(model.task, prediction, case)
             tracker(done, len(cases))
-            if done >= FEWEST_LOOKED and time.monotonic() - began > seconds:
+            elapsed = time.monotonic() - began
+            if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):
                 break
     return seen, sure
 

@@ -36,8 +36,9 @@ from isocenter.verbs.evaluation import (
     split_table,
     write_data_record,
 )
-from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, planned, relative_to
+from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, out_of_proportion, planned, relative_to
 from isocenter.verbs.reading import (
+    ALLOW_LARGE,
     COVARIATES,
     EVERYTHING,
     ReadingOptions,
@@ -259,16 +260,19 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
     dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
-    examination = looked_through(named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"]))
+    named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
+    examination = looked_through(named, threads, kinds=needs_of(plan["task.name"]))
     refuse_unfit(examination)
     task = settings(plan).task
     usable = with_references(examination.dataset, task)
     examination = examination.of_task(usable, task.needs)
-    if dataset_hash(usable) != plan.data_hash:
-        raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
     parts, folds = _parts(out, int(plan["split.folds"]))
-    spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
+    if not plan.options.get(ALLOW_LARGE):
+        made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
+    if dataset_hash(made.examination.dataset) != plan.data_hash:
+        raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
+    spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
 
 

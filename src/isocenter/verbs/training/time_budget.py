@@ -14,7 +14,7 @@ from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.tasks import Task
 from isocenter.training import Clock
-from isocenter.values import Case, Fingerprint
+from isocenter.values import Case, CaseFacts, Fingerprint
 from isocenter.verbs.evaluation import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
@@ -31,6 +31,8 @@ DOUBTED_SHARE = 0.4
 # Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
 # a case takes 10 s, the 200 that make a whole gate would take half an hour.
 LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
+# Of the minutes, what they may take at most, however few of them have been looked at by then.
+LOOKING_MOST = 0.5
 # s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
 # 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
 FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
@@ -100,8 +102,9 @@ class Afterwards:
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training."""
-        most, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
-        looking = sum(min(count * each, max(FEWEST_LOOKED * each, most)) for count in self.looking)
+        usual, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
+        most = longest_looking(self.minutes, len(self.looking))
+        looking = sum(min(count * each, max(FEWEST_LOOKED * each, usual), most) for count in self.looking)
         return seconds_after(costs, self.selecting, self.tested) + self.looked_at * each + looking + self.baseline
 
     def expected(self, costs: Costs) -> float:
@@ -110,9 +113,17 @@ class Afterwards:
         return min(self.seconds(costs), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
 
 
-def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint) -> Case:
-    """Of these cases the one whose voxels are nearest the mean: where sizes differ, so does what a case takes."""
-    voxels = {facts.id: math.prod(facts.shape) for facts in fingerprint.cases}
+def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint, *, spaced: bool = False) -> Case:
+    """Of these cases the one whose size is nearest the mean: where sizes differ, so does what a case takes.
+
+    spaced: whether the network sees all of them at one spacing, so that their lengths decide, and not their voxels
+    """
+
+    def size(facts: CaseFacts) -> float:
+        """Voxels of a case, or its extent in mm³."""
+        return math.prod(facts.shape) * (math.prod(facts.steps) if spaced else 1)
+
+    voxels = {facts.id: size(facts) for facts in fingerprint.cases}
     mean = statistics.fmean(voxels.values())
     return min(cases, key=lambda case: abs(voxels[case.id] - mean))
 
@@ -175,6 +186,14 @@ def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
 def looking_seconds(minutes: float, trainings: int) -> float:
     """s that the gate of each of so many trainings may take for training cases."""
     return LOOKING_SHARE * 60 * minutes / max(1, trainings)
+
+
+def longest_looking(minutes: float, trainings: int) -> float:
+    """s after which the gate of each of so many trainings looks at no further training case, however few it has seen.
+
+    A single case is never longer than that by much: those out of all proportion are left out of a run.
+    """
+    return LOOKING_MOST * 60 * minutes / max(1, trainings)
 
 
 def training_deadline(minutes: float, after: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from isocenter.training import Outcome, Several
 from isocenter.values import Case, Decision, Plan, Prediction, Split
 from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
 from isocenter.verbs.plan import room_of
+from isocenter.verbs.reading import ALLOW_LARGE
 from isocenter.verbs.training.affordable import afforded
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
 from isocenter.verbs.training.decisions import (
@@ -178,11 +180,13 @@ def jobs_of(run: RunFolder) -> list[Job]:
     for fold in run.folds:
         train, val, test, calibration = (run.cases(part, fold) for part in ("train", "val", "test", "calibration"))
         fingerprint = run.examination.fingerprint.only({case.id for case in train})
-        record = {
+        record: dict[str, Any] = {
             "data_hash": run.plan.data_hash,
             "patients_known": run.dataset.patients_known,
             "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
         }
+        if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
+            record["fingerprint"]["largest"] = run.examination.fingerprint.largest
         out = run.folder(fold)
         job = Job(out, run.plan, train, val, record, start=run.start, test=test, calibration=calibration, fold=fold)
         if fold is not None:
@@ -260,10 +264,11 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     training = jobs[0].settings.training
     if training.minutes is None or not minutes_decide(training, jobs[0].out):
         return None
+    spaced = jobs[0].settings.preprocessing.spacing is not None
     often, tested = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted)), sum(len(job.test) for job in jobs)
     return Afterwards(
         training.minutes,
-        of_mean_size([*jobs[0].val, *jobs[0].train], run.examination.fingerprint),
+        of_mean_size([*jobs[0].val, *jobs[0].train], run.examination.fingerprint, spaced=spaced),
         trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
         + predicted_by_folds(jobs[0])
         + trainings * predicted_by_mean(jobs),

@@ -1,0 +1,105 @@
+"""One case out of all proportion never stops the others."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import isocenter
+from isocenter.errors import DatasetError
+from isocenter.prediction import Asked, computed, image_of
+from isocenter.service.work.answer import Inputs, answered
+from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.training import gate, time_budget
+
+
+def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The input of a case folder; skipped where it is not there."""
+    script = data / "cases" / name / "make.py"
+    if not script.is_file():
+        pytest.skip(f"{script} is not there")
+    monkeypatch.setattr(sys, "argv", [str(script), str(folder)])
+    runpy.run_path(str(script))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def node(data, tmp_path_factory) -> Path:
+    """A model of another program, a series of 30 mm a pixel in place of 1 mm, and one like those that it knows."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return made(data, "wrong-spacing-at-a-node", tmp_path_factory.mktemp("node"), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def model(node) -> isocenter.Model:
+    return isocenter.load(node / "model" / "network.onnx", "cpu")
+
+
+def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(data, tmp_path, monkeypatch):
+    cases = made(data, "wrong-spacing-in-training", tmp_path, monkeypatch) / "set"
+    plan = isocenter.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu")
+    [problem] = [one for one in plan.examination.problems if one.severity == "error"]
+    assert problem.cases == ("p03",)
+    assert "spacing 10 x 10 x 20 mm where the others have 1 x 1 x 2" in problem.what
+    assert "--allow-large" in repr(plan)
+    assert "p03" not in plan.parts
+    assert len(plan.parts) == 11
+    assert max(plan.examination.fingerprint.largest["steps"]) == 2.0
+    kept = isocenter.plan(cases, labels="1=a,2=b", modality="CT", minutes=3, device="cpu", allow_large=True)
+    assert len(kept.parts) == 12
+    assert kept.plan.options["allow_large"] is True
+
+
+def test_a_series_of_a_wrong_spacing_is_refused_and_the_next_one_has_its_result(node, model):
+    begun = time.monotonic()
+    result = isocenter.predict(model, node / "bad", node / "good", device="cpu")
+    assert result.cases == 1
+    [problem] = result.failures
+    assert "spacing 30 x 30 x 40 mm where the model works at 1 x 1 x 2" in problem.what
+    assert time.monotonic() - begun < 30  # all of it would take a quarter of an hour
+
+
+def test_a_node_answers_that_it_refuses_such_a_series(node, model, tmp_path):
+    job = SimpleNamespace(job="1", study="s", model_hash="m", stamp="20260101")
+    series = {role: Inputs({role: sorted((node / role).glob("*.dcm"))}) for role in ("bad", "good")}
+    (tmp_path / "bad").mkdir()
+    refused = answered(job, model, series["bad"], tmp_path / "bad", "1.2.3", "", [])
+    assert refused.outcome == "refused"
+    assert "spacing 30 x 30 x 40 mm" in refused.reason
+    assert not list((tmp_path / "bad").iterdir())
+
+
+def test_an_evaluation_names_such_a_case_and_scores_the_others(node, model, data, tmp_path, monkeypatch):
+    cases = made(data, "wrong-spacing-in-training", tmp_path, monkeypatch) / "set"
+    for path in [*cases.glob("*/p*.nii.gz")]:
+        if path.name not in ("p02.nii.gz", "p03.nii.gz"):
+            path.unlink()
+    result = isocenter.evaluate(model, cases, labels="1=left_kidney,2=right_kidney", device="cpu")
+    assert [problem.cases for problem in result.failures] == [("p03",)]
+    assert set(result.scored.table["case"]) == {"p02"}
+
+
+def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_allowed(model):
+    """A limit of seconds stops it after its first windows; without one it would be predicted."""
+    voxels = np.zeros((1, 24, 26, 20), np.int16)
+    image = Image(voxels, Geometry((24, 26, 20), np.diag([20.0, 20.0, 10.0, 1.0])), "CT", ("CT",))
+    case = Case("large", "p", {"image": image})
+    with pytest.raises(DatasetError, match="windows"):
+        computed(model, case, image_of(case), Asked())
+    with pytest.raises(DatasetError, match=r"windows would take about .* s, and 0 s are allowed"):
+        computed(model, case, image_of(case), Asked(allow_large=True, at_most=1e-9))()
+
+
+def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen(monkeypatch):
+    monkeypatch.setattr(gate, "observed", lambda model, case, layers: (case, None))
+    assert len(gate._looked(None, range(20), seconds=-1.0, most=-1.0)[0]) == 1
+    costs = time_budget.Costs(predict=60.0, score=0.0, tune=0.0)
+    after = time_budget.Afterwards(10.0, None, 0, [], looking=(200,))
+    assert after.seconds(costs) - replace(after, looking=()).seconds(costs) == pytest.approx(300.0)  # half of 10 min
