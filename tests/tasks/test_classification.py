@@ -46,7 +46,7 @@ def test_every_setting_comes_back_from_json():
     assert tasks.build({"name": "classification", **json.loads(json.dumps(full.settings))}) == full
 
 
-def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_second():
+def test_one_number_as_the_prevalence_of_yes_and_no_is_that_of_yes():
     task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2})
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 

@@ -14,7 +14,7 @@ import foreign_bundles
 import foreign_folders
 import isocenter
 import trained
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, PlanError, UsageError
 from packages import no_export
 
 
@@ -103,6 +103,32 @@ def test_a_model_of_another_program_gets_a_gate_for_images_like_those_of_the_sit
     assert isocenter.load(source).predict(tmp_path / "odd.png").abstained is None
     record = json.loads((made.out / "calibrated.json").read_text())
     assert record["guard"]["trained"] == 20 and record["decisions"]["guard.gate"]["value"] is True
+
+
+def test_the_last_class_of_a_model_of_another_program_is_positive_unless_somebody_decides(site, calibrated, tmp_path):
+    source, made = calibrated
+    assert list(made.decisions["task.thresholds"].value) == ["dark"]
+    with pytest.raises(UsageError, match="dark is positive in this model"):
+        isocenter.evaluate(made.out, site, positive="bright")
+    few = trained.pictures(tmp_path / "few", count=24, first=900)
+    taken = isocenter.evaluate(source, few, device="cpu")
+    assert any(note.startswith("Nobody has stated which class is positive: dark") for note in taken.notes)
+    chosen = isocenter.evaluate(source, few, device="cpu", positive="bright")
+    assert not any("positive" in note for note in chosen.notes)
+    assert chosen.scored.task.scoring.positives == ("bright",)
+    own = isocenter.calibrate(source, few, out=tmp_path / "out", positive="bright")
+    assert list(own.decisions["task.thresholds"].value) == ["bright"]
+    assert isocenter.load(own.out).task.scoring.positives == ("bright",)
+
+
+def test_the_description_of_an_onnx_file_may_name_the_positive_class(tmp_path):
+    source = network_of_means(tmp_path)
+    described = json.loads(source.with_suffix(".json").read_text())
+    source.with_suffix(".json").write_text(json.dumps({**described, "positive": "bright"}))
+    assert isocenter.load(source).task.scoring.positives == ("bright",)
+    source.with_suffix(".json").write_text(json.dumps({**described, "positive": "grey"}))
+    with pytest.raises(PlanError, match=r"network\.json: there is no class 'grey'"):
+        isocenter.load(source)
 
 
 def test_few_cases_of_a_site_give_a_model_of_another_program_no_gate_and_it_is_stated_why(calibrated, tmp_path):

@@ -33,7 +33,7 @@ def classes(*names):
     return audited(Classification(names), **named, brier=0.0, **given), chances, truth
 
 
-def test_of_two_classes_the_second_is_called_and_the_table_has_its_net_benefit():
+def test_of_two_classes_the_positive_one_is_called_and_the_table_has_its_net_benefit():
     found, chances, truth = classes("well", "ill")
     table = found.tables["decision.csv"]
     assert list(table) == COLUMNS and set(table["label"]) == {"ill"} and set(table["treat_none"]) == {0.0}

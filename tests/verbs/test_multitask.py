@@ -12,7 +12,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.files import read_dataset
-from isocenter.planning import prose
+from isocenter.planning import prose, with_settings
 from packages import bundle_checked_and_run, no_export
 
 COLUMN = {"value:size": "size_px"}
@@ -35,6 +35,8 @@ def test_the_plan_says_what_each_part_decides_and_what_all_decide_together(answe
     assert "segmentation is known of" in plan.decision("task.weighting").because
     assert plan["task.segmentation.labels"] == [{"value": 1, "name": "1"}]
     assert plan["task.classification.classes"] == ["bright", "dim"]
+    other = {"bright": "dim", "dim": "bright"}[plan["task.classification.positive"]]
+    assert with_settings(plan, {"task.positive": other})["task.classification.positive"] == other  # as --positive does
     assert plan["task.regression.targets"] == ["size"]
     assert plan["network.name"] == "unet"
     assert plan["augmentation.scale"] == 0  # a size is asked for

@@ -63,6 +63,14 @@ Groups = Annotated[
         help="Groups of people to compare, such as sex,age:40:60,site,sex*age; by default covariates of 2 to 8 levels.",
     ),
 ]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Class that sensitivity, predictive values and thresholds are of; by default the one that has no name of "
+        "absence such as normal, else the rarer of two.",
+    ),
+]
 UsualMinutes = Annotated[
     float | None, typer.Option(metavar="M", help="Minutes from now to the finished model; 60 by default.")
 ]

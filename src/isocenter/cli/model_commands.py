@@ -31,6 +31,7 @@ from isocenter.cli.flags import (
     Overlap,
     Overlay,
     Overwrite,
+    Positive,
     Region,
     SaveProbabilities,
     Scheduler,
@@ -194,6 +195,7 @@ def calibrate(
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
+    positive: Positive = None,
     given: Given = None,
 ) -> None:
     """Fit MODEL's calibration and thresholds to DATA. The result is a package; a bundle or ONNX file keeps its form."""
@@ -204,6 +206,7 @@ def calibrate(
         overwrite=overwrite,
         backends=named(backends, "--backends"),
         threads=threads,
+        positive=positive,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

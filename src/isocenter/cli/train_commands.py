@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Out,
     OutPlan,
     Overwrite,
+    Positive,
     Scheduler,
     ScoredPart,
     Seed,
@@ -107,6 +108,7 @@ def plan(
     assignments: Set = None,
     covariates: Covariates = None,
     groups: Groups = None,
+    positive: Positive = None,
     task: Kind = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
@@ -124,6 +126,7 @@ def plan(
         everything=everything,
         folds=folds,
         task=task,
+        positive=positive,
         assignments=assigned(assignments, covariates, groups),
         **(given or {}),
     )
@@ -167,6 +170,7 @@ def train(
     assignments: Set = None,
     covariates: Covariates = None,
     groups: Groups = None,
+    positive: Positive = None,
     task: Kind = None,
     given: Given = None,
 ) -> None:
@@ -187,6 +191,7 @@ def train(
         seed=seed,
         everything=everything,
         task=task,
+        positive=positive,
         assignments=assigned(assignments, covariates, groups),
         **(given or {}),
     )
@@ -228,6 +233,7 @@ def evaluate(
     shift: Annotated[
         bool, typer.Option("--shift", help="Compare the network's features between groups, also in matched patients.")
     ] = False,
+    positive: Positive = None,
     given: Given = None,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
@@ -250,6 +256,7 @@ def evaluate(
         groups=groups,
         group_table=group_table,
         shift=shift,
+        positive=positive,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

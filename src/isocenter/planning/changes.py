@@ -30,7 +30,7 @@ from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, kind, kind_for
-from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
 # pictures how wide what is drawn there is.
@@ -44,7 +44,7 @@ SHARED = (
     "inference.patch",
 )
 # How all folds are taught: they are one experiment, and their own cases decide no more than its numbers.
-TAUGHT_ALIKE = ("task.loss", "task.centrelines")
+TAUGHT_ALIKE = ("task.loss", "task.centrelines", "task.positive")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, of pictures also how wide what is drawn there is, and no intensity"
@@ -63,6 +63,7 @@ CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training ca
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
     _refuse_modality(plan, assignments)
+    assignments = {_of_part(plan, name): value for name, value in assignments.items()}
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -191,7 +192,7 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     own_decisions = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    own_decisions = {name: decision for name, decision in own_decisions.items() if name not in TAUGHT_ALIKE}
+    own_decisions = {name: decision for name, decision in own_decisions.items() if not _is_common(name)}
     own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
     if _labels(own) != _labels(task):
@@ -290,6 +291,16 @@ def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
+
+
+def _is_common(name: str) -> bool:
+    return any(stands_for(name, one) for one in TAUGHT_ALIKE)
+
+
+def _of_part(plan: Plan, name: str) -> str:
+    """The name of a decision, or of the same of the one part that has it: task.classification.positive."""
+    parts = [one for one in plan.names if stands_for(one, name)]
+    return name if name in plan or len(parts) != 1 else parts[0]
 
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:

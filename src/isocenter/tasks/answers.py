@@ -323,6 +323,7 @@ class Scoring:
     own_labels: cases to the same with references under the task's own numbers, and sentences on labels that one side
               lacks; DatasetError where references hold what cannot be matched
     undrawn:  a table of cases to the labels that no reference holds
+    positives: the classes that sensitivity, predictive values and the like are of; empty of a task without classes
     """
 
     metrics: frozenset[str]
@@ -343,3 +344,4 @@ class Scoring:
     probable_findings: tuple[str, ...] = ()
     own_labels: Callable[[Sequence[Case]], tuple[Sequence[Case], Sequence[str]]] = _as_they_are
     undrawn: Callable[[Table], Sequence[str]] = _none_undrawn
+    positives: tuple[str, ...] = ()

@@ -31,7 +31,14 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import UNKEPT, Task, build, untuned
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation import boundless, hashes_by_case, of_the_same_name, own_labels, who_trained
+from isocenter.verbs.evaluation import (
+    boundless,
+    hashes_by_case,
+    of_the_same_name,
+    own_labels,
+    who_trained,
+    with_positive,
+)
 from isocenter.verbs.explaining import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading import (
@@ -107,6 +114,7 @@ def calibrate(
     overwrite: bool = False,
     backends: Sequence[str] | None = None,
     threads: int | None = None,
+    positive: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Calibrated:
     """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
@@ -118,6 +126,7 @@ def calibrate(
     out:      a package: a folder, or a zip where it ends so. A MONAI bundle or an ONNX file, which cannot become one,
               stays as it is in a folder with `calibrated.json`, which every verb takes as the model
     backends: as `package` has them
+    positive: the class that thresholds are of, for a model of another program
     Rules that a person chose before the training (`task.operating_point`, `task.calibration_method`) hold on.
     Raises UsageError where cases have had a part in the model or can decide nothing of it, DatasetError where they are
     not of its kind.
@@ -129,6 +138,7 @@ def calibrate(
     refuse_unknown(backends or (), "--backends")
     options = ReadingOptions.of(**reading)
     loaded = replace(load(source, "cpu", threads=threads), allows_large=options.allow_large)
+    loaded = with_positive(loaded, positive, str(source))
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
     known = open_labelled(data, options, loaded.task)

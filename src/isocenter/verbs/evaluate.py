@@ -43,6 +43,7 @@ from isocenter.verbs.evaluation import (
     Predictor,
     Scored,
     Verdict,
+    assumed_positive,
     choice,
     gate_of,
     headline_rows,
@@ -56,6 +57,7 @@ from isocenter.verbs.evaluation import (
     task_of,
     unshared,
     verdict_of,
+    with_positive,
     with_subsets,
     write_verdict,
 )
@@ -153,6 +155,7 @@ def evaluate(
     uncertainty: str | None = None,
     activation: str | None = None,
     seed: int = 0,
+    positive: str | None = None,
     **options: Unpack[EvaluationKeywords],
 ) -> Evaluation:
     """Predict the cases of `data` and score them on their references' own grids.
@@ -167,6 +170,7 @@ def evaluate(
              shown, and subsets of images, are predicted here
     uncertainty: method by which the model looks for what it does not know, as `predict` has it
     activation: of the outputs of an ONNX file, as `predict` has it
+    positive: the class that sensitivity, predictive values and thresholds are of, for a model of another program
     A case that fails is reported and the rest goes on. After Ctrl-C `out` holds the figures of the cases that were
     scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
@@ -178,6 +182,7 @@ def evaluate(
         data = path.absolute()  # a worker has another working folder
     how: dict[str, Any] = {"threads": threads, "backend": backend, "activation": activation}
     loaded = with_uncertainty(loaded_model(model, device, **how), uncertainty)
+    loaded = with_positive(loaded, positive, str(run or "the model"))
     plan = _plan_of(run)
     audits, stated = _options(options)
     reading = _as_trained(run, plan, data).overridden(stated)
@@ -201,6 +206,7 @@ def evaluate(
     audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
     scored = _looked_through(audit, loaded.preprocessing, keeps=draws)
     others = (*own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
+    others = (*others, *assumed_positive(loaded.task))
     notes = (*stop_note(scored, cases), *unlike, *chosen.notes, *scored.notes, *others)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     course = _log_of(run)

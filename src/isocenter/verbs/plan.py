@@ -67,6 +67,7 @@ MOST_PLANS = 3
 TOO_LARGE = "it is left out: its prediction would take more time than all others"
 # By its suffix `train` knows a plan from data.
 PLAN_SUFFIXES = (".yaml", ".yml")
+POSITIVE = "task.positive"
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +202,7 @@ def plan(
     task: str | None = None,
     everything: bool = False,
     folds: int = 0,
+    positive: str | None = None,
     assignments: Mapping[str, Any] | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Planned:
@@ -212,11 +214,12 @@ def plan(
     assignments: {"section.name": value} set by hand
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
+    positive:    the class that sensitivity, predictive values and thresholds are of
     reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     Raises what `check` raises, UsageError for an `out` of another suffix, DatasetError where the data should not be
     trained on, and PlanError for an impossible value.
     """
-    options, chosen = ReadingOptions.of(**reading), dict(assignments or {})
+    options, chosen = ReadingOptions.of(**reading), positive_among(assignments or {}, positive)
     if out is not None:
         refuse_taken(Path(out), overwrite)
         _refuse_other_suffix(Path(out))
@@ -226,6 +229,15 @@ def plan(
         return made
     write_text(Path(out), plan_text(relative_to(made.plan, Path(out).parent)), overwrite=overwrite)
     return replace(made, out=Path(out))
+
+
+def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict[str, Any]:
+    """Values set by hand with the positive class, where it is stated; UsageError where it is stated twice."""
+    if positive is None:
+        return dict(assignments)
+    if POSITIVE in assignments:
+        raise UsageError(f"conflicts with --set {POSITIVE}", "--positive", "Give one of the two")
+    return {**assignments, POSITIVE: positive}
 
 
 def _refuse_other_suffix(out: Path) -> None:

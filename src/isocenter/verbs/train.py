@@ -20,7 +20,15 @@ from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
 from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
-from isocenter.verbs.plan import PLAN_SUFFIXES, Planned, PlanRequest, fewest_that_select, planned
+from isocenter.verbs.plan import (
+    PLAN_SUFFIXES,
+    POSITIVE,
+    Planned,
+    PlanRequest,
+    fewest_that_select,
+    planned,
+    positive_among,
+)
 from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
@@ -62,6 +70,7 @@ FLAGS = {
     "network.pretrained": "--pretrained",
     "network.context": "--covariates",
     "evaluation.groups": "--groups",
+    POSITIVE: "--positive",
 }
 
 
@@ -126,6 +135,7 @@ def train(
     task: str | None = None,
     assignments: Mapping[str, Any] | None = None,
     groups: str | None = None,
+    positive: str | None = None,
     **reading: Unpack[ReadingKeywords],
 ) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
@@ -138,6 +148,7 @@ def train(
     everything:    train on every case but a set's own test part; nothing selects
     folds:         cross-validation in so many parts, all within the minutes
     tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
+    positive:      the class that sensitivity, predictive values and thresholds are of
     groups:        people to compare, as "sex,age:40:60,site,sex*age"; by default every covariate with 2 to 8 levels
     reading:       the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
@@ -156,7 +167,7 @@ def train(
         **({"search.minutes": tune} if tune is not None else {}),
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
         **({"evaluation.groups": groups} if groups is not None else {}),
-        **(assignments or {}),
+        **positive_among(assignments or {}, positive),
     }
     options = ReadingOptions.of(**reading)
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)

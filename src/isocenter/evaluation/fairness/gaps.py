@@ -110,11 +110,18 @@ def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callabl
 
 
 def rate_gaps(
-    attribute: str, table: Table, groups: np.ndarray, judged: Callable[[str], Collection[str]], *, seed: int
+    attribute: str,
+    table: Table,
+    groups: np.ndarray,
+    judged: Callable[[str], Collection[str]],
+    *,
+    seed: int,
+    positives: Collection[str] = (),
 ) -> Iterator[Gap]:
-    """The gaps of calls, by the columns `predicted` and `reference`, of each class; of two of the second.
+    """The gaps of calls, by the columns `predicted` and `reference`, of each positive class.
 
     groups: (rows,) the group of each
+    positives: without any, of two classes the second, of several each
     judged: a label to the groups that can be judged by it
     Hardt et al., arXiv:1610.02413; as in fairlearn, where its `predictive parity` is that of the precision.
     """
@@ -125,7 +132,8 @@ def rate_gaps(
         rows = known & (table["label"] == name).to_numpy()
         own, owned = table[rows], groups[rows]
         classes = [*class_names(own)] or sorted({*own["reference"], *own["predicted"]})
-        for positive in classes[1:] if len(classes) == 2 else classes:
+        usual = classes[1:] if len(classes) == 2 else classes
+        for positive in [one for one in classes if one in positives] or usual:
             label = name if name != ALL else str(positive)
             masked = np.where(np.isin(owned.astype(str), sorted(judged(label))), owned, "")
             yield from _of_calls(attribute, label, own, masked, positive, seed)

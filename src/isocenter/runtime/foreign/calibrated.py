@@ -47,7 +47,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     else:
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
-    found = {setting: model.task.settings[setting] for setting in model.task.traits.tunes}
+    kept = {*model.task.traits.tunes, *model.task.traits.registers}
+    found = {setting: value for setting, value in model.task.settings.items() if setting in kept}
     write_parts(model.parts, folder)
     parts = {name: part.settings for name, part in model.parts.items()}
     write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **parts, **facts})

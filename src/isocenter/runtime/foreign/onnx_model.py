@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import tasks
-from isocenter.errors import FormatError, UsageError, counted
+from isocenter.errors import FormatError, PlanError, UsageError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
@@ -41,7 +41,7 @@ NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
 OF_WINDOWS = ("overlap", "batch", "flips")
 METHODS = ("zscore", "window", "range")
-KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs", "activation")
+KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs", "activation", "positive")
 
 log = logging.getLogger("isocenter")
 
@@ -111,6 +111,8 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
         preprocessing = Preprocessing.of(_preprocessing(description))
         windows = {key: description[key] for key in OF_WINDOWS if key in description}
         inference = Inference.of({"patch": list(description["patch"]), **windows})
+    except PlanError as error:
+        raise error.stating(where=str(path.with_suffix(".json"))) from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise FormatError(f"has impossible values ({error})", str(path.with_suffix(".json")), "Correct it") from error
     kind, _, number = chosen.value.partition(":")
@@ -184,6 +186,8 @@ def _description(path: Path) -> dict[str, Any]:
         raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
     if description.get("outputs", "classes") not in ("classes", "regions"):
         raise UsageError(f"outputs are {description['outputs']!r}", where, "Write classes or regions")
+    if "positive" in description and not isinstance(description["labels"], list):
+        raise UsageError("names a positive class, and its labels are those of a label map", where, "Leave it out")
     _refuse_normalisation(description, where)
     return description
 
@@ -208,7 +212,8 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
 
 def _task(description: Mapping[str, Any]) -> Task:
     if isinstance(description["labels"], list):
-        return tasks.build({"name": "classification", "classes": description["labels"], "smoothing": 0.0})
+        given = {"classes": description["labels"], "positive": description.get("positive")}
+        return tasks.build({"name": "classification", **given, "smoothing": 0.0})
     names = {int(value): str(name) for name, value in description["labels"].items() if int(value) != 0}
     exclusive = description.get("outputs", "classes") == "classes"
     return tasks.build(

@@ -61,18 +61,21 @@ class Calling:
     costs: (classes, classes) of calling a reference (row) so (column): the class of the least cost on average, if the
            probabilities are right; None calls the most probable one
     by:    the rule, in words
-    by_group: two classes are parted at thresholds, because groups of people have their own
+    by_group_of: the class that groups of people have thresholds of, at which two classes are parted; empty for none
     """
 
     costs: Floats | None
     by: str
-    by_group: bool = False
+    by_group_of: str = ""
 
     @classmethod
-    def of(cls, order: str, costs: ArrayLike | None, classes: int, *, by_group: bool = False) -> Calling:
-        """Costs as they are given; of grades without any the squared distance, as the quadratic kappa counts."""
-        if by_group:
-            return cls(None, "; by the threshold of each group", by_group)
+    def of(cls, order: str, costs: ArrayLike | None, classes: int, *, by_group_of: str = "") -> Calling:
+        """Costs as they are given; of grades without any the squared distance, as the quadratic kappa counts.
+
+        by_group_of: the class that groups have thresholds of; empty where they have none
+        """
+        if by_group_of:
+            return cls(None, "; by the threshold of each group", by_group_of)
         if costs is not None:
             return cls(np.asarray(costs, dtype=np.float64), "; by the least expected cost")
         if order != NONE:
@@ -88,9 +91,10 @@ class Calling:
     def of_prediction(self, prediction: Prediction, classes: Sequence[str], thresholds: Mapping[str, float]) -> int:
         """Index of the class: by the rule, or by the threshold of the patient's group."""
         probabilities = probabilities_of(prediction)
-        if self.by_group:
+        if positive := self.by_group_of:
             levels = {**thresholds, **prediction.confidence.thresholds}
-            return int(probabilities[classes[1]] >= levels.get(classes[1], 0.5))
+            is_called = probabilities[positive] >= levels.get(positive, 0.5)
+            return next(n for n, name in enumerate(classes) if (name == positive) == is_called)
         return int(self([probabilities[name] for name in classes]))
 
 

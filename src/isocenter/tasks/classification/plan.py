@@ -10,6 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
+from isocenter.tasks.classification.positive import positive_decision
 from isocenter.tasks.shared import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
@@ -49,6 +50,11 @@ SENTENCES: Mapping[str, Sentence] = {
     **SET_SENTENCES,
     "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
     "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
+    "positive": Sentence(
+        "Sensitivity, predictive values and thresholds are those of {value}",
+        "Sensitivity, predictive values and thresholds are those of each class against the rest",
+        always=True,
+    ),
     "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
     "ranked": Sentence("The order of the classes is known", only_with=("task.order",)),
     "costs": Sentence("Mistakes cost {value}", "No costs of mistakes are stated"),
@@ -70,6 +76,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     taught = loss(fingerprint)
     return {
         "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
+        "positive": positive_decision(declared, here),
         "counts": Decision(here, "their shares are what probabilities refer to"),
         "loss": taught,
         "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
@@ -182,14 +189,19 @@ def prior_shift(
 
 
 def thresholds(
-    rule: str, classes: Sequence[str], probabilities: np.ndarray, reference: np.ndarray, patients: np.ndarray
+    rule: str,
+    classes: Sequence[str],
+    positives: Sequence[str],
+    probabilities: np.ndarray,
+    reference: np.ndarray,
+    patients: np.ndarray,
 ) -> tuple[dict[str, float], Decision]:
-    """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
+    """{positive class: threshold} by the rule for (cases, classes) probabilities, and the decision.
 
     patients: (cases,) whose; all weigh alike, however many cases they have
     A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
-    chosen = (1,) if len(classes) == 2 else range(len(classes))
+    chosen = [classes.index(name) for name in positives]
     cases = {classes[index]: (probabilities[:, index], reference == index, patients) for index in chosen}
     return chosen_thresholds(rule, cases, "0.5" if len(classes) == 2 else "the class that is called")
 
@@ -204,15 +216,15 @@ BY_CLASS: Mapping[str, type[int] | type[float]] = {
 }
 
 
-def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """A setting of one number a class, from a plan; one number as the prevalence of two classes is of the second.
+def by_class(setting: str, given: Any, classes: tuple[str, ...], positive: str) -> dict[str, Any] | None:
+    """A setting of one number a class, from a plan; one number as the prevalence of two is of the positive class.
 
     Of two classes the prevalence of one is that of the other too.
     """
     if given is None:
         return None
     if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
-        given = {classes[1]: given}
+        given = {positive: given}
     made = {str(name): BY_CLASS[setting](value) for name, value in given.items()}
     if setting == "prevalence" and len(classes) == 2 and len(made) == 1 and set(made) < set(classes):
         return {name: made[name] if name in made else 1 - sum(made.values()) for name in classes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,8 @@ NAMES: Mapping[str, str] = {
     "quadratic_kappa": "Quadratic-weighted kappa",
     "rps": "Ranked probability score",
 }
+# Of two classes the metrics of calibration that are those of the probability of one of them.
+OF_ONE_SIDE = ("ece_equal_mass", "ece_uncalibrated", "mce", "calibration_")
 PLACES = "; distances in places of the order of the classes"
 
 
@@ -69,12 +71,14 @@ PLACES = "; distances in places of the order of the classes"
 class Answers:
     """Probabilities and references of the cases, with the rules by which classes are called.
 
+    classes:       of two the positive one is the second, wherever figures are made
+    positives:     the classes that sensitivity, predictive values and thresholds are of
     probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
     predicted:     (cases,) index of the class that is called
     calling:       by which rule
     scores:        {"brier", and "rps" of grades: (cases,)}
     thresholds:    {class: (cases,) probability from which on it counts}, by `rule` from unseen cases; NaN where a fold
-                   has none: of two classes 0.5 for the second then holds, of several the predicted class
+                   has none: of two classes 0.5 for the positive one then holds, of several the predicted class
     prevalence:    {class: share of all people}; that of these cases where none is stated
     costs:         (classes, classes) of calling a reference (row) so (column), by which mistakes count; None: nobody
                    stated any
@@ -82,6 +86,7 @@ class Answers:
     """
 
     classes: Sequence[str]
+    positives: Sequence[str]
     probabilities: Floats
     reference: np.ndarray
     predicted: np.ndarray
@@ -106,11 +111,24 @@ class Answers:
             return usual, self.calling.by
         called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
         default = "0.5" if by_level else "the most probable class"
-        return called, f"; {name} {levels_in_words(levels, self.rule, default, by_group=self.calling.by_group)}"
+        return (
+            called,
+            f"; {name} {levels_in_words(levels, self.rule, default, by_group=bool(self.calling.by_group_of))}",
+        )
+
+    @property
+    def order(self) -> list[int]:
+        """The numbers of the classes, the positive ones first."""
+        return sorted(range(len(self.classes)), key=lambda n: self.classes[n] not in self.positives)
+
+    def role(self, index: int) -> str:
+        """In words, whether a class is positive; empty where every class is."""
+        name, others = self.classes[index], len(self.positives) < len(self.classes)
+        return f"; {name} is {'positive' if name in self.positives else 'negative'}" if others else ""
 
     @property
     def _parting(self) -> int:
-        """Of two classes the one whose threshold parts them: the second, unless the first alone has one."""
+        """Of two classes the one whose threshold parts them: the positive one, unless the other alone has one."""
         return int(self.classes[1] in self.thresholds or self.classes[0] not in self.thresholds)
 
 
@@ -161,7 +179,7 @@ def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
         *graded,
         *_of_costs(answers, seed),
         *_overall(answers, seed),
-        *(row for n in range(len(answers.classes)) for row in _of_class(answers, n, seed)),
+        *(row for n in answers.order for row in _of_class(answers, n, seed)),
     ]
 
 
@@ -175,31 +193,36 @@ def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
         yield CaseValues("mae", "all", "mean", cases, patients, np.abs(predicted - reference).astype(float))
     if (costs := _costs(answers)) is not None:
         yield CaseValues("expected_cost", "all", "mean", cases, patients, costs[0][reference, predicted])
-    for index, name in enumerate(answers.classes):
-        yield from called_values(figure_label(name), _called(answers, index), cases)
+    for index in answers.order:
+        yield from called_values(figure_label(answers.classes[index]), _called(answers, index), cases)
 
 
 def overview(answers: Answers, folds: int) -> list[Figure]:
     """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
     probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
-    shown = range(len(classes)) if len(classes) > 2 else (1,)
+    shown = [n for n in answers.order if classes[n] in answers.positives]
     chance, happened = stated_chance(probabilities, reference)
     counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
     return [
         *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
-        figures.reliability(happened, chance, "Can the probabilities be believed?"),
+        figures.reliability(happened, chance, "Can the probabilities be believed?", caption=_stated_of(answers)),
         figures.confusion(counts, classes, "Confusion matrix", caption=_how_called(answers)),
     ]
 
 
 def _how_called(answers: Answers) -> str:
     """By which rule the cases in the matrix are called, and by which the figures by class; empty if by the same."""
-    last = len(answers.classes) - 1
-    called, words = answers.called(last)
-    if np.array_equal(called, answers.predicted == last):
+    asked = max(n for n, name in enumerate(answers.classes) if name in answers.positives)
+    called, words = answers.called(asked)
+    if np.array_equal(called, answers.predicted == asked):
         return ""
     rule = answers.calling.by.removeprefix("; ")
     return f"Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
+
+
+def _stated_of(answers: Answers) -> str:
+    """Whose probabilities `stated_chance` takes."""
+    return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
 
 
 def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
@@ -252,21 +275,24 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
         """The confusion matrix, for each weighting."""
         return Confusion.of(predicted, reference, size, weights)
 
+    own = f"; of {answers.classes[1]}" if size == 2 else ""
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
-        several = "; unweighted mean of one class against the rest" if size > 2 else ""
+        whose = own or "; unweighted mean of one class against the rest"
         yield Row(
-            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), several, compares=True)
+            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), whose, compares=True)
         )
     yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
     yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
-    of = f"; of {answers.classes[1]}" if size == 2 else "; unweighted mean of the classes"
-    yield Row("f1", "all", interval(lambda w: confused(w).f1, of + by, exact=False))
+    of_all = own or "; unweighted mean of the classes"
+    yield Row("f1", "all", interval(lambda w: confused(w).f1, of_all + by, exact=False))
     yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
     yield Row("kappa", "all", interval(lambda w: confused(w).kappa, by, exact=False))
     yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
-    yield Row("ece", "all", calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed))
+    error = calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed)
+    yield Row("ece", "all", noted(error, own))
     given = (answers.probabilities, answers.reference, answers.patients)
-    yield from calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed)
+    for row in calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed):
+        yield replace(row, estimate=noted(row.estimate, own * row.metric.startswith(OF_ONE_SIDE)))
     if size > 2:
         yield from slope_rows([*map(figure_label, answers.classes)], *given, uncalibrated=answers.uncalibrated)
 
@@ -278,4 +304,5 @@ def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
 
 def _called(answers: Answers, index: int) -> Called:
     called, at = answers.called(index)
+    at = answers.role(index) + at
     return Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)

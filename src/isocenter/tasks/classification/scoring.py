@@ -36,6 +36,7 @@ class ClassScoring:
     rule:       by which `thresholds` were found, {class: probability from which on it is called}
     prevalence: {class: share of all people} for predictive values
     costs:      (classes, classes) of calling a reference (row) so (column), by which mistakes are counted
+    positives:  the classes that figures of one class against the rest are of
     """
 
     classes: tuple[str, ...]
@@ -47,6 +48,7 @@ class ClassScoring:
     thresholds: Mapping[str, float]
     prevalence: Mapping[str, float]
     costs: tuple[tuple[float, ...], ...] | None
+    positives: tuple[str, ...]
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
@@ -78,7 +80,7 @@ class ClassScoring:
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
         doubts = doubt_rows(table, seed=seed)
-        return [*summary_rows(self.answers(table), seed=seed), *set_rows("all", table, seed=seed), *doubts]
+        return [*summary_rows(self._sided(table), seed=seed), *set_rows("all", table, seed=seed), *doubts]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""
@@ -95,11 +97,11 @@ class ClassScoring:
 
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination, calibration and confusion of all cases."""
-        return overview(self.answers(table), folds_of(table))
+        return overview(self._sided(table), folds_of(table))
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """What AUROC, calls, costs and Brier score are made of."""
-        return [*class_values(self.answers(table), table["case"].to_numpy(str)), *column_values(table)]
+        return [*class_values(self._sided(table), table["case"].to_numpy(str)), *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
         """The shares of the classes among the training cases, as if no image had been looked at."""
@@ -129,18 +131,28 @@ class ClassScoring:
         ]
 
     def answers(self, table: Table) -> Answers:
-        """Probabilities and references of a table of cases."""
+        """Probabilities and references of a table of cases, the classes in the order of the columns."""
+        return self._answers(table, self.classes)
+
+    def _sided(self, table: Table) -> Answers:
+        """As `answers`; of two classes the positive one is the second, as figures of two classes have it."""
+        ordered = sorted(self.classes, key=self.positives.__contains__) if len(self.classes) == 2 else self.classes
+        return self._answers(table, tuple(ordered))
+
+    def _answers(self, table: Table, classes: tuple[str, ...]) -> Answers:
+        places = [self.classes.index(name) for name in classes]
         return Answers(
-            self.classes,
-            table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
-            np.array([self.classes.index(name) for name in table["reference"]]),
-            np.array([self.classes.index(name) for name in table["predicted"]]),
+            classes,
+            self.positives,
+            table[[f"probability_{name}" for name in classes]].to_numpy(float),
+            np.array([classes.index(name) for name in table["reference"]]),
+            np.array([classes.index(name) for name in table["predicted"]]),
             self.calling,
             table["patient"].to_numpy(str),
             {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self.ordered))},
             self.rule,
-            levels_of(table, self.classes, self.thresholds),
+            levels_of(table, classes, self.thresholds),
             self.prevalence,
-            None if self.costs is None else np.array(self.costs),
-            of_before(table, *([f"{kind}_{name}" for name in self.classes] for kind in (UNCALIBRATED, "probability"))),
+            None if self.costs is None else np.array(self.costs)[np.ix_(places, places)],
+            of_before(table, *([f"{kind}_{name}" for name in classes] for kind in (UNCALIBRATED, "probability"))),
         )

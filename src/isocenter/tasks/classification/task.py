@@ -39,6 +39,7 @@ from isocenter.tasks.classification.plan import (
     settings_for,
     thresholds,
 )
+from isocenter.tasks.classification.positive import positive_of, usual_positives
 from isocenter.tasks.classification.scores import NAMES, class_index, metrics_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import (
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
 class Classification:
     """One of several classes that exclude each other.
 
-    classes:         in the order of every probability column; of two the second is the positive one
+    classes:         in the order of every probability column
     smoothing:       share of each target that is spread over all classes
     counts:          {class: training cases}
     weights:         {class: how much a case counts in the loss}; 1 where none is given
@@ -110,6 +111,8 @@ class Classification:
     loss_name:       of `losses.LOSSES`
     certainty:       how far its probabilities can be believed, and what makes them so
     grouped:         thresholds of groups of people, of two classes, which these then part
+    positive:        the classes that sensitivity, predictive values and thresholds are of, of two exactly one; empty:
+                     their names decide (`positive.usual_positives`)
     priced:          as `costs`, by which mistakes are counted, whatever calls were made by; None: by its own
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
@@ -130,6 +133,7 @@ class Classification:
     loss_name: str = "ce"
     certainty: Certainty = field(default_factory=Certainty)
     grouped: GroupThresholds = field(default_factory=GroupThresholds)
+    positive: tuple[str, ...] = ()
     priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
 
     name: ClassVar[str] = "classification"
@@ -137,6 +141,7 @@ class Classification:
     traits: ClassVar[Traits] = Traits(
         tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
         registers={
+            "positive": "positive class",
             "operating_point": "operating point",
             "prevalence": "prevalence",
             "costs": "costs of mistakes",
@@ -149,7 +154,7 @@ class Classification:
         audited=("auroc", "calibration_slope", "coverage"),
         belief=(*OF_SETS, *BELIEF),
         calibration=("ece",),
-        compared_by=("classes", "prevalence", "priced"),
+        compared_by=("classes", "positive", "prevalence", "priced"),
         unkept=unkept_rule,
         sentences=SENTENCES,
         metric_names=NAMES,
@@ -165,18 +170,20 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        own = ("classes", "smoothing", "operating_point", "order", "ranked", "costs", "loss")
+        own = ("classes", "smoothing", "operating_point", "order", "ranked", "costs", "loss", "positive")
         known = (*own, *BY_CLASS, *GROUPED, *CERTAINTY, *SETS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
-            each = {name: by_class(name, settings.get(name), classes) for name in BY_CLASS}
+            positive = positive_of(settings.get("positive"), classes)
+            yes = (positive or usual_positives(classes) or ("",))[0]
+            each = {name: by_class(name, settings.get(name), classes, yes) for name in BY_CLASS}
             costs = costs_of(settings.get("costs"), len(classes))
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
             given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
             given |= {"is_ranked": bool(settings.get("ranked", True))}
             given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
-            given |= {"priced": prices_of(order, costs, len(classes))}
+            given |= {"priced": prices_of(order, costs, len(classes)), "positive": positive}
             task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing, is_ranked=task.is_ranked)
@@ -193,6 +200,7 @@ class Classification:
             "classes": list(self.classes),
             "loss": self.loss_name,
             "smoothing": self.smoothing,
+            "positive": self.positive[0] if len(self.positive) == 1 else list(self.positive) or None,
             "operating_point": self.operating_point,
             **{name: None if given is None else dict(given) for name, given in each.items()},
             "order": self.order,
@@ -202,6 +210,11 @@ class Classification:
             **self.certainty.settings,
             **self.certainty.of_sets,
         }
+
+    @property
+    def positives(self) -> tuple[str, ...]:
+        """The classes that figures of one class against the rest are of: of two one, of several any."""
+        return self.positive or usual_positives(self.classes)
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -261,13 +274,14 @@ class Classification:
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         metrics = metrics_of(ordered=self._ordered, costly=bool(self.costs))
         tuning = (self.assured, self.crossed)
-        return Scoring(metrics, *own, *tuning, case_values=shown.case_values, probable_findings=self.classes)
+        named, asked, values = self.classes, self.positives, shown.case_values
+        return Scoring(metrics, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
 
     @property
     def _scores(self) -> ClassScoring:
         rules = (self.classes, self._calling, self._index, self._ordered, self.counts, self.operating_point)
         prices = self.priced or prices_of(self.order, self.costs, len(self.classes))
-        return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices)
+        return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices, self.positives)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
@@ -331,10 +345,12 @@ class Classification:
         likely = own.probabilities if not made else np.exp(unseen.calibrated(certainty.calibrator))
         levels = self.thresholds
         if levels is None:
-            levels, decision = thresholds(self.operating_point, self.classes, likely, own.reference, own.patients)
+            given = (likely, own.reference, own.patients)
+            levels, decision = thresholds(self.operating_point, self.classes, self.positives, *given)
             made = {**made, "task.thresholds": decision}
-        second = {self.classes[-1]: (likely[:, -1], (own.reference == 1).astype(float))}
-        grouped, made_by_group = tuned_by_group(self.grouped, cases, second, levels)
+        places = {name: self.classes.index(name) for name in self.positives}
+        asked = {name: (likely[:, place], (own.reference == place).astype(float)) for name, place in places.items()}
+        grouped, made_by_group = tuned_by_group(self.grouped, cases, asked, levels)
         return replace(self, certainty=certainty, thresholds=levels, grouped=grouped), {**made, **made_by_group}
 
     def assured(
@@ -397,7 +413,8 @@ class Classification:
 
     @property
     def _calling(self) -> Calling:
-        return Calling.of(self.order, self.costs, len(self.classes), by_group=bool(self.grouped.levels))
+        by_group_of = self.positives[0] if self.grouped.levels else ""
+        return Calling.of(self.order, self.costs, len(self.classes), by_group_of=by_group_of)
 
     @property
     def _likelihood(self) -> Likelihood:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from isocenter.errors import listed
-from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve
+from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
 from isocenter.tasks import Task
@@ -44,13 +42,13 @@ def decisions(audit: Audit) -> Audited | None:
 
 
 def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:
-    """(label, its curve); of two classes only the one whose probability calls."""
+    """(label, its curve), of classes those of the positive ones."""
     areas = {one.label: one for one in task.scoring.case_values(table) if one.metric == "auroc"}
-    overall = areas.pop(ALL, None)
+    areas.pop(ALL, None)
+    asked = {figure_label(name) for name in task.scoring.positives} or set(areas)
     for label, own in areas.items():
         is_stated = bool(((own.values >= 0) & (own.values <= 1)).all())
-        is_other = overall is not None and not np.array_equal(own.values, overall.values)
-        if own.positive is not None and is_stated and not is_other:
+        if own.positive is not None and is_stated and label in asked:
             yield label, decision_curve(own.values, own.positive, own.patients)
 
 

@@ -197,8 +197,9 @@ class Look:
 
     def gaps(self) -> Iterator[Gap]:
         """Of calls, and of the task's own metrics."""
-        made = [*rate_gaps(self.attribute, self.table, self.groups, self.judged, seed=self.seed), *self._of_metrics()]
-        yield from (replace(gap, label=self._named(gap.label)) for gap in made)
+        given = (self.attribute, self.table, self.groups, self.judged)
+        of_calls = rate_gaps(*given, seed=self.seed, positives=self.task.scoring.positives)
+        yield from (replace(gap, label=self._named(gap.label)) for gap in (*of_calls, *self._of_metrics()))
 
     def _named(self, label: str) -> str:
         return f"{self.part}: {label}" if self.part else label

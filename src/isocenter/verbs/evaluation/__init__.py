@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Standing,
         Tested,
     )
+    from isocenter.verbs.evaluation.positive_class import assumed_positive, positive_words, with_positive
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,

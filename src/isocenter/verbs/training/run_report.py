@@ -34,7 +34,7 @@ from isocenter.report import (
     row_name,
     selecting_name,
 )
-from isocenter.tasks import kind
+from isocenter.tasks import Task, kind
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import (
     ANSWERED,
@@ -44,6 +44,7 @@ from isocenter.verbs.evaluation import (
     Scored,
     Verdict,
     headline_rows,
+    positive_words,
     view_name,
     wrong_calls,
 )
@@ -192,6 +193,7 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
         own = [row for row in own if not row.metric.endswith(ANSWERED)]
         overall = [row for row in own if row.label == "all" and _is_number(row)]
         by_label, what = _by_label(own), _label_word(scored, part)
+        blocks += [Paragraph(words) for words in _positive(scored, part)]
         if len({row.label for row in by_label}) == 1:
             overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
         if overall:
@@ -210,9 +212,19 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     return Section("Results", blocks)
 
 
+def _positive(scored: Scored, part: str) -> Iterator[str]:
+    """Which classes are positive, in a sentence."""
+    if (task := _task_of(scored, part)) is not None:
+        yield from positive_words(task)
+
+
+def _task_of(scored: Scored, part: str) -> Task | None:
+    return scored.task.decoding.parts[part] if part and scored.task is not None else scored.task
+
+
 def _label_word(scored: Scored, part: str) -> str:
     """What the labels of a task's figures are: "structure", "class"."""
-    task = scored.task.decoding.parts[part] if part and scored.task is not None else scored.task
+    task = _task_of(scored, part)
     return "label" if task is None else task.traits.label_word
 
 

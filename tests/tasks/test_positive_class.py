@@ -1,0 +1,241 @@
+"""Which class is the positive one, and that everything which has one side is of it."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import isocenter
+from fingerprints import DRAWN, LAPTOP, cohort, facts
+from isocenter.errors import PlanError, UsageError
+from isocenter.evaluation import Calibrator, net_benefit
+from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
+from isocenter.tasks import build
+from isocenter.tasks.classification.positive import positive_decision, usual_positives
+from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.shared import Certainty, GroupThresholds
+from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
+from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.decisions import decisions
+from isocenter.verbs.auditing.groups import Look
+from isocenter.verbs.evaluation import Scored, positive_words
+from isocenter.verbs.plan import positive_among
+
+GRID = Geometry((8, 8), np.eye(3))
+AS_GIVEN = Certainty.of({"calibration_method": "none", "calibration": Calibrator().settings})
+
+
+def drawn(first: str, second: str, count: int = 200):
+    """Predictions and cases, of which one in five is of the first class; the others are answered more surely."""
+    random = np.random.default_rng(0)
+    is_first = random.random(count) < 0.2
+    chances = 1 / (1 + np.exp(-(random.normal(size=count) + np.where(is_first, 0.7, -1.5))))
+    cases = [
+        Case(f"c{n}", f"p{n}", {}, {"class": first if own else second}, {"sex": "FM"[n % 2]})
+        for n, own in enumerate(is_first.tolist())
+    ]
+    each = [{first: chance, second: 1 - chance} for chance in chances.tolist()]
+    return [Prediction(GRID, probabilities=own, confidence=Confidence(uncalibrated=own)) for own in each], cases
+
+
+def figures(task: Classification, predictions, cases):
+    rows = task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("negative", "positive"),
+    [
+        ("well", "sick"),
+        ("normal", "covid"),
+        ("healthy", "disease"),
+        ("NORMAL", "PNEUMONIA"),
+        ("Benign", "malignant"),
+        ("negative", "positive"),
+        ("no-finding", "nodule"),
+        ("No_Finding", "effusion"),
+        ("no tumour", "tumour"),
+        ("without_fracture", "fracture"),
+        ("non-COVID", "COVID"),
+        ("control", "case"),
+        ("no", "yes"),
+        ("none", "cyst"),
+        ("absent", "here"),
+        ("0", "1"),
+        ("false", "true"),
+    ],
+)
+def test_the_class_whose_name_is_a_word_of_absence_is_the_negative_one_however_often_it_comes(negative, positive):
+    for classes in ([negative, positive], [positive, negative]):
+        for counts in ({negative: 9, positive: 99}, {negative: 99, positive: 9}):
+            decision = positive_decision(classes, counts)
+            assert decision.value == positive
+            assert decision.because.startswith(f"{negative} is a word of absence")
+        assert usual_positives(classes) == (positive,)
+
+
+@pytest.mark.parametrize(
+    ("classes", "counts", "positive", "because"),
+    [
+        # Names that only begin like a word of absence, or contain one, are none.
+        (["adenoma", "nodule"], [5, 50], "adenoma", "the rarer (5 adenoma, 50 nodule)"),
+        (["abnormal", "well_differentiated"], [70, 30], "well_differentiated", "the rarer"),
+        (["non_small_cell", "adenocarcinoma"], [70, 30], "adenocarcinoma", "the rarer"),
+        # Both are words of absence: neither says which is looked for.
+        (["benign", "normal"], [20, 80], "benign", "benign, normal are words of absence, and it is the rarer"),
+        (["round", "square"], [40, 40], "square", "the last of two equally frequent classes"),
+    ],
+)
+def test_where_no_word_tells_the_rarer_class_is_positive_and_the_reason_has_the_counts(
+    classes, counts, positive, because
+):
+    decision = positive_decision(classes, dict(zip(classes, counts, strict=True)))
+    assert decision.value == positive
+    assert because in decision.because and "--positive NAME" in decision.because
+
+
+def test_of_several_classes_all_but_the_one_of_absence_are_positive_and_numbers_alone_are_no_words():
+    counts = {"covid": 5, "normal": 50, "pneumonia": 9}
+    assert positive_decision([*counts], counts).value == ["covid", "pneumonia"]
+    assert positive_decision(["benign", "malignant", "normal"], {}).value is None  # two words
+    assert positive_decision(["0", "1", "2"], {}).value is None  # numbers of classes, as of BloodMNIST
+    assert usual_positives(["0", "1", "2"]) == ("0", "1", "2")
+
+
+def test_a_positive_class_comes_back_from_its_settings_and_one_that_there_is_not_is_refused():
+    for classes, positive in ((("covid", "normal"), ("normal",)), (("a", "b", "c"), ("a",)), (("a", "b"), ())):
+        task = Classification(classes, positive=positive)
+        assert build({"name": "classification", **task.settings}) == task
+    with pytest.raises(PlanError, match="there is no class 'flu'"):
+        Classification.of({"classes": ["covid", "normal"], "smoothing": 0.0, "positive": "flu"})
+    with pytest.raises(PlanError, match="2 of 2 classes"):
+        Classification.of({"classes": ["covid", "flu"], "smoothing": 0.0, "positive": ["covid", "flu"]})
+
+
+def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensitivity():
+    predictions, cases = drawn("sick", "well")
+    task = Classification(("sick", "well"), operating_point="sensitivity>=0.9", certainty=AS_GIVEN)
+    tuned, made = task.tuned(predictions, cases)
+    assert list(tuned.thresholds) == ["sick"] and "of sick" in made["task.thresholds"].because
+    sick = [one.probabilities["sick"] for one, case in zip(predictions, cases, strict=True)
+            if case.references["class"] == "sick"]  # fmt: skip
+    found = np.mean(np.array(sick) >= tuned.thresholds["sick"])
+    assert 0.9 <= found < 0.93
+    assert figures(tuned, predictions, cases)["sensitivity", "sick"].value == pytest.approx(found)
+
+
+def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_columns():
+    predictions, cases = drawn("covid", "normal")
+    one, other = (Classification(names, certainty=AS_GIVEN) for names in (("covid", "normal"), ("normal", "covid")))
+    ours, theirs = (figures(task.tuned(predictions, cases)[0], predictions, cases) for task in (one, other))
+    assert list(ours) == list(theirs)
+    for key, estimate in ours.items():
+        assert_allclose(estimate.value, theirs[key].value, atol=1e-9, err_msg=str(key))
+        assert estimate.method == theirs[key].method
+    assert "of covid" in ours["average_precision", "all"].method and "of covid" in ours["f1", "all"].method
+    assert "of covid" in ours["calibration_intercept", "all"].method
+    assert "; covid is positive; covid from" in ours["sensitivity", "covid"].method
+    assert "; normal is negative; covid from" in ours["sensitivity", "normal"].method
+    table = one.scoring.score(predictions, cases)
+    columns = [name for name in table if name.startswith("probability_")]
+    assert columns == ["probability_covid", "probability_normal"]
+    assert next(iter(one.scoring.overview(table))).alt.startswith("ROC curves. covid")
+
+
+def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one():
+    given = {"classes": ["covid", "normal"], "smoothing": 0.0, "prevalence": 0.2}
+    assert Classification.of(given).prevalence == pytest.approx({"covid": 0.2, "normal": 0.8})
+    assert Classification.of({**given, "positive": "normal"}).prevalence == pytest.approx({"covid": 0.8, "normal": 0.2})
+
+
+def test_thresholds_of_groups_are_of_the_positive_class_and_call_by_it():
+    predictions, cases = drawn("covid", "normal")
+    tuned, _ = Classification(("covid", "normal"), certainty=AS_GIVEN, grouped=GroupThresholds("sex")).tuned(
+        predictions, cases
+    )
+    assert {tuple(own) for own in tuned.grouped.levels.values()} == {("covid",)}
+    stated = tuned.decoding.by_covariates(predictions[0], cases[0].covariates)
+    level = tuned.grouped.levels["f"]["covid"]
+    for chance, called in ((level + 0.01, "covid"), (level - 0.01, "normal")):
+        own = replace(stated, probabilities={"covid": chance, "normal": 1 - chance})
+        assert tuned.outputs(own)["predicted"] == called
+
+
+def test_decision_curves_and_gaps_between_groups_are_of_the_positive_classes():
+    random = np.random.default_rng(1)
+    names = ("covid", "normal", "pneumonia")
+    for classes, asked in ((names[:2], {"covid"}), (names, {"covid", "pneumonia"})):
+        chances = random.dirichlet(np.ones(len(classes)), 120)
+        truth = np.array([random.choice(len(classes), p=row) for row in chances])
+        given = {f"probability_{name}": chances[:, n] for n, name in enumerate(classes)}
+        ids = [f"c{n}" for n in range(len(truth))]
+        named = {"reference": np.array(classes)[truth], "predicted": np.array(classes)[chances.argmax(axis=1)]}
+        keys = {"case": ids, "patient": ids, "split": "test", "label": "all", "brier": 0.0}
+        table = pd.DataFrame({**keys, **named, **given})
+        task = Classification(classes)
+        audit = Audit(Scored(table, (), task=task), predictor=None, cases=(), seed=0, patients_known=True)
+        curve = decisions(audit).tables["decision.csv"]
+        assert set(curve["label"]) == asked
+        own = curve[curve["label"] == "covid"]
+        assert_allclose(own["net_benefit"], net_benefit(chances[:, 0], truth == 0, own["threshold"]))
+        groups = np.where(np.arange(len(ids)) % 2, "a", "b").astype(object)
+        gaps = [one for one in Look("site", "", task, table, groups, 0).gaps() if one.metric.startswith("demographic")]
+        assert {gap.label for gap in gaps} == asked
+
+
+def test_a_report_states_which_classes_are_positive_and_is_silent_where_each_one_is():
+    [words] = positive_words(Classification(("covid", "normal")))
+    assert words.startswith("Positive is covid, negative normal. Thresholds, curves and gaps")
+    assert not [*positive_words(Classification(("a", "b", "c")))]
+
+
+def planned(**counts: int):
+    cases = [
+        facts((32, 32), name=f"{name}{n}", physical=False, references={"class": name})
+        for name, count in counts.items()
+        for n in range(count)
+    ]
+    found = Fingerprint(tuple(cases))
+    return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)), found
+
+
+def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_over_it():
+    made, found = planned(ill=6, fine=14)
+    assert made["task.positive"] == "ill" and "the rarer (6 ill, 14 fine)" in made.decision("task.positive").because
+    chosen = with_settings(made, {"task.positive": "fine"})
+    assert chosen["task.positive"] == "fine" and chosen.decision("task.positive").because == BY_HAND
+    assert settings(chosen).task.scoring.positives == ("fine",)
+    assert registered(chosen) != registered(made)
+    with pytest.raises(PlanError, match="there is no class 'sick'"):
+        settings(with_settings(made, {"task.positive": "sick"}))
+    # In a fold the other class may be the rarer one; its models are averaged with those of the others.
+    mostly_ill = found.only({*(f"ill{n}" for n in range(6)), "fine0", "fine1"})
+    assert for_fold(made, cohort(found.cases), mostly_ill)["task.positive"] == "ill"
+
+
+def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decides_otherwise(data, tmp_path):
+    case = data / "cases" / "positive-class-by-alphabet" / "make.py"
+    if not case.is_file():
+        pytest.skip("the case is not at ../shared/data/cases")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(case), str(tmp_path)])
+        runpy.run_path(str(case))
+    for folder, kept in (("covid", 10), ("normal", 40)):  # as rare as it is, and sooner planned
+        for path in sorted((tmp_path / "set" / folder).iterdir())[kept:]:
+            path.unlink()
+    made = isocenter.plan(tmp_path / "set", modality="DX", device="cpu", threads=1)
+    assert made.plan["task.positive"] == "covid" and made.plan["task.classes"] == ["covid", "normal"]
+    assert "normal is a word of absence" in made.plan.decision("task.positive").because
+    assert "those of covid" in made.explained
+
+
+def test_a_positive_class_that_is_stated_twice_is_refused(tmp_path):
+    assert positive_among({"training.steps": 2}, "normal") == {"training.steps": 2, "task.positive": "normal"}
+    with pytest.raises(UsageError, match="conflicts with --set"):
+        isocenter.plan(tmp_path, positive="normal", assignments={"task.positive": "covid"})
