@@ -209,7 +209,7 @@ def areas(image: Any) -> list[int]:
     [
         ({2: 2, 4: 2, 6: 2}, [0, 0, 16, 16, 16, 16, 16, 0, 0], ["GTV is interpolated on 2 slices between drawn ones"]),
         ({1: 1, 3: 3}, [0, 4, 16, 36, 0, 0, 0, 0, 0], ["GTV is interpolated on 1 slice between drawn ones"]),
-        # A quarter of the way the corners of 4 x 4 are sqrt(2) outside of the small square, 4 inside of the large.
+        # A quarter of the way corners of 4 x 4 are sqrt(2) outside of the small square and 4 inside of the large one.
         ({0: 1, 4: 5}, [4, 12, 36, 64, 100, 0, 0, 0, 0], ["GTV is interpolated on 3 slices between drawn ones"]),
         (
             {0: 2, 1: 2, 2: 2, 4: 2, 8: 2},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +98,9 @@ def test_it_has_one_with_the_reason_where_a_person_wants_it(tmp_path):
 def test_a_job_of_a_node_states_why_it_has_no_answer(tmp_path, values, outcome, reason):
     node = SmallNode(tmp_path / "node", network(tmp_path / "model", ROOT, WEIGHTS))
     image = volume(*values)
-    write_series(
-        image.with_pixels(image.data.astype(np.int16)), SeriesNames("patient", "study", "series"), tmp_path / "s"
-    )
-    node.receive(*sorted((tmp_path / "s").iterdir()))
+    image = replace(image.with_pixels(image.data.astype(np.int16)), geometry=Geometry((6, 6, 6), np.eye(4)))
+    write_series(image, SeriesNames("patient", "study", "series"), tmp_path / "series")
+    node.receive(*sorted((tmp_path / "series").iterdir()))
     node.work()
     [job], [study] = node.rows(jobs), node.rows(studies)
     node.store.close()

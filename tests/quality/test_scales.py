@@ -15,6 +15,7 @@ from isocenter.quality import MIXED_SCALE, scales_of
 from isocenter.quality.intensities import intensity
 from isocenter.quality.scales import mixed_scales
 from isocenter.values import Dataset, Fingerprint
+from isocenter.verbs.reading import refuse_unfit
 from situations import situation
 
 RNG = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_
     ]
     assert not result.passed
     with pytest.raises(DatasetError, match=f"lack the intercept.*--accept {MIXED_SCALE}"):
-        isocenter.plan(folder, modality="CT")
+        refuse_unfit(result.examination)
     accepted = isocenter.plan(folder, modality="CT", accept=MIXED_SCALE).plan
     assert accepted.options["accept"] == MIXED_SCALE
     assert accepted["preprocessing.normalisation"][0]["method"] == "zscore"

@@ -63,7 +63,7 @@ def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, 
     between: the name of a part and that of its column, of a task that is made of tasks
     """
     own = prediction.confidence
-    gate = {} if own.gate_p is None else {"gate_p": own.gate_p}
+    gate: dict[str, Any] = {} if own.gate_p is None else {"gate_p": own.gate_p}
     if gate or prediction.abstained is not None:
         gate |= {"abstained": prediction.abstained or ""}
     stated = {"": own, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}

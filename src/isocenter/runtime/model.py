@@ -31,6 +31,7 @@ from isocenter.runtime.uncertainty.masks import Masks
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
 from isocenter.runtime.windows import (
+    BLANK,
     Averaged,
     Progress,
     Receiver,
@@ -42,7 +43,7 @@ from isocenter.runtime.windows import (
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task, sureness
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Decision, Dense, Head, Image, Prediction, Region, Vector
+from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -190,6 +191,9 @@ class Model:
             prediction = narrowed(prediction, covariates or {})
         prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
+        # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
+        if watching.is_blank and region is None and not isinstance(prediction.data, Deferred):
+            prediction = replace(prediction, abstained=BLANK)
         if self.guard is None:
             return prediction
         # A part of an image is judged by its header alone: nobody has seen parts of the others.

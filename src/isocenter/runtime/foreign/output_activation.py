@@ -83,7 +83,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Tried:
-    """The outputs for noise: whether all lie within 0 and 1, differ, and add up to 1 over the channels."""
+    """The outputs for noise: whether all lie within 0 and 1, depend on it, and add up to 1 over the channels."""
 
     within: bool
     differ: bool
@@ -145,7 +145,13 @@ def trial(outputs: Iterator[NDArray[np.float32]]) -> Tried | None:
     low, high = min(float(one.min()) for one in each), max(float(one.max()) for one in each)
     sums = [np.abs(one.sum(axis=1) - 1).max() for one in each if one.ndim > 1 and one.shape[1] > 1]
     within = low >= -ROUNDED and high <= 1 + ROUNDED
-    return Tried(within, high > low, within and bool(sums) and max(sums) <= ROUNDED)
+    differ = any(_varies(one) or not np.array_equal(one, each[0]) for one in each)
+    return Tried(within, differ, within and bool(sums) and max(sums) <= ROUNDED)
+
+
+def _varies(output: NDArray[np.float32]) -> bool:
+    """Whether a channel is not the same number everywhere."""
+    return bool(np.ptp(output, axis=(0, *range(2, output.ndim))).any())
 
 
 def noise(channels: int, patch: Sequence[int], batch: int) -> Iterator[NDArray[np.float32]]:

@@ -352,7 +352,7 @@ def _interpolated(drawn: _Drawn, name: str, on: Geometry) -> _Drawn:
             left += high - low - 1
         elif high - low > 1:
             between |= _between(drawn.slices, low, high, on.steps[:2])
-    filled = sum(mask.any() for mask in between.values())
+    filled = sum(bool(mask.any()) for mask in between.values())
     notes = [f"{name} is interpolated on {counted(filled, 'slice')} between drawn ones"] if filled else []
     notes += [f"{name} is not interpolated on {counted(left, 'slice')}: the gap is far wider than others"] * (left > 0)
     return _Drawn({**drawn.slices, **between}, (*drawn.notes, *notes))
