@@ -154,10 +154,11 @@ def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
     assert (own.corners <= [24, 32, 24, 32]).all()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "more", "because"),
     [
-        pytest.param("retinanet", {}, "", marks=pytest.mark.whole),
+        ("retinanet", {}, ""),
         ("faster_rcnn", {"deep": 16, "samples": 16}, "number of its proposals differs"),
     ],
 )
