@@ -90,12 +90,23 @@ def test_volumes_in_ml_and_in_voxels_stand_in_columns_of_their_own(tmp_path):
     unknown = nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32), None)
     unknown.header.set_xyzt_units("unknown")
     unknown.to_filename(tmp_path / "in" / "unknown.nii")
-    ran(segmenting(), tmp_path / "in", tmp_path / "out")
+    plain = segmenting()
+    without_sides = {**plain.task.settings, "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}]}
+    ran(replace(plain, task=tasks.build({"name": "segmentation", **without_sides})), tmp_path / "in", tmp_path / "out")
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         sized, unknown = csv.DictReader(file)
-    assert float(sized["kidney left_ml"]) > 0
-    assert unknown["kidney left_ml"] == ""
-    assert float(unknown["kidney left_voxels"]) > 0
+    assert float(sized["kidney_ml"]) > 0
+    assert unknown["kidney_ml"] == ""
+    assert float(unknown["kidney_voxels"]) > 0
+
+
+def test_a_volume_without_sides_is_refused_where_labels_have_them(tmp_path):
+    array = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    nifti(tmp_path / "in" / "stated.nii")
+    nibabel.Nifti1Image(array, None).to_filename(tmp_path / "in" / "unknown.nii")
+    with pytest.raises(DatasetError, match="unknown: left and right are not known"):
+        ran(segmenting(), tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "stated.nii.gz").is_file()
 
 
 def test_files_numbered_by_channel_are_one_case(tmp_path):
