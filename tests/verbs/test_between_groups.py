@@ -42,7 +42,6 @@ def from_two_sites(root, first=0):
         "attribute;group;share \nsex;F;0,5\nsex;M ;0,4\nsex;X;0,1\n",
     ],
 )
-@pytest.mark.whole
 def test_who_is_here_stands_beside_the_population(sites, tmp_path, text):
     shares = tmp_path / "population.csv"
     shares.write_text(text)
@@ -91,7 +90,6 @@ def test_sites_with_other_images_are_told_apart_also_among_matched_patients(cli,
         ({"population": "people.csv"}, "--groups"),
     ],
 )
-@pytest.mark.whole
 def test_what_is_asked_wrongly_is_refused(sites, asked, match):
     with pytest.raises(UsageError, match=match):
         isocenter.check(sites, **asked)

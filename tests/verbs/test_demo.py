@@ -119,7 +119,6 @@ def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: p
     assert "downloaded before" in source.why
 
 
-@pytest.mark.whole
 def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
     first = simulated(patients=2)

@@ -285,7 +285,6 @@ def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patient
         parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
-@pytest.mark.whole
 def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     runs, mixed, segmented, classified, tmp_path
 ):

@@ -120,7 +120,6 @@ def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segment
         evaluated(segmented, other)
 
 
-@pytest.mark.whole
 def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     (run / "data.json").unlink()
@@ -181,7 +180,6 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
     assert f"2 cases scored before the stop: {tmp_path / 'out'}" in caplog.text
 
 
-@pytest.mark.whole
 def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
     def pressed(audit):
         raise KeyboardInterrupt

@@ -228,7 +228,6 @@ def test_an_unknown_covariate_is_refused_before_anything_is_predicted(segmented)
         isocenter.evaluate(segmented.out, segmented.data, labels=trained.LABELS, device="cpu", groups="height")
 
 
-@pytest.mark.whole
 def test_groups_with_thresholds_of_their_own_show_them_and_figures_go_by_them():
     table = table_of().assign(threshold_ill=lambda rows: np.where(rows["covariate_sex"] == "F", 0.3, 0.6))
     rows = audited(table, groups="sex,site").tables["groups.csv"].set_index(["attribute", "group", "metric", "label"])
