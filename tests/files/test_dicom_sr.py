@@ -81,6 +81,7 @@ def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(t
         planar(outline(image, turned, "ELLIPSE")),
         planar(outline(image, [(4, 4)], "POINT")),
         planar(outline(image, [(4, 4), (9, 9)])),
+        planar(outline(image, [(4, 4), (9, 8), (4, 4)])),  # there and back: three points, of which two are one
     ]
     report(tmp_path / "sr.dcm", [image], drawn)
     dataset = read_dataset(tmp_path)
@@ -89,7 +90,7 @@ def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(t
     assert_allclose(dataset.cases[0].references["boxes"].corners, expected, atol=1e-5)
     assert [(one.cases, one.what) for one in dataset.problems] == [
         (("sr.dcm",), "1 outline: a point bounds no region"),
-        (("sr.dcm",), "1 outline: a polyline of fewer points than 3 bounds no region"),
+        (("sr.dcm",), "2 outlines: a polyline of fewer points than 3 bounds no region"),
     ]
 
 
