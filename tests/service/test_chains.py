@@ -188,7 +188,9 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
     [coarse] = first.images.values()
     affine = coarse.geometry.affine @ np.diag([0.5, 1, 1, 1])
     affine[:3, 3] = coarse.geometry.to_world(np.array([3.75, 2, 1]))
-    bright = Image(np.full((1, 40, 18, 7), 90, np.int16), Geometry((40, 18, 7), affine), modality="MR")
+    pixels = np.full((1, 40, 18, 7), 90, np.int16)
+    pixels[0, 0, 0, 0] = 91  # an image of one value has no answer
+    bright = Image(pixels, Geometry((40, 18, 7), affine), modality="MR")
     uids = {"StudyInstanceUID": pydicom.dcmread(mr[0]).StudyInstanceUID}
     for name, frame in (("fine", pydicom.dcmread(mr[0]).FrameOfReferenceUID), ("elsewhere", "1.2.3")):
         for path in _in_study(bright, name, tmp_path / name, {**uids, "FrameOfReferenceUID": frame}):
