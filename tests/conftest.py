@@ -35,6 +35,7 @@ DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "s
 LONGEST_FIRST = ("verbs", "runtime", "networks", "", "training", "service", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
+COUNTED = [0.0]
 PASSED = count(1)
 # How charts are drawn in full: in both inks, each laid out as the other, with pixels.
 IN_FULL = {name: getattr(drawing, name) for name in ("_drawn", "_lie_as", "_rendered")}
@@ -115,8 +116,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def account(room: str) -> None:
-    """Add to a room what was spent since the last account."""
-    SPENT[room] += processor_seconds() - sum(SPENT.values())
+    """Add to a room what was spent since the last account; what a process spent that was killed since is lost."""
+    now = processor_seconds()
+    SPENT[room] += max(0.0, now - COUNTED[-1])
+    COUNTED.append(now)
 
 
 def processor_seconds() -> float:
