@@ -1,0 +1,29 @@
+"""Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+# Files of `bench/claims` whose laws the suite tries.
+CLAIMS: tuple[str, ...] = ()
+
+
+def laws():
+    sys.path.insert(0, str(BENCH))
+    try:
+        found = [law for name in CLAIMS for law in importlib.import_module(f"claims.{name}").LAWS]
+    finally:
+        sys.path.remove(str(BENCH))
+    return [pytest.param(law, id=f"{law.claim}: {law.cell}") for law in found if law.few]
+
+
+@pytest.mark.parametrize("law", laws())
+def test_a_statement_keeps_its_law_in_a_few_studies(law):
+    low, high = law.wide or (law.low, law.high)
+    assert low <= np.nanmean(law.studied(law.few)) <= high
