@@ -12,6 +12,7 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import class_scores
 from isocenter.values import Case, Geometry, Prediction
+from isocenter.verbs.evaluation.verdict import boundless
 
 GRID = Geometry((2, 2), np.eye(3))
 CLASSES = ["a", "b", "c"]
@@ -245,27 +246,72 @@ def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised
         "findings", [{"x": bool(x), **({"y": bool(y)} if n % 2 else {})} for n, (x, y) in enumerate(present)]
     )
     made, decisions = assured(findings(), odds[:600], cases[:600])
-    assert decisions["task.conformal"].value["n"] == {"x": 600, "y": 300}
+    counts = {f"{side} {name}": int((present[step - 1 : 600 : step, place] == (side == "with")).sum())
+              for place, (name, step) in enumerate((("x", 1), ("y", 2))) for side in ("with", "without")}  # fmt: skip
+    assert decisions["task.conformal"].value["n"] == counts
+    assert "of new patients with each finding, and of those without it" in decisions["task.conformal"].because
     predictions = decoded(made, odds[600:])
     for place, name in enumerate("xy"):
         sets = [one.confidence.set[name] for one in predictions]
         assert set(sets) == {("present",), ("absent",), ("present", "absent")}
-        right = [
-            ("present" if truth else "absent") in own for own, truth in zip(sets, present[600:, place], strict=True)
-        ]
-        assert np.mean(right) == pytest.approx(0.9, abs=0.04)
+        for truth, side in ((True, "present"), (False, "absent")):
+            right = [side in own for own, known in zip(sets, present[600:, place], strict=True) if known == truth]
+            assert np.mean(right) == pytest.approx(0.9, abs=0.06)
     assert made.decoding.outputs(predictions[0])["set_x"] == json.dumps(list(predictions[0].confidence.set["x"]))
     table = made.scoring.score(predictions, cases[600:]).assign(split="test")
-    rows = {(row.metric, row.label) for row in made.scoring.summary(table, seed=0)}
-    assert {("coverage", "all"), ("coverage", "x"), ("set_size", "y")} <= rows
+    rows = {(row.metric, row.label): row.estimate for row in made.scoring.summary(table, seed=0)}
+    assert {("coverage", "all"), ("coverage", "x"), ("set_size", "y"), ("coverage_present", "all")} <= set(rows)
+    own = table[(table["label"] == "x") & (table["reference"] == "absent")]
+    stated = rows["coverage_absent", "x"]
+    assert stated.value == pytest.approx(np.mean(["absent" in one for one in own["set"]])) and stated.low < 0.9
+    assert (stated.n, stated.value) == (len(own), pytest.approx(0.9, abs=0.06))
 
 
-def test_a_finding_that_no_calibration_case_knows_stays_undecided():
-    odds = np.random.default_rng(4).normal(0, 3, (40, 2))
-    made, _ = assured(findings(), odds, cases_of("findings", [{"x": bool(one > 0)} for one, _ in odds]))
-    sets = [one.confidence.set for one in decoded(made, odds)]
-    assert {own["y"] for own in sets} == {("present", "absent")}
-    assert ("present", "absent") not in {own["x"] for own in sets}
+def with_x(odds, many: int, **settings):
+    """Findings x, which so many of these cases have, and y, which half of them have."""
+    truths = [{"x": n < many, "y": n % 2 > 0} for n in range(len(odds))]
+    return assured(findings(**settings), odds, cases_of("findings", truths))
+
+
+@pytest.mark.parametrize(("many", "coverage", "needed"), [(19, 0.9, 20), (20, 0.9, 0), (40, 0.98, 49)])
+def test_a_finding_that_too_few_have_gets_no_sets_and_the_others_keep_theirs(many, coverage, needed):
+    odds = np.random.default_rng(4).normal(0, 3, (140, 2))
+    made, decisions = with_x(odds, many, coverage=coverage)
+    (new,) = decoded(made, odds[:1])
+    because, columns = decisions["task.conformal"].because, made.decoding.outputs(new)
+    assert ("x" in new.confidence.set) == (not needed) and "y" in new.confidence.set
+    assert (columns["set_x"] is None) == bool(needed) and columns["set_y"]
+    lacking = f"{many} patients with x, {needed} needed"
+    assert because.startswith(f"no sets: {lacking}; other sets") == bool(needed)
+    assert list(boundless(made)) == ([f"No sets: {lacking}."] if needed else [])
+    table = made.scoring.score(decoded(made, odds[:30]), cases_of("findings", [{"x": True, "y": True}] * 30))
+    labels = {row.label for row in made.scoring.summary(table.assign(split="test"), seed=0) if row.metric == "coverage"}
+    assert labels == ({"all", "y"} if needed else {"all", "x", "y"})
+    assert tasks.build({"name": "findings", **made.settings}) == made
+
+
+def test_a_finding_that_no_calibration_case_knows_gets_no_sets():
+    odds = np.random.default_rng(4).normal(0, 3, (60, 2))
+    made, decisions = assured(findings(), odds, cases_of("findings", [{"x": bool(one > 0)} for one, _ in odds]))
+    assert {name for one in decoded(made, odds) for name in one.confidence.set} == {"x"}
+    lacking = "0 patients with y, 0 patients without y, 20 needed of each"
+    assert decisions["task.conformal"].because.startswith(f"no sets: {lacking}; ")
+
+
+def test_where_present_and_absent_are_both_unlikely_the_likelier_one_is_the_set():
+    """Of those with the finding nine of ten have odds above 2, of those without below -2."""
+    odds = np.repeat(np.concatenate([np.linspace(1, 10, 50), -np.linspace(1, 10, 50)])[:, None], 2, axis=1)
+    made, _ = assured(findings(), odds, cases_of("findings", [{"x": n < 50, "y": n < 50} for n in range(100)]))
+    sets = [one.confidence.set["x"] for one in decoded(made, np.array([[0.5], [-0.5], [3], [-3]]) * [1, 1])]
+    assert sets == [("present",), ("absent",)] * 2
+
+
+def test_the_reason_names_the_class_that_is_too_rare_for_a_promise_of_its_own():
+    logits, truths = drawn(60)
+    truths = ["a" if n < 19 else truth if truth != "a" else "b" for n, truth in enumerate(truths)]
+    _, decisions = assured(classes(), logits, cases_of("class", truths))
+    assert decisions["task.conformal"].value["by"] == "all"
+    assert "over all classes together" in decisions["task.conformal"].because
 
 
 @pytest.mark.parametrize("noise", ["none", "gaussian"])

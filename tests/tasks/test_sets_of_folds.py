@@ -102,7 +102,7 @@ def test_a_class_is_in_a_set_unless_too_many_cases_went_better_with_the_fold_tha
         assert list(one.confidence.set[""]) == expected
 
 
-def test_a_class_or_a_finding_without_cases_stays_open():
+def test_a_class_without_cases_stays_open_and_a_finding_without_gets_no_sets():
     each, cases = drawn("classes", 2)
     cases = [replace(one, references={"class": "a" if one.references["class"] == "c" else "b"}) for one in cases]
     for by in ("all", "class"):
@@ -112,7 +112,8 @@ def test_a_class_or_a_finding_without_cases_stays_open():
     cases = [replace(one, references={"findings": {"a": one.references["findings"]["a"]}}) for one in cases]
     task, _ = crossed("findings", each, cases)
     sets = [one.confidence.set for one in decoded(task, each.mean(axis=0), each)]
-    assert {one["b"] for one in sets} == {("present", "absent")} and len({one["a"] for one in sets}) > 1
+    assert {name for one in sets for name in one} == {"a"} and len({one["a"] for one in sets}) > 1
+    assert set(task.certainty.conformal.crossed) == {"with a", "without a"}
 
 
 def test_an_interval_is_as_wide_as_the_errors_of_each_fold_in_its_own_error_bars():

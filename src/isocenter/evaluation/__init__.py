@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.conformal import (
         EVERYONE,
+        FEWEST_OF_GROUP,
         NEVER_EMPTY,
         SET_METHODS,
         Conformal,
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         controlled_on_average,
         controlled_with_confidence,
         fewest_controlling,
+        fewest_of_group,
         least_sureness,
         mondrian_thresholds,
         ordered_ends,

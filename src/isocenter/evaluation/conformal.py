@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, counted
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -31,6 +31,8 @@ SET_METHODS: tuple[Method, ...] = get_args(Method)
 NEVER_EMPTY: tuple[Method, ...] = ("aps", "raps")
 # The group of whoever has no threshold of his own.
 EVERYONE = "all"
+# Patients of a group below whom nothing is promised of it alone: the thresholds of fewer vary too much.
+FEWEST_OF_GROUP = 20
 # From which sureness on a case is answered, the strictest first, at last each case; and where sequences of tests start.
 SURE_FROM = [*(1 / (1 + np.exp(-np.arange(9.875, -2.0, -0.125)))).tolist(), 0.0]
 STARTS = 8
@@ -45,7 +47,7 @@ class Conformal:
     method:     by which answers are scored
     level:      the coverage that they promise
     by:         what the groups are, within each of which it holds
-    n:          {group: patients}
+    n:          {group: patients}, also of groups that have no threshold because these are too few
     thresholds: {group: the worst score that is still in}; infinite where nothing can be left out
     exact:      whether these cases had decided nothing else; the coverage is approximate otherwise
     crossed:    {group: what `cross_steps` made} of folds that each scored what they had not seen, for sets of their
@@ -88,6 +90,17 @@ class Conformal:
     def threshold(self, group: str) -> float:
         """That of a group, or of everyone; infinite for a group of which nothing is known."""
         return self.thresholds.get(group, self.thresholds.get(EVERYONE, math.inf))
+
+    @property
+    def lacking(self) -> str:
+        """The groups with too few patients for a threshold, and how many are needed, in words; empty without any.
+
+        Of groups whose names begin with a preposition, as those of findings do.
+        """
+        each = [
+            f"{counted(people, 'patient')} {group}" for group, people in self.n.items() if group not in self.thresholds
+        ]
+        return f"{', '.join(each)}, {fewest_of_group(self.level)} needed{' of each' * (len(each) > 1)}" if each else ""
 
     def steps(self, group: str, networks: int) -> Steps | None:
         """The folds' scores of a group, or of everyone; None unless there are so many folds."""
@@ -248,6 +261,11 @@ def fewest_controlling(risk: float, delta: float | None = None) -> int:
     if delta is None:
         return math.ceil(1 / risk - 1 - ROUNDING)
     return math.ceil(math.log(delta) / math.log(1 - risk) - ROUNDING)
+
+
+def fewest_of_group(level: float) -> int:
+    """How many patients a group needs for a promise of its own, and for a threshold that leaves anything out."""
+    return max(FEWEST_OF_GROUP, fewest_controlling(1 - level))
 
 
 def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None) -> int:

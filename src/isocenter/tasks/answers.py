@@ -53,7 +53,8 @@ AIMED = frozenset(
     {
         *("bias", "loa_lower", "loa_upper", "volume_bias", "volume_loa_lower", "volume_loa_upper", "volume_error"),
         *("calibration_slope", "calibration_intercept", "temperature", "expected_over_observed", "d_calibration"),
-        *("coverage", "interval_coverage", "expected_dice_bias", "covering_size", "count_difference", "answered"),
+        *("coverage", "coverage_present", "coverage_absent", "interval_coverage"),
+        *("expected_dice_bias", "covering_size", "count_difference", "answered"),
     }
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import FEWEST_OF_GROUP
 from isocenter.tasks.findings.losses import BALANCED, LOSSES
 from isocenter.tasks.shared import (
     CALLING_SENTENCES,
@@ -31,6 +32,7 @@ SENTENCES: Mapping[str, Sentence] = {
     **GROUPED_SENTENCES,
     **CERTAINTY_SENTENCES,
     **SET_SENTENCES,
+    "coverage": Sentence("Sets should contain the truth in {percent} of those with each finding, and of those without"),
     "findings": Sentence("The findings are {value}"),
 }
 
@@ -74,6 +76,11 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         **grouped_decisions(),
         **certainty_decisions(),
         **interval_decisions(),
+        "conformal": Decision(
+            None,
+            f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
+            "patients have it, and as many do not",
+        ),
     }
 
 

@@ -94,9 +94,10 @@ class FindingScoring:
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
         known = self.known(table)
-        sets = [row for name in known for row in set_rows(name, table[table["label"] == name], seed=seed)]
-        sets = [*set_rows("all", table, seed=seed), *sets, *doubt_rows(table, seed=seed)]
-        return [*summary_rows(table, known, labelled(self.prevalence), seed=seed), *sets]
+        own = {"all": table, **{name: table[table["label"] == name] for name in known}}
+        sets = [row for name, one in own.items() for row in set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))]
+        doubts = doubt_rows(table, seed=seed)
+        return [*summary_rows(table, known, labelled(self.prevalence), seed=seed), *sets, *doubts]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""

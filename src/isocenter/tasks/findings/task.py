@@ -22,6 +22,7 @@ from isocenter.tasks.shared import (
     ABSENT,
     BELIEF,
     BY_GROUP,
+    BY_PRESENCE,
     CERTAINTY,
     FOUND,
     GROUPED,
@@ -41,6 +42,7 @@ from isocenter.tasks.shared import (
     crossed,
     crossed_each,
     each_of,
+    groups_of_finding,
     in_json,
     log_odds,
     mean_of,
@@ -308,33 +310,36 @@ class Findings:
     def assured(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
     ) -> tuple[Task, dict[str, Decision]]:
-        """The task with a threshold for each finding, from the cases in which it is known; those that are set stay."""
+        """The task with thresholds of each finding, of those who have it and of others; those that are set stay."""
         if not cases or self.certainty.conformal is not None:
             return self, {}
         given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
         chances, patients = _chance(self._calibrated(log_odds(given))), np.array([case.patient for case in cases])
         scores = {name: (own, patients[known]) for name, own, known in self._scored(chances, cases)}
-        certainty, made = assured_each(self.certainty, "lac", "finding", scores, exact=exact)
+        certainty, made = assured_each(self.certainty, "lac", BY_PRESENCE, scores, exact=exact)
         return replace(self, certainty=certainty), made
 
     def crossed(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
     ) -> tuple[Task, dict[str, Decision]]:
         """The task with what sets of the mean of folds rest on."""
-        if self.certainty.conformal is None:
+        if self.certainty.conformal is None or not self.certainty.conformal.thresholds:
             return self, {}
         given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
         people, numbers = np.array([case.patient for case in cases]), np.asarray(folds)
-        scores = {name: (own, numbers[known], people[known]) for name, own, known in self._scored(given, cases)}
+        limits = self.certainty.conformal.thresholds
+        each = [one for one in self._scored(given, cases) if one[0] in limits]
+        scores = {name: (own, numbers[known], people[known]) for name, own, known in each}
         certainty, made = crossed_each(self.certainty, scores, max(folds) + 1)
         return replace(self, certainty=certainty), made
 
     def _scored(self, chances: Floats, cases: Sequence[Case]) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
-        """Each finding, how far from the truth its chance is in the cases in which it is known, and which these are."""
+        """Each group of each finding, how far from the truth the chance is in its cases, and which these are."""
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
         for place, name in enumerate(self.findings):
-            known = np.isfinite(truth[:, place])
-            yield name, np.abs(truth[:, place] - chances[:, place])[known], known
+            for group, side in zip(groups_of_finding(name), (1, 0), strict=True):
+                known = truth[:, place] == side
+                yield group, np.abs(side - chances[:, place])[known], known
 
     def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
         chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.certainty import (
         ABSENT,
+        BY_PRESENCE,
         CERTAINTY,
         COVERING,
         INTERVALS,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         USUAL_RISK,
         Certainty,
         finite,
+        groups_of_finding,
         in_json,
         probabilities_of,
     )

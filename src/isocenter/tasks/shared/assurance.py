@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import counted
 from isocenter.evaluation import (
     EVERYONE,
+    FEWEST_OF_GROUP,
     Conformal,
     Seed,
     Table,
@@ -23,17 +24,17 @@ from isocenter.evaluation import (
     controlled_with_confidence,
     cross_bound,
     cross_steps,
+    fewest_controlling,
+    fewest_of_group,
     mondrian_thresholds,
     people_of,
     proportion,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, USUAL_RISK, Certainty
+from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, BY_PRESENCE, USUAL_RISK, Certainty
 from isocenter.tasks.shared.doubt import DOUBT_ERRORS
 from isocenter.values import Decision, Floats, Row, Sentence, is_missing, level_in
 
-# Fewer cases of a class say too little about it alone.
-FEWEST_OF_CLASS = 30
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
 ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
@@ -58,11 +59,13 @@ COVERING_SENTENCES: Mapping[str, Sentence] = {
 }
 SET_NAMES: Mapping[str, str] = {
     "coverage": "Coverage of sets and intervals",
+    "coverage_present": "Coverage where present",
+    "coverage_absent": "Coverage where absent",
     "set_size": "Mean size of sets",
     "interval_width": "Mean width of intervals",
 }
 SET_ERRORS = frozenset({"set_size", "interval_width"}) | DOUBT_ERRORS
-OF_SETS = ("coverage", "set_size", "interval_width")
+OF_SETS = ("coverage", "coverage_present", "coverage_absent", "set_size", "interval_width")
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
 OF_MASKS = (
@@ -71,6 +74,7 @@ OF_MASKS = (
 )
 # Columns of cases, and their metrics: the share that is missed, and what finds nothing.
 MISSED, FALSE = "covering_missed", "covering_false"
+CONFORMAL = "task.conformal"
 # Columns of cases: a set as JSON, and the ends of an interval.
 SET, LOW, HIGH = "set", "low", "high"
 Found = tuple[Certainty, dict[str, Decision]]
@@ -88,7 +92,7 @@ def interval_decisions() -> dict[str, Decision]:
 
 def set_decisions() -> dict[str, Decision]:
     """The settings of a task that states sets, before any case has found something."""
-    by = f"auto takes each class by itself where each has {FEWEST_OF_CLASS} cases, else all cases together"
+    by = f"auto takes each class by itself where each has {FEWEST_OF_GROUP} patients, else all cases together"
     return interval_decisions() | {
         "conformal_method": Decision(
             AUTO, "auto takes lac, which gives the smallest sets, and sets without gaps for grades"
@@ -109,27 +113,36 @@ def assured_classes(
     """
     usual = "contiguous" if ordered else "lac"
     method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
-    counts = np.bincount(truth, minlength=len(classes))
-    by = certainty.conformal_by
+    owners = np.asarray(patients)
+    counts = [len(np.unique(owners[truth == place])) for place in range(len(classes))]
+    by, needed = certainty.conformal_by, fewest_of_group(certainty.coverage)
     if by == AUTO:
-        by = BY_CLASS if counts.min() >= FEWEST_OF_CLASS else EVERYONE
+        by = BY_CLASS if min(counts) >= needed else EVERYONE
     scores = class_scores(probabilities, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
     groups: list[str | None] = [classes[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
     if by not in (BY_CLASS, EVERYONE):
         groups = [None if is_missing(one.get(by)) else level_in(one[by]) for one in covariates]
-    known, owners = np.array([one is not None for one in groups]), np.asarray(patients)
+    known = np.array([one is not None for one in groups])
     named = [one for one in groups if one is not None]
     limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known]) or {EVERYONE: (math.inf, 0)}
     absent = {name: (math.inf, 0) for name, count in zip(classes, counts, strict=True) if not count}
     if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
         limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
-    return _with(certainty, method, by, {**limits, **absent}, _whose([owners[known]]), exact)
+    found, made = _with(certainty, method, by, {**limits, **absent}, _whose([owners[known]]), exact)
+    if certainty.conformal_by == AUTO and by == EVERYONE:
+        rarest = f"{counted(min(counts), 'patient')} of {classes[int(np.argmin(counts))]}, {needed} needed"
+        because = f"{made[CONFORMAL].because}; over all classes together, a rare one may be held less often: {rarest}"
+        made = {CONFORMAL: replace(made[CONFORMAL], because=because)}
+    return found, made
 
 
 def assured_each(
     certainty: Certainty, method: str, by: str, scores: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool
 ) -> Found:
-    """With a threshold for each finding or target; scores: {name: (cases,) scores of the truth and patients}"""
+    """With a threshold for each group of findings, or each target.
+
+    scores: {name: (cases,) scores of the truth and patients}
+    """
     limits = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
     return _with(certainty, method, by, limits, _whose([people for _, people in scores.values()]), exact)
 
@@ -159,22 +172,20 @@ def crossed_classes(
 def crossed_each(certainty: Certainty, scores: Mapping[str, Scored], networks: int) -> Found:
     """With what sets and intervals of the mean of so many folds rest on, beside thresholds, which they have already.
 
-    scores: {class, finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not seen the
-            case, uncalibrated, the number of that fold, and patients}
+    scores: {class, group of a finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not
+            seen the case, uncalibrated, the number of that fold, and patients}
     """
     conformal = certainty.conformal
     assert conformal is not None  # noqa: S101 - thresholds are found first
     crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
     surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
     known = _whose([people for *_, people in scores.values()])
-    whom = f"new patients{' of each class' if conformal.by == BY_CLASS else ''}"
-    because = (
-        f"sets and intervals of the mean of {networks} folds hold the truth in about {100 * conformal.level:g} % of "
-    )
-    because += f"{whom}, surely in {100 * surely:.0f} %, like {known} were scored by the fold "
+    because = f"{_lacking(conformal)}sets and intervals of the mean of {networks} folds "
+    because += f"hold the truth in about {100 * conformal.level:g} % of "
+    because += f"{_whom(conformal.by)}, surely in {100 * surely:.0f} %, like {known} were scored by the fold "
     because += "that had not seen them (CV+); a single fold uses thresholds, which are approximate"
     made = replace(conformal, crossed=crossed)
-    return replace(certainty, conformal=made), {"task.conformal": Decision(made.settings, because, ROMANO)}
+    return replace(certainty, conformal=made), {CONFORMAL: Decision(made.settings, because, ROMANO)}
 
 
 def covering_decisions(
@@ -250,21 +261,36 @@ def _with(
     certainty: Certainty, method: str, by: str, stated: Mapping[str, tuple[float, int]], known: str, exact: bool
 ) -> Found:
     level = certainty.coverage
-    limits = {name: limit for name, (limit, _) in stated.items()}
+    least = fewest_of_group(level) if by == BY_PRESENCE else 0
+    limits = {name: limit for name, (limit, people) in stated.items() if people >= least}
     counts = {name: people for name, (_, people) in stated.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
-    because = f"sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % of new patients like "
-    because += f"{known} set them{EXACT if exact else APPROXIMATE}"
+    because = f"{_lacking(conformal)}sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % "
+    because += f"of {_whom(by)} like {known} set them{EXACT if exact else APPROXIMATE}"
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
-        least = math.ceil(level / (1 - level) - 1e-9)
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
-        because += f"; {lacking}: too few patients with finite outputs (at least {least}), so nothing is left out"
+        because += f"; {lacking}: too few patients with finite outputs (at least {fewest_controlling(1 - level)}), "
+        because += "so nothing is left out"
     decision = Decision(conformal.settings, because, ANGELOPOULOS)
-    return replace(certainty, conformal=conformal), {"task.conformal": decision}
+    return replace(certainty, conformal=conformal), {CONFORMAL: decision}
 
 
-def set_rows(label: str, table: Table, *, seed: Seed) -> Iterator[Row]:
-    """How often the sets of these cases hold the reference, and how many answers they hold; of cases that have sets."""
+def _whom(by: str) -> str:
+    """The patients for whom sets hold, in words."""
+    each = {BY_CLASS: " of each class", BY_PRESENCE: " with each finding, and of those without it,"}
+    return f"new patients{each.get(by, '')}"
+
+
+def _lacking(conformal: Conformal) -> str:
+    """The start of a reason: groups that are too small."""
+    return f"no sets: {conformal.lacking}; other " if conformal.lacking else ""
+
+
+def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ()) -> Iterator[Row]:
+    """How often the sets of these cases hold the reference, and how many answers they hold; of cases that have sets.
+
+    sides: references of each of which the coverage is stated by itself
+    """
     if SET not in table:
         return
     own = table[table[SET].notna() & (table[SET] != "")]
@@ -273,6 +299,9 @@ def set_rows(label: str, table: Table, *, seed: Seed) -> Iterator[Row]:
     sets, patients = [parse_json(one) for one in own[SET]], own["patient"].to_numpy(str)
     covered = np.array([true in one for true, one in zip(own["reference"], sets, strict=True)])
     yield Row("coverage", label, proportion(covered, patients, seed=seed))
+    for side in sides:
+        if (there := (own["reference"] == side).to_numpy(bool)).any():
+            yield Row(f"coverage_{side}", label, proportion(covered[there], patients[there], seed=seed))
     yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
 
 

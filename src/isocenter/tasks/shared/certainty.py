@@ -44,7 +44,7 @@ COVERING = ("risk", "risk_delta", "covering")
 # Of the calibration of boxes and objects, which have a size.
 METHODS_OF_MANY = (*METHODS, SIZE)
 PRESENT, ABSENT = "present", "absent"
-BY_CLASS = "class"
+BY_CLASS, BY_PRESENCE = "class", "presence"
 # Of each structure, what a covering mask may miss where nobody asks for another share.
 USUAL_RISK = 0.1
 
@@ -194,7 +194,7 @@ class Certainty:
     def finding_sets(
         self, probabilities: Mapping[str, float], each: Floats | None = None
     ) -> dict[str, tuple[str, ...]]:
-        """{finding: present, absent, or both where it stays undecided}; nothing before it is found.
+        """{finding: present, absent, or both where it stays undecided}; without thresholds of both a finding has none.
 
         each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
         """
@@ -203,12 +203,17 @@ class Certainty:
             return {}
         made = {}
         for place, (name, chance) in enumerate(probabilities.items()):
-            # Of two answers the likelier one is never ruled out.
-            kept = prediction_sets([1 - chance, chance], max(0.5, conformal.threshold(name)))
-            if each is not None and (steps := conformal.steps(name, len(each))) is not None:
-                offered = np.stack([1 - each[:, place], each[:, place]], axis=1)
-                likelier = np.array([chance, 1 - chance]) >= 0.5
-                kept = cross_sets(steps, offered[:, None], conformal.level)[0] | likelier
+            groups = groups_of_finding(name)
+            if not all(group in conformal.thresholds for group in groups):
+                continue
+            kept = prediction_sets([1 - chance, chance], [conformal.threshold(group) for group in groups])
+            if each is not None:
+                steps = [conformal.steps(group, len(each)) for group in groups]
+                own = zip(steps, (1 - each[:, place], each[:, place]), strict=True)
+                crossed = [cross_sets(one, score, conformal.level) for one, score in own if one is not None]
+                kept = kept if None in steps else np.array(crossed)
+            if not kept.any():  # where neither is ruled in, the likelier answer: that covers no less
+                kept = np.array([chance, 1 - chance]) >= 0.5
             made[name] = tuple(compress((PRESENT, ABSENT), kept))
         return made
 
@@ -267,6 +272,11 @@ def _share(name: str, given: Any, example: str) -> float:
         remedy = f"Give more than 0 and less than 1, as in {example}"
         raise PlanError(f"a {name} of {given!r}", f"task.{name}", remedy)
     return float(given)
+
+
+def groups_of_finding(finding: str) -> tuple[str, str]:
+    """The groups of patients within each of whom sets of a finding hold: those who have it, and those who do not."""
+    return f"with {finding}", f"without {finding}"
 
 
 def in_json(answers: Sequence[str] | None) -> str | None:

@@ -12,7 +12,7 @@ from isocenter.errors import counted, listed
 from isocenter.evaluation import EVERYONE, Compared, Conformal, Table, class_names, compared
 from isocenter.report import count_text, label_name, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
-from isocenter.tasks.shared import CHANGED
+from isocenter.tasks.shared import BY_PRESENCE, CHANGED
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.verbs.evaluation.model_tests import UNRELIABLE
@@ -254,6 +254,8 @@ def boundless(task: Task) -> Iterator[str]:
             if (given := own.settings.get(setting)) is None:
                 continue
             conformal = Conformal.of(given)
+            if conformal.lacking:
+                yield f"{f'{part}: no' if part else 'No'} sets: {conformal.lacking}."
             names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
             if names:
                 text = words.format(_for_whom(conformal, names))
@@ -265,7 +267,8 @@ def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
     patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
     if list(patients) == [EVERYONE]:
         return f" {patients[EVERYONE]}"
-    return f" for {listed(f'{name} {many}' for name, many in patients.items())}"
+    are_patients = conformal.by == BY_PRESENCE
+    return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:
