@@ -141,8 +141,8 @@ def main() -> None:
     minutes = sum(float(one["seconds"]) for one in done.values()) / 60
     about = (
         f"Means of simulated studies, {minutes:.0f} processor minutes in all. **Bold** does not hold; a star (*) "
-        "misses what is asked by at most two standard errors of the simulation; in brackets the share of studies of which "
-        "nothing is stated."
+        "misses what is asked by at most two standard errors of the simulation; in brackets the share of studies "
+        "of which nothing is stated."
     )
     text = f"{about}\n\n{table(laws, done, given.share)}"
     print(text)
