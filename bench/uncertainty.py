@@ -37,17 +37,16 @@ PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 1200}, range(5), 40
 # Of networks that were taught otherwise.
 FEWER_SEEDS = range(3)
 SEVERITIES = (1, 2, 3, 4, 5)
-METHODS = ("none", "mc_dropout", "laplace", "tta")
+METHODS = ("none", "laplace", "tta")
 # What was decided before training, and the method that looks at it; grades would have no outputs of classes.
 CLASSES = {"task.order": "none"}
 # The one family whose last layers may be distributions: patches of 4 x 4 of the 28 x 28 pixels.
 VIT = {"token": 4, "image": [28, 28], "layers": 4, "width": 64, "heads": 4, "bayesian": PARTS["train"]}
 TAUGHT: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "network.dropout": ({"network.dropout": 0.2}, "mc_dropout"),
     "training.snapshots": ({"training.snapshots": 5}, "members"),
     "training.swag": ({"training.swag": 4}, "members"),
     "evidential": ({**CLASSES, "task.loss": "evidential"}, "evidential"),
-    "network.noise": ({**CLASSES, "network.noise": "logits"}, "mc_dropout"),
+    "network.noise": ({**CLASSES, "network.noise": "logits"}, "tta"),
     "variational": ({"network.name": "vit", "network.size": VIT}, "variational"),
 }
 Pixels = np.ndarray
@@ -205,7 +204,7 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
     gains = [difference(one, totals["members"][0]) for one in totals["none"]]
     gain = difference(average(totals["none"]), totals["members"][0])
     some = images[:CORRUPTED]
-    rising = {method: severities(methods[method][0], some) for method in ("laplace", "mc_dropout", "members", *TAUGHT)}
+    rising = {method: severities(methods[method][0], some) for method in ("laplace", "members", *TAUGHT)}
     won = sum(gain.high is not None and gain.high < 0 for gain in gains)
     gained = {"gain": gain.value, "low": gain.low, "high": gain.high, "won": won, "tested": len(truth)}
     return {"rows": rows, **gained, "severity": rising}

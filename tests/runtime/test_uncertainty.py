@@ -20,7 +20,6 @@ from isocenter.runtime import (
     Averaged,
     Evidence,
     Inference,
-    Masks,
     Model,
     Preprocessing,
     TorchNetwork,
@@ -39,7 +38,6 @@ from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
-from trained import TWO_STEPS, classifying, pictures
 
 torch.set_num_threads(1)
 
@@ -275,65 +273,13 @@ def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody
     ("task", "members", "asked", "why"),
     [
         (CLASSES, 1, "members", "without members"),
-        (CLASSES, 2, "dropconnect", "no method 'dropconnect'"),
+        (CLASSES, 2, "mc_dropout", "no method 'mc_dropout'"),
         ({**CLASSES, "classes": ["left lung", "heart", "none"]}, 1, "tta", "no mirrored view"),
     ],
 )
 def test_a_method_that_a_model_does_not_have_is_refused_by_name(task, members, asked, why):
     with pytest.raises(UsageError, match=why):
         with_uncertainty(model(task, members), asked)
-
-
-@pytest.mark.parametrize("task", [CLASSES, VALUES, MASK], ids=["classes", "values", "mask"])
-def test_masks_of_the_last_layer_are_the_same_for_every_window_and_change_nothing(task):
-    of, image = model(task), noise((12, 8, 8))
-    plain = of.predict(image)
-    each = [with_uncertainty(of, "mc_dropout").predict(image, maps=task is MASK) for _ in range(2)]
-    assert each[0].confidence.epistemic == each[1].confidence.epistemic > 0
-    assert each[0].probabilities == plain.probabilities
-    assert each[0].values == plain.values
-    with torch.no_grad():
-        for layer in (of.run.module.vectors if task is not MASK else of.run.module.dense).values():
-            layer.weight.zero_()  # nothing that is dropped has a say
-    assert with_uncertainty(of, "mc_dropout").predict(image).confidence.epistemic == pytest.approx(0, abs=1e-9)
-
-
-def test_a_network_whose_last_layer_only_cuts_channels_out_has_no_dropout_before_it():
-    of = model(MASK)
-    network = {"name": "vnet", "channels": 1, "spatial_dims": 3}
-    network["size"] = {"strides": [[1] * 3, [2] * 3], "width": 4, "dropout": 0.0}
-    wrapped = replace(of, network=network, run=TorchNetwork(build_module(of.task, network).eval()))
-    with pytest.raises(UsageError, match="last layer of the network is not known"):
-        with_uncertainty(wrapped, "mc_dropout")
-    imported = replace(of, network={"name": "monai.networks.nets.UNet", "size": {}})
-    with pytest.raises(UsageError, match="last layer of the network is not known"):
-        with_uncertainty(imported, "mc_dropout")
-    with pytest.raises(PlanError, match=r"network\.dropout.*last layers of vnet"):
-        build_module(of.task, {**network, "dropout": 0.2})
-
-
-@pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
-def test_dropout_of_a_network_leaves_out_whole_channels_in_training_only(task):
-    of = model(task)
-    torch.manual_seed(0)
-    module = build_module(of.task, {**of.network, "dropout": 0.5})
-    [layer] = (
-        [one for group in (module.vectors, module.dense) for one in group.values()]
-        if task is MASK
-        else [*module.vectors.values()]
-    )
-    seen = []
-    layer.register_forward_hook(lambda _, given, output: seen.append(given[0]))
-    images = torch.randn(2, 1, *SIZE)
-    with torch.no_grad():
-        for learns in (True, False):
-            module.train(learns)(images)
-    dropped = [(one.flatten(2) if one.ndim > 2 else one[..., None]).abs().amax(dim=2) == 0 for one in seen]
-    assert dropped[0].any()
-    assert not dropped[1].all(dim=0).any()
-    plain = build_module(of.task, of.network)
-    plain.load_state_dict(module.state_dict())
-    assert_allclose(*(next(iter(one.eval()(images).values())).detach() for one in (plain, module)))
 
 
 def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_image(tmp_path):
@@ -388,14 +334,10 @@ def noisy(task: dict[str, Any]) -> Model:
 
 @pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
 @pytest.mark.whole
-def test_noise_of_logits_is_known_to_dropout_and_to_the_package_and_not_to_a_posterior(task, tmp_path):
+def test_noise_of_logits_is_known_to_the_package_and_not_to_a_posterior(task, tmp_path):
     of, image = noisy(task), noise((10, 8, 8))
     assert last_layers_of(of) is None
-    looking = with_uncertainty(of, "mc_dropout")
-    plain, stated = of.predict(image), looking.predict(image)
-    assert stated.probabilities == plain.probabilities
-    assert 0 < stated.confidence.epistemic < stated.confidence.total
-    assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic, atol=1e-6)
+    plain = of.predict(image)
     record = write_package(of, Evidence(), "test", tmp_path)
     assert record["exported"], record.get("because")
     onnx = load(tmp_path, "cpu", backend="onnx").predict(image)
@@ -561,24 +503,3 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
     assert with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
     with pytest.raises(UsageError, match="--uncertainty"):
         with_uncertainty(onnx, "laplace" if members > 1 else "members")
-
-
-@pytest.mark.whole
-def test_masks_are_drawn_by_the_seed_kept_with_the_weights_and_stated_by_the_package(tmp_path):
-    data = pictures(tmp_path / "data", 24)
-    how = {"network.dropout": 0.3, "inference.uncertainty": "mc_dropout", "inference.draws": 4, "guard.gate": False}
-    classifying(data, tmp_path / "run", seed=5, assignments={**TWO_STEPS, **how})
-    run, image = load(tmp_path / "run", "cpu"), data / "bright" / "00.png"
-    table = run.masks.tables["class"]
-    by_seed = [Masks.drawn({"class": table.shape[1]}, 0.3, 4, seed).tables["class"] for seed in (5, 6)]
-    assert_array_equal(table, by_seed[0])
-    assert (table != by_seed[1]).any()
-    stated = [run.predict(image).confidence for _ in range(2)]
-    assert stated[0].epistemic == stated[1].epistemic > 0
-    assert_allclose(stated[0].total, stated[0].aleatoric + stated[0].epistemic, atol=1e-6)
-    (tmp_path / "package").mkdir()
-    write_package(run, Evidence(), "test", tmp_path / "package")
-    for backend in ("torch", "onnx"):
-        packaged = load(tmp_path / "package", "cpu", backend=backend)
-        assert_array_equal(packaged.masks.tables["class"], table)
-        assert_allclose(packaged.predict(image).confidence.epistemic, stated[0].epistemic, rtol=2e-3)

@@ -176,7 +176,7 @@ Uncertainty = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Source of uncertainty: auto, none, members, laplace, mc_dropout, variational, evidential, tta; "
+        help="Source of uncertainty: auto, none, members, laplace, variational, evidential, tta; "
         "as planned by default.",
     ),
 ]

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
         features,
         hooked,
         last_layers,
-        taken_by,
-        with_dropout,
     )
     from isocenter.networks.factory import (
         answered,
@@ -135,11 +133,9 @@ __all__ = [
     "sized",
     "source",
     "standing",
-    "taken_by",
     "takes_gaps",
     "too_thin",
     "wider",
-    "with_dropout",
     "with_quick_single_volumes",
     "without_rollout",
 ]

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,33 +80,6 @@ def last_layers(module: nn.Module, at: str) -> dict[str, nn.Module]:
     """{head: the last layer}, of heads whose last layer is `vectors[head]` or `dense[head]`; module, at: as there."""
     groups = (unwrapped(module, at)._modules.get(name) for name in ("vectors", "dense"))
     return {name: layer for group in groups if isinstance(group, nn.ModuleDict) for name, layer in group.items()}
-
-
-def taken_by(module: nn.Module, at: str) -> dict[str, int]:
-    """{head: channels that its last layer takes}, of heads whose last layer has weights; module, at: as there."""
-    counts = {
-        name: getattr(layer, "in_features", None) or getattr(layer, "in_channels", None)
-        for name, layer in last_layers(module, at).items()
-    }
-    return {name: count for name, count in counts.items() if count}
-
-
-def with_dropout(module: nn.Module, at: str, share: float) -> bool:
-    """Let training leave out this share of the channels that last layers take; whether the module has such layers.
-
-    Whole channels, because the voxels of one are alike: Tompson et al., arXiv:1411.4280. module, at: as there
-    """
-    layers, known = last_layers(module, at), taken_by(module, at)
-    for name in known:
-        layers[name].register_forward_pre_hook(partial(_without_some, share))
-    return bool(known)
-
-
-def _without_some(share: float, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not layer.training:
-        return given
-    whole = given[0].new_ones(*given[0].shape[:2], *[1] * (given[0].ndim - 2))
-    return (given[0] * nn.functional.dropout(whole, share), *given[1:])
 
 
 def _last(output: Any) -> Tensor:

@@ -122,7 +122,6 @@ def _network(inputs: PlanInputs, fits: Fitted) -> Section:
         "inflation": Decision(
             "mean", "a volume of equal slices then gives the same response as one slice", "arXiv:1705.07750"
         ),
-        "dropout": Decision(0.0, "it was not asked for; drawing the last layer's weights needs no dropout"),
         "noise": Decision("none", "it was not asked for, and twice as many outputs take longer", "arXiv:1703.04977"),
         "context": with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,

@@ -80,9 +80,6 @@ SENTENCES: Mapping[str, Sentence] = {
     "network.inflation": Sentence(
         "Weights for images with one axis less are inflated by the {value}", only_with=("network.pretrained",)
     ),
-    "network.dropout": Sentence(
-        "Dropout leaves out {percent} of the channels that the last layers take", "No channel is left out"
-    ),
     "network.noise": Sentence("The network predicts the noise of its {value}", "It predicts no noise of its logits"),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
     "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
@@ -178,7 +175,7 @@ SENTENCES: Mapping[str, Sentence] = {
         "Uncertainty is estimated by the method {value}", open="The method of uncertainty is chosen for each model"
     ),
     "inference.draws": Sentence(
-        "Weights of the last layer, or dropout masks, are drawn {value} times", only_with=("inference.uncertainty",)
+        "Weights of the last layer are drawn {value} times", only_with=("inference.uncertainty",)
     ),
     "evaluation.primary": Sentence("The primary metric is {value}"),
     "evaluation.image_only": Sentence(

@@ -98,7 +98,6 @@ class Network:
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
     inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
                 divides, "centre" has zeros around them
-    dropout:    share of the channels that the last layers take, which each step of training leaves out
     noise:      "logits": the network also says how noisy its logits are, and answers by the mean over that noise
     context:    {covariate: how it becomes numbers} for the network to use with the images; None for none. A person who
                 plans gives names, or "all"
@@ -116,7 +115,6 @@ class Network:
     narrow: Count | None = None
     sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     inflation: Literal["mean", "centre"] = "mean"
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     noise: Literal["none", "logits"] = "none"
 
 
@@ -221,7 +219,6 @@ class Settings:
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
             **fusion_of(vars(self.network)),
-            **({"dropout": self.network.dropout} if self.network.dropout else {}),
             **({"noise": self.network.noise} if self.network.noise != "none" else {}),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }

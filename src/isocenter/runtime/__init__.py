@@ -104,7 +104,6 @@ if TYPE_CHECKING:
         METHODS,
         TOTAL,
         LastLayers,
-        Masks,
         last_layers_of,
         with_uncertainty,
     )

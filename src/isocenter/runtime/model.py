@@ -27,7 +27,6 @@ from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace
-from isocenter.runtime.uncertainty.masks import Masks
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
 from isocenter.runtime.windows import (
@@ -62,7 +61,7 @@ class Inference:
     batch:      windows that pass the network together
     flips:      axes of the network's grid along which the network also sees each window mirrored; empty for none
     left_right: axis of the network's grid between left and right; None where unknown
-    uncertainty: method by which the model looks for what it does not know; "auto" takes the members of a model that
+    uncertainty: method by which the model states its uncertainty; "auto" takes the members of a model that
                 has several, else, where the result is not dense, the posterior of the last layer
     draws:      weights that are drawn from a posterior
     """
@@ -98,7 +97,6 @@ class Model:
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
     guard:     refuses images that are unlike those that trained it; None for a model without, which predicts any
     laplace:   the posterior of its last layers; None for a model without
-    masks:     of the channels that its last layers take; None for a model that was trained without `network.dropout`
     directions: along which its training images differ; None of few patients, and of dense answers
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     in_graph:  the method whose figures the network computes itself, as an exported one does
@@ -116,7 +114,6 @@ class Model:
     first: Model | None = None
     guard: Guard | None = None
     laplace: Laplace | None = None
-    masks: Masks | None = None
     directions: Directions | None = None
     uncertainty: str = NONE
     in_graph: str = NONE
@@ -337,7 +334,7 @@ class Model:
     @property
     def parts(self) -> dict[str, Any]:
         """What was found after training and has arrays of its own: {name of the field: part}."""
-        each = {"guard": self.guard, "laplace": self.laplace, "masks": self.masks, "directions": self.directions}
+        each = {"guard": self.guard, "laplace": self.laplace, "directions": self.directions}
         return {name: part for name, part in each.items() if part is not None}
 
 
@@ -362,18 +359,13 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
     each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
-    networks, "dropout" the share of the channels before the last layers that training leaves out. With "noise" the
-    family's network has twice as many outputs of classes.
+    networks. With "noise" the family's network has twice as many outputs of classes.
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
     heads, noisy = heads_of(task, network)
     module = networks.build(network["name"], own, network["spatial_dims"], heads, network["size"], context, fusion)
-    if (share := network.get("dropout")) and not _drops(module, network["name"], share):
-        problem = f"the inputs of the last layers of {network['name']} are not known for these answers"
-        remedy = "Give 0, or another --set network.name, such as unet or resnet"
-        raise PlanError(problem, "network.dropout", remedy)
     module = networks.with_quick_single_volumes(module)
     module = bundle.NoisyLogits(module, noisy) if noisy else module
     module = bundle.AfterLabels(module, marked) if marked else module
@@ -393,10 +385,6 @@ def heads_of(task: Task, network: Mapping[str, Any]) -> tuple[Mapping[str, Head]
         raise PlanError(problem, "network.noise", "Give none")
     kinds = {name: Vector if task.heads[name].is_vector else Dense for name in noisy}
     return {**task.heads, **{name: kinds[name](2 * count) for name, count in noisy.items()}}, noisy
-
-
-def _drops(module: Module, name: str, share: float) -> bool:
-    return bool(at := networks.family_of(name).features) and networks.with_dropout(module, at, share)
 
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

@@ -15,7 +15,6 @@ from isocenter.runtime.directions import Directions
 from isocenter.runtime.guard import Guard, with_guard
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.uncertainty.laplace import Laplace
-from isocenter.runtime.uncertainty.masks import Masks
 
 if TYPE_CHECKING:
     from isocenter.runtime.model import Model
@@ -33,7 +32,6 @@ class Kind(NamedTuple):
 PARTS: Mapping[str, Kind] = {
     "guard": Kind("guard.safetensors", "gate", Guard.of),
     "laplace": Kind("laplace.safetensors", "posterior", Laplace.of),
-    "masks": Kind("masks.safetensors", "table of masks", Masks.of),
     "directions": Kind("directions.safetensors", "directions", Directions.of),
 }
 PART_FILES = tuple(kind.file for kind in PARTS.values())

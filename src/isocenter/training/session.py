@@ -17,7 +17,7 @@ from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
-from isocenter.runtime import Context, Masks, Model, TorchNetwork, build_module, slide, with_covariates
+from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data import ADVERSARIAL, ADVERSARY, BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
@@ -99,7 +99,6 @@ class Session:
             terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
         network = TorchNetwork(averaged, str(fabric.device))
         model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
-        model = replace(model, masks=_masks(averaged, settings))
         return cls(
             settings,
             train_cases,
@@ -239,14 +238,6 @@ class Session:
     def _costs(self) -> Costs | None:
         """What cases cost, where they are drawn by it."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
-
-
-def _masks(module: Module, settings: Settings) -> Masks | None:
-    """Of the channels that dropout leaves out while the model predicts; None where it is trained without."""
-    if not (share := settings.network.dropout):
-        return None
-    taken = networks.taken_by(module, networks.family_of(settings.network.name).features)
-    return Masks.drawn(taken, share, settings.inference.draws, settings.training.seed)
 
 
 def _adversary(module: Module, settings: Settings, cases: Sequence[Prepared]) -> Any:

@@ -244,8 +244,8 @@ class Confidence:
     expected:     {label: Dice that is expected of its mask}
     gate_p:       how likely an input of the training's kind is at least as odd as this one
     total:        uncertainty of the answer: entropy in nats, the mean over all voxels of a dense result, the sum over
-                  findings; of values the variance. It is `aleatoric`, which more data would not lower, and
-                  `epistemic`, about which several views of the image disagree
+                  findings; of values the variance. It is `epistemic`, about which several views of the image disagree
+                  (networks, draws, mirrored images), and `aleatoric`, the rest, which each of them states
     uncalibrated: {class, finding or object: probability before calibration}
     scores:       {object: probability that it is a true one}, in the order of their numbers in the label map
     features:     (features,) what the network saw in it, where it is compared with other cases

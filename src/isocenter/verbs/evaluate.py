@@ -168,7 +168,7 @@ def evaluate(
     backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
              shown, and subsets of images, are predicted here
-    uncertainty: method by which the model looks for what it does not know, as `predict` has it
+    uncertainty: method by which the model states its uncertainty, as `predict` has it
     activation: of the outputs of an ONNX file, as `predict` has it
     positive: the class that sensitivity, predictive values and thresholds are of, for a model of another program
     A case that fails is reported and the rest goes on. After Ctrl-C `out` holds the figures of the cases that were

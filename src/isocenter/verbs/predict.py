@@ -160,9 +160,9 @@ def predict(
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
     abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
              "off" does not look
-    uncertainty: method by which the model looks for what it does not know: "auto", "none", "members" of folds or an
-                 ensemble, "laplace", "mc_dropout" or "variational" of the last layer, "evidential" by the network's own
-                 outputs, "tta" (mirrored views). No result changes by it. As planned if not said
+    uncertainty: method by which the model states its uncertainty: "auto", "none", "members" of folds or an ensemble,
+                 "laplace" or "variational" of the last layer, "evidential" by the network's own outputs,
+                 "tta" (mirrored views). No result changes by it. As planned if not said
     activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
                 graph or a trial decides
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones

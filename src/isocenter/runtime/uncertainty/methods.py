@@ -1,4 +1,4 @@
-"""The method by which a model tells what it does not know from what nobody could know."""
+"""The method by which a model states its uncertainty, and how much of it is disagreement between several views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from isocenter.runtime.guard import Watched, with_features
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
-from isocenter.runtime.uncertainty.masks import USUAL_RATE, Masks
 from isocenter.runtime.uncertainty.variational import LearntWeights
 
 if TYPE_CHECKING:
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from isocenter.runtime.bundle import NoisyLogits
     from isocenter.runtime.model import Model
 
-AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, TTA = "auto", "none", "members", "laplace", "mc_dropout", "tta"
+AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
 VARIATIONAL, EVIDENTIAL = "variational", "evidential"
-Method = Literal["auto", "none", "members", "laplace", "mc_dropout", "variational", "evidential", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL, TTA)
+Method = Literal["auto", "none", "members", "laplace", "variational", "evidential", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, VARIATIONAL, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
 # What gives several outputs of the last layers.
-Drawing = Laplace | Masks | LearntWeights
+Drawing = Laplace | LearntWeights
 # Of heads whose last layers may have a posterior.
 KINDS = ("classes", "labels")
 
@@ -59,7 +58,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
     run, differ = model.run, Disagreement.of(model.task)
     if model.average is not None:
         run = replace(model.average, differ=differ if method == MEMBERS else None)
-    elif method in (LAPLACE, DROPOUT, VARIATIONAL, EVIDENTIAL) and method != model.in_graph:
+    elif method in (LAPLACE, VARIATIONAL, EVIDENTIAL) and method != model.in_graph:
         assert differ is not None  # noqa: S101 - else the method would be lacking
         run = with_features(model, _further(model, method, differ))
     elif isinstance(run, Watched):
@@ -84,34 +83,16 @@ def _deepest(model: Model) -> str:
     return networks.family_of(name).features if name in networks.names() else ""
 
 
-def _masks(model: Model) -> Masks | None:
-    """Those of a model that was trained with them, else drawn at its own rate; None where no last layer is known."""
-    if not isinstance(model.run, TorchNetwork) or not (at := _deepest(model)):
-        return None
-    taken, layers = networks.taken_by(model.run.module, at), networks.last_layers(model.run.module, at)
-    rate = model.network["size"].get("dropout") or USUAL_RATE
-    masks = model.masks or (Masks.drawn(taken, rate, model.inference.draws, seed=0) if taken else None)
-    answers: dict[str, Callable[[Tensor], Tensor]] = dict(layers)
-    if (noisy := _noise_of(model.run.module)) is not None:
-        answers |= {head: partial(_through, layers[head], partial(noisy.averaged, head)) for head in noisy.counts}
-    return masks and replace(masks, layers=answers)
-
-
 def _noise_of(module: Module) -> NoisyLogits | None:
     """What follows the last layers of a network that states the noise of its logits; no posterior knows of it."""
     return next((part for part in module.modules() if isinstance(part, bundle.NoisyLogits)), None)
-
-
-def _through(layer: Callable[[Tensor], Tensor], ending: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    return ending(layer(inputs))
 
 
 def _further(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
     """What adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
         return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
-    drawings: Mapping[str, Callable[[Model], Drawing | None]] = {DROPOUT: _masks, VARIATIONAL: _learnt}
-    drawing = model.laplace if method == LAPLACE else drawings[method](model)
+    drawing = model.laplace if method == LAPLACE else _learnt(model)
     assert drawing is not None  # noqa: S101 - else the method would be lacking
     return partial(_by_draws, drawing, differ, model.inference.draws)
 
@@ -144,8 +125,6 @@ def _lacking(model: Model, method: str) -> str:
         return "the model is one network, without members that could differ"
     if method == LAPLACE and (model.laplace is None or not isinstance(model.run, TorchNetwork)):
         return "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
-    if method == DROPOUT and _masks(model) is None:
-        return "the last layer of the network is not known, or the backend does not expose its inputs"
     if method == VARIATIONAL and _learnt(model) is None:
         return "the weights of its last layer are not distributions (network.name vit, bayesian in network.size)"
     if method == EVIDENTIAL and not model.task.decoding.states_evidence:
