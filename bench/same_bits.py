@@ -1,11 +1,14 @@
-"""Weights after 30 deterministic steps of every kind of problem, by the code of another commit and by this one.
+"""What small deterministic trainings leave, by the code of another commit and by this one.
 
     python bench/same_bits.py
-    python bench/same_bits.py --base REV --kinds segmentation survival
+    python bench/same_bits.py --base REV --situations segmentation cascade
 
 Each side is a process of its own: the other commit's source comes from a git worktree that is removed afterwards. Both
-train through `isocenter.train` on the same small simulated cohort, one thread on the processor, and the SHA-256 of the
-last and of the averaged weights, of the best ones and of the losses are compared. Ends with 1 where one differs.
+train through `isocenter.train` on the same small simulated cohort, one thread on the processor: every kind of problem,
+three folds, a cascade, an ensemble, a search of two trials, covariates with their control. Compared are the last, the
+averaged and the best weights, the losses, `summary.json`, `predictions.csv` of the cohort's first images, the arrays
+that a model carries (its gate among them), and all numbers of its belief (calibration, thresholds, sets), wherever they
+stand. Prints the first difference of each, and ends with 1 where there is one.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +33,10 @@ import PIL.Image
 import isocenter
 
 ROOT = Path(__file__).resolve().parents[1]
-# The last commit before the source was restructured.
-BASE = "12290ab"
+# The commit before belief and tasks move into rooms of their own.
+BASE = "b10cc209"
 STEPS, CASES = 30, 24
-COLUMNS = ("image", "mask", "label", "area", "days", "died", "large", "patient")
+COLUMNS = ("image", "mask", "label", "area", "days", "died", "large", "patient", "age")
 UNET = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
 RESNET = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
 PYRAMID = {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}
@@ -47,58 +51,130 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "instances": {"size": UNET},
     "multitask": {"size": UNET, "column": {"label": "label", "value:area": "area", "mask": "mask"}},
 }
-FILES = ("last/module", "last/weights", "best/weights")
+# Further situations: what they add to a kind of problem.
+SITUATIONS: Mapping[str, dict[str, Any]] = {
+    **{kind: {"task": kind, **chosen} for kind, chosen in KINDS.items()},
+    "folds": {"task": "classification", **KINDS["classification"], "folds": 3},
+    "cascade": {"task": "segmentation", **KINDS["segmentation"], "by_hand": {"preprocessing.cascade": 2.0}},
+    "ensemble": {"task": "classification", **KINDS["classification"]},
+    "search": {
+        "task": "classification",
+        **KINDS["classification"],
+        "by_hand": {"search.trials": 2, "search.steps": 6},
+        "cases": 48,
+    },
+    "covariates": {
+        "task": "classification",
+        "size": RESNET,
+        "column": {"label": "label", "patient": "patient"},
+        "by_hand": {"network.context": "all"},
+    },
+}
+# Images that are predicted, of a situation with covariates none: its table has to come along.
+PREDICTED = 6
+# Of a model's record, where what decoding and belief have found stands.
+FOUND = ("task", "belief")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default=BASE, metavar="REV", help=f"commit to compare with, {BASE} if not given")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
+    parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS), metavar="NAME")
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side is not None:
-        _train(given.kinds[0], *map(Path, given.side))
+        _train(given.situations[0], *map(Path, given.side))
         return
     with tempfile.TemporaryDirectory() as place, _checked_out(given.base, Path(place)) as base:
-        print("| kind of problem | weights and losses | SHA-256 |\n|---|---|---|", flush=True)
-        alike = [_compared(kind, base, Path(place)) for kind in given.kinds]
+        print("| situation | compared | verdict |\n|---|---|---|", flush=True)
+        alike = [_compared(name, base, Path(place)) for name in given.situations]
     sys.exit(not all(alike))
 
 
-def _compared(kind: str, base: Path, place: Path) -> bool:
-    data = _cohort(kind, place / f"{kind}-data")
+def _compared(name: str, base: Path, place: Path) -> bool:
+    data = _cohort(SITUATIONS[name]["task"], place / f"{name}-data", SITUATIONS[name].get("cases", CASES))
     before, now = (
-        _hashes(kind, source, data, place / f"{kind}-{side}") for side, source in (("base", base), ("now", ROOT))
+        _facts(name, source, data, place / f"{name}-{side}") for side, source in (("base", base), ("now", ROOT))
     )
-    differing = [name for name in before if before[name] != now.get(name)]
-    verdict = f"differ: {', '.join(differing)}" if differing or before.keys() != now.keys() else "alike"
-    print(f"| {kind} | {verdict} | {before['last/weights'][:16]} |", flush=True)
-    return verdict == "alike"
+    differing = [what for what in sorted(before.keys() | now.keys()) if before.get(what) != now.get(what)]
+    print(f"| {name} | {len(before)} | {'alike' if not differing else f'{len(differing)} differ'} |", flush=True)
+    for what in differing:
+        print(f"    {what}: {_difference(before.get(what, ''), now.get(what, ''))}", flush=True)
+    return not differing
 
 
-def _hashes(kind: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
-    """{file: SHA-256} of a training by the source of this tree."""
-    command = [sys.executable, __file__, "--kinds", kind, "--side", str(data), str(out)]
+def _difference(before: str, now: str) -> str:
+    """The first line in which two texts differ."""
+    for first, second in zip_longest(before.splitlines(), now.splitlines(), fillvalue="(nothing)"):
+        if first != second:
+            return f"{first[:200]} -> {second[:200]}"
+    return "line ends"
+
+
+def _facts(name: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
+    """{what: its SHA-256, or its text} of a situation by the source of this tree."""
+    command = [sys.executable, __file__, "--situations", name, "--side", str(data), str(out)]
     own = {"PYTHONPATH": str(tree / "src"), "ISOCENTER_CACHE": str(out.with_suffix(".cache")), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{kind} by {tree}: {done.stderr.strip()}")
+        sys.exit(f"{name} by {tree}: {done.stderr.strip()}")
     if not (source := Path(json.loads(done.stdout.splitlines()[-1]))).is_relative_to(tree):
-        sys.exit(f"{kind} was trained by {source}, not by the source in {tree}")
-    files = {name: (out / "checkpoints" / f"{name}.safetensors").read_bytes() for name in FILES}
-    with (out / "log.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
-    assert len(rows) == STEPS, f"{kind}: {len(rows)} steps"
-    files["log"] = json.dumps(rows).encode()
-    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        sys.exit(f"{name} was trained by {source}, not by the source in {tree}")
+    return {
+        what: text
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+        for what, text in _told(path, path.relative_to(out).as_posix())
+    }
 
 
-def _train(kind: str, data: Path, out: Path) -> None:
+def _told(path: Path, name: str) -> Iterator[tuple[str, str]]:
+    """What a file of a situation says that has to stay."""
+    if path.suffix == ".safetensors":
+        yield name, hashlib.sha256(path.read_bytes()).hexdigest()
+    elif path.name == "log.csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        yield name, "\n".join(map(str, rows))
+    elif path.name in ("predictions.csv", "cases.csv", "split.csv"):
+        yield name, path.read_text(encoding="utf-8")
+    elif path.name == "summary.json" and path.parent.name == "evaluation":
+        yield name, "\n".join(map(str, json.loads(path.read_text(encoding="utf-8"))["rows"]))
+    elif path.name in ("model.json", "belief.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record if path.name == "belief.json" else {key: record.get(key) for key in FOUND}
+        # Wherever they stand: a value that moves to another record stays the same value.
+        yield f"{path.parent.relative_to(path.parents[1]).as_posix()} of {name}", "\n".join(sorted(_numbers_in(found)))
+
+
+def _numbers_in(value: Any) -> Iterator[str]:
+    match value:
+        case dict():
+            for one in value.values():
+                yield from _numbers_in(one)
+        case list():
+            for one in value:
+                yield from _numbers_in(one)
+        case float():
+            yield repr(value)
+
+
+def _train(name: str, data: Path, out: Path) -> None:
     """In the process of one side; its last line says whose code it was."""
-    chosen = dict(KINDS[kind])
+    chosen = {key: one for key, one in SITUATIONS[name].items() if key != "cases"}
     by_hand = {"network.size": chosen.pop("size"), "training.steps": STEPS, "training.batch": 4}
-    by_hand |= {"training.deterministic": True, "training.validations": 2}
-    isocenter.train(data, out=out, task=kind, device="cpu", threads=1, assignments=by_hand, **chosen)
+    by_hand |= {"training.deterministic": True, "training.validations": 2, **chosen.pop("by_hand", {})}
+    given = {"device": "cpu", "threads": 1, "assignments": by_hand, **chosen}
+    out.mkdir()
+    isocenter.train(data, out=out / "run", **given)
+    if name == "ensemble":
+        isocenter.train(data, out=out / "other", seed=1, **{**given, "assignments": {**by_hand, "split.seed": 0}})
+        isocenter.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
+    if name != "covariates":
+        images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
+        images = [one for one in images if one.parent.name not in ("masks", "labels")][:PREDICTED]
+        model = out / ("ensemble" if name == "ensemble" else "run")
+        isocenter.predict(model, *images, out=out / "predicted", device="cpu", threads=1)
     print(json.dumps(isocenter.__file__))
 
 
@@ -115,10 +191,10 @@ def _checked_out(revision: str, place: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def _cohort(kind: str, folder: Path) -> Path:
+def _cohort(kind: str, folder: Path, cases: int) -> Path:
     """Pictures of two discs, bright or dim, with all that is known of them in the form that this kind reads."""
     rows = []
-    for n in range(CASES):
+    for n in range(cases):
         rng = np.random.default_rng(n)
         numbers = np.zeros((24, 32), dtype=np.uint8)
         for number, column in ((1, 9.0), (2, 23.0)):
@@ -131,7 +207,8 @@ def _cohort(kind: str, folder: Path) -> Path:
         images = folder if kind == "detection" else folder / "images"
         _picture(images / f"{n:02}.png", pixels.astype(np.uint8))
         died, large = ("yes" if verdict else "no" for verdict in (n % 3, area > 120))
-        rows.append([f"images/{n:02}.png", known, ("dim", "bright")[n % 2], area, days, died, large, n])
+        age = 40 + 10 * (n % 2) + n % 7
+        rows.append([f"images/{n:02}.png", known, ("dim", "bright")[n % 2], area, days, died, large, n, age])
     if "column" in KINDS[kind]:
         with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])

@@ -237,10 +237,10 @@ def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segme
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "train"])
-def test_a_package_of_a_newer_version_is_refused_with_what_reads_it(cli, here, own_package, segmented, verb):
+def test_a_package_of_another_version_is_refused_with_what_reads_it(cli, here, own_package, segmented, verb):
     changed(own_package, "isocenter/model.json", version=2)
     refused(
-        cli(verb, *with_model(verb, own_package, segmented.data)), 1, own_package, "newer version", "Update isocenter"
+        cli(verb, *with_model(verb, own_package, segmented.data)), 1, own_package, "another version", "that wrote it"
     )
     assert nothing_in(here)
 

@@ -290,6 +290,6 @@ def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refu
     monkeypatch.setattr(sys, "argv", ["same_bits.py", "--base", "no-such-commit"])
     with pytest.raises(SystemExit, match="--base no-such-commit: fatal: invalid reference"):
         same_bits.main()
-    monkeypatch.setattr(sys, "argv", ["same_bits.py", "--kinds", "alchemy"])
+    monkeypatch.setattr(sys, "argv", ["same_bits.py", "--situations", "alchemy"])
     with pytest.raises(SystemExit):
         same_bits.main()

@@ -248,10 +248,3 @@ def test_a_value_on_the_command_line_is_read_as_in_the_file(text, value):
 def test_a_metric_that_the_task_does_not_have_is_refused(made, name):
     with pytest.raises(PlanError, match="dice"):
         settings(made.with_decision(name, Decision("banana", BY_HAND)))
-
-
-def test_a_plan_with_decisions_by_their_old_names_is_read_as_today(made, tmp_path):
-    text = plan_text(made)
-    assert text.count("context_fusion") == 2
-    (tmp_path / "plan.yaml").write_text(text.replace("context_fusion", "told"))
-    assert plan_text(read_plan(tmp_path / "plan.yaml")) == text

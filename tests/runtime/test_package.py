@@ -319,9 +319,9 @@ def test_a_missing_file_is_named(own, name):
         load(own, "cpu")
 
 
-def test_a_package_of_a_newer_version_is_refused(own):
+def test_a_package_of_another_version_is_refused(own):
     changed(own, "isocenter/model.json", version=99)
-    with pytest.raises(IntegrityError, match=r"newer version.*Update"):
+    with pytest.raises(IntegrityError, match=r"another version.*wrote it"):
         load(own, "cpu")
 
 

@@ -54,7 +54,8 @@ def test_a_record_holds_plain_json_with_null_for_what_is_no_number(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"schema": "isocenter.test", "version": 2}', "newer version"),
+        ('{"schema": "isocenter.test", "version": 2}', "another version"),
+        ('{"schema": "isocenter.test", "version": 0}', "another version"),
         ('{"schema": "isocenter.other", "version": 1}', "not a record of the kind isocenter.test"),
         ('{"schema": "isocenter.test", "version": "1"}', "not a record of the kind isocenter.test"),
         ('{"schema": "isocenter.test"}', "not a record of the kind isocenter.test"),
@@ -64,7 +65,7 @@ def test_a_record_holds_plain_json_with_null_for_what_is_no_number(tmp_path):
         ("\xff\xfe", "not a record of the kind isocenter.test"),
     ],
 )
-def test_another_damaged_or_newer_record_is_refused_by_its_path(tmp_path, text, says):
+def test_another_damaged_or_other_record_is_refused_by_its_path(tmp_path, text, says):
     path = tmp_path / "record.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(IntegrityError, match=says) as caught:

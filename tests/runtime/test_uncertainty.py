@@ -359,10 +359,6 @@ def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():
         check_value("inference.uncertainty", "swag")
 
 
-def test_a_record_of_an_older_version_looks_by_itself():
-    assert Inference.of({"patch": [8, 8], "overlap": 0.5, "batch": 1}).uncertainty == "auto"
-
-
 def layer_and_cases(count: int, width: int = 4, classes: int = 3, spread: float = 1.0) -> tuple[Any, Any, Any]:
     """A linear layer, the inputs of so many cases and the layer's outputs."""
     torch.manual_seed(3)

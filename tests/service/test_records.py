@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import event, insert, select, text, update
+from sqlalchemy import event, select, text, update
 
 from isocenter.errors import ResourceError
 from isocenter.service.records import (
@@ -22,7 +19,6 @@ from isocenter.service.records import (
     Answer,
     Arrival,
     Clock,
-    Database,
     Index,
     Jobs,
     Outbox,
@@ -30,13 +26,11 @@ from isocenter.service.records import (
     RecordError,
     Wanted,
     migrated,
-    migration,
     only_keeper,
     opened,
 )
 from isocenter.service.records import index as index_of_records
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, series, studies
-from isocenter.service.routing import SeriesFacts
+from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
 from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
@@ -81,38 +75,8 @@ def test_the_migrations_make_the_tables_that_the_code_states(database):
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def _with_tables_of(url: str, revision: str) -> Database:
-    """A database as an older version has left it."""
-    database = opened(url)
-    with database.write() as connection:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(Path(migration.__file__).with_name("migrations")))
-        command.upgrade(config, revision)
-    return database
-
-
-def test_series_that_were_read_by_an_older_version_stay_localizers(tmp_path):
+def test_what_the_keeper_asks_in_every_round_is_found_by_an_index(tmp_path):
     url = f"sqlite:///{tmp_path / 'node.sqlite'}"
-    database = _with_tables_of(url, "2")
-    with database.write() as connection:
-        times = {"received_at": 0.0, "last_at": 0.0}
-        row = {"study": "s", "uid": "1.2", "state": "complete", "revision": 1, "instances": 2, "routed": 1, **times}
-        connection.execute(insert(studies).values(row))
-        for name, kinds in (("a", ["ORIGINAL", "LOCALIZER"]), ("b", "LOCALIZER"), ("c", ["ORIGINAL"]), ("d", None)):
-            attributes = {"ImageType": kinds}
-            connection.execute(
-                insert(series).values(study="s", series=name, uid=name, instances=1, attributes=attributes)
-            )
-    database.close()
-    database = migrated(url)
-    facts = [SeriesFacts.of_row(row) for row in Index(database).series_of("s")]
-    database.close()
-    assert {one.series: one.is_localizer for one in facts} == {"a": True, "b": True, "c": False, "d": False}
-
-
-def test_what_the_keeper_asks_in_every_round_is_found_by_an_index_in_a_database_of_an_older_version_too(tmp_path):
-    url = f"sqlite:///{tmp_path / 'node.sqlite'}"
-    _with_tables_of(url, "3").close()
     database, asked = migrated(url), list[tuple[str, Any]]()
     event.listen(database.reader, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
     index = Index(database)

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.sections import completed, typed
 from isocenter.tasks import kind
-from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_name, current_value
+from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 
 HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
@@ -136,12 +136,12 @@ def read_plan(path: Path) -> Plan:
     }
     _check_names(path, lines, sections, planned)
     edited = [
-        current_name(f"{section}.{name}")
+        f"{section}.{name}"
         for section, decisions in sections.items()
         for name, decision in decisions.items()
         if _is_edited(f"{section}.{name}", decision.value, planned)
     ]
-    plan = completed(_current(Plan(sections, version=PLAN_VERSION, **head)))
+    plan = completed(Plan(sections, version=PLAN_VERSION, **head))
     try:
         typed(plan)  # what follows is worked out from possible values alone
         plan = with_settings(plan, {name: plan[name] for name in edited})
@@ -181,17 +181,6 @@ class Lines:
             return int(record.lc.key(key)[0]) + 1
         except (KeyError, TypeError, AttributeError):
             return 1
-
-
-def _current(plan: Plan) -> Plan:
-    """The plan with the names that decisions, their keys and their values have today."""
-    sections: dict[str, dict[str, Decision]] = {section: {} for section in plan.sections}
-    task = str(plan["task.name"]) if "task.name" in plan else ""
-    for name, decision in plan:
-        section, _, key = (current := current_name(name)).partition(".")
-        value = current_value(decision.value, current, task)
-        sections[section][key] = replace(decision, value=value)
-    return replace(plan, sections=sections)
 
 
 def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:

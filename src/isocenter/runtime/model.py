@@ -76,7 +76,7 @@ class Inference:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
-        """From a model's record; a record of an older version has no flips and no uncertainty."""
+        """From a model's record."""
         return cls(**as_tuples(settings))
 
     @property

@@ -34,7 +34,6 @@ from isocenter.runtime.record_checks import BUILDING_ERRORS, built_from
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty import with_uncertainty
-from isocenter.values import current_record
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -174,7 +173,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     if len(folders) == 1:  # the others had no weight; what was found for the ensemble is not the member's own
         single = _read(folders[0], choose_device(device).value)
         return with_own_guard(replace(single, task=task, inference=inference), record, path)
-    members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
+    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
     shares = shares_in(record) if fold is None else None
     model = averaged_model(members, task, inference, shares, str(path))
     model = model if fold is not None else with_own_guard(model, record, path)
@@ -191,7 +190,7 @@ def _read(folder: Path, device: str) -> Model:
 
 def _read_single(folder: Path, device: str) -> Model:
     """The model in this very folder, of a cascade its second stage without the first."""
-    record = current_record(read_json(folder / RECORD, SCHEMA))
+    record = read_json(folder / RECORD, SCHEMA)
     verify(folder, needed=(RECORD, WEIGHTS, *files_of(record)))
     return _built(record, folder / WEIGHTS, device, folder)
 

@@ -44,7 +44,7 @@ def write_parts(parts: Mapping[str, Any], folder: Path) -> None:
 
 
 def files_of(record: Mapping[str, Any]) -> list[str]:
-    """The files of the parts that a model's record names; a record of an older version lacks some."""
+    """The files of the parts that a model's record names."""
     return [kind.file for name, kind in PARTS.items() if record.get(name)]
 
 

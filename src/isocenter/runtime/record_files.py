@@ -33,7 +33,7 @@ def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """The record of this schema; IntegrityError for a damaged one, another one or one of a newer version."""
+    """The record of this schema; IntegrityError for a damaged one, another one or one of another version."""
     try:
         record = load_json(path)
         known = record["schema"] == schema and isinstance(record["version"], int)
@@ -47,12 +47,9 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
         raise IntegrityError(
             f"is not a record of the kind {schema}", str(path), "Give the folder that was written for it"
         )
-    if record["version"] > VERSION:
-        raise IntegrityError(
-            f"was written by a newer version (record {record['version']}, known {VERSION})",
-            str(path),
-            "Update isocenter",
-        )
+    if record["version"] != VERSION:
+        problem = f"was written by another version (record {record['version']}, known {VERSION})"
+        raise IntegrityError(problem, str(path), "Use the version of isocenter that wrote it")
     return record
 
 

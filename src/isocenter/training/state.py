@@ -193,6 +193,10 @@ class Share:
         return OWN_SHARE * (left - self.kept) / self.networks
 
 
+# What a state says in plain numbers and words.
+PLAIN = ("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred", "batch")
+
+
 @dataclass(frozen=True)
 class State:
     """Numbers from which, with the tensors, a training goes on as if it had not been stopped.
@@ -253,14 +257,11 @@ class State:
     def of(cls, record: Mapping[str, Any], where: str) -> State:
         """The inverse of `record`. Raises IntegrityError for what is no state."""
         try:
-            kept = {
-                name: record[name] for name in ("step", "validations", "without", "stopped", "began_from", "waiting")
-            }
+            kept = {name: record[name] for name in PLAIN}
             best = -math.inf if record["best"] is None else float(record["best"])
             speed = None if record["speed"] is None else Speed(**record["speed"])
-            work = None if record.get("work") is None else Work(**record["work"])  # older states know none
-            since = {name: record[name] for name in ("compute", "preferred", "batch") if name in record}
-            share = None if record.get("share") is None else Share(**record["share"])
-            return cls(**kept, **since, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
+            work = None if record["work"] is None else Work(**record["work"])
+            share = None if record["share"] is None else Share(**record["share"])
+            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is not a training state ({error})", where, "Train again") from error

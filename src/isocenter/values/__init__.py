@@ -86,7 +86,6 @@ if TYPE_CHECKING:
         label_voxels,
     )
     from isocenter.values.regions import hidden, parts_of
-    from isocenter.values.renamed import current_keys, current_name, current_record, current_value
     from isocenter.values.shortcut import Shortcut
 
 if not TYPE_CHECKING:

@@ -40,8 +40,8 @@ class Known:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Known:
-        """As `arrays` gave them; in a gate of an older version each case counts as a patient."""
-        return cls(arrays[name], arrays.get(f"{name}.weights", np.ones(len(arrays[name]))))
+        """As `arrays` gave them."""
+        return cls(arrays[name], arrays[f"{name}.weights"])
 
     def arrays(self, name: str) -> dict[str, Floats]:
         """Its arrays by names that begin so."""

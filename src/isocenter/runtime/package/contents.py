@@ -11,7 +11,6 @@ from isocenter.runtime import bundle
 from isocenter.runtime.ensemble import converting
 from isocenter.runtime.model import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
-from isocenter.values import current_record
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -37,7 +36,7 @@ MOST_MEMBERS = 100
 
 def package_record(folder: Path) -> dict[str, Any]:
     """`isocenter/model.json` of a package; IntegrityError where it is not one of ours."""
-    record = current_record(read_json(folder / PACKAGED / RECORD, SCHEMA))
+    record = read_json(folder / PACKAGED / RECORD, SCHEMA)
     count = record.get("members")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} networks", str(folder / PACKAGED / RECORD), "Get the package again")

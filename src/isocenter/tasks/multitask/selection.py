@@ -41,8 +41,7 @@ def selection(parts: Mapping[str, Task], collected: Mapping[str, Tensor]) -> flo
         own = {key.removeprefix(start): one for key, one in collected.items() if key.startswith(start)}
         if not own:
             continue
-        # Of numbers that an older version kept, all are of cases with the reference.
-        known = own.pop(KNOWN, torch.ones(len(next(iter(own.values()))))) > 0
+        known = own.pop(KNOWN) > 0
         if known.any():
             metrics.append(part.teaching.selection({key: one[known] for key, one in own.items()}))
     known_metrics = [metric for metric in metrics if not np.isnan(metric)]

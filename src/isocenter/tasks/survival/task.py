@@ -87,7 +87,7 @@ class Survival:
     followed:    the longest time of a training case: nothing is predicted beyond it
     censoring:   {"time", "share"} of training cases who would still be followed if nobody had the event
     unit:        in which times are counted; empty where it is unknown
-    event_free:  {"time", "share"} of training cases to whom the event had not happened; None in older plans
+    event_free:  {"time", "share"} of training cases to whom the event had not happened
     baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
     certainty:   the lower bound of times that is to hold, and what makes it so
     bound:       what the lower bound of times is of: "observed", valid whatever censors, or "event", if nothing that

@@ -127,7 +127,6 @@ def read_data_record(folder: Path) -> DataRecord | None:
     contents, images, voxels = (
         {row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels")
     )
-    # A run of before there were hashes of voxels has none.
     return DataRecord(
         contents, images, voxels, frozenset(record.get("inherited", ())), tuple(record.get("unknown_weights", ()))
     )

@@ -132,12 +132,10 @@ def trained(run: RunFolder, others: Mapping[Path, Sequence[Outcome]] = {}) -> Tr
 def _more_networks(
     run: RunFolder, log: PlanLog, after: Afterwards | None, began: float, trainings: Sequence[tuple[Job, Outcome]]
 ) -> More:
-    """What further networks came to, of a run's training and of each of its inner folds.
+    """Outcomes of further networks, for a run's training and for each of its inner folds.
 
     began: s of the clock before the first of these trainings
     """
-    if NETWORKS not in log.plan:  # of before there were further networks
-        return {}
     if log.plan[NETWORKS] is None:
         log({NETWORKS: number_of_networks(run, log.plan, *trainings[0], after, began)})
     (main, _), count = trainings[0], int(log.plan[NETWORKS] or 1)

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("event"),
     )
+    op.create_index("events_by_study", "events", ["study", "kind"])
     op.create_table(
         "studies",
         sa.Column("study", sa.String(length=32), nullable=False),
@@ -31,10 +32,14 @@ def upgrade() -> None:
         sa.Column("complete_at", sa.Float(), nullable=True),
         sa.Column("routed", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("outcome", sa.String(length=16), nullable=True),
+        sa.Column("contested", sa.Text(), nullable=True),
         sa.Column("attributes", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("study"),
     )
     op.create_index("studies_by_state", "studies", ["state", "last_at"], unique=False)
+    unrouted = sa.text("routed < revision")
+    op.create_index("studies_to_route", "studies", ["complete_at"], sqlite_where=unrouted, postgresql_where=unrouted)
     op.create_table(
         "jobs",
         sa.Column("job", sa.String(length=32), nullable=False),
@@ -77,6 +82,8 @@ def upgrade() -> None:
         sa.Column("uid", sa.String(length=64), nullable=False),
         sa.Column("modality", sa.String(length=16), nullable=True),
         sa.Column("instances", sa.Integer(), nullable=False),
+        sa.Column("frames", sa.Integer(), nullable=True),
+        sa.Column("is_localizer", sa.Boolean(), nullable=True),
         sa.Column("inputs_hash", sa.String(length=64), nullable=True),
         sa.Column("spacing_mm", sa.JSON(), nullable=True),
         sa.Column("shape", sa.JSON(), nullable=True),
@@ -168,3 +175,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("job", "name", "peer", name="one_delivery"),
     )
     op.create_index("deliveries_by_state", "deliveries", ["state", "next_at"], unique=False)
+    op.create_table(
+        "rejections",
+        sa.Column("study", sa.String(length=32), nullable=False),
+        sa.Column("note", sa.String(length=64), nullable=False),
+        sa.Column("uid", sa.String(length=64), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["study"], ["studies.study"]),
+        sa.PrimaryKeyConstraint("study", "note", "uid"),
+    )
