@@ -11,7 +11,7 @@ import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
 # Files of `bench/claims` whose laws the suite tries.
-CLAIMS: tuple[str, ...] = ("findings_sets",)
+CLAIMS: tuple[str, ...] = ("findings_sets", "operating_points")
 
 
 def laws():

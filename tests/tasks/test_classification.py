@@ -40,6 +40,7 @@ def test_every_setting_comes_back_from_json():
         {"malignant": 2.0},
         {"benign": -0.5, "malignant": -1.0, "normal": 0.0},
         "sensitivity>=0.95",
+        0.9,
         {"malignant": 0.2},
         {"malignant": 0.01},
     )
@@ -262,7 +263,7 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     assert rows["sensitivity", "yes"].value == pytest.approx(np.mean(chances[truths == 1] >= level))
     assert rows["specificity", "yes"].value == pytest.approx(np.mean(chances[truths == 0] < level))
     assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
-    assert f"yes from {level:.3g} on (sensitivity>=0.95, unseen cases)" in rows["sensitivity", "yes"].method
+    assert f"yes from {level:.3g} on (sensitivity>=0.95 on average, unseen cases)" in rows["sensitivity", "yes"].method
     assert rows["accuracy", "all"].value == pytest.approx(np.mean((chances > 0.5) == truths))
     assert task.tuned(predictions, cases) == (task, {})
 

@@ -18,7 +18,7 @@ from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan, settings, split, with_inner_folds
 from isocenter.runtime import read_json
-from isocenter.tasks.shared.operating_point import threshold
+from isocenter.tasks.shared.operating_point import OperatingPoint, threshold
 from isocenter.training import STATE_SCHEMA
 from isocenter.values import Case, Dataset
 from isocenter.verbs.plan import PlanRequest
@@ -84,7 +84,7 @@ def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_hav
     calibrator = Calibrator.of(plan["task.calibration"])
     assert calibrator.cases == len(likely)
     likely = np.exp(calibrator.classes(np.log([[1 - p, p] for p in likely]), ("light", "dark")))[:, 1]
-    assert plan["task.thresholds"]["dark"] == pytest.approx(threshold("youden", likely, dark), abs=2e-6)
+    assert plan["task.thresholds"]["dark"] == pytest.approx(threshold(OperatingPoint("youden"), likely, dark), abs=2e-6)
     because = plan.decision("task.thresholds").because
     assert f"{len(unseen[0])} validation cases, and {len(likely) - len(unseen[0])} training cases" in because
 
@@ -146,7 +146,7 @@ def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, fo
 @pytest.mark.parametrize(
     ("ill", "assignments", "folds", "because"),
     [
-        (50, {"task.operating_point": "sensitivity>=0.95"}, 3, "6 validation cases of ill are too few"),
+        (50, {"task.operating_point": "sensitivity>=0.95"}, 3, "6 validation patients of ill are too few"),
         (50, {}, 0, "120 validation cases are enough"),
         (50, {"task.operating_point": "youden", "task.thresholds": {"dark": 0.3}}, 0, "are enough"),
         (300, {"task.operating_point": "sensitivity>=0.95"}, 0, "are enough"),

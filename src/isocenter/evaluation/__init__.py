@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         conformal_threshold,
         controlled_on_average,
         controlled_with_confidence,
+        controls,
         fewest_controlling,
         fewest_of_group,
         least_sureness,

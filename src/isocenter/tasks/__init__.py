@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         STATE_SIDES,
         UNKEPT,
         WITHIN,
+        OperatingPoint,
         Shares,
         have_sides,
         mean_of,

@@ -1,7 +1,7 @@
 """Inner folds: networks beside the main one, by which each training case has a prediction of one that has not seen it.
 
 What a task finds after training, a threshold of probability above all, needs many cases whose predictions are honest;
-the validation part of a small set has too few (bench/operating_points.py).
+the validation part of a small set has too few (bench/claims/operating_points.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from isocenter.errors import counted
 from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
-from isocenter.tasks import FEWEST_UNSEEN, Task
+from isocenter.tasks import FEWEST_UNSEEN, OperatingPoint, Task
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
 
 INNER_FOLDS = 3
@@ -55,18 +55,21 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
 
     Empty where there is none, or where training cases would not be enough either.
     """
-    registered = any(stands_for(name, RULE) and plan.decision(name).because == BY_HAND for name in plan.names)
+    by_hand = [name for name in plan.names if plan.decision(name).because == BY_HAND]
+    registered = [name.removesuffix("point") for name in by_hand if stands_for(name, RULE)]
     if not registered or not any(stands_for(name, THRESHOLDS) and plan[name] is None for name in plan.names):
         return ""
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
-    names = strata_names(cases)
-    seen = Counter(name for own in names.values() for name in own)
-    select = Counter(name for case, own in names.items() if parts[case] == "val" for name in own)
-    enough = {name for name, count in seen.items() if name and count >= 2 * FEWEST_UNSEEN}
+    points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in registered]
+    needed, names = max(one.fewest for one in points), strata_names(cases)
+    whose = {(name, case.patient, parts[case.id]) for case in cases for name in names[case.id]}
+    seen = Counter(name for name, _ in {one[:2] for one in whose})
+    select = Counter(name for name, _, part in whose if part == "val")
+    enough = {name for name, count in seen.items() if name and count >= max(needed, 2 * FEWEST_UNSEEN)}
     rarest = min(sorted(enough), key=select.__getitem__, default="")
-    if not rarest or select[rarest] >= FEWEST_UNSEEN:
+    if not rarest or select[rarest] >= needed:
         return ""
-    return f"{counted(select[rarest], 'validation case')} of {rarest}"
+    return f"{counted(select[rarest], 'validation patient')} of {rarest}"
 
 
 def _promised(plan: Plan, dataset: Dataset, parts: Parts) -> str:

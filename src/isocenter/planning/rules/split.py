@@ -15,7 +15,7 @@ from isocenter.values import Case, Dataset, Decision, Split
 
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
-# follows (bench/operating_points.py).
+# follows (bench/claims/operating_points.py).
 VAL_SHARE, LARGE_SET, FEWEST_OF_LARGE = 0.15, 400, 100
 # Of volumes that are marked voxel by voxel each takes seconds to predict, and says much about a mask.
 VOLUME_SHARE, MOST_VOLUMES = 0.1, 20

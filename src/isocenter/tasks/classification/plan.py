@@ -18,11 +18,11 @@ from isocenter.tasks.shared import (
     NOBODY,
     SET_SENTENCES,
     SETTING_SENTENCES,
-    YOUDEN,
     GroupThresholds,
+    OperatingPoint,
+    calling_decisions,
     certainty_decisions,
     check_numbers,
-    check_rule,
     chosen_thresholds,
     grouped_decisions,
     set_decisions,
@@ -82,11 +82,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
         "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
         "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
-        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
-        "thresholds": Decision(
-            None, "they are found on the validation cases after training; 0.5 where those are too few"
-        ),
-        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        **calling_decisions(),
         "order": order(declared),
         "ranked": ranked(declared, is_stated=dataset.ranked),
         "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
@@ -189,21 +185,21 @@ def prior_shift(
 
 
 def thresholds(
-    rule: str,
+    point: OperatingPoint,
     classes: Sequence[str],
     positives: Sequence[str],
     probabilities: np.ndarray,
     reference: np.ndarray,
     patients: np.ndarray,
 ) -> tuple[dict[str, float], Decision]:
-    """{positive class: threshold} by the rule for (cases, classes) probabilities, and the decision.
+    """{positive class: threshold} at the operating point for (cases, classes) probabilities, and the decision.
 
     patients: (cases,) whose; all weigh alike, however many cases they have
     A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
     chosen = [classes.index(name) for name in positives]
     cases = {classes[index]: (probabilities[:, index], reference == index, patients) for index in chosen}
-    return chosen_thresholds(rule, cases, "0.5" if len(classes) == 2 else "the class that is called")
+    return chosen_thresholds(point, cases, "0.5" if len(classes) == 2 else "the class that is called")
 
 
 # The settings that hold one number a class, and what the numbers are.
@@ -231,15 +227,12 @@ def by_class(setting: str, given: Any, classes: tuple[str, ...], positive: str) 
     return made
 
 
-def check_settings(
-    classes: Sequence[str], smoothing: float, rule: str, each: Mapping[str, Mapping[str, float] | None]
-) -> None:
+def check_settings(classes: Sequence[str], smoothing: float, each: Mapping[str, Mapping[str, float] | None]) -> None:
     """PlanError names the setting that cannot be; each: {setting: {class: number}}"""
     if len(set(classes)) < max(2, len(classes)):
         raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
-    check_rule(rule)
     bounds = {"counts": (0, 10**12), "prior_shift": (-100, 100), "weights": (1e-6, 1e6), "thresholds": (0, NOBODY)}
     for setting, numbers in each.items():
         low, high = bounds.get(setting, (0, 1))

@@ -45,6 +45,7 @@ from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import (
     BELIEF,
     BY_GROUP,
+    CALLING,
     CERTAINTY,
     FOUND,
     GROUPED,
@@ -55,9 +56,11 @@ from isocenter.tasks.shared import (
     SETS,
     Certainty,
     GroupThresholds,
+    OperatingPoint,
     Shares,
     assured_classes,
     calibrated,
+    calling_of,
     crossed,
     crossed_classes,
     in_json,
@@ -102,6 +105,7 @@ class Classification:
     weights:         {class: how much a case counts in the loss}; 1 where none is given
     prior_shift:     {class: added to its logit}, so that probabilities refer to the shares of the training cases
     operating_point: the rule by which validation cases decide from which probability on a class is called
+    operating_confidence: with which the rule holds in a single training; None: on average over trainings
     thresholds:      {class: that probability}; None until they have decided
     prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
     order:           how a network predicts classes that are grades (`ordinal.ORDERS`); "none": they have no order
@@ -125,6 +129,7 @@ class Classification:
     weights: Mapping[str, float] | None = None
     prior_shift: Mapping[str, float] | None = None
     operating_point: str = "youden"
+    operating_confidence: float | None = None
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
     order: str = NONE
@@ -143,6 +148,7 @@ class Classification:
         registers={
             "positive": "positive class",
             "operating_point": "operating point",
+            "operating_confidence": "confidence of the operating point",
             "prevalence": "prevalence",
             "costs": "costs of mistakes",
             "group_thresholds": "groups with thresholds of their own",
@@ -170,22 +176,22 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         """A classification with these settings; PlanError names the one that cannot be."""
-        own = ("classes", "smoothing", "operating_point", "order", "ranked", "costs", "loss", "positive")
+        own = ("classes", "smoothing", *CALLING, "order", "ranked", "costs", "loss", "positive")
         known = (*own, *BY_CLASS, *GROUPED, *CERTAINTY, *SETS)
         with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
-            rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
+            order = settings.get("order", NONE)
             positive = positive_of(settings.get("positive"), classes)
             yes = (positive or usual_positives(classes) or ("",))[0]
             each = {name: by_class(name, settings.get(name), classes, yes) for name in BY_CLASS}
             costs = costs_of(settings.get("costs"), len(classes))
             loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
-            given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
+            given = {**calling_of(settings), "order": order, "costs": costs, "loss_name": loss, **each}
             given |= {"is_ranked": bool(settings.get("ranked", True))}
             given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
             given |= {"priced": prices_of(order, costs, len(classes)), "positive": positive}
             task = cls(classes, smoothing, **given)
-        check_settings(classes, task.smoothing, rule, each)
+        check_settings(classes, task.smoothing, each)
         check_order(order, classes, task.smoothing, is_ranked=task.is_ranked)
         check_grouped(task.grouped, classes, parted=order == NONE and costs is None)
         goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
@@ -202,6 +208,7 @@ class Classification:
             "smoothing": self.smoothing,
             "positive": self.positive[0] if len(self.positive) == 1 else list(self.positive) or None,
             "operating_point": self.operating_point,
+            "operating_confidence": self.operating_confidence,
             **{name: None if given is None else dict(given) for name, given in each.items()},
             "order": self.order,
             "ranked": self.is_ranked,
@@ -210,6 +217,11 @@ class Classification:
             **self.certainty.settings,
             **self.certainty.of_sets,
         }
+
+    @property
+    def _point(self) -> OperatingPoint:
+        """What thresholds keep to."""
+        return OperatingPoint(self.operating_point, self.operating_confidence)
 
     @property
     def positives(self) -> tuple[str, ...]:
@@ -279,7 +291,7 @@ class Classification:
 
     @property
     def _scores(self) -> ClassScoring:
-        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, self.operating_point)
+        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, str(self._point))
         prices = self.priced or prices_of(self.order, self.costs, len(self.classes))
         return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices, self.positives)
 
@@ -346,7 +358,7 @@ class Classification:
         levels = self.thresholds
         if levels is None:
             given = (likely, own.reference, own.patients)
-            levels, decision = thresholds(self.operating_point, self.classes, self.positives, *given)
+            levels, decision = thresholds(self._point, self.classes, self.positives, *given)
             made = {**made, "task.thresholds": decision}
         places = {name: self.classes.index(name) for name in self.positives}
         asked = {name: (likely[:, place], (own.reference == place).astype(float)) for name, place in places.items()}

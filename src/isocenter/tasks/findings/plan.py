@@ -14,10 +14,9 @@ from isocenter.tasks.shared import (
     NOBODY,
     SET_SENTENCES,
     SETTING_SENTENCES,
-    YOUDEN,
+    calling_decisions,
     certainty_decisions,
     check_numbers,
-    check_rule,
     grouped_decisions,
     interval_decisions,
     one_answer_length,
@@ -68,11 +67,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             f"(for scarce findings: {others})",
             LOSSES["bce"].source,
         ),
-        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
-        "thresholds": Decision(
-            None, "they are found on the validation cases after training; 0.5 where those are too few"
-        ),
-        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        **calling_decisions(),
         **grouped_decisions(),
         **certainty_decisions(),
         **interval_decisions(),
@@ -98,7 +93,6 @@ def check_settings(
     findings: Sequence[str],
     counts: Mapping[str, Mapping[str, int]],
     loss: str,
-    rule: str,
     each: Mapping[str, Mapping[str, float] | None],
 ) -> None:
     """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
@@ -113,7 +107,6 @@ def check_settings(
         check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
     if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
         raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
-    check_rule(rule)
     for setting, numbers in each.items():
         check_numbers(f"task.{setting}", numbers or {}, findings, 0, NOBODY if setting == "thresholds" else 1)
 

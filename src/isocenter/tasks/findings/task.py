@@ -23,6 +23,7 @@ from isocenter.tasks.shared import (
     BELIEF,
     BY_GROUP,
     BY_PRESENCE,
+    CALLING,
     CERTAINTY,
     FOUND,
     GROUPED,
@@ -35,9 +36,11 @@ from isocenter.tasks.shared import (
     SET_NAMES,
     Certainty,
     GroupThresholds,
+    OperatingPoint,
     Shares,
     assured_each,
     calibrated,
+    calling_of,
     chosen_thresholds,
     crossed,
     crossed_each,
@@ -91,6 +94,7 @@ class Findings:
     counts:          {finding: {"present", "absent": training cases}}
     loss_name:       of `losses.LOSSES`
     operating_point: the rule by which validation cases decide from which probability on a finding is called
+    operating_confidence: with which the rule holds in a single training; None: on average over trainings
     thresholds:      {finding: that probability}; None until they have decided
     prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
     certainty:       how far its probabilities can be believed, and what makes them so
@@ -101,6 +105,7 @@ class Findings:
     counts: Mapping[str, Mapping[str, int]] | None = None
     loss_name: str = "bce"
     operating_point: str = "youden"
+    operating_confidence: float | None = None
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
     certainty: Certainty = field(default_factory=Certainty)
@@ -112,6 +117,7 @@ class Findings:
         tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
         registers={
             "operating_point": "operating point",
+            "operating_confidence": "confidence of the operating point",
             "prevalence": "prevalence",
             "group_thresholds": "groups with thresholds of their own",
         },
@@ -138,7 +144,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING, *GROUPED, *CERTAINTY, *INTERVALS)
+        known = ("findings", "counts", "loss", *CALLING, *BY_FINDING, *GROUPED, *CERTAINTY, *INTERVALS)
         with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
@@ -147,13 +153,14 @@ class Findings:
                 findings,
                 None if counts is None else {str(name): _whole(both) for name, both in counts.items()},
                 str(settings.get("loss", "bce")),
-                settings.get("operating_point", "youden"),
-                **each,
+                **calling_of(settings),
+                thresholds=each["thresholds"],
+                prevalence=each["prevalence"],
                 certainty=Certainty.of(settings),
                 grouped=GroupThresholds.of(settings),
             )
         task.grouped.check(findings)
-        check_settings(findings, task.counts or {}, task.loss_name, task.operating_point, each)
+        check_settings(findings, task.counts or {}, task.loss_name, each)
         return task
 
     @property
@@ -164,12 +171,18 @@ class Findings:
             "counts": None if self.counts is None else {name: dict(both) for name, both in self.counts.items()},
             "loss": self.loss_name,
             "operating_point": self.operating_point,
+            "operating_confidence": self.operating_confidence,
             "thresholds": None if self.thresholds is None else dict(self.thresholds),
             "prevalence": None if self.prevalence is None else dict(self.prevalence),
             **self.grouped.settings,
             **self.certainty.settings,
             **self.certainty.of_intervals,
         }
+
+    @property
+    def _point(self) -> OperatingPoint:
+        """What thresholds keep to."""
+        return OperatingPoint(self.operating_point, self.operating_confidence)
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -224,7 +237,7 @@ class Findings:
     @property
     def _scores(self) -> FindingScoring:
         return FindingScoring(
-            self.findings, self.counts or {}, self.operating_point, self.thresholds or {}, self.prevalence or {}
+            self.findings, self.counts or {}, str(self._point), self.thresholds or {}, self.prevalence or {}
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -303,7 +316,7 @@ class Findings:
                 name: (own[known[name]], truth[known[name]] > 0, unseen.patients[known[name]])
                 for name, (own, truth) in each.items()
             }
-            levels, made["task.thresholds"] = chosen_thresholds(self.operating_point, chosen, str(DEFAULT_THRESHOLD))
+            levels, made["task.thresholds"] = chosen_thresholds(self._point, chosen, str(DEFAULT_THRESHOLD))
         grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)
         return replace(task, thresholds=levels, grouped=grouped), {**made, **made_by_group}
 

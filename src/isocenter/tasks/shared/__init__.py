@@ -116,14 +116,16 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.operating_point import (
+        CALLING,
         CALLING_SENTENCES,
         FEWEST_UNSEEN,
         NOBODY,
         NOT_KEPT,
         UNKEPT,
-        YOUDEN,
+        OperatingPoint,
+        calling_decisions,
+        calling_of,
         check_numbers,
-        check_rule,
         chosen_thresholds,
         level_between,
         levels_in_words,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.errors import PlanError, counted
-from isocenter.evaluation import roc_curve, shares_of
+from isocenter.errors import PlanError, UsageError, counted
+from isocenter.evaluation import controls, fewest_controlling, roc_curve, shares_of
 from isocenter.values import BY_HAND, Decision, Floats, Sentence
 
-RULE = re.compile(r"(?P<youden>youden)|((?P<sensitivity>sensitivity)|specificity)>=(?P<level>0?\.\d+|1(?:\.0*)?)")
+# Not 1, which no number of cases promises, nor 0.
+RULE = re.compile(r"youden|(sensitivity|specificity)>=0?\.\d*[1-9]\d*")
 # Unseen cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_UNSEEN = 10
 TOO_FEW = "are too few for a threshold"
@@ -24,41 +27,111 @@ DIGITS = 9
 DECIMALS = 6
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
+CALLING = "operating_point", "operating_confidence"
 # The sentences of plans about operating points.
 CALLING_SENTENCES: Mapping[str, Sentence] = {
     "operating_point": Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
+    "operating_confidence": Sentence(
+        "A named sensitivity or specificity holds in {percent} of trainings", "It holds on average over trainings"
+    ),
     "thresholds": Sentence("The thresholds of probability are {each}", "No threshold is set yet", always=True),
     "prevalence": Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
 }
+WILKS = "doi:10.1214/aoms/1177731788"
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
 
 
-def check_rule(rule: object) -> str:
-    """The rule itself; PlanError for one that is none."""
-    if not isinstance(rule, str) or not RULE.fullmatch(rule):
-        remedy = "Choose youden, or as in sensitivity>=0.95 or specificity>=0.9"
-        raise PlanError(f"{rule!r} is not an operating-point rule", "task.operating_point", remedy)
-    return rule
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold keeps to; PlanError for a rule that is none.
+
+    words:      "youden", the largest sum of sensitivity and specificity; or as in "sensitivity>=0.95": that much in new
+                patients, and the other as high as can be
+    confidence: the share of trainings in which it is kept; None: it is on average over trainings
+    """
+
+    words: str
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.words, str) or not RULE.fullmatch(self.words):
+            remedy = "Choose youden, or as in sensitivity>=0.95 or specificity>=0.9"
+            raise PlanError(f"{self.words!r} is not an operating-point rule", "task.operating_point", remedy)
+        if self.confidence is not None and not (0 < self.confidence < 1 and self.is_named):
+            problem = f"a confidence of {self.confidence:g} for the rule {self.words}"
+            remedy = "Give a share such as 0.9, with a rule such as sensitivity>=0.95, or null"
+            raise PlanError(problem, "task.operating_confidence", remedy)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a sensitivity or a specificity is named."""
+        return self.words != "youden"
+
+    @property
+    def upwards(self) -> bool:
+        """Whether positive cases decide, from the lowest up; of a specificity the others do, from the highest down."""
+        return not self.words.startswith("specificity")
+
+    @property
+    def limits(self) -> tuple[float, float | None]:
+        """The share of patients who may be called wrongly, and of trainings in which more may; None: on average."""
+        return 1 - float(self.words.partition(">=")[2]), None if self.confidence is None else 1 - self.confidence
+
+    @property
+    def fewest(self) -> int:
+        """How many patients it needs of those who decide; of youden cases of each side."""
+        return max(FEWEST_UNSEEN, fewest_controlling(*self.limits)) if self.is_named else FEWEST_UNSEEN
+
+    def __str__(self) -> str:
+        if not self.is_named:
+            return self.words
+        share = "on average" if self.confidence is None else f"in {100 * self.confidence:g} % of trainings"
+        return f"{self.words} {share}"
 
 
-def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None) -> float:
-    """The probability from which on a case is called positive, so that these cases fulfil the rule best.
+def calling_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{setting of `CALLING`: its value} of a task's settings; PlanError for a rule that is none."""
+    confidence = settings.get("operating_confidence")
+    point = OperatingPoint(settings.get("operating_point", "youden"), None if confidence is None else float(confidence))
+    return dict(zip(CALLING, (point.words, point.confidence), strict=True))
+
+
+def calling_decisions() -> dict[str, Decision]:
+    """The settings of a task that has thresholds of probability, before training."""
+    return {
+        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
+        "operating_confidence": Decision(None, "no confidence was asked for: a named figure is kept on average"),
+        "thresholds": Decision(
+            None, "they are found on the validation cases after training; 0.5 where those are too few"
+        ),
+        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+    }
+
+
+def threshold(
+    point: OperatingPoint, probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None
+) -> float:
+    """The probability from which on a case is called positive, so that the rule is kept and calls are best.
 
     probabilities, positive: (cases,) of which some are positive and some are not
     patients: (cases,) whose; all weigh alike, however many cases they have. None: each case is one of its own
-    "youden" has the largest sum of sensitivity and specificity; of the others the named one is kept and the other as
-    high as can be. It lies midway to the next lower probability, so that no case decides by a rounding.
+    A named sensitivity is that of new patients: of n positive ones with one case each the threshold is the k-th lowest
+    probability, on average k = floor((n + 1) (1 - sensitivity)); of several cases each counts by its share (conformal
+    risk control, arXiv:2208.02814). A specificity alike, from above. It lies midway to the next lower probability, so
+    that no case decides by a rounding. UsageError where patients are too few.
     """
-    parts = RULE.fullmatch(check_rule(rule))
-    assert parts is not None  # noqa: S101 - checked above
-    wrong, right, thresholds = weighted_curve(probabilities, positive, patients)
-    if parts["youden"]:
-        place = int(np.argmax((right - wrong).round(DIGITS)))
-    elif parts["sensitivity"]:
-        place = int(np.argmax(right.round(DIGITS) >= float(parts["level"])))
-    else:
-        place = int(np.flatnonzero((1 - wrong).round(DIGITS) >= float(parts["level"]))[-1])
-    return between(thresholds, place)
+    if not point.is_named:
+        wrong, right, thresholds = weighted_curve(probabilities, positive, patients)
+        return between(thresholds, int(np.argmax((right - wrong).round(DIGITS))))
+    truth = np.asarray(positive) > 0
+    side, weights = truth == point.upwards, np.ones(len(truth))
+    weights[side], people = shares_of(int(side.sum()), None if patients is None else np.asarray(patients)[side])
+    wrong, right, thresholds = roc_curve(probabilities, truth, weights)
+    kept = controls(people * (1 - right if point.upwards else wrong), people, *point.limits)
+    if not kept.any():
+        problem = f"{counted(people, 'patient')} for {point}"
+        raise UsageError(problem, "task.operating_point", f"Give {point.fewest} or more, or another rule")
+    return between(thresholds, int(np.flatnonzero(kept)[0 if point.upwards else -1]))
 
 
 def weighted_curve(
@@ -87,7 +160,7 @@ def level_between(upper: float, lower: float) -> float:
 
 
 def chosen_thresholds(
-    rule: str, cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], instead: str
+    point: OperatingPoint, cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], instead: str
 ) -> tuple[dict[str, float], Decision]:
     """{label: threshold by the rule}, without labels of too few cases, and the decision with the reasons.
 
@@ -98,13 +171,30 @@ def chosen_thresholds(
     for name, (probabilities, positive, patients) in cases.items():
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
-        if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
-            reasons.append(f"{numbers} {TOO_FEW} (at least {FEWEST_UNSEEN} of each are needed): {instead}")
+        people, place = _deciding(point, positive, patients)
+        if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN or (point.is_named and people < point.fewest):
+            needed = f"at least {FEWEST_UNSEEN} of each are needed"
+            if point.is_named:
+                side = "with" if point.upwards else "without"
+                needed += f", and for {point} {point.fewest} patients {side} {name}, of whom there are {people}"
+            reasons.append(f"{numbers} {TOO_FEW} ({needed}): {instead}")
         else:
-            levels[name] = threshold(rule, probabilities, positive, patients)
-            reasons.append(f"{rule} of {numbers}")
+            levels[name] = threshold(point, probabilities, positive, patients)
+            reasons.append(f"{point} of {numbers}{place}")
     because = "; ".join(reasons) or "no unseen case says anything"
-    return levels, Decision(levels, because, YOUDEN if levels and rule == "youden" else "")
+    return levels, Decision(levels, because, (WILKS if point.is_named else YOUDEN) if levels else "")
+
+
+def _deciding(point: OperatingPoint, positive: np.ndarray, patients: np.ndarray) -> tuple[int, str]:
+    """The patients of the side that decides, and in words which of their scores does; no words of youden."""
+    side = positive == point.upwards
+    people = len(np.unique(patients[side]))
+    if not point.is_named:
+        return people, ""
+    if people < side.sum():
+        return people, f", by the share of cases of each of {counted(people, 'patient')}"
+    place = int(controls(np.arange(people), people, *point.limits).sum())
+    return people, f", the score at place {place} of {people} from {'below' if point.upwards else 'above'}"
 
 
 def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) -> str:
