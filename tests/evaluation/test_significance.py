@@ -26,12 +26,14 @@ from isocenter.evaluation import (
     holm,
     hosmer_lemeshow,
     icc,
+    margin_interval,
     mcnemar,
     mrmc,
     net_benefit,
     non_inferiority,
     paired_bootstrap,
     permutation,
+    reason_against_margins,
     wilcoxon,
 )
 
@@ -315,19 +317,54 @@ def test_the_interval_of_areas_is_delongs_of_many_patients_and_absent_at_a_perfe
 @pytest.mark.parametrize("patients", [7, 49, 50])
 def test_no_margin_is_tested_by_an_interval_that_needs_more_patients(patients):
     first, second = np.random.default_rng(1).beta(8.5, 1.5, (2, patients))
-    for test in (permutation(first, second), wilcoxon(first, second)):
-        found = non_inferiority(test, 0.9), equivalence(test, 0.9)
-        if patients < 50:
-            assert np.isnan([one.p for one in found]).all()
-            assert all(f"from 50 patients on, and these are {patients}" in one.method for one in found)
-        else:
-            assert all(one.p < 0.025 for one in found)
+    test = permutation(first, second)
+    found = non_inferiority(test, 0.9), equivalence(test, 0.9)
+    if patients < 50:
+        assert np.isnan([one.p for one in found]).all()
+        assert all(f"from 50 patients on, and these are {patients}" in one.method for one in found)
+    else:
+        assert all(one.p < 0.025 for one in found)
     score, truth = np.arange(100.0) % 37, np.arange(100) % 3 == 0
     assert "from 400 patients on" in non_inferiority(delong(score, -score, truth), 0.9).method
 
 
+def test_ranks_test_no_margin_of_means():
+    ranks = wilcoxon(*np.random.default_rng(1).beta(8.5, 1.5, (2, 60)))
+    for test in (non_inferiority, equivalence):
+        with pytest.raises(UsageError, match=r"pseudomedian .* a margin of the difference of the means"):
+            test(ranks, 0.9)
+    assert "pseudomedian" in reason_against_margins(ranks)
+
+
+@pytest.mark.parametrize("worst", [0.0, 1.0])
+def test_a_margin_of_means_needs_the_interval_with_one_further_patient_who_fails(worst):
+    first, second = np.abs(worst - np.random.default_rng(1).beta(8.5, 1.5, (2, 100)))
+    test = permutation(first, second, worst=worst)
+    # By hand: the worst value in the second model, the mean in the first; and the other way about.
+    failing = [stats.ttest_1samp(np.append(second - first, loss), 0).confidence_interval()
+               for loss in (worst - first.mean(), second.mean() - worst)]  # fmt: skip
+    assert test.margin_ends == pytest.approx((min(one.low for one in failing), max(one.high for one in failing)))
+    low, high = margin_interval(test)
+    assert low < test.low < test.high < high and "100 patients without a failure" in test.margin_method
+    worse = high if worst else -low
+    kept = [non_inferiority(test, margin, more=not worst).p < 0.025 for margin in (worse - 1e-6, worse + 1e-6)]
+    assert kept == [False, True] and "failures in 3 % (3/n)" in test.margin_method
+    assert [equivalence(test, max(high, -low) + by).p < 0.025 for by in (-1e-6, 1e-6)] == [False, True]
+
+
+def test_without_a_worst_value_the_further_patient_differs_as_the_farthest_and_clusters_count_once():
+    first, second = np.random.default_rng(2).normal(size=(2, 60))
+    alone, owner = permutation(first, second), np.repeat(np.arange(60), 2)
+    far = np.abs(second - first).max()
+    ends = [stats.ttest_1samp(np.append(second - first, one), 0).confidence_interval() for one in (-far, far)]
+    assert alone.margin_ends[0] <= ends[0].low + 1e-12 and alone.margin_ends[1] >= ends[1].high - 1e-12
+    assert "no worst value" in alone.margin_method
+    twice = permutation(np.repeat(first, 2), np.repeat(second, 2), None, owner)
+    assert twice.margin_ends == pytest.approx(alone.margin_ends)
+
+
 def test_a_model_that_is_worse_by_the_margin_is_seldom_called_non_inferior():
-    """2.5 % is asked for, of AUROCs .95 and .90; DeLong's own interval says so of 7 % (bench/margins.py)."""
+    """2.5 % is asked for, of AUROCs .95 and .90; DeLong's own interval says so of 7 %."""
     shown, positive = 0, np.arange(40) < 12
     for seed in range(200):
         common, *own = np.random.default_rng(seed).normal(size=(3, 40)) * 0.5**0.5

@@ -19,7 +19,7 @@ from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
 from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
-from isocenter.verbs.evaluation import Scored, compare_tables, write_verdict
+from isocenter.verbs.evaluation import OF_MARGINS, Scored, compare_tables, write_verdict
 from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
 
 TASKS = [Classification(("well", "ill"))] * 3
@@ -261,6 +261,23 @@ def test_a_smaller_margin_than_the_interval_shows_nothing(models):
     assert better.rows[0].verdict == "superior"
 
 
+@pytest.mark.parametrize("name", ["permutation", "bootstrap", "wilcoxon"])
+def test_a_margin_of_means_is_tested_with_a_further_patient_by_whatever_test_and_by_ranks_not_at_all(models, name):
+    found, tables = figures_of(models[:2])
+    found, options = replace(found, primary="brier"), ComparisonOptions(test=name)
+    tested = significance_of(found, tables, TASKS[:2], {"again": 0.1}, options, seed=0)
+    [row] = [row for row in tested.rows if row.is_primary]
+    found, method = replace(found, tested=tested), row.as_record()["method"]
+    if name == "wilcoxon":
+        assert "not tested: Wilcoxon's test is of the pseudomedian" in method and row.verdict not in OF_MARGINS
+        return
+    assert row.verdict == "equivalent"
+    words = (
+        "one further patient at 1, the metric's worst value; 80 patients without a failure do not exclude failures in"
+    )
+    assert words in method and words in repr(found) and f"{words} 3.8 % (3/n)" in " ".join(caveats_of_tests(found))
+
+
 @pytest.mark.parametrize("name", ["delong", "permutation", "bootstrap", "mcnemar", "wilcoxon"])
 def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, name):
     found = found_of(models[0], models[2], test=name)
@@ -469,6 +486,7 @@ def test_two_classes_state_each_figure_once_in_the_terminal(models):
         ({"test": "t"}, "there is no test 't'"),
         ({"correction": "bonferroni"}, "there is no 'bonferroni'"),
         ({"margin": -0.1}, "-0.1 is not a valid margin"),
+        ({"margin": 0.1, "test": "wilcoxon"}, "no margin can be tested: Wilcoxon's test is of the pseudomedian"),
     ],
 )
 def test_impossible_options_are_refused(models, given, says):

@@ -166,6 +166,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.significance import (
         FITTING,
+        OF_RANKS,
         CaseValues,
         DecisionCurve,
         Test,
@@ -185,6 +186,7 @@ if TYPE_CHECKING:
         holm,
         hosmer_lemeshow,
         icc,
+        margin_interval,
         mcnemar,
         mrmc,
         net_benefit,

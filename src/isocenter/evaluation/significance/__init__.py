@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.significance.margins import (
         equivalence,
+        margin_interval,
         non_inferiority,
         reason_against_margins,
         refuse_impossible_margin,
     )
     from isocenter.evaluation.significance.outcome import Test
-    from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
+    from isocenter.evaluation.significance.paired_tests import OF_RANKS, mcnemar, permutation, wilcoxon
     from isocenter.evaluation.significance.probabilities import (
         DecisionCurve,
         benefit_parts,

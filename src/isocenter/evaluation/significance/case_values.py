@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, delong
 from isocenter.evaluation.significance.outcome import Test
 from isocenter.evaluation.significance.paired_tests import mcnemar, permutation, wilcoxon
-from isocenter.evaluation.table import ALL, Table, metric_columns
+from isocenter.evaluation.table import ALL, PROBABILITY, Table, metric_columns
 from isocenter.values import Floats
 
 Kind = Literal["area", "share", "mean"]
@@ -22,6 +22,13 @@ FITTING: Mapping[Kind, tuple[str, ...]] = {
     "share": ("mcnemar", "permutation"),
     "mean": ("permutation", "wilcoxon"),
 }
+# The worst value of a case by metric; distances, volumes and errors in a unit have none.
+WORST: Mapping[str, float] = {
+    **dict.fromkeys(("dice", "iou", "sensitivity", "precision", "detected", "nsd", "nsd_pixels", "nsd_voxels"), 0.0),
+    **dict.fromkeys(("cldice", "centreline_recall", "centreline_precision", "f1"), 0.0),
+    **dict.fromkeys(("pq", "rq", "sq", "aji", "ap", "ap50", "ap75"), 0.0),
+    **dict.fromkeys(("brier", "rps"), 1.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +37,7 @@ class CaseValues:
 
     cases, patients: (rows,) ids; values: (rows,) scores, 1 for a right call and 0 for a wrong one, or numbers
     positive:        (rows,) truths, of an AUROC alone
+    worst:           the worst number that a case can have; None where there is none
     """
 
     metric: str
@@ -39,12 +47,13 @@ class CaseValues:
     patients: np.ndarray
     values: Floats
     positive: np.ndarray | None = None
+    worst: float | None = None
 
     def of(self, rows: np.ndarray) -> CaseValues:
         """Those of some rows, given as truths."""
         truth = None if self.positive is None else self.positive[rows]
-        own = (self.cases[rows], self.patients[rows], self.values[rows])
-        return CaseValues(self.metric, self.label, self.kind, *own, truth)
+        own = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
+        return replace(self, **own, positive=truth)
 
 
 def column_values(table: Table) -> list[CaseValues]:
@@ -74,7 +83,7 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
     own, other, patients = first.values, second.values, first.patients
     if name == "permutation":
-        return permutation(own, other, first.positive, patients, seed=seed)
+        return permutation(own, other, first.positive, patients, worst=first.worst, seed=seed)
     if first.positive is not None:
         return delong(own, other, first.positive, patients)
     return (mcnemar if name == "mcnemar" else wilcoxon)(own, other, patients)
@@ -94,4 +103,8 @@ def _of_column(table: Table, metric: str) -> list[CaseValues]:
 def _made(metric: str, label: str, own: Table) -> CaseValues:
     values = own[metric].to_numpy(dtype=np.float64)
     kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
-    return CaseValues(metric, label, kind, own["case"].to_numpy(str), own["patient"].to_numpy(str), values)
+    # Of three classes or more, the squared errors of all are summed.
+    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in own) > 2
+    worst = 2.0 if several else WORST.get(metric)
+    ids = (own["case"].to_numpy(str), own["patient"].to_numpy(str))
+    return CaseValues(metric, label, kind, *ids, values, worst=worst)

@@ -1,6 +1,6 @@
 """Intervals of differences that hold their level at a margin, where one model is truly worse: of means, calls, areas.
 
-How often each would wrongly show that a model is not inferior: bench/margins.py.
+How often each would wrongly show that a model is not inferior: bench/claims/margins.py.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.evaluation.intervals import Resampling, weightings
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING
 from isocenter.lazy import special, stats
 from isocenter.values import Floats
 
 Interval = tuple[float, float] | None
-# Of fewer patients the intervals of skewed means are too narrow at a margin. At 2.5 % on one side, of models whose Dice
-# has a longer tail by the margin, 4.9 % of 7 patients, 3.5 % of 20 and 3.2 % of 50 are called non-inferior by
-# mistake, and 4.0 and 3.8 % of 20 and 50 patients with two images each (bench/margins.py). Up to one and a half times
-# the level is held to be robust: Bradley, Br J Math Stat Psychol 1978, doi:10.1111/j.2044-8317.1978.tb00581.x
+# Of fewer patients the intervals of skewed means are too narrow at a margin.
 FEWEST_FOR_MARGINS = 50
+# From so many patients on a mean is normal.
+MOST_DRAWN = 2000
+# The shares below both ends of an interval.
+TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 # Halvings of an interval of width 2 down to rounding.
 HALVINGS = 50
 
@@ -43,6 +45,37 @@ def exchange_interval(sums: Floats, cases: Floats, drawn: NDArray[np.integer[Any
     if not beyond or means[-beyond] - means[beyond - 1] <= NOTHING:
         return None
     return float(means[beyond - 1]), float(means[-beyond])
+
+
+def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: int) -> tuple[float, float]:
+    """The ends of a difference of means by which margins are tested: of failures the patients may show none.
+
+    sums:   (patients,) what each adds to the difference; shares: (patients,) of all cases
+    losses: the difference of a further patient in whom the second model fails, and of one in whom the first does
+    The outer ends of bootstrap-t (Hall, Ann Stat 1988, doi:10.1214/aos/1176350933), and of Student's intervals with one
+    such patient more: n without a failure do not exclude 3 / n (Hanley and Lippman-Hand, JAMA 1983,
+    doi:10.1001/jama.1983.03330370053031). Bootstrap draws of patients who do not differ at all are left out.
+    """
+    people, made = len(sums), []
+    every = np.ones((1, people + 1))
+    for loss in losses:
+        mean, error = _means_and_errors(every, np.append(sums, loss / people), np.append(shares, 1 / people))
+        made.append(mean + error * stats.t.ppf(TAILS, people))
+    if people <= MOST_DRAWN:
+        drawn = weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
+        means, errors = np.concatenate([_means_and_errors(weights, sums, shares) for weights in drawn], axis=1)
+        mean, error = _means_and_errors(every[:, 1:], sums, shares)
+        kept = errors > NOTHING
+        made.append(mean - error * np.quantile((means - mean)[kept] / errors[kept], TAILS[::-1]))
+    return float(np.min(made)), float(np.max(made))
+
+
+def _means_and_errors(weights: Floats, sums: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """(draws,) means, and their standard errors by patients; weights: (draws, patients) how often each counts."""
+    total, part, squares, products, parts = (weights @ np.stack([sums, shares, sums**2, sums * shares, shares**2], 1)).T
+    mean, people = total / part, weights.sum(axis=1)
+    apart = np.maximum(squares - 2 * mean * products + mean**2 * parts, 0.0)
+    return mean, np.sqrt(apart * people / (people - 1)) / part
 
 
 def score_interval(gained: float, lost: float, cases: float) -> tuple[float, float]:

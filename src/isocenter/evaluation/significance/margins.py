@@ -17,9 +17,17 @@ def refuse_impossible_margin(margin: float, where: str) -> None:
 
 def reason_against_margins(test: Test) -> str:
     """Why the interval of a test can show nothing of a margin; empty where it can."""
-    if test.low is None or test.high is None or test.high <= test.low:
+    if not test.unfit and (test.low is None or test.high is None or test.high <= test.low):
         return "there is no interval"
-    return test.too_few
+    return test.unfit or test.too_few
+
+
+def margin_interval(test: Test) -> tuple[float, float] | None:
+    """What has to lie within a margin: the interval of the difference, and `margin_ends` where the test has any."""
+    if test.low is None or test.high is None:
+        return None
+    own, other = (test.low, test.high), test.margin_ends or (test.low, test.high)
+    return min(own[0], other[0]), max(own[1], other[1])
 
 
 def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
@@ -28,14 +36,18 @@ def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
     test:   of their difference, such as `delong` gives, with its interval
     margin: in the unit of the difference, fixed before anybody saw a figure
     more:   whether more is better
-    One-sided, by the end of the interval: p is below 2.5 % just where all of the 95 % interval is within the margin.
+    One-sided, by the end of `margin_interval`: p is below 2.5 % just where all of it is within the margin.
     It is NaN without an interval, and of so few patients that the interval does not hold its level at a margin.
+    Raises UsageError for a test of something else than the difference of the figures, such as Wilcoxon's.
     Piaggio et al., JAMA 2012, doi:10.1001/jama.2012.87802
     """
     refuse_impossible_margin(margin, "margin")
-    low, high, reason = test.low, test.high, reason_against_margins(test)
-    if low is None or high is None or reason:
+    if test.unfit:
+        raise UsageError(f"no margin can be tested: {test.unfit}", "margin", "Compare means by `permutation`")
+    interval, reason = margin_interval(test), reason_against_margins(test)
+    if interval is None or reason:
         return replace(test, p=float("nan"), method=f"non-inferiority: none, {reason}; {test.method}")
+    low, high = interval
     worst, distance = (low, test.difference - low) if more else (-high, high - test.difference)
     # Intervals of resampling are not even about the difference: the worse end decides, and the wider half how fast p
     # falls beyond it.

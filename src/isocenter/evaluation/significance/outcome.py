@@ -24,6 +24,9 @@ class Test:
     statistic: in units of its law, which `method` names: z, t, F or chi-squared
     p:         two-sided; NaN where the law says nothing of such cases, for the reason in `method`
     too_few:   why no margin can be tested by the interval, where the patients are too few for it to hold its level
+    unfit:     why no margin is tested by such a test of however many patients
+    margin_ends:   the ends by which margins are tested, where low and high alone are too bold
+    margin_method: how those were made, in words
     """
 
     __test__ = False  # it is none of pytest's
@@ -35,6 +38,9 @@ class Test:
     p: float
     method: str
     too_few: str = ""
+    unfit: str = ""
+    margin_ends: tuple[float, float] | None = None
+    margin_method: str = ""
 
 
 def normal_test(difference: float, error: float, method: str, degrees: float | None = None) -> Test:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import UsageError
 from isocenter.evaluation.significance.areas import area_covariance, placements
 from isocenter.evaluation.significance.margin_intervals import (
+    MOST_DRAWN,
     Interval,
     area_interval,
     design_effect,
     exchange_interval,
+    mean_ends,
     score_interval,
     too_few_for_margins,
 )
@@ -23,14 +26,14 @@ from isocenter.lazy import stats
 from isocenter.values import Floats
 
 DRAWS = 9999
-# From so many patients on the sum of their signed numbers is normal.
-MOST_DRAWN = 2000
 # Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
 EXACT_CALLS, EXACT_RANKS = 25, 50
 # The largest sum of ranks whose law is made in a moment: few patients may have very many images.
 MOST_SUM = 500_000
 # Sorted differences that stand for all of more: their means, each with each, are looked at.
 MOST_WALSH = 1000
+# Why ranks test no margin.
+OF_RANKS = "Wilcoxon's test is of the pseudomedian of the differences, a margin of the difference of the means"
 
 
 def permutation(
@@ -39,6 +42,7 @@ def permutation(
     positive: ArrayLike | None = None,
     patients: ArrayLike | None = None,
     *,
+    worst: float | None = None,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Test:
@@ -47,8 +51,11 @@ def permutation(
     first, second: (cases,) numbers whose means are compared; scores, whose scale does not matter, with `positive`
     positive:      (cases,) truths
     patients:      (cases,) whose, where patients have several, which are exchanged together
+    worst:         the worst value of the numbers whose means are compared; None where they have none
     Exact where all exchanges can be tried. The interval of means is that of differences by which one may be moved
     (`exchange_interval`), that of AUROCs by their variances on the logit scale (`area_interval`).
+    Margins of means need `mean_ends` too: one model has the worst value in a further patient, the other its mean;
+    without a worst value they differ by as much as in the patient in whom they differ most.
     False alarms are at most what is asked for: exchanges that change as much count as more extreme ones, so that there
     are fewer where few patients tell the models apart, as with AUROCs near 1: 4.1 in place of 5 % of 50 patients with
     AUROCs of .95, of whom 25 do (bench/type_one_error.py). The share of draws, (1 + b) / (1 + m), takes 0.05 % at most.
@@ -72,19 +79,17 @@ def permutation(
         extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
         how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
+    made = Test(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
-        ends, by = _mean_interval(sums, np.bincount(owner) / len(own), seed, draws), "exchanges at each difference"
-        too_few, lacking = too_few_for_margins(len(sums)), "no interval of so few patients, or of all alike"
-    else:
-        areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
-        ends, by, too_few = area_interval(areas, covariance, len(sums)), "DeLong's variances, logit scale", ""
-        is_whole = np.isin(areas, (0, 1)).any()
-        lacking = (
-            f"{'an AUROC of 0 or 1' if is_whole else 'one patient who has it, or one who has not,'} has no interval"
+        return _with_interval_of_means(made, own, other, owner, worst, seed, draws)
+    areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
+    if ends := area_interval(areas, covariance, len(sums)):
+        return replace(
+            made, low=ends[0], high=ends[1], method=f"{made.method}; interval by DeLong's variances, logit scale"
         )
-    stated = f"interval by {by}" if ends else lacking
-    low, high = ends or (None, None)
-    return Test(difference, low, high, statistic, p, f"{what}{how}; {stated}", too_few)
+    is_whole = np.isin(areas, (0, 1)).any()
+    whose = "an AUROC of 0 or 1" if is_whole else "one patient who has it, or one who has not,"
+    return replace(made, method=f"{made.method}; {whose} has no interval")
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
@@ -122,6 +127,8 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     patients: (cases,) whose, where patients have several, whose signs go together (Rosner et al., Biometrics 2006,
               doi:10.1111/j.1541-0420.2005.00389.x)
     Cases without a difference are left out of the ranks; exact where fewer than 50 patients differ.
+    It tests no margin: few patients in whom a model fails move the mean of the differences, and hardly their
+    pseudomedian.
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
     own, other = numbers_of(first, second)
@@ -131,7 +138,7 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     sums = np.bincount(owner[differs], ranks)
     kept = sums[sums != 0]
     if not len(kept):
-        return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart")
+        return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart", unfit=OF_RANKS)
     deviation = float(np.sqrt((kept**2).sum()))
     statistic = float(kept.sum()) / deviation
     if len(kept) < EXACT_RANKS and np.abs(kept).sum() < MOST_SUM:
@@ -140,7 +147,28 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
     middle, low, high = _typical(apart[differs] if len(kept) > 1 else apart, deviation)
     method = f"Wilcoxon signed rank, {len(kept)} that differ; {law}; interval of the pseudomedian"
-    return Test(middle, low, high, statistic, p, method, too_few_for_margins(int(owner.max()) + 1))
+    return Test(middle, low, high, statistic, p, method, unfit=OF_RANKS)
+
+
+def _with_interval_of_means(
+    made: Test, own: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
+) -> Test:
+    sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(own) for n in (other - own, None))
+    made = replace(made, too_few=too_few_for_margins(len(sums)))
+    ends = _mean_interval(sums, shares, seed, draws)
+    if ends is None:
+        return replace(made, method=f"{made.method}; no interval of so few patients, or of all alike")
+    made = replace(made, low=ends[0], high=ends[1], method=f"{made.method}; interval by exchanges at each difference")
+    if made.too_few:
+        return made
+    if worst is None:
+        farthest = float(np.abs(sums / shares).max())
+        losses, what = (-farthest, farthest), "as far apart as any of these: the metric has no worst value"
+    else:
+        losses, what = (worst - own.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
+    unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
+    method = f"bootstrap-t, and one further patient {what}; {unseen}"
+    return replace(made, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
 
 
 def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:

@@ -188,11 +188,13 @@ def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
     predicted, reference, patients = answers.predicted, answers.reference, answers.patients
     if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
         yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
-    yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float))
+    yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float), worst=0.0)
     if "rps" in answers.scores:
-        yield CaseValues("mae", "all", "mean", cases, patients, np.abs(predicted - reference).astype(float))
+        apart, most = np.abs(predicted - reference).astype(float), float(len(answers.classes) - 1)
+        yield CaseValues("mae", "all", "mean", cases, patients, apart, worst=most)
     if (costs := _costs(answers)) is not None:
-        yield CaseValues("expected_cost", "all", "mean", cases, patients, costs[0][reference, predicted])
+        paid, most = costs[0][reference, predicted], float(costs[0].max())
+        yield CaseValues("expected_cost", "all", "mean", cases, patients, paid, worst=most)
     for index in answers.order:
         yield from called_values(figure_label(answers.classes[index]), _called(answers, index), cases)
 

@@ -97,7 +97,7 @@ def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseV
     if truth.any() and not truth.all():
         yield CaseValues("auroc", name, "area", cases, given.patients, given.scores, truth)
     for metric, right, own in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
-        yield CaseValues(metric, name, "share", cases, given.patients, right.astype(float)).of(own)
+        yield CaseValues(metric, name, "share", cases, given.patients, right.astype(float), worst=0.0).of(own)
 
 
 def noted(estimate: Estimate, note: str) -> Estimate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import refuse_impossible_margin
+from isocenter.evaluation import OF_RANKS, refuse_impossible_margin
 
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
 CORRECTIONS = ("holm", "bh", "none")
@@ -36,3 +36,6 @@ class ComparisonOptions:
             raise UsageError(f"there is no {self.correction!r}", "--correction", f"Choose {', '.join(CORRECTIONS)}")
         if self.margin is not None:
             refuse_impossible_margin(self.margin, "--margin")
+        if self.margin is not None and self.test == "wilcoxon":
+            remedy = "Leave out --margin, or choose --test auto, permutation or bootstrap"
+            raise UsageError(f"no margin can be tested: {OF_RANKS}", "--test wilcoxon", remedy)

@@ -96,6 +96,7 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
         "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory. A "
         "difference is shown where the adjusted p is below 5 % and the interval does not hold 0."
     )
+    yield from (f"{row.sides[1]}: {row.margin_words}." for row in tested.rows if row.margin_words)
     for name, margin in tested.margins.items():
         stated = "was" if margin.is_registered else "is"
         yield f"The margin of {margin.value:g} for {name} {stated} {margin.because}."

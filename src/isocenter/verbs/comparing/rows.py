@@ -25,6 +25,7 @@ from isocenter.evaluation import (
     folds_of,
     groups_of,
     in_order,
+    margin_interval,
     paired_bootstrap,
 )
 from isocenter.tasks import Task
@@ -116,7 +117,8 @@ def _with_interval_of(test: Test, apart: Estimate) -> Estimate:
 
 def _by_case(row: ModelTest) -> ModelTest:
     """The same, called by what stands for a patient where nobody knows whose the cases are."""
-    words = {name: getattr(row.test, name).replace("patient", "case") for name in ("method", "too_few")}
+    names = ("method", "too_few", "margin_method")
+    words = {name: getattr(row.test, name).replace("patient", "case") for name in names}
     return replace(row, test=replace(row.test, **words))
 
 
@@ -162,6 +164,11 @@ def _rows(
             name = _fitting(asked, ours, other, several)
             if name == "bootstrap":
                 test = paired_bootstrap(row.estimates[0], row.estimates[place])
+                fitting = _fitting("auto", ours, other, several)
+                if fitting != name and fitting is not None and ours is not None and other is not None:
+                    own = case_test(fitting, ours, other, seed=seed)
+                    words = own.margin_method or f"that of the bootstrap, and {own.method}"
+                    test = replace(test, margin_ends=margin_interval(own), margin_method=words)
             elif name is not None and ours is not None and other is not None:
                 test = case_test(name, ours, other, seed=seed)
             else:

@@ -30,7 +30,7 @@ def verdicts(
     A difference is shown where p is below 5 % and its interval, which stands on the page, does not hold 0. One that
     lies within the margin on both sides is none that matters: the models are equivalent.
     """
-    each = list(zip(tests, margins, more, strict=True))
+    each = [(test, None if test.unfit else m, up) for test, m, up in zip(tests, margins, more, strict=True)]
     p = adjusted([test.p for test in tests], correction)
     none = [float("nan") if not m or up is None else non_inferiority(test, m, more=up).p for test, m, up in each]
     both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in each]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from isocenter.evaluation import Test, reason_against_margins
+from isocenter.evaluation import Test, margin_interval, reason_against_margins
 
 # The test of people who read the cases, and what stands in place of a model where they read without any.
 MRMC, READERS = "mrmc", "readers"
@@ -84,6 +84,17 @@ class ModelTest:
         return reason_against_margins(self.test) if self.margin else ""
 
     @property
+    def margin_words(self) -> str:
+        """By which interval the margin was tested, where it is another than that of the difference; empty where not."""
+        ends = margin_interval(self.test) if self.margin and not self.reason_against_margin else None
+        how, unit = self.test.margin_method, f" {self.unit}" * bool(self.unit)
+        return (
+            f"the margin was tested by the interval {ends[0]:.4g} to {ends[1]:.4g}{unit} ({how})"
+            if ends and how
+            else ""
+        )
+
+    @property
     def is_unreliable(self) -> bool:
         """Whether the test rests on too few patients."""
         return UNRELIABLE in self.test.method
@@ -96,7 +107,8 @@ class ModelTest:
         named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
         judged = {"margin": self.margin, "verdict": self.verdict}
         reason = self.reason_against_margin
-        method = f"{self.test.method}; the margin was not tested: {reason}" if reason else self.test.method
+        of_margin = f"the margin was not tested: {reason}" if reason else self.margin_words
+        method = "; ".join(words for words in (self.test.method, of_margin) if words)
         return {**named, "test": self.name, "method": method, **known, **judged}
 
 
