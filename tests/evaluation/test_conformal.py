@@ -9,6 +9,7 @@ from scipy.stats import betabinom, binom, kstest
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
+    cases_to_answer,
     class_scores,
     conformal_threshold,
     controlled_on_average,
@@ -320,6 +321,23 @@ def test_where_few_or_wrong_answers_show_nothing_none_is_sure_enough_and_where_a
     assert least_sureness(sure, np.zeros(300), 0.05, 0.1) == 0.0
     assert least_sureness(np.full(300, np.nan), np.zeros(300), 0.05, 0.1) == math.inf
     assert least_sureness([], [], 0.05, 0.1) == math.inf
+
+
+def test_where_no_answer_is_given_the_cases_are_named_with_which_one_would_be():
+    sure, half = np.full(40, 0.99), np.arange(40) < 20
+    # The first n with .95^n at most .1 / 8; only every second case is sure enough where the others have no answer.
+    assert cases_to_answer(sure, np.zeros(40), 0.05, 0.1) == pytest.approx(86, abs=1)
+    assert cases_to_answer(np.where(half, sure, np.nan), np.zeros(40), 0.05, 0.1) == pytest.approx(172, abs=2)
+    people = np.arange(40) // 2
+    assert cases_to_answer(sure, np.zeros(40), 0.05, 0.1, people) == pytest.approx(172, abs=2)  # patients count
+    assert cases_to_answer(sure, half.astype(float), 0.05, 0.1) == 0
+    assert cases_to_answer(np.full(40, np.nan), np.zeros(40), 0.05, 0.1) is None
+    assert cases_to_answer([], [], 0.05, 0.1) is None
+    wrong = np.repeat([1.0, 0.0], [3, 77])
+    needed = cases_to_answer(np.full(80, 0.99), wrong, 0.1, 0.1)
+    as_often = np.arange(needed) < round(needed * 3 / 80)
+    assert np.isinf(least_sureness(np.full(80, 0.99), wrong, 0.1, 0.1))
+    assert np.isfinite(least_sureness(np.full(needed, 0.99), as_often, 0.1, 0.1))
 
 
 @pytest.mark.parametrize("risk", [0.02, 0.05, 0.1, 0.3])

@@ -18,9 +18,11 @@ from isocenter.evaluation import (
     clopper_pearson,
     energy_test,
     median,
+    pearson,
     permutation,
     proportion,
     repeatability,
+    spearman,
     wilson,
 )
 from isocenter.evaluation.intervals import CHUNK
@@ -360,3 +362,58 @@ def test_within_two_folds_the_interval_is_as_wide_as_the_mean_of_two_independent
     both = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=within, compares=True)
     variance = sum((one.high - one.low) ** 2 for one in each) / 4
     assert both.high - both.low == pytest.approx(np.sqrt(variance), rel=0.1)
+
+
+def pairs(cases: int, true: float, seed: int = 0) -> np.ndarray:
+    """(2, cases) normal values of such a correlation."""
+    return (np.random.default_rng(seed).normal(size=(cases, 2)) @ np.linalg.cholesky([[1, true], [true, 1]]).T).T
+
+
+@pytest.mark.parametrize(("figure", "scale"), [(pearson, "correlation"), (spearman, "rank correlation")])
+@pytest.mark.parametrize("true", [-0.6, 0.0, 0.9])
+def test_for_many_patients_the_interval_of_a_correlation_is_that_of_fishers_z(figure, scale, true):
+    values = pairs(400, true)
+    estimate = bootstrap_statistic(partial(figure, *values), np.arange(400), seed=0, exact=False, scale=scale)
+    # Bonett and Wright, Psychometrika 2000, doi:10.1007/BF02294183, of ranks
+    error = np.sqrt((1 + estimate.value**2 / 2 * (figure is spearman)) / 397)
+    middle = np.arctanh(estimate.value)
+    assert_allclose(
+        np.arctanh([estimate.low, estimate.high]), [middle - 1.96 * error, middle + 1.96 * error], atol=0.02
+    )
+    assert estimate.method == "patient bootstrap, Fisher's z"
+    mirrored = bootstrap_statistic(
+        partial(figure, values[0], -values[1]), np.arange(400), seed=0, exact=False, scale=scale
+    )
+    assert (mirrored.low, mirrored.high) == pytest.approx((-estimate.high, -estimate.low))
+
+
+@pytest.mark.parametrize("scale", ["correlation", "rank correlation"])
+@pytest.mark.parametrize("people", [3, 4, 5, 8])
+def test_a_correlation_of_few_people_is_little_known_though_most_draws_hold_two_of_them(scale, people):
+    figure = partial(pearson if scale == "correlation" else spearman, *pairs(people, 0.5, seed=3))
+    estimate = bootstrap_statistic(figure, range(people), seed=0, exact=False, scale=scale)
+    assert -1 <= estimate.low < estimate.value < estimate.high <= 1
+    assert estimate.high - estimate.low > 0.8
+    assert "unreliable" in estimate.method
+
+
+def test_a_correlation_within_folds_is_their_mean_with_fishers_z():
+    values = pairs(80, 0.7)
+    fold = np.arange(80) % 2
+    each = [float(pearson(*values[:, fold == one])) for one in (0, 1)]
+    within, how = Resampling(seed=0, models=dict(enumerate(fold.tolist()))), {"exact": False, "compares": True}
+    estimate = bootstrap_statistic(
+        partial(pearson, values[0] + 9 * fold, values[1]), range(80), seed=within, scale="correlation", **how
+    )
+    assert estimate.value == pytest.approx(np.mean(each))
+    assert "Fisher's z; mean over 2 folds" in estimate.method
+
+
+def test_a_figure_outside_of_its_scale_is_refused():
+    low, high = pairs(40, -0.5), pairs(40, 0.0)
+    with pytest.raises(UsageError, match=r"on the scale of a share, 0 to 1"):
+        bootstrap_statistic(partial(pearson, *low), range(40), seed=0, compares=True)
+    with pytest.raises(UsageError, match=r"on the scale of a share, 0 to 1"):  # some draws are below 0
+        bootstrap_statistic(partial(pearson, *high), range(40), seed=0, scale="share")
+    with pytest.raises(UsageError, match=r"on the scale of a correlation, -1 to 1"):
+        bootstrap_statistic(lambda weights: 3 * pearson(*low, weights), range(40), seed=0, scale="correlation")

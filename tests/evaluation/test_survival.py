@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.stats import chisquare
 from torchsurv.loss.cox import neg_partial_log_likelihood
 from torchsurv.metrics.auc import Auc
 from torchsurv.metrics.brier_score import BrierScore
@@ -304,6 +305,13 @@ def test_cases_of_one_patient_are_one_witness_of_d_calibration():
     assert_allclose(of_people, shares)
     assert same == pytest.approx(p)
     assert d_calibration(*again)[1] < 0.5 * p
+
+
+def test_d_calibration_of_events_is_pearsons_test_and_of_the_censored_alone_says_nothing():
+    chance = np.random.default_rng(1).beta(1.3, 1, 80)
+    shares, p = d_calibration(chance, np.ones(80, dtype=bool))
+    assert p == pytest.approx(chisquare(80 * shares).pvalue)
+    assert np.isnan(d_calibration(np.ones(80), np.zeros(80, dtype=bool))[1])
 
 
 def test_d_calibration_of_events_by_hand():

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         NEVER_EMPTY,
         SET_METHODS,
         Conformal,
+        cases_to_answer,
         class_scores,
         conformal_threshold,
         controlled_on_average,
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
+        IntervalScale,
         Resampling,
         Seed,
         bootstrap,

@@ -36,6 +36,8 @@ FEWEST_OF_GROUP = 20
 # From which sureness on a case is answered, the strictest first, at last each case; and where sequences of tests start.
 SURE_FROM = [*(1 / (1 + np.exp(-np.arange(9.875, -2.0, -0.125)))).tolist(), 0.0]
 STARTS = 8
+# Patients with an answer whose error rate is believed, and the most that are looked at for when a test would pass.
+FEWEST_ANSWERED, MOST_ANSWERED = 20, 10_000_000
 # Sums of shares of patients are equal up to this.
 ROUNDING = 1e-9
 
@@ -306,16 +308,9 @@ def least_sureness(
     `SURE_FROM` would answer, from eight of these downwards until one fails, each sequence at an eighth of delta. The
     unit is a patient with an answer; Angelopoulos et al., arXiv:2110.01052, Geifman and El-Yaniv, arXiv:1705.08500
     """
-    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(errors)
-    owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
-    holds = []
-    for least in SURE_FROM:
-        answered = sure >= least
-        own = None if owners is None else owners[answered]
-        mean, people = _risks(wrong[answered][:, None], own)
-        is_exact = binary and people == answered.sum()
-        p = stats.binom.cdf(np.round(people * mean), people, risk) if is_exact else _p_values(mean, people, risk)
-        holds.append(bool(people) and float(p[0]) <= delta / STARTS)
+    means, people, exact = _answered(sureness, errors, patients)
+    p = _p_of_errors(means, people, risk, exact)
+    holds = (people > 0) & (p <= delta / STARTS)
     threshold = math.inf
     for start in range(0, len(SURE_FROM), len(SURE_FROM) // STARTS):
         end = next((place for place in range(start, len(SURE_FROM)) if not holds[place]), len(SURE_FROM))
@@ -323,7 +318,51 @@ def least_sureness(
     return threshold
 
 
-def _p_values(means: Floats, people: int, risk: float) -> Floats:
+def cases_to_answer(
+    sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
+) -> int | None:
+    """From about how many cases on `least_sureness` would let answers pass, if more of them are like these.
+
+    0 where no number would do, because even the surest answers are wrong more often than `risk`; None without any
+    answer. A sequence whose first test 20 patients or more reach is believed before those that fewer do.
+    """
+    means, people, exact = _answered(sureness, errors, patients)
+    firsts = slice(0, None, len(SURE_FROM) // STARTS)
+    many = np.unique(np.geomspace(1, MOST_ANSWERED, 2000).round())
+    needed = []
+    for mean, own, is_exact in zip(means[firsts], people[firsts], exact[firsts], strict=True):
+        is_rough = own < FEWEST_ANSWERED
+        expected = (own * mean + 1) / (own + 2) if is_rough else mean  # one in two of two more: none of few is no rate
+        passes = _p_of_errors(expected, many, risk, is_exact) <= delta / STARTS
+        if own and expected < risk and passes.any():
+            cases = math.ceil(max(own, many[np.argmax(passes)]) * len(np.asarray(errors)) / own)
+            needed.append((is_rough, cases))
+    return min(needed, default=(False, 0))[1] if people.any() else None
+
+
+def _answered(
+    sureness: ArrayLike, errors: ArrayLike, patients: ArrayLike | None
+) -> tuple[Floats, NDArray[np.intp], Truths]:
+    """Of each of `SURE_FROM` the mean error of answers, their patients, and whether these are independent trials."""
+    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(errors)
+    owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
+    means, people, exact = [], [], []
+    for least in SURE_FROM:
+        answered = sure >= least
+        mean, count = _risks(wrong[answered][:, None], None if owners is None else owners[answered])
+        means.append(float(mean[0]))
+        people.append(count)
+        exact.append(binary and count == answered.sum())
+    return np.array(means), np.array(people, dtype=np.intp), np.array(exact)
+
+
+def _p_of_errors(means: Floats, people: Any, risk: float, exact: Any) -> Floats:
+    """Of the binomial law where errors are independent trials, else of Hoeffding and Bentkus."""
+    trials = stats.binom.cdf(np.round(people * means), people, risk)
+    return np.asarray(np.where(exact, trials, _p_values(means, people, risk)))
+
+
+def _p_values(means: Floats, people: Any, risk: float) -> Floats:
     """Of Hoeffding and Bentkus, that losses of 0 to 1 with these means have an expectation above `risk`."""
     low = np.minimum(means, risk)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,12 @@ LEVEL = 0.95
 DRAWS = 2000
 # Fewer people than this say too little about those who were not examined (coverage: bench/interval_coverage.py).
 FEW_PATIENTS = 10
+# On which an interval is symmetric, where not percentiles bound it: the logit of a share, Fisher's z of a correlation.
+IntervalScale = Literal["share", "correlation", "rank correlation"]
+# How far from its ends a figure lies at least on its scale: nearer by is rounding.
+EDGE = 1e-9
+# How far the weights of draws go from equal ones where ranks are drawn, and at least where people are too few to draw.
+STEP = 0.25
 # Weights that are held at once: 32 MB of float64.
 CHUNK = 4_000_000
 
@@ -141,6 +147,7 @@ def bootstrap_statistic(
     unit: str = "",
     exact: bool = True,
     compares: bool = False,
+    scale: IntervalScale | None = None,
 ) -> Estimate:
     """A figure that is no mean (AUROC, F1), with the interval of `bootstrap`.
 
@@ -151,8 +158,9 @@ def bootstrap_statistic(
                A figure that is always biased (ECE) gets no true interval this way: `calibration_error`
     exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
     compares:  whether it sets the score of one image against that of another (AUROC, average precision), which only
-               scores of one model allow: where `seed` names several models, it is made for each of them. The interval
-               of such a share of pairs is symmetric about its logit: percentiles miss high ones on one side
+               scores of one model allow: where `seed` names several models, it is made for each of them
+    scale:     on which the interval is symmetric, because percentiles miss figures near an end on one side; None: a
+               share (of pairs) for what compares, else percentiles. UsageError for a figure outside of its scale
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
@@ -164,9 +172,10 @@ def bootstrap_statistic(
 
     how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
     models = how.models_of(people) if compares else None
-    given: dict[str, Any] = {"n": len(owners), "unit": unit, "how": how, "exact": exact}
+    scale = scale or ("share" if compares else None)
+    given: dict[str, Any] = {"n": len(owners), "unit": unit, "how": how, "exact": exact, "scale": scale}
     if models is None:
-        return _estimate(recipe, **given, of_pairs=compares)
+        return _estimate(recipe, **given)
     return _over_models(recipe, models, given)
 
 
@@ -264,7 +273,7 @@ def _over_models(recipe: Recipe, models: Integers, given: Mapping[str, Any]) -> 
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
     note = f"; mean over {len(defined)} folds{lost}: of one fold's model, not of their mean"
-    return _estimate(replace(recipe, statistic=mean), **given, note=note, models=models, of_pairs=True)
+    return _estimate(replace(recipe, statistic=mean), **given, note=note, models=models)
 
 
 def _estimate(
@@ -276,12 +285,9 @@ def _estimate(
     exact: bool,
     note: str = "",
     models: Integers | None = None,
-    of_pairs: bool = False,
+    scale: IntervalScale | None = None,
 ) -> Estimate:
-    """The figure of all people, and the spread over people drawn again within their strata, and within their model.
-
-    of_pairs: a share of pairs of people, whose interval is that of its logit
-    """
+    """The figure of all people, and the spread over people drawn again within their strata, and within their model."""
     statistic, strata = recipe.statistic, recipe.strata
     people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
     count, trials = 1, fewest
@@ -304,23 +310,53 @@ def _estimate(
     if how.keeps_draws:
         common["draws"] = Draws(figures, fewest, strata, count)
     figures = figures[np.isfinite(figures)]
+    inside = scale is not None and _is_within(scale, value, figures)
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, trials, exact and trials > 0, common, few + note)
-    tail, kind = tail_of(fewest, count), ""
+    # The line of a correlation has a slope too.
+    tail, kind = tail_of(fewest, 2 * count if scale == "correlation" else count), ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
-    if of_pairs and 0 < value < 1 and tail > 0:
+    if inside and tail > 0 and scale == "share":
         (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
+    elif inside and tail > 0:
+        weighted = (1 + STEP * (weights - 1) for weights in weightings(strata, how, width=n))
+        small = np.concatenate([statistic(weights) for weights in weighted])
+        error = float(np.arctanh(small).std(ddof=1)) / STEP
+        (low, high), kind = _fisher(value, error, figures if scale == "correlation" else None, tail), ", Fisher's z"
     lost = f"; {how.draws - len(figures)} of {how.draws} draws undefined" if len(figures) < how.draws else ""
     return Estimate(value, low, high, **common, method=f"patient bootstrap{kind}{few}{note}{lost}")
+
+
+def _is_within(scale: IntervalScale, value: float, figures: Floats) -> bool:
+    """Whether a figure lies between the ends of its scale. Raises UsageError where it or a draw of it is outside."""
+    least, found = 0.0 if scale == "share" else -1.0, np.append(figures, value)
+    if found.min() < least - EDGE or found.max() > 1 + EDGE:
+        problem = f"a figure of {found.min():g} to {found.max():g} on the scale of a {scale}, {least:g} to 1"
+        raise UsageError(problem, "intervals", "State another scale, or none")
+    return least + EDGE < value < 1 - EDGE
 
 
 def _logit(share: float, error: float, tail: float) -> tuple[float, float]:
     """The interval of a share with this standard error: symmetric about its logit, so that it ends within 0 and 1.
 
-    Pepe, The Statistical Evaluation of Medical Tests 2003, section 5.2.2 (coverage: bench/interval_coverage.py)
+    Pepe, The Statistical Evaluation of Medical Tests 2003, section 5.2.2 (coverage: bench/laws.py)
     """
     middle, half = special.logit(share), float(stats.norm.isf(tail)) * error / (share * (1 - share))
     return float(special.expit(middle - half)), float(special.expit(middle + half))
+
+
+def _fisher(value: float, error: float, figures: Floats | None, tail: float) -> tuple[float, float]:
+    """The interval of a correlation: symmetric about Fisher's z, its inverse hyperbolic tangent.
+
+    error:   the standard error of z by small steps from equal weights
+    figures: of whole draws, which vary as heavy tails do; None for ranks, whose draws have ties that people have not
+    Fisher, Metron 1921 (coverage: bench/laws.py)
+    """
+    if figures is not None:
+        known = figures[np.abs(figures) < 1 - EDGE]  # of draws of two people it is 1, whatever the others are
+        error = max(error, float(np.arctanh(known).std(ddof=1))) if len(known) > 1 else error
+    middle, half = float(np.arctanh(value)), float(stats.norm.isf(tail)) * error
+    return float(np.tanh(middle - half)), float(np.tanh(middle + half))
 
 
 @lru_cache(maxsize=1024)  # of the same people every figure has the same

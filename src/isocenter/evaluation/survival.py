@@ -27,6 +27,8 @@ Truths = NDArray[np.bool_]
 NEWTON_STEPS, CONVERGED, LARGEST_LOG = 25, 1e-6, 50.0
 # Of predicted survival, as in the paper on D-calibration.
 GROUPS = 10
+# Of the variance that a direction of these would have without censoring, the share that has to be left.
+LEAST_KNOWN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,18 +261,23 @@ def d_calibration(
 
     survival: (cases,) probability of no event until the event, or until the last visit of those without
     patients: (cases,) whose, where patients have several, whose cases count as one: they share what happened
-    Who is followed no longer is spread over all probabilities below. Haider et al., JMLR 2020, arXiv:1811.11347
+    Who is followed no longer is spread over all probabilities below, which says less of the shares than an event does:
+    their covariance is that of multinomial counts less what each such spread hides, by the law of total variance.
+    Directions of which little is known do not count. NaN where that is all, as where nobody had the event.
+    Haider et al., JMLR 2020, arXiv:1811.11347, whose p is that of counted events: with censoring it is far too large.
     """
     chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
     each, people = shares_of(len(chance), patients)
-    edges = np.linspace(0.0, 1.0, groups + 1)
-    own = np.minimum((chance * groups).astype(int), groups - 1)
-    counts = np.bincount(own[events], each[events], minlength=groups)
-    for left, share in zip(chance[~events], each[~events], strict=True):
-        below = np.clip(left - edges[:-1], 0.0, 1 / groups)
-        counts += share * (below / left if left > 0 else np.eye(groups)[0])
-    expected = people / groups
-    p = float(stats.chi2.sf(np.sum((counts - expected) ** 2 / expected), groups - 1)) if people else float("nan")
+    own = np.eye(groups)[np.minimum((chance * groups).astype(int), groups - 1)]
+    below = np.clip(chance[:, None] - np.arange(groups) / groups, 0.0, 1 / groups)
+    left = np.divide(below, chance[:, None], out=own.copy(), where=chance[:, None] > 0)
+    counts = each @ np.where(events[:, None], own, left)
+    hidden = left[~events] * each[~events, None]
+    full = people * (np.eye(groups) / groups - 1 / groups**2)
+    sizes, turned = np.linalg.eigh(full - np.diag(hidden.sum(axis=0)) + hidden.T @ left[~events])
+    known = sizes > LEAST_KNOWN * people / groups
+    squared = ((counts - people / groups) @ turned[:, known]) ** 2
+    p = float(stats.chi2.sf(np.sum(squared / sizes[known]), known.sum())) if known.any() else float("nan")
     return counts / max(1, people), p
 
 

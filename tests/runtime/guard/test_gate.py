@@ -382,6 +382,15 @@ def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):
         read_parts({"guard": {**guard.settings, "numbers": 3}}, tmp_path)
 
 
+def test_a_model_that_answers_nothing_names_the_cases_with_which_it_would():
+    nothing = Answering(0.1, 0.1, np.inf, 400, 1234)
+    assert nothing.words(exact=True).endswith("about 1,200 cases would show it")
+    assert nothing.refusal(0.9).endswith("about 1,200 cases would show it")
+    assert Answering.of(nothing.settings) == nothing
+    assert "more such cases do not help" in replace(nothing, enough=0).words(exact=True)
+    assert replace(nothing, enough=None).words(exact=True).endswith("no answer at all")
+
+
 def test_the_mean_of_models_answers_what_is_sure_enough_for_each_of_them():
     loose, strict = (Answering(0.1, 0.1, least, 50) for least in (0.6, 0.9))
     assert strictest([loose, None, strict]) == strict

@@ -30,13 +30,13 @@ from isocenter.tasks.shared import (
     AGREEMENT,
     HIGH,
     LOW,
-    SCALE_FREE,
     SET_NAMES,
     Certainty,
     Compared,
     Measured,
     agreement_rows,
     compared_estimate,
+    drawn_as,
     finite,
 )
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
@@ -208,8 +208,7 @@ def _mean_of_targets(
         ]
         return np.mean(each, axis=0)
 
-    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in SCALE_FREE}
-    estimate = bootstrap_statistic(statistic, owners, unit=unit, **how)
+    estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, **drawn_as(figure))
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)

@@ -14,7 +14,7 @@ from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, finite
+from isocenter.tasks.shared import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, SCALES, finite
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
@@ -99,7 +99,7 @@ def _correlation(figure: Callable[..., Floats], table: Table, seed: Seed) -> Est
         """The correlation, for each weighting."""
         return figure(expected, dice, weights)
 
-    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
+    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, scale=SCALES[figure])
 
 
 def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed) -> Iterator[Row]:

@@ -107,12 +107,13 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (
         AGREEMENT,
-        SCALE_FREE,
+        SCALES,
         Compared,
         Measured,
         agreement_figure,
         agreement_rows,
         compared_estimate,
+        drawn_as,
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.operating_point import (

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    IntervalScale,
     Seed,
     absolute_agreement,
     bias,
     bootstrap_statistic,
+    concordance,
     limits_of_agreement,
     pearson,
     spearman,
@@ -25,6 +27,13 @@ from isocenter.values import Estimate, Floats, Row
 Compared = Callable[[Floats, Floats, Floats], Floats]
 # Figures that do not change where a model shifts or stretches its scale, and so must not mix the scales of several.
 SCALE_FREE = (pearson, spearman)
+# Figures of -1 to 1, by the scale of their intervals.
+SCALES: Mapping[Compared, IntervalScale] = {
+    pearson: "correlation",
+    spearman: "rank correlation",
+    concordance: "correlation",
+    absolute_agreement: "correlation",
+}
 # {metric: its name as papers spell it}
 AGREEMENT: Mapping[str, str] = {
     "bias": "Bias",
@@ -53,8 +62,12 @@ class Measured:
 def compared_estimate(measured: Measured, figure: Compared, unit: str, seed: Seed) -> Estimate:
     """A figure of predicted and reference values, with patients resampled."""
     statistic = partial(figure, measured.predicted, measured.reference)
-    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in SCALE_FREE}
-    return bootstrap_statistic(statistic, measured.patients, unit=unit, **how)
+    return bootstrap_statistic(statistic, measured.patients, unit=unit, seed=seed, **drawn_as(figure))
+
+
+def drawn_as(figure: Compared) -> dict[str, Any]:
+    """What `bootstrap_statistic` has to know of a figure."""
+    return {"exact": False, "compares": figure in SCALE_FREE, "scale": SCALES.get(figure)}
 
 
 def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:

@@ -183,8 +183,8 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
     early = outcomes.happened & (outcomes.times <= last)
     shares, p = d_calibration(outcomes.at_time, early, patients=outcomes.patients)
     words = ", ".join(f"{100 * share:.0f}" for share in shares)
-    method = f"none: p of a chi-squared test; {words} % of cases by tenths of predicted survival"
-    method += f", until {outcomes.named(last)}"
+    method = f"none: p of a chi-squared test, its variance less what censoring hides; {words} % of cases"
+    method += f" by tenths of predicted survival, until {outcomes.named(last)}"
     people = len(np.unique(outcomes.patients))
     yield Row("d_calibration", "all", Estimate(p, n=len(outcomes.times), patients=people, method=method))
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.evaluation import least_sureness
+from isocenter.evaluation import cases_to_answer, least_sureness
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
@@ -209,7 +209,9 @@ def _looked(
 
 def _answering(error: float, delta: float, sure: Sure) -> Answering:
     patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
-    return Answering(error, delta, least_sureness(sureness_of, wrong, error, delta, patients), len(sure))
+    given = (sureness_of, wrong, error, delta, patients)
+    least = least_sureness(*given)
+    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*given))
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
