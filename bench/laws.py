@@ -5,7 +5,7 @@
 
 Each file of `bench/claims` has the laws of some statements. A law is simulated many times; its mean keeps the limits,
 misses them by at most two standard errors, or does not hold. `--resume` leaves out what was simulated with as many
-draws, whatever the source was then: the page names the source of each table.
+draws, whatever the source was then: the record names the source of each law.
 """
 
 from __future__ import annotations
