@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import energy_distance, kstest
 
-from isocenter.evaluation import energy_test
+from isocenter.evaluation import energy_test, one_of_each
 
 
 def test_p_values_of_two_groups_of_one_source_are_uniform():
@@ -19,6 +19,14 @@ def test_p_values_of_two_groups_of_one_source_are_uniform():
     ]
     assert kstest(np.array(drawn) - random.uniform(0, 0.01, 400), "uniform").pvalue > 0.001
     assert np.mean(np.array(drawn) <= 0.05) == pytest.approx(0.05, abs=0.035)
+
+
+def test_of_each_patient_one_image_is_taken_and_not_always_the_first():
+    patients = np.repeat([f"p{n:02}" for n in range(40)], 3)
+    places = one_of_each(patients)
+    assert patients[places].tolist() == [f"p{n:02}" for n in range(40)]
+    assert set((places % 3).tolist()) == {0, 1, 2}
+    assert one_of_each([]).tolist() == []
 
 
 @pytest.mark.parametrize("change", ["mean", "spread", "shape"])

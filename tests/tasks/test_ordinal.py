@@ -22,6 +22,7 @@ from isocenter.tasks.classification.ordinal import (
     ordinal_loss,
     outputs_of,
 )
+from isocenter.tasks.classification.scores import quadratic_kappa
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.shared import OF_CALIBRATION
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grades
@@ -250,3 +251,9 @@ def test_names_are_grades_where_they_differ_in_their_numbers_alone():
     assert grades(["1", "grade 2"]) is None
     assert grades(["01", "1"]) is None
     assert grades(["mild", "severe"]) is None
+
+
+def test_the_interval_of_the_kappa_keeps_no_number_of_patients_of_a_grade():
+    reference = np.repeat([0, 1, 2], [10, 9, 1])
+    found = quadratic_kappa(np.minimum(reference + np.arange(20) % 2, 2), reference, 3, np.arange(20), seed=0)
+    assert found.low is not None and found.method == "patient bootstrap"  # of the grade of one patient it would say so

@@ -78,10 +78,13 @@ def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(ga
 def test_harm_is_stated_only_where_the_interval_of_the_loss_shows_it():
     line = Line("jpeg", 2, "auroc", "all", 0.947, None, None, 136, 70, None, 0.0, 0.0)
 
-    def words(low: float | None, high: float | None, method: str = "") -> str:
+    def words(low: float | None, high: float | None, method: str = "", tried: int = 1) -> str:
         loss = Estimate(-0.001, low, high, n=136, patients=70, method=method)
-        return verdict("corruption", line, "AUROC", 0.948, 1, lambda _: loss)
+        return verdict("corruption", line, "AUROC", 0.948, 1, lambda _: loss, tried)
 
+    of_many = words(-0.002, -0.0002, tried=45)
+    assert of_many.startswith("No corruption is shown to do harm") and "widened for the 45 that were tried" in of_many
+    assert words(-0.0012, -0.0008, tried=45).startswith("The corruption that does most harm is JPEG")
     assert words(-0.002, -0.0005).startswith("The corruption that does most harm is JPEG at severity 2: AUROC is 0.947")
     unsure = words(-0.01, 0.01)
     assert unsure.startswith("No corruption is shown to do harm; the worst is JPEG at severity 2: AUROC is 0.947")

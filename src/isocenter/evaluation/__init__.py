@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
+    from isocenter.evaluation.bootstrap_t import of_differences
     from isocenter.evaluation.calibration import (
         adaptive_calibration_error,
         ece_of_equal_mass,
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
         IntervalScale,
         Resampling,
         Seed,
+        at_once,
         bootstrap,
         bootstrap_statistic,
         clopper_pearson,
@@ -242,7 +244,7 @@ if TYPE_CHECKING:
         threshold_columns,
         without_part,
     )
-    from isocenter.evaluation.two_samples import TwoSamples, energy_test, two_sample_tests
+    from isocenter.evaluation.two_samples import TwoSamples, energy_test, one_of_each, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage
 
 if not TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from isocenter.evaluation.weighting import refuse_no_draws
 from isocenter.lazy import stats
@@ -23,6 +23,17 @@ class TwoSamples(NamedTuple):
 
     value: float
     p: float
+
+
+def one_of_each(patients: ArrayLike) -> NDArray[np.intp]:
+    """(patients,) the place of one image of each, drawn by chance, in the order of their ids.
+
+    The mean of a patient's images varies the less the more there are: groups with unlike numbers of images would look
+    unlike though their images are alike.
+    """
+    owners = np.asarray(patients)
+    order = np.random.default_rng(0).permutation(len(owners))
+    return np.asarray(order[np.unique(owners[order], return_index=True)[1]])
 
 
 def energy_test(first: ArrayLike, second: ArrayLike, *, seed: int, draws: int = DRAWS) -> float:

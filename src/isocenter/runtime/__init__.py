@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         Observation,
         Watching,
         fitted_guard,
-        means_by_patient,
         observed,
         refitted,
         strictest,

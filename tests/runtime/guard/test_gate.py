@@ -355,15 +355,15 @@ def test_a_gate_of_before_there_were_texture_and_layout_judges_as_it_did():
     assert older.verdict(turned)[1] is None and newer.verdict(turned)[1] is not None
 
 
-def test_a_gate_keeps_what_the_network_saw_in_each_patient_who_did_not_train():
+def test_a_gate_keeps_what_the_network_saw_in_one_case_of_each_patient_who_did_not_train():
     rng = np.random.default_rng(0)
     trained, held_out = [seen(rng) for _ in range(40)], [seen(rng) for _ in range(12)]
     twice = [replace(one, patient=str(number // 2)) for number, one in enumerate(held_out)]
     guard = fitted_guard(trained, twice, LEVEL, exact=True)
     assert guard is not None
     assert guard.calibrated.shape == (6, 8)
-    both = [guard.judged(Prediction(image().geometry), one).confidence.features for one in held_out[:2]]
-    assert_allclose(guard.calibrated[0], np.mean(both, axis=0), rtol=1e-5)
+    both = np.stack([guard.judged(Prediction(image().geometry), one).confidence.features for one in held_out[:2]])
+    assert np.isclose(guard.calibrated[0], both, rtol=1e-5).all(axis=1).any()
 
 
 def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):

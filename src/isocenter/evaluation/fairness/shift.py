@@ -13,7 +13,7 @@ from isocenter.evaluation.fairness.attributes import UNKNOWN
 from isocenter.evaluation.fairness.matching import encoded, matched, propensity, standardised_difference
 from isocenter.evaluation.intervals import FEW_PATIENTS
 from isocenter.evaluation.significance import holm
-from isocenter.evaluation.two_samples import two_sample_tests
+from isocenter.evaluation.two_samples import one_of_each, two_sample_tests
 from isocenter.values import Floats
 
 OTHERS = "the others"
@@ -69,14 +69,10 @@ class Patients:
     def of(
         cls, rows: Floats, groups: Sequence[str], patients: Sequence[str], covariates: Mapping[str, Sequence[Any]]
     ) -> Patients:
-        """Of cases: the mean row of each patient and group, with the covariates of the first case."""
-        units = np.stack([np.asarray(patients).astype(str), np.asarray(groups).astype(str)])
-        names, first, place = np.unique(units, axis=1, return_index=True, return_inverse=True)
-        place = place.reshape(-1)
-        sums = np.zeros((len(first), rows.shape[1]))
-        np.add.at(sums, place, rows)
-        means = sums / np.bincount(place)[:, None]
-        return cls(means, names[1], {name: [own[n] for n in first] for name, own in covariates.items()})
+        """Of one case of each patient and group (`one_of_each`)."""
+        kept = one_of_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
+        own = {name: [values[n] for n in kept] for name, values in covariates.items()}
+        return cls(rows[kept], np.asarray(groups)[kept], own)
 
 
 def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[Shifted], list[Balance]]:

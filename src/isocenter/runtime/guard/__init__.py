@@ -8,7 +8,6 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.answering import Answering, strictest
-    from isocenter.runtime.guard.distances import means_by_patient
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching

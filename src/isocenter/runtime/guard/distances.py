@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -23,14 +23,6 @@ LEAST_MOMENT = 0.05
 OF_MEAN_DEVIATION = float(np.sqrt(np.pi / 2))
 # The neighbour to which the distance is taken.
 NEIGHBOUR = 5
-
-
-def means_by_patient(rows: Floats, patients: Sequence[str]) -> Floats:
-    """(patients, numbers) mean rows, in the order of their ids."""
-    _, place, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, place, rows)
-    return np.asarray(sums / counts[:, None])
 
 
 @dataclass(frozen=True, eq=False)

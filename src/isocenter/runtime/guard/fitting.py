@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference, means_by_patient
+from isocenter.evaluation import one_of_each
+from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
 from isocenter.runtime.guard.guard import CONTRAST, LAYOUT, OF_NO_NETWORK, SCORES, SYMMETRY, TEXTURE, Guard, spectrum
 from isocenter.runtime.guard.header import Header
 from isocenter.runtime.guard.observation import Observation
@@ -168,8 +169,7 @@ def _calibrated(held_out: Sequence[Observation]) -> NDArray[np.float32]:
     known = [(one.patient or str(n), one.features) for n, one in enumerate(held_out) if one.features is not None]
     if not known:
         return np.empty((0, 0), np.float32)
-    means = means_by_patient(np.stack([own for _, own in known]), [patient for patient, _ in known])
-    return means.astype(np.float32)
+    return np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])]).astype(np.float32)
 
 
 def _edges(samples: Sequence[np.ndarray]) -> Floats:

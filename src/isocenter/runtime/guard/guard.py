@@ -58,8 +58,8 @@ class Guard:
     held_out: {score: distances} of cases that did not train; where these are few and no network has a say, of training
               cases by others too. Empty until there are such cases: it refuses nothing
     trained:  number of training cases that were looked at
-    calibrated: (patients, features) what the network saw in these, for a comparison with other cases; no rows where
-              that is not known
+    calibrated: (patients, features) what the network saw in one case of each, for a comparison with other cases; no
+              rows where that is not known
     answers:  which answers are sure enough to be given; None: all
     texture:  of variograms; None where an older version fitted the gate
     layout:   of coarse pictures, the same

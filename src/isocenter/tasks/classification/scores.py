@@ -227,15 +227,25 @@ def _stated_of(answers: Answers) -> str:
     return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
 
 
-def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
-    reference, predicted, size = answers.reference, answers.predicted, len(answers.classes)
-    squares = grade_distances(size, 2)
+def quadratic_kappa(
+    predicted: np.ndarray, reference: np.ndarray, grades: int, patients: np.ndarray, *, seed: Seed
+) -> Estimate:
+    """Agreement beyond chance of (images,) grades, misses by their squares.
+
+    How many patients there are of each grade is chance too, which decides what is beyond it: none are kept as many.
+    """
+    squares = grade_distances(grades, 2)
 
     def kappa(weights: Floats) -> Floats:
         """The quadratic kappa, for each weighting."""
-        return weighted_kappa(Confusion.of(predicted, reference, size, weights), squares)
+        return weighted_kappa(Confusion.of(predicted, reference, grades, weights), squares)
 
-    estimate = bootstrap_statistic(kappa, answers.patients, strata=reference, seed=seed, exact=False)
+    return bootstrap_statistic(kappa, patients, seed=seed, exact=False)
+
+
+def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
+    reference, predicted = answers.reference, answers.predicted
+    estimate = quadratic_kappa(predicted, reference, len(answers.classes), answers.patients, seed=seed)
     yield Row("quadratic_kappa", "all", noted(estimate, answers.calling.by + PLACES))
     missed = np.abs(predicted - reference)
     estimate = bootstrap(missed, answers.patients, seed=seed, unit="grades")

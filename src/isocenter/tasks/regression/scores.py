@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     is_covered,
     mean_absolute_error,
     median,
+    of_differences,
     pearson,
     proportion,
     r2,
@@ -155,10 +156,11 @@ def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValue
 
 def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:
     target, patients = figure_label(measured.target, TARGET), measured.patients
-    for metric, figure in WITH_UNIT.items():
-        yield Row(metric, target, compared_estimate(measured, figure, unit, seed))
-    apart = np.abs(measured.predicted - measured.reference)
-    yield Row("median_absolute_error", target, median(apart, patients, unit=unit))
+    apart = measured.predicted - measured.reference
+    yield Row("mae", target, compared_estimate(measured, mean_absolute_error, unit, seed))
+    error = compared_estimate(measured, root_mean_squared_error, unit, seed)
+    yield Row("rmse", target, of_differences(error, apart, patients, seed=seed))
+    yield Row("median_absolute_error", target, median(np.abs(apart), patients, unit=unit))
     for metric, figure in WITHOUT_UNIT.items():
         yield Row(metric, target, compared_estimate(measured, figure, "", seed))
     yield from agreement_rows(replace(measured, target=target), unit, seed=seed)

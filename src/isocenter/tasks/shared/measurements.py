@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     concordance,
     limits_of_agreement,
+    of_differences,
     pearson,
     spearman,
 )
@@ -72,12 +73,13 @@ def drawn_as(figure: Compared) -> dict[str, Any]:
 
 def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
     """Bias, the two limits of agreement, and the intraclass correlation."""
-    figures_of = (bias, _limit(0), _limit(1), absolute_agreement)
-    units = (unit, unit, unit, "")
-    return [
-        Row(metric, measured.target, compared_estimate(measured, figure, own, seed))
-        for metric, figure, own in zip(AGREEMENT, figures_of, units, strict=True)
-    ]
+    estimates = (
+        compared_estimate(measured, bias, unit, seed),
+        _limit(-1, measured, unit, seed),
+        _limit(1, measured, unit, seed),
+        compared_estimate(measured, absolute_agreement, "", seed),
+    )
+    return [Row(metric, measured.target, own) for metric, own in zip(AGREEMENT, estimates, strict=True)]
 
 
 def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
@@ -87,11 +89,13 @@ def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
     return figures.bland_altman(measured.reference, measured.predicted, title, bias=mean, limits=limits, unit=unit)
 
 
-def _limit(side: int) -> Compared:
-    """The lower (0) or the upper (1) limit of agreement as a figure."""
+def _limit(side: Literal[-1, 1], measured: Measured, unit: str, seed: Seed) -> Estimate:
+    """The lower (-1) or the upper (1) limit of agreement."""
 
     def limit(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
-        """One side of the limits, for each weighting."""
-        return limits_of_agreement(predicted, reference, weights)[side]
+        """It, for each weighting."""
+        lower, upper = limits_of_agreement(predicted, reference, weights)
+        return lower if side < 0 else upper
 
-    return limit
+    estimate = compared_estimate(measured, limit, unit, seed)
+    return of_differences(estimate, measured.predicted - measured.reference, measured.patients, seed=seed, side=side)

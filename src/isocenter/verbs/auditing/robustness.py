@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.errors import IsocenterError, listed
-from isocenter.evaluation import Table, case_table, compared
+from isocenter.evaluation import Table, at_once, case_table, compared
 from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
 from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, share_text
@@ -263,7 +263,7 @@ def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], 
     ):
         if known := [one for one in tried if np.isfinite(one.value)]:
             worst = min(known, key=lambda line: sign * line.value)
-            yield Paragraph(verdict(what, worst, metric, base.value, sign, loss))
+            yield Paragraph(verdict(what, worst, metric, base.value, sign, loss, len(known)))
     if steps:
         title, caption = f"{metric} when images get worse", "Dashed: images as they are. Lines: 95 % intervals."
         yield figures.courses(steps, title, axes=("severity", metric), base=base.value, caption=caption)
@@ -273,19 +273,22 @@ def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], 
     yield Details("At the highest severity, and without each input", [PageTable(columns, cells)])
 
 
-def verdict(what: str, worst: Line, metric: str, base: float, sign: int, loss: Callable[[Line], Estimate]) -> str:
-    """What does most harm, if the interval of the loss shows that it does any."""
+def verdict(
+    what: str, worst: Line, metric: str, base: float, sign: int, loss: Callable[[Line], Estimate], tried: int = 1
+) -> str:
+    """What does most harm of so many that were tried, if the interval of the loss shows that it does any."""
     if sign * (base - worst.value) <= 0:
         return f"No {what} makes {metric} worse than {number(base)}."
     named = worst.words.removeprefix(WITHOUT)
     named += "" if worst.severity is None else f" at severity {worst.severity}"
     gate = "" if worst.gate is None else f"; the gate refuses {share_text(worst.gate)} of these cases"
-    apart = loss(worst)
+    apart = at_once(loss(worst), tried)
     # Without an interval nothing speaks for the loss either: these patients cannot show that others have it too.
     shown = apart.low is not None and apart.high is not None and not apart.low <= 0 <= apart.high
+    of_many = f", widened for the {tried} that were tried" if tried > 1 else ""
     lead = f"The {what} that does most harm is" if shown else f"No {what} is shown to do harm; the worst is"
     then = f"{metric} is {number(worst.value)}, {number(base)} with images as they are"
-    return f"{lead} {named}: {then}, a paired difference of {signed(apart)}{gate}."
+    return f"{lead} {named}: {then}, a paired difference of {signed(apart)}{of_many}{gate}."
 
 
 def _cell(value: float | None) -> str:

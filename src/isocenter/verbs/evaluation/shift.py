@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import energy_test
-from isocenter.runtime import Guard, means_by_patient
+from isocenter.evaluation import energy_test, one_of_each
+from isocenter.runtime import Guard
 from isocenter.values import Array
 
 # So often cases of the same source are called different.
@@ -55,11 +55,12 @@ class Shift:
 def shift_of(
     guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int, patients_known: bool
 ) -> Shift | None:
-    """The test on the features of scored cases, {case: (patient, features)}; None where there is nothing to compare."""
+    """The test on {case: (patient, features)}, one scored case of each; None where there is nothing to compare."""
     if guard is None or not features:
         return None
     calibrated = guard.calibrated
-    scored = means_by_patient(np.stack([own for _, own in features.values()]), [one for one, _ in features.values()])
+    known = list(features.values())
+    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
     if min(len(scored), len(calibrated)) < FEWEST:
         return None
     unit = "patients" if patients_known else "cases"
