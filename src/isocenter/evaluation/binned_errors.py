@@ -151,7 +151,7 @@ def calibration_error(
     happened:      the same
     patients:      (images,) whose image it is
     The interval is that of the error which many more such images would have in the same bins. The figure itself is too
-    high in small sets and may lie above its interval; a bootstrap of it misses the truth (bench/interval_coverage.py).
+    high in small sets and may lie above its interval; a bootstrap of it misses the truth (bench/claims/coverage.py).
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
     refuse_no_draws(draws)

@@ -49,7 +49,7 @@ def brier_estimates(
     happened:      the same
     patients:      (images,) whose image it is
     The intervals are those of the parts which many more such images would have in the same bins. Reliability and
-    resolution are too high in small sets and may lie above theirs (bench/interval_coverage.py).
+    resolution are too high in small sets and may lie above theirs (bench/claims/coverage.py).
     """
     given, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
     values, people, number = brier_parts(given, true), len(np.unique(owners)), Resampling.of(seed).seed

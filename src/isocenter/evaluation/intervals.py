@@ -17,7 +17,7 @@ from isocenter.values import Draws, Estimate, Floats, Recipe
 
 LEVEL = 0.95
 DRAWS = 2000
-# Fewer people than this say too little about those who were not examined (coverage: bench/interval_coverage.py).
+# Fewer people than this say too little about those who were not examined (coverage: bench/claims/coverage.py).
 FEW_PATIENTS = 10
 # On which an interval is symmetric, where not percentiles bound it: the logit of a share, Fisher's z of a correlation.
 IntervalScale = Literal["share", "correlation", "rank correlation"]
@@ -380,7 +380,7 @@ def tail_of(patients: int, models: int = 1) -> float:
 
     Expanded percentiles: Hesterberg, Am Stat 2015, doi:10.1080/00031305.2015.1089789, section 5.3;
     without them a 95 % interval holds the truth in 89 % of studies with 10 patients, with them in 93 %
-    (bench/interval_coverage.py)
+    (bench/claims/coverage.py)
     """
     free = patients - models
     if free < 1:

@@ -15,7 +15,7 @@ from isocenter.lazy import stats
 from isocenter.values import Floats
 
 # Of fewer patients DeLong's test finds too little: 3 % in place of 5 % of equal models with an AUROC of .95 and 30
-# positives of 100 patients (bench/type_one_error.py), and its interval is too narrow at a margin.
+# positives of 100 patients (bench/claims/comparisons.py), and its interval is too narrow at a margin.
 # The permutation keeps its level at any number.
 FEW_FOR_DELONG = 400
 

@@ -58,7 +58,8 @@ def permutation(
     without a worst value they differ by as much as in the patient in whom they differ most.
     False alarms are at most what is asked for: exchanges that change as much count as more extreme ones, so that there
     are fewer where few patients tell the models apart, as with AUROCs near 1: 4.1 in place of 5 % of 50 patients with
-    AUROCs of .95, of whom 25 do (bench/type_one_error.py). The share of draws, (1 + b) / (1 + m), takes 0.05 % at most.
+    AUROCs of .95, of whom 25 do (bench/claims/comparisons.py). The share of draws, (1 + b) / (1 + m), takes at most
+    0.05 %.
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
     refuse_no_draws(draws)
