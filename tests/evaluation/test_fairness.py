@@ -15,7 +15,7 @@ from fairlearn.metrics import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.stats import hypergeom
+from scipy.stats import hypergeom, studentized_range
 from sklearn.metrics import precision_score
 
 from isocenter.errors import UsageError
@@ -34,8 +34,6 @@ from isocenter.evaluation import (
     rate_gaps,
 )
 from isocenter.values import Estimate
-
-RANGE = lambda figures: np.ptp(figures[:, 0], axis=1)  # noqa: E731
 
 
 def called(count=400, seed=0, lower=0.0, sites="ab"):
@@ -131,7 +129,7 @@ def test_the_permutation_p_is_fishers_where_two_rates_are_compared():
 
     # As far apart: 9 of 12 against 3 of 13, and 3 of 12 against 9 of 13 is nearer.
     ways = [hypergeom.pmf(k, 25, 12, 12) for k in range(13) if abs(k / 12 - (12 - k) / 13) >= 9 / 12 - 3 / 13 - 1e-12]
-    found = dealt([rate], groups, np.zeros(25, dtype=int), RANGE, seed=0)
+    found = dealt([rate], groups, np.zeros(25, dtype=int), seed=0)
     assert_allclose(found.p, sum(ways), rtol=0.35)  # the dealing ends once it has seen enough
     assert_allclose(found.figures, [[9 / 12, 3 / 13]])
 
@@ -148,7 +146,7 @@ def test_people_are_dealt_within_their_class_so_that_unequal_shares_of_ill_are_n
         def found_of_ill(weights, ill=ill, hit=hit):
             return (weights @ (hit & ill)) / (weights @ ill)
 
-        alarms += dealt([found_of_ill], groups, ill.astype(int), RANGE, seed=seed).p < 0.05
+        alarms += dealt([found_of_ill], groups, ill.astype(int), seed=seed).p < 0.05
     assert alarms <= 8  # 3 expected; one of 500 such runs has more
 
 
@@ -174,6 +172,23 @@ def test_of_figures_with_intervals_only_the_gap_is_that_of_normal_errors():
     gap = gap_of_estimates(Gap("sex", "calibration_slope", "all", 0.0), {"f": one(1.0, 0.3), "m": one(0.5, 0.4)}, abs)
     assert_allclose((gap.value, gap.low, gap.high), (0.5, 0.0, 1.0), atol=1e-6)  # 0.5 is the hypotenuse of 0.3, 0.4
     assert_allclose(gap.p, 0.05, atol=1e-3)
+
+
+def test_of_several_estimates_the_largest_gap_is_tested_as_the_largest_and_stands_beside_that_of_chance():
+    def one(value):
+        return Estimate(value, value - 0.196, value + 0.196, n=50)  # a standard error of .1
+
+    found = {
+        count: gap_of_estimates(Gap("site", "dice", "all", 0.0), known, lambda value: -value)
+        for count, known in {
+            2: {"a": one(0.5), "b": one(0.8)},
+            3: {"a": one(0.5), "b": one(0.7), "c": one(0.8)},
+        }.items()
+    }
+    assert_allclose(found[2].expected, 0.2 / np.sqrt(np.pi), rtol=0.05)
+    assert_allclose(found[3].expected, 0.3 / np.sqrt(np.pi), rtol=0.05)
+    assert_allclose(found[3].p, studentized_range.sf(3.0, 3, np.inf), rtol=1e-3)
+    assert found[3].low < 0 < found[2].p < found[3].p
 
 
 @pytest.mark.parametrize(("ill", "is_few"), [(9, True), (10, False), (0, True)])

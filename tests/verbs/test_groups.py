@@ -30,7 +30,7 @@ from packages import no_export
 def test_a_gap_of_very_many_people_has_no_p_of_0():
     gap = Gap("sex", "auroc", "all", 0.1, 0.09, 0.11, p=0.0, p_adjusted=0.0, worst="F")
     assert "adjusted p < 0.001" in _words(gap, {})
-    assert _cells(gap, {})[5:7] == ("< 0.001", "< 0.001")
+    assert _cells(gap, {})[6:8] == ("< 0.001", "< 0.001")
 
 
 def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:
@@ -87,7 +87,9 @@ def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
 
 def test_a_planted_disparity_is_found_with_its_interval_and_no_other(unequal):
     gap = gaps_in(unequal)["sex", "auroc"]
-    assert set(gap) == {"attribute", "metric", "label", "value", "low", "high", "p", "p_adjusted", "worst"}
+    names = {"attribute", "metric", "label", "value", "low", "high", "p", "p_adjusted", "worst", "expected"}
+    assert set(gap) == names
+    assert 0 < gap["expected"] < gap["value"]
     assert gap["worst"] == "F"
     assert 0 < gap["low"] < gap["value"] < gap["high"]
     assert gap["p"] < gap["p_adjusted"] < 0.05

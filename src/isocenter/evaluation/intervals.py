@@ -147,7 +147,8 @@ def bootstrap(
     strata = np.zeros(len(people), dtype=np.intp)
     exact = exact and unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
     how = Resampling.of(seed).drawing(draws)
-    return _estimate(Recipe(mean, people, strata), n=len(values), unit=unit, how=how, exact=exact, note=left_out)
+    recipe = Recipe(mean, people, strata, np.stack([sums, counts]))
+    return _estimate(recipe, n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 
 
 def bootstrap_statistic(

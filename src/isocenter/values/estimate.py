@@ -35,11 +35,13 @@ class Recipe:
     statistic: (draws, people) weights to (draws,) figures
     people:    (people,) who they are
     strata:    (people,) within which each is drawn
+    sums:      (2, people) what each adds to the two sums whose ratio is the figure, if it is one
     """
 
     statistic: Callable[[Floats], Floats]
     people: NDArray[Any]
     strata: NDArray[np.integer[Any]]
+    sums: Floats | None = None
 
 
 @dataclass(frozen=True)

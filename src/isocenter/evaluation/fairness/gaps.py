@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation.fairness.dealing import Dealt, dealt
-from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Integers, rarest, tail_of
+from isocenter.evaluation.fairness.dealing import Dealt, dealt, largest_of
+from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Integers, rarest
 from isocenter.evaluation.table import ALL, Table, class_names
 from isocenter.evaluation.weighting import ratio
 from isocenter.lazy import pandas as pd
@@ -19,6 +17,9 @@ from isocenter.lazy import stats
 from isocenter.values import Estimate, Floats, Recipe
 
 FEW = "too few to judge"
+RATIO = "demographic_parity_ratio"
+# Draws of groups without any difference, for the expected gap of estimates.
+DRAWS = 2000
 # Of more people so many bags are drawn and dealt, each of people of one group and stratum: sums of calls allow it.
 MOST_BAGS = 2000
 NAN = float("nan")
@@ -29,10 +30,13 @@ class Gap:
     """How far the groups of an attribute lie apart in a figure.
 
     value:  of the best less the worst group, or of a ratio the one by the other; NaN with fewer than two groups
-    low, high: of these two groups, so that a chance gap has 0 (a ratio 1) between them
-    p:      of so large a gap if the groups are alike; NaN where nothing can be tested
+    low, high: of these two groups, as wide as intervals of all pairs together have to be: in 95 % of audits all of
+            these hold the truth, so that a chance gap has 0 (a ratio 1) between them
+    p:      of two groups so far apart by their standard errors if all are alike; NaN where nothing can be tested
     p_adjusted: of all gaps of an audit together
     worst:  the group with the worst figure
+    expected: the mean value where no group differs, which is above 0 (of a ratio below 1), as the best and the worst
+            of groups differ by chance
     """
 
     attribute: str
@@ -44,6 +48,7 @@ class Gap:
     p: float = NAN
     p_adjusted: float = NAN
     worst: str = ""
+    expected: float = NAN
 
 
 def few_in(table: Table, label: str, classes: Sequence[Any]) -> bool:
@@ -82,31 +87,32 @@ def gap_of_recipe(gap: Gap, recipe: Recipe, groups: Mapping[str, str], *, worse:
     names, owners = _owners([groups.get(one, "") for one in recipe.people.tolist()])
     if len(names) < 2:
         return replace(gap, value=NAN)
-    figures = dealt([recipe.statistic], owners, recipe.strata, _range, seed=seed)
-    # As of a figure by itself the smallest stratum decides how little its draws vary.
-    strata = [np.bincount(recipe.strata[owners == group]) for group in range(len(names))]
-    fewest = np.array([[own[own > 0].min() for own in strata]])
-    return _with(gap, figures, names, fewest, worse)
+    statistic = recipe.statistic if recipe.sums is None else recipe.sums
+    return _with(gap, dealt([statistic], owners, recipe.strata, seed=seed), names, worse)
 
 
 def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callable[[float], float]) -> Gap:
-    """The gap of figures of which each has an interval only: by the normal law, times the pairs of groups.
+    """The gap of figures of which each has an interval only, by the normal law of all pairs of groups.
 
     worse: a figure to a number that is largest for the worst
+    Tukey and Kramer: p is at most too large where groups are of unlike size, Hayter, Ann Stat 1984,
+    doi:10.1214/aos/1176346392
     """
     known = {name: one for name, one in estimates.items() if np.isfinite(one.value)}
     if len(known) < 2:
         return replace(gap, value=NAN)
-    least, most = (choose(known, key=lambda name: known[name].value) for choose in (min, max))
-    value = known[most].value - known[least].value
-    worst = max(known, key=lambda name: worse(known[name].value))
-    spread = math.hypot(_error(known[least]), _error(known[most]))
-    if not math.isfinite(spread) or spread == 0:
-        return replace(gap, value=value, worst=worst)
-    half = float(stats.norm.isf((1 - LEVEL) / 2)) * spread
-    pairs = len(known) * (len(known) - 1) / 2
-    p = min(1.0, pairs * 2 * float(stats.norm.sf(value / spread)))
-    return replace(gap, value=value, low=value - half, high=value + half, p=p, worst=worst)
+    values, errors = (np.array([of(one) for one in known.values()]) for of in (lambda one: one.value, _error))
+    value, pair = float(np.ptp(values)), [values.argmin(), values.argmax()]
+    gap = replace(gap, value=value, worst=max(known, key=lambda name: worse(known[name].value)))
+    spread, groups = float(np.hypot(*errors[pair])), int(np.isfinite(errors).sum())
+    largest = float(largest_of(values[None, None], errors[None, None] ** 2)[0])
+    if not np.isfinite(spread) or spread == 0:
+        return gap
+    law = stats.studentized_range(groups, np.inf)
+    half = float(law.isf(1 - LEVEL)) / np.sqrt(2) * spread
+    drawn = np.random.default_rng(0).normal(size=(DRAWS, 1, groups)) * errors[np.isfinite(errors)]
+    p = float(law.sf(largest * np.sqrt(2)).clip(0, 1))
+    return replace(gap, low=value - half, high=value + half, p=p, expected=float(_range(drawn).mean()))
 
 
 def rate_gaps(
@@ -143,7 +149,7 @@ def abstention_gap(attribute: str, table: Table, groups: np.ndarray, *, seed: in
     """The gap of the share of cases without an answer; groups: (rows,) "" of those that cannot be judged"""
     given = table["abstained"].fillna("").to_numpy() != ""
     calls = _Calls.of(table["patient"].to_numpy(str), groups, given, given)
-    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.counts(given),), calls.alike, _range, 1, seed)
+    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.counts(given),), calls.alike, 1, seed)
 
 
 def adjusted_gaps(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -> list[Gap]:
@@ -183,25 +189,13 @@ class _Calls:
         of = np.ones(len(counted), dtype=bool) if among is None else among
         return np.stack([np.bincount(self.person, one.astype(float)) for one in (counted & of, of)])
 
-    def gap(
-        self,
-        gap: Gap,
-        counts: Sequence[Floats],
-        strata: Integers,
-        apart: Callable[[Floats], Floats],
-        worse: int,
-        seed: int,
-    ) -> Gap:
+    def gap(self, gap: Gap, counts: Sequence[Floats], strata: Integers, worse: int, seed: int) -> Gap:
         """The gap of rates, each the first counts by the second."""
         if len(self.names) < 2:
             return gap
-        # People without a row in the denominator of a rate are none of those who make it.
-        known, size = self.owners >= 0, len(self.names)
-        making = [np.bincount(self.owners[known & (own[1] > 0)], minlength=size) for own in counts]
         bags, owners, strata = _bags(self.owners, strata, seed)
         sums = [np.stack([np.bincount(bags, own).astype(np.float64) for own in one]) for one in counts]
-        figures = dealt([partial(_rate, one) for one in sums], owners, strata, apart, seed=seed)
-        return _with(gap, figures, self.names, np.stack(making), worse, of=apart)
+        return _with(gap, dealt(sums, owners, strata, seed=seed), self.names, worse)
 
 
 def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
@@ -210,19 +204,14 @@ def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positi
     calls = _Calls.of(own["patient"].to_numpy(str), groups, truth, called)
     chosen, hit = calls.counts(called), calls.counts(called, truth)
     false, right = calls.counts(called, ~truth), calls.counts(truth, called)
-    for metric, counts, strata, apart in (
-        ("demographic_parity_difference", (chosen,), calls.alike, _range),
-        ("demographic_parity_ratio", (chosen,), calls.alike, _unlike),
-        ("equalised_odds_difference", (hit, false), calls.truth, _range),
-        ("equal_opportunity_difference", (hit,), calls.truth, _range),
-        ("predictive_parity_difference", (right,), calls.calls, _range),
+    for metric, counts, strata in (
+        ("demographic_parity_difference", (chosen,), calls.alike),
+        (RATIO, (chosen,), calls.alike),
+        ("equalised_odds_difference", (hit, false), calls.truth),
+        ("equal_opportunity_difference", (hit,), calls.truth),
+        ("predictive_parity_difference", (right,), calls.calls),
     ):
-        yield calls.gap(Gap(attribute, metric, label, NAN), counts, strata, apart, -1, seed)
-
-
-def _rate(counts: Floats, weights: Floats) -> Floats:
-    """(draws,)"""
-    return ratio(weights @ counts[0], weights @ counts[1])
+        yield calls.gap(Gap(attribute, metric, label, NAN), counts, strata, -1, seed)
 
 
 def _bags(owners: Integers, strata: Integers, seed: int) -> tuple[Integers, Integers, Integers]:
@@ -247,11 +236,6 @@ def _range(figures: Floats) -> Floats:
     return np.where(known.sum(axis=2) > 1, most - least, -np.inf).max(axis=1)
 
 
-def _unlike(figures: Floats) -> Floats:
-    """(draws,) 1 less the ratio of the smallest to the largest."""
-    return 1 - ratio(figures.min(axis=2), figures.max(axis=2))[:, 0]
-
-
 def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
     """The names of the groups, and (people,) the number of each; -1 for none."""
     names = sorted({one for one in groups if one})
@@ -259,30 +243,50 @@ def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
     return names, np.array([place[one] for one in groups], dtype=np.intp)
 
 
-def _with(gap: Gap, figures: Dealt, names: Sequence[str], people: Integers, worse: int, of: Any = _range) -> Gap:
+def _with(gap: Gap, found: Dealt, names: Sequence[str], worse: int) -> Gap:
     """The gap between the two groups that are farthest apart, in the statistic in which they are.
 
-    people: (statistics, groups) who make each figure, by whom its interval is widened
+    Of a ratio this is done with logarithms.
     """
-    each = np.where(np.isfinite(figures.figures), figures.figures, np.nan)
-    defined = np.isfinite(each).sum(axis=1) > 1
-    if not defined.any():
-        return gap
-    spans = np.where(defined, np.nanmax(np.where(defined[:, None], each, 0), axis=1), -np.inf)
-    spans = spans - np.where(defined, np.nanmin(np.where(defined[:, None], each, 0), axis=1), 0)
+    by_ratio = gap.metric == RATIO
+    figures, drawn, least_known = found.figures, found.drawn, found.usual / found.people
+    if by_ratio and np.nanmin(figures, initial=1.0) <= 0:  # nothing can be said about how often it is never
+        return replace(gap, value=float(ratio(np.nanmin(figures), np.nanmax(figures))), p=found.p)
+    if by_ratio:
+        drawn, least_known = np.log(np.where(drawn > 0, drawn, np.nan)), least_known / figures**2
+        figures = np.log(figures)
+    spans = np.array([_range(one[None, None])[0] for one in figures])
     which = int(spans.argmax())
-    least, most = int(np.nanargmin(each[which])), int(np.nanargmax(each[which]))
-    low, high = figures.drawn[:, which, least], figures.drawn[:, which, most]
-    by_ratio = of is _unlike
-    value = float(ratio(each[which, least], each[which, most]) if by_ratio else each[which, most] - each[which, least])
-    drawn = ratio(low, high) if by_ratio else high - low
-    drawn = drawn[np.isfinite(drawn)]
+    if not np.isfinite(spans[which]):
+        return gap
+    least, most = int(np.nanargmin(figures[which])), int(np.nanargmax(figures[which]))
     worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
-    if not np.isfinite(value) or not len(drawn) or np.ptp(drawn) <= 1e-12:
-        return replace(gap, value=value, p=figures.p, worst=worst)
-    tail = tail_of(int(people[which, [least, most]].min()))
-    ends = np.quantile(drawn, [tail, 1 - tail]).tolist()
-    return replace(gap, value=value, low=ends[0], high=ends[1], p=figures.p, worst=worst)
+    half, expected = _half(drawn - figures, least_known, found.people, which, [least, most])
+    ends = [spans[which], expected, spans[which] - half, spans[which] + half]
+    value, expected, low, high = [float(one) for one in (np.exp(np.negative(ends)) if by_ratio else ends)]
+    return replace(gap, value=value, low=min(low, high), high=max(low, high), p=found.p, worst=worst, expected=expected)
+
+
+def _half(deviations: Floats, least: Floats, people: Floats, which: int, pair: list[int]) -> tuple[float, float]:
+    """Half the width of a pair's interval, such that those of all pairs hold the truth together, and the mean range.
+
+    deviations: (draws, statistics, groups) of draws from what they are drawn from
+    least:      (statistics, groups) below which no variance is believed
+    Games and Howell, J Educ Stat 1976, doi:10.3102/10769986001002113, with the quantile by bootstrap
+    """
+    known = np.isfinite(deviations)
+    count = known.sum(axis=0).clip(2)
+    variances = (np.where(known, deviations, 0.0) ** 2).sum(axis=0) / (count - 1)
+    largest = largest_of(deviations, np.broadcast_to(variances, deviations.shape))
+    reached = float(np.quantile(largest[np.isfinite(largest)], LEVEL)) if np.isfinite(largest).any() else NAN
+    own = np.maximum(variances * people / (people - 1).clip(1), least)[which, pair]
+    if not own.sum() > 1e-24:
+        return NAN, NAN
+    # The quantile's level by Student's law with Welch's degrees of freedom, as draws from few people vary too little.
+    free = own.sum() ** 2 / (own**2 / (people[which, pair] - 1).clip(1)).sum()
+    ranges = _range(deviations)
+    expected = float(ranges[np.isfinite(ranges)].mean())
+    return float(stats.t.isf(stats.norm.sf(reached), free) * np.sqrt(own.sum())), expected
 
 
 def _error(estimate: Estimate) -> float:

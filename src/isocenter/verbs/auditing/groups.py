@@ -61,9 +61,10 @@ MOST_WORK, FEWEST_DRAWS, DRAWS = 1_000_000, 100, 1000
 # Between a person and the group: a person who changes it is two.
 SIGN = "\x1f"
 HOW = (
-    "Gaps are those of the best and the worst group; p comes from a permutation of patients (of very many, from "
-    "the normal distribution), adjusted by Holm for all gaps here. Intervals are those of these two "
-    "groups, from a bootstrap of patients."
+    "Gaps are those of the best and the worst group. Groups without any difference have a gap too: its mean is that "
+    "by chance. Intervals are those of these two groups, from a bootstrap of patients, as wide as intervals of all "
+    "pairs of groups together have to be. p comes from a permutation of patients (of very many, from the normal "
+    "distribution) that compares differences by their standard errors, adjusted by Holm for all gaps here."
 )
 NEAREST = (
     "Distance between the answer to a case and that to its nearest neighbour, by what "
@@ -294,6 +295,7 @@ def _words(gap: Gap, names: Mapping[str, str]) -> str:
     """A gap in a sentence."""
     label = "" if gap.label == ALL else f" of {gap.label}"
     how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {p_text(gap.p_adjusted)}"
+    how += f", by chance {number(gap.expected)}" if np.isfinite(gap.expected) else ""
     what = f"{metric_name(gap.metric, names)}{label}"
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
@@ -337,7 +339,7 @@ def _section(
     words = [_verdict(compared), when, *(one.words for one in moved)]
     blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, names)]
     rows = [_cells(gap, names) for gap in _shown(compared.gaps)]
-    columns = ("Attribute", "Gap", "Label", "Value", "95 % interval", "p", "adjusted p", "Worst for")
+    columns = ("Attribute", "Gap", "Label", "Value", "By chance", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
     blocks += _all_gaps(compared.gaps, names, columns)
@@ -383,4 +385,6 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
 def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
     p_values = [p_text(one) if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
-    return (gap.attribute, metric_name(gap.metric, names), gap.label, number(gap.value), interval, *p_values, gap.worst)
+    chance = number(gap.expected) if np.isfinite(gap.expected) else ""
+    what = (gap.attribute, metric_name(gap.metric, names), gap.label)
+    return (*what, number(gap.value), chance, interval, *p_values, gap.worst)
