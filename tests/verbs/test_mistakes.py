@@ -27,13 +27,19 @@ def audited(task, rows, features=None, facts=None, known=True, folds=None):
     return mistakes(Audit(scored, SimpleNamespace(task=task), [], 0, known, folds or {}))
 
 
+def certainty(n: int, count: int, flipped) -> float:
+    """Of a call 0.62 to 0.998, and of these the latter: where all are equally sure nothing tells labels apart."""
+    return 0.9 if not flipped else 1 / (1 + np.exp(-6.0 if n in flipped else -0.5 - 5.5 * n / count))
+
+
 def calling(count: int, wrong, flipped=(), **columns):
     """Calls of two classes, of which these are wrong, and of which these have the other one's label."""
     rows = []
     for n in range(count):
         truth = n % 2
         called = 1 - truth if wrong[n] else truth
-        p = 0.9 if called else 0.1
+        sure = certainty(n, count, flipped)
+        p = sure if called else 1 - sure
         label = 1 - truth if n in flipped else truth
         own = {"reference": "ab"[label], "predicted": "ab"[called], "probability_a": 1 - p, "probability_b": p}
         rows.append(
@@ -105,12 +111,15 @@ def test_where_nothing_is_found_that_is_said_and_without_patients_none_is_counte
 def test_labels_that_are_probably_wrong_come_first_and_then_the_worst_cases(two):
     rows = calling(60, [False] * 60, flipped={4, 9})
     rows[20] |= {"predicted": "b", "probability_a": 0.45, "probability_b": 0.55}
-    table = audited(two, rows).tables["relabel.csv"]
+    result = audited(two, rows)
+    table = result.tables["relabel.csv"]
     assert table["case"].tolist() == ["c4", "c9", "c20"]
     assert table["why"].tolist() == ["probable label error", "probable label error", "among the worst"]
     first = table.iloc[0]
     assert (first["reference"], first["probable"]) == ("b", "a")
-    assert first["probability_probable"] == pytest.approx(0.9)
+    assert first["probability_probable"] == pytest.approx(0.9975, abs=1e-4)
+    words = [block.text for block in result.sections[0].blocks if hasattr(block, "text")]
+    assert any(text.startswith("2 labels may be wrong and should be looked at again: ") for text in words)
 
 
 def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_with_it():
@@ -133,8 +142,9 @@ def test_a_finding_that_few_have_is_left_out_of_the_suspects_and_the_others_stay
     findings = kind("findings").of({"findings": ["often", "seldom"]})
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": label, "reference": word, "predicted": word}
-        | {"probability": 0.9 if (word == "present") != (n == 3 and label == "often") else 0.1}
+        | {"probability": sure if (word == "present") != (n == 3 and label == "often") else 1 - sure}
         for n in range(40)
+        for sure in [certainty(n, 40, {3})]
         for label, word in (("often", ["absent", "present"][n % 2]), ("seldom", ["absent", "present"][n < 2]))
     ]
     result = audited(findings, rows)

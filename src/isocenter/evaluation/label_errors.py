@@ -1,35 +1,98 @@
-"""Labels that are probably wrong, by confident learning on probabilities of models that have not seen the case."""
+"""Labels that are probably wrong, by probabilities of models that have not seen the case."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.evaluation.significance.adjustment import benjamini_hochberg
+from isocenter.lazy import optimize, special
 from isocenter.values import Array, Floats
 
+# Of the labels that are named, the share that is right, at most.
+FALSE = 0.1
+# How often right labels alone look as if some were wrong.
+BY_CHANCE = 0.01
+# How far the logarithm of a temperature is expected from 0 (one standard deviation), and a shift of a class.
+FACTOR, SHIFT = 1.0, 2.0
+# Shares of wrong labels from which a fit starts, and the largest that it may find.
+STARTS, MOST = (0.02, 0.08), 0.4
+LEAST = 1e-12
 
-def probable_label_errors(probabilities: ArrayLike, labels: ArrayLike) -> Array:
-    """(cases,) the class that a case probably is, where that is another than its label; -1 elsewhere.
+
+def probable_label_errors(probabilities: ArrayLike, labels: ArrayLike, *, false: float = FALSE) -> Array:
+    """(cases,) the class that a case probably is, where its label is probably wrong; -1 elsewhere.
 
     probabilities: (cases, classes) of models that have not seen the case
     labels:        (cases,) index of the class that it is labelled as
-    A class is probable from that probability on which cases labelled so have on average. A case that is probably of no
-    class, or of its own first, is no error. Northcutt, Jiang and Chuang, J Artif Intell Res 2021,
-    doi:10.1613/jair.1.12125
+    false:         share of the named labels that are right, on average and at most
+    A label is named where its calibrated probability is so low that of as many right labels few would have one as low
+    (Benjamini and Hochberg, J R Stat Soc B 1995). A model that is sure of a wrong answer about right labels more often
+    than a logistic curve has it cannot be told from wrong labels.
     """
     chances, given = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
-    usual = _usual(chances, given)
-    sure = np.where(chances >= usual - 1e-9, chances, -np.inf)
-    likeliest = sure.argmax(axis=1)
-    is_error = np.isfinite(sure.max(axis=1)) & (likeliest != given)
-    # A tie of two classes says nothing against the label.
-    is_error &= chances[np.arange(len(given)), given] < chances[np.arange(len(given)), likeliest]
-    return np.where(is_error, likeliest, -1)
+    classes, own = np.unique(given, return_inverse=True)
+    named = np.full(len(given), -1)
+    if len(classes) < 2:
+        return named
+    right = _if_right(np.log(chances[:, classes].clip(LEAST)), own)
+    stated = right[np.arange(len(own)), own]
+    # Were all labels right, so many on average would have a probability as low: the sum of all that are as low.
+    every = np.sort(right, axis=None)
+    expected = np.cumsum(every)[np.searchsorted(every, stated, side="right") - 1]
+    odd = benjamini_hochberg((expected / len(own)).clip(0, 1)) <= false
+    likeliest = classes[right.argmax(axis=1)]
+    # Of a case that is probably of a class without labels nothing is known.
+    odd &= (likeliest != given) & np.isin(chances.argmax(axis=1), classes)
+    named[odd] = likeliest[odd]
+    return named
 
 
-def _usual(chances: Floats, given: Array) -> Floats:
-    """(classes,) mean probability of each class among the cases labelled so; nothing reaches that of one without."""
-    means = np.full(chances.shape[1], np.inf)
-    for index in np.unique(given):
-        means[index] = chances[given == index, index].mean()
-    return means
+def _if_right(logs: Floats, own: Array) -> Floats:
+    """(cases, classes) calibrated probabilities of the right label, from (cases, classes) logarithms.
+
+    Shares of wrong labels are fitted beside temperature and shifts where the labels show that there are any: they would
+    else flatten the calibration by which they are found.
+    """
+    classes = logs.shape[1]
+    without, plain = _fitted(logs, own, np.zeros(2 * classes), most=0.0)
+    starts = [np.append(plain[:classes], [share] * classes) for share in STARTS]
+    noisy, best = min((_fitted(logs, own, start, MOST) for start in starts), key=lambda pair: pair[0])
+    # At the edge of what shares may be about half of them are free.
+    least = special.chdtri((classes + 1) / 2, BY_CHANCE)
+    return _calibrated(logs, (best if 2 * (without - noisy) > least else plain)[:classes])
+
+
+def _calibrated(logs: Floats, numbers: Floats) -> Floats:
+    """By the logarithm of a factor, and a shift of each class but the last."""
+    return np.asarray(special.softmax(np.exp(numbers[0]) * logs + np.append(numbers[1:], 0.0), axis=1))
+
+
+def _fitted(logs: Floats, own: Array, start: Floats, most: float) -> tuple[float, Floats]:
+    """The least loss and its numbers: those of `_calibrated`, and of each class the share that is labelled wrongly.
+
+    most: such a share
+    """
+    rows, classes = np.arange(len(own)), logs.shape[1]
+    spread = np.array([FACTOR, *[SHIFT] * (classes - 1)])
+
+    def loss(numbers: Floats) -> tuple[float, Floats]:
+        """Minus the log likelihood, a wrong label being any other class, with what speaks against large changes."""
+        chances, shares = _calibrated(logs, numbers[:classes]), numbers[classes:]
+        to_others = chances * shares / (classes - 1)
+        kept = chances[rows, own] * (1 - shares[own]) - to_others[rows, own]
+        stated = (kept + to_others.sum(axis=1)).clip(1e-300)
+        # By each log chance; of the logits what all of them take is less.
+        pull = to_others / stated[:, None]
+        pull[rows, own] += kept / stated
+        pull -= chances
+        by_share = chances / stated[:, None] / (classes - 1)
+        by_share[rows, own] = -chances[rows, own] / stated
+        against = numbers[:classes] / spread
+        uphill = against / spread - [np.exp(numbers[0]) * (pull * logs).sum(), *pull.sum(axis=0)[:-1]]
+        cost = 0.5 * against @ against - np.log(stated).sum()
+        return float(cost), np.append(uphill, -by_share.sum(axis=0))
+
+    bounds = [(None, None)] * classes + [(0.0, most)] * classes
+    fitted = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return float(fitted.fun), np.asarray(fitted.x)

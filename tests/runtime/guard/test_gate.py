@@ -74,7 +74,7 @@ def test_good_images_are_refused_no_more_often_than_the_level_says():
 
 @pytest.mark.parametrize("held_out", [10, 40, 500])
 def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_network_sees(held_out):
-    guard, rng = gate(held_out=held_out), np.random.default_rng(8)
+    guard, rng = gate(trained=100, held_out=held_out), np.random.default_rng(8)
     for odd in (image(modality="CT"), image(spacing=4.0), image((200, 24, 18))):
         verdict = guard.refused_by_header(odd)
         assert verdict is not None
@@ -84,6 +84,21 @@ def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_net
         assert str(reason).partition(" (")[0] == verdict[1].partition(" (")[0]
     assert guard.refused_by_header(image()) is None
     assert replace(guard, held_out={}).refused_by_header(image(modality="CT")) is None
+
+
+@pytest.mark.parametrize(
+    ("patients", "alone", "refused"), [(98, 0, False), (99, 0, True), (140, 0, True), (140, 1, False), (140, 2, True)]
+)
+def test_a_word_that_nobody_had_is_evidence_by_enough_patients_of_whom_none_has_a_word_alone(patients, alone, refused):
+    rng = np.random.default_rng(9)
+    own = ["OT"] * alone + ["MR"] * (patients - alone)
+    # Each patient has two cases: they count once.
+    each = [replace(seen(rng, of=image(modality=one)), patient=str(n)) for n, one in enumerate(own) for _ in range(2)]
+    guard = fitted_guard(each[:-20], each[-20:], LEVEL, exact=True)
+    assert guard is not None
+    _, reason, notes = guard.verdict(seen(rng, of=image(modality="CT")))
+    assert ("modality" in str(reason)) == refused == (guard.refused_by_header(image(modality="CT")) is not None)
+    assert any("words of so few patients: its modality is CT" in note for note in notes) == (patients < 99)
 
 
 def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike():
@@ -114,11 +129,11 @@ def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike(
 
 @pytest.mark.parametrize("held_out", [10, 40, 500])
 def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_figure(held_out):
-    guard, rng = gate(held_out=held_out), np.random.default_rng(7)
+    guard, rng = gate(trained=100, held_out=held_out), np.random.default_rng(7)
     for odd, reason in (
         (seen(rng, shift=3.0), "its intensities are unlike"),
         (seen(rng, off=12.0), "what the network sees in it is unlike"),
-        (seen(rng, of=image(spacing=4.0)), "its spacing left to right is unlike"),
+        (seen(rng, of=image((5, 6, 5), spacing=4.0)), "its spacing left to right is unlike"),
         (seen(rng, of=image(modality="CT")), "its modality is CT; of the training cases it was MR"),
         (replace(seen(rng), sample=np.ones((2, 9), np.float32)), "one value everywhere"),
         (replace(seen(rng), features=np.full(8, np.nan)), "what the network sees in it is unlike"),
@@ -281,7 +296,7 @@ def test_other_cases_decide_anew_how_far_images_may_lie_and_few_of_them_nothing(
     assert guard.verdict(site[0])[1] is not None
     again = refitted(guard, site[1:], exact=False)
     assert again.verdict(site[0])[1] is None and not again.exact
-    assert again.words["modality"] == ("CT", "MR") and len(again.calibrated) == 29
+    assert again.words["modality"] == {"CT": 29, "MR": 60 + 40} and len(again.calibrated) == 29
     assert refitted(guard, site[:3], exact=False) is guard
 
 

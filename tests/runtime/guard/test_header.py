@@ -68,7 +68,7 @@ def test_slices_of_another_plane_are_refused_and_a_gate_of_before_planes_were_kn
     def seen(image: Image) -> Observation:
         return Observation(header_of(image), rng.normal(size=(1, 500)).astype(np.float32))
 
-    made = fitted_guard([seen(slices()) for _ in range(30)], [seen(slices()) for _ in range(30)], 0.01, exact=True)
+    made = fitted_guard([seen(slices()) for _ in range(70)], [seen(slices()) for _ in range(30)], 0.01, exact=True)
     assert made is not None
     sagittal = seen(slices(across=0))
     assert made.verdict(sagittal)[1] == "its plane is sagittal; of the training cases it was axial"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -43,7 +44,7 @@ def fitted_guard(
     bare = Guard(
         level,
         exact,
-        words={name: _words(headers, name) for name in sorted({name for header in headers for name in header.words})},
+        words={name: _words(trained, name) for name in sorted({name for header in headers for name in header.words})},
         numbers=_ranges(headers),
         edges=edges,
         spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in seen])),
@@ -81,10 +82,10 @@ def _judging_by(guard: Guard, held_out: Sequence[Observation], exact: bool) -> G
     return replace(guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact)
 
 
-def _with_words(known: Sequence[str], held_out: Sequence[Observation], name: str) -> tuple[str, ...]:
+def _with_words(known: Mapping[str, int], held_out: Sequence[Observation], name: str) -> dict[str, int]:
     """What a fact was in training and in other cases; nothing where some of these do not say."""
-    theirs = _words([one.header for one in held_out], name)
-    return tuple(sorted({*known, *theirs})) if theirs else ()
+    theirs = _words(held_out, name)
+    return {word: known.get(word, 0) + theirs.get(word, 0) for word in sorted({*known, *theirs})} if theirs else {}
 
 
 def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
@@ -179,10 +180,11 @@ def _edges(samples: Sequence[np.ndarray]) -> Floats:
     return np.linspace(low, np.maximum(high, low + np.finfo(np.float32).eps), BINS - 1, axis=1)
 
 
-def _words(headers: Sequence[Header], name: str) -> tuple[str, ...]:
-    """What a fact was in training; nothing where some cases did not say."""
-    known = {header.words.get(name, "") for header in headers}
-    return () if "" in known else tuple(sorted(known))
+def _words(cases: Sequence[Observation], name: str) -> dict[str, int]:
+    """{what a fact was: patients}; nothing where some cases did not say."""
+    owners = {(one.header.words.get(name, ""), one.patient or f"case {n}") for n, one in enumerate(cases)}
+    known = Counter(word for word, _ in sorted(owners))
+    return {} if "" in known else dict(known)
 
 
 def _ranges(headers: Sequence[Header]) -> dict[str, tuple[float, float]]:

@@ -50,7 +50,7 @@ class Guard:
 
     level:    p-value below which it refuses; so many of good images are refused wrongly, at most. 0 refuses none
     exact:    whether the held-out cases chose nothing; else they chose the checkpoint, and the level is approximate
-    words:    {fact of the header: its values in training}
+    words:    {fact of the header: {its value: patients who had it}}, where all cases told it
     numbers:  {fact of the header: (middle, spread)} as natural logarithms
     edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
@@ -71,7 +71,7 @@ class Guard:
 
     level: float
     exact: bool
-    words: Mapping[str, Sequence[str]]
+    words: Mapping[str, Mapping[str, int]]
     numbers: Mapping[str, tuple[float, float]]
     edges: Floats
     spectra: Reference
@@ -147,8 +147,9 @@ class Guard:
         The p-values of all scores are joined by Bonferroni, which holds however they depend on each other, and however
         the level is shared out, if not by these values: Genovese et al., doi:10.1093/biomet/93.3.509
         """
-        if (reason := self._unknown_word(observation.header)) is not None:
-            return 0.0, reason, []
+        word, is_evidence = self._unknown_word(observation.header) or ("", False)
+        if is_evidence:
+            return 0.0, word, []
         if observation.is_constant:
             return 0.0, BLANK, []
         distances = self.distances(observation)
@@ -157,7 +158,8 @@ class Guard:
         name, joint = self._joined(distances, distances)
         what = SCORES[name].format(_furthest(observation.header, self._of_header))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
-        return joint, reason, self._unseen(distances)
+        few = [f"{UNSEEN} words of so few patients: {word}"] * bool(word)
+        return joint, reason, [*few, *self._unseen(distances)]
 
     def refused_by_header(self, image: Image, covariates: Mapping[str, Any] | None = None) -> tuple[float, str] | None:
         """The p-value and the reason where its header is enough to refuse an image, whatever the network sees in it.
@@ -167,8 +169,9 @@ class Guard:
         if not self.is_calibrated:
             return None
         header = header_of(image, covariates)
-        if (reason := self._unknown_word(header)) is not None:
-            return 0.0, reason
+        word, is_evidence = self._unknown_word(header) or ("", False)
+        if is_evidence:
+            return 0.0, word
         distances = self.distances(Observation(header, np.empty((0, 0), np.float32)))
         if not distances:
             return None
@@ -184,12 +187,20 @@ class Guard:
         name = min(joined, key=joined.__getitem__)
         return name, min(1.0, joined[name])
 
-    def _unknown_word(self, header: Header) -> str | None:
-        """The reason to refuse a header with a word that no training case had."""
+    def _unknown_word(self, header: Header) -> tuple[str, bool] | None:
+        """A word that no known patient had, and whether patients are enough to refuse for it; None too if no evidence.
+
+        A word of one patient alone is none, and neither is a fact after it: so an image is wrongly refused only where,
+        in the first fact in which any of the n patients or its own has a word alone, only its own has one. That is as
+        likely as for each other patient: at most 1 / (n + 1), however many facts and words there are.
+        """
         for name, word in header.words.items():
-            known = self.words.get(name, ())
+            known = self.words.get(name, {})
+            if 1 in known.values():
+                break
             if known and word not in known:
-                return f"its {name} is {word}; of the training cases it was {listed(known)}"
+                reason = f"its {name} is {word}; of the training cases it was {listed(known)}"
+                return reason, is_enough(sum(known.values()), self.level)
         return None
 
     def p_values(self, distances: Mapping[str, float], shares: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -255,7 +266,7 @@ class Guard:
         return {
             "level": self.level,
             "exact": self.exact,
-            "words": {name: list(known) for name, known in self.words.items()},
+            "words": {name: dict(known) for name, known in self.words.items()},
             "numbers": {name: list(pair) for name, pair in self.numbers.items()},
             "trained": self.trained,
             "answers": None if self.answers is None else self.answers.settings,

@@ -32,7 +32,8 @@ LINES = 64
 class Header(NamedTuple):
     """Facts of a header.
 
-    words:   {fact: word} of what is known: modality, body part, whether the orientation is, the plane of slices
+    words:   {fact: word} of what is known: modality, whether the orientation is, the plane of slices, and last the body
+             part, which people write as they like
     numbers: {fact: natural logarithm} of spacing and field of view in mm along each axis of the canonical order; of an
              image without physical size of the proportions of its sides; and of the colour of a picture, which no
              longer shows in what a network of grey pictures sees
@@ -47,9 +48,9 @@ def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Head
     modality = ALIKE.get(image.modality, image.modality)
     words = {
         "modality": "" if modality == UNKNOWN else modality,
-        "body part": str((covariates or {}).get("body_part") or ""),
         "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
         "plane": _plane(image.geometry),
+        "body part": str((covariates or {}).get("body_part") or ""),
     }
     return Header({name: word for name, word in words.items() if word}, {**_numbers(image.geometry), **_colour(image)})
 

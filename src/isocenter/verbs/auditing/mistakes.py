@@ -48,6 +48,10 @@ HOW = (
     "Groups are those of covariates, of image properties and of clusters of network features, formed without looking "
     "at errors; p by permutation of patients, with Holm's correction over all of them."
 )
+FEW = (
+    "about one in ten or fewer is right, unless the model is sure of wrong answers more often than its calibrated "
+    "probabilities say."
+)
 LOOK = [
     "case",
     "label",
@@ -226,7 +230,9 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     suspected = looked[looked["why"] == PROBABLE]
     blocks: list[Block] = [Paragraph(f"{verdict} {HOW}")]
     if len(suspected):
-        blocks.append(Paragraph(f"{counted(len(suspected), 'label')} may be wrong and should be looked at again."))
+        blocks.append(
+            Paragraph(f"{counted(len(suspected), 'label')} may be wrong and should be looked at again: {FEW}")
+        )
     if rare:
         blocks.append(Paragraph(rare))
     cells = [
