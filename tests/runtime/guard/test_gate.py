@@ -86,19 +86,36 @@ def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_net
     assert replace(guard, held_out={}).refused_by_header(image(modality="CT")) is None
 
 
+def part(observation, word: str):
+    """The observation, of this part of the body."""
+    header = observation.header
+    return replace(observation, header=header._replace(words={**header.words, "body part": word}))
+
+
 @pytest.mark.parametrize(
     ("patients", "alone", "refused"), [(98, 0, False), (99, 0, True), (140, 0, True), (140, 1, False), (140, 2, True)]
 )
 def test_a_word_that_nobody_had_is_evidence_by_enough_patients_of_whom_none_has_a_word_alone(patients, alone, refused):
     rng = np.random.default_rng(9)
-    own = ["OT"] * alone + ["MR"] * (patients - alone)
+    own = ["neck"] * alone + ["head"] * (patients - alone)
     # Each patient has two cases: they count once.
-    each = [replace(seen(rng, of=image(modality=one)), patient=str(n)) for n, one in enumerate(own) for _ in range(2)]
+    each = [replace(part(seen(rng), one), patient=str(n)) for n, one in enumerate(own) for _ in range(2)]
     guard = fitted_guard(each[:-20], each[-20:], LEVEL, exact=True)
     assert guard is not None
-    _, reason, notes = guard.verdict(seen(rng, of=image(modality="CT")))
-    assert ("modality" in str(reason)) == refused == (guard.refused_by_header(image(modality="CT")) is not None)
-    assert any("words of so few patients: its modality is CT" in note for note in notes) == (patients < 99)
+    _, reason, notes = guard.verdict(part(seen(rng), "knee"))
+    by_header = guard.refused_by_header(image(), {"body_part": "knee"})
+    assert ("body part" in str(reason)) == refused == (by_header is not None)
+    assert any("words of so few patients: its body part is knee" in note for note in notes) == (patients < 99)
+
+
+def test_another_modality_is_refused_by_few_patients_and_by_one_who_has_a_modality_alone():
+    rng = np.random.default_rng(9)
+    own = ["OT"] + ["MR"] * 39
+    each = [replace(seen(rng, of=image(modality=one)), patient=str(n)) for n, one in enumerate(own)]
+    guard = fitted_guard(each[:-10], each[-10:], LEVEL, exact=True)
+    assert guard is not None
+    assert "its modality is CT" in str(guard.verdict(seen(rng, of=image(modality="CT")))[1])
+    assert guard.refused_by_header(image(modality="CT")) is not None
 
 
 def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike():

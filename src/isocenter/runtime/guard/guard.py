@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from isocenter.errors import listed
 from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
-from isocenter.runtime.guard.header import Header, header_of
+from isocenter.runtime.guard.header import MODALITY, Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
 from isocenter.runtime.windows import BLANK
@@ -190,17 +190,18 @@ class Guard:
     def _unknown_word(self, header: Header) -> tuple[str, bool] | None:
         """A word that no known patient had, and whether patients are enough to refuse for it; None too if no evidence.
 
-        A word of one patient alone is none, and neither is a fact after it: so an image is wrongly refused only where,
-        in the first fact in which any of the n patients or its own has a word alone, only its own has one. That is as
-        likely as for each other patient: at most 1 / (n + 1), however many facts and words there are.
+        An image of another modality is of another kind, whatever chance says: it is refused by however few patients.
+        Of other facts a word of one patient alone is no evidence, and neither is a fact after it: so an image is
+        wrongly refused only where, in the first fact in which any of the n patients or its own has a word alone, only
+        its own has one. That is as likely as for each other patient: at most 1 / (n + 1), however many facts there are.
         """
         for name, word in header.words.items():
-            known = self.words.get(name, {})
-            if 1 in known.values():
+            known, is_kind = self.words.get(name, {}), name == MODALITY
+            if 1 in known.values() and not is_kind:
                 break
             if known and word not in known:
                 reason = f"its {name} is {word}; of the training cases it was {listed(known)}"
-                return reason, is_enough(sum(known.values()), self.level)
+                return reason, is_kind or is_enough(sum(known.values()), self.level)
         return None
 
     def p_values(self, distances: Mapping[str, float], shares: Mapping[str, float] | None = None) -> dict[str, float]:

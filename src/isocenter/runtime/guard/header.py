@@ -23,6 +23,7 @@ PLANES, OBLIQUE, STRAIGHT = ("sagittal", "coronal", "axial"), "oblique", 0.8
 APART = 1.5
 # Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
 TINT = 0.1
+MODALITY = "modality"
 # Channels of a picture from an array, which a model takes for R, G and B.
 UNNAMED = ("0", "1", "2")
 # Lines of a picture at which its colour is looked at, about.
@@ -47,7 +48,7 @@ def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Head
     """The header of an image; covariates: of its case, of which the part of the body is asked for."""
     modality = ALIKE.get(image.modality, image.modality)
     words = {
-        "modality": "" if modality == UNKNOWN else modality,
+        MODALITY: "" if modality == UNKNOWN else modality,
         "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
         "plane": _plane(image.geometry),
         "body part": str((covariates or {}).get("body_part") or ""),
