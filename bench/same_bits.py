@@ -124,11 +124,11 @@ def _facts(name: str, tree: Path, data: Path, out: Path) -> dict[str, str]:
         what: text
         for path in sorted(out.rglob("*"))
         if path.is_file()
-        for what, text in _told(path, path.relative_to(out).as_posix())
+        for what, text in _facts_of(path, path.relative_to(out).as_posix())
     }
 
 
-def _told(path: Path, name: str) -> Iterator[tuple[str, str]]:
+def _facts_of(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """What a file of a situation says that has to stay."""
     if path.suffix == ".safetensors":
         yield name, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,7 +6,6 @@ Each statement is of all files at once, and names those for which it does not ho
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -119,11 +118,6 @@ def test_reading_and_the_values_take_neither_torch_nor_monai_from_the_lazy_modul
         taken[str(path)] = {"monai", "torch"} & {alias.name for node in lazy for alias in node.names}
     assert len(taken) > 100
     assert {path: names for path, names in taken.items() if names} == {}
-
-
-def test_no_folder_has_more_than_25_files_beside_its_index_but_that_of_networks():
-    sizes = Counter(path.parent for path in FILES if path.name != "__init__.py")
-    assert {str(folder): count for folder, count in sizes.items() if count > 25 and folder.name != "networks"} == {}
 
 
 # Words that name nothing: what is meant has a name in the field.
