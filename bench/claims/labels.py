@@ -74,15 +74,27 @@ def false(
 MISSED = {"cases": 1000, "wrong": (0.0, 0.2), "ill": 0.1}
 # Of classes 3, 3.5 and 4 apart a rule that knows both laws, and names one right label in ten, finds .63, .82 and .93.
 LAWS = [
-    Law(ALL_RIGHT, "1.5 SD apart, 400 cases", named(1.5, 400), high=0.01, few=25, wide=(0, 0.02)),
-    Law(ALL_RIGHT, "1.5 SD apart, 100 cases", named(1.5, 100), high=0.01),
-    Law(ALL_RIGHT, "1.5 SD apart, 1,000 cases, one in ten ill", named(1.5, 1000, 0.1), high=0.01),
-    Law(ALL_RIGHT, "3 SD apart, 400 cases", named(3.0, 400), high=0.01),
-    Law(FOUND, "3 SD apart, 5 % exchanged, 400 cases (at most .63 can be)", found(3.0), low=0.5),
-    Law(FOUND, "3.5 SD apart, 5 % exchanged, 400 cases (.82)", found(3.5), low=0.7),
-    Law(FOUND, "4 SD apart, 5 % exchanged, 400 cases (.93)", found(4.0), low=0.8, few=12, wide=(0.6, 1)),
-    Law(FOUND, "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases", found(4.0, **MISSED), low=0.5),
-    Law(FALSE, "3 SD apart, 5 % exchanged, 400 cases", false(3.0), high=0.13),
-    Law(FALSE, "3 SD apart, 5 % exchanged, 2,000 cases", false(3.0, cases=2000), high=0.12, draws=300),
-    Law(FALSE, "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases", false(4.0, **MISSED), high=0.13),
+    Law(ALL_RIGHT, "1.5 SD apart, 400 cases", named(1.5, 400), high=0.01, few=10, wide=(0, 0.02), draws=200),
+    Law(ALL_RIGHT, "1.5 SD apart, 100 cases", named(1.5, 100), high=0.01, draws=200),
+    Law(ALL_RIGHT, "1.5 SD apart, 1,000 cases, one in ten ill", named(1.5, 1000, 0.1), high=0.01, draws=200),
+    Law(ALL_RIGHT, "3 SD apart, 400 cases", named(3.0, 400), high=0.01, draws=200),
+    Law(FOUND, "3 SD apart, 5 % exchanged, 400 cases (at most .63 can be)", found(3.0), low=0.8, draws=200),
+    Law(FOUND, "3.5 SD apart, 5 % exchanged, 400 cases (.82)", found(3.5), low=0.7, draws=200),
+    Law(FOUND, "4 SD apart, 5 % exchanged, 400 cases (.93)", found(4.0), low=0.8, few=6, wide=(0.6, 1), draws=200),
+    Law(
+        FOUND,
+        "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
+        found(4.0, **MISSED),
+        low=0.5,
+        draws=200,
+    ),
+    Law(FALSE, "3 SD apart, 5 % exchanged, 400 cases", false(3.0), high=0.13, draws=200),
+    Law(FALSE, "3 SD apart, 5 % exchanged, 2,000 cases", false(3.0, cases=2000), high=0.12, draws=60),
+    Law(
+        FALSE,
+        "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
+        false(4.0, **MISSED),
+        high=0.13,
+        draws=200,
+    ),
 ]
