@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import clips, recurrent
+from isocenter.networks import clips
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -151,7 +151,7 @@ def exported(module: torch.nn.Module, path: Path) -> onnxruntime.InferenceSessio
 def test_a_recurrent_layer_is_that_of_torch_also_for_clips_of_unequal_length(cell, bidirectional):
     torch.manual_seed(0)
     theirs = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](5, 4, batch_first=True, bidirectional=bidirectional)
-    ours = recurrent.Directions(cell, 5, 4, bidirectional)
+    ours = clips.Directions(cell, 5, 4, bidirectional)
     for way, end in zip(ours.ways, ("", "_reverse"), strict=False):
         way.given.weight, way.given.bias = (getattr(theirs, f"{part}_ih_l0{end}") for part in ("weight", "bias"))
         way.state.weight, way.state.bias = (getattr(theirs, f"{part}_hh_l0{end}") for part in ("weight", "bias"))

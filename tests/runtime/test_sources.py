@@ -64,8 +64,8 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 SHARED = {
     "axial": {"monai_common", "relative"},
     "backbone": {"pooled_head", "transformer"},
-    "clip_gru": {"gates", "pooled_head", "recurrent", "resnet", "transformer"},
-    "clip_lstm": {"gates", "pooled_head", "recurrent", "resnet", "transformer"},
+    "clip_gru": {"gates", "pooled_head", "resnet", "transformer"},
+    "clip_lstm": {"gates", "pooled_head", "resnet", "transformer"},
     "clips": {"gates", "pooled_head", "resnet", "transformer"},
     "coatnet": {"gates", "monai_common", "relative", "transformer"},
     "convnext": {"pooled_head", "stochastic_depth"},
