@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pydicom
 import pynetdicom
 import pytest
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 
 from isocenter.service import Couriers, courier, listening_of, read_settings
 from isocenter.service.dicom import Peer, request_commitment, store
@@ -34,6 +35,12 @@ class Heard:
     def __init__(self, status: int = 0x0000, before: Callable[[], list[str]] = list) -> None:
         self.status, self.reports = status, list[tuple[bool, tuple[str, ...], tuple[str, ...]]]()
         self.before, self.waited = before, list[str]()
+        self.answered = threading.Event()
+
+    def sent(self, event) -> None:
+        """Mark that the answer to a report was sent: an association that is released before would lose it."""
+        if isinstance(event.message, N_EVENT_REPORT_RSP):
+            self.answered.set()
 
     def note(self, event) -> tuple[int, None]:
         self.waited = self.before()
@@ -80,7 +87,7 @@ def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
 @contextmanager
 def asking(node: tuple[int, int], heard: Heard) -> Iterator[pynetdicom.association.Association]:
     """A peer's association on which it has asked for two objects, of which one is there; its own port listens too."""
-    handlers = [(pynetdicom.evt.EVT_N_EVENT_REPORT, heard.note)]
+    handlers = [(pynetdicom.evt.EVT_N_EVENT_REPORT, heard.note), (pynetdicom.evt.EVT_DIMSE_SENT, heard.sent)]
     entity = pynetdicom.AE("PACS")
     entity.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
     entity.add_requested_context(COMMITMENT)
@@ -101,7 +108,7 @@ def asking(node: tuple[int, int], heard: Heard) -> Iterator[pynetdicom.associati
 def test_a_peer_that_keeps_its_association_open_is_told_on_it_and_on_no_other(node):
     heard = Heard()
     with asking(node, heard) as association:
-        until(lambda: heard.reports)
+        until(heard.answered.is_set)
         assert association.is_established
     assert heard.reports == [(True, ("1.2.3.4",), ("1.2.3.5",))]
 
