@@ -147,7 +147,12 @@ def main() -> None:
     text = f"{about}\n\n{table(laws, done, given.share)}"
     print(text)
     if given.record:
-        record("laws", "What reports state", text, {"minutes": minutes, "laws": done})
+        # A line a law: the mean, its standard error, the share without a statement, studies, and the source.
+        plain = {
+            name: f"{one['mean']:.4f} {one['error']:.4f} {one['without']:.3f} {one['draws']} {one['code']}"
+            for name, one in done.items()
+        }
+        record("laws", "What reports state", text, {"minutes": minutes, "laws": plain})
 
 
 if __name__ == "__main__":
