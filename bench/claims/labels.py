@@ -51,24 +51,28 @@ def named(apart: float, cases: int, ill: float = 0.5) -> Callable[[Random], floa
     return study
 
 
-def found(
-    apart: float, *, cases: int = 400, wrong: tuple[float, float] = (0.05, 0.05), ill: float = 0.5
+def exchanged(
+    figure: Callable[[np.ndarray, np.ndarray], float],
+    apart: float,
+    *,
+    cases: int = 400,
+    wrong: tuple[float, float] = (0.05, 0.05),
+    ill: float = 0.5,
 ) -> Callable[[Random], float]:
+    """A figure of which labels are named and which are wrong, where some are."""
+
     def study(random: Random) -> float:
-        is_named, is_wrong = audited(random, apart=apart, wrong=wrong, cases=cases, ill=ill)
-        return float(is_named[is_wrong].mean()) if is_wrong.any() else float("nan")
+        return figure(*audited(random, apart=apart, wrong=wrong, cases=cases, ill=ill))
 
     return study
 
 
-def false(
-    apart: float, *, cases: int = 400, wrong: tuple[float, float] = (0.05, 0.05), ill: float = 0.5
-) -> Callable[[Random], float]:
-    def study(random: Random) -> float:
-        is_named, is_wrong = audited(random, apart=apart, wrong=wrong, cases=cases, ill=ill)
-        return float((is_named & ~is_wrong).sum() / max(1, is_named.sum()))
+def found(is_named: np.ndarray, is_wrong: np.ndarray) -> float:
+    return float(is_named[is_wrong].mean()) if is_wrong.any() else float("nan")
 
-    return study
+
+def false(is_named: np.ndarray, is_wrong: np.ndarray) -> float:
+    return float((is_named & ~is_wrong).sum() / max(1, is_named.sum()))
 
 
 MISSED = {"cases": 1000, "wrong": (0.0, 0.2), "ill": 0.1}
@@ -78,22 +82,30 @@ LAWS = [
     Law(ALL_RIGHT, "1.5 SD apart, 100 cases", named(1.5, 100), high=0.01, draws=200),
     Law(ALL_RIGHT, "1.5 SD apart, 1,000 cases, one in ten ill", named(1.5, 1000, 0.1), high=0.01, draws=200),
     Law(ALL_RIGHT, "3 SD apart, 400 cases", named(3.0, 400), high=0.01, draws=200),
-    Law(FOUND, "3 SD apart, 5 % exchanged, 400 cases (at most .63 can be)", found(3.0), low=0.8, draws=200),
-    Law(FOUND, "3.5 SD apart, 5 % exchanged, 400 cases (.82)", found(3.5), low=0.7, draws=200),
-    Law(FOUND, "4 SD apart, 5 % exchanged, 400 cases (.93)", found(4.0), low=0.8, few=6, wide=(0.6, 1), draws=200),
+    Law(FOUND, "3 SD apart, 5 % exchanged, 400 cases (at most .63 can be)", exchanged(found, 3.0), low=0.8, draws=200),
+    Law(FOUND, "3.5 SD apart, 5 % exchanged, 400 cases (.82)", exchanged(found, 3.5), low=0.7, draws=200),
+    Law(
+        FOUND,
+        "4 SD apart, 5 % exchanged, 400 cases (.93)",
+        exchanged(found, 4.0),
+        low=0.8,
+        few=6,
+        wide=(0.6, 1),
+        draws=200,
+    ),
     Law(
         FOUND,
         "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
-        found(4.0, **MISSED),
+        exchanged(found, 4.0, **MISSED),
         low=0.5,
         draws=200,
     ),
-    Law(FALSE, "3 SD apart, 5 % exchanged, 400 cases", false(3.0), high=0.13, draws=200),
-    Law(FALSE, "3 SD apart, 5 % exchanged, 2,000 cases", false(3.0, cases=2000), high=0.12, draws=60),
+    Law(FALSE, "3 SD apart, 5 % exchanged, 400 cases", exchanged(false, 3.0), high=0.13, draws=200),
+    Law(FALSE, "3 SD apart, 5 % exchanged, 2,000 cases", exchanged(false, 3.0, cases=2000), high=0.12, draws=60),
     Law(
         FALSE,
         "4 SD apart, 20 % of the ill missed, one in ten ill, 1,000 cases",
-        false(4.0, **MISSED),
+        exchanged(false, 4.0, **MISSED),
         high=0.13,
         draws=200,
     ),

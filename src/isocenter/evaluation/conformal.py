@@ -252,23 +252,25 @@ def controlled_on_average(
     Conformal risk control; Angelopoulos et al., arXiv:2208.02814
     """
     means, people = _risks(losses, patients)
-    return _first(means * people + largest <= risk * (people + 1) + ROUNDING)
+    return _first(controls(means * people, people, risk, largest=largest))
 
 
-def controls(losses: ArrayLike, people: int, risk: float, delta: float | None = None) -> Truths:
+def controls(
+    losses: ArrayLike, people: int, risk: float, delta: float | None = None, *, largest: float = 1.0
+) -> Truths:
     """(settings,) whether the expected loss in a new patient is at most `risk`.
 
-    losses: (settings,) sum of what each patient loses, 0 to 1, the settings in the order in which losses fall or rise
+    losses: (settings,) sum of what each patient loses, 0 to `largest` (1 where there is a delta), the settings in the
+            order in which losses fall or rise
     delta:  None: it is on average over draws of patients; else with a confidence of 1 - delta, by the binomial law
             where nobody loses a part (tolerance limits of Wilks, doi:10.1214/aoms/1177731788), else as
             `controlled_with_confidence`
     """
     sums = np.asarray(losses, dtype=np.float64)
     if delta is None:
-        return np.asarray(sums + 1 <= risk * (people + 1) + ROUNDING)
+        return np.asarray(sums + largest <= risk * (people + 1) + ROUNDING)
     is_exact = bool((np.abs(sums - sums.round()) < ROUNDING).all())
-    p = stats.binom.cdf(sums.round(), people, risk) if is_exact else _p_values(sums / people, people, risk)
-    return np.asarray(p <= delta)
+    return np.asarray(_p_of_errors(sums / max(1, people), people, risk, is_exact) <= delta)
 
 
 def fewest_controlling(risk: float, delta: float | None = None) -> int:

@@ -263,7 +263,7 @@ def d_calibration(
     patients: (cases,) whose, where patients have several, whose cases count as one: they share what happened
     Who is followed no longer is spread over all probabilities below, which says less of the shares than an event does:
     their covariance is that of multinomial counts less what each such spread hides, by the law of total variance.
-    Directions of which little is known do not count. NaN where that is all, as where nobody had the event.
+    Directions of which little is known do not count. NaN where that is all, as where nobody was followed for long.
     Haider et al., JMLR 2020, arXiv:1811.11347, whose p is that of counted events: with censoring it is far too large.
     """
     chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
