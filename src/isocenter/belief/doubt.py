@@ -24,7 +24,7 @@ from isocenter.values import Floats, Row
 
 DOUBTS = ("total", "epistemic")
 # By the whole uncertainty; by the epistemic part they have the same names with an end.
-DOUBT_METRICS = (
+DOUBT_METRICS: tuple[Metric, ...] = (
     Metric("error_detection", "Error detection (AUROC)", is_of_belief=True, may_judge=False),
     Metric("aurc", "Area under risk-coverage", "less", is_of_belief=True, may_judge=False),
     Metric("excess_aurc", "Excess area under risk-coverage", "less", is_of_belief=True, may_judge=False),

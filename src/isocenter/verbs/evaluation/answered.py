@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from isocenter.evaluation import Table, bootstrap, proportion, resampling
+from isocenter.evaluation import OF_ANSWERED, Table, bootstrap, proportion, resampling
 from isocenter.lazy import pandas as pd
 from isocenter.tasks import Task
 from isocenter.values import Row
@@ -75,7 +75,7 @@ def answered_rows(task: Task, table: Table, *, seed: int) -> Iterator[Row]:
     people = dict(zip(own["case"].astype(str), own["patient"].astype(str), strict=True))
     if errors:
         estimate = bootstrap(list(errors.values()), [people[case] for case in errors], seed=seed)
-        yield Row(f"error_{ANSWERED}", "all", estimate)
+        yield Row(f"error{OF_ANSWERED}", "all", estimate)
     for row in task.scoring.summary(own, seed=resampling(own, seed)):
         if row.metric in task.scoring.primaries and row.label == "all":
-            yield Row(f"{row.metric}_{ANSWERED}", row.label, row.estimate)
+            yield Row(f"{row.metric}{OF_ANSWERED}", row.label, row.estimate)
