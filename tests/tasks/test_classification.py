@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION, Certainty
+from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
 from isocenter.tasks.classification.task import Classification
@@ -308,9 +308,8 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
-    assert {
-        row.metric for row in TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
-    } - OF_CALIBRATION == TWO.scoring.metrics
+    rows = TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
+    assert {row.metric for row in rows if TWO.metrics.of(row.metric).may_judge} == {*TWO.scoring.primaries}
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
@@ -407,7 +406,7 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     for side in ("", "_uncalibrated"):
         off, apart, base = (rows[f"brier_{part}{side}"].value for part in ("reliability", "resolution", "uncertainty"))
         assert off - apart + base == pytest.approx(rows[f"brier{side}"].value, abs=0.01)
-    assert {metric for metric in rows if metric.startswith(("mce", "ace", "brier_"))} <= OF_CALIBRATION | {"brier"}
+    assert all(TWO.metrics.of(metric).is_of_belief for metric in rows if metric.startswith(("mce", "ace", "brier")))
 
 
 def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_the_brier_score_are_their_sum():

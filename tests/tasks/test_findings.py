@@ -10,7 +10,7 @@ from sklearn import metrics
 from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION, Certainty
+from isocenter.belief import Certainty
 from isocenter.belief.calibration_scores import calibration_rows
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
@@ -187,7 +187,7 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
             assert rows[metric, name].value == pytest.approx(value), (metric, name)
             assert "0.5 on (default)" in rows[metric, name].method or metric in ("auroc", "average_precision", "brier")
         assert rows["auroc", name].n == there.sum()
-    for metric in TASK.scoring.metrics:
+    for metric in TASK.scoring.primaries:
         mean = np.mean([rows[metric, name].value for name in TASK.findings])
         assert rows[metric, "all"].value == pytest.approx(mean), metric
         assert rows[metric, "all"].n == known.any(axis=1).sum()
@@ -198,7 +198,7 @@ def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_pl
     predictions, cases, *_ = drawn()
     rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
-    assert {row.metric for row in rows} - OF_CALIBRATION == TASK.scoring.metrics
+    assert {row.metric for row in rows if TASK.metrics.of(row.metric).may_judge} == TASK.scoring.primaries
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():

@@ -311,10 +311,8 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
     rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
-    assert set(rows) - TASK.scoring.metrics <= {
-        f"{metric}{end}" for metric in TASK.traits.belief for end in ("", "_uncalibrated")
-    }
-    assert TASK.scoring.metrics - {MISSED, FALSE} <= set(rows)
+    assert all(TASK.metrics.of(metric).is_of_belief for metric in set(rows) - TASK.scoring.primaries)
+    assert TASK.scoring.primaries - {MISSED, FALSE} <= set(rows)
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5
     assert rows["count_error"].unit == "objects"

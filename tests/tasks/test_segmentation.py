@@ -11,7 +11,6 @@ from numpy.testing import assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
-from isocenter.report import metric_name
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
@@ -206,7 +205,7 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         assert [units[name] for name in names] == (
             ["pixels", "pixels", "", "pixels"] if size is None else ["mm", "mm", "", "mm²"]
         )
-        assert metric_name(names[3], TASK.traits.metric_names) == "Area error"
+        assert TASK.metrics.of(names[3]).words == "Area error"
         assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
         assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
 
@@ -219,10 +218,10 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
     assert not [name for name in [*table, *rows] if name.endswith("_pixels")]
     names = ("hd95_voxels", "hd95_points_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
-    assert set(names) <= TASK.scoring.metrics
+    assert set(names) <= TASK.scoring.primaries
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method
-    assert metric_name("nsd_voxels", TASK.traits.metric_names) == "NSD, tolerance in voxels"
+    assert TASK.metrics.of("nsd_voxels").words == "NSD, tolerance in voxels"
     assert surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
     assert surface_distance(mask, predicted).unit == "voxels"
 

@@ -338,7 +338,7 @@ def test_the_agreement_of_readers_stands_beside_the_models():
     assert row["dice_between_readers"] == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
     assert row["dice_of_berta_to_others"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     rows = {row.metric for row in task.scoring.summary(scored(task, mask(1, 1, 0), of).reset_index(), seed=0)}
-    assert task.scoring.metrics >= {"dice_to_readers", "dice_between_readers"}
+    assert task.scoring.primaries >= {"dice_to_readers", "dice_between_readers"}
     assert rows >= {"dice_to_readers", "dice_between_readers", "dice_to_berta"}
 
 

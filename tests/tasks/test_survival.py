@@ -415,7 +415,7 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     [spread] = [row for row in rows if row.metric == "d_calibration"]
     assert 0.001 < spread.estimate.value <= 1 and "tenths of predicted survival, until 10" in spread.estimate.method
     rows.remove(spread)  # a p-value is none by which a model is judged
-    assert {row.metric for row in rows} == KNOWN.scoring.metrics
+    assert {row.metric for row in rows} == KNOWN.scoring.primaries
     assert {row.label for row in rows} == {"all", "5", "10"}
     assert all(row.estimate.low < row.estimate.value < row.estimate.high for row in rows)
     [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]

@@ -177,7 +177,7 @@ def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after
     predictions = [task.decode([(WHOLE, {"mask": one.astype(np.float32)})], GRID) for one in outputs]
     table = task.scoring.score(predictions, references)
     rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
-    assert {metric for metric, _ in rows} <= task.scoring.metrics
+    assert {metric for metric, _ in rows} <= task.scoring.primaries
     # By hand: of all voxels, as an image this small is its own sample, within 5 of an edge of the reference.
     near = [near_edges(one.references["mask"].data[0], GRID) for one in references]
     for ending, of in (("", task), ("_uncalibrated", replace(TASK, certainty=Certainty("none", Calibrator())))):

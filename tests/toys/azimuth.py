@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, bootstrap
+from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -63,8 +63,8 @@ class Azimuth:
                 "Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True
             ),
         },
-        metric_names={"angular_error": "Error of the angle"},
     )
+    metrics: ClassVar[Metrics] = Metrics((Metric("angular_error", "Error of the angle", "less", unit=UNIT),))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -111,7 +111,7 @@ class Azimuth:
     @property
     def scoring(self) -> Scoring:
         return Scoring(
-            metrics=frozenset({"angular_error"}),
+            primaries=self.metrics.primaries,
             score=self.score,
             summary=_summary,
             rank=_rank,

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from isocenter.errors import FormatError
-from isocenter.evaluation import Seed, Table, bootstrap
+from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.files import Entry, Format, ReadOptions
 from isocenter.lazy import pandas as pd
 from isocenter.networks import Family
@@ -193,6 +193,7 @@ class Pointing:
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
     traits: ClassVar[Traits] = Traits(registers={"radius": "radius"})
+    metrics: ClassVar[Metrics] = Metrics((Metric("tip_distance", better="less", unit=UNIT),))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -233,7 +234,7 @@ class Pointing:
     @property
     def scoring(self) -> Scoring:
         return Scoring(
-            metrics=frozenset({"tip_distance"}),
+            primaries=self.metrics.primaries,
             score=_score,
             summary=_summary,
             rank=_rank,

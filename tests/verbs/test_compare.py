@@ -313,8 +313,8 @@ def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_ord
 
 
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
-    traits = Regression.traits
-    assert traits.is_aimed("bias") and traits.is_aimed("volume_loa_lower_mm2") and not traits.is_aimed("mae")
+    assert [Regression.metrics.of(name).better for name in ("bias", "loa_lower", "mae")] == ["aim", "aim", "less"]
+    assert Segmentation.metrics.of("volume_loa_lower_mm2").better == "aim"
     apart = wilcoxon(np.zeros(30), np.arange(1.0, 31.0))
     [(p, verdict)] = verdicts([apart], [None], [None], "none")
     assert p < 0.001 and verdict == "not shown"

@@ -12,7 +12,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.evaluation import Gap, Table, resampling
+from isocenter.evaluation import Gap, Metrics, Table, resampling
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
@@ -29,8 +29,8 @@ from packages import no_export
 
 def test_a_gap_of_very_many_people_has_no_p_of_0():
     gap = Gap("sex", "auroc", "all", 0.1, 0.09, 0.11, p=0.0, p_adjusted=0.0, worst="F")
-    assert "adjusted p < 0.001" in _words(gap, {})
-    assert _cells(gap, {})[6:8] == ("< 0.001", "< 0.001")
+    assert "adjusted p < 0.001" in _words(gap, Metrics())
+    assert _cells(gap, Metrics())[6:8] == ("< 0.001", "< 0.001")
 
 
 def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:

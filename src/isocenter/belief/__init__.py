@@ -14,10 +14,8 @@ if TYPE_CHECKING:
         HIGH,
         LOW,
         MISSED,
-        OF_SETS,
         SET,
-        SET_ERRORS,
-        SET_NAMES,
+        SET_METRICS,
         SET_SENTENCES,
         Found,
         assured_classes,
@@ -43,10 +41,8 @@ if TYPE_CHECKING:
         suited_certainty,
     )
     from isocenter.belief.calibration_scores import (
-        BEFORE,
-        BELIEF,
-        CHANGED,
-        OF_CALIBRATION,
+        CALIBRATION_METRICS,
+        LOG_LOSS_CHANGE,
         binary_calibration_rows,
         calibration_rows,
         of_before,
@@ -70,7 +66,7 @@ if TYPE_CHECKING:
         in_json,
         probabilities_of,
     )
-    from isocenter.belief.doubt import BY_EPISTEMIC, DOUBT_ERRORS, DOUBT_NAMES, OF_DOUBT, Doubted, doubt_rows
+    from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
         BY_GROUP,
         GROUPED,

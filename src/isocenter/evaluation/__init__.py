@@ -47,10 +47,13 @@ if TYPE_CHECKING:
         normalised,
         odds_of,
     )
-    from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
+    from isocenter.evaluation.centrelines import CENTRELINE_METRICS, Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         BINS,
+        BRIER,
+        CLASS_METRICS,
         EQUAL_WIDTH,
+        LABEL_METRICS,
         Confusion,
         auroc,
         average_precision,
@@ -100,7 +103,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
-    from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
+    from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness import (
         FEW,
         NONE,
@@ -152,10 +155,31 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
-    from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
-    from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
+    from isocenter.evaluation.mask_overlap import (
+        FALSE_POSITIVE_VOLUME,
+        OVERLAP_METRICS,
+        VOLUME_ERROR,
+        Overlap,
+        confusion,
+        dice,
+        iou,
+        overlap,
+        overlaps,
+        volume_unit,
+    )
+    from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED, UNIT_ENDS, Metric, Metrics
+    from isocenter.evaluation.ordinal import (
+        GRADE_METRICS,
+        grade_distances,
+        least_cost,
+        ranked_probability_score,
+        weighted_kappa,
+    )
     from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.regression import (
+        AGREEMENT_METRICS,
+        ERROR_BAR_METRICS,
+        VALUE_METRICS,
         absolute_agreement,
         bias,
         concordance,
@@ -202,8 +226,10 @@ if TYPE_CHECKING:
         weak_groups,
         wilcoxon,
     )
-    from isocenter.evaluation.summary import mean_rows, pooled_rows
+    from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
+        D_CALIBRATION,
+        SURVIVAL_METRICS,
         Steps,
         at_risk,
         brier_errors,

@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.evaluation.metric import Metric
 from isocenter.lazy import ndimage
 
 Mask = NDArray[np.bool_]
+CENTRELINE_METRICS = (
+    Metric("cldice", "Centreline Dice"),
+    Metric("centreline_recall"),
+    Metric("centreline_precision"),
+    Metric("components_error", better="less", unit="pieces"),
+    Metric("loops_error", better="less", unit="loops"),
+)
 
 
 @dataclass(frozen=True)

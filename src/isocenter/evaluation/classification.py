@@ -23,6 +23,7 @@ from isocenter.evaluation.intervals import (
     proportion,
     reweighted,
 )
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import are_paired, chances_of, mean, ratio, truths_of, weights_of
 from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
@@ -30,6 +31,20 @@ from isocenter.values import Estimate, Floats
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
 BINS = 15
 EQUAL_WIDTH = f"{BINS} bins of equal width"
+# Of one label that is called or not: of its probabilities, then of its calls.
+LABEL_METRICS = (
+    Metric("auroc", "AUROC"),
+    Metric("average_precision"),
+    Metric("sensitivity"),
+    Metric("specificity"),
+    Metric("ppv", "PPV"),
+    Metric("npv", "NPV"),
+    Metric("f1"),
+    Metric("kappa", "Cohen's kappa"),
+)
+# Of calls of several classes, beside those of each.
+CLASS_METRICS = (Metric("accuracy"), Metric("balanced_accuracy"), Metric("mcc", "MCC"))
+BRIER = Metric("brier", "Brier score", "less")
 # Points of 1 - specificity at which the band of a ROC curve is computed.
 POINTS = 101
 # A probability of 0 for what happened would cost infinitely much; float32 knows no smaller step beside 1.

@@ -68,7 +68,7 @@ def _check_names(plan: Plan, made: Settings) -> None:
     _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
     task = made.task
     _refuse_other("training.selection", made.training.selection, {task.teaching.selects_by}, f"{task.name} has no")
-    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.metrics, f"{task.name} has no")
+    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.primaries, f"{task.name} has no")
     parts = tuple(task.decoding.parts.values()) or (task,)
     if made.guard.error is not None and any(one.decoding.uncertainty not in ("classes", "labels") for one in parts):
         problem = f"an answer of {task.name} is neither right nor wrong"

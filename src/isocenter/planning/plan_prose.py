@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
-from isocenter.report import metric_name
 from isocenter.tasks import kind
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
@@ -245,10 +244,10 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     if "task.name" not in plan:
         return dict(SENTENCES)
-    traits = kind(plan["task.name"]).traits
-    metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
+    task = kind(plan["task.name"])
+    metrics = {name: task.metrics.of(str(plan[name])).words for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
-    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
+    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in task.traits.sentences.items()}}
     if not plan.is_of_pictures:
         return made
     return {

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         interval_text,
         label_name,
         method_text,
-        metric_name,
         number,
         p_text,
         row_name,

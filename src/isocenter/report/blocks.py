@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
@@ -208,7 +209,7 @@ class Page:
     notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
     facts:    where it comes from, folded at the foot: data, model, version, seed, machine
     lead:     one sentence under the title
-    names:    {metric: as papers spell it}; without one its own words
+    metrics:  of the kind of problem, by whose words figures are called
     verdict:  the answer to the reader's first question, in words
     remarks:  {question: answers to it}, under the verdict
     """
@@ -219,6 +220,6 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     lead: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     verdict: str = ""
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)

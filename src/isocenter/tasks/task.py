@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Head, Label, Prediction, Target
 
@@ -18,6 +19,7 @@ class Task(Protocol):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     traits: ClassVar[Traits]
+    metrics: ClassVar[Metrics]
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -156,7 +156,7 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
 
 def _selecting(settings: Settings, figure: float) -> str:
     """The metric that selects, as papers spell it; or what took its place to give this figure."""
-    return selecting_name(settings.training.selection, settings.task.traits.metric_names)(figure)
+    return selecting_name(settings.task.metrics.of(settings.training.selection))(figure)
 
 
 def finished(out: Path, settings: Settings) -> Outcome | None:

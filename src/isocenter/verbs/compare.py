@@ -10,7 +10,7 @@ from typing import Any
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
-from isocenter.report import Details, Link, Page, Section, metric_name, render
+from isocenter.report import Details, Link, Page, Section, render
 from isocenter.runtime import read_json, write_json
 from isocenter.verbs.comparing import (
     ComparisonOptions,
@@ -139,5 +139,5 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
 def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
     """Of which models another metric is the primary one, whose margin does not count here."""
     for name, metric in primaries.items():
-        own, ours = (metric_name(one, comparison.metric_names) for one in (metric, comparison.primary))
+        own, ours = (comparison.metrics.of(one).words for one in (metric, comparison.primary))
         yield f"The primary metric of {name} is {own}: models are compared by {ours} here."

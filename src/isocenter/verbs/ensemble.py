@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.evaluation import NONE, read_cases, rows_to_json
+from isocenter.evaluation import NONE, Metrics, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -100,7 +100,7 @@ class Ensemble(InNotebook):
     notes: tuple[str, ...] = ()
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
-    metric_names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def report(self) -> Path:
@@ -121,7 +121,7 @@ class Ensemble(InNotebook):
         return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metric_names) for row in self.headline]
+        headline = [in_words(row, self.metrics) for row in self.headline]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
@@ -243,8 +243,8 @@ def _tested(
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
     headline = tuple(headline_rows(rows, primary, model.task)) if rows else ()
-    spelled = model.task.traits.metric_names
-    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, spelled)
+    metrics = model.task.metrics
+    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, metrics)
 
 
 def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, known: bool) -> Comparison:

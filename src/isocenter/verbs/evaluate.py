@@ -120,7 +120,7 @@ class Evaluation(InNotebook):
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         headline = headline_rows(self.rows, self.primary, self.scored.task)
-        lines += [in_words(row, self.scored.metric_names) for row in headline]
+        lines += [in_words(row, self.scored.metrics) for row in headline]
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [

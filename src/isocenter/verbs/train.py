@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from isocenter.at_work import command_began
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
-from isocenter.evaluation import rows_to_json
+from isocenter.evaluation import Metrics, rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -87,7 +87,7 @@ class Run(InNotebook):
     folds: int = 0
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
-    metric_names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def report(self) -> Path:
@@ -105,7 +105,7 @@ class Run(InNotebook):
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metric_names) for row in self.headline]
+        headline = [in_words(row, self.metrics) for row in self.headline]
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
 
@@ -276,5 +276,5 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     rows = () if scored is None else tuple(scored.rows)
     headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
-    spelled = {} if scored is None else scored.metric_names
-    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, spelled)
+    metrics = Metrics() if scored is None else scored.metrics
+    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, metrics)

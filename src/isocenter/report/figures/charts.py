@@ -10,10 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
 from isocenter.report.figures.figure import Figure
-from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
+from isocenter.report.words import decimals, interval_text, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
 # Columns of a run of folds begin with it.
@@ -60,11 +61,10 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
-def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -> Figure:
+def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure:
     """The value of each row as a dot on its interval, one line a label, over the range of what is shown.
 
-    rows:  of one metric. A dashed line marks 0 where it lies within that range.
-    names: {metric: as papers spell it}; without one its own words
+    rows: of one metric. A dashed line marks 0 where it lies within that range.
     Raises UsageError without a row.
     """
     if not rows:
@@ -81,13 +81,13 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         if low < 0 < high:
             axes.axvline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         unit = rows[0].estimate.unit
-        axes.set_xlabel(f"{metric_name(rows[0].metric, names)}{f' ({unit})' if unit else ''}")
+        axes.set_xlabel(f"{metrics.of(rows[0].metric).words}{f' ({unit})' if unit else ''}")
         plain(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
 
     alt = "; ".join(
-        f"{row_name(row, names)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
+        f"{row_name(row, metrics)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
     )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Dot: value. Line: {level}, absent where none can be given."

@@ -54,7 +54,7 @@ def readme(
         _inputs(model),
         _outputs(model),
         "## What was measured",
-        "\n".join(f"- {in_words(row, model.task.traits.metric_names)}" for row in rows) if rows else NOTHING,
+        "\n".join(f"- {in_words(row, model.task.metrics)}" for row in rows) if rows else NOTHING,
         "The intervals show how the figures vary with the cases. They do not show how much another training would "
         "differ. `method` of each estimate in `isocenter/model.json` states how its interval was made."
         if rows

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
     BY_GROUP,
     CALLING,
     CERTAINTY,
     FOUND,
     GROUPED,
     LEAST_CHANCE,
-    OF_SETS,
     SET,
-    SET_ERRORS,
     SETS,
     Certainty,
     GroupThresholds,
@@ -34,7 +31,7 @@ from isocenter.belief import (
     tuned_by_group,
     unkept_rule,
 )
-from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
+from isocenter.evaluation import USUAL_SPREAD, Metrics, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
@@ -65,7 +62,7 @@ from isocenter.tasks.classification.plan import (
     thresholds,
 )
 from isocenter.tasks.classification.positive import positive_of, usual_positives
-from isocenter.tasks.classification.scores import NAMES, class_index, metrics_of, selected
+from isocenter.tasks.classification.scores import METRICS, class_index, primaries_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length, reading
 from isocenter.tasks.task import Task
@@ -147,20 +144,14 @@ class Classification:
             "costs": "costs of mistakes",
             "group_thresholds": "groups with thresholds of their own",
         },
-        case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
         suited=suited_certainty,
-        audited=("auroc", "calibration_slope", "coverage"),
-        belief=(*OF_SETS, *BELIEF),
-        calibration=("ece",),
         compared_by=("classes", "positive", "prevalence", "priced"),
         unkept=unkept_rule,
         sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace", "mae", "rps", "expected_cost"}) | SET_ERRORS,
-        label_word="class",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -278,10 +269,10 @@ class Classification:
         """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        metrics = metrics_of(ordered=self._ordered, costly=bool(self.costs))
+        primaries = primaries_of(ordered=self._ordered, costly=bool(self.costs))
         tuning = (self.assured, self.crossed)
         named, asked, values = self.classes, self.positives, shown.case_values
-        return Scoring(metrics, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
+        return Scoring(primaries, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
 
     @property
     def _scores(self) -> ClassScoring:

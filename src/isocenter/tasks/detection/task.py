@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
     CERTAINTY,
     COVERING,
     FOUND,
@@ -24,7 +23,7 @@ from isocenter.belief import (
     suited_certainty,
 )
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, figure_label, folds_of
+from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -45,9 +44,7 @@ from isocenter.tasks.detection.plan import (
 )
 from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns
 from isocenter.tasks.detection.scores import (
-    ERRORS,
     METRICS,
-    NAMES,
     SELECTED,
     Answers,
     case_row,
@@ -114,16 +111,10 @@ class Detection:
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     traits: ClassVar[Traits] = Traits(
         tunes=(*FOUND, "threshold", "covering"),
-        case_metric="f1",
         suited=suited_certainty,
-        errors=ERRORS,
-        belief=BELIEF,
-        calibration=("ece",),
-        audited=("cpm", "sensitivity"),
         sentences=SENTENCES,
-        metric_names=NAMES,
-        label_word="class",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -215,7 +206,7 @@ class Detection:
     def scoring(self) -> Scoring:
         """Average precision, free-response metrics and calls at the threshold."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS, *own, assured=self.assured, probable_findings=self.classes)
+        return Scoring(METRICS.primaries, *own, assured=self.assured, probable_findings=self.classes)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from isocenter.belief import (
     ABSENT,
-    BELIEF,
     BY_GROUP,
     BY_PRESENCE,
     CALLING,
@@ -19,11 +18,8 @@ from isocenter.belief import (
     FOUND,
     GROUPED,
     INTERVALS,
-    OF_SETS,
     PRESENT,
     SET,
-    SET_ERRORS,
-    SET_NAMES,
     Certainty,
     GroupThresholds,
     OperatingPoint,
@@ -42,7 +38,7 @@ from isocenter.belief import (
     unkept_rule,
 )
 from isocenter.errors import PlanError
-from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
+from isocenter.evaluation import USUAL_SPREAD, Metrics, Unseen, auroc
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
@@ -50,7 +46,7 @@ from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import METRICS
 from isocenter.tasks.findings.scoring import FindingScoring
-from isocenter.tasks.shared import PROBABILITY_NAMES, Shares, crossed, each_of, mean_of, of_one, reading
+from isocenter.tasks.shared import Shares, crossed, each_of, mean_of, of_one, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -115,20 +111,14 @@ class Findings:
             "prevalence": "prevalence",
             "group_thresholds": "groups with thresholds of their own",
         },
-        case_metric="brier",
         # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
         search_values={"loss": ("bce", "class_balanced")},
         suited=suited_certainty,
-        audited=("auroc", "calibration_slope", "coverage"),
-        belief=(*OF_SETS, *BELIEF),
-        calibration=("ece",),
         compared_by=("prevalence",),
         unkept=unkept_rule,
         sentences=SENTENCES,
-        metric_names={**PROBABILITY_NAMES, **SET_NAMES},
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace"}) | SET_ERRORS,
-        label_word="finding",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -226,7 +216,7 @@ class Findings:
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tuning = (self.assured, self.crossed)
-        return Scoring(METRICS, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
+        return Scoring(METRICS.primaries, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
 
     @property
     def _scores(self) -> FindingScoring:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
     CERTAINTY,
     COVERING,
     FOUND,
@@ -24,7 +23,7 @@ from isocenter.belief import (
     calibrated,
     suited_certainty,
 )
-from isocenter.evaluation import Table, instance_overlap
+from isocenter.evaluation import Metrics, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -60,7 +59,7 @@ from isocenter.tasks.instances.promises import (
     covering_objects,
     missed_shares,
 )
-from isocenter.tasks.instances.scores import ERRORS, METRICS, NAMES, case_row, ranked, summary_rows
+from isocenter.tasks.instances.scores import METRICS, case_row, ranked, summary_rows
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
     Shares,
@@ -128,15 +127,10 @@ class InstanceSegmentation:
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     traits: ClassVar[Traits] = Traits(
         tunes=("inside", "prominence", *FOUND, "covering"),
-        audited=("pq", "f1"),
-        case_metric="f1",
         suited=suited_certainty,
-        errors=ERRORS,
-        belief=BELIEF,
-        calibration=("ece",),
         sentences=SENTENCES,
-        metric_names=NAMES,
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -210,7 +204,7 @@ class InstanceSegmentation:
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
         own = (self.score, summary_rows, ranked, self.figures, overview, self.results)
-        return Scoring(METRICS, *own, assured=self.assured)
+        return Scoring(METRICS.primaries, *own, assured=self.assured)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""

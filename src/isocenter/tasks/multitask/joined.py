@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Traits
-from isocenter.tasks.multitask.plan import SIGN, joined_traits, settings_for
+from isocenter.tasks.multitask.plan import SIGN, joined_metrics, joined_traits, settings_for
 from isocenter.tasks.multitask.task import Multitask
 from isocenter.values import Dataset, Decision, Fingerprint
 
@@ -45,6 +46,11 @@ class Joined:
     def traits(self) -> Traits:
         """The traits of the parts, under the names that their settings have here."""
         return joined_traits(self.kinds)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the parts."""
+        return joined_metrics(self.kinds)
 
     def settings_for(self, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The settings of every part, and how their losses are weighed; DatasetError where a part cannot be taught."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isocenter.belief import NOT_KEPT
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Metric, Metrics
 from isocenter.tasks.answers import Traits
 from isocenter.tasks.shared import COARSEST
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
@@ -104,17 +105,15 @@ def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
             **SENTENCES,
             **{f"{name}{SETTING}{key}": one for name, traits in own.items() for key, one in traits.sentences.items()},
         },
-        metric_names={
-            SELECTED: "the mean over the tasks",
-            **{metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
-        },
-        errors=frozenset().union(*(traits.errors for traits in own.values())),
-        calibration=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.calibration)),
-        audited=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.audited)),
-        belief=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.belief)),
         suited=partial(_suited, own),
         unkept=partial(_unkept, own),
     )
+
+
+def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:
+    """The metrics of the parts, and what selects checkpoints."""
+    selecting = Metric(SELECTED, "the mean over the tasks", may_judge=False)
+    return Metrics((selecting, *(metric for kind in kinds for metric in kind.metrics)))
 
 
 def of_part(name: str, decision: str) -> str:

@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from isocenter.belief import numbers_by_name
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
-from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
+from isocenter.tasks.multitask.plan import (
+    SELECTED,
+    SETTING,
+    SIGN,
+    agreed,
+    check_settings,
+    joined_metrics,
+    joined_traits,
+    of_part,
+)
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.selection import quality, selection
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
@@ -86,6 +96,11 @@ class Multitask:
     def traits(self) -> Traits:
         """The traits of the parts, under the names that their settings have here."""
         return joined_traits(list(self.parts.values()))
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the parts."""
+        return joined_metrics(self.parts.values())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -184,7 +199,7 @@ class Multitask:
             if "train" in part.traits.tuned_on
         }
         return Scoring(
-            metrics=frozenset().union(*(part.scoring.metrics for part in self.parts.values())),
+            primaries=frozenset().union(*(part.scoring.primaries for part in self.parts.values())),
             score=scores.score,
             summary=scores.summary,
             rank=scores.rank,

@@ -13,8 +13,6 @@ from isocenter.belief import (
     HIGH,
     INTERVALS,
     LOW,
-    OF_SETS,
-    SET_ERRORS,
     Certainty,
     assured_each,
     crossed_each,
@@ -23,7 +21,7 @@ from isocenter.belief import (
     numbers_by_name,
 )
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import Metrics, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
@@ -42,7 +40,6 @@ from isocenter.tasks.regression.pictures import HEAD, ValuePictures
 from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
 from isocenter.tasks.regression.scores import (
     METRICS,
-    NAMES,
     case_rows,
     error_values,
     labelled,
@@ -108,18 +105,12 @@ class Regression:
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     traits: ClassVar[Traits] = Traits(
         tunes=("error_factor", "conformal"),
-        case_metric="standardised_difference",
         search_values={"loss": ("huber", "mse", "mae")},
         suited=suited,
-        audited=("mae", "coverage"),
-        belief=OF_SETS,
-        calibration=("coverage",),
         compared_by=("deviation",),
         sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll", "standardised_difference"}) | SET_ERRORS,
-        label_word="target",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -216,7 +207,7 @@ class Regression:
         shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tested = partial(error_values, self.deviation)
-        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=tested)
+        return Scoring(METRICS.primaries, *own, self.assured, self.crossed, case_values=tested)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""

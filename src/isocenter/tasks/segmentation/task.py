@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from isocenter.belief import FOUND, Certainty
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.decoding import decoded
@@ -15,13 +16,12 @@ from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, nu
 from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, settled_map, tidying_from
 from isocenter.tasks.segmentation.promises import crossed_volumes, in_order, promised
-from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
-from isocenter.tasks.segmentation.scoring import STRUCTURE, MaskScoring
+from isocenter.tasks.segmentation.scores import METRICS, READER_METRICS, mask_columns, structure_volumes
+from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Found, unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
-from isocenter.tasks.segmentation.voxel_scores import BELIEF, ECE
 from isocenter.tasks.shared import (
     Shares,
     Tidying,
@@ -102,18 +102,12 @@ class Segmentation:
     traits: ClassVar[Traits] = Traits(
         tunes=("postprocessing", *FOUND, "calibrated_map", "expected_dice", "covering", "conformal"),
         registers={"tolerance": "tolerance"},
-        case_metric="dice",
         cascades=True,
         search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
         suited=suited,
-        audited=("dice",),
-        belief=BELIEF,
-        calibration=(ECE,),
         sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=ERRORS,
-        label_word=STRUCTURE,
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -265,9 +259,10 @@ class Segmentation:
     def scoring(self) -> Scoring:
         """Overlap, surface distances and volumes of each structure."""
         how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
-        metrics = METRICS | OF_READERS if len(self.observers) > 1 else METRICS
+        unstated = () if len(self.observers) > 1 else READER_METRICS
+        primaries = METRICS.primaries - {one.name for one in unstated}
         stating = (self.results, self.assured, None if self.is_divided else self.volumes_crossed)
-        return MaskScoring(self.classes, self.structures, *how).answers(metrics, *stating)
+        return MaskScoring(self.classes, self.structures, *how).answers(primaries, *stating)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, mean_of
-    from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, called_values, label_rows, noted
+    from isocenter.tasks.shared.binary_scores import Called, called_values, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
     from isocenter.tasks.shared.evidence import evidential
     from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (
-        AGREEMENT,
         SCALES,
         Compared,
         Measured,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import INTERVALS, OF_SETS, Certainty, finite
+from isocenter.belief import INTERVALS, Certainty, finite
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import Seed, Steps, Table, harrell_c
+from isocenter.evaluation import Metrics, Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of, reading
@@ -36,7 +36,6 @@ from isocenter.tasks.survival.plan import (
 from isocenter.tasks.survival.scores import (
     AT_TIME,
     METRICS,
-    NAMES,
     TIME_LOW,
     Outcomes,
     bound_rows,
@@ -120,16 +119,10 @@ class Survival:
         tunes=("baseline", "slope", "hazard_factor", "median_risk", "conformal"),
         tuned_on=("val", "train"),
         registers={"horizons": "horizons"},
-        case_metric="brier",
         sentences=SENTENCES,
-        metric_names=NAMES,
-        audited=("harrell_c", "uno_c", "coverage"),
-        belief=(*OF_SETS, "d_calibration"),
-        calibration=("calibration_slope",),
         compared_by=("horizons", "censoring"),
-        errors=frozenset({"brier", "integrated_brier"}),
-        label_word="time",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -211,7 +204,9 @@ class Survival:
         by_training, at_site = partial(self.tuned, origin="training"), partial(self.tuned, origin="site")
         tuning = (self.assured, self.crossed, by_training, at_site)
         tested = partial(error_values, self._outcomes)
-        scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
+        scoring = Scoring(
+            METRICS.primaries, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings
+        )
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     UNKNOWN,
     Alike,
     Gap,
+    Metrics,
     Table,
     abstention_gap,
     adjusted_gaps,
@@ -39,7 +40,7 @@ from isocenter.evaluation import (
 )
 from isocenter.files import covariates_in
 from isocenter.lazy import pandas as pd
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, p_text
+from isocenter.report import Block, Details, Paragraph, Section, figures, number, p_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Estimate, Row, is_missing
@@ -142,11 +143,11 @@ def groups(audit: Audit) -> Audited | None:
     moved = swapped(audit, {name: dict(zip(who.index, own.tolist(), strict=True)) for name, own in assigned.items()})
     plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
     plain["swapped"] = [*map(_record, moved)]
-    notes = [_words(gap, scored.metric_names) for gap in _shown(done.gaps)]
+    notes = [_words(gap, scored.metrics) for gap in _shown(done.gaps)]
     return Audited(
         {GROUPS: _csv(done)},
         {FAIRNESS: (SCHEMA, plain)},
-        [_section(done, scored.metric_names, alike, moved, _when(late, audit.registered))],
+        [_section(done, scored.metrics, alike, moved, _when(late, audit.registered))],
         notes,
     )
 
@@ -231,7 +232,7 @@ class Look:
         seen: set[tuple[Any, ...]] = set()
         each = {name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()}
         for row in self._of_all:
-            if not self.task.traits.is_audited(row.metric):
+            if not self.task.metrics.of(row.metric).is_audited:
                 continue
             nothing = Estimate(float("nan"))
             judged = self.judged(row.label)
@@ -244,13 +245,14 @@ class Look:
 
     def _gap(self, row: Row, own: Mapping[str, Estimate]) -> Gap:
         gap, recipe = Gap(self.attribute, row.metric, row.label, float("nan")), row.estimate.recipe
-        is_error, of_one = self.task.traits.is_error(row.metric), "slope" in row.metric
+        metric = self.task.metrics.of(row.metric)
+        is_error = metric.better == "less"
         if recipe is not None:
             people = {one: one.partition(SIGN)[2] for one in recipe.people.tolist()}
             known = {one: group for one, group in people.items() if group in own}
             return gap_of_recipe(gap, recipe, known, worse=1 if is_error else -1, seed=self.seed)
-        if of_one:  # right where it is 1
-            return gap_of_estimates(gap, own, lambda value: abs(value - 1))
+        if (aim := metric.aim) is not None:
+            return gap_of_estimates(gap, own, lambda value: abs(value - aim))
         return gap_of_estimates(gap, own, lambda value: value if is_error else -value)
 
 
@@ -291,12 +293,12 @@ def _shown(gaps: Sequence[Gap]) -> list[Gap]:
     return sorted((gap for gap in gaps if gap.p_adjusted < LEVEL), key=lambda gap: gap.p_adjusted)
 
 
-def _words(gap: Gap, names: Mapping[str, str]) -> str:
+def _words(gap: Gap, metrics: Metrics) -> str:
     """A gap in a sentence."""
     label = "" if gap.label == ALL else f" of {gap.label}"
     how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {p_text(gap.p_adjusted)}"
     how += f", by chance {number(gap.expected)}" if np.isfinite(gap.expected) else ""
-    what = f"{metric_name(gap.metric, names)}{label}"
+    what = f"{metrics.of(gap.metric).words}{label}"
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
 
@@ -333,16 +335,14 @@ def _verdict(compared: Found) -> str:
     return f"{verdict} Too few to judge, at least by some label: {listed(few)}." if few else verdict
 
 
-def _section(
-    compared: Found, names: Mapping[str, str], alike: Sequence[Alike], moved: Sequence[Swapped], when: str
-) -> Section:
+def _section(compared: Found, metrics: Metrics, alike: Sequence[Alike], moved: Sequence[Swapped], when: str) -> Section:
     words = [_verdict(compared), when, *(one.words for one in moved)]
-    blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, names)]
-    rows = [_cells(gap, names) for gap in _shown(compared.gaps)]
+    blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, metrics)]
+    rows = [_cells(gap, metrics) for gap in _shown(compared.gaps)]
     columns = ("Attribute", "Gap", "Label", "Value", "By chance", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
-    blocks += _all_gaps(compared.gaps, names, columns)
+    blocks += _all_gaps(compared.gaps, metrics, columns)
     levels = [
         (a, g, row.label, number(row.estimate.value)) for a, g, row, _ in compared.rows if row.metric == THRESHOLD
     ]
@@ -356,9 +356,9 @@ def _section(
     return Section(TITLE, blocks)
 
 
-def _all_gaps(gaps: Sequence[Gap], names: Mapping[str, str], columns: Sequence[str]) -> Iterator[Block]:
+def _all_gaps(gaps: Sequence[Gap], metrics: Metrics, columns: Sequence[str]) -> Iterator[Block]:
     """Every gap that has a value, and of how many there are too few people, by attribute."""
-    known = [_cells(gap, names) for gap in gaps if np.isfinite(gap.value)]
+    known = [_cells(gap, metrics) for gap in gaps if np.isfinite(gap.value)]
     unknown = Counter(gap.attribute for gap in gaps if not np.isfinite(gap.value))
     if known:
         yield Details(f"All {counted(len(known), 'gap')} with a value", [PageTable(columns, known, HOW)])
@@ -367,7 +367,7 @@ def _all_gaps(gaps: Sequence[Gap], names: Mapping[str, str], columns: Sequence[s
         yield Paragraph(f"{counted(unknown.total(), 'gap')} without a value, {FEW}: {parts}.")
 
 
-def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
+def _forest(compared: Found, metrics: Metrics) -> Iterator[Block]:
     """The first metric whose gaps are tested, of each group; that over all labels, if there is one."""
     audited = [gap for gap in compared.gaps if gap.metric in {row.metric for _, _, row, _ in compared.rows}]
     if not audited:
@@ -379,12 +379,12 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
         if (row.metric, row.label) == (metric, label)
     ]
     if any(np.isfinite(estimate.value) for _, _, estimate, _ in own):
-        yield figures.forest(own, f"{metric_name(metric, names)} by group", axis=metric_name(metric, names))
+        yield figures.forest(own, f"{metrics.of(metric).words} by group", axis=metrics.of(metric).words)
 
 
-def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
+def _cells(gap: Gap, metrics: Metrics) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
     p_values = [p_text(one) if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
     chance = number(gap.expected) if np.isfinite(gap.expected) else ""
-    what = (gap.attribute, metric_name(gap.metric, names), gap.label)
+    what = (gap.attribute, metrics.of(gap.metric).words, gap.label)
     return (*what, number(gap.value), chance, interval, *p_values, gap.worst)

@@ -13,7 +13,7 @@ from isocenter.errors import IsocenterError, listed
 from isocenter.evaluation import Table, at_once, case_table, compared
 from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, share_text
+from isocenter.report import Block, Details, Paragraph, Section, figures, number, share_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
@@ -204,7 +204,11 @@ def _is_refused(audit: Audit, case: str, p: float | None) -> bool | None:
 def _lines(
     task: Task, condition: Condition, rows: Sequence[Row], table: Table, gated: Sequence[bool | None]
 ) -> Iterator[Line]:
-    known = {row.label: row.estimate.value for row in rows if row.metric in task.traits.calibration}
+    known = {
+        row.label: row.estimate.value
+        for row in rows
+        if task.decoding.parts.get(row.label.partition(": ")[0], task).metrics.of(row.metric).is_calibration
+    }
     cases = table.drop_duplicates("case")
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
     judged = [one for one in gated if one is not None]
@@ -229,8 +233,8 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
     heads = headline_rows(scored.rows, primary, scored.task)
     for head in heads if scored.task is not None and scored.task.decoding.parts else heads[:1]:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
-        sign = -1 if audit.predictor.task.traits.is_error(head.metric) else 1
-        blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign, partial(_loss, audit, tried))
+        sign = -1 if scored.metrics.of(head.metric).better == "less" else 1
+        blocks += _blocks(own, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))
     return Section(TITLE, [*blocks, Paragraph(HOW)])
 
 

@@ -216,7 +216,8 @@ def _judged(
     rows: Sequence[ModelTest], comparison: Comparison, margins: Mapping[str, Margin], correction: str
 ) -> Iterator[ModelTest]:
     bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
-    more = [None if row.metric in comparison.aimed else row.metric not in comparison.errors for row in rows]
+    better = [comparison.metrics.of(row.metric).better for row in rows]
+    more = [None if one == "aim" else one == "more" for one in better]
     judged = verdicts([row.test for row in rows], bounds, more, correction)
     for row, bound, (p, verdict) in zip(rows, bounds, judged, strict=True):
         yield replace(row, p_adjusted=p, margin=bound, verdict=verdict)
@@ -224,7 +225,7 @@ def _judged(
 
 def _ranks(comparison: Comparison) -> Iterator[Ranked]:
     estimates: Sequence[Estimate] = next(row.estimates for row in comparison.rows if row.metric == comparison.primary)
-    drawn = bootstrap_ranks(estimates, more=comparison.primary not in comparison.errors)
+    drawn = bootstrap_ranks(estimates, more=comparison.metrics.of(comparison.primary).better != "less")
     if drawn is None:
         return
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from isocenter.errors import IntegrityError, UsageError, counted
-from isocenter.evaluation import ALL, Compared, compared, read_cases, rows_to_json
+from isocenter.evaluation import ALL, Compared, Metrics, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
 from isocenter.lazy import pandas as pd
 from isocenter.report import (
@@ -21,7 +21,6 @@ from isocenter.report import (
     decimals,
     figures,
     in_words,
-    metric_name,
     number,
     p_text,
     row_name,
@@ -44,9 +43,7 @@ class Comparison(InNotebook):
     names:    of the models; the first is the one that the others are compared with
     left_out: {metric: rows that are undefined for one of them, and so left out for all}
     patients_known: False where each case only stands for a patient
-    metric_names: {metric: as papers spell it}
-    errors:   the metrics of which less is better
-    aimed:    the metrics of which neither more nor less is better
+    metrics:  of the first model's task
     tested:   the tests of its differences, where they were asked for
     """
 
@@ -57,9 +54,7 @@ class Comparison(InNotebook):
     left_out: dict[str, int]
     patients_known: bool = True
     out: Path | None = None
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    errors: frozenset[str] = frozenset()
-    aimed: frozenset[str] = frozenset()
+    metrics: Metrics = field(default_factory=Metrics)
     tested: Tested = field(default_factory=Tested)
 
     @property
@@ -107,10 +102,8 @@ class Comparison(InNotebook):
         for row in telling_rows(self.rows):
             if row.metric == self.primary:
                 own = [Row(row.metric, row.label, one) for one in row.estimates]
-                what = row_name(own[0], self.metric_names)
-                lines += [
-                    f"{name}: {in_words(one, self.metric_names)}" for name, one in zip(self.names, own, strict=True)
-                ]
+                what = row_name(own[0], self.metrics)
+                lines += [f"{name}: {in_words(one, self.metrics)}" for name, one in zip(self.names, own, strict=True)]
                 lines += [
                     f"{name} less {self.names[0]}: {what} {signed(one)}"
                     for name, one in zip(self.names[1:], row.differences, strict=True)
@@ -154,12 +147,8 @@ def compare_tables(
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())
-    traits = tasks[0].traits
-    errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
-    aimed = frozenset(row.metric for row in rows if traits.is_aimed(row.metric))
     judging = primary if primary in {row.metric for row in rows} else rows[0].metric
-    spelled = traits.metric_names
-    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, spelled, errors, aimed)
+    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
 
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
@@ -244,15 +233,15 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
     """The primary metric as a picture, and its figures and differences."""
     first, *others = comparison.names
     main = [row for row in comparison.rows if row.metric == comparison.primary]
-    spelled = comparison.metric_names
-    metric = metric_name(comparison.primary, spelled)
+    metrics = comparison.metrics
+    metric = metrics.of(comparison.primary).words
     pictures: list[Block] = []
     for row in main[:1]:
         scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
         both = (
-            figures.label_scores(scores, f"{metric} of each model", names=spelled),
-            figures.label_scores(apart, f"Less that of {first}", names=spelled),
+            figures.label_scores(scores, f"{metric} of each model", metrics=metrics),
+            figures.label_scores(apart, f"Less that of {first}", metrics=metrics),
         )
         pictures = [Gallery(both)]
     return [*pictures, comparison_table(comparison, main)]
@@ -278,7 +267,7 @@ def comparison_caveats(comparison: Comparison) -> list[str]:
     stated = {row.metric for row in comparison.rows}
     lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
     notes += [
-        f"{metric_name(metric, comparison.metric_names)}: {rows} undefined for one of the models, left out for all."
+        f"{comparison.metrics.of(metric).words}: {rows} undefined for one of the models, left out for all."
         for metric, rows in lost.items()
     ]
     return notes
@@ -293,7 +282,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
-            metric_name(row.metric, comparison.metric_names),
+            comparison.metrics.of(row.metric).words,
             row.label,
             *(aligned(one, [Row(row.metric, row.label, other) for other in row.estimates]) for one in row.estimates),
             *(signed(one) for one in row.differences),

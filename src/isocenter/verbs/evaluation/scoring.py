@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
-from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import COVARIATE, FOLD, Metrics, Table, case_table, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, in_memory, noted
@@ -102,9 +102,9 @@ class Scored:
     stopped: KeyboardInterrupt | None = None
 
     @property
-    def metric_names(self) -> Mapping[str, str]:
-        """{metric: as papers spell it}, of the task."""
-        return {} if self.task is None else self.task.traits.metric_names
+    def metrics(self) -> Metrics:
+        """The metrics of the task."""
+        return Metrics() if self.task is None else self.task.metrics
 
     @property
     def notes(self) -> list[str]:

@@ -170,7 +170,7 @@ def fit(
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
-    with watched(job.what, selecting_name(chosen.training.selection, chosen.task.traits.metric_names)) as shown:
+    with watched(job.what, selecting_name(chosen.task.metrics.of(chosen.training.selection))) as shown:
 
         def watch(moment: Moment) -> None:
             shown(moment)

@@ -13,7 +13,7 @@ import numpy as np
 from isocenter.evaluation import Table
 from isocenter.planning import settings
 from isocenter.quality import references_counted
-from isocenter.report import metric_name, row_name
+from isocenter.report import row_name
 from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome, Several
@@ -329,7 +329,7 @@ def _evaluated(
     facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
     if run.own_test:
         overall = [row for row in scored.rows if row.metric == primary][:1]
-        facts |= {f"{row_name(row, scored.metric_names)} out of fold": str(row.estimate) for row in overall}
+        facts |= {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
         mean = load(run.out, jobs[0].settings.training.device)
         scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
         stages.ended("testing")
@@ -348,7 +348,7 @@ def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
     """The primary metric of each fold's cases, and how far the folds lie apart."""
-    named, values = metric_name(primary, task.traits.metric_names), list[float]()
+    named, values = task.metrics.of(primary).words, list[float]()
     for cases in folds:
         ids = {case.id for case in cases}
         rows = task.scoring.summary(table[table["case"].isin(ids)], seed=seed)
