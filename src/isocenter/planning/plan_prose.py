@@ -8,7 +8,7 @@ from functools import singledispatch
 from typing import Any
 
 from isocenter.report import metric_name
-from isocenter.tasks import kind
+from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
 TITLES = {
@@ -26,7 +26,7 @@ TITLES = {
 
 # Decisions whose value is a metric.
 METRICS = ("training.selection", "evaluation.primary")
-# The sentences of all sections; those of a kind of problem's settings come from its traits.
+# The sentences of all sections; those of a kind of problem's settings come from their fields.
 SENTENCES: Mapping[str, Sentence] = {
     "task.name": Sentence("The problem is {value}"),
     "split.method": Sentence("The split is {value}"),
@@ -245,10 +245,11 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     if "task.name" not in plan:
         return dict(SENTENCES)
-    traits = kind(plan["task.name"]).traits
+    own = kind(plan["task.name"])
+    traits, spoken = own.traits, setting_sentences(own)
     metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
-    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
+    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in spoken.items()}}
     if not plan.is_of_pictures:
         return made
     return {
