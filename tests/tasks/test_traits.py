@@ -14,9 +14,9 @@ METRICS = ("METRICS", "OF_GRADES", "OF_COSTS", "OF_READERS")
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_each_setting_of_a_kind_has_a_sentence_for_the_prose_of_plans(name: str) -> None:
     with pytest.raises(PlanError, match="no such setting") as refused:
-        tasks.kind(name).of({"nonsense": 1})
+        tasks.build({"name": name, "nonsense": 1})
     settings = refused.value.remedy.removeprefix("Choose one of ").split(", ")
-    assert set(settings) - set(tasks.kind(name).traits.sentences) == set()
+    assert set(settings) - set(tasks.setting_sentences(tasks.kind(name))) == set()
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -33,6 +33,7 @@ def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name
 
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
-    traits = tasks.kind("segmentation+classification").traits
-    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(traits.sentences)
+    both = tasks.kind("segmentation+classification")
+    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(tasks.setting_sentences(both))
+    traits = both.traits
     assert (traits.metric_names["hd95"], traits.metric_names["auroc"]) == ("HD95", "AUROC")

@@ -19,6 +19,7 @@ import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
+from isocenter.tasks import task_from
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
@@ -191,7 +192,7 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
     def tuned(task, predictions, cases):
         asked.append((len(predictions), [case.id for case in cases]))
         settings = {**task.settings, "tolerance": 7.0}
-        return Segmentation.of(settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
+        return task_from(Segmentation, settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
 
     monkeypatch.setattr(Segmentation, "tuned", tuned)
     run = trained.segmenting(segmented.data, tmp_path / "run").out

@@ -136,7 +136,7 @@ def values_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def plain_settings(value: Any) -> dict[str, Any]:
     """{name in a plan: plain value} of a dataclass and of its groups."""
     made = dict[str, Any]()
-    for name, held in _held(type(value)):
+    for name, held in _held(value.__class__):
         content = getattr(value, name)
         if isinstance(held, Group):
             own = plain_settings(content)
