@@ -36,14 +36,13 @@ def test_a_task_comes_back_from_its_settings():
 def test_every_setting_comes_back_from_json():
     full = Classification(
         TASK.classes,
-        0.1,
-        {"benign": 5, "malignant": 3, "normal": 0},
-        {"malignant": 2.0},
-        {"benign": -0.5, "malignant": -1.0, "normal": 0.0},
-        "sensitivity>=0.95",
-        0.9,
-        {"malignant": 0.2},
-        {"malignant": 0.01},
+        smoothing=0.1,
+        point=OperatingPoint("sensitivity>=0.95", 0.9),
+        counts={"benign": 5, "malignant": 3, "normal": 0},
+        weights={"malignant": 2.0},
+        prior_shift={"benign": -0.5, "malignant": -1.0, "normal": 0.0},
+        thresholds={"malignant": 0.2},
+        prevalence={"malignant": 0.01},
     )
     assert tasks.build({"name": "classification", **json.loads(json.dumps(settings_of(full)))}) == full
 

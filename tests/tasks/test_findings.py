@@ -67,8 +67,7 @@ def test_a_task_comes_back_from_json():
         TASK.findings,
         {name: {"present": 3, "absent": 7} for name in TASK.findings},
         "class_balanced",
-        "sensitivity>=0.9",
-        0.8,
+        OperatingPoint("sensitivity>=0.9", 0.8),
         {"nodule": 0.3},
         {"hernia": 0.01},
     )

@@ -361,7 +361,7 @@ def test_three_readers_are_decided_by_most_and_two_by_the_first():
 
 
 def test_a_loss_that_knows_no_shares_is_refused():
-    settings = Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")).settings
+    settings = settings_of(Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")))
     with pytest.raises(PlanError, match="share of readers"):
         tasks.build({"name": "segmentation", **settings})
 

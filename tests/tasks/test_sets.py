@@ -28,7 +28,7 @@ def findings(**settings):
 
 
 def values(**settings):
-    given = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
+    given = {"targets": ["size"], "units": {}, "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
     return tasks.build({"name": "regression", **given})
 
 

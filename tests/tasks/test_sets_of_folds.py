@@ -23,7 +23,14 @@ KINDS = {
     "times": {"name": "survival", "model": "cox", **TIMES},
     "shapes": {"name": "survival", "model": "weibull", **TIMES},
     **{
-        noise: {"name": "regression", "targets": ["x"], "mean": {"x": 10.0}, "deviation": {"x": 2.0}, "noise": noise}
+        noise: {
+            "name": "regression",
+            "targets": ["x"],
+            "units": {},
+            "mean": {"x": 10.0},
+            "deviation": {"x": 2.0},
+            "noise": noise,
+        }
         for noise in ("none", "gaussian", "quantiles")
     },
 }

@@ -156,6 +156,7 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
     }
     settings |= {
         "regression.targets": ["size"],
+        "regression.units": {},
         "regression.mean": {"size": 0.0},
         "regression.deviation": {"size": 1.0},
     }

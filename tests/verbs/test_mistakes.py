@@ -162,7 +162,9 @@ def test_cases_that_trained_are_never_suspected_unless_another_fold_has_scored_t
 
 
 def test_measured_values_and_boxes_have_worst_cases_too():
-    regression = kind("regression").of({"targets": ["size"], "mean": {"size": 1.0}, "deviation": {"size": 2.0}})
+    regression = kind("regression").of(
+        {"targets": ["size"], "units": {}, "mean": {"size": 1.0}, "deviation": {"size": 2.0}}
+    )
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": "size", "reference": 1.0, "predicted": 1.0 + n}
         | {"difference": float(n), "standardised_difference": n / 2, "covariate_sex": "FM"[n >= 15]}

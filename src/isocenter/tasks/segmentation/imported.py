@@ -77,7 +77,7 @@ class ImportedSegmentation(Segmentation):
 
     def checked(self) -> Segmentation:
         """As any segmentation; PlanError where its outputs do not fit its labels."""
-        if not set(self.writes) <= {0, *(label.value for label in self.classes)}:
+        if not self.writes or not set(self.writes) <= {0, *(label.value for label in self.classes)}:
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
         return super().checked()
 
