@@ -88,11 +88,9 @@ if TYPE_CHECKING:
     from isocenter.values.regions import hidden, parts_of
     from isocenter.values.setting_fields import (
         COMPARED,
-        Group,
         Setting,
         compared_by,
         plain_settings,
-        plain_value,
         redeclared,
         setting,
         settings_group,
