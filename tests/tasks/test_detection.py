@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, settings_of, task_from
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
 from isocenter.tasks.detection.plan import threshold
@@ -53,7 +53,7 @@ def whole(array: np.ndarray) -> list:
 def test_a_task_comes_back_from_its_settings_and_from_json():
     full = Detection(("cell",), 3, 4.5, 0.2, 0.37)
     for task in (TASK, full):
-        assert tasks.build({"name": "detection", **json.loads(json.dumps(task.settings))}) == task
+        assert tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))}) == task
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_task_comes_back_from_its_settings_and_from_json():
 )
 def test_impossible_settings_are_refused(change, problem):
     with pytest.raises(PlanError, match=problem):
-        tasks.build({"name": "detection", **TASK.settings, **change})
+        tasks.build({"name": "detection", **settings_of(TASK), **change})
 
 
 def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
@@ -420,7 +420,7 @@ def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
     assert made["classes"].value == ["cell", "clump"]
     assert "2 cell, 0 clump on 2 training images" in made["classes"].because
     assert (made["axes"].value, made["typical"].value) == (2, 7)
-    task = Detection.of({key: decision.value for key, decision in made.items()})
+    task = task_from(Detection, {key: decision.value for key, decision in made.items()})
     assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
     with pytest.raises(DatasetError, match="no boxes"):
         Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))

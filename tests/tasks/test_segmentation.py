@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
@@ -37,7 +38,7 @@ def certain(target: torch.Tensor, channels: int = 3, by: float = 30.0) -> torch.
 
 
 def test_a_task_comes_back_from_its_settings():
-    assert tasks.build({"name": "segmentation", **TASK.settings}) == TASK
+    assert tasks.build({"name": "segmentation", **settings_of(TASK)}) == TASK
     full = Segmentation(
         TASK.classes,
         "dice+focal",
@@ -45,7 +46,7 @@ def test_a_task_comes_back_from_its_settings():
         {"background": 1.0, "tumour": 3.0},
         {"tumour": Tidying(True, False, 12.5)},
     )
-    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(full.settings))}) == full
+    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(settings_of(full)))}) == full
 
 
 def test_label_values_become_channels_in_the_order_of_the_labels():
@@ -338,4 +339,4 @@ def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        Segmentation.of({**TASK.settings, **change})
+        task_from(Segmentation, {**settings_of(TASK), **change})

@@ -10,9 +10,9 @@ from isocenter.errors import PlanError
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_each_setting_of_a_kind_has_a_sentence_for_the_prose_of_plans(name: str) -> None:
     with pytest.raises(PlanError, match="no such setting") as refused:
-        tasks.kind(name).of({"nonsense": 1})
+        tasks.build({"name": name, "nonsense": 1})
     settings = refused.value.remedy.removeprefix("Choose one of ").split(", ")
-    assert set(settings) - set(tasks.kind(name).traits.sentences) == set()
+    assert set(settings) - set(tasks.setting_sentences(tasks.kind(name))) == set()
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -34,5 +34,5 @@ def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
     both = tasks.kind("segmentation+classification")
-    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(both.traits.sentences)
     assert (both.metrics.of("hd95").words, both.metrics.of("auroc").words) == ("HD95", "AUROC")
+    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(tasks.setting_sentences(both))

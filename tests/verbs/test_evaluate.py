@@ -313,7 +313,7 @@ def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_referenc
     image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
     parts = {"classification.classes": ["benign", "malignant"], "classification.smoothing": 0.0}
     spread = {"regression.mean": {"diameter": 5, "depth": 2}, "regression.deviation": {"diameter": 1, "depth": 1}}
-    measured = {"regression.targets": ["diameter", "depth"], **spread}
+    measured = {"regression.targets": ["diameter", "depth"], "regression.units": {}, **spread}
     both = tasks.build({"name": "classification+regression", **parts, **measured})
     stated = [{"value": {"diameter": 3.0}, "class": "benign"}, {"class": "malignant"}, {"value": {"diameter": 4.0}}]
     cases = [Case(f"c{n}", f"p{n}", {"image": image}, references) for n, references in enumerate(stated)]
@@ -325,6 +325,7 @@ def test_what_is_not_scored_of_several_tasks_is_said_by_the_names_of_each_and_ca
         "classification.classes": ["ill", "well"],
         "classification.smoothing": 0.0,
         "regression.targets": ["size"],
+        "regression.units": {},
     }
     settings |= {
         f"regression.{name}": {"size": one} for name, one in (("mean", 1.0), ("deviation", 2.0), ("units", "mm"))

@@ -15,6 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged
+from isocenter.tasks import settings_of
 from isocenter.training import Outcome
 from isocenter.values import Decision
 from isocenter.verbs.training.fit import Job
@@ -59,7 +60,7 @@ def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
 def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
     _, run = averaged
     task = isocenter.load(run, "cpu").task
-    assert task.settings["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
+    assert settings_of(task)["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
 
 
 @pytest.mark.whole

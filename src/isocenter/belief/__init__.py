@@ -8,7 +8,6 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.belief.assurance import (
-        COVERING_SENTENCES,
         COVERS_FROM,
         FALSE,
         HIGH,
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
         MISSED,
         SET,
         SET_METRICS,
-        SET_SENTENCES,
         Found,
         assured_classes,
         assured_covering,
@@ -31,14 +29,11 @@ if TYPE_CHECKING:
         set_rows,
     )
     from isocenter.belief.calibration import (
-        CERTAINTY_SENTENCES,
-        FOUND,
         LEAST_CHANCE,
         calibrated,
         certainty_decisions,
         log_odds,
         spread_of_many,
-        suited_certainty,
     )
     from isocenter.belief.calibration_scores import (
         CALIBRATION_METRICS,
@@ -69,28 +64,23 @@ if TYPE_CHECKING:
     from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
         BY_GROUP,
-        GROUPED,
-        GROUPED_SENTENCES,
         GroupThresholds,
         grouped_decisions,
-        numbers_by_name,
         tuned_by_group,
     )
     from isocenter.belief.operating_points import (
-        CALLING,
-        CALLING_SENTENCES,
         FEWEST_UNSEEN,
         NOBODY,
         NOT_KEPT,
+        PREVALENCE,
+        THRESHOLDS,
         UNKEPT,
         OperatingPoint,
         calling_decisions,
-        calling_of,
         check_numbers,
         chosen_thresholds,
         level_between,
         levels_in_words,
-        unkept_rule,
     )
 
 if not TYPE_CHECKING:

@@ -33,30 +33,12 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.files import parse_json
-from isocenter.values import Decision, Floats, Row, Sentence, is_missing, level_in
+from isocenter.values import Decision, Floats, Row, is_missing, level_in
 
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
 ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
-SET_SENTENCES: Mapping[str, Sentence] = {
-    "coverage": Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
-    "conformal_method": Sentence(
-        "Sets of classes use the score {value}", open="The score of sets of classes follows from the kind of classes"
-    ),
-    "conformal_by": Sentence(
-        "Their coverage holds by the rule {value}",
-        open="Whether it holds in each class is decided after training",
-    ),
-    "conformal": Sentence(
-        "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
-    ),
-}
-COVERING_SENTENCES: Mapping[str, Sentence] = {
-    "risk": Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
-    "risk_delta": Sentence("It may miss more in {percent} of calibration sets"),
-    "covering": Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
-}
 # A coverage is right where it is the one that was asked for.
 SET_METRICS = tuple(
     replace(one, is_of_belief=True, may_judge=False)

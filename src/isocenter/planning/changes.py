@@ -29,7 +29,7 @@ from isocenter.planning.rules import (
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build, kind, kind_for
+from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
@@ -72,7 +72,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
             plan = plan.with_decision(name, Decision(plan["training.protected"], BY_HAND))
     if any(name.startswith("task.") for name in assignments):
         settings = _values(plan, "task")
-        plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))
+        plan = _unless_by_hand(plan, following(kind(settings["name"]), settings))
     plan = _with_frames(plan, assignments)
     return _unless_by_hand(plan, _following(plan, assignments))
 
@@ -110,7 +110,7 @@ def untrained(plan: Plan) -> Plan:
     for name, decision in plan:
         if (because := before_run(decision)) != decision.because:
             plan = plan.with_decision(name, replace(decision, because=because))
-    found = [f"task.{setting}" for setting in build(_values(plan, "task")).traits.tunes]
+    found = [f"task.{setting}" for setting in found_after_training(build(_values(plan, "task")))]
     stated = [name for name in found if name in plan and plan[name] is not None]
     return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
 

@@ -21,7 +21,7 @@ from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.sections import completed, typed
-from isocenter.tasks import kind
+from isocenter.tasks import kind, registered_settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 
 HEADER = (
@@ -80,7 +80,7 @@ def registered(plan: Plan) -> str:
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
+    names = ("evaluation.primary", *(f"task.{name}" for name in registered_settings(kind(plan["task.name"]))))
     fixed = {name: plan[name] for name in names if name in plan}
     # Earlier plans had neither, and keep their hash.
     fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if name in plan and plan[name] is not None}

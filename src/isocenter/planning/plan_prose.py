@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
-from isocenter.tasks import kind
+from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
 TITLES = {
@@ -25,7 +25,7 @@ TITLES = {
 
 # Decisions whose value is a metric.
 METRICS = ("training.selection", "evaluation.primary")
-# The sentences of all sections; those of a kind of problem's settings come from its traits.
+# The sentences of all sections; those of a kind of problem's settings come from their fields.
 SENTENCES: Mapping[str, Sentence] = {
     "task.name": Sentence("The problem is {value}"),
     "split.method": Sentence("The split is {value}"),
@@ -247,7 +247,8 @@ def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     task = kind(plan["task.name"])
     metrics = {name: task.metrics.of(str(plan[name])).words for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
-    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in task.traits.sentences.items()}}
+    spoken = {f"task.{name}": sentence for name, sentence in setting_sentences(task).items()}
+    made = {**SENTENCES, **named, **spoken}
     if not plan.is_of_pictures:
         return made
     return {

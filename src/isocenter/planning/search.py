@@ -19,7 +19,7 @@ from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.fit_to_memory import family_size
 from isocenter.planning.machine import Machine
-from isocenter.tasks import build
+from isocenter.tasks import build, search_values
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
@@ -193,7 +193,7 @@ def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     task = build({key: decision.value for key, decision in plan.sections["task"].items()})
     yield Knob("network.name", _families, of_family, ("network.name", "network.size", "network.pretrained"))
     yield Knob("network.width", _widths, _wider, ("network.size",))
-    for name, values in task.traits.search_values.items():
+    for name, values in search_values(task).items():
         yield _setting(f"task.{name}", values)
     yield _number("training.learning_rate", 1 / 8, 4.0)
     yield _number("training.weight_decay", 1 / 10, 10.0)

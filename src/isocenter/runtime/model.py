@@ -40,7 +40,7 @@ from isocenter.runtime.windows import (
     run_pipeline,
 )
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import Task, sureness
+from isocenter.tasks import Task, settings_of, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
 
@@ -323,7 +323,7 @@ class Model:
     def settings(self) -> dict[str, Any]:
         """The content of `model.json`: all but the weights."""
         return {
-            "task": {"name": self.task.name, **self.task.settings},
+            "task": {"name": self.task.name, **settings_of(self.task)},
             "preprocessing": self.preprocessing.settings,
             "inference": self.inference.settings,
             "network": dict(self.network),

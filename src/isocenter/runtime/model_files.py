@@ -140,7 +140,7 @@ def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")
         # Training writes one task into all of them at its end.
-        if decode_alike and member.task.settings != first.task.settings:
+        if decode_alike and tasks.settings_of(member.task) != tasks.settings_of(first.task):
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
     return averaged_model(members, first.task, first.inference, where=where)

@@ -19,7 +19,6 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
-    Sentence,
     Slabs,
     Split,
 )
@@ -48,42 +47,18 @@ class Summary(Protocol):
         """seed: of the resampling of patients"""
 
 
-def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    return {}
-
-
-def _nobody(decisions: Mapping[str, Decision]) -> Sequence[str]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Traits:
     """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
 
-    tunes:         the settings that `Task.tuned` finds, each None until then
     tuned_on:      the parts of whose predictions `Task.tuned` is given the first that has cases
-    registers:     {setting: in words} of what is fixed before training with the primary metric, because another value
-                   afterwards could flatter
     alternatives:  sets of kinds of reference, each of which teaches something; empty: all that the task needs
     cascades:      whether its result is a map of its labels, which a second network can get as an input
-    search_values: {setting: values} that a search may try in place of the planned one
-    suited:        decisions of the section "task" that follow from settings that a person chose there
-    sentences:     {setting: what the prose of a plan says of it}; without one "<Setting> is <value>"
-    compared_by:   settings without which figures of two models are not the same figure: beside another model the task
-                   has those of the first
-    unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
-    tunes: tuple[str, ...] = ()
     tuned_on: tuple[Split, ...] = ("val",)
-    registers: Mapping[str, str] = field(default_factory=dict)
     alternatives: tuple[frozenset[str], ...] = ()
     cascades: bool = False
-    search_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    suited: Callable[[Mapping[str, Any]], dict[str, Decision]] = _nothing
-    sentences: Mapping[str, Sentence] = field(default_factory=dict)
-    compared_by: tuple[str, ...] = ()
-    unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
 
 
 def _unchanged(outputs: Outputs) -> Outputs:
@@ -103,7 +78,6 @@ class Teaching:
                      they add up over its parts
     selection:       the metric by which checkpoints are compared, higher is better, from the numbers of all validation
                      cases
-    target_settings: the settings on which `Task.target` depends: prepared targets are kept by them
     outside:         the value of its label maps beyond the image; None where their edge goes on as the image's does
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
@@ -117,7 +91,6 @@ class Teaching:
     selects_by: str
     quality: Callable[[Outputs, Any], Mapping[str, Tensor]]
     selection: Callable[[Mapping[str, Tensor]], float]
-    target_settings: Mapping[str, Any]
     outside: int | None = None
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""

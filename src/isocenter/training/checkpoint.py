@@ -22,7 +22,7 @@ from isocenter.runtime import (
     write_parts,
     write_tensors,
 )
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,7 @@ def validation_of(folder: Path) -> Mapping[str, Tensor]:
 
 def with_task(folder: Path, task: Task) -> None:
     """The same weights with a task that was decided after training."""
-    _rewritten(folder, {"task": {"name": task.name, **task.settings}})
+    _rewritten(folder, {"task": {"name": task.name, **settings_of(task)}})
 
 
 def with_parts(folder: Path, model: Model) -> None:

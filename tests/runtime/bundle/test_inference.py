@@ -23,6 +23,7 @@ from isocenter.runtime.bundle import pictures, volumes
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import settings_of
 from isocenter.transforms import Normalisation
 from packages import segmenting
 
@@ -91,7 +92,10 @@ def test_volumes_in_ml_and_in_voxels_stand_in_columns_of_their_own(tmp_path):
     unknown.header.set_xyzt_units("unknown")
     unknown.to_filename(tmp_path / "in" / "unknown.nii")
     plain = segmenting()
-    without_sides = {**plain.task.settings, "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}]}
+    without_sides = {
+        **settings_of(plain.task),
+        "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}],
+    }
     ran(replace(plain, task=tasks.build({"name": "segmentation", **without_sides})), tmp_path / "in", tmp_path / "out")
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         sized, unknown = csv.DictReader(file)

@@ -24,6 +24,7 @@ from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged
+from isocenter.tasks import settings_of
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -101,7 +102,7 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
             shutil.copyfile(checkpoint / name, place / str(number) / name)
         seal(place / str(number))
     record = {
-        "task": {"name": model.task.name, **model.task.settings},
+        "task": {"name": model.task.name, **settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
         "shares": model.shares,

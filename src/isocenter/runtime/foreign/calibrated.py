@@ -47,8 +47,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     else:
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
-    kept = {*model.task.traits.tunes, *model.task.traits.registers}
-    found = {setting: value for setting, value in model.task.settings.items() if setting in kept}
+    kept = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
+    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in kept}
     write_parts(model.parts, folder)
     parts = {name: part.settings for name, part in model.parts.items()}
     write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **parts, **facts})
@@ -70,7 +70,7 @@ def with_calibration(model: Model, path: Path) -> Model:
     verify(path, needed=(RECORD,))
     record = _record(path)
     try:
-        task = tasks.build({"name": model.task.name, **model.task.settings, **record["task"]})
+        task = tasks.build({"name": model.task.name, **tasks.settings_of(model.task), **record["task"]})
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
     kept = {name: record.get(name, []) for name in ("trained", "limits")}

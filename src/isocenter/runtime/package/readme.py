@@ -11,6 +11,7 @@ from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.preprocessing import Prepares
+from isocenter.tasks import settings_of
 from isocenter.transforms import GREY
 from isocenter.values import Row, counted_in
 
@@ -103,7 +104,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
         )
     if decoding.by_covariates is not None:
         given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
-    if any(name.endswith("covering") and found for name, found in model.task.settings.items()):
+    if any(name.endswith("covering") and found for name, found in settings_of(model.task).items()):
         given.append("masks or boxes that miss little (`--covering`)")
     return [
         *given,

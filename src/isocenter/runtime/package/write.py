@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset({"name", "of", "heads", "labels", "decoding"})
+PREDICTS = frozenset({"name", "checked", "heads", "labels", "decoding"})
 LICENSE = "LICENSE"
 OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: its performance alone was not estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.evidence import evidential
     from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser
     from isocenter.tasks.shared.label_maps import (
-        label_from,
         label_values,
+        labels_from,
         own_values,
         place_of,
         places_of,
-        plain,
+        plain_labels,
         refuse_other_grid,
         refuse_other_image_grid,
         renumbered,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
-    from isocenter.tasks.shared.settings import SETTING_SENTENCES, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 

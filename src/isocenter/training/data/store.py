@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
-from isocenter.tasks import Task
+from isocenter.tasks import Task, target_settings
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
@@ -235,7 +235,7 @@ def _prepared(
         dict(reading),
         preprocessing.settings,
         task.name,
-        dict(task.teaching.target_settings),
+        target_settings(task),
         _target_digest(case, task),
         *([] if marked is None else [digest(marked)]),
         *([JOINT_LAYOUT] if task.decoding.parts else []),

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import UsageError
 from isocenter.runtime import Inference, Model
-from isocenter.tasks import Task, rows_in, untuned
+from isocenter.tasks import Task, rows_in, settings_of, untuned
 from isocenter.values import Geometry, Region
 
 WHERE = "ensemble"
@@ -31,7 +31,7 @@ def refuse_unlike(names: tuple[str, str], first: Model, other: Model) -> None:
     refuse_differing(names, seen_by(first), seen_by(other))
     ours, theirs = untuned(ours), untuned(theirs)
     if not decode_alike(ours, theirs, first.preprocessing.ndim):
-        settings = [{f"task.{key}": value for key, value in task.settings.items()} for task in (ours, theirs)]
+        settings = [{f"task.{key}": value for key, value in settings_of(task).items()} for task in (ours, theirs)]
         refuse_differing(names, *settings)
 
 

@@ -26,7 +26,7 @@ from isocenter.report import (
     row_name,
 )
 from isocenter.runtime import read_json
-from isocenter.tasks import Task, build
+from isocenter.tasks import Task, build, compared_by
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.model_tests import OF_MARGINS, ModelTest, Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
@@ -158,7 +158,7 @@ def comparable(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _by_settings_of(first: Task, other: Any) -> Task:
-    changed = {name: getattr(first, name) for name in first.traits.compared_by}
+    changed = {name: getattr(first, name) for name in compared_by(first)}
     if parts := first.decoding.parts:
         changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.decoding.parts.items()}
     return cast(Task, replace(other, **changed) if changed else other)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from isocenter.errors import UsageError, listed
 from isocenter.runtime import Model
-from isocenter.tasks import Task, build
+from isocenter.tasks import Task, build, settings_of
 
 FLAG = "--positive"
 
@@ -19,7 +19,7 @@ def with_positive(model: Model, positive: str | None, source: str) -> Model:
     """
     if positive is None:
         return model
-    own = model.task.settings
+    own = settings_of(model.task)
     if "positive" not in own:
         problem = f"no positive class of a {model.task.name} can be chosen here"
         raise UsageError(problem, FLAG, "Leave it out")
@@ -45,6 +45,6 @@ def positive_words(task: Task) -> Iterator[str]:
 
 def assumed_positive(task: Task) -> Iterator[str]:
     """That nobody has decided which of two classes is positive, so that their names do."""
-    if len(task.labels) == 2 and task.scoring.positives and task.settings.get("positive") is None:
+    if len(task.labels) == 2 and task.scoring.positives and settings_of(task).get("positive") is None:
         name = listed(task.scoring.positives)
         yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

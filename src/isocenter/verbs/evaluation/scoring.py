@@ -19,7 +19,7 @@ from isocenter.prediction import There, confidence_columns, in_memory, noted
 from isocenter.quality import image_facts, names_a_person
 from isocenter.report import Figure
 from isocenter.runtime import Guard, Model, write_json
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 from isocenter.values import (
     Array,
     Case,
@@ -140,7 +140,7 @@ class Scored:
 
 def write_task(task: Task, folder: Path) -> None:
     """`task.json`, which `task_of` reads."""
-    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **task.settings})
+    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **settings_of(task)})
 
 
 def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None) -> None:

@@ -12,7 +12,7 @@ from isocenter.belief import BY_PRESENCE, LOG_LOSS_CHANGE
 from isocenter.errors import counted, listed
 from isocenter.evaluation import EVERYONE, Compared, Conformal, Metric, Table, class_names, compared
 from isocenter.report import count_text, label_name, number, sentence, value_text
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.verbs.evaluation.model_tests import UNRELIABLE
@@ -245,7 +245,7 @@ def boundless(task: Task) -> Iterator[str]:
     """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
     for part, own in (task.decoding.parts or {"": task}).items():
         for setting, words in BOUNDLESS.items():
-            if (given := own.settings.get(setting)) is None:
+            if (given := settings_of(own).get(setting)) is None:
                 continue
             conformal = Conformal.of(given)
             if conformal.lacking:

@@ -16,6 +16,7 @@ from isocenter.planning import GROUPS, constant_problems, registered_groups, set
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
 from isocenter.runtime import environment, peak_memory, write_json
+from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
 from isocenter.verbs.auditing import Audit, audited
@@ -105,7 +106,7 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     plan:    with all that was decided after training
     stopped: why trainings ended early, or were too short
     """
-    notes = [*settings(plan).task.traits.unkept(plan.sections["task"])]
+    notes = [*unkept_rules(settings(plan).task, plan.sections["task"])]
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")

@@ -33,7 +33,7 @@ from isocenter.report import (
     row_name,
     selecting_name,
 )
-from isocenter.tasks import Task, kind
+from isocenter.tasks import Task, kind, registered_settings
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import (
     ANSWERED,
@@ -267,7 +267,7 @@ def _promise(primary: str, plan: Plan | None) -> str:
 
 def _registered_with(plan: Plan) -> str:
     """What was fixed together with the primary metric, as the kind of problem says."""
-    *others, last = ["", *kind(plan["task.name"]).traits.registers.values()]
+    *others, last = ["", *registered_settings(kind(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
-from isocenter.tasks import Task
+from isocenter.tasks import Task, found_after_training
 from isocenter.training import Clock
 from isocenter.values import Case, CaseFacts, Fingerprint
 from isocenter.verbs.evaluation import SHOWN, are_kept
@@ -178,7 +178,7 @@ def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
     What one case takes is measured, and no single case can be fitted to.
     """
     is_dense = any(head.is_dense and not head.holds_boxes for head in task.heads.values())
-    if not is_dense or not any(name.endswith("calibration") for name in task.traits.tunes):
+    if not is_dense or not any(name.endswith("calibration") for name in found_after_training(task)):
         return 0.0
     return min((trainings + (trainings > 1)) * FITTING_SECONDS, FITTING_SHARE * 60 * minutes)
 
