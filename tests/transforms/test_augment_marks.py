@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from isocenter.transforms import Augmentation, generator
-from isocenter.transforms.augment_marks import MOST_VOXELS, grown, mismarked
+from isocenter.transforms.augment import MOST_VOXELS, grown, mismarked
 
 
 def square(side: int = 21) -> torch.Tensor:

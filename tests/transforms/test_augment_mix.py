@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from drawn import generators, smooth
-from isocenter.transforms.augment_mix import cutmix, cutout, mixup, partners
+from isocenter.transforms.augment_intensity import cutmix, cutout, mixup, partners
 
 shapes = st.sampled_from([(20, 24), (10, 12, 14)])
 seeds = st.integers(0, 200)

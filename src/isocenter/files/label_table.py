@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage import CsvWriter, each_once, unmarked, write_text
+from isocenter.files.storage.atomic import write_text
+from isocenter.files.storage.csv_text import CsvWriter, unmarked
+from isocenter.files.storage.sidecar import each_once
 from isocenter.values import Image, Label
 
 TABLE = ".labels.csv"

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.files.video import picked
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 

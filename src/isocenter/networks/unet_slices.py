@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isocenter.networks.family import Sized, Strides
-from isocenter.networks.slices import check, slices_with_neighbours
+from isocenter.networks.layers import check, slices_with_neighbours
 from isocenter.networks.unet import UNET, UNet, size_for
 
 

@@ -12,8 +12,7 @@ from isocenter.errors import counted
 from isocenter.evaluation import holm
 from isocenter.lazy import ndimage, stats
 from isocenter.quality.covariates import says_how
-from isocenter.quality.discrimination import FOLDS, discrimination
-from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
+from isocenter.quality.discrimination import FOLDS, MOST_MEASURED, Outcome, Question, discrimination, questions
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
 from isocenter.quality.thumbnail import Look
 from isocenter.report import interval_text, value_text

@@ -26,7 +26,7 @@ from isocenter.files.dicom.elements import (
 from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import inflating, refuse_expansion
+from isocenter.files.storage.packed import inflating, refuse_expansion
 from isocenter.lazy import pydicom
 
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.4 B.5

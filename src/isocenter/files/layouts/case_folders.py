@@ -18,30 +18,21 @@ from typing import Any
 
 from isocenter.errors import DatasetError, IsocenterError, counted, listed
 from isocenter.files.layouts import suffix_masks
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given, load_mask, masks_by_reader
+from isocenter.files.layouts.cases.pairs import (
     FORMAT_ENDING,
     MASK_NAME,
-    Folder,
     Key,
-    Member,
     class_names,
-    drawn_kinds,
-    given,
-    label_maps_among,
-    load_mask,
-    mask_labels,
-    masks_among,
-    masks_by_reader,
-    name_classes,
     parted_by_words,
-    pictures_of_slices,
     readers,
     says_image,
-    structure_labels,
-    structure_map,
     without_image,
-    without_structure,
 )
+from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word

@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases import (
-    Annotation,
-    Drawn,
-    Folder,
-    Listed,
-    Member,
-    Outline,
-    Ring,
-    files_of_many,
-    part_named,
-    read_listed,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, Ring
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import part_named
+from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")

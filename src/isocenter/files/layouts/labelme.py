@@ -19,25 +19,23 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.boxes import (
     Annotation,
     Drawn,
-    DrawnReferences,
-    Folder,
-    Member,
     NamedImages,
     Ring,
     by_file_name,
     ellipse,
     image_named,
-    load_image,
     names_in,
-    stem_of,
-    without_image,
 )
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')

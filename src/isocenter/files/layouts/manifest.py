@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,40 +13,38 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import (
+    Stated,
+    mask_labels,
+    name_classes,
+    numbered_names,
+    placeholder_notes,
+    placeholders,
+)
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import fold_notes, part_named, split_column, split_of
+from isocenter.files.layouts.cases.load import given, load_image, masks_by_reader
+from isocenter.files.layouts.cases.table import (
+    CASE_COLUMNS,
     IMAGE_COLUMNS,
+    MOST_CLASSES,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
-    Folder,
-    Member,
-    Stated,
     Table,
     can_be_named,
     columns_of_classes,
     columns_of_files,
     covariates_of,
-    fold_notes,
-    given,
     header_notes,
     is_labelled,
     kinds_stated,
     label_remedy,
-    load_image,
-    mask_labels,
-    masks_by_reader,
-    name_classes,
-    numbered_names,
-    placeholder_notes,
-    placeholders,
     read_table,
-    split_column,
-    split_of,
+    states_references,
     with_column_of_classes,
-    with_findings,
 )
-from isocenter.files.layouts.labelled_tables import is_submission, joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.layouts.manifest_rows import (
     Manifest,
@@ -83,6 +82,8 @@ SEVERAL = ("image", "mask", "finding", "value")
 # Rows of one person, on average: a number of more is of something else.
 MOST_OF_ONE = 20
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
+PIXEL = re.compile(r"(?i)pixel_?\d+")
+PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -412,6 +413,91 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
         return folder
     holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
     return holders[0] if len(holders) == 1 else folder
+
+
+def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts.
+
+    Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
+    none in them.
+    columns: that a person named: the only table that has them all is meant, or those of parts that have
+    """
+    tables = folder.tables or folder.text_tables
+    if len(tables) == 1:
+        return tables
+    having = tuple(member for member in tables if columns and _has(member, columns))
+    if len(having) == 1:
+        return having
+    stating = [member for member in tables if not is_submission(member)]
+    labelled = tuple(member for member in stating if states_references(member.path)) or having
+    labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
+    parts = [part_named(member.path) for member in labelled]
+    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
+    return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
+
+
+def is_submission(member: Member) -> bool:
+    """Whether a table is a sample of what to submit to a challenge."""
+    return "submission" in member.stem.lower()
+
+
+def _holds_pixels(member: Member) -> bool:
+    """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
+    return any(PIXEL.fullmatch(name) for name in read_table(member.path, most=0).columns)
+
+
+def _has(member: Member, columns: Collection[str]) -> bool:
+    try:
+        return set(columns) <= set(read_table(member.path, most=1).columns)
+    except DatasetError:  # reported where it is read
+        return False
+
+
+def joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
+    """A table; several are joined, each the part that its name states.
+
+    codes: further columns that name patients or cases
+    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
+    """
+    first, *others = tables = [read_table(member.path, codes=codes) for member in members]
+    if not others:
+        return first
+    for other in others:
+        if unlike := set(first.columns) ^ set(other.columns):
+            raise DatasetError(
+                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
+                str(other.path),
+                "Give all tables of parts the same columns, or give one of the files",
+            )
+    if column := first.column(SPLIT_COLUMNS[:1]):
+        problem = f"column {column} and the name {first.path.name} both state a part"
+        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
+    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
+    return replace(first, columns=(*first.columns, PART), rows=tuple(rows))
+
+
+def with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
+    """The table with a row for each image, and a column for each finding; any other table as it is.
+
+    images: the function that knows the names of their files without suffix
+    Every image has each finding, as 0 or 1, and no image bears the name of a row.
+    """
+    column, label = table.column(CASE_COLUMNS), table.column(REFERENCE_COLUMNS["label"])
+    if column is None or label is None or len(table.columns) > 2:
+        return table
+    stated: dict[tuple[str, str], object] = {}
+    for row in table.rows:
+        image, _, finding = str(row[column]).rpartition("_")
+        if row[label] not in (0, 1) or stated.setdefault((image, finding), row[label]) != row[label]:
+            return table
+    named, findings = (tuple(dict.fromkeys(key[place] for key in stated)) for place in (0, 1))
+    if min(len(named), len(findings)) < 2 or len(findings) > MOST_CLASSES or len(stated) < len(named) * len(findings):
+        return table
+    known = images()
+    if 2 * sum(image in known for image in named) <= len(named) or any(str(row[column]) in known for row in table.rows):
+        return table
+    rows = tuple({column: image, **{finding: stated[image, finding] for finding in findings}} for image in named)
+    return replace(table, columns=(column, *findings), rows=rows, findings=findings)
 
 
 LAYOUT = Layout(

@@ -21,18 +21,12 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import cases as layout_cases
-from isocenter.files.layouts.cases import (
-    Folder,
-    Table,
-    as_whole,
-    can_be_named,
-    names_nobody,
-    number,
-    stem_of,
-)
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import split_of
+from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
 from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, Reading, left_out
 from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
-from isocenter.files.storage import is_named_inside
+from isocenter.files.storage.sidecar import is_named_inside
 from isocenter.values import Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -175,7 +169,7 @@ class Manifest:
 
     def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
-        split = layout_cases.split_of(self.cell(row, "split"))
+        split = split_of(self.cell(row, "split"))
         return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
 
     @cached_property

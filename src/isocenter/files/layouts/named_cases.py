@@ -16,9 +16,12 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts.cases import Folder, Numbered, Table, composed, is_called_mask, part_of_row, stem_of
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import Numbered, part_of_row
+from isocenter.files.layouts.cases.pairs import is_called_mask
+from isocenter.files.layouts.cases.table import Table, composed
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
-from isocenter.files.storage import pseudonym_of_number
+from isocenter.files.storage.patient_key import pseudonym_of_number
 from isocenter.values import Split
 
 # Cells of a column by which it is known whether it names images.

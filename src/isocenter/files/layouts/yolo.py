@@ -19,18 +19,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import (
-    Annotation,
-    Drawn,
-    DrawnReferences,
-    Folder,
-    Key,
-    Member,
-    load_image,
-    names_in,
-    respelt,
-    without_image,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, names_in
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word

@@ -16,8 +16,16 @@ import numpy as np
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Part
-from isocenter.files.storage.expansion import refuse_expansion
-from isocenter.files.storage.packed import GET_AGAIN, GZIP, Compression, damage_named, is_compressed, skip, uncompressed
+from isocenter.files.storage.packed import (
+    GET_AGAIN,
+    GZIP,
+    Compression,
+    damage_named,
+    is_compressed,
+    refuse_expansion,
+    skip,
+    uncompressed,
+)
 from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
 from isocenter.values import Array, Deferred
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files.storage.user_folders import user_configuration
+from isocenter.files.storage.cache import user_configuration
 
 VARIABLE = "ISOCENTER_PATIENT_KEY"
 REMEDY = f"Set {VARIABLE} to a secret of your own"

@@ -30,7 +30,7 @@ from isocenter.files.dicom.tags import (
     text,
     whole,
 )
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"

@@ -19,7 +19,7 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.pixel_layout import floating_bits
 from isocenter.files.dicom.reading.suv import pet_unit
 from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
-from isocenter.files.storage import refuse_scale
+from isocenter.files.storage.scale_factors import refuse_scale
 
 Values = NDArray[Any]
 

@@ -20,14 +20,14 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.elements import Dataset as Elements
 from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.reading import frames_of
+from isocenter.files.dicom.reading.frames import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
 from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.times import state_zone
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 from isocenter.values import Code, Geometry, Image, Label
 
 # Where a label has no code: PS3.16 CID 7150 and 7151 offer nothing less specific than tissue.

@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pydicom.valuerep import format_number_as_ds
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 from isocenter.files.world import from_lps
 from isocenter.values import DIRECTION_TOLERANCE, Geometry, Image
 

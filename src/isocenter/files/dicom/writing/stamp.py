@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.character_sets import UTF_8
 from isocenter.files.dicom.writing.times import date_result
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 
 # UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
 OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})

@@ -15,7 +15,8 @@ from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffi
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
-from isocenter.files.storage import files_below, load_json
+from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.walk import files_below
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {

@@ -18,7 +18,7 @@ from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
 from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
-from isocenter.files.storage import is_number
+from isocenter.files.storage.block import is_number
 from isocenter.values import Array, Image, Label
 
 UNKNOWN = "unknown"
