@@ -146,7 +146,7 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
     """Whatever a format raises becomes an error that names the file."""
 
     def damaged(error: Exception) -> FormatError:
-        """What a library said of the file."""
+        """The FormatError for what a library said of the file."""
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         remedy = "The file is damaged or cut short: get it again"
         return FormatError(f"cannot be read as {name} ({reason})", str(path), remedy)

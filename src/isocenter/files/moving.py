@@ -48,7 +48,7 @@ def open_header(path: Path) -> PIL.Image.Image:
 
 
 def frames_of(opened: PIL.Image.Image) -> int:
-    """How many frames a picture has; formats of single pictures do not state it."""
+    """The number of frames of a picture; formats of single pictures do not state it."""
     return getattr(opened, "n_frames", 1)
 
 

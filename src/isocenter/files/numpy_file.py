@@ -106,7 +106,7 @@ def _looks_coloured(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class StatedArray:
-    """What an array's header states; packed: bytes that it takes in the file"""
+    """The header of an array; packed: bytes that it takes in the file"""
 
     path: Path
     name: str

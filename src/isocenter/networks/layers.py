@@ -72,7 +72,7 @@ def with_covariates(features: Tensor, covariates: Tensor | None) -> Tensor:
 
 
 def stochastic_depth(change: Tensor, left_out: float, training: bool) -> Tensor:
-    """What a block adds to its input: in training nothing for a share of samples, and more for the others.
+    """The change that a block adds: in training nothing for a share of samples, and more for the others.
 
     The mean over samples stays the same.
     """

@@ -44,7 +44,7 @@ def by_ridge(values: Floats, truth: Floats, fold: Array) -> Floats:
 def discrimination(
     values: Floats, outcome: Outcome, patient: Array, *, seed: int, predict: Predict = by_ridge
 ) -> tuple[Estimate, float]:
-    """How well these numbers predict the outcome (0.5 is chance), and p against chance.
+    """The figure by which these numbers predict the outcome (0.5 is chance), and p against chance.
 
     values:  (cases, numbers)
     patient: (cases,) index of the person
@@ -53,7 +53,7 @@ def discrimination(
     if np.ptp(values, axis=0).max() < 1e-9:
         return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
     own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
-    orders = _shuffled(patient, seed)
+    orders = _orders(tuple(patient.tolist()), seed)
     reached, scores = _reached(values, outcome, orders, fold, predict)
     by_chance, p = reached[1:][np.isfinite(reached[1:])], 1.0
     if len(by_chance) >= FEWEST_SHUFFLES:
@@ -98,13 +98,9 @@ def _folds(label: Array, patient: Array, seed: int) -> Array:
     return fold[patient]
 
 
-def _shuffled(patient: Array, seed: int) -> Array:
-    """(1 + shuffles, cases) whose answer each case gets: first its own, then that of another patient's first image."""
-    return _orders(tuple(patient.tolist()), seed)
-
-
 @lru_cache(maxsize=8)  # of the same patients everything is asked that might predict
 def _orders(patient: tuple[int, ...], seed: int) -> Array:
+    """(1 + shuffles, cases) whose answer each case gets: first its own, then that of another patient's first image."""
     first = np.unique(patient, return_index=True)[1]
     others = [generator(seed, 12, draw).permutation(first)[list(patient)] for draw in range(SHUFFLES)]
     orders = np.stack([np.arange(len(patient)), *others])
@@ -140,7 +136,7 @@ class Outcome(Protocol):
         """(cases, columns) numbers for a regression; each case has the answer of the case that `order` names."""
 
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
-        """How well (cases, columns) scores predict the answers in this order: 0.5 is chance, 1 is perfect."""
+        """The figure by which (cases, columns) scores predict the answers in this order: 0.5 is chance, 1 perfect."""
 
     def each_reached(self, scores: Floats, orders: Array) -> Floats:
         """The same of (shuffles, cases, columns) scores and (shuffles, cases) orders: (shuffles,)."""
@@ -221,7 +217,7 @@ class Ordered:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is to be predicted, and the answers of the cases of which it is known.
+    """An outcome to be predicted, and the answers of the cases in which it is known.
 
     what:        in words that end before "by ... alone"
     is_measured: what is cut from an image may be what a measure is taken of; what is called is text

@@ -105,7 +105,7 @@ class Examination:
         return replace(self, dataset=dataset, fingerprint=fingerprint, **found)
 
     def of_task(self, dataset: Dataset, kinds: frozenset[str]) -> Examination:
-        """As a training on these cases sees it, which predicts references of these kinds and nothing else."""
+        """The examination for a training on these cases, which predicts references of these kinds and nothing else."""
         return replace(
             self,
             dataset=dataset,

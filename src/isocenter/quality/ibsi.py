@@ -74,7 +74,7 @@ def morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
 
 
 def intensity_statistics(values: Floats) -> dict[str, float]:
-    """Of (voxels,) intensities as they are."""
+    """Statistics of (voxels,) intensities as they are."""
     mean, variance = values.mean(), values.var()
     away = values - mean
     spread = max(np.sqrt(variance), 1e-300)
@@ -93,13 +93,13 @@ def intensity_statistics(values: Floats) -> dict[str, float]:
 
 
 def histogram(levels: Array) -> dict[str, float]:
-    """Of (voxels,) grey levels."""
+    """Statistics of the histogram of (voxels,) grey levels."""
     shares = np.unique(levels, return_counts=True)[1] / levels.size
     return {"ih_entropy": _entropy(shares), "ih_uniformity": float((shares**2).sum())}
 
 
 def texture(levels: Array, inside: Array) -> dict[str, float]:
-    """Of the co-occurrence of grey levels of neighbours, all directions merged into one matrix."""
+    """Features of the co-occurrence of neighbours' grey levels, all directions merged into one matrix."""
     shares = _cooccurrence(levels, inside)
     if not shares.sum():
         return {}

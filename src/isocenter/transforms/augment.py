@@ -105,7 +105,7 @@ def exact_products() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a sample may be changed; a strength of 0 turns a kind of change off.
+    """The strength of each kind of change to a sample; 0 turns it off.
 
     rotation:    degrees, about each axis (about the one axis in 2D)
     scale:       1 +- this, for all axes together

@@ -25,7 +25,7 @@ REACH = 3.0
 
 
 def axes(images: Tensor) -> tuple[int, ...]:
-    """Those of space."""
+    """The axes of space."""
     return tuple(range(2, images.ndim))
 
 

@@ -231,7 +231,7 @@ def read_object(path: Path) -> pydicom.Dataset:
 
 
 def frame_count(head: Header) -> int:
-    """How many frames the file holds; 1 where it does not say.
+    """The number of frames in the file; 1 where it does not say.
 
     Raises FormatError where the number cannot be.
     """

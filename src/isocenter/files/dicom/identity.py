@@ -40,7 +40,7 @@ _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are
 
 
 class Identity(NamedTuple):
-    """Which object a file holds.
+    """The identity of the object in a file.
 
     offset: bytes before the data set; two programs that write one object differ in them
     """

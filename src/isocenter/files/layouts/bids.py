@@ -73,7 +73,7 @@ class Scan:
 
     @property
     def label(self) -> str:
-        """What a mask shows, where its name says so."""
+        """The structure that a mask shows, where its name says so."""
         return self.entities.get("label", "")
 
     def is_image(self) -> bool:
@@ -206,7 +206,7 @@ def _by_session(scans: Sequence[Scan]) -> dict[str, list[Scan]]:
 
 
 def _chosen(masks: Sequence[Scan]) -> Sequence[Scan]:
-    """Those of one session that count: a discrete segmentation holds more than a mask."""
+    """The masks of one session that count: a discrete segmentation holds more than a mask."""
     return [scan for scan in masks if scan.suffix == "dseg"] or masks
 
 

@@ -48,7 +48,7 @@ MOST_READ = 5
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """What lies in the folder of one case.
+    """The files in the folder of one case.
 
     images: {what its name says: file}
     masks:  {structure: files}; "" where a name says no structure
@@ -246,7 +246,7 @@ def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _by_values(drawn: Sequence[str]) -> str:
-    """In words, what is a mask though no name says so."""
+    """Words for the files that are taken for masks though no name says so."""
     return f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
 
 
@@ -382,7 +382,7 @@ def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str
 
 
 def _own_name(stem: str, place: Sequence[str]) -> str:
-    """What a file's name says beyond those of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
+    """A file's name without the names of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
     for above in ("_".join(place[start:]) for start in range(len(place))):
         for known in (above, FORMAT_ENDING.sub("", above)):
             rest = stem[len(known) :]

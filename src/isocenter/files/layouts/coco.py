@@ -152,7 +152,7 @@ def _files(folder: Folder) -> list[Member]:
 
 
 def _is_coco(path: Path) -> bool:
-    """From its beginning, where at least one list is named, or, of a small file, from all of it."""
+    """Whether it is COCO, by its beginning, which names at least one list, or by all of a small file."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     named = [key for key in KEYS if re.search(rb'"' + key.encode() + rb'"\s*:\s*\[', head)]
@@ -170,7 +170,7 @@ def _parts(files: Sequence[Member]) -> dict[Path, Split]:
 
 
 def _words(path: Path) -> list[str]:
-    """Of "instances_train2017.json": train2017, train, instances."""
+    """The words of a name: of "instances_train2017.json" train2017, train, instances."""
     parts = re.split(r"[^A-Za-z0-9]+", path.stem.lower())
     both = [word for part in reversed(parts) for word in (part, part.rstrip("0123456789"))]
     return [word for word in dict.fromkeys(both) if word]

@@ -81,7 +81,7 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
 
 
 def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
-    """What is drawn on one image."""
+    """The objects that are drawn on one image."""
     drawn: list[Drawn] = []
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):

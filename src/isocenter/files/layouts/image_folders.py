@@ -234,7 +234,7 @@ def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
 
 
 class _Roles:
-    """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
+    """The folders of images and those of labels: by their whole names, else by what these end in, where both do.
 
     Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
     it, if most labels have their names.
@@ -316,7 +316,7 @@ class _Roles:
         self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
 
     def level(self, member: Member) -> int | None:
-        """How many folders lie above the one that marks a file as image or label, or above an image beside it."""
+        """The number of folders above the one that marks a file as image or label, or above an image next to it."""
         loose = self._loose if len(member.folders) == self._loose else None
         return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
 

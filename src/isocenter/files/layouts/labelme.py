@@ -51,7 +51,8 @@ WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file with the name of an image that lists shapes."""
     del options
-    return any(SHAPES.search(member.path.read_bytes()) for member in _files(folder)[:MOST_OPENED] if _is_small(member))
+    opened = (member.path for member in _files(folder)[:MOST_OPENED])
+    return any(SHAPES.search(path.read_bytes()) for path in opened if path.stat().st_size <= LARGEST)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -139,12 +140,8 @@ def _files(folder: Folder) -> list[Member]:
     return [one for one in folder.members if one.suffix == ".json" and one.stem.casefold() in stems]
 
 
-def _is_small(member: Member) -> bool:
-    return member.path.stat().st_size <= LARGEST
-
-
 def _record(path: Path) -> Mapping[str, Any] | None:
-    """What the file says; None where it is about something else."""
+    """The content of the file; None where it is about something else."""
     try:
         record = load_json(path, largest=LARGEST)
     except (ValueError, OSError) as error:

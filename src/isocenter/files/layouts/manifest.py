@@ -310,7 +310,7 @@ def _case(
 
 
 def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
-    """What a row says of images that it names otherwise than by a path; of DICOM's people, only their pseudonyms."""
+    """A row's case with the images that it names otherwise than by a path; of DICOM's people only pseudonyms."""
     return replace(
         case,
         name=named_case.name.replace("/", "-") if named_case.patient else case.name,

@@ -224,7 +224,7 @@ class Manifest:
         return Path(os.path.commonpath(folders)) if folders else self.base
 
     def name_of(self, path: Path) -> str:
-        """What a case is called by the path of its image: its folders say whose it is, where no column does."""
+        """The name of a case by the path of its image: the folders say whose it is, where no column does."""
         return "/".join((*path.absolute().parent.relative_to(self.root).parts, stem_of(path.name)))
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
@@ -354,7 +354,7 @@ def listed_notes(manifest: Manifest) -> Iterator[Problem]:
 def file_problems(
     manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Sequence[CaseFiles]
 ) -> tuple[Problem, ...]:
-    """Of rows without their files, of images without a row, and of those that no column names.
+    """Problems of rows without their files, of images without a row, and of those that no column names.
 
     seen:  the folder as it lies, where rows name its cases
     taken: those that have a row, whole or a slice of them

@@ -54,7 +54,7 @@ class Drawn:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """At least one mask has its image in the same folder."""
+    """Whether at least one mask has its image in the same folder."""
     del options
     images, masks = _sorted(folder)
     known = _by_any_name(images)

@@ -116,7 +116,7 @@ def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | 
 
 
 def _drawn(region: Mapping[str, Any], naming: str | None, where: str) -> Drawn | None:
-    """What a region shows; None where it covers nothing."""
+    """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
     if kind in WITHOUT_AREA:
         return None

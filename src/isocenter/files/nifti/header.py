@@ -103,7 +103,7 @@ class NiftiHeader:
         self["bitpix"] = 8 * dtype.itemsize
 
     def set_intent(self, name: str) -> None:
-        """What the voxels are: "label", "vector" or "none" of it."""
+        """State what the voxels are: "label", "vector" or "none" of these."""
         self["intent_code"], self["intent_name"] = INTENTS[name], b""
         self["intent_p1"] = self["intent_p2"] = self["intent_p3"] = 0.0
 
@@ -125,13 +125,13 @@ class NiftiHeader:
         return np.array([self["srow_x"], self["srow_y"], self["srow_z"], (0, 0, 0, 1)], np.float64)
 
     def set_sform(self, affine: Floats) -> None:
-        """In the coordinates of the scanner."""
+        """Set the sform, in the coordinates of the scanner."""
         self["sform_code"] = SCANNER
         self["srow_x"], self["srow_y"], self["srow_z"] = affine[:3]
 
     @property
     def qform(self) -> Floats:
-        """As `sform`, of the quaternion as readers complete it from its stored parts."""
+        """The affine of the quaternion as readers complete it from its stored parts."""
         b, c, d = (float(self[f"quatern_{part}"]) for part in "bcd")
         square = 1.0 - (b * b + c * c + d * d)
         a = 0.0 if square < SMALLEST_SQUARE[self.version] else float(np.sqrt(square))
@@ -142,7 +142,7 @@ class NiftiHeader:
         return affine
 
     def set_qform(self, affine: Floats) -> None:
-        """In the coordinates of the scanner; of a shear the nearest turn, which `qform` then shows."""
+        """Set the qform, in the coordinates of the scanner; of a shear the nearest turn, which `qform` then shows."""
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
         turn = affine[:3, :3] / sizes
         side = 1.0 if np.linalg.det(turn) > 0 else -1.0

@@ -274,7 +274,7 @@ def _times(header: Any, shape: tuple[int, ...], where: str) -> tuple[tuple[float
 
 
 def b_value_table(path: Path, stem: str) -> Path:
-    """Where FSL and BIDS keep the b-values of an image."""
+    """The file in which FSL and BIDS keep the b-values of an image."""
     return path.with_name(f"{stem}.bval")
 
 
@@ -363,7 +363,7 @@ class SoundHeader(NiftiHeader):
 
     @property
     def single_vox_offset(self) -> int:
-        """Where the voxels begin at the earliest."""
+        """The byte at which the voxels begin at the earliest."""
         return int(self.fields.dtype.itemsize) + 4
 
     @property

@@ -268,7 +268,7 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
 
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
-    """What a decoder raises at a damaged picture becomes a FormatError."""
+    """A context in which what a decoder raises at a damaged picture becomes a FormatError."""
     try:
         yield
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:

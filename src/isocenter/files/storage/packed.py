@@ -50,7 +50,7 @@ def uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
 
 
 def inflating(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedReader:
-    """What a zlib stream holds, read in parts; `wbits` below 0 for one without header and check sum."""
+    """The bytes of a zlib stream, read in parts; `wbits` below 0 for one without header and check sum."""
     return io.BufferedReader(_Inflating(file, wbits), CHUNK)
 
 

@@ -284,7 +284,7 @@ class Structure:
 
     @property
     def elongation(self) -> float:
-        """How many times its own width a piece is long, were it a straight rod of that cross-section.
+        """The length of a piece in its own widths, were it a straight rod of that cross-section.
 
         A rod is short along all axes but one: what is flat, such as a ball in thick slices, is no rod. Of a series,
         which has no cross-section, 1.
@@ -357,7 +357,7 @@ def _mean_runs(inside: Array) -> tuple[float, ...]:
 
 
 def _starts(inside: Array, axis: int) -> Array:
-    """Where a run begins along an axis, but for those that begin at the edge."""
+    """The voxels at which a run begins along an axis, but for those at the edge."""
     moved = np.moveaxis(inside, axis, 0)
     return moved[1:] & ~moved[:-1]
 

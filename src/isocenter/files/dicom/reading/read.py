@@ -166,7 +166,7 @@ def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: 
     rows, columns = volume.first.shape
     slices, repeats = len(volume.frames[0][0]), len(volume.frames[0])
     frames = [
-        (frame, Place(frame.number, channel, repeat, n, _tile(frame)))
+        (frame, Place(frame.number, channel, repeat, n, None if frame.tile is None else divmod(frame.tile, frame.side)))
         for channel, kind in enumerate(volume.frames)
         for repeat, stack in enumerate(kind)
         for n, frame in enumerate(stack)
@@ -193,12 +193,8 @@ def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
     return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in kept]
 
 
-def _tile(frame: Frame) -> tuple[int, int] | None:
-    return None if frame.tile is None else divmod(frame.tile, frame.side)
-
-
 def _volume_facts(volume: Volume) -> dict[str, Any]:
-    """What distinguishes repeats, in the order of the frames."""
+    """The values that distinguish repeats, in the order of the frames."""
     facts: dict[str, Any] = {}
     for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
         values = volume.stated(label)
@@ -332,7 +328,7 @@ class _Voxels:
             )
 
     def _of_each(self, find: Callable[[Header], T]) -> list[T]:
-        """What is found in each header, looked for once in those that state the same about their pixels."""
+        """The result of `find` for each header, computed once for all that state the same about their pixels."""
         by_statement: dict[Any, T] = {}
         keys = [getattr(head.dataset, "pixel_statement", head.where) for head in self.heads]
         for head, key in zip(self.heads, keys, strict=True):
@@ -341,7 +337,7 @@ class _Voxels:
         return [by_statement[key] for key in keys]
 
     def _over_frames(self, find: Callable[[Dataset, int, Meaning, str], T], head: Header) -> T:
-        """What is found over all frames of a file."""
+        """The result of `find` over all frames of a file."""
         return find(head.dataset, frame_count(head), self.meaning, head.where)
 
     def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:

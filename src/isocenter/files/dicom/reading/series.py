@@ -190,12 +190,12 @@ def _key(head: Header, people: dict[str, str]) -> Key:
 
 
 def _order(head: Header) -> tuple[float, str]:
-    """Of a file in its series, as far as the header shows it without geometry."""
+    """The order of a file in its series, as far as the header shows it without geometry."""
     return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
 
 
 def _place(key: Key, first: Header) -> tuple[str, str, float, tuple[str, ...], float, str]:
-    """Of a series among others, and of an object in its series."""
+    """The order of a series among others, and of an object in its series."""
     series, instance = (lenient(first.dataset, keyword) or 0 for keyword in ("SeriesNumber", "InstanceNumber"))
     return key[0], key[1], series, key[:4], instance, key[4]
 
@@ -364,7 +364,7 @@ def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
 
 
 def _of_the_scanner(dataset: Dataset) -> dict[str, float | str | None]:
-    """By which scans of one person differ: PS3.3 C.8.3.1, C.8.15.2 and C.8.2.1."""
+    """Settings by which scans of one person differ: PS3.3 C.8.3.1, C.8.15.2 and C.8.2.1."""
     return {
         "field_strength": lenient(dataset, "MagneticFieldStrength"),
         "kv": lenient(dataset, "KVP"),

@@ -198,7 +198,7 @@ def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
 
 
 def _shown(frame: Frame, ordinary: set[str]) -> str:
-    """What a frame shows, empty where it is a slice as others are; ordinary: what slices show that nothing derived."""
+    """A word for what a frame shows, empty for an ordinary slice; ordinary: what slices show that are not derived."""
     is_other = frame.kind in KINDS or any(word in frame.kind.split("\\") for word in NO_SLICES)
     return frame.kind if is_other or (frame.is_derived and ordinary and frame.kind not in ordinary) else ""
 
@@ -393,7 +393,7 @@ def repeats_of(groups: Groups, where: str) -> tuple[Repeats, str, tuple[str, ...
 
 
 def rank_of(label: str) -> str:
-    """By what volumes are distinguished where the values of a label differ from position to position."""
+    """The words for volumes that are distinguished by rank, as a label's values differ from position to position."""
     return f"rank of the {label}"
 
 
@@ -491,7 +491,7 @@ def _in_order(groups: Groups, key: Key) -> Repeats:
 
 
 def _partition(volumes: Repeats) -> frozenset[Hashable]:
-    """Which frames belong to one volume, whatever the order of the volumes."""
+    """The frames of each volume, whatever the order of the volumes."""
     return frozenset(tuple(map(id, slices)) for slices in volumes)
 
 

@@ -154,7 +154,7 @@ def _planes(geometry: Geometry) -> Iterator[dict[str, Any]]:
 
 
 def _decimals(values: Any) -> list[str]:
-    """In the 16 characters that a decimal string has, PS3.5 6.2."""
+    """Numbers in the 16 characters that a decimal string has, PS3.5 6.2."""
     return [format_number_as_ds(float(value)) for value in values]
 
 

@@ -23,11 +23,9 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.as_stated import repeat_as_stated
-from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.source_elements import repeat_elements
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.files.dicom.writing.times import state_zone
 from isocenter.files.storage.atomic import written
 from isocenter.values import BoundingBoxes, Finding, Floats, Image
 
@@ -103,9 +101,7 @@ def write_report(
             made = _report(
                 groups, list(files.values()), f"{algorithm_name}\0{release}", "Findings" if findings else "Detection"
             )
-            state_character_sets(made, Path(next(iter(files))), names)
-            repeat_as_stated(made, Path(next(iter(files))))
-            state_zone(made, Path(next(iter(files))))
+            repeat_elements(made, Path(next(iter(files))), names)
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error

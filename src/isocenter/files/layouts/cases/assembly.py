@@ -234,7 +234,8 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
             return error.stating(problem=stated, where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
         remedy = label_remedy(table)
-        if (names := column_of_strangers(table, _called(cases))) is not None:
+        called = {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.files)}
+        if (names := column_of_strangers(table, called)) is not None:
             also += f", and {names} names none of the images"
             remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
     elif tables := [member.path.relative_to(folder.root).as_posix() for member in _tables(folder)]:
@@ -246,11 +247,6 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
         also += f"; {listed(sheets)} cannot be read as a table"
         remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
     return DatasetError(f"{problem}{single}{also}", str(folder.root), remedy)
-
-
-def _called(cases: Sequence[CaseFiles]) -> set[str]:
-    """What a table may call cases by: their ids, and the names of their files."""
-    return {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.files)}
 
 
 def _tables(folder: Folder) -> list[Member]:

@@ -66,7 +66,7 @@ class DrawnObject:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of its structures, to compare."""
+        """The names of its structures, to compare."""
         return frozenset(name.casefold() for name in self.structures or ())
 
     def replaces(self, other: DrawnObject) -> bool:
@@ -81,7 +81,7 @@ DrawnMap = tuple[DrawnObject, ...]
 
 @dataclass(frozen=True, eq=False)
 class DrawnMasks:
-    """What was drawn on the series of a folder.
+    """The label maps that were drawn on the series of a folder.
 
     of:       {files of an image: its label maps, several where objects name the same structures}
     labels:   one numbering for all: that of the files where they agree, else the names in order

@@ -197,7 +197,7 @@ def are_parts(folders: Iterable[str]) -> bool:
 
 
 def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
-    """At which folder level folders are called train, val or test, and what else is in their names.
+    """The level at which folders are called train, val or test, and what else is in their names.
 
     "train" must be among several. The highest level counts.
     """

@@ -311,7 +311,7 @@ def _row_of_each(
 def _lacking(
     table: Table, column: str, names: Collection[str], missing: Sequence[str], cases: Sequence[tuple[str, str]]
 ) -> DatasetError:
-    """What to say of cases without a row; where patients are hidden, no name in the table is repeated."""
+    """The error on cases without a row; where patients are hidden, it repeats no name in the table."""
     problem = f"has no row for {listed(missing)}"
     remedy = "Add a row, if need be with blanks: what is missing is filled in"
     if twice := sorted(case for case, count in Counter(case for case, _ in cases).items() if count > 1):
@@ -448,7 +448,7 @@ def _owner(name: str, rows: Container[str]) -> str | None:
 
 
 def _beginnings(name: str) -> list[str]:
-    """What a name starts with, up to its end or a separator, the longest first."""
+    """The beginnings of a name, up to its end or a separator, the longest first."""
     return [name[:n] for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
 
 
@@ -507,7 +507,7 @@ def _by_key(names: Collection[str], key: Key) -> Mapping[str, str]:
 
 
 def _word(name: str) -> str | None:
-    """What stands before the number of a name; empty for a bare number, None for a name of another form."""
+    """The word before the number of a name; empty for a bare number, None for a name of another form."""
     fit = WORD_AND_NUMBER.fullmatch(name)
     return NO_LETTER.sub("", fit["word"]) if fit else None
 
@@ -526,7 +526,7 @@ class Numbered:
         self._files, self._where = files, where
 
     def patients(self, number: str, known: Container[str]) -> Sequence[str]:
-        """Those of the known pseudonyms that this number stands for: of no issuer, else of the only one of the files.
+        """The known pseudonyms that this number stands for: of no issuer, else of the only one of the files.
 
         DatasetError where several issuers gave numbers, and this is one of them.
         """
@@ -538,7 +538,7 @@ class Numbered:
         return people
 
     def candidates(self, number: str, known: Container[str]) -> Sequence[str]:
-        """Those of the known pseudonyms that this number may stand for: of no issuer, else of any of the files."""
+        """The known pseudonyms that this number may stand for: of no issuer, else of any of the files."""
         if (own := pseudonym_of_number(number)) in known:
             return (own,)
         return [one for issuer in self._issuers if (one := pseudonym_of_number(number, issuer)) in known]

@@ -159,7 +159,7 @@ def load_structures(
 
 
 def likeness_to_labels(path: Path, options: ReadOptions) -> int:
-    """How much a file looks like a label map: 3 by few values, 2 by one value, 1 by flat areas, 0 as images do.
+    """The likeness of a file to a label map: 3 by few values, 2 by one value, 1 by flat areas, 0 as images do.
 
     What cannot be read, and a signal, looks like none.
     """

@@ -90,12 +90,12 @@ class DrawnReferences:
         return {kind: known[kind] for kind in self.kinds}
 
     def counted(self, annotations: Iterable[Annotation]) -> str:
-        """How many boxes or outlines there are, in words."""
+        """The number of boxes or outlines, in words."""
         what = ("box", "boxes") if self.kinds == (BOXES,) else ("outline", "outlines")
         return counted(sum(len(annotation.boxes) for annotation in annotations), *what)
 
     def notes(self, annotations: Iterable[Annotation]) -> tuple[Problem, ...]:
-        """What else could be read of them."""
+        """Notes on what else could be read of them."""
         if not any(box.outline is not None for one in annotations for box in one.boxes):
             return ()
         read = {BOXES: "boxes", MASK: "label maps", OBJECT_MAPS: "maps of single objects"}
@@ -117,7 +117,7 @@ class Covered:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """The area in pixels."""
         return int(np.count_nonzero(self.inside))
 
 
