@@ -1,4 +1,7 @@
-"""NumPy's `.npy` and `.npz`: plain arrays of numbers, without size in mm. Nothing in them is ever executed."""
+"""NumPy's `.npy` and `.npz`: plain arrays of numbers, without size in mm. Nothing in them is ever executed.
+
+Headers are read first, then numbers, some at a time.
+"""
 
 from __future__ import annotations
 

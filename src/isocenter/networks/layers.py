@@ -74,7 +74,7 @@ def with_covariates(features: Tensor, covariates: Tensor | None) -> Tensor:
 def stochastic_depth(change: Tensor, left_out: float, training: bool) -> Tensor:
     """The change that a block adds: in training nothing for a share of samples, and more for the others.
 
-    The mean over samples stays the same.
+    The mean over samples stays the same. Huang et al., ECCV 2016, arXiv:1603.09382.
     """
     if not training or left_out == 0:
         return change
@@ -86,7 +86,7 @@ def for_pairs(table: Tensor, axis: int, count: int) -> Tensor:
     """(..., 2 old - 1, ...) by offset to (..., count, count, ...): at (i, j) the entry of the offset i - j.
 
     table: of the offsets between `old` places along this axis, the most negative first
-    count: places along the axis
+    count: places along the axis, of a grid of any size
     """
     read = stretched(table, axis, count)
     places = torch.arange(count, device=table.device)
@@ -117,6 +117,7 @@ def slices_with_neighbours(images: Tensor, axis: int, neighbours: int) -> Tensor
     axis:       along which the volume is cut
     neighbours: slices on each side; the outermost slice replaces missing ones. Channels come neighbour by neighbour,
                 in the order of the slices
+    Roth et al., MICCAI 2014, arXiv:1406.2639, give views of a volume to a network for pictures as channels (2.5D).
     """
     slices = images.movedim(axis + 2, 1)  # (batch, slices, channels, *plane)
     count = slices.shape[1]
@@ -126,7 +127,7 @@ def slices_with_neighbours(images: Tensor, axis: int, neighbours: int) -> Tensor
     return near.flatten(0, 1)
 
 
-def check(axis: int, neighbours: int) -> None:
+def check_slices(axis: int, neighbours: int) -> None:
     """ValueError for an axis that no volume has, or fewer than 0 neighbours."""
     if axis not in (0, 1, 2) or neighbours < 0:
         raise ValueError(f"axis {axis} is not 0, 1 or 2, or neighbours {neighbours} is negative")

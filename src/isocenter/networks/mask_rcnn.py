@@ -2,7 +2,11 @@
 
 He et al., ICCV 2017, arXiv:1703.06870, of torchvision's parts and under its names, so that its weights fit. Images are
 prepared as the plan says, of any number of channels, instead of by torchvision's own transform. In prediction objects
-are drawn into the two maps of `rendering`.
+are drawn into two maps: the logit of being inside an object, and a depth that is 0 where two objects touch, so that a
+watershed recovers them.
+
+Shapes do not depend on values, so that both stages are one graph for a whole batch, also on torch's meta device and in
+ONNX.
 """
 
 from __future__ import annotations

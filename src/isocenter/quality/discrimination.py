@@ -1,7 +1,7 @@
 """Discrimination of a few numbers of each case: how well they predict an outcome, against chance.
 
 The outcome is predicted by ridge regression, cross-validated by patient; chance is what the same prediction reaches
-when patients are given each other's.
+when patients are given each other's. Outcomes are classes, findings, values and times.
 """
 
 from __future__ import annotations

@@ -162,7 +162,12 @@ def _entropy(shares: Floats) -> float:
 
 
 def mesh_measures(inside: Array, steps: Floats) -> tuple[float, float]:
-    """(volume, surface area) of the mesh around a region of three axes; steps: lengths of a voxel."""
+    """(volume, surface area) of the triangle mesh around a region of three axes; steps: lengths of a voxel.
+
+    Marching cubes at half way between voxels: Lorensen and Cline, SIGGRAPH 1987, doi:10.1145/37402.37422. Where two
+    voxels touch at an edge of a face only, the mesh lies between them in both cells that share the face, so that it is
+    closed.
+    """
     padded = np.pad(inside, 1).astype(np.intp)
     codes: Array = np.zeros([size - 1 for size in padded.shape], dtype=np.intp)
     for bit, at in enumerate(CORNERS):

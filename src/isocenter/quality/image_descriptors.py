@@ -1,4 +1,4 @@
-"""Measurements of each image, as rows of numbers that can be compared among groups."""
+"""Measurements of an image in a few numbers, by which groups of cases are made and compared."""
 
 from __future__ import annotations
 

@@ -307,7 +307,9 @@ class Augmentation:
 def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
     """(*spatial) numbers of labels, each of which may have grown, shrunk or gone.
 
-    What shrinks leaves background; what grows does so over background alone, so that no other label is lost.
+    What shrinks leaves background; what grows does so over background alone, so that no other label is lost. A stage
+    that is trained so does not trust the stage before it blindly, as in the cascade of nnU-Net: Isensee et al., Nature
+    Methods 2021, doi:10.1038/s41592-020-01008-z.
     """
     made = numbers.clone()
     for number in torch.unique(numbers[numbers > 0]).tolist():

@@ -1,4 +1,7 @@
-"""The identity of the object in a DICOM file: its UIDs, found in the first bytes, whatever kind of object it is."""
+"""The identity of the object in a DICOM file: its UIDs, found in the first bytes, whatever kind of object it is.
+
+Of one object in several files the same bytes are read once; another content with the same UID is refused.
+"""
 
 from __future__ import annotations
 

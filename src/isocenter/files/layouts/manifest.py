@@ -1,4 +1,8 @@
-"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels."""
+"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels.
+
+A folder may hold a table for each part. A table may also have a row for each finding of an image, named
+ID_<image>_<finding>, as in RSNA's set of intracranial haemorrhage.
+"""
 
 from __future__ import annotations
 

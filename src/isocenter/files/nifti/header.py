@@ -1,6 +1,7 @@
-"""The header of a NIfTI file that is written, little-endian. https://nifti.nimh.nih.gov: nifti1.h, nifti2.h
+"""The header of a NIfTI file: its fields, little-endian, and the grid that its forms, their codes and its units state.
 
-Its own, because nibabel, which reads odd headers, takes a third of a second to import: as long as converting a series.
+https://nifti.nimh.nih.gov: nifti1.h, nifti2.h. The class is our own, because nibabel, which reads odd headers, takes a
+third of a second to import: as long as converting a series.
 """
 
 from __future__ import annotations

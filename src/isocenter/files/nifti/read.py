@@ -1,4 +1,8 @@
-"""NIfTI-1, NIfTI-2 and Analyze 7.5, https://nifti.nimh.nih.gov: single files and pairs, plain or gzipped."""
+"""NIfTI-1, NIfTI-2 and Analyze 7.5, https://nifti.nimh.nih.gov: single files and pairs, plain or gzipped.
+
+The header of most files has nothing to repair and is read here; odd ones are left to nibabel, whose import takes a
+third of a second: as long as to read a volume.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Picture formats (PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM, PPM): pixels without size in mm and without sides.
 
 A picture's dots per inch are the size at which to print it, not that of the patient: they are not used.
+Two formats are read without Pillow: it stretches PGM and PPM of 12 bits to 16 and cuts colours of 16 bits to 8
+(netpbm.sourceforge.net/doc/pgm.html and ppm.html), and takes two pictures' memory before it looks at a WebP (RFC 9649).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Only OME-TIFF states how large a pixel is in the object; the resolution tags of a plain TIFF are about paper.
 https://docs.openmicroscopy.org/ome-model/6.3/ome-tiff/
+The claims of a file are checked before they are believed: files that it names, its planes, and its size decoded.
 """
 
 from __future__ import annotations

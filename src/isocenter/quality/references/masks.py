@@ -1,4 +1,4 @@
-"""Masks: label maps that name structures."""
+"""Masks: label maps that name structures, and the pieces, thickness and length of each structure."""
 
 from __future__ import annotations
 

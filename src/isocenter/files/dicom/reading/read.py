@@ -1,4 +1,7 @@
-"""The DICOM format: files and folders of series as images in RAS+ mm."""
+"""The DICOM format: files and folders of series as images in RAS+ mm.
+
+Frames that have a place in the patient become volumes, others pictures.
+"""
 
 from __future__ import annotations
 

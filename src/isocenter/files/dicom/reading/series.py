@@ -1,4 +1,7 @@
-"""The DICOM series of a folder or DICOMDIR, from headers only, without anybody's identity."""
+"""The DICOM series of a folder or DICOMDIR, from headers only, without anybody's identity. PS3.10 7.1, PS3.3 F.3
+
+A file that is lost is named: a volume that is one slice shorter looks like a whole one.
+"""
 
 from __future__ import annotations
 

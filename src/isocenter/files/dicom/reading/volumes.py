@@ -1,4 +1,8 @@
-"""Volumes of the frames of one series: order, gaps, and the labels that distinguish frames at one position."""
+"""Volumes of the frames of one series: order, gaps, and the labels that distinguish frames at one position.
+
+A volume must not hold the frames of several b-values, phases or times. So frames at one position are sorted by labels
+that each position has alike, and by rank only where nothing that the files state contradicts it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Results as a DICOM structured report on the images that they are about, PS3.16 TID 1500; the object is highdicom's.
 
 Each box is a rectangle in pixels, in a volume one on each of its slices: what every viewer of reports can draw.
+A finding without a place is a group of its own, TID 1501: a class or a finding is a qualitative evaluation, a
+probability or a measured value a number with its unit. Its name stands before its value ("effusion: Absent"), so that
+no list of findings shows one that the model denies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems."""
+"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems.
+
+Parts may be listed in text files, an image or a patient in each line: train.txt and val.txt, or train_val_list.txt.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time."""
+"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time.
+
+A spreadsheet may have rewritten numbers in names: 0001 as 1 or 1.0, and S007 as 7. A table may name patients of DICOM
+by their numbers, and one PatientID of two issuers belongs to two people.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
+"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image.
+
+A file may list many images with what is drawn on each: the images that it names become cases.
+"""
 
 from __future__ import annotations
 
