@@ -197,8 +197,15 @@ def _case(
     structures: Mapping[str, Label],
 ) -> CaseFiles:
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
-    how = {"chosen": options.labels is not None, "fill_contours": options.read.fill_contours}
-    references: dict[str, Callable[[], Any]] = {**masks_on(drawn, image, series.paths, labels, **how)}
+    masks = masks_on(
+        drawn,
+        image,
+        series.paths,
+        labels,
+        chosen=options.labels is not None,
+        fill_contours=options.read.fill_contours,
+    )
+    references: dict[str, Callable[[], Any]] = {**masks}
     if maps and not drawn:
         references |= _of_maps(maps, structures, labels, options)
     if reports[0]:

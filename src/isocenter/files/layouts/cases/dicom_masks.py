@@ -133,8 +133,9 @@ def masks_on(
     """
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
     objects = (tuple(one.files.paths for one in own) for own in maps)
-    how = {"chosen": chosen, "fill_contours": fill_contours}
-    loaders = (partial(load_drawn, each, image, files, labels, **how) for each in objects)
+    loaders = (
+        partial(load_drawn, each, image, files, labels, chosen=chosen, fill_contours=fill_contours) for each in objects
+    )
     return dict(zip(kinds, loaders, strict=False))
 
 
