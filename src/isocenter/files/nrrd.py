@@ -69,12 +69,12 @@ OF_SPACE = ("space units",)  # one for each axis of the space, and not of the ar
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """The one volume of the file; axes of kind time become frames, other axes outside space become channels."""
-    header = read_header(path)
-    layout = layout_of(header, path)
-    geometry, notes = grid_of(header, layout, path)
+    header = _read_header(path)
+    layout = _layout_of(header, path)
+    geometry, notes = _grid_of(header, layout, path)
     block = _block(header, path, layout.axes)
     pixels = block.deferred()
-    segments = segments_of(header, pixels.shape[0], path)
+    segments = _segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
     labels = label_table.of_file(path)
     if segments and pixels.shape[0] == 1:
@@ -107,9 +107,9 @@ def write(image: Image, path: Path) -> None:
     ordered = ordered if len(image.channels) > 1 else ordered[0]
     lines = ["NRRD0005", f"type: {NAMES[ordered.dtype]}", f"dimension: {ordered.ndim}"]
     lines += [f"sizes: {' '.join(str(n) for n in ordered.shape)}", "endian: little", "encoding: gzip"]
-    lines += space_fields(image.geometry, *_outside_space(image))
+    lines += _space_fields(image.geometry, *_outside_space(image))
     if path.name.lower().endswith(".seg.nrrd"):
-        lines += segment_fields(image)
+        lines += _segment_fields(image)
     with created(path, compressed=False) as file:
         file.write(("\n".join(lines) + "\n\n").encode())
         with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
@@ -186,7 +186,7 @@ class Segment:
     layer: int
 
 
-def segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]:
+def _segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]:
     """The segments in the order of their numbers; none where the file is no segmentation.
 
     Raises FormatError for a segment in none of the file's layers, and for two with one value in one layer.
@@ -203,7 +203,7 @@ def segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]:
     return segments
 
 
-def segment_fields(image: Image) -> list[str]:
+def _segment_fields(image: Image) -> list[str]:
     """Key/value lines that Slicer reads as segments."""
     extent = " ".join(f"0 {n - 1}" for n in image.geometry.shape)
     lines = ["Segmentation_MasterRepresentation:=Binary labelmap"]
@@ -257,7 +257,7 @@ class Layout:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def layout_of(header: Header, path: Path) -> Layout:
+def _layout_of(header: Header, path: Path) -> Layout:
     """Axes with a direction, else those of kind domain or without kind, are space.
 
     Of the others one may be frames (kind time or list, as of diffusion or Slicer's sequences), and one channels; the
@@ -303,7 +303,7 @@ def _kinds_of_axes(header: Header, kinds: list[str]) -> tuple[tuple[int, ...], l
     return spatial, frames, [n for n in others if n not in frames]
 
 
-def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
+def _grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
     """The grid of the spatial axes, and notes on what the header leaves open."""
     shape = [header.sizes[axis] for axis in layout.spatial]
     if "space directions" not in header.fields:
@@ -330,7 +330,7 @@ def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[
         raise GeometryError(error.problem, str(path), "Check `space directions` in the header") from error
 
 
-def space_fields(geometry: Geometry, channels: str | None, frames: bool, step: float | None) -> list[str]:
+def _space_fields(geometry: Geometry, channels: str | None, frames: bool, step: float | None) -> list[str]:
     """Header lines for this grid, with an axis of channels of some kind before it and one of frames behind it.
 
     Sides are written in LPS, as ITK and Slicer do; unknown ones as a space without a name. Frames are a list called
@@ -509,7 +509,7 @@ class Header:
         return FormatError(problem, str(self.path), "The NRRD header is damaged: get the file again")
 
 
-def read_header(path: Path) -> Header:
+def _read_header(path: Path) -> Header:
     """The header of a file. Raises FormatError where it is damaged or has no end."""
     with path.open("rb") as file:
         head = file.read(LARGEST_HEADER)

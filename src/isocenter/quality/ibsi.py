@@ -64,7 +64,7 @@ def morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
     axes = dict(zip(("maj_axis", "min_axis", "least_axis"), lengths.tolist(), strict=False))
     longest = max(lengths[0], 1e-12)
     ratios = dict(zip(("elongation", "flatness"), (lengths[1:] / longest).tolist(), strict=False))
-    mesh = mesh_measures(inside, steps) if inside.ndim == 3 else ()
+    mesh = _mesh_measures(inside, steps) if inside.ndim == 3 else ()
     return {
         **dict(zip(("morph_volume", "morph_area_mesh"), mesh, strict=False)),
         "morph_vol_approx": float(inside.sum() * steps.prod()),
@@ -161,7 +161,7 @@ def _entropy(shares: Floats) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def mesh_measures(inside: Array, steps: Floats) -> tuple[float, float]:
+def _mesh_measures(inside: Array, steps: Floats) -> tuple[float, float]:
     """(volume, surface area) of the triangle mesh around a region of three axes; steps: lengths of a voxel.
 
     Marching cubes at half way between voxels: Lorensen and Cline, SIGGRAPH 1987, doi:10.1145/37402.37422. Where two

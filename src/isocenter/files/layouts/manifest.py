@@ -101,11 +101,11 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not (folder.images or folder.dicom):
         return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
-    members = labelled_tables(folder)
+    members = _labelled_tables(folder)
     if not members:
         return False
     try:
-        table = with_findings(read_table(members[0].path), partial(_stems, folder))
+        table = _with_findings(read_table(members[0].path), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
@@ -113,7 +113,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     has_labels, kinds = is_labelled(table) or bool(table.findings), kinds_stated(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     is_asked = has_labels and (not options.kinds or not options.kinds.isdisjoint(kinds))
-    is_sure = is_asked and sum(not is_submission(one) for one in folder.tables) == 1
+    is_sure = is_asked and sum(not _is_submission(one) for one in folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -123,7 +123,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return True
     if not has_labels or folder.description is not None:
         return False
-    named, whole = NamedCases.of_table(table, folder, options), joined_tables(members) if members[1:] else table
+    named, whole = NamedCases.of_table(table, folder, options), _joined_tables(members) if members[1:] else table
     return named is not None and named.column(whole, image, ()) is not None
 
 
@@ -132,12 +132,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     given_tables = folder.members[:1] if folder.is_file and _is_table(folder) else folder.tables or folder.text_tables
     if not given_tables:
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    members = folder.members[:1] if folder.is_file else labelled_tables(folder, options.column.values())
+    members = folder.members[:1] if folder.is_file else _labelled_tables(folder, options.column.values())
     if not members:
         names = ", ".join(member.path.name for member in given_tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
         raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
-    kinds = {*REFERENCES, *added_kinds()}
+    kinds = {*REFERENCES, *_added_kinds()}
     table, notes = _table(members, options, kinds, folder)
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
     column = manifest.column
@@ -211,11 +211,11 @@ def _table(
     and none is named by hand; and the note on it.
     """
     naming = (options.patient, *map(options.column.get, ("patient", "id")))
-    table = joined_tables(members, codes=naming)
+    table = _joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
-    if not by_hand and (made := with_findings(table, partial(_stems, folder))).findings:
+    if not by_hand and (made := _with_findings(table, partial(_stems, folder))).findings:
         what = f"the rows are those of the findings {listed(made.findings)} of each image"
         return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
     classes = () if by_hand else columns_of_classes(table)
@@ -340,7 +340,7 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
         references["findings"] = partial(given, findings)
     if (event := manifest.event(row)) is not None:
         references["event"] = partial(given, event)
-    stated = {kind: manifest.stated(row, kind) for kind in added_kinds() if kind in manifest.column}
+    stated = {kind: manifest.stated(row, kind) for kind in _added_kinds() if kind in manifest.column}
     return references | {kind: partial(given, value) for kind, value in stated.items() if value is not None}
 
 
@@ -355,7 +355,7 @@ def _classes_stated(manifest: Manifest) -> list[Stated]:
     return stated
 
 
-def added_kinds() -> tuple[str, ...]:
+def _added_kinds() -> tuple[str, ...]:
     """Kinds of reference that other packages add: each is a role that one column can have."""
     return tuple(kind for kind in added("isocenter.references") if kind not in ROLES)
 
@@ -367,8 +367,8 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     """
     for role, name in options.column.items():
         kind, colon, _ = role.partition(":")
-        if kind not in (SEVERAL if colon else (*ROLES, *added_kinds())):
-            named = ", ".join((*ROLES, *added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
+        if kind not in (SEVERAL if colon else (*ROLES, *_added_kinds())):
+            named = ", ".join((*ROLES, *_added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
             raise UsageError(f"there is no role {role!r}", f"--column {role}={name}", f"Choose one of {named}")
         if name not in table.columns:
             raise UsageError(
@@ -419,7 +419,7 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
     return holders[0] if len(holders) == 1 else folder
 
 
-def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
+def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
     """The one table of a folder; of several the only one with labels next to images, or those of different parts.
 
     Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
@@ -432,7 +432,7 @@ def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Memb
     having = tuple(member for member in tables if columns and _has(member, columns))
     if len(having) == 1:
         return having
-    stating = [member for member in tables if not is_submission(member)]
+    stating = [member for member in tables if not _is_submission(member)]
     labelled = tuple(member for member in stating if states_references(member.path)) or having
     labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
     parts = [part_named(member.path) for member in labelled]
@@ -440,7 +440,7 @@ def labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Memb
     return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
 
 
-def is_submission(member: Member) -> bool:
+def _is_submission(member: Member) -> bool:
     """Whether a table is a sample of what to submit to a challenge."""
     return "submission" in member.stem.lower()
 
@@ -457,7 +457,7 @@ def _has(member: Member, columns: Collection[str]) -> bool:
         return False
 
 
-def joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
+def _joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
     """A table; several are joined, each the part that its name states.
 
     codes: further columns that name patients or cases
@@ -480,7 +480,7 @@ def joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = 
     return replace(first, columns=(*first.columns, PART), rows=tuple(rows))
 
 
-def with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
+def _with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
     """The table with a row for each image, and a column for each finding; any other table as it is.
 
     images: the function that knows the names of their files without suffix

@@ -160,10 +160,10 @@ def _decoded(path: Path, options: ReadOptions) -> tuple[Array, list[str], dict[s
     notes: list[str] = []
     facts: dict[str, Any] = {}
     with _errors_named(path):
-        if is_webp(path):
-            pixels, orientation = read_webp(path)
-        elif is_netpbm(path):
-            pixels, orientation = read_netpbm(path), 1
+        if _is_webp(path):
+            pixels, orientation = _read_webp(path)
+        elif _is_netpbm(path):
+            pixels, orientation = _read_netpbm(path), 1
         else:
             with _opened(path) as opened:
                 facts |= {"lossy": True} if opened.format in LOSSY else {}
@@ -291,7 +291,7 @@ def _errors_named(path: Path) -> Iterator[None]:
 
 def _has_palette(path: Path) -> bool:
     """Whether the header names a palette; what cannot be opened is left to `read`, which refuses it."""
-    if is_webp(path):
+    if _is_webp(path):
         return False
     try:
         with warnings.catch_warnings():
@@ -323,8 +323,8 @@ def orientation_of(path: Path) -> int:
     """The EXIF orientation that the header states; 1 where it states none, or cannot be opened, which `read` says."""
     try:
         with _errors_named(path):
-            if is_webp(path):
-                return webp_orientation(path)
+            if _is_webp(path):
+                return _webp_orientation(path)
             if not _names_exif(path):
                 return 1
             with _opened(path) as opened:
@@ -358,14 +358,14 @@ def _has_exif(path: Path) -> bool:
     return False
 
 
-def is_netpbm(path: Path) -> bool:
+def _is_netpbm(path: Path) -> bool:
     """Whether a file starts as a grey or a colour map."""
     with path.open("rb") as file:
         head = file.read(3)
     return head[:1] == b"P" and head[1:2] in (*_each(GREY), *_each(COLOUR)) and head[2:3] in b" \t\r\n#"
 
 
-def read_netpbm(path: Path) -> Array:
+def _read_netpbm(path: Path) -> Array:
     """(rows, columns, channels) as they are stored, of 8 or 16 bits.
 
     Raises ValueError for a damaged header, samples that are missing, and values above the highest that it states.
@@ -395,14 +395,14 @@ def _each(characters: bytes) -> list[bytes]:
     return [bytes([one]) for one in characters]
 
 
-def is_webp(path: Path) -> bool:
+def _is_webp(path: Path) -> bool:
     """Whether a file starts as a WebP picture."""
     with path.open("rb") as file:
         head = file.read(12)
     return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
-def read_webp(path: Path) -> tuple[Array, int]:
+def _read_webp(path: Path) -> tuple[Array, int]:
     """((rows, columns, channels), EXIF orientation).
 
     Raises ValueError, RuntimeError or DecompressionBombError for what cannot be decoded, FormatError for a moving one.
@@ -416,7 +416,7 @@ def read_webp(path: Path) -> tuple[Array, int]:
     return imagecodecs.webp_decode(stream), _exif_orientation(chunks)
 
 
-def webp_orientation(path: Path) -> int:
+def _webp_orientation(path: Path) -> int:
     """The EXIF orientation of a WebP picture; 1 where it states none."""
     return _exif_orientation(dict(_chunks(path.read_bytes())))
 

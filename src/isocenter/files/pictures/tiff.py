@@ -107,7 +107,7 @@ def read_indices(path: Path) -> Image | None:
             return label_table.with_own_table(_image(file, 0, path, others, ReadOptions(), as_numbers=True), path)
         if photometric != PHOTOMETRIC.PALETTE:
             return None
-        check_decoded(file.series[0], path)
+        _check_decoded(file.series[0], path)
         pixels = _pixels_of(file.series[0])
     if pixels.ndim != 2:
         raise FormatError("a palette with several pages", str(path), "Save one picture per file")
@@ -180,11 +180,11 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     """The file, known to be whole, and the others that it names. Raises FormatError for a damaged one."""
     try:
-        refuse_circle(path)
+        _refuse_circle(path)
         # Of the kinds that the library reads from several files, only OME-TIFF says beforehand from which.
         with tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False) as file:
-            others = named_files(file, path)
-            check_whole(file, path, others)
+            others = _named_files(file, path)
+            _check_whole(file, path, others)
             yield file, others
     except IsocenterError:
         raise
@@ -205,7 +205,7 @@ def _image(
     part, described, notes = file.series[number], _nth(_described(file), number), []
     page = part.keyframe
     _refuse_colours(page, path)
-    check_decoded(part, path)
+    _check_decoded(part, path)
     pixels, axes = _pixels_of(part), part.axes
     if described.is_volume and "Z" not in axes:
         pixels, axes = np.expand_dims(pixels, axes.index("Y")), axes.replace("Y", "ZY")
@@ -333,7 +333,7 @@ def _equal(pixels: Array) -> dict[str, Any]:
     return {"equal_channels": True} if equal else {}
 
 
-def named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
+def _named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
     """The other files of an OME-TIFF, which the library opens as soon as it lists the series.
 
     Raises FormatError for one that lies elsewhere or is missing.
@@ -354,7 +354,7 @@ def named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
     return tuple(others.values())
 
 
-def refuse_circle(path: Path) -> None:
+def _refuse_circle(path: Path) -> None:
     """Refuse pages of which one names an earlier one as the next: the library would follow them without end."""
     with path.open("rb") as file:
         head = file.read(16)
@@ -376,7 +376,7 @@ def refuse_circle(path: Path) -> None:
             at = struct.unpack(f"{order}{pointer}", following)[0] if len(following) == struct.calcsize(pointer) else 0
 
 
-def check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) -> None:
+def _check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) -> None:
     """Refuse what lacks planes, is cut short, or claims more than its files can hold."""
     size = sum(one.stat().st_size for one in (path, *others))
     if not file.series:
@@ -402,7 +402,7 @@ def _check_strips(page: tifffile.TiffPage | tifffile.TiffFrame, key: tifffile.Ti
         raise FormatError(f"lacks {needed - there} of {needed} strips or tiles of a page", str(path), GET_AGAIN)
 
 
-def check_decoded(part: tifffile.TiffPageSeries, path: Path) -> None:
+def _check_decoded(part: tifffile.TiffPageSeries, path: Path) -> None:
     """Refuse strips and tiles that are pictures of another size than the page states, before they are decoded."""
     key = part.keyframe
     if key.compression not in PICTURES:

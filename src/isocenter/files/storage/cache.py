@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     Raises UsageError where that belongs to somebody else.
     """
     stated = os.environ.get(VARIABLE)
-    return Path(stated) if stated else user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
+    return Path(stated) if stated else _user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
 
 
 @lru_cache
@@ -71,7 +71,7 @@ def user_folder(of: Callable[..., str]) -> Path | None:
     return None if folder.startswith("~") else Path(folder)  # older versions leave the word as it is
 
 
-def user_cache() -> Path | None:
+def _user_cache() -> Path | None:
     """The user's cache folder."""
     return user_folder(platformdirs.user_cache_dir)
 

@@ -98,7 +98,7 @@ def frames_of(head: Header) -> list[Frame]:
     )
     refuse_grid(dataset, where)
     if "PerFrameFunctionalGroupsSequence" in dataset:
-        return enhanced_frames(base, dataset, where, frame_count(head))
+        return _enhanced_frames(base, dataset, where, frame_count(head))
     count = frame_count(head)
     base = replace(
         base,
@@ -210,7 +210,7 @@ def _acquired(dataset: Dataset) -> float | None:
     return seconds(text(dataset, "AcquisitionDate") + time.replace(":", "")) if time else None
 
 
-def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
+def _enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
     """All frames; what `base` states holds for each of them.
 
     Raises FormatError where groups and frames do not match, GeometryError where only some frames state their place.

@@ -100,7 +100,7 @@ def _volumes_or_refusal(
 ) -> tuple[list[tuple[str, Callable[[], Image]]], IsocenterError | None]:
     """([(a suffix, a function that gives the image)], the error that the one function raises)."""
     try:
-        return [(suffix, partial(_itself, image)) for suffix, image in images_of(group, options)], None
+        return [(suffix, partial(_itself, image)) for suffix, image in _images_of(group, options)], None
     except IsocenterError as error:
         refusal = error
     except pydicom_errors() as error:
@@ -117,7 +117,7 @@ def _refuse(error: IsocenterError) -> Image:
     raise error
 
 
-def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
+def _images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
     """The images of one series, each with a suffix for its name where there are several.
 
     An object in several files is read once, with a note.

@@ -117,7 +117,7 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
     Different stacks that an object declares are volumes of their own. At one position there may be several frames:
     kinds (magnitude, phase) that cover the same grid equally often are channels, other kinds volumes of their own;
-    within a kind, `repeats_of` says what distinguishes repeats.
+    within a kind, `_repeats_of` says what distinguishes repeats.
     Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
     stacks = by(frames, lambda frame: frame.stack)
@@ -140,17 +140,17 @@ def _of_objects(objects: list[list[Frame]], frames: Sequence[Frame], where: str,
 
 
 def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
-    refuse_mixture(frames, where)
-    places = places_of(frames)
+    _refuse_mixture(frames, where)
+    places = _places_of(frames)
     counts = Counter(places)
-    refuse_neighbours(frames, places, where)
+    _refuse_neighbours(frames, places, where)
     if max(counts.values()) == 1:
         return _along(frames, where, options)
     kinds = by(frames, lambda frame: frame.kind)
     covers = {kind: Counter(places[n] for n, f in enumerate(frames) if f.kind == kind) for kind in kinds}
     even = all(len(set(cover.values())) == 1 for cover in covers.values())
     if len(kinds) == 1 or not even or not _overlap(list(covers.values())):
-        refuse_uneven(frames, places, where)
+        _refuse_uneven(frames, places, where)
         return [_volume({"": list(frames)}, where, options)]
     if len({frozenset(cover.items()) for cover in covers.values()}) == 1:
         volume = _volume(kinds, where, options)
@@ -238,7 +238,7 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
     apart: str = ""
     notes: tuple[str, ...] = ()
     for name in names:
-        slices, apart, notes = repeats_of(_positions(kinds[name]), where)
+        slices, apart, notes = _repeats_of(_positions(kinds[name]), where)
         grids.append(slices)
     planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
@@ -278,14 +278,14 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
 
 def _positions(frames: list[Frame]) -> list[list[Frame]]:
     """Frames by position, in order of depth."""
-    places = places_of(frames)
+    places = _places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
     return groups
 
 
-def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
+def _refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
     """Refuse places with unequal numbers of frames: one is doubled or another missing."""
     counts = Counter(places)
     if len(set(counts.values())) == 1:
@@ -301,7 +301,7 @@ def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> Non
     )
 
 
-def refuse_mixture(frames: Sequence[Frame], where: str) -> None:
+def _refuse_mixture(frames: Sequence[Frame], where: str) -> None:
     """Refuse frames of several orientations, spacings, sizes or frames of reference: one series is one grid."""
     for what, tag, key, alike in SHARED:
         odd = next((frame for frame in frames if not alike(key(frames[0]), key(frame))), None)
@@ -338,7 +338,7 @@ SHARED: tuple[tuple[str, str, Callable[[Frame], Any], Callable[[Any, Any], bool]
 )
 
 
-def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
+def _refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
     """Refuse frames of one depth that do not lie on each other: neighbouring fields of view are no repeats."""
     first: dict[int, Frame] = {}
     for frame, place in zip(frames, places, strict=True):
@@ -353,7 +353,7 @@ def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) ->
             )
 
 
-def places_of(frames: Sequence[Frame]) -> list[int]:
+def _places_of(frames: Sequence[Frame]) -> list[int]:
     """The place of each frame along the normal, from 0; frames closer than 1 % of a pixel share one."""
     planes = [located(frame) for frame in frames]
     depth = depths(planes)
@@ -379,7 +379,7 @@ def by(frames: Sequence[Frame], key: Key) -> dict[Any, list[Frame]]:
     return dict(groups)
 
 
-def repeats_of(groups: Groups, where: str) -> tuple[Repeats, str, tuple[str, ...]]:
+def _repeats_of(groups: Groups, where: str) -> tuple[Repeats, str, tuple[str, ...]]:
     """([repeat][position], the label that distinguishes repeats, notes) of equally many frames at each position.
 
     Raises GeometryError where nothing distinguishes them, or where what does contradicts itself.
@@ -396,7 +396,7 @@ def repeats_of(groups: Groups, where: str) -> tuple[Repeats, str, tuple[str, ...
     return volumes, how, (f"{len(volumes)} volumes distinguished by {how}{against}",)
 
 
-def rank_of(label: str) -> str:
+def _rank_of(label: str) -> str:
     """The words for volumes that are distinguished by rank, as a label's values differ from position to position."""
     return f"rank of the {label}"
 
@@ -420,7 +420,7 @@ def _ranked(groups: Groups, where: str) -> tuple[Repeats, str, str]:
     _refuse_mixed(volumes, name, where)
     if INSTANCE in orders and _partition(volumes) == _partition(orders[INSTANCE]):
         return orders[INSTANCE], RANK, ""
-    how = ACQUIRED if name == ACQUIRED and at_once else rank_of(name)
+    how = ACQUIRED if name == ACQUIRED and at_once else _rank_of(name)
     return volumes, how, ", against the instance numbers" if INSTANCE in orders else ""
 
 
@@ -455,7 +455,7 @@ def _refuse_mixed(volumes: Repeats, name: str, where: str) -> None:
             odd = next((n for n, value in enumerate(stated) if not are_alike(stated[0], value)), None)
             if odd is not None:
                 raise GeometryError(
-                    f"by the {rank_of(name)} {slices[0].name} and {slices[odd].name} would belong to one volume, but "
+                    f"by the {_rank_of(name)} {slices[0].name} and {slices[odd].name} would belong to one volume, but "
                     f"their {label}s differ",
                     where,
                     APART,

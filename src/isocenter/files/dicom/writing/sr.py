@@ -93,14 +93,14 @@ def write_report(
             release = version("isocenter")
             sought = [f"looked for: {', '.join(classes)}"] if classes else []
             sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
-            groups, names = list[Group](), [*classes, *limits, *names_in(findings)]
+            groups, names = list[Group](), [*classes, *limits, *_names_in(findings)]
             if boxes is not None:
                 algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
                 groups += [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
                 groups = groups or [_nothing(classes, algorithm)]
                 names += boxes.names
             plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
-            groups += finding_groups(findings, plain)
+            groups += _finding_groups(findings, plain)
             made = _report(
                 groups, list(files.values()), f"{algorithm_name}\0{release}", "Findings" if findings else "Detection"
             )
@@ -141,7 +141,7 @@ def _group(
     regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
     finding: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
-        "finding_type": own_concept(boxes.names[number]),
+        "finding_type": _own_concept(boxes.names[number]),
         "algorithm_id": algorithm,
         "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
     }
@@ -213,13 +213,13 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
     )
 
 
-def own_concept(name: str) -> sr.CodedConcept:
+def _own_concept(name: str) -> sr.CodedConcept:
     """A coded concept of our own scheme: the same code for the same name."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
 
 
-def finding_groups(
+def _finding_groups(
     findings: Sequence[Finding], algorithm: sr.AlgorithmIdentification
 ) -> list[sr.MeasurementsAndQualitativeEvaluations]:
     """One group for each answer, in their order: of findings of one group, or of one that stands for itself."""
@@ -229,7 +229,7 @@ def finding_groups(
     return [_findings_group(own, algorithm) for own in answers.values()]
 
 
-def names_in(findings: Sequence[Finding]) -> list[str]:
+def _names_in(findings: Sequence[Finding]) -> list[str]:
     """All texts that the groups of findings take from them."""
     return [text for one in findings for text in (one.concept, one.group, one.unit, *(one.possible or ()))]
 
@@ -256,32 +256,32 @@ def _evaluated(
 ) -> Iterator[tuple[sr.CodedConcept, sr.CodedConcept | SRCode]]:
     """(name, value) of the called class and those that are not ruled out, or of a finding's presence."""
     if finding.called:
-        yield own_concept(finding.group), classes[finding.concept]
+        yield _own_concept(finding.group), classes[finding.concept]
         for name in finding.possible or ():
-            yield own_concept(f"Not ruled out: {finding.group}"), classes.get(name) or own_concept(name)
+            yield _own_concept(f"Not ruled out: {finding.group}"), classes.get(name) or _own_concept(name)
     elif isinstance(finding.value, bool):
         presence = {"present": codes.SCT.Present, "absent": codes.SCT.Absent}
         yield _concept(finding), presence["present" if finding.value else "absent"]
         if finding.possible is not None:
             is_decided = len(finding.possible) == 1
             verdict = presence[finding.possible[0]] if is_decided else codes.SCT.Undetermined
-            yield own_concept(f"At the stated coverage: {finding.concept}"), verdict
+            yield _own_concept(f"At the stated coverage: {finding.concept}"), verdict
 
 
 def _measured(finding: Finding) -> Iterator[tuple[sr.CodedConcept, float, sr.CodedConcept | SRCode]]:
     """(name, value, unit) of its probability, its value and the ends of the interval of that."""
     if finding.probability is not None:
-        yield own_concept(f"Probability of {finding.concept}"), _rounded(100 * finding.probability), codes.UCUM.Percent
+        yield _own_concept(f"Probability of {finding.concept}"), _rounded(100 * finding.probability), codes.UCUM.Percent
     ends = {f"Low end of the interval: {finding.concept}": finding.low}
     ends[f"High end of the interval: {finding.concept}"] = finding.high
-    if is_number(finding.value):
+    if _is_number(finding.value):
         yield _concept(finding), _rounded(finding.value), _unit(finding.unit)
     for name, end in ends.items():
         if end is not None:
-            yield own_concept(name), _rounded(end), _unit(finding.unit)
+            yield _own_concept(name), _rounded(end), _unit(finding.unit)
 
 
-def is_number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     """Whether a value can stand in a report as a number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -295,9 +295,9 @@ def _unit(unit: str) -> sr.CodedConcept | SRCode:
         return codes.UCUM.NoUnits
     if unit in UCUM:
         return sr.CodedConcept(UCUM[unit], "UCUM", unit)
-    return own_concept(unit or UNKNOWN_UNIT)
+    return _own_concept(unit or UNKNOWN_UNIT)
 
 
 def _concept(finding: Finding) -> sr.CodedConcept:
     code = finding.code
-    return own_concept(finding.concept) if code is None else sr.CodedConcept(code.value, code.scheme, code.meaning)
+    return _own_concept(finding.concept) if code is None else sr.CodedConcept(code.value, code.scheme, code.meaning)

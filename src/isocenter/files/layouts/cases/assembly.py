@@ -69,7 +69,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         odd = [one for one in odd if one.severity != "note"] if is_table else odd
     odd += _unread(folder, reading, join)
     files = join.cases if join else files
-    files, parted, unused = with_listed_parts(files, folder) if options.references else (files, "", [])
+    files, parted, unused = _with_listed_parts(files, folder) if options.references else (files, "", [])
     patients = _patients(files, ids, reading, options, join)
     if patients.known or not options.references:  # else what is said of patients parts the data
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
@@ -342,7 +342,7 @@ class Lists:
         return [*self.parts.values(), *([self.both] if self.both else [])]
 
 
-def with_listed_parts(cases: Sequence[CaseFiles], folder: Folder) -> tuple[list[CaseFiles], str, list[Problem]]:
+def _with_listed_parts(cases: Sequence[CaseFiles], folder: Folder) -> tuple[list[CaseFiles], str, list[Problem]]:
     """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
 
     Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.

@@ -79,7 +79,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     structures = structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
     labels = drawn.labels if drawn.of or not maps else tuple(structures.values()) or mask_labels(folder, options)
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
-    reports = reported(seen.series, images) if options.references else Reported()
+    reports = _reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
     cases = tuple(
@@ -209,7 +209,7 @@ def _case(
     if maps and not drawn:
         references |= _of_maps(maps, structures, labels, options)
     if reports[0]:
-        references["boxes"] = boxes_on(*reports, image)
+        references["boxes"] = _boxes_on(*reports, image)
     return CaseFiles(
         name,
         {"image": image},
@@ -366,7 +366,7 @@ class Reported:
     problems: tuple[Problem, ...] = ()
 
 
-def reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> Reported:
+def _reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> Reported:
     """The reports among the files of a folder, with the images that each is about."""
     of: dict[int, list[Outlines]] = defaultdict(list)
     names, known, problems, reports = set[str](), set[Path](), list[Problem](), list[Report]()
@@ -406,14 +406,14 @@ def reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -
     return Reported(outlines, frozenset(names), frozenset(known), tuple(problems))
 
 
-def boxes_on(
+def _boxes_on(
     reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]
 ) -> partial[BoundingBoxes]:
     """A function that reads the boxes of one image."""
-    return partial(load_reported, tuple(reports), dict(called), image)
+    return partial(_load_reported, tuple(reports), dict(called), image)
 
 
-def load_reported(reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
+def _load_reported(reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The regions of reports on an image: a box for the outlines of a finding; equal ones of several reports are one.
 
     Raises GeometryError, by file, for another frame of reference, and DatasetError for a box outside the image.
