@@ -11,7 +11,7 @@ import isocenter
 import trained
 from isocenter import files, tasks
 from isocenter.cli import app
-from isocenter.files import layouts
+from isocenter.files import LAYOUTS
 from isocenter.prediction import FORMATS
 from isocenter.runtime.package import backends
 from isocenter.verbs.comparing import CORRECTIONS, TESTS
@@ -35,7 +35,7 @@ VALUES = [
     ("predict", "format", {"auto", *FORMATS}),
     ("predict", "backend", {"auto", *backends.BACKENDS}),
     ("evaluate", "split", SPLITS),
-    ("check", "layout", layouts.LAYOUTS),
+    ("check", "layout", LAYOUTS),
     ("train", "task", tasks.TASKS),
     ("ensemble", "weights", WEIGHTINGS),
     ("compare", "test", TESTS),

@@ -131,7 +131,7 @@ def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As many convolutions as reduce an image to a few cells; the paper's width for pictures on a GPU."""
+    """Enough convolutions to reduce an image to a few cells; the paper's width for pictures on a GPU."""
     del strides  # all axes are reduced equally
     slow, volume = device == "cpu", len(patch) > 2
     steps = [1, 2] if max(patch) <= 2 * COARSE else [2, 2]

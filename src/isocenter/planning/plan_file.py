@@ -44,7 +44,7 @@ def plan_text(plan: Plan) -> str:
         for section, decisions in plan.sections.items()
     }
     head = {
-        "isocenter_plan": plan.version,
+        "isocenter_plan": PLAN_VERSION,
         "data": plan.data,
         "data_hash": plan.data_hash,
         "options": dict(plan.options),
@@ -141,7 +141,7 @@ def read_plan(path: Path) -> Plan:
         for name, decision in decisions.items()
         if _is_edited(f"{section}.{name}", decision.value, planned)
     ]
-    plan = completed(Plan(sections, version=PLAN_VERSION, **head))
+    plan = completed(Plan(sections, **head))
     try:
         typed(plan)  # what follows is worked out from possible values alone
         plan = with_settings(plan, {name: plan[name] for name in edited})
