@@ -49,7 +49,6 @@ def fitted_guard(
         edges=edges,
         spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in seen])),
         features=Reference.of(np.stack(rows)) if len(rows) == len(seen) else None,
-        held_out={},
         trained=len(seen),
         **_composed(seen),
     )
@@ -143,10 +142,8 @@ def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Float
 
 
 def _composed(seen: Sequence[Observation]) -> dict[str, Any]:
-    """{field of a gate: how training cases are composed}; empty where that is not known of all."""
+    """{field of a gate: how training cases that a network has seen are composed}."""
     composed = [one.composed for one in seen if one.composed is not None]
-    if len(composed) < len(seen):
-        return {}
     return {
         TEXTURE: Ranges.of(np.stack([one.texture for one in composed])),
         LAYOUT: Reference.of(np.stack([one.layout for one in composed])),
