@@ -22,7 +22,7 @@ from isocenter.networks.regions import pooled, unsuppressed
 from isocenter.networks.rendering import depths, pasted, rendered
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
-from isocenter.runtime.memory.predicted import _alive
+from isocenter.runtime.predicted_memory import _alive
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Dense

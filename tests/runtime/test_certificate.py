@@ -15,12 +15,12 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import certify, load, read_certificate, read_json, seal
-from isocenter.runtime.certificate.backend_trial import stated
-from isocenter.runtime.certificate.certification import opset, seeded, states_otherwise
 from isocenter.runtime.device import versions
 from isocenter.runtime.package import backends
-from isocenter.runtime.package.backends.torch_half import TorchHalf
+from isocenter.runtime.package.backend_trial import stated
+from isocenter.runtime.package.backends.torch_eager import TorchHalf
 from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.package.certification import opset, seeded, states_otherwise
 from isocenter.runtime.package.choose_backend import choose_backend
 from isocenter.values import Confidence, Geometry, Prediction
 from packages import classifying, segmenting

@@ -30,10 +30,10 @@ from isocenter.runtime import (
 )
 from isocenter.runtime.bundle import NoisyLogits
 from isocenter.runtime.guard import with_features
-from isocenter.runtime.model_parts import read_parts, write_parts
+from isocenter.runtime.model_record import read_parts, write_parts
 from isocenter.runtime.uncertainty import last_layers_of
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.runtime.uncertainty.last_layers import LastLayers
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.transforms import Normalisation

@@ -14,7 +14,7 @@ from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from isocenter.service import Couriers, courier, listening_of, read_settings
 from isocenter.service.dicom import Peer, request_commitment, store
 from isocenter.service.dicom.library import referring
-from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
 from isocenter.service.keeper import Keeper
 from isocenter.service.objects import CommitmentRequest, Reply
 from ports import free_port

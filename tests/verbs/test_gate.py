@@ -20,7 +20,7 @@ from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
-from isocenter.runtime.model_parts import read_parts
+from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks import build

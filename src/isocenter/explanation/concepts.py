@@ -18,7 +18,7 @@ from isocenter import networks
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import holm
 from isocenter.explanation.case_on_grid import CaseOnGrid
-from isocenter.explanation.unfit import UnfitError
+from isocenter.explanation.subject import UnfitError
 from isocenter.lazy import special, torch
 from isocenter.values import Floats
 

@@ -8,7 +8,6 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.cascade import label_numbers, with_first_stage
-    from isocenter.runtime.certificate import certify
     from isocenter.runtime.covariate_encoding import (
         Category,
         Column,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         why_unpackable,
         write_calibrated,
     )
+    from isocenter.runtime.freed_memory import kept_memory
     from isocenter.runtime.guard import (
         MOST_TRAINED,
         Answering,
@@ -54,10 +54,9 @@ if TYPE_CHECKING:
         with_guard,
     )
     from isocenter.runtime.label_measurements import measurements
-    from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
     from isocenter.runtime.model import Inference, Model, build_module, each_of, image_of
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
-    from isocenter.runtime.model_parts import read_parts, write_parts
+    from isocenter.runtime.model_record import read_parts, write_parts
     from isocenter.runtime.package import (
         EXPLANATIONS,
         EXPLANATIONS_SCHEMA,
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
         WEIGHTS,
         Certificate,
         Evidence,
+        certify,
         mean_of,
         package_record,
         read_certificate,
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
+    from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory
     from isocenter.runtime.preprocessing import Preprocessing, Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
@@ -90,11 +91,11 @@ if TYPE_CHECKING:
         read_json,
         read_tensors,
         seal,
+        sealed_entry,
         verify,
         write_json,
         write_tensors,
     )
-    from isocenter.runtime.sealed_cache import sealed_entry
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork

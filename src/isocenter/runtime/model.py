@@ -26,7 +26,7 @@ from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import Laplace
+from isocenter.runtime.uncertainty.last_layers import Laplace
 from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
 from isocenter.runtime.windows import (

@@ -16,7 +16,14 @@ from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.model_parts import files_of, with_parts, write_parts
+from isocenter.runtime.model_record import (
+    BUILDING_ERRORS,
+    built_from,
+    files_of,
+    preprocessing_of,
+    with_parts,
+    write_parts,
+)
 from isocenter.runtime.package import (
     PLAIN,
     RECORD,
@@ -29,8 +36,6 @@ from isocenter.runtime.package import (
     unpacked,
 )
 from isocenter.runtime.package.backends import refuse_unknown
-from isocenter.runtime.preprocessing_kinds import preprocessing_of
-from isocenter.runtime.record_checks import BUILDING_ERRORS, built_from
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty import with_uncertainty

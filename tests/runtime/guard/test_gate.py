@@ -16,7 +16,7 @@ from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard,
 from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.p_values import Known, p_value
-from isocenter.runtime.model_parts import read_parts, write_parts
+from isocenter.runtime.model_record import read_parts, write_parts
 from isocenter.values import Geometry, Image, Prediction
 
 LEVEL = 0.01

@@ -16,8 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_parts import with_parts, write_parts
-from isocenter.runtime.record_checks import BUILDING_ERRORS
+from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts, write_parts
 from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
 RECORD, SCHEMA = "calibrated.json", "isocenter.calibrated"

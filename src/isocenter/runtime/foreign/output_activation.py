@@ -17,13 +17,37 @@ from numpy.typing import NDArray
 
 from isocenter.errors import UsageError
 from isocenter.lazy import onnx
-from isocenter.runtime.foreign.logits import (
-    log_odds,
-    log_odds_of_logarithms,
-    logarithm,
-    logarithm_of_logarithms,
-)
 from isocenter.values import Decision
+
+# A probability of 0 or 1 has no logit.
+LEAST = 1e-7
+
+
+def logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of probabilities of classes, whose softmax they are again."""
+    return np.asarray(np.log(_held(likely)))
+
+
+def log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of probabilities each by itself, whose sigmoid they are again."""
+    held = _held(likely)
+    return np.asarray(np.log(held / (1 - held)))
+
+
+def logarithm_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of logarithms of probabilities of classes, one of which may be that of 0."""
+    return logarithm(np.exp(logarithms))
+
+
+def log_odds_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of logarithms of probabilities each by itself."""
+    return log_odds(np.exp(logarithms))
+
+
+def _held(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities that have logits; an infinite one is no probability, and stays no number."""
+    return np.asarray(np.clip(np.where(np.isinf(likely), np.nan, likely), LEAST, 1 - LEAST))
+
 
 NONE, SOFTMAX, SIGMOID = "none", "softmax", "sigmoid"
 ACTIVATIONS = (NONE, SOFTMAX, SIGMOID)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.archive import unpacked, write_zip
     from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx, usable_cores
     from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial, read_certificate
+    from isocenter.runtime.package.certification import certify
     from isocenter.runtime.package.choose_backend import PLAIN, TYPICAL_IMAGES
     from isocenter.runtime.package.contents import (
         EXPLANATIONS,

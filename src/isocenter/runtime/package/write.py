@@ -18,7 +18,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_parts import write_parts
+from isocenter.runtime.model_record import write_parts
 from isocenter.runtime.package.contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -175,12 +175,11 @@ def _sources(model: Model) -> Sources:
     for path, function in sorted({networks.source(one["name"]) for one in model.networks}):
         functions.setdefault(path, []).append(function)
     families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in functions}
-    reader = READERS[model.preprocessing.ndim]
     return travelling(
         {
             f"{TOP}.inference": (),
             f"{TOP}.network": (),
-            f"{TOP}.{reader}": (),
+            f"{TOP}.formats": (READERS[model.preprocessing.ndim],),
             **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
             **dict(zip(families, functions.values(), strict=True)),

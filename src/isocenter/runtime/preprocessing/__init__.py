@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
     from isocenter.runtime.preprocessing.protocol import Held, Part, Prepares, Restores, Source, as_lists, as_tuples
     from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing, restored
-    from isocenter.runtime.preprocessing.slice_order import SliceOrder
     from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
-    from isocenter.runtime.preprocessing.trace import Trace
+    from isocenter.runtime.preprocessing.trace import SliceOrder, Trace
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

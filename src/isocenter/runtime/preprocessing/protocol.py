@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from isocenter.runtime.preprocessing.slice_order import SliceOrder
+from isocenter.runtime.preprocessing.trace import SliceOrder
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
 

@@ -13,8 +13,7 @@ from isocenter.runtime import bundle
 from isocenter.runtime.guard import Watched, with_features
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
-from isocenter.runtime.uncertainty.variational import LearntWeights
+from isocenter.runtime.uncertainty.last_layers import Laplace, LastLayers, LearntWeights
 
 if TYPE_CHECKING:
     from torch import Tensor

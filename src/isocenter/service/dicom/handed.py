@@ -16,8 +16,8 @@ from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
-from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.objects import CommitmentRequest, ObjectStore, Reply
 
 SLACK = 1 << 20  # bytes of commands and heads of PDUs

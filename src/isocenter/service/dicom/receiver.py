@@ -17,6 +17,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.handed import Handed
 from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.messages import VERIFICATION, is_storage
 from isocenter.service.dicom.pdus import (
     ASSOCIATE_RQ,
     CALLED_UNKNOWN,
@@ -29,7 +30,6 @@ from isocenter.service.dicom.pdus import (
     parse_request,
     rejection,
 )
-from isocenter.service.dicom.services import VERIFICATION, is_storage
 from isocenter.service.dicom.storage import Association
 from isocenter.service.objects import ObjectStore
 

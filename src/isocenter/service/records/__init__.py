@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         Job,
         Jobs,
         Outcome,
+        Wanted,
         job_key,
     )
     from isocenter.service.records.migration import migrated
     from isocenter.service.records.outbox import Delivery, Outbox
-    from isocenter.service.records.wanted import Wanted
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

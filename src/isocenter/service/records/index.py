@@ -9,9 +9,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import OPEN, OUTCOMES, REFUSED, closed, record_event, unsettle
+from isocenter.service.records.jobs import (
+    OPEN,
+    OUTCOMES,
+    REFUSED,
+    Wanted,
+    closed,
+    record_event,
+    superseded_because,
+    unsettle,
+)
 from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
-from isocenter.service.records.wanted import Wanted, superseded_because
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,15 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.service.routing.answers import box_inside, study_answers
-    from isocenter.service.routing.facts import SeriesFacts, attributes_of, cases_of, facts_of, folder_of
-    from isocenter.service.routing.models import IMAGE, ModelFacts
+    from isocenter.service.routing.facts import (
+        IMAGE,
+        ModelFacts,
+        SeriesFacts,
+        attributes_of,
+        cases_of,
+        facts_of,
+        folder_of,
+    )
     from isocenter.service.routing.rules import (
         Condition,
         Routed,

@@ -9,7 +9,7 @@ from sqlalchemy import Row, select
 
 from isocenter.service.records import RESULT, Database
 from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing.models import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.rules import StudyAnswers, inputs_hash
 from isocenter.service.settings import Rule
 

@@ -16,7 +16,7 @@ BACKENDS = {
     "openvino-bf16": "isocenter.runtime.package.backends.openvino:HALF",
     "tensorrt": "isocenter.runtime.package.backends.tensorrt:BACKEND",
     "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
-    "torch-bf16": "isocenter.runtime.package.backends.torch_half:BACKEND",
+    "torch-bf16": "isocenter.runtime.package.backends.torch_eager:HALF",
 }
 # Their first result takes minutes, so that `predict`, which counts ten images, never takes them by itself.
 SLOW_TO_START = frozenset({"compiled", "tensorrt"})

@@ -34,8 +34,7 @@ from isocenter.runtime.package.contents import (
     weights_files,
 )
 from isocenter.runtime.package.onnx_export import speakable
-from isocenter.runtime.record_files import digest
-from isocenter.runtime.sealed_cache import sealed_entry
+from isocenter.runtime.record_files import digest, sealed_entry
 from isocenter.runtime.windows.slide import Network
 
 # A batch of more windows than this is not foreseen by what is compiled.

@@ -1,6 +1,6 @@
 """The trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
 
-`python -m isocenter.runtime.certificate.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
+`python -m isocenter.runtime.package.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
 crashes ends this process alone, and the memory measured is its own.
 """
 

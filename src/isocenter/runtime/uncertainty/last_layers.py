@@ -1,6 +1,7 @@
-"""The posterior of a network's last layers, and draws from it: how uncertain training left them.
+"""Distributions of the weights of a network's last layers, and draws from them.
 
-Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into one of its
+`LearntWeights` are distributions that training has learnt. `Laplace` is the posterior after a training that has learnt
+numbers: Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into one of its
 inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et al., ICLR
 2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels it has.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.networks import Features
+    from isocenter.networks import Features, VariationalLinear
 
 # Precisions of the prior that are tried, and voxels of a window that are looked at.
 PRECISIONS, OF_A_WINDOW = np.logspace(-4, 6, 101), 2**12
@@ -177,3 +178,28 @@ def _rows(window: Tensor) -> Floats:
     """(voxels, channels) of (channels, ...), of many voxels some that are evenly spread."""
     flat = window.flatten(1) if window.ndim > 1 else window[:, None]
     return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].cpu().double().numpy().T
+
+
+@dataclass(frozen=True, eq=False)
+class LearntWeights:
+    """The distributions of a network's last layers: {head: its layer}.
+
+    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
+    """
+
+    layers: Mapping[str, VariationalLinear]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those whose last layers are distributions."""
+        return tuple(self.layers)
+
+    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws, the same for every image."""
+        made: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for head, layer in self.layers.items():
+            outputs, deviations = seen.outputs[head], layer.variances(seen.inputs[head]).sqrt()
+            noise = torch.as_tensor(paired_noise(count, outputs.shape[1]), dtype=outputs.dtype, device=outputs.device)
+            for view, drawn in zip(made, noise, strict=True):
+                view[head] = outputs + deviations * drawn
+        return made

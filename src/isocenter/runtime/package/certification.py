@@ -19,7 +19,6 @@ import numpy as np
 from isocenter.errors import ResourceError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
-from isocenter.runtime.certificate.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
 from isocenter.runtime.device import processor, versions
 from isocenter.runtime.model import Model
 from isocenter.runtime.package import (
@@ -33,6 +32,7 @@ from isocenter.runtime.package import (
     backends,
     usable_cores,
 )
+from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Geometry, Image, Label
@@ -170,7 +170,7 @@ def _in_a_process(
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
     (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
     # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
-    command = [sys.executable, "-P", "-m", "isocenter.runtime.certificate.backend_trial", str(room)]
+    command = [sys.executable, "-P", "-m", "isocenter.runtime.package.backend_trial", str(room)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
