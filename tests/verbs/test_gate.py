@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 import isocenter
@@ -202,7 +201,7 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
 
 
 @pytest.mark.whole
-def test_a_package_of_before_there_were_gates_predicts_any_image(odd, package):
+def test_a_package_without_a_gate_predicts_any_image(odd, package):
     expected = isocenter.load(package).predict(odd).probabilities
     record = json.loads((package / "isocenter" / "model.json").read_text())
     del record["guard"]
@@ -212,18 +211,6 @@ def test_a_package_of_before_there_were_gates_predicts_any_image(odd, package):
     result = isocenter.predict(package, odd)
     assert result.predictions["odd"].probabilities == expected
     assert result.predictions["odd"].abstained is None
-
-
-@pytest.mark.whole
-def test_a_plan_of_before_there_were_gates_follows_the_default_and_says_so(gated, tmp_path):
-    yaml = YAML(typ="safe", pure=True)
-    record = yaml.load(gated.out / "plan.yaml")
-    del record["guard"]
-    record["as_planned"] = {name: one for name, one in record["as_planned"].items() if not name.startswith("guard.")}
-    yaml.dump(record, tmp_path / "plan.yaml")
-    plan = read_plan(tmp_path / "plan.yaml")
-    assert plan["guard.level"] == 0.01
-    assert "earlier version" in plan.decision("guard.level").because
 
 
 def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):

@@ -58,7 +58,7 @@ def model_of(path: Path) -> Path:
     """The other program's own file or folder: within such a folder, else the path itself."""
     if not is_calibrated(path):
         return path
-    inner = path / str(_record(path).get("model"))
+    inner = path / str(_record(path)["model"])
     if not inner.resolve().is_relative_to(path.resolve()) or not (is_onnx(inner) or inner.is_dir()):
         raise IntegrityError("names no model in its folder", str(path / RECORD), "Get the folder again, whole")
     return inner
@@ -72,7 +72,7 @@ def with_calibration(model: Model, path: Path) -> Model:
         task = tasks.build({"name": model.task.name, **model.task.settings, **record["task"]})
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
-    kept = {name: record.get(name, []) for name in ("trained", "limits")}
+    kept = {name: record[name] for name in ("trained", "limits")}
     return with_parts(replace(model, task=task, record={**model.record, **kept}), record, path)
 
 

@@ -1,9 +1,10 @@
 """Distributions of the weights of a network's last layers, and draws from them.
 
 `LearntWeights` are distributions that training has learnt. `Laplace` is the posterior after a training that has learnt
-numbers: Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into one of its
-inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et al., ICLR
-2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels it has.
+numbers, by Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into
+one of its inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et
+al., ICLR 2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels
+it has.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ def usable_cores() -> int:
 
 def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The ONNX file of a package and what lies beside it; UsageError where the network could not be written as one."""
-    export = record.get("onnx") or {}
-    if not export.get("exported"):
+    export = record["onnx"]
+    if not export["exported"]:
         problem = f"the package holds no ONNX file ({export.get('because', 'none was written')})"
         raise UsageError(problem, f"{PACKAGED}/{RECORD}", "Choose --backend torch")
     return (ONNX, *export.get("beside", ()))
