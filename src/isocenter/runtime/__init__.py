@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.cascade import label_numbers, with_first_stage
+    from isocenter.runtime.cascade import label_numbers
     from isocenter.runtime.covariate_encoding import (
         Category,
         Column,
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
         tail_note,
         with_guard,
     )
+    from isocenter.runtime.inference import METHODS, Inference
     from isocenter.runtime.label_measurements import measurements
-    from isocenter.runtime.model import Inference, Model, build_module, each_of, image_of
+    from isocenter.runtime.model import Model, build_module, each_of, image_of, with_first_stage
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_record import read_parts, write_parts
     from isocenter.runtime.package import (
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
-    from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory
+    from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing import Preprocessing, Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
@@ -96,12 +97,11 @@ if TYPE_CHECKING:
         write_json,
         write_tensors,
     )
-    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
+    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
     from isocenter.runtime.uncertainty import (
         EPISTEMIC,
-        METHODS,
         TOTAL,
         LastLayers,
         last_layers_of,

@@ -6,7 +6,7 @@ A copy of this file travels with a model: what the first stage's labels become n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.runtime.preprocessing import Preprocessing, Source, Streamed, Trace, padded_region, source_region
-from isocenter.runtime.record_files import joined
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 
 if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
     from isocenter.runtime.preprocessing import Part, Prepares, Restores
 
 # The name of the channel of labels in an image.
 EARLIER = "stage before"
-
-
-def with_first_stage(second: Model, first: Model) -> Model:
-    """The second stage of a cascade with its first stage; the digest of its weights is that of both."""
-    digests = [model.record.get("weights_sha256") for model in (first, second)]
-    if not all(digests):
-        return replace(second, first=first)
-    record = {**second.record, "weights_sha256": joined([str(digest) for digest in digests])}
-    return replace(second, first=first, record=record)
 
 
 def labelled(

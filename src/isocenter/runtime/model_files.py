@@ -11,11 +11,11 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
-from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model, with_first_stage
 from isocenter.runtime.model_record import (
     BUILDING_ERRORS,
     built_from,

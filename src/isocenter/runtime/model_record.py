@@ -19,7 +19,7 @@ from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError
 from isocenter.runtime.directions import Directions
 from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
 from isocenter.runtime.guard import Guard, with_guard
-from isocenter.runtime.model import Inference
+from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import Prepares, Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.uncertainty.last_layers import Laplace

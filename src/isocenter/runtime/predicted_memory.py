@@ -13,12 +13,12 @@ from weakref import WeakKeyDictionary, finalize
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
+from isocenter.runtime.inference import NONE
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
 from isocenter.runtime.proportion import prepared_shape, shape_around
-from isocenter.runtime.smaller_batches import within_smaller_batches
+from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.methods import NONE
 from isocenter.runtime.windows import members_of
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import dense_channels, voxel_bytes
@@ -226,3 +226,9 @@ class _Alive:
     def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
+
+
+def with_smaller_batches(model: Model) -> Model:
+    """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
+    first = None if model.first is None else with_smaller_batches(model.first)
+    return replace(model, run=in_smaller_batches(model.run), first=first)

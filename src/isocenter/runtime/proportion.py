@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from isocenter.runtime.windows.slide import window_count
 from isocenter.values import Geometry, Image, Merge, Region
 
 if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
+    from isocenter.runtime.inference import Inference
     from isocenter.runtime.preprocessing import Prepares
+    from isocenter.tasks import Task
 
 # An image with more than so many times the windows of the largest training image is refused; with fewer windows than
 # MANY nobody waits for it. Issue reports of wrong headers have thousands of times (MIC-DKFZ/nnUNet 2522).
@@ -24,6 +25,26 @@ MOST_TIMES, MANY_WINDOWS = 20, 200
 MANY_UNKNOWN = 1000
 # A spacing this many times as large or small as in training is named as the likely cause.
 UNLIKE_SPACING = 2.0
+
+
+class Sized(Protocol):
+    """What of a model decides how many windows an image takes, and how many are usual."""
+
+    @property
+    def task(self) -> Task:
+        """The kind of problem."""
+
+    @property
+    def preprocessing(self) -> Prepares:
+        """How an image becomes the network's input."""
+
+    @property
+    def inference(self) -> Inference:
+        """The windows."""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """Where the model comes from."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,7 @@ class Looking:
     merge: Merge = "gaussian"
 
     @classmethod
-    def of(cls, model: Model) -> Looking:
+    def of(cls, model: Sized) -> Looking:
         """Return the windows of a model."""
         return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.decoding.merge)
 
@@ -93,7 +114,7 @@ def shape_around(geometry: Geometry, spatial: Sequence[int], patch: Sequence[int
     )
 
 
-def refuse_out_of_proportion(model: Model, image: Image, where: str, region: Region | None = None) -> None:
+def refuse_out_of_proportion(model: Sized, image: Image, where: str, region: Region | None = None) -> None:
     """Raise DatasetError, before anything is computed, for an image with far more windows than any that trained.
 
     region: of the image's grid, of which alone something is said
@@ -125,7 +146,7 @@ def disproportionate(looking: Looking, cases: Mapping[str, Geometry], training: 
     return {name: count for name, count in counts.items() if count > most}
 
 
-def _largest(model: Model) -> list[Geometry]:
+def _largest(model: Sized) -> list[Geometry]:
     """The grid of the largest image that trained the model, of a mean of several one each; empty where unknown."""
     known = []
     for own in model.record.get("members") or [model.record]:
@@ -137,7 +158,7 @@ def _largest(model: Model) -> list[Geometry]:
     return known
 
 
-def _cause(model: Model, geometry: Geometry) -> str:
+def _cause(model: Sized, geometry: Geometry) -> str:
     """The likely cause of so many windows, in words: a spacing that training did not have, or many voxels."""
     own = model.record.get("members") or [model.record]
     images: Mapping[str, Any] = own[0].get("fingerprint") or {}
@@ -152,7 +173,7 @@ def _cause(model: Model, geometry: Geometry) -> str:
     return f"{_in_words(geometry.canonical.shape)} voxels where training had up to {_in_words(images['shape']['max'])}"
 
 
-def _usual_spacing(model: Model, images: Mapping[str, Any]) -> Sequence[float] | None:
+def _usual_spacing(model: Sized, images: Mapping[str, Any]) -> Sequence[float] | None:
     """The middle spacing of the training images, else that of the model, along the axes of an upright image."""
     if images.get("physical") and images.get("spacing"):
         middle: Sequence[float] = images["spacing"]["median"]

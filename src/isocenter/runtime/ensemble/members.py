@@ -18,7 +18,8 @@ from isocenter.files import written
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
 from isocenter.runtime.guard import strictest, with_guard
-from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model
 from isocenter.runtime.model_record import PART_FILES, read_parts, write_parts
 from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json

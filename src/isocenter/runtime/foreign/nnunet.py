@@ -14,7 +14,8 @@ from isocenter.files import load_json
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
-from isocenter.runtime.model import Inference, Model, build_module
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model, build_module
 from isocenter.runtime.package import joined
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork

@@ -10,9 +10,9 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import UsageError, listed
-from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO
-from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.inference import NONE, Inference
+from isocenter.runtime.model import Model, with_first_stage
 from isocenter.runtime.model_record import built_from, files_of, preprocessing_of, with_parts
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
@@ -20,7 +20,6 @@ from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_ba
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.methods import NONE
 from isocenter.runtime.windows import Averaged
 from isocenter.runtime.windows.slide import Network
 

@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.runtime.uncertainty.last_layers import LastLayers
-    from isocenter.runtime.uncertainty.methods import METHODS, last_layers_of, with_uncertainty
+    from isocenter.runtime.uncertainty.methods import last_layers_of, with_uncertainty
     from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL, Uncertainty
 
 if not TYPE_CHECKING:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from isocenter import networks
 from isocenter.errors import PlanError, UsageError
 from isocenter.runtime import bundle
 from isocenter.runtime.guard import Watched, with_features
+from isocenter.runtime.inference import (
+    AUTO,
+    EVIDENTIAL,
+    LAPLACE,
+    MEMBERS,
+    METHODS,
+    NONE,
+    TTA,
+    VARIATIONAL,
+)
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.last_layers import Laplace, LastLayers, LearntWeights
@@ -23,10 +33,6 @@ if TYPE_CHECKING:
     from isocenter.runtime.bundle import NoisyLogits
     from isocenter.runtime.model import Model
 
-AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
-VARIATIONAL, EVIDENTIAL = "variational", "evidential"
-Method = Literal["auto", "none", "members", "laplace", "variational", "evidential", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, VARIATIONAL, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
 # What gives several outputs of the last layers.
 Drawing = Laplace | LearntWeights
