@@ -117,34 +117,6 @@ def test_a_job_is_superseded_with_the_reason_that_holds(chain):
     }
 
 
-def test_a_job_of_a_version_that_did_not_note_the_label_is_made_anew(tmp_path, mr):
-    high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))
-    chained = [
-        {"name": "ball", "model": "high.onnx"},
-        {"name": "within", "model": "low.onnx", "inside": {"rule": "ball", "label": "bright"}},
-    ]
-    node = SmallNode(tmp_path / "node", high, low, rules=chained)
-    node.receive(*mr)
-    for _ in range(2):
-        node.keeper.round()
-        job = node.worker.jobs.claim("test/worker-0")
-        if job.rule == "ball":
-            node.worker._done(job)
-    inside = job.inputs["inside"]
-    earlier = {"series": job.inputs["series"], "within": inside["job"], "hash": "of an earlier version"}
-    with node.database.write() as connection:
-        row = {"job": "0" * 32, "inputs_hash": earlier["hash"], "inputs": earlier, "state": "waiting"}
-        connection.execute(update(jobs).where(jobs.c.job == job.job).values(row))
-    node.work()
-    found = {row.job: row for row in node.rows(jobs) if row.rule == "within"}
-    node.store.close()
-    node.database.close()
-    assert {key: (row.state, row.outcome) for key, row in found.items()} == {
-        "0" * 32: ("superseded", "refused"),
-        job.job: ("done", "result"),
-    }
-
-
 def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr):
     """The ball is bright in the middle; the second threshold holds at the far end of the first axis too."""
     high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))

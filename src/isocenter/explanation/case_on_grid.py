@@ -111,11 +111,11 @@ class CaseOnGrid:
                 objective = objective.at(plain(image, context))
         if self.torch_model is None:
             return [Subject(image, context, plain, objective, self.joined)]
-        own, common = self.torch_model, (objective, self.joined)
+        own = self.torch_model
         # A network of another program has no family: nobody knows where its deepest map lies.
         families = [networks.family_of(name) if name in networks.names() else None for name in own.families]
         return [
-            Subject(image, context, own.run_of(n), *common, own.modules[n], family, size)
+            Subject(image, context, own.run_of(n), objective, self.joined, own.modules[n], family, size)
             for n, (family, size) in enumerate(zip(families, self._sizes, strict=True))
         ]
 

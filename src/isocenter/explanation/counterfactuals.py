@@ -171,14 +171,14 @@ def counterfactual(
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
-    given: dict[str, Any] = {"shares": grid.shares, "flip": flip}
-    if along and model.directions is not None:
-        given["axes"] = model.directions
+    axes = model.directions if along else None
     best: Counterfactual | None = None
     more, goal, weights = MORE_TRIES, 1.0, list(WEIGHTS)
     for _ in range(TRIES):
         reached: list[bool] = []
-        search = partial(_smallest, weight=weights[0], goal=goal, reached=reached, **given)
+        search = partial(
+            _smallest, shares=grid.shares, flip=flip, weight=weights[0], goal=goal, reached=reached, axes=axes
+        )
         change = _on_image(preprocessing, image, grid.on_source(search))
         made = _predicted(model, case, image, change, flip, prediction)
         if made is not None and (best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes)):
@@ -301,9 +301,10 @@ def _predicted(
         apart = np.asarray(other.data, dtype=np.float32) - image.data
         width = max(float(np.ptp(image.data[image.valid])), 1e-6)
         share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
-        chances = flip.probability(prediction), flip.probability(answer)
         passes = model.guard is None or p is None or p >= model.guard.level
-        made = Counterfactual(other, apart, *chances, share, p, passes, flipped)
+        made = Counterfactual(
+            other, apart, flip.probability(prediction), flip.probability(answer), share, p, passes, flipped
+        )
         if flipped:
             break
     return made

@@ -195,8 +195,14 @@ def _predicted(where: There, asked: Asked, case: Case) -> Done:
 def _model(where: There) -> Model:
     if not Path(where.path).exists():
         raise ResourceError("a worker does not see the model", where.path, SHARE)
-    how: dict[str, Any] = {"threads": where.threads, "activation": where.activation}
-    model = load(where.path, where.device, fold=where.fold, backend=where.backend, **how)
+    model = load(
+        where.path,
+        where.device,
+        fold=where.fold,
+        backend=where.backend,
+        threads=where.threads,
+        activation=where.activation,
+    )
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
     model = replace(model, allows_large=where.allow_large)

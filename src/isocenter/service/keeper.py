@@ -146,10 +146,21 @@ class Keeper:
             return 0
 
     def _arrival(self, received: Received) -> Arrival:
-        keys = (key_of(received.study), key_of(received.series), key_of(received.instance))
-        digest = file_hash(self.settings.folder / received.path)
-        uids = (received.study, received.series, received.instance, received.sop_class, received.syntax)
-        arrival = Arrival(*keys, *uids, received.path, received.bytes, digest, received.peer, received.way)
+        arrival = Arrival(
+            key_of(received.study),
+            key_of(received.series),
+            key_of(received.instance),
+            received.study,
+            received.series,
+            received.instance,
+            received.sop_class,
+            received.syntax,
+            received.path,
+            received.bytes,
+            file_hash(self.settings.folder / received.path),
+            received.peer,
+            received.way,
+        )
         if received.sop_class != KEY_OBJECTS:
             return arrival
         try:

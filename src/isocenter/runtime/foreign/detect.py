@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isocenter import networks
 from isocenter.errors import UsageError
@@ -41,9 +40,16 @@ def load_foreign(
     Raises UsageError where it is none that we know, IntegrityError where code would run.
     """
     if is_calibrated(path):
-        how: dict[str, Any] = {"fold": fold, "trusted": trusted, "largest": largest, "threads": threads}
-        how |= {"activation": activation}
-        return with_calibration(load_foreign(model_of(path), device, **how), path)
+        inner = load_foreign(
+            model_of(path),
+            device,
+            fold=fold,
+            trusted=trusted,
+            largest=largest,
+            threads=threads,
+            activation=activation,
+        )
+        return with_calibration(inner, path)
     if is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")

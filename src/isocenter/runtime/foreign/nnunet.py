@@ -27,8 +27,6 @@ from isocenter.values import hidden, parts_of
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from isocenter.tasks import Task
-
 # The finished network, else the best so far.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 # By how much of a window nnU-Net moves on.
@@ -67,9 +65,9 @@ def load_nnunet(
     networks = tuple(TorchNetwork(module.to(device), device) for module in modules)
     run = networks[0] if len(networks) == 1 else Averaged(networks, task.decoding.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
-    parts = (task, plans.preprocessing(), inference, network, run, _record(plans, first, files))
     first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
-    return Model(*parts, first=first_stage)
+    record = _record(plans, first, files)
+    return Model(task, plans.preprocessing(), inference, network, run, record, first=first_stage)
 
 
 def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:

@@ -166,8 +166,9 @@ def read_certificate(folder: Path) -> Certificate | None:
     try:
         trials = [_trial(one) for one in record["trials"]]
         tolerances = {precision: Tolerances(**one) for precision, one in record["tolerances"].items()}
-        named = {key: record[key] for key in ("images", "machine", "opset", "reference")}
-        return Certificate(trials=tuple(trials), tolerances=tolerances, **named)
+        return Certificate(
+            record["images"], record["machine"], record["opset"], tuple(trials), tolerances, record["reference"]
+        )
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"is not a certificate ({error})", str(path), "Get the package again") from error
 

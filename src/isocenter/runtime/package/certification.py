@@ -183,12 +183,22 @@ def _in_a_process(
 
 
 def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None) -> Trial:
-    known: dict[str, Any] = {"versions": versions(backend.packages), "precision": backend.precision}
     if difference is None:
-        return Trial(backend.name, device, False, record["because"], **known)
-    beyond = difference.beyond(TOLERANCES[backend.precision])
-    because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
-    return Trial(backend.name, device, not beyond, because, difference, **record, **known)
+        because, passed, measured = record["because"], False, dict[str, Any]()
+    else:
+        beyond = difference.beyond(TOLERANCES[backend.precision])
+        because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
+        passed, measured = not beyond, dict(record)
+    return Trial(
+        backend.name,
+        device,
+        passed,
+        because,
+        difference,
+        versions=versions(backend.packages),
+        precision=backend.precision,
+        **measured,
+    )
 
 
 def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:

@@ -136,14 +136,13 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
     heads = list(model.task.heads)
     names = heads if len(heads) > 1 else ["pred"]
-    given: dict[str, Any] = {"context": len(model.context), "refused": refused}
-    further = Further.of(model)
+    further, context = Further.of(model), len(model.context)
     if not refused and further.names:
         with_further = WithFurther(network, heads, further, model.shares)
-        made = write_onnx(with_further, shape, folder / ONNX, names=[*names, *further.names], **given)
+        made = write_onnx(with_further, shape, folder / ONNX, context=context, names=[*names, *further.names])
         if made["exported"]:
             return {**made, **further.record}
-    return write_onnx(network, shape, folder / ONNX, names=names, **given)
+    return write_onnx(network, shape, folder / ONNX, context=context, names=names, refused=refused)
 
 
 # What the names of tasks of other programs' models begin with: a prefix for the code, and no word for a reader.

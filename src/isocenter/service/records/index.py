@@ -86,10 +86,8 @@ class Index:
         here = studies.c.study == first.study
         state = connection.execute(select(studies.c.state).where(here)).scalar()
         if state is None:
-            times = {"received_at": clock, "last_at": clock}
-            connection.execute(
-                insert(studies).values(study=first.study, uid=first.study_uid, state="receiving", **times)
-            )
+            new_study = {"study": first.study, "uid": first.study_uid, "state": "receiving"}
+            connection.execute(insert(studies).values({**new_study, "received_at": clock, "last_at": clock}))
         elif state == "receiving":
             connection.execute(update(studies).where(here).values(last_at=clock))
         else:

@@ -260,10 +260,10 @@ class Jobs:
         fresh = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
         begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
         for name, peer in sorted(fresh):
-            connection.execute(insert(deliveries).values(job=job.job, name=name, peer=peer, **begun))
+            connection.execute(insert(deliveries).values({"job": job.job, "name": name, "peer": peer, **begun}))
         mine = deliveries.c.job == job.job
         given_up = and_(mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(sent))
-        connection.execute(update(deliveries).where(given_up).values(**begun, attempts=0, reason=None))
+        connection.execute(update(deliveries).where(given_up).values({**begun, "attempts": 0, "reason": None}))
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting")
         return connection.execute(still).first() is not None
 

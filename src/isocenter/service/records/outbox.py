@@ -106,9 +106,8 @@ class Outbox:
     def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
         mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)
         with self.database.write() as connection:
-            connection.execute(
-                update(deliveries).where(mine).values(**values, attempts=delivery.attempts, lease_until=None)
-            )
+            ended = {**values, "attempts": delivery.attempts, "lease_until": None}
+            connection.execute(update(deliveries).where(mine).values(ended))
         self._close(delivery.job)
 
     def committed(self, sop_instance_uids: list[str], peer: str) -> None:

@@ -96,8 +96,7 @@ def answered(
                 since = time.monotonic()
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                limits: Any = {"at_most": at_most, "allow_large": allow_large}
-                asked = Asked(folder=room, findings=True, region=region, **limits)
+                asked = Asked(folder=room, findings=True, region=region, at_most=at_most, allow_large=allow_large)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
