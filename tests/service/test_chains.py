@@ -15,9 +15,11 @@ import isocenter
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import Keeper
-from isocenter.service.records import RESULT, Arrival, Database, Index, Job, Outcome
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import RESULT, Job, Outcome
 from isocenter.service.records.tables import jobs, series
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import Preprocessing, Source, Streamed, Trace, padded_region, source_region
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.protocol import Source
+from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Part, Prepares, Restores
+    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores
 
 # The name of the channel of labels in an image.
 EARLIER = "stage before"

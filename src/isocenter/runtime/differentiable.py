@@ -11,7 +11,7 @@ from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime.smaller_batches import within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged, members_of
+from isocenter.runtime.windows.averaging import Averaged, members_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from isocenter.runtime.preprocessing import as_lists, as_tuples
+from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"

@@ -20,26 +20,19 @@ from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.differentiable import Differentiable
 from isocenter.runtime.directions import Directions
-from isocenter.runtime.guard import Guard, Watching
+from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.observation import Watching
 from isocenter.runtime.inference import NONE, TTA, Inference
-from isocenter.runtime.preprocessing import Prepares
+from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.last_layers import Laplace
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
-from isocenter.runtime.windows import (
-    BLANK,
-    Averaged,
-    Progress,
-    Receiver,
-    WindowSettings,
-    flipped_axes,
-    members_of,
-    run_pipeline,
-)
-from isocenter.runtime.windows.slide import Network
+from isocenter.runtime.windows.averaging import Averaged, flipped_axes, members_of
+from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
+from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import Task, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
@@ -47,7 +40,7 @@ from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from isocenter.runtime.preprocessing import Restores
+    from isocenter.runtime.preprocessing.protocol import Restores
 
 
 @dataclass(frozen=True, eq=False)

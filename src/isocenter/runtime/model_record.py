@@ -18,9 +18,11 @@ from safetensors.numpy import load
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError, is_out_of_memory
 from isocenter.runtime.directions import Directions
 from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
-from isocenter.runtime.guard import Guard, with_guard
+from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.watched import with_guard
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.preprocessing import Prepares, Preprocessing
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.uncertainty.last_layers import Laplace
 

@@ -15,7 +15,7 @@ from isocenter.values import Geometry, Image, Merge, Region
 
 if TYPE_CHECKING:
     from isocenter.runtime.inference import Inference
-    from isocenter.runtime.preprocessing import Prepares
+    from isocenter.runtime.preprocessing.protocol import Prepares
     from isocenter.tasks import Task
 
 # An image with more than so many times the windows of the largest training image is refused; with fewer windows than

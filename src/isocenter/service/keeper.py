@@ -16,26 +16,15 @@ from sqlalchemy import Row
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import file_hash
 from isocenter.files.dicom import KEY_OBJECTS, read_rejection
-from isocenter.service.objects import (
-    Line,
-    Received,
-    files_without_row,
-    forget_journals,
-    key_of,
-    read_journals,
-)
-from isocenter.service.records import Arrival, Database, Index, Jobs, RecordError, Wanted
-from isocenter.service.routing import (
-    ModelFacts,
-    SeriesFacts,
-    box_inside,
-    facts_of,
-    folder_of,
-    inputs_hash,
-    series_hash,
-    study_answers,
-    study_routing,
-)
+from isocenter.service.objects.journal import forget_journals, read_journals
+from isocenter.service.objects.received import Line, Received
+from isocenter.service.objects.store import files_without_row, key_of
+from isocenter.service.records.database import Database, RecordError
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import Jobs, Wanted
+from isocenter.service.routing.answers import box_inside, study_answers
+from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of
+from isocenter.service.routing.rules import inputs_hash, series_hash, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
 log = logging.getLogger("isocenter")

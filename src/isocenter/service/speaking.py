@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isocenter.service import settings
-from isocenter.service.dicom import Listening, Peer, Secured, Trusted
+from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 
 
 def listening_of(own: settings.Settings) -> Listening:

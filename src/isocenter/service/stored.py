@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from isocenter.files import load_json
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 
 # Signs of life, what the node was started with, what routing asks of its models, what happened.

@@ -21,8 +21,9 @@ from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
-from isocenter.service.dicom import server_context
-from isocenter.service.records import migrated, only_keeper, opened
+from isocenter.service.dicom.listening import server_context
+from isocenter.service.records.database import only_keeper, opened
+from isocenter.service.records.migration import migrated
 from isocenter.service.settings import Settings, token_of
 from isocenter.service.speaking import listening_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file

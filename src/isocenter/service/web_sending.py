@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
 from isocenter.files.dicom import read_identity
 from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
-from isocenter.service.dicom import PeerError, Sent
+from isocenter.service.dicom.sending import PeerError, Sent
 
 SUCCESS = 0x0000
 # And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.

@@ -12,9 +12,12 @@ from safetensors.numpy import load
 from scipy import stats
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard, refitted, strictest, tail_note
+from isocenter.runtime.guard.answering import Answering, strictest
 from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.fitting import fitted_guard, refitted, tail_note
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, p_value
 from isocenter.runtime.model_record import read_parts, write_parts
 from isocenter.values import Geometry, Image, Prediction

@@ -16,9 +16,9 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime import bundle
-from isocenter.runtime.guard import Guard
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import Normalisation

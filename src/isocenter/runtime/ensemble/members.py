@@ -17,14 +17,15 @@ from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
-from isocenter.runtime.guard import strictest, with_guard
+from isocenter.runtime.guard.answering import strictest
+from isocenter.runtime.guard.watched import with_guard
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
 from isocenter.runtime.model_record import PART_FILES, read_parts, write_parts
-from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import BLOCK_VOXELS, SliceOrder, Trace, source_region
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.preprocessing.streamed import source_region
+from isocenter.runtime.preprocessing.trace import SliceOrder, Trace
 from isocenter.transforms import Stretched, Taps, growing, permuted
 from isocenter.values import Floats, Geometry, Image, Reader, Region
 

@@ -19,7 +19,10 @@ from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
 from isocenter.runtime.foreign.output_activation import log_odds, logarithm
 from isocenter.runtime.freed_memory import give_back
-from isocenter.runtime.preprocessing import Held, Part, Source, Trace, parts_of, restored
+from isocenter.runtime.preprocessing.columns import parts_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, Source
+from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import COLOUR, Stretched, padding
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 

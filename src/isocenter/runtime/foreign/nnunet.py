@@ -16,10 +16,10 @@ from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, 
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, build_module
-from isocenter.runtime.package import joined
+from isocenter.runtime.package.read import joined
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
 from isocenter.values import hidden, parts_of

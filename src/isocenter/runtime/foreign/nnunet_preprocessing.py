@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
-from isocenter.runtime.preprocessing import Held, Part, Trace, as_lists, as_tuples, parts_of, restored
+from isocenter.runtime.preprocessing.columns import parts_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, as_lists, as_tuples
+from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import content, padding, permuted, recoloured
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 

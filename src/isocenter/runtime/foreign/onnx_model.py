@@ -31,8 +31,8 @@ from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.foreign.output_activation import ACTIVATIONS, TO_LOGITS, ToLogits, activation_of, noise
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
 from isocenter.transforms import Normalisation

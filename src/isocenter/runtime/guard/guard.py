@@ -18,7 +18,7 @@ from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Refere
 from isocenter.runtime.guard.header import MODALITY, Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
-from isocenter.runtime.windows import BLANK
+from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isocenter.runtime.guard.composition import Composition, composition, mean_composition
 from isocenter.runtime.guard.header import Header, header_of
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Image
 

@@ -21,18 +21,12 @@ from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import processor, versions
 from isocenter.runtime.model import Model
-from isocenter.runtime.package import (
-    ONNX,
-    PLAIN,
-    TOLERANCES,
-    TYPICAL_IMAGES,
-    Certificate,
-    Difference,
-    Trial,
-    backends,
-    usable_cores,
-)
+from isocenter.runtime.package import backends
 from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
+from isocenter.runtime.package.backends.onnx import usable_cores
+from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial
+from isocenter.runtime.package.choose_backend import PLAIN, TYPICAL_IMAGES
+from isocenter.runtime.package.contents import ONNX
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Geometry, Image, Label

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isocenter import networks
 from isocenter.networks import hooked
-from isocenter.runtime.guard import Watched
+from isocenter.runtime.guard.watched import Watched
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import each_head
 from isocenter.tasks import BETWEEN, EACH, WITHIN

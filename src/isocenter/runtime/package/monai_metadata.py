@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.ensemble import have_own_scales
+from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of

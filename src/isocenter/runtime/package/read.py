@@ -20,7 +20,7 @@ from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_ba
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 
 log = logging.getLogger("isocenter")

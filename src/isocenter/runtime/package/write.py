@@ -16,7 +16,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
-from isocenter.runtime.ensemble import have_own_scales
+from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
 from isocenter.runtime.model_record import write_parts
 from isocenter.runtime.package.contents import (
@@ -38,7 +38,7 @@ from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isocenter import networks
 from isocenter.errors import PlanError, UsageError
 from isocenter.runtime import bundle
-from isocenter.runtime.guard import Watched, with_features
+from isocenter.runtime.guard.watched import Watched, with_features
 from isocenter.runtime.inference import (
     AUTO,
     EVIDENTIAL,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.runtime.preprocessing import Trace
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.runtime.windows.finite import check_finite
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side, sides_of

@@ -18,7 +18,8 @@ from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unkn
 from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Restores, Source, Trace
+    from isocenter.runtime.preprocessing.protocol import Restores, Source
+    from isocenter.runtime.preprocessing.trace import Trace
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 

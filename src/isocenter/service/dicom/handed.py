@@ -18,7 +18,9 @@ from isocenter.service.dicom.library import entity, kept, references, report_of,
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
-from isocenter.service.objects import CommitmentRequest, ObjectStore, Reply
+from isocenter.service.objects.received import CommitmentRequest
+from isocenter.service.objects.reply import Reply
+from isocenter.service.objects.store import ObjectStore
 
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.service.objects import Sync
+from isocenter.service.objects.store import Sync
 
 
 @dataclass(frozen=True)

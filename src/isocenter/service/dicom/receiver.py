@@ -31,7 +31,7 @@ from isocenter.service.dicom.pdus import (
     rejection,
 )
 from isocenter.service.dicom.storage import Association
-from isocenter.service.objects import ObjectStore
+from isocenter.service.objects.store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128

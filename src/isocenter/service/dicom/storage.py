@@ -28,7 +28,7 @@ from isocenter.service.dicom.pdus import (
     acceptance,
     pdu,
 )
-from isocenter.service.objects import ObjectStore, Part, secure
+from isocenter.service.objects.store import ObjectStore, Part, secure
 
 LOG = logging.getLogger(__name__)
 VALUE = struct.Struct(">IBB")  # length, context and bits of a presentation data value, PS3.8 9.3.5.1 and E.2

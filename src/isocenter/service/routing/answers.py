@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.service.records import RESULT, Database
+from isocenter.service.records.database import Database
+from isocenter.service.records.jobs import RESULT
 from isocenter.service.records.tables import findings, jobs
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.rules import StudyAnswers, inputs_hash

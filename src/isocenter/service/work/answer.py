@@ -19,8 +19,8 @@ from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
-from isocenter.service.records import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
-from isocenter.service.routing import IMAGE, cases_of, folder_of
+from isocenter.service.records.jobs import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
+from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.

@@ -13,7 +13,7 @@ import psutil
 
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime import Model, load
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 
 log = logging.getLogger("isocenter")
 

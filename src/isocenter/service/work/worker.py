@@ -18,9 +18,11 @@ from sqlalchemy import select
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.service.records import REFUSED, Database, Index, Job, Jobs, Outcome
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
+from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
-from isocenter.service.routing import inputs_hash, series_hash
+from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import Inputs, Within, answered
 from isocenter.service.work.warm_models import WarmModels

@@ -16,7 +16,7 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError, is_out_o
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN
 
