@@ -111,17 +111,14 @@ def _mean_of_folds(folds: Sequence[Path], where: str, device: str) -> Model:
     So nnU-Net predicts with a cascade of folds (doi:10.1038/s41592-020-01008-z): its members see one image.
     """
     folders = [_folder_of(folder) for folder in folds]
-    mean = on_device(_averaged([_read_single(one, "cpu") for one in folders], where), _weights(folders), device)
+    mean = _averaged([_read_single(one, "cpu") for one in folders], where)
+    mean = on_device(mean, [folder / WEIGHTS for folder in folders], device)
     if mean.preprocessing.cascade is None:
         return mean
     before = [_folder_of(one) for folder in folders for one in _folds(_before(folder)).values()]
     # Nothing is found after the training of a first stage: what they take from their own cases serves training alone.
     first = _averaged([_read_single(one, "cpu") for one in before], where, decode_alike=False)
-    return with_first_stage(mean, on_device(first, _weights(before), device))
-
-
-def _weights(folders: Sequence[Path]) -> list[Path]:
-    return [folder / WEIGHTS for folder in folders]
+    return with_first_stage(mean, on_device(first, [folder / WEIGHTS for folder in before], device))
 
 
 def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True) -> Model:

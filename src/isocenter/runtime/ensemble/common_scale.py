@@ -24,7 +24,7 @@ from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import Normalisation
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    pass
 
 
 class Conversion(NamedTuple):
@@ -99,11 +99,6 @@ def conversions(common: Sequence[Normalisation], own: Preprocessing) -> list[Con
     return [*made, *[Conversion()] * (own.cascade is not None)]
 
 
-def converting(module: Module, channels: int) -> Module:
-    """The network behind a conversion, which becomes part of its state."""
-    return bundle.OnItsScale(module, channels)
-
-
 def have_own_scales(model: Model) -> bool:
     """Whether each network of a model stands behind a conversion."""
     return all(isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.members)
@@ -119,7 +114,7 @@ def _ours(member: Model, where: str) -> Preprocessing:
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
     own = _ours(member, "model")
-    module = converting(member.run.module, own.inputs)
+    module = bundle.OnItsScale(member.run.module, own.inputs)  # the conversion becomes part of its state
     made = conversions(common, own)
     for name in Conversion._fields:
         setattr(module, name, torch.tensor([getattr(one, name) for one in made]))

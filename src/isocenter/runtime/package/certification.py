@@ -74,7 +74,8 @@ def certify(
         chosen = names or (backends.quick_names() if only_fastest else backends.names())
         tried = list(dict.fromkeys([(PLAIN, "cpu"), *((name, one) for one in devices for name in chosen)]))
         trials = _trials(folder, model.task.labels, Path(room), tried, threads, only_fastest)
-    certificate = Certificate(description, _machine(threads), opset(folder / ONNX), tuple(trials))
+    machine = f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
+    certificate = Certificate(description, machine, opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     seal(folder)
     return certificate
@@ -246,10 +247,6 @@ def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, 
 
 def _probabilities(path: Path) -> Array:
     return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
-
-
-def _machine(threads: int | None) -> str:
-    return f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
 
 
 def opset(path: Path) -> int | None:

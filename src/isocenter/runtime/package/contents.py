@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
-from isocenter.runtime.ensemble.common_scale import converting
 from isocenter.runtime.model import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
 
@@ -105,7 +104,7 @@ def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path])
     for file, network in zip(weights, networks_in(record, len(weights)), strict=True):
         module = build_module(task, network)
         if record.get("own_scales"):
-            module = converting(module, int(record["network"]["channels"]))
+            module = bundle.OnItsScale(module, int(record["network"]["channels"]))
         module.load_state_dict(read_tensors(file))
         modules.append(module.eval())
     return modules
