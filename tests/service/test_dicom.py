@@ -37,10 +37,11 @@ REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from isocenter.service.dicom import Listening, run_receiver
+from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.receiver import Receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-run_receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1]), stop)
+Receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1])).serve(stop)
 print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
 """
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from isocenter.runtime.cascade import label_numbers
     from isocenter.runtime.covariate_encoding import (
         Category,
-        Column,
         Context,
         Monitored,
         Number,
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching
     from isocenter.runtime.guard.watched import observed, with_guard
-    from isocenter.runtime.inference import METHODS, Inference
+    from isocenter.runtime.inference import Inference
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.model import Model, build_module, each_of, image_of, with_first_stage
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
-    from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory, with_smaller_batches
+    from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
     from isocenter.runtime.preprocessing.trace import Trace
     from isocenter.runtime.proportion import (

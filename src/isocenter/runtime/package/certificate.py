@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,7 @@ class Certificate:
 
     def write(self, folder: Path) -> None:
         """Into a package, which has to be sealed again."""
-        held = {precision: asdict(one) for precision, one in self.tolerances.items()}
-        plain = {one.name: getattr(self, one.name) for one in fields(self)}
-        trials = [asdict(one) for one in self.trials]
-        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**plain, "trials": trials, "tolerances": held})
+        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, asdict(self))
 
 
 def read_certificate(folder: Path) -> Certificate | None:

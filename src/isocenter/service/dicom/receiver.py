@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import selectors
 import socket
@@ -153,12 +152,6 @@ class Receiver:
         until = time.monotonic() + DRAIN_S
         while self._served and time.monotonic() < until:
             time.sleep(POLL / 4)
-
-
-def run_receiver(listening: Listening, folder: Path, stop: threading.Event, name: str = "receiver") -> None:
-    """Receive into a node's folder until `stop`; then what is coming is received to its end."""
-    gc.freeze()  # what is there stays: it need not be looked through between objects
-    Receiver(listening, folder, name).serve(stop)
 
 
 def _secured(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
