@@ -207,7 +207,7 @@ class CaseOnGrid:
 
     @property
     def looks(self) -> int:
-        """How often a method looks: at each window, in each view, by each member."""
+        """The number of times that a method looks: at each window, in each view, by each member."""
         own = self.model.inference
         windows = window_count(self.data.shape[1:], own.patch, own.overlap)
         return windows * len(self._views()) * len(self.shares)
@@ -249,7 +249,7 @@ class CaseOnGrid:
 
 @dataclass(eq=False)
 class _Extents:
-    """How much of a target each window has, beside the first that had any: windows with more of it count more."""
+    """The amount of a target in each window, beside the first that had any: windows with more of it count more."""
 
     first: float = field(default=0.0)
 

@@ -29,7 +29,7 @@ METHOD = "--concepts"
 
 
 class Seen(NamedTuple):
-    """What a network sees in a case: (features,) pooled, and how the answer moves with each of them."""
+    """The features that a network sees in a case: (features,) pooled, and how the answer moves with each of them."""
 
     pooled: Floats
     gradient: Floats

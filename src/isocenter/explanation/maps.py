@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What an answer rests on, by one method.
+    """A map of what an answer rests on, by one method.
 
     data:         (*spatial) float32 on the source's grid, of a clip (frames, *spatial); more is more for the target
     images:       {name: the same}, of a case with several images

@@ -95,7 +95,7 @@ class Predictor(Protocol):
 
 @dataclass
 class _Words:
-    """How far a case is, in words: called with windows, and with the same again for each part that is back."""
+    """The progress of a case in words: called with windows, and with the same again for each part that is back."""
 
     case: str
     say: Callable[[str], None]
@@ -110,7 +110,7 @@ class _Words:
 
 @dataclass(frozen=True, eq=False)
 class Here:
-    """On this machine's device, while the next case is read and the last one written."""
+    """Prediction on this machine's device, while the next case is read and the last one written."""
 
     model: Model
     is_elsewhere: ClassVar[bool] = False
@@ -131,7 +131,7 @@ class Here:
 
 @dataclass(frozen=True)
 class There:
-    """By other processes, each of which loads the model itself.
+    """Prediction by other processes, each of which loads the model itself.
 
     path:    of the model, in full
     weights: its SHA-256, so that all processes predict with the same model
@@ -180,7 +180,7 @@ class There:
 
 
 def in_full(asked: Asked) -> Asked:
-    """As a process with another working folder finds the place for the results."""
+    """The same with the full path of the folder for the results, for a process with another working folder."""
     return replace(asked, folder=None if asked.folder is None else asked.folder.absolute())
 
 

@@ -48,7 +48,7 @@ class LabelledInput:
 
     @property
     def cascade(self) -> float | None:
-        """By which factor the grid of the first stage is coarser."""
+        """The factor by which the grid of the first stage is coarser."""
         return self.preprocessing.cascade
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
@@ -64,13 +64,13 @@ class LabelledInput:
         return self._stacked(np.asarray(seen), trace), trace
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
-        """As without labels."""
+        """The same as without labels."""
         return self.preprocessing.parts(trace, region, patch, channels)
 
     def restored(
         self, slabs: Slabs, trace: Trace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
-        """As without labels."""
+        """The same as without labels."""
         return self.preprocessing.restored(slabs, trace, part)
 
     def _stacked(self, seen: Array, trace: Trace) -> NDArray[np.float32]:

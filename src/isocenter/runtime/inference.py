@@ -42,7 +42,7 @@ class Inference:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
-        """From a model's record."""
+        """Read a model's record."""
         return cls(**as_tuples(settings))
 
     @property

@@ -183,7 +183,7 @@ class Model:
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
-        """How the network looks at an image: mirrored along these axes, and perhaps along others to see the spread."""
+        """The windows of an image: mirrored along these axes, and perhaps along others to see the spread."""
         own, by_mirrors = self.inference, self.uncertainty == TTA
         return WindowSettings(
             own.patch,
@@ -197,7 +197,7 @@ class Model:
         )
 
     def _sought(self, image: Image, *, maps: bool) -> Uncertainty | PartUncertainties | None:
-        """What gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
+        """The receiver that gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
         if is_dense and not maps and not finds:
             return None
@@ -298,7 +298,7 @@ class Model:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What was found after training and has arrays of its own: {name of the field: part}."""
+        """Parts that were found after training and have arrays of their own: {name of the field: part}."""
         each = {"guard": self.guard, "laplace": self.laplace, "directions": self.directions}
         return {name: part for name, part in each.items() if part is not None}
 

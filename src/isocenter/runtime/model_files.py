@@ -192,7 +192,7 @@ def _read_single(folder: Path, device: str) -> Model:
 
 
 def _before(folder: Path) -> Path:
-    """Where the first stage lies of the second one in this folder; UsageError where there is none."""
+    """The place of the first stage of the second one in this folder; UsageError where there is none."""
     run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)
     if run is None:
         problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"

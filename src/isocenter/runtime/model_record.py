@@ -145,7 +145,7 @@ def _malformed(place: Path, problem: str) -> IntegrityError:
 
 
 def preprocessing_of(settings: Mapping[str, Any]) -> Prepares:
-    """From a model's record; PlanError for a kind that is not known here."""
+    """Read a model's record; PlanError for a kind that is not known here."""
     kind = settings.get("kind")
     if kind not in (None, KIND):
         raise PlanError(f"there is no preprocessing of the kind {kind!r}", "preprocessing", "Update isocenter")

@@ -65,7 +65,7 @@ class Expected:
 
     @property
     def total(self) -> int:
-        """Of all four."""
+        """The sum of all four."""
         return self.image + self.network + self.sums + self.result
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Expected:
 
 
 def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
-    """What predicting this image will take; nothing of it is read but its header.
+    """The memory that predicting this image will take; nothing of it is read but its header.
 
     batch:  windows at once; as the model was planned if not said
     region: of the image's grid, of which alone something is said
@@ -164,7 +164,7 @@ def _network(model: Model, batch: int) -> int:
 
 
 def _numbers(head: Head, patch: Sequence[int]) -> int:
-    """Of one window's output."""
+    """Numbers of one window's output."""
     return head.count * (math.prod(patch) if head.is_dense else 1)
 
 

@@ -28,7 +28,7 @@ UNLIKE_SPACING = 2.0
 
 
 class Sized(Protocol):
-    """What of a model decides how many windows an image takes, and how many are usual."""
+    """The parts of a model that decide how many windows an image takes, and how many are usual."""
 
     @property
     def task(self) -> Task:
@@ -36,7 +36,7 @@ class Sized(Protocol):
 
     @property
     def preprocessing(self) -> Prepares:
-        """How an image becomes the network's input."""
+        """The preprocessing of images."""
 
     @property
     def inference(self) -> Inference:
@@ -44,12 +44,12 @@ class Sized(Protocol):
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """Where the model comes from."""
+        """The record of the model's origin."""
 
 
 @dataclass(frozen=True)
 class Looking:
-    """How a model looks at images, as far as the number of windows follows from it.
+    """The way in which a model looks at images, as far as the number of windows follows from it.
 
     patch, overlap, merge: of the windows, as in `slide`
     """
@@ -65,7 +65,7 @@ class Looking:
         return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.decoding.merge)
 
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
-        """How many windows an image of this geometry takes; region: of its grid, of which alone something is said."""
+        """The number of windows that an image of this geometry takes; region: the only part that is predicted."""
         stated = self.preprocessing.held(geometry).shape
         spatial = prepared_shape(self.preprocessing, geometry, self.patch, stated)
         if region is not None:
@@ -73,7 +73,7 @@ class Looking:
         return window_count(spatial, self.patch, self.overlap, merge=self.merge)
 
     def windows_without_spacing(self, geometry: Geometry) -> int:
-        """How many windows the voxels of an image would take as they are stored."""
+        """The number of windows that the voxels of an image would take as they are stored."""
         axes, _ = geometry.to_canonical
         sizes = sorted(geometry.shape[axis] for axis in axes)[-len(self.patch) :]
         return window_count(sizes, sorted(self.patch), self.overlap, merge=self.merge)

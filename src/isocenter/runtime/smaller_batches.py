@@ -65,7 +65,7 @@ def in_smaller_batches(network: Network) -> Network:
 
 
 def within_smaller_batches(network: Network) -> Network:
-    """What computes, without what only makes its batches smaller."""
+    """The network itself, without what only makes its batches smaller."""
     while isinstance(network, SmallerBatches):
         network = network.network
     return network

@@ -121,7 +121,7 @@ class Couriers:
         return sum(given_up.values())
 
     def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
-        """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
+        """The outcome of sending files to a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         return store_over_web(to.dicomweb, paths, peer=to.name, idle_s=self.settings.dicom.idle_s)

@@ -214,7 +214,7 @@ class Keeper:
 
 
 def seconds_until(hours: str, now: datetime) -> float:
-    """How long until a time of day lies within hours such as 19:00-07:00 (s); 0 where it does."""
+    """The time until a time of day lies within hours such as 19:00-07:00 (s); 0 where it does."""
     first, last = (int(one[:2]) * 60 + int(one[3:]) for one in hours.split("-"))
     minute = now.hour * 60 + now.minute
     inside = first <= minute < last if first < last else minute >= first or minute < last

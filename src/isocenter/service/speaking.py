@@ -7,7 +7,7 @@ from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 
 
 def listening_of(own: settings.Settings) -> Listening:
-    """What a receiver needs of the settings."""
+    """The settings that a receiver needs."""
     dicom = own.dicom
     tls = None if dicom.tls is None else Secured(**dicom.tls.model_dump())
     return Listening(

@@ -91,7 +91,7 @@ class Node:
 
     @property
     def places(self) -> list[str]:
-        """Where this machine's part of the node is reached, else what it is."""
+        """The address of this machine's part of the node, else what it is."""
         secured = [f"DICOM over TLS {self.secured}"] if self.secured else []
         reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http]}
         return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]

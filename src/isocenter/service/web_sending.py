@@ -76,7 +76,7 @@ def _read(path: Path) -> pydicom.Dataset:
 
 
 def _stored(client: Any, url: str, path: Path, dataset: pydicom.Dataset) -> Sent:
-    """What became of one object. Raises PeerError for what is not about this object."""
+    """The outcome of one object. Raises PeerError for what is not about this object."""
     uid = str(dataset.SOPInstanceUID)
     try:
         return _answered(path, uid, client.store_instances([dataset]))
@@ -103,7 +103,7 @@ def _refused(path: Path, uid: str, response: Any, problem: str) -> Sent:
 
 
 def _answered(path: Path, uid: str, answer: pydicom.Dataset) -> Sent:
-    """What an answer says of the only object that was sent, whether it names that or not."""
+    """The part of an answer on the only object that was sent, whether it names that or not."""
     failed = answer.get("FailedSOPSequence") or []
     if not failed:
         return Sent(path, uid, SUCCESS)

@@ -77,7 +77,7 @@ def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
 
 
 def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
-    """Where a model of several comes from: what holds for all of them, and the record of each."""
+    """The record of a model of several: what holds for all of them, and the record of each."""
     records = [dict(one.record) for one in members]
     common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
     digests = [str(one.get("weights_sha256", "")) for one in records]

@@ -78,14 +78,14 @@ def refuse_activation(activation: str | None, path: str | Path) -> None:
 
 
 def why_unkept(model: Model) -> str | None:
-    """What keeps a model of another program from being written anew, as a package or as it is; None for nothing."""
+    """The reason why a model of another program cannot be written anew, as a package or as it is; None where it can."""
     if model.preprocessing.settings.get("previous"):
         return "is a cascade of two networks, and packages hold those of our own trainings alone"
     return None
 
 
 def why_unpackable(model: Model) -> str | None:
-    """What keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
+    """The reason that keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
     name = model.network["name"]
     others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
     return why_unkept(model) or others

@@ -132,7 +132,7 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
 
 
 def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
-    """What its steps after the network make of the outputs."""
+    """The task that its steps after the network make of the outputs."""
     exclusive, activation, called, largest = None, "", False, []
     for step in post:
         match name_of(step):

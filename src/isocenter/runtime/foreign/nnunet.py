@@ -226,7 +226,7 @@ class Plans:
         return (1, *patch) if self.slicewise else patch
 
     def task(self, largest: Sequence[Sequence[int]] = ()) -> Task:
-        """How its outputs become labels: classes, or regions that are written one over another."""
+        """The task by which its outputs become labels: classes, or regions that are written one over another."""
         _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
         given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
         regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}

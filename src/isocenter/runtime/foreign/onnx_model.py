@@ -155,14 +155,14 @@ def _keeps_unit(one: Normalisation, bounds: np.iinfo[Any]) -> bool:
 
 
 def _outputs(network: OnnxNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """What the network makes of batches, until it cannot take one: a prediction says why."""
+    """Outputs of the network for batches, until it cannot take one: a prediction says why."""
     with suppress(MemoryError, *onnx_errors()):
         for batch in batches:
             yield from network(batch).values()
 
 
 def _device(name: str, where: str) -> Decision:
-    """Where ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
+    """The device on which ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
     if name == AUTO:
         return Decision(CPU, because="an ONNX file is computed on a GPU only where --device names it")
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:

@@ -288,7 +288,7 @@ class Guard:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:
-        """From what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
+        """Read what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
         held_out, by_others = (
             {name: Known.from_arrays(arrays, f"{kind}.{name}") for name in SCORES if f"{kind}.{name}" in arrays}
             for kind in (HELD_OUT, BY_OTHERS)
@@ -315,7 +315,7 @@ class Guard:
 
 
 def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:
-    """Of its numbers the furthest from the middle, in spreads; None where it states none of them."""
+    """The distance of the number that is furthest from its middle, in spreads; None where it states none of them."""
     return max(_spreads(header, numbers).values(), default=None)
 
 

@@ -81,7 +81,7 @@ class Watching:
     def observation(
         self, image: Image, covariates: Mapping[str, Any] | None = None, *, whole: bool = True
     ) -> Observation:
-        """What was seen of the image, with its header; of a part of an image its header alone."""
+        """The observation of an image, with its header; of a part of an image its header alone."""
         if not (self.samples and whole):
             return Observation(header_of(image, covariates))
         sample = np.concatenate(self.samples, axis=1)

@@ -116,7 +116,7 @@ def seeded(model: Model) -> Iterable[Image]:
 
 
 def _kept(images: Iterable[Image], room: Path) -> int:
-    """How many images lie in the folder then."""
+    """Keep images in the folder, and return their number."""
     count = 0
     for count, image in enumerate(images, start=1):
         keep_image(image, room / f"image_{count:03}.pickle")
@@ -131,7 +131,7 @@ def _trials(
     threads: int | None,
     only_fastest: bool,
 ) -> list[Trial]:
-    """Of each backend and device, beside the first of them."""
+    """Trials of each backend and device, beside the first of them."""
     trials: list[Trial] = []
     images = max(TYPICAL_IMAGES, len(images_in(room)) + REPEATS)
     for number, (name, device) in enumerate(tried):
@@ -161,7 +161,7 @@ def _trials(
 def _in_a_process(
     room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path, longest: float
 ) -> Mapping[str, Any]:
-    """What the trial found, or why it found nothing."""
+    """The findings of a trial, or why it found nothing."""
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
     (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
     # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
@@ -240,7 +240,7 @@ def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]
 
 
 def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:
-    """Where both have the label, where the one and where the other has it."""
+    """Masks of voxels where both have the label, where the one and where the other has it."""
     ours, theirs = first == label.value, second == label.value
     return ours & theirs, ours, theirs
 
@@ -250,7 +250,7 @@ def _probabilities(path: Path) -> Array:
 
 
 def opset(path: Path) -> int | None:
-    """Of an ONNX file; None where there is none."""
+    """The opset of an ONNX file; None where there is none."""
     if not path.is_file():
         return None
     own = onnx.load(path, load_external_data=False).opset_import

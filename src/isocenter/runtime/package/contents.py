@@ -71,7 +71,7 @@ def each_head(outputs: Any) -> tuple[Any, ...]:
 
 
 def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """How much each network of a record counts; None where all count alike."""
+    """The shares of the networks of a record; None where all count alike."""
     given = record.get("shares")
     return None if given is None else tuple(float(one) for one in given)
 
@@ -91,7 +91,7 @@ def of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, A
 
 
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
-    """What the task takes the mean of where there are several networks."""
+    """The outputs of which the task takes the mean where there are several networks."""
     return "probabilities" if head in task.decoding.averaged else "outputs"
 
 

@@ -107,7 +107,7 @@ def _single_stage(
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
-    """Of the weights, as the manifest says that they are and `verify` has seen that they are."""
+    """The digest of the weights, as the manifest says that they are and `verify` has seen that they are."""
     digests = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
     return digests[weights[0]] if len(weights) == 1 else joined([digests[name] for name in weights])
 

@@ -49,7 +49,7 @@ def travelling(
     given: Mapping[str, str],
     stamp: str,
 ) -> Sources:
-    """What the names of `roots` need of our files, rewritten to import one another.
+    """The files of ours that the names of `roots` need, rewritten to import one another.
 
     roots: {module: names}, all of it where no name is given
     parts: {module: methods} that its classes keep
@@ -273,14 +273,14 @@ def _is_silent(node: ast.stmt) -> bool:
 
 
 def _is_block_of_imports(node: ast.stmt) -> bool:
-    """What stands there for the checking of types alone."""
+    """Whether a statement is a block of imports for the checking of types alone."""
     if not isinstance(node, ast.If) or node.orelse:
         return False
     return all(isinstance(one, ast.Import | ast.ImportFrom) for one in node.body)
 
 
 def _imports_left(tree: ast.Module, used: Collection[str]) -> dict[ast.stmt, str]:
-    """What is left of each import; a block that loses all its imports goes as a whole."""
+    """The rest of each import; a block that loses all its imports goes as a whole."""
     left: dict[ast.stmt, str] = {}
     for block in filter(_is_block_of_imports, tree.body):
         imports = [one for one in ast.walk(block) if isinstance(one, ast.Import | ast.ImportFrom)]

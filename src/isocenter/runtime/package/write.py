@@ -54,7 +54,7 @@ AGREEMENT = 1e-4
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model beside itself.
+    """The evidence about a model beside itself.
 
     rows:      of its evaluation, with intervals; none where nothing was estimated
     limits:    sentences that a reader has to know beside the figures
@@ -126,7 +126,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
-    """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
+    """Write the weights for MONAI, for ONNX and for Isocenter; return what became of the ONNX file."""
     network = every_head(model.task, modules, model.shares).eval()
     _check_mean(model, modules, network)
     torch.save(network.state_dict(), folder / "models" / "model.pt")

@@ -34,7 +34,7 @@ class SliceOrder:
         return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
 
     def order(self, axes: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What belongs to each axis of the grid, in the order of the walk."""
+        """Values of each axis of the grid, in the order of the walk."""
         return (axes[self.axis], *axes[: self.axis], *axes[self.axis + 1 :])
 
     def region(self, region: Region, size: int) -> Region:
@@ -54,7 +54,7 @@ class SliceOrder:
 
 @dataclass(frozen=True)
 class Trace:
-    """How the grid of a source became the grid that the network sees; enough to go back.
+    """The way from the grid of a source to the grid that the network sees; enough to go back.
 
     squeezed: the one axis of the source that has a single slice, left out for a two-dimensional network
     axes, flips: the source's order of (remaining) axes to canonical order
@@ -84,7 +84,7 @@ class Trace:
 
     @property
     def slice_order(self) -> SliceOrder:
-        """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
+        """The order of the walk over the network's grid: as a file gives its slices, which are those of its last axis."""
         if self.walked is not None:
             return SliceOrder(self.walked)
         if len(self.axes) < 3:
@@ -102,13 +102,13 @@ class Trace:
         return tuple(part.stop - part.start for part in self.crop)
 
     def steps_back(self, axis: int) -> Taps | None:
-        """How rows of the network's grid become rows of the region that was kept; None where they are the same."""
+        """Taps from rows of the network's grid to rows of the region that was kept; None where they are the same."""
         if self.back is not None:
             return self.back[axis]
         return None if self.shape[axis] == self.kept[axis] else taps(self.shape[axis], self.kept[axis])
 
     def needed(self, part: Region) -> Region:
-        """What of the padded grid a part of the region that was kept is made of."""
+        """The region of the padded grid of which a part of the region that was kept is made."""
         region = []
         for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
             step = self.steps_back(axis)

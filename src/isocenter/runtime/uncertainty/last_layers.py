@@ -37,7 +37,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Of one layer's weights and bias: normal about those of training.
+    """The posterior of one layer's weights and bias: normal about those of training.
 
     inputs, outputs: (n, n) eigenvectors of both factors of the Gauss-Newton matrix, as columns
     input_values, output_values: (n,) their eigenvalues; the products of each pair are those of the whole matrix
@@ -52,7 +52,7 @@ class Posterior:
 
     @classmethod
     def of(cls, inputs: Floats, outputs: Floats, weights: Floats) -> Posterior:
-        """From the factors, the first summed over all cases and the second a mean, and the layer's weights."""
+        """Fit the factors, the first summed over all cases and the second a mean, and the layer's weights."""
         (input_values, u), (output_values, v) = np.linalg.eigh(inputs), np.linalg.eigh(outputs)
         pairs = np.multiply.outer(input_values.clip(0), output_values.clip(0)).reshape(1, -1)
         norm, tried = float((weights**2).sum()), PRECISIONS[:, None]
@@ -105,7 +105,7 @@ class Laplace:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Laplace:
-        """From what `settings` and `content` gave; KeyError where they are not whole."""
+        """Read what `settings` and `content` gave; KeyError where they are not whole."""
         heads = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
         names = Posterior.__dataclass_fields__
         return cls({head: Posterior(**{name: arrays[f"{head}.{name}"] for name in names}) for head in heads})
@@ -127,7 +127,7 @@ class LastLayers:
 
     @classmethod
     def of(cls, module: Module, at: str, kinds: Mapping[str, str]) -> LastLayers:
-        """Those of a module of which `at` is the deepest map."""
+        """The last layers of a module of which `at` is the deepest map."""
         known = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
         return cls({head: layer for head, layer in known.items() if _is_linear(layer)}, kinds)
 
@@ -192,7 +192,7 @@ class LearntWeights:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Those whose last layers are distributions."""
+        """The heads whose last layers are distributions."""
         return tuple(self.layers)
 
     def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:

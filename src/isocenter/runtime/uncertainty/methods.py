@@ -72,7 +72,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
 
 
 def last_layers_of(model: Model) -> LastLayers | None:
-    """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
+    """The collector of the last layers' inputs while training cases pass; None where nothing comes of it."""
     differ, run = Disagreement.of(model.task), model.run
     if differ is None or not isinstance(run, TorchNetwork) or not (at := _deepest(model)) or _noise_of(run.module):
         return None
@@ -80,7 +80,7 @@ def last_layers_of(model: Model) -> LastLayers | None:
 
 
 def _deepest(model: Model) -> str:
-    """Where the features of its network are; empty where nobody knows, as of another program's.
+    """The part of its network that gives the features; empty where nobody knows, as of another program's.
 
     Of a torch network alone: the family's file imports torch, which a package may be without.
     """
@@ -89,12 +89,12 @@ def _deepest(model: Model) -> str:
 
 
 def _noise_of(module: Module) -> NoisyLogits | None:
-    """What follows the last layers of a network that states the noise of its logits; no posterior knows of it."""
+    """The module after the last layers of a network that states the noise of its logits; no posterior knows of it."""
     return next((part for part in module.modules() if isinstance(part, bundle.NoisyLogits)), None)
 
 
 def _further(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
-    """What adds the uncertainty to the outputs of a network."""
+    """A function that adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
         return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
     drawing = model.laplace if method == LAPLACE else _learnt(model)

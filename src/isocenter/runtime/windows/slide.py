@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> list[int]:
-    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next.
+    """The starts of the windows along one axis: evenly spread, at least `overlap` of a window shared with the next.
 
     MONAI's own ("monai_...") follow each other by whole voxels, and the last is moved back to end with the image.
     """
@@ -142,14 +142,14 @@ def window_count(
     wanted: Region | None = None,
     merge: Merge = "gaussian",
 ) -> int:
-    """How many windows `slide` sees of an image of this shape."""
+    """The number of windows that `slide` sees of an image of this shape."""
     parts = wanted or tuple(slice(0, size) for size in spatial)
     axes = zip(spatial, patch, parts, strict=True)
     return math.prod(len(_touching(max(size, n), n, part, overlap, merge)) for size, n, part in axes)
 
 
 def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
-    """Where the windows of one axis begin that have something of a part."""
+    """The places where the windows of one axis begin that have something of a part."""
     return [start for start in starts(size, patch, overlap, merge) if start < part.stop and start + patch > part.start]
 
 

@@ -30,7 +30,7 @@ SETTLED_S = 0.02
 def find(
     us: str, peer: Peer, wanted: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
 ) -> list[dict[str, str]]:
-    """What a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
+    """Records that a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
     with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
         rows = []
         for status, answer in association.send_c_find(_identifier(wanted, level), FIND):
@@ -155,7 +155,7 @@ def _identifier(wanted: Mapping[str, str], level: Level) -> pydicom.Dataset:
 
 
 def _moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: Peer) -> int:
-    """How many objects were sent, of the last answer."""
+    """The number of objects that were sent, of the last answer."""
     count = 0
     for status, _ in answers:
         _status(status, peer, *PENDING, *WARNINGS)

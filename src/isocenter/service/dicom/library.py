@@ -63,7 +63,7 @@ def sweep(inbox: Path, idle_s: float) -> None:
 
 
 def report_of(event: Any, peer: str) -> CommitmentReport:
-    """What an N-EVENT-REPORT says."""
+    """The content of an N-EVENT-REPORT."""
     dataset = event.event_information
     _, committed = references(dataset, "ReferencedSOPSequence")
     _, failed = references(dataset, "FailedSOPSequence")

@@ -59,7 +59,7 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Where it listens without TLS."""
+        """The port without TLS."""
         return int(self._doors[0][0].getsockname()[1])
 
     def serve(self, stop: threading.Event) -> None:

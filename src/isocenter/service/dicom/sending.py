@@ -48,7 +48,7 @@ class PeerError(IsocenterError):
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of one file. status: the peer's, None where it gave none."""
+    """The outcome of one file. status: the peer's, None where it gave none."""
 
     path: Path
     instance: str

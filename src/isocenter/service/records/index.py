@@ -248,7 +248,7 @@ def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bo
 
 
 def _settled(connection: Connection, study: Row[Any]) -> Settled:
-    """What a study came to: the best of what its jobs did, and whether somebody has to look at it."""
+    """The outcome of a study: the best of what its jobs did, and whether somebody has to look at it."""
     mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
     own = connection.execute(mine).all()
     stated = [row for row in own if row.state != "cancelled"]

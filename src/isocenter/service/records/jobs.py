@@ -89,7 +89,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: a result, or a stated reason why there is none."""
+    """The outcome of a job: a result, or a stated reason why there is none."""
 
     outcome: str
     reason: str = ""
@@ -103,7 +103,7 @@ class Outcome:
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
-    """What a job is called: nothing else has its study, rule, model and inputs."""
+    """The key of a job: nothing else has its study, rule, model and inputs."""
     return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash)).encode()).hexdigest()[:32]
 
 
@@ -198,7 +198,7 @@ class Jobs:
             return connection.execute(update(jobs).where(*_held(job)).values(values)).rowcount == 1
 
     def released(self, worker: str) -> int:
-        """How many jobs a worker that is known to be dead held; they wait again."""
+        """The number of jobs that a worker held that is known to be dead; they wait again."""
         with self.database.write() as connection:
             mine = and_(jobs.c.worker == worker, jobs.c.state == "running")
             values = {"state": "waiting", "lease_until": None, "not_before": Clock()}

@@ -39,7 +39,7 @@ class Outbox:
     lease_s: float = 60
 
     def claim(self, peer: str, most: int = 100) -> list[Delivery]:
-        """What waits for a peer, oldest first, now held by the caller."""
+        """Deliveries that wait for a peer, oldest first, now held by the caller."""
         ready = and_(
             deliveries.c.peer == peer,
             deliveries.c.state == "waiting",

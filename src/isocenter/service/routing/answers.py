@@ -25,7 +25,7 @@ def study_answers(
     models: Mapping[str, ModelFacts],
     contents: Mapping[str, str],
 ) -> tuple[StudyAnswers, Results]:
-    """What finished jobs of a study say, and those of them that have a result.
+    """The answers of a study's finished jobs, and those of them that have a result.
 
     contents: {series: hash} of the study as it is
     Jobs of models that were replaced, or on inputs that have changed, say nothing.
@@ -66,7 +66,7 @@ def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapp
 def box_inside(
     rule: Rule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any] | None:
-    """Where alone a job of a rule predicts: around which value of which job's answer; None for the whole image.
+    """The place where alone a job of a rule predicts: around which value of which job's answer; None for the whole image.
 
     series: keys of its series; labels: {rule: {label: value} of its answers}
     """
@@ -78,6 +78,6 @@ def box_inside(
 
 
 def _nearest(results: Mapping[str, frozenset[str]], series: Sequence[str]) -> str:
-    """Of jobs with a result the oldest on one of these series, else the oldest."""
+    """The oldest job with a result on one of these series, else the oldest."""
     shared = (job for job, own in results.items() if not own.isdisjoint(series))
     return next(shared, next(iter(results)))

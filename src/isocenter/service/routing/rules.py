@@ -44,12 +44,12 @@ class Condition:
 
     @property
     def stated(self) -> str:
-        """What is wanted and what was found, in words."""
+        """The wish and the finding, in words."""
         return f"{self.name}: wanted {_in_words(self.wanted)}, found {_in_words(self.found)}"
 
     @property
     def fact(self) -> str:
-        """What was found, in words."""
+        """The finding, in words."""
         return f"{self.name}: {_in_words(self.found)}"
 
 
@@ -67,7 +67,7 @@ class Routed:
 
 @dataclass(frozen=True)
 class Routing:
-    """What the rules say of a study.
+    """The routing of a study by the rules.
 
     rows: every rule on every series
     jobs: (rule, {role: series key}) for each input that is to be answered
@@ -91,7 +91,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class StudyAnswers:
-    """What earlier jobs of a study say, for rules that wait for them.
+    """The answers of a study's earlier jobs, for rules that wait for them.
 
     outcomes:      {rule: outcome} of finished jobs
     probabilities: {(rule, finding): probability}
@@ -181,7 +181,7 @@ def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
 
 
 def _conditions(rule: Rule, wishes: Mapping[str, Wish], own: SeriesFacts, model: ModelFacts) -> Iterator[Condition]:
-    """Those of the rule, and the model's own."""
+    """The wishes of the rule, and the model's own."""
     for key, wish in wishes.items():
         fact = own.value(key)
         yield Condition(key, wish, fact, fits(key, wish, fact))
@@ -197,7 +197,7 @@ def _conditions(rule: Rule, wishes: Mapping[str, Wish], own: SeriesFacts, model:
 
 
 def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
-    """Those on answers of other rules."""
+    """The conditions on answers of other rules."""
     conditions = []
     if rule.inside is not None:
         outcome = answers.outcomes.get(rule.inside.rule)

@@ -81,7 +81,7 @@ def echo_peer(node: Node, name: str) -> EchoShape:
 
 
 def free_bytes(node: WebNode) -> int:
-    """Of the disk that the node's folder lies on."""
+    """Free bytes of the disk that the node's folder lies on."""
     return shutil.disk_usage(node.folder).free
 
 

@@ -32,7 +32,7 @@ KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "pict
 
 @dataclass(frozen=True)
 class Within:
-    """Where alone is predicted: the box around a value of an earlier answer, a label map, with a margin.
+    """The only place that is predicted: the box around a value of an earlier answer, a label map, with a margin.
 
     frames: frames of reference of the series that the answer is on; None where it is on that of the job itself
     """
@@ -57,7 +57,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What became of one of a job's images. where: which it is, in front of words; empty for the only one.
+    """The outcome of one of a job's images. where: which it is, in front of words; empty for the only one.
 
     stated: what its rows state beside the result, where there are several: its name and SOP Instance UID
     """

@@ -98,7 +98,7 @@ class Worker:
             shutil.rmtree(room, ignore_errors=True)
 
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
-        """What a job came to; None where its inputs have changed, so that it waits to be superseded."""
+        """The outcome of a job; None where its inputs have changed, so that it waits to be superseded."""
         inputs = self._inputs(job)
         if inputs is None:
             self._wait(job)

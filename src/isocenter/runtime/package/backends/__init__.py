@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
 
 
 def quick_names() -> list[str]:
-    """Those that `predict` may take by itself; likely fast ones first, because they set the time for the others."""
+    """Names of backends that `predict` may take by itself; likely fast ones first: they set the time for the others."""
     likely = {name: place for place, name in enumerate(("openvino-bf16", "openvino", "onnx"))}
     return sorted(set(names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
 
