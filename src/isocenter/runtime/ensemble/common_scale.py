@@ -64,7 +64,7 @@ def guard_on(common: Preprocessing, member: Model) -> Guard | None:
 
 
 def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
-    """Each channel's normalisation, which keeps all that any member looks at: the widest window, else that of the first.
+    """Each channel's normalisation that keeps all that any member looks at: the widest window, else the first one's.
 
     None where the members differ in more than a window, a mean and a deviation.
     """

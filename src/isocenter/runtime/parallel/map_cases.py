@@ -53,7 +53,7 @@ def in_threads(
 def in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """Compute in processes of their own: one that dies is replaced, and its case is tried again when all else is done."""
+    """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
 
     def by_itself(case: Case) -> R | IsocenterError:
         """The outcome of a case that is computed in a process of its own."""

@@ -84,7 +84,7 @@ class Trace:
 
     @property
     def slice_order(self) -> SliceOrder:
-        """The order of the walk over the network's grid: as a file gives its slices, which are those of its last axis."""
+        """The order of the walk over the network's grid: as a file gives its slices, those of its last axis."""
         if self.walked is not None:
             return SliceOrder(self.walked)
         if len(self.axes) < 3:

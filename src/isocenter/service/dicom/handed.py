@@ -32,7 +32,7 @@ MOST_AWAITED = 64  # answers on one association; who asks more gets them on othe
 
 
 class Between(threading.Event):
-    """An event that the library's thread passes between two messages: there `step` can send one that mixes with no other."""
+    """An event that the library's thread passes between two messages: there `step` can send one apart from others."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         super().__init__()

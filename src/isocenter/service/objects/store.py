@@ -215,7 +215,7 @@ def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
 
 
 def key_of(uid: str) -> str:
-    """The name by which files and records call an object, a series or a study: a hash, so that no path comes from a UID."""
+    """The name of an object, a series or a study in files and records: a hash, so that no path comes from a UID."""
     return hashlib.sha256(uid.encode()).hexdigest()[:32]
 
 

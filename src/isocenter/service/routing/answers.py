@@ -66,7 +66,7 @@ def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapp
 def box_inside(
     rule: Rule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any] | None:
-    """The place where alone a job of a rule predicts: around which value of which job's answer; None for the whole image.
+    """The box in which alone a job predicts: around which value of which job's answer; None for the whole image.
 
     series: keys of its series; labels: {rule: {label: value} of its answers}
     """

@@ -129,7 +129,7 @@ def folder_of(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def cases_of(folder: Path) -> list[Case]:
-    """The cases that a job predicts of the series in a folder: its one volume, or of radiographs each view, as of a data set.
+    """The cases of the series in a folder: its one volume, or of radiographs each view, as of a data set.
 
     Raises FormatError for a series of several volumes or patients, or one of whose views cannot be read.
     """
