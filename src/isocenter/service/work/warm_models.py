@@ -19,7 +19,7 @@ log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash is that of weights, settings of the task, preprocessing and windows."""
+    """The facts of a model for routing; its hash is that of weights, task, preprocessing and windows."""
     settings = [model.record.get("weights_sha256"), model.task.name, model.task.settings, model.preprocessing.settings]
     text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
