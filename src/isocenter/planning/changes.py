@@ -230,7 +230,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         **fusion_of(_values(plan, "network")),
     }
     needs = GridNeeds.of(task)
-    reduction = float(plan["preprocessing.reduction"])
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     cropped, spacing = plan["preprocessing.crop"] == "content", plan["preprocessing.spacing"]
     grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=spacing, cropped=cropped)
     _refuse_cut(task, patch, grid)

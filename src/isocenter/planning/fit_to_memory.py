@@ -203,7 +203,7 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
 
 def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
     """The size that a plan for these training cases would give to this family."""
-    reduction = float(plan["preprocessing.reduction"])
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     grid = grid_for(
         fingerprint,
         GridNeeds.of(task),

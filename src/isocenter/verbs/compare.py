@@ -78,12 +78,12 @@ def compare(
     summaries = [read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
-    stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True)}
+    stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
     primary = next(iter(stated.values()), None)
     comparison = compare_tables(tables, tasks, primary, seed=seed, patients_known=known, out=where)
     others = {name: metric for name, metric in stated.items() if metric != comparison.primary}
     # A margin is in the unit of the metric that it was registered with.
-    margins = {name: one[REGISTERED_MARGIN] for name, one in zip(names, summaries, strict=True)}
+    margins = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
     registered = {name: margin for name, margin in margins.items() if name not in others}
     tested = significance_of(comparison, tables, tasks, registered, options, seed=seed)
     comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)

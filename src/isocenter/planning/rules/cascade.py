@@ -90,7 +90,7 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
 
     The memory is that of the plan given, until it is predicted anew.
     """
-    own = float(plan["preprocessing.reduction"])
+    own = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     reduction = own * float(plan["preprocessing.cascade"])
     needs = GridNeeds.of(build({key: one.value for key, one in plan.sections["task"].items()}))
     room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away

@@ -150,8 +150,8 @@ def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin
     """
     path = folder / SUMMARY
     if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record |= {PRIMARY: primary, REGISTERED_MARGIN: margin, "verdict": dict(verdict)}
+        record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict)}
+        record |= {} if margin is None else {REGISTERED_MARGIN: margin}
         write_text(path, json.dumps(record, indent=1) + "\n", overwrite=True)
 
 
