@@ -30,7 +30,7 @@ from isocenter.networks.mask_rcnn import (
 )
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
-from isocenter.runtime.memory.predicted import _alive
+from isocenter.runtime.predicted_memory import _alive
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Dense

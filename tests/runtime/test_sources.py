@@ -27,7 +27,7 @@ def imported(text: str) -> set[str]:
 @pytest.fixture(scope="module", params=sorted(tasks.TASKS))
 def sources(request):
     kind = tasks.kind(request.param)
-    roots = {f"{TOP}.inference": (), f"{TOP}.pictures": (), kind.__module__: (kind.__qualname__,)}
+    roots = {f"{TOP}.inference": (), f"{TOP}.formats": ("pictures",), kind.__module__: (kind.__qualname__,)}
     return travelling(roots, {kind.__module__: PREDICTS}, {}, "stamp")
 
 

@@ -29,11 +29,11 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.runtime.bundle import NoisyLogits
-from isocenter.runtime.guard import with_features
-from isocenter.runtime.model_parts import read_parts, write_parts
-from isocenter.runtime.uncertainty import last_layers_of
+from isocenter.runtime.guard.watched import with_features
+from isocenter.runtime.model_record import read_parts, write_parts
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.runtime.uncertainty.last_layers import LastLayers
+from isocenter.runtime.uncertainty.methods import last_layers_of
 from isocenter.tasks import settings_of
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation

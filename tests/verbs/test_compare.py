@@ -92,10 +92,10 @@ def test_what_is_no_evaluation_is_refused_with_what_to_give(pair, tmp_path):
         isocenter.compare(run, tmp_path / "empty")
     with pytest.raises(UsageError, match="no such file or folder"):
         isocenter.compare(run, tmp_path / "nowhere")
-    shutil.copytree(other, tmp_path / "older")
-    (tmp_path / "older" / "task.json").unlink()
-    with pytest.raises(IntegrityError, match="says nothing of the kind of problem"):
-        isocenter.compare(run, tmp_path / "older")
+    shutil.copytree(other, tmp_path / "bare")
+    (tmp_path / "bare" / "task.json").unlink()
+    with pytest.raises(IntegrityError, match=r"task.json: is missing"):
+        isocenter.compare(run, tmp_path / "bare")
 
 
 def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own():

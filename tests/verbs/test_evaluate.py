@@ -120,18 +120,6 @@ def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segment
         evaluated(segmented, other)
 
 
-def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented, tmp_path):
-    run = shutil.copytree(segmented.out, tmp_path / "run")
-    (run / "data.json").unlink()
-    changed = shutil.copytree(segmented.data, tmp_path / "changed")
-    shutil.copy(changed / "images" / "case01.nii.gz", changed / "images" / "case00.nii.gz")
-    result = isocenter.evaluate(run, changed, device="cpu", labels=trained.LABELS)
-    assert len(cases(result)) == 12
-    trained_on = len(parts(segmented)["train"] | parts(segmented)["val"])
-    [note] = result.notes
-    assert note.startswith(f"{trained_on} cases have the names of cases that trained this model")
-
-
 @pytest.mark.whole
 def test_each_opening_of_a_test_is_counted_wherever_it_lies_and_training_cases_are_no_test(
     segmented, tmp_path, monkeypatch

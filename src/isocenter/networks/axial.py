@@ -201,7 +201,7 @@ class AxialUNet(nn.Module):
         deepest = self.whole.deepest + (0 if self.parts is None else self.parts.deepest)
         self.context = context
         if context:
-            self.add_module("told", nn.Linear(context, 2 * self.whole.deepest))  # its name in saved weights
+            self.modulation = nn.Linear(context, 2 * self.whole.deepest)
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(width, count, 1) for name, count in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(deepest, count) for name, count in vectors.items()})
@@ -211,8 +211,7 @@ class AxialUNet(nn.Module):
         size, images = sizes(images), filled(images, self.multiple)
         features = self.whole.encoded(images)
         if self.context:
-            modulation = self.get_submodule("told")(context)
-            scale, shift = modulation[(..., *[None] * len(size))].chunk(2, dim=1)
+            scale, shift = self.modulation(context)[(..., *[None] * len(size))].chunk(2, dim=1)
             features[-1] = (features[-1] * (1 + scale) + shift).relu()
         of_parts = [] if self.parts is None else self.parts.encoded(split_parts(images, self.local))
         deepest = [features[-1], *(join_parts(maps, self.local) for maps in of_parts[-1:])]

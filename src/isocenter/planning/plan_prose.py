@@ -236,7 +236,7 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
     made = _sentences_of(plan)
     known = {name: [other for other in one.only_with if other in plan] for name, one in made.items()}
     on = [name for name, others in known.items() if any(not is_off(plan[other], made[other]) for other in others)]
-    # An older plan lacks what would say so.
+    # A task may lack the decision that would say so.
     on += [name for name, others in known.items() if not others]
     return {**made, **{name: replace(made[name], only_with=()) for name in on}}
 

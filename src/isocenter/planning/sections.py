@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -248,13 +248,12 @@ TYPED: Mapping[str, Any] = {
     "guard": Guarding,
 }
 FREE = ("task",)
-EARLIER = "the default: the plan is of an earlier version, which did not have this choice"
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*_defaults()})
+    missing = sorted({*TYPED, *FREE} - set(plan.sections))
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
@@ -263,21 +262,8 @@ def typed(plan: Plan) -> Settings:
     return Settings(task=task, **made)
 
 
-def completed(plan: Plan) -> Plan:
-    """The plan with the sections that it lacks and whose decisions all have a default, which say so."""
-    lacking = {name: values for name, values in _defaults().items() if name not in plan.sections}
-    made = {name: {key: Decision(value, EARLIER) for key, value in values.items()} for name, values in lacking.items()}
-    return replace(plan, sections={**plan.sections, **made})
-
-
-def _defaults() -> dict[str, dict[str, Any]]:
-    """{section: {decision: default}} of the sections all of whose decisions have one."""
-    each = {name: {one.name: one.default for one in fields(kind)} for name, kind in TYPED.items()}
-    return {name: values for name, values in each.items() if MISSING not in values.values()}
-
-
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
+    values = {key: decision.value for key, decision in plan.sections[name].items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

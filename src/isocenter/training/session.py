@@ -138,10 +138,9 @@ class Session:
         recorded = read_checkpoint(last, self.module, self.averaged, self.optimiser, self.terms)
         state = State.of(recorded, str(last))
         self.take_batches_of(state.batch)
-        known = recorded.get("costs", ())
         if self.groups is not None and "groups" in recorded:
             self.groups.shares[:] = recorded["groups"]
-        self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in known]
+        self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded["costs"]]
         return state
 
     def try_step(self, compute: Compute, number: int) -> None:

@@ -301,10 +301,9 @@ def _evidence(source: Path, model: Model) -> Evidence:
     with unpacked(source) as folder:
         record, kept, audits = package_record(folder), kept_content(folder), audits_in(folder / PACKAGED)
     own = record["record"]
-    decisions = {name: Decision(**one) for name, one in record.get("decisions", {}).items()}
-    rows = rows_from_records(record.get("evaluation", ()))
-    hashes = own.get("trained", ()), own.get("tested", ())
-    return Evidence(rows, own.get("limits", ()), decisions, *hashes, kept, audits)
+    decisions = {name: Decision(**one) for name, one in record["decisions"].items()}
+    rows = rows_from_records(record["evaluation"])
+    return Evidence(rows, own["limits"], decisions, own["trained"], own["tested"], kept, audits)
 
 
 def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from isocenter.errors import IntegrityError, UsageError, counted
+from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
 from isocenter.report import Details, Link, Page, Section, render
@@ -76,7 +75,7 @@ def compare(
     names = folder_names([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
     undrawn = undrawn_notes(tasks, list(tables.values()))
-    summaries = [_summary(folder) for folder in folders]
+    summaries = [read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
     stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
@@ -93,14 +92,6 @@ def compare(
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
             (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """The figures of an evaluation, with the margin that its run registered."""
-    path = folder / SUMMARY
-    if not path.is_file():
-        raise IntegrityError("is missing", str(path), "Evaluate the model again")
-    return read_json(path, SUMMARY_SCHEMA)
 
 
 def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Sequence[str]) -> str:

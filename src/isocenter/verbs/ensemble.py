@@ -48,7 +48,6 @@ from isocenter.verbs.ensembling import (
 )
 from isocenter.verbs.evaluation import (
     CASES,
-    DATA_RECORD,
     EVALUATION,
     Comparison,
     Scored,
@@ -204,12 +203,11 @@ def _tested(
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
     named = joined.by_name(weighed.shares)
     write_table(split_table(dataset, parts), folder / "split.csv")
-    if (members[0].run / DATA_RECORD).is_file():
-        copy_data_record(members[0].run, folder, [one.data for one in members if one.data is not None])
+    copy_data_record(members[0].run, folder, [one.data for one in members])
     tested = joined.cases("test")
     scored, comparison = None, None
     if tested:
-        predictor, groups = with_smaller_batches(model), (plan[GROUPS] or NONE) if GROUPS in plan else None
+        predictor, groups = with_smaller_batches(model), plan[GROUPS] or NONE
         scored = score(predictor, tested, parts, seed=seed, patients_known=known)
         fixed = registered_groups(plan)
         scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups, registered=fixed))
@@ -266,8 +264,8 @@ def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> lis
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
     for own in members:
-        theirs = read_json(own.run / NOTES, "isocenter.run") if (own.run / NOTES).is_file() else {"notes": []}
-        known_already = {*notes, *theirs.get("of_figures", ())}  # the ensemble has figures of its own
+        theirs = read_json(own.run / NOTES, "isocenter.run")
+        known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")

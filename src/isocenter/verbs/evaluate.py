@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.belief import UNKEPT
-from isocenter.errors import PlanError, counted
+from isocenter.errors import counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
@@ -36,6 +36,7 @@ from isocenter.runtime import (
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
 from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
 from isocenter.verbs.evaluation import (
+    DATA_RECORD,
     TASK,
     Choice,
     Fold,
@@ -253,7 +254,9 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
 def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
     dataset = open_labelled(data, reading, model.task)
-    return dataset if run is None else named_as_in_run(dataset, read_data_record(run))
+    if run is None or not (run / DATA_RECORD).is_file():
+        return dataset
+    return named_as_in_run(dataset, read_data_record(run))
 
 
 def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]:
@@ -300,11 +303,8 @@ def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
 
 
 def _plan_of(run: Path | None) -> Plan | None:
-    """The plan in a run's folder; None where there is none, or one of another version: the model can still be used."""
-    try:
-        return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
-    except PlanError:
-        return None
+    """The plan in a run's folder; None where there is none."""
+    return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
 
 
 def _packaged_plan(package: Path | None) -> Plan | None:
@@ -314,7 +314,7 @@ def _packaged_plan(package: Path | None) -> Plan | None:
     with unpacked(package) as folder:
         if not (folder / PACKAGED).is_dir():
             return None
-        kept = package_record(folder).get("decisions", {})
+        kept = package_record(folder)["decisions"]
     sections: dict[str, dict[str, Decision]] = {}
     for name, decision in kept.items():
         section, _, key = name.partition(".")
@@ -327,7 +327,7 @@ def _planned_groups(plan: Plan | None, before: Collection[str], covariates: Mapp
 
     before: the covariates without that table
     """
-    if plan is None or GROUPS not in plan:
+    if plan is None:
         return None
     added = default_groups({name: values for name, values in covariates.items() if name not in before})
     return ",".join(one for one in (plan[GROUPS], added) if one not in (None, NONE)) or NONE

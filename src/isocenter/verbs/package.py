@@ -114,8 +114,8 @@ def package(
 
 def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """What a finished run knows of its model; of the images hashes alone."""
-    rows, known = _rows(run), bool(model.record.get("patients_known"))
-    limits = _limits(run, known, bool(rows))
+    rows = _rows(run)
+    limits = _limits(run, bool(rows))
     hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
     return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits_in(run / EVALUATION))
 
@@ -191,22 +191,16 @@ def _rows(run: Path) -> list[Row]:
 def _hashes(run: Path, parts: Collection[str]) -> list[str]:
     """Hashes of what was in these parts, without names: by them `evaluate` and `calibrate` know these images."""
     record = read_data_record(run)
-    if record is None:
-        return []
     table = read_text_table(run / "split.csv")
     inherited = record.inherited if parts is TRAINS else frozenset[str]()
     return sorted(record.hashes(table.loc[table["split"].isin(list(parts)), "case"]) | inherited)
 
 
-def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
+def _limits(run: Path, estimated: bool) -> list[str]:
     """What a reader must know before any figure. Cases are counted here, and never named."""
-    has_notes = (run / NOTES).is_file()  # a run of before there were notes has none
-    record = read_json(run / NOTES, "isocenter.run") if has_notes else {}
-    verdict = record.get("verdict") or {}
-    sentences = (*verdict.get("training", ()), *verdict.get("against", ()), *record.get("notes", ()))
-    notes = list(dict.fromkeys(sentences))
-    if not has_notes and not patients_known:
-        notes = ["Patients unknown, split by case: leakage cannot be excluded."]
+    record = read_json(run / NOTES, "isocenter.run")
+    verdict = record["verdict"]
+    notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
     nothing = "Every case was trained on: nothing is estimated."
     parts = _parts_in_words(read_text_table(run / "split.csv"))
     return [parts, *notes, *([] if estimated or nothing in notes else [nothing])]

@@ -10,7 +10,7 @@ from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
-from isocenter.runtime.preprocessing import Prepares
+from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.tasks import settings_of
 from isocenter.transforms import GREY
 from isocenter.values import Row, counted_in

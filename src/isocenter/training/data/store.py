@@ -34,8 +34,6 @@ from isocenter.values import Array, Case, Region, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 10
-# The same for targets of several parts.
-JOINT_LAYOUT = 3
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
@@ -238,7 +236,6 @@ def _prepared(
         target_settings(task),
         _target_digest(case, task),
         *([] if marked is None else [digest(marked)]),
-        *([JOINT_LAYOUT] if task.decoding.parts else []),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
@@ -304,9 +301,7 @@ def _open(place: Path, case: str) -> Prepared:
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
     image: Any = _unpacked(place / "image.b2nd")
-    # Prepared before boxes were: as its shape says.
-    names = {_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)}
-    kind = kind_named(names) if names else kind_for(arrays[""].ndim, image.ndim - 1)
+    kind = kind_named({_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)})
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     known: dict[str, Any] = {"marked": marked, "there": facts.get("there"), "structures": structures}

@@ -41,7 +41,7 @@ class Member:
     checkpoints: tuple[Path, ...]
     models: tuple[Model, ...]
     split: Table
-    data: DataRecord | None
+    data: DataRecord
 
     @property
     def task(self) -> Task:
@@ -161,7 +161,7 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
     hashes: {case id: hash} of what is there now
     """
     for own in members:
-        known = own.data.contents if own.data is not None else {}
+        known = own.data.contents
         changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
             problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"

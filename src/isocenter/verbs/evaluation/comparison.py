@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from isocenter.errors import IntegrityError, UsageError, counted
+from isocenter.errors import UsageError, counted
 from isocenter.evaluation import ALL, Compared, Metrics, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
 from isocenter.lazy import pandas as pd
@@ -182,8 +182,6 @@ def evaluation_folder(given: Path) -> Path:
 
 def task_of(folder: Path) -> Task:
     """The kind of problem that an evaluation's folder names; IntegrityError where it names none."""
-    if not (folder / TASK).is_file():
-        raise IntegrityError("says nothing of the kind of problem", str(folder), "Evaluate the model again")
     record = read_json(folder / TASK, TASK_SCHEMA)
     return build({key: value for key, value in record.items() if key not in ("schema", "version")})
 

@@ -89,8 +89,8 @@ def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]]
         record = read_json(place, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
-    same = record.get("weights_sha256") == model.record.get("weights_sha256") and record.get("tests") == TESTS_VERSION
-    return (dict(record.get("methods") or {}), dict(record.get("refused") or {})) if same else ({}, {})
+    same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION
+    return (dict(record["methods"]), dict(record["refused"])) if same else ({}, {})
 
 
 def _is_writable(path: Path) -> bool:

@@ -1,4 +1,8 @@
-"""Maps from a network's deepest features: CAM, Grad-CAM and Grad-CAM++ by MONAI, and Score-CAM."""
+"""Maps that need the network itself.
+
+From its deepest features: CAM, Grad-CAM and Grad-CAM++ by MONAI, and Score-CAM. From gradients by the input: integrated
+gradients and SmoothGrad, by captum. From the attention of a transformer: rollout, plain or weighted by gradients.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from isocenter import networks
 from isocenter.explanation.baselines import blurred, stretched
-from isocenter.explanation.subject import Subject
-from isocenter.explanation.unfit import UnfitError
+from isocenter.explanation.subject import Subject, UnfitError
 from isocenter.lazy import monai_visualize
 from isocenter.networks import Features
 
@@ -176,3 +180,79 @@ def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
 def _weighed(weights: Tensor, offset: Tensor, features: Tensor) -> Tensor:
     """(batch, maps) of one place to (batch, 1)."""
     return (features @ weights)[:, None] + offset
+
+
+# Of the path between nothing and the image, arXiv:1703.01365 section 5: 20 to 300.
+STEPS = 32
+# Noisy copies, and their noise as a share of the image's range, arXiv:1706.03825 section 3.
+COPIES, NOISE = 16, 0.15
+
+
+def integrated_gradients(subject: Subject) -> Tensor:
+    """(1, channels, *window) the share of each number in the score, arXiv:1703.01365; they sum to what 0 lacks of it.
+
+    0 is what a normalised image has on average.
+    """
+    method = IntegratedGradients(_InputScore(subject, "integrated_gradients"))
+    image = torch.nan_to_num(subject.image)
+    with torch.enable_grad():
+        made = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=BATCH)
+    return torch.nan_to_num(made.detach().float())
+
+
+def smoothgrad(subject: Subject, seed: int = 0) -> Tensor:
+    """(1, channels, *window) how much the score changes with each number, in the mean of noisy copies."""
+    image = torch.nan_to_num(subject.image)
+    spread = float(image.max() - image.min()) * NOISE
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method = NoiseTunnel(Saliency(_InputScore(subject, "smoothgrad")))
+        made = method.attribute(
+            image, nt_samples=COPIES, nt_samples_batch_size=BATCH, stdevs=max(spread, 1e-12), nt_type="smoothgrad"
+        )
+    return torch.nan_to_num(made.detach().float())
+
+
+class _InputScore:
+    """The subject's score of images; of frames that a clip does not have nothing is made up."""
+
+    def __init__(self, subject: Subject, method: str) -> None:
+        self.subject, self.method = subject, method
+
+    def __call__(self, images: Tensor) -> Tensor:
+        given = images.masked_fill(torch.isnan(self.subject.image), torch.nan)
+        score = self.subject.score(given)
+        if torch.is_grad_enabled() and not score.requires_grad:
+            raise UnfitError(self.method, "its detections have no gradient with respect to the image")
+        return score
+
+
+def attention(subject: Subject) -> Tensor:
+    """(1, 1, *window) attention rollout, arXiv:2005.00928: the share of each patch in what goes to the heads."""
+    return _rolled(subject, "attention", by_gradients=False)
+
+
+def attention_by_gradients(subject: Subject) -> Tensor:
+    """(1, 1, *window) rollout of attention times its gradient, the positive part: Chefer et al., arXiv:2103.15679."""
+    return _rolled(subject, "attention_gradients", by_gradients=True)
+
+
+def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
+    if subject.module is None or subject.family is None or not subject.family.attention:
+        raise UnfitError(name, "its answer is not computed by attention among all patches of the image")
+    if refused := networks.without_rollout(subject.module, subject.family.attention):
+        raise UnfitError(name, refused)
+    if subject.objective.places is not None:
+        raise UnfitError(name, "its answer for each voxel also depends on paths that bypass its attention")
+    given = [one for one in (subject.image, subject.context) if one is not None]
+    with torch.set_grad_enabled(by_gradients):
+        image = given[0].clone().requires_grad_(by_gradients)
+        seen = networks.attention(subject.module, image, *given[1:], at=subject.family.attention)
+        weights = seen.weights
+        if by_gradients:
+            gradients = torch.autograd.grad(subject.objective(seen.outputs).sum(), weights)
+            weights = [(one * slope).clamp(min=0) for one, slope in zip(weights, gradients, strict=True)]
+        flow = networks.rollout(torch.stack(list(weights), dim=1), weighed=by_gradients)
+        # That each patch counts for itself is known before any weight is: it would only lift the whole map.
+        own = torch.eye(flow.shape[-1], device=flow.device) if by_gradients else 0
+        return seen.spread(flow - own).detach()

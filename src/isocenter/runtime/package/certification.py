@@ -19,20 +19,14 @@ import numpy as np
 from isocenter.errors import ResourceError, counted
 from isocenter.files import load_json
 from isocenter.lazy import onnx
-from isocenter.runtime.certificate.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
 from isocenter.runtime.device import processor, versions
 from isocenter.runtime.model import Model
-from isocenter.runtime.package import (
-    ONNX,
-    PLAIN,
-    TOLERANCES,
-    TYPICAL_IMAGES,
-    Certificate,
-    Difference,
-    Trial,
-    backends,
-    usable_cores,
-)
+from isocenter.runtime.package import backends
+from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
+from isocenter.runtime.package.backends.onnx import usable_cores
+from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial
+from isocenter.runtime.package.choose_backend import PLAIN, TYPICAL_IMAGES
+from isocenter.runtime.package.contents import ONNX
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Geometry, Image, Label
@@ -80,7 +74,8 @@ def certify(
         chosen = names or (backends.quick_names() if only_fastest else backends.names())
         tried = list(dict.fromkeys([(PLAIN, "cpu"), *((name, one) for one in devices for name in chosen)]))
         trials = _trials(folder, model.task.labels, Path(room), tried, threads, only_fastest)
-    certificate = Certificate(description, _machine(threads), opset(folder / ONNX), tuple(trials))
+    machine = f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
+    certificate = Certificate(description, machine, opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     seal(folder)
     return certificate
@@ -121,7 +116,7 @@ def seeded(model: Model) -> Iterable[Image]:
 
 
 def _kept(images: Iterable[Image], room: Path) -> int:
-    """How many images lie in the folder then."""
+    """Keep images in the folder, and return their number."""
     count = 0
     for count, image in enumerate(images, start=1):
         keep_image(image, room / f"image_{count:03}.pickle")
@@ -136,7 +131,7 @@ def _trials(
     threads: int | None,
     only_fastest: bool,
 ) -> list[Trial]:
-    """Of each backend and device, beside the first of them."""
+    """Trials of each backend and device, beside the first of them."""
     trials: list[Trial] = []
     images = max(TYPICAL_IMAGES, len(images_in(room)) + REPEATS)
     for number, (name, device) in enumerate(tried):
@@ -166,11 +161,11 @@ def _trials(
 def _in_a_process(
     room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path, longest: float
 ) -> Mapping[str, Any]:
-    """What the trial found, or why it found nothing."""
+    """The findings of a trial, or why it found nothing."""
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
     (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
     # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
-    command = [sys.executable, "-P", "-m", "isocenter.runtime.certificate.backend_trial", str(room)]
+    command = [sys.executable, "-P", "-m", "isocenter.runtime.package.backend_trial", str(room)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
@@ -183,12 +178,22 @@ def _in_a_process(
 
 
 def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None) -> Trial:
-    known: dict[str, Any] = {"versions": versions(backend.packages), "precision": backend.precision}
     if difference is None:
-        return Trial(backend.name, device, False, record["because"], **known)
-    beyond = difference.beyond(TOLERANCES[backend.precision])
-    because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
-    return Trial(backend.name, device, not beyond, because, difference, **record, **known)
+        because, passed, measured = record["because"], False, dict[str, Any]()
+    else:
+        beyond = difference.beyond(TOLERANCES[backend.precision])
+        because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
+        passed, measured = not beyond, dict(record)
+    return Trial(
+        backend.name,
+        device,
+        passed,
+        because,
+        difference,
+        versions=versions(backend.packages),
+        precision=backend.precision,
+        **measured,
+    )
 
 
 def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:
@@ -235,7 +240,7 @@ def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]
 
 
 def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:
-    """Where both have the label, where the one and where the other has it."""
+    """Masks of voxels where both have the label, where the one and where the other has it."""
     ours, theirs = first == label.value, second == label.value
     return ours & theirs, ours, theirs
 
@@ -244,12 +249,8 @@ def _probabilities(path: Path) -> Array:
     return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
 
 
-def _machine(threads: int | None) -> str:
-    return f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
-
-
 def opset(path: Path) -> int | None:
-    """Of an ONNX file; None where there is none."""
+    """The opset of an ONNX file; None where there is none."""
     if not path.is_file():
         return None
     own = onnx.load(path, load_external_data=False).opset_import

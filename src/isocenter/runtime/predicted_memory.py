@@ -13,13 +13,15 @@ from weakref import WeakKeyDictionary, finalize
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
+from isocenter.runtime.inference import NONE
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, YIELDED_BYTES
+from isocenter.runtime.preprocessing.columns import HELD_BYTES
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.proportion import prepared_shape, shape_around
-from isocenter.runtime.smaller_batches import within_smaller_batches
+from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.methods import NONE
-from isocenter.runtime.windows import members_of
+from isocenter.runtime.windows.averaging import members_of
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import dense_channels, voxel_bytes
 from isocenter.values import Head, Image, Region
@@ -63,7 +65,7 @@ class Expected:
 
     @property
     def total(self) -> int:
-        """Of all four."""
+        """The sum of all four."""
         return self.image + self.network + self.sums + self.result
 
     def __str__(self) -> str:
@@ -73,7 +75,7 @@ class Expected:
 
 
 def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
-    """What predicting this image will take; nothing of it is read but its header.
+    """The memory that predicting this image will take; nothing of it is read but its header.
 
     batch:  windows at once; as the model was planned if not said
     region: of the image's grid, of which alone something is said
@@ -162,7 +164,7 @@ def _network(model: Model, batch: int) -> int:
 
 
 def _numbers(head: Head, patch: Sequence[int]) -> int:
-    """Of one window's output."""
+    """Numbers of one window's output."""
     return head.count * (math.prod(patch) if head.is_dense else 1)
 
 
@@ -226,3 +228,9 @@ class _Alive:
     def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
+
+
+def with_smaller_batches(model: Model) -> Model:
+    """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
+    first = None if model.first is None else with_smaller_batches(model.first)
+    return replace(model, run=in_smaller_batches(model.run), first=first)

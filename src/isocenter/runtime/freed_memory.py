@@ -27,7 +27,7 @@ KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: NEVER, TOP_PAD: 64 * MIB}
 
 @dataclass
 class Holders:
-    """How many are within at this time; the first sets what the last takes back."""
+    """The number of holders at this time; the first sets what the last takes back."""
 
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -1,6 +1,6 @@
 """The trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
 
-`python -m isocenter.runtime.certificate.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
+`python -m isocenter.runtime.package.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
 crashes ends this process alone, and the memory measured is its own.
 """
 
@@ -113,7 +113,7 @@ def _labels(prediction: Prediction, kept: Kept) -> Array:
 
 
 def stated(prediction: Prediction) -> dict[str, Any]:
-    """What is promised of an answer: sets, ends of intervals, and whether the model gives it."""
+    """The promises of an answer: sets, ends of intervals, and whether the model gives it."""
     each = [one.confidence for one in (prediction, *prediction.parts.values())]
     # A lower bound of a time has no upper end.
     pairs = [(low, one.high.get(name, math.inf)) for one in each for name, low in one.low.items()]

@@ -1,8 +1,10 @@
-"""The posterior of a network's last layers, and draws from it: how uncertain training left them.
+"""Distributions of the weights of a network's last layers, and draws from them.
 
-Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into one of its
-inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et al., ICLR
-2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels it has.
+`LearntWeights` are distributions that training has learnt. `Laplace` is the posterior after a training that has learnt
+numbers, by Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into
+one of its inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et
+al., ICLR 2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels
+it has.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.networks import Features
+    from isocenter.networks import Features, VariationalLinear
 
 # Precisions of the prior that are tried, and voxels of a window that are looked at.
 PRECISIONS, OF_A_WINDOW = np.logspace(-4, 6, 101), 2**12
@@ -35,7 +37,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Of one layer's weights and bias: normal about those of training.
+    """The posterior of one layer's weights and bias: normal about those of training.
 
     inputs, outputs: (n, n) eigenvectors of both factors of the Gauss-Newton matrix, as columns
     input_values, output_values: (n,) their eigenvalues; the products of each pair are those of the whole matrix
@@ -50,7 +52,7 @@ class Posterior:
 
     @classmethod
     def of(cls, inputs: Floats, outputs: Floats, weights: Floats) -> Posterior:
-        """From the factors, the first summed over all cases and the second a mean, and the layer's weights."""
+        """Fit the factors, the first summed over all cases and the second a mean, and the layer's weights."""
         (input_values, u), (output_values, v) = np.linalg.eigh(inputs), np.linalg.eigh(outputs)
         pairs = np.multiply.outer(input_values.clip(0), output_values.clip(0)).reshape(1, -1)
         norm, tried = float((weights**2).sum()), PRECISIONS[:, None]
@@ -103,7 +105,7 @@ class Laplace:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Laplace:
-        """From what `settings` and `content` gave; KeyError where they are not whole."""
+        """Read what `settings` and `content` gave; KeyError where they are not whole."""
         heads = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
         names = Posterior.__dataclass_fields__
         return cls({head: Posterior(**{name: arrays[f"{head}.{name}"] for name in names}) for head in heads})
@@ -125,7 +127,7 @@ class LastLayers:
 
     @classmethod
     def of(cls, module: Module, at: str, kinds: Mapping[str, str]) -> LastLayers:
-        """Those of a module of which `at` is the deepest map."""
+        """The last layers of a module of which `at` is the deepest map."""
         known = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
         return cls({head: layer for head, layer in known.items() if _is_linear(layer)}, kinds)
 
@@ -177,3 +179,28 @@ def _rows(window: Tensor) -> Floats:
     """(voxels, channels) of (channels, ...), of many voxels some that are evenly spread."""
     flat = window.flatten(1) if window.ndim > 1 else window[:, None]
     return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].cpu().double().numpy().T
+
+
+@dataclass(frozen=True, eq=False)
+class LearntWeights:
+    """The distributions of a network's last layers: {head: its layer}.
+
+    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
+    """
+
+    layers: Mapping[str, VariationalLinear]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads whose last layers are distributions."""
+        return tuple(self.layers)
+
+    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws, the same for every image."""
+        made: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for head, layer in self.layers.items():
+            outputs, deviations = seen.outputs[head], layer.variances(seen.inputs[head]).sqrt()
+            noise = torch.as_tensor(paired_noise(count, outputs.shape[1]), dtype=outputs.dtype, device=outputs.device)
+            for view, drawn in zip(made, noise, strict=True):
+                view[head] = outputs + deviations * drawn
+        return made
