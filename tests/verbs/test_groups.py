@@ -23,7 +23,7 @@ from isocenter.verbs.auditing import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import _cells, _words, groups, with_table
 from isocenter.verbs.auditing.swapped import answered
 from isocenter.verbs.evaluation import Scored
-from isocenter.verbs.explaining.kept import keep
+from isocenter.verbs.explaining.tests_of_methods import keep
 from packages import no_export
 
 

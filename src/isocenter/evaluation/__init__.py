@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
-    from isocenter.evaluation.bootstrap_t import of_differences
     from isocenter.evaluation.calibration import (
         adaptive_calibration_error,
         ece_of_equal_mass,
@@ -144,6 +143,7 @@ if TYPE_CHECKING:
         clopper_pearson,
         difference,
         median,
+        of_differences,
         proportion,
         rarest,
         reweighted,

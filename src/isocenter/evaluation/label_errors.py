@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.significance.adjustment import benjamini_hochberg
+from isocenter.evaluation.significance.outcome import benjamini_hochberg
 from isocenter.lazy import optimize, special
 from isocenter.values import Array, Floats
 

@@ -15,21 +15,33 @@ if TYPE_CHECKING:
         groups_of,
         in_order,
     )
-    from isocenter.evaluation.fairness.dealing import Dealt, can_be_dealt, dealt
     from isocenter.evaluation.fairness.gaps import (
         FEW,
+        Dealt,
         Gap,
         abstention_gap,
         adjusted_gaps,
+        can_be_dealt,
         classes_of,
+        dealt,
         few_in,
         gap_of_estimates,
         gap_of_recipe,
         rate_gaps,
     )
-    from isocenter.evaluation.fairness.matching import encoded, matched, propensity, standardised_difference
     from isocenter.evaluation.fairness.neighbours import Alike, neighbour_gap
-    from isocenter.evaluation.fairness.shift import OTHERS, Balance, Patients, Shifted, group_shift, shift_words
+    from isocenter.evaluation.fairness.shift import (
+        OTHERS,
+        Balance,
+        Patients,
+        Shifted,
+        encoded,
+        group_shift,
+        matched,
+        propensity,
+        shift_words,
+        standardised_difference,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

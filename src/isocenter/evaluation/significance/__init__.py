@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.evaluation.significance.adjustment import benjamini_hochberg, holm
-    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired
+    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired, mrmc
     from isocenter.evaluation.significance.case_values import (
         FITTING,
         CaseValues,
@@ -23,8 +22,15 @@ if TYPE_CHECKING:
         reason_against_margins,
         refuse_impossible_margin,
     )
-    from isocenter.evaluation.significance.outcome import Test
-    from isocenter.evaluation.significance.paired_tests import OF_RANKS, mcnemar, permutation, wilcoxon
+    from isocenter.evaluation.significance.outcome import Test, benjamini_hochberg, holm
+    from isocenter.evaluation.significance.paired_tests import (
+        OF_RANKS,
+        bootstrap_ranks,
+        mcnemar,
+        paired_bootstrap,
+        permutation,
+        wilcoxon,
+    )
     from isocenter.evaluation.significance.probabilities import (
         DecisionCurve,
         benefit_parts,
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
         net_benefit,
     )
     from isocenter.evaluation.significance.raters import icc
-    from isocenter.evaluation.significance.readers import mrmc
-    from isocenter.evaluation.significance.resampled import bootstrap_ranks, paired_bootstrap
     from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
 
 if not TYPE_CHECKING:

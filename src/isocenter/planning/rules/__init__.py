@@ -9,20 +9,35 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.planning.rules.anatomy import left_right, names_of
     from isocenter.planning.rules.augmentation import flips_at_test
-    from isocenter.planning.rules.cascade import cascade_decision, low_resolution, marks_decision
-    from isocenter.planning.rules.configurations import (
+    from isocenter.planning.rules.cascade import (
         CASCADE,
         CROSS_FITS,
         MINUTES_A_TRAINING,
         TRAININGS,
+        cascade_decision,
         compared_configurations,
         least_minutes,
+        low_resolution,
+        marks_decision,
     )
-    from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
-    from isocenter.planning.rules.covariates import context_decision, image_only, sided_covariate
-    from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
+    from isocenter.planning.rules.covariates import (
+        MANY_ENTRIES,
+        context_decision,
+        fusion_decisions,
+        image_only,
+        sided_covariate,
+    )
+    from isocenter.planning.rules.grid import (
+        FEW_SLICES,
+        REDUCTION,
+        Grid,
+        GridNeeds,
+        flat,
+        grid_for,
+        in_haste,
+        window_for,
+    )
     from isocenter.planning.rules.groups import groups_decision, refuse_groups
-    from isocenter.planning.rules.haste import REDUCTION, in_haste
     from isocenter.planning.rules.learning import (
         LEAST_BATCH,
         VERY_LONG,

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
+from isocenter.errors import counted
 from isocenter.lazy import ndimage
-from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
+from isocenter.report.display import PALETTE, Plane, colours, foreground, main_plane, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import traces
@@ -26,6 +27,7 @@ PREDICTION_LINE: Dashes = (0, (2.2, 1.4))
 SLICE_DPI = 150
 KEY_ROW = 0.24  # inches
 KEY_LABELS = len(PALETTE)  # more names than these have colours that stand for several
+THIN = 0.9
 
 
 def contours(
@@ -233,3 +235,36 @@ def _alt(
     if not drawn:
         return what
     return f"{what}, with outlines of {', '.join(label.name for label in foreground(labels))}: {' and '.join(drawn)}"
+
+
+def objects(
+    image: Image, reference: ArrayLike | None, prediction: ArrayLike | None, title: str, *, caption: str = ""
+) -> Figure:
+    """The objects of reference and prediction side by side, in the slice that shows most of the reference.
+
+    reference, prediction: (*spatial) or (1, *spatial) numbers of objects on the image's grid; None where there is none
+    Raises GeometryError where a map does not have the image's shape.
+    """
+    view = view_of(image, reference, prediction)
+    plane = main_plane(view.grid)
+    at = view.fullest_slice(plane)
+    sides = [
+        (name, one) for name, one in (("reference", view.reference), ("prediction", view.prediction)) if one is not None
+    ]
+    canvas, panels = panels_of(view.grid, [plane] * max(1, len(sides)))
+    for axes in panels:
+        put_greys(axes, view, plane, at)
+        put_letters(axes, plane)
+    counts = []
+    for axes, (name, drawn) in zip(panels, sides, strict=False):
+        put_outlines(axes, cut(drawn, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
+        counts.append(f"{name}, {_count(drawn)}")
+    put_scale_bar(panels[0], view.grid, plane)
+    place = view.place(plane, at)
+    sentences = [caption, f"From the left: {'; '.join(counts)}." if counts else "", f"Shown: {place}." if place else ""]
+    alt = f"Image with outlines of objects: {'; '.join(counts)}"
+    return Figure(title, png(canvas, SLICE_DPI), alt, " ".join(filter(None, sentences)), wide=len(panels) > 1)
+
+
+def _count(drawn: Array) -> str:
+    return counted(len(np.setdiff1d(drawn, 0)), "object")

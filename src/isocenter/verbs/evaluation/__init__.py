@@ -36,7 +36,16 @@ if TYPE_CHECKING:
         read_data_record,
         write_data_record,
     )
-    from isocenter.verbs.evaluation.evaluation_notes import own_labels, own_results, stop_note, undrawn_notes, unshared
+    from isocenter.verbs.evaluation.evaluation_notes import (
+        assumed_positive,
+        own_labels,
+        own_results,
+        positive_words,
+        stop_note,
+        undrawn_notes,
+        unshared,
+        with_positive,
+    )
     from isocenter.verbs.evaluation.fold import Fold, gate_of, write_gate
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes, lineage_of
@@ -51,7 +60,6 @@ if TYPE_CHECKING:
         Standing,
         Tested,
     )
-    from isocenter.verbs.evaluation.positive_class import assumed_positive, positive_words, with_positive
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,

@@ -6,26 +6,30 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
-from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, energy_test, one_of_each, resampling, rows_to_json
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, in_memory, noted
-from isocenter.quality import image_facts, names_a_person
-from isocenter.report import Figure
+from isocenter.quality import image_facts, kinds_of, names_a_person
+from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import Guard, Model, write_json
 from isocenter.tasks import Task
 from isocenter.values import (
     Array,
+    BoundingBoxes,
     Case,
     Course,
     Dataset,
     Estimate,
+    Image,
     Prediction,
     Problem,
     Row,
@@ -33,10 +37,8 @@ from isocenter.values import (
 )
 from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.audited import Audited
-from isocenter.verbs.evaluation.case_page import page_of
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.fold import Fold
-from isocenter.verbs.evaluation.shift import Shift, shift_of
 from isocenter.verbs.reading import tracked
 
 # Folders of a run with the files below.
@@ -52,6 +54,10 @@ WRONG = "wrong call"
 OF_A_CLASS = re.compile(r"^of | from .+ on(?:,| \()")
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
+# So often cases of the same source are called different.
+LEVEL = 0.01
+# With fewer patients on a side no difference could reach that level.
+FEWEST = 5
 
 
 class Predictor(Protocol):
@@ -384,3 +390,89 @@ def split_table(
         if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
     ]
     return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
+
+
+def page_of(case: Case, prediction: Prediction, task: Task) -> str:
+    """The slice viewer of a case with its references and its prediction on top.
+
+    Of several tasks that mark voxels each has its own label map; those after the first one have their names.
+    """
+    overlays = [*_references(case, prediction, task), *_predictions(prediction)]
+    return viewer(next(iter(case.images.values())), overlays, case.id)
+
+
+def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Image]:
+    further = {part for part, _, _ in prediction.label_maps}
+    for kind in kinds_of(case.references):
+        placed = kind.words.drawn(case.references[kind.name])
+        if placed is None or _is_field(placed):
+            continue
+        part = next((name for name, own in task.decoding.parts.items() if kind.name in own.needs), "")
+        labels = prediction.parts.get(part, prediction).labels
+        named = f"reference, {part}" if part in further - {""} else "reference"
+        yield overlay(placed, prediction.geometry, labels, named)
+
+
+def _predictions(prediction: Prediction) -> Iterator[Image]:
+    for part, data, labels in prediction.label_maps:
+        named = f"prediction, {part}" if part else "prediction"
+        yield Image(np.asarray(data)[None], prediction.geometry, channels=(named,), labels=labels)
+    if prediction.called is not None:
+        boxed = next((one for one in prediction.parts.values() if one.boxes is not None), prediction)
+        yield overlay(prediction.called, prediction.geometry, boxed.labels, "prediction")
+
+
+def _is_field(placed: Image | BoundingBoxes) -> bool:
+    """Whether it holds a number for every voxel, and no labels."""
+    if not isinstance(placed, Image) or placed.dtype.kind != "f":
+        return False
+    return not np.array_equal(placed.data, np.rint(placed.data))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The two-sample test between the patients whose cases are scored and those whose cases calibrated.
+
+    p:    the probability of such a difference between patients of one source
+    unit: "patients", or "cases" where each only stands for a patient
+    """
+
+    p: float
+    scored: int
+    calibrated: int
+    level: float = LEVEL
+    unit: str = "patients"
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the scored cases come from another source."""
+        return self.p < self.level
+
+    @property
+    def note(self) -> str:
+        """The finding in a sentence."""
+        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} {self.unit}"
+        how += f", p {self.p:.2g}, level {self.level:g}"
+        if not self.is_found:
+            return f"No difference shown between the scored cases and those that calibrated the model ({how})."
+        words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
+        return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
+
+    def as_record(self) -> dict[str, Any]:
+        """For `summary.json`."""
+        return {**asdict(self), "found": self.is_found, "note": self.note}
+
+
+def shift_of(
+    guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int, patients_known: bool
+) -> Shift | None:
+    """The test on {case: (patient, features)}, one scored case of each; None where there is nothing to compare."""
+    if guard is None or not features:
+        return None
+    calibrated = guard.calibrated
+    known = list(features.values())
+    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
+    if min(len(scored), len(calibrated)) < FEWEST:
+        return None
+    unit = "patients" if patients_known else "cases"
+    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError, counted
+from isocenter.evaluation import bootstrap
 from isocenter.explanation import (
+    FEWEST,
+    TESTED,
     USUAL,
     WHOLE,
     CaseOnGrid,
@@ -21,16 +26,28 @@ from isocenter.explanation import (
     UnfitError,
     against,
     explained,
+    findings_of,
     map_measures,
     marked_in,
+    plain_estimate,
 )
 from isocenter.prediction import write_maps
 from isocenter.quality import letters_in
 from isocenter.report import Figure, figures
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.transforms import stacked
-from isocenter.values import Case, Image, Map
-from isocenter.verbs.explaining.tests_of_methods import Tested
+from isocenter.values import Case, Image, Map, Problem
+from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.explaining.tests_of_methods import (
+    Records,
+    Tested,
+    is_kept,
+    keep,
+    kept_records,
+    spread_out,
+    tested_methods,
+)
+from isocenter.verbs.reading import tracked
 
 # Of `explanations.csv`.
 COLUMNS = (
@@ -47,6 +64,10 @@ COLUMNS = (
     "seconds",
 )
 DISAGREEMENT = "disagreement"
+T = TypeVar("T")
+log = logging.getLogger("isocenter")
+# Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
+AT_MOST = 600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,3 +229,95 @@ def _written(
         picture = folder / f"{name}_{end}.png"
         picture.write_bytes(figure.png)
         yield picture
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What a further look at the cases came to.
+
+    problems: errors are cases that it lacks
+    files:    that were written of single cases
+    """
+
+    audited: Audited
+    problems: Sequence[Problem] = ()
+    files: Sequence[Path] = ()
+
+
+def each_case(
+    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
+) -> tuple[list[T], list[Problem]]:
+    """What is made of each case, and an error for each case that failed; the rest goes on.
+
+    what: is done, for the bar of progress
+    made: takes what is made as it comes, for whoever keeps it after Ctrl-C
+    Raises UsageError, because what was asked for then suits no case.
+    """
+    made, failed = list[T]() if made is None else made, list[Problem]()
+    with tracked(what) as tracker:
+        for number, case in enumerate(cases):
+            tracker(number, len(cases))
+            try:
+                made.append(made_of(case))
+            except UsageError:
+                raise
+            except IsocenterError as error:
+                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
+        tracker(len(cases), len(cases))
+    return made, failed
+
+
+def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
+    """The explainer with what is known of its methods; those that were never tested are, with some of the cases.
+
+    path:   of the model, beside which it is kept
+    wanted: so many cases; 0 tests none
+    """
+    records, unfit = kept_records(path, explainer.model)
+    missing = [method for method in explainer.methods if method.name not in records]
+    chosen = spread_out(cases, wanted)
+    if not missing or len(chosen) < FEWEST:
+        return replace(explainer, tested=Tested(records))
+    # One that could not explain the model before is asked again, for another target; it says no at once.
+    if new := [method for method in missing if method.name not in unfit]:
+        once = ", once for this model" if is_kept(path, explainer.model) and explainer.torch_model is not None else ""
+        many = f"{counted(len(new), 'method')} of explanation on {counted(len(chosen), 'case')}"
+        log.info("testing %s%s: this may take minutes", many, once)
+    with tracked("testing the maps") as tracker:
+        tested = tested_methods(
+            explainer.model,
+            missing,
+            chosen,
+            explainer.torch_model,
+            tracker,
+            target=explainer.target,
+            seconds=explainer.seconds,
+            seed=seed,
+            at_most=AT_MOST if wanted == TESTED else math.inf,
+        )
+    records |= tested.records
+    unfit = {name: why for name, why in {**unfit, **tested.refused}.items() if name not in records}
+    keep(path, explainer.model, records, unfit)
+    return replace(explainer, tested=replace(tested, records=records))
+
+
+def with_references(
+    records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
+) -> dict[str, Mapping[str, Any]]:
+    """The records with pointing, energy and area over the cases that have references."""
+    made: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name and row["pointing"] is not None]
+        untested = {"passed": None, "because": "not tested"}
+        for measure in ("pointing", "energy", "area") if own else ():
+            people = [patients[row["case"]] for row in own]
+            estimate = plain_estimate(bootstrap([row[measure] for row in own], people, seed=seed))
+            made[name] = {**made.get(name, untested), measure: estimate}
+    return made
+
+
+def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
+    """What the maps of each method look at, over the cases."""
+    names = dict.fromkeys(name for one in made for name in one.small)
+    each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
+    return [{"method": name, **row} for name, rows in each.items() for row in rows]

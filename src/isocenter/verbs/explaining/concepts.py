@@ -37,7 +37,7 @@ from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
 from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.explaining.case_by_case import Looked, each_case
+from isocenter.verbs.explaining.cohort import Looked, each_case
 from isocenter.verbs.reading import ReadingOptions, open_inputs
 
 CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"

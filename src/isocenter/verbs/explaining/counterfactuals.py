@@ -27,8 +27,7 @@ from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
 from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.explaining.case_by_case import Looked, each_case
-from isocenter.verbs.explaining.cohort import DISAGREEMENT
+from isocenter.verbs.explaining.cohort import DISAGREEMENT, Looked, each_case
 from isocenter.verbs.explaining.concepts import Cohort
 
 COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
