@@ -21,7 +21,7 @@ from isocenter.tasks.classification.positive import positive_decision, usual_pos
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.shared import Certainty, GroupThresholds
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
-from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.auditing.groups import Look
 from isocenter.verbs.evaluation import Scored, positive_words

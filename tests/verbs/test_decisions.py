@@ -10,7 +10,7 @@ from isocenter.evaluation import net_benefit
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.tasks.regression.task import Regression
-from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.evaluation import Scored
 

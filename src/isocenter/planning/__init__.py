@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         without_cascade,
     )
     from isocenter.planning.checks import check_wishes, settings
-    from isocenter.planning.inputs import Wishes
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
         words,
     )
     from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training, check_value
+    from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

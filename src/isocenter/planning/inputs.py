@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from isocenter.planning.machine import Machine
 from isocenter.planning.rules import (
@@ -17,36 +16,9 @@ from isocenter.planning.rules import (
     frames_of,
     in_haste,
 )
+from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint
-
-
-@dataclass(frozen=True, eq=False)
-class Wishes:
-    """What is asked for; whatever is None the rules choose.
-
-    device:   on which to train, and why
-    minutes:  for all trainings; None where the steps decide
-    folds:    of a cross-validation; 0 for one test part
-    network:  the family to choose a size for
-    context:  covariates for the network: names, or "all"
-    modality_dropout: how often training leaves out an image of a case
-    spacing:  of the grid that the network sees, in mm
-    reduction: by which factor that grid is coarser than images are
-    configurations: which are compared by folds, as in `Search`; None where none are
-    """
-
-    device: Decision
-    minutes: float | None = None
-    seed: int = 0
-    folds: int = 0
-    task: str | None = None
-    network: str | None = None
-    context: Any = None
-    modality_dropout: float | None = None
-    spacing: Sequence[float] | None = None
-    reduction: float | None = None
-    configurations: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

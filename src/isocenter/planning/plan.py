@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from isocenter.errors import ResourceError
 from isocenter.planning.changes import with_memory, without_cascade
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
-from isocenter.planning.inputs import PlanInputs, Wishes
+from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
 from isocenter.planning.rules import (
     NNUNET,
@@ -30,6 +30,7 @@ from isocenter.planning.rules.anatomy import anatomy
 from isocenter.planning.rules.augmentation import augmentation
 from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.search import unsearched
+from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
 

@@ -20,13 +20,8 @@ if TYPE_CHECKING:
         low_resolution,
         marks_decision,
     )
-    from isocenter.planning.rules.covariates import (
-        MANY_ENTRIES,
-        context_decision,
-        fusion_decisions,
-        image_only,
-        sided_covariate,
-    )
+    from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
+    from isocenter.planning.rules.covariates import context_decision, image_only, sided_covariate
     from isocenter.planning.rules.grid import (
         FEW_SLICES,
         REDUCTION,

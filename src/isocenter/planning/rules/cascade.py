@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isocenter import networks
-from isocenter.planning.inputs import Wishes
 from isocenter.planning.machine import Machine, kind_of
 from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 

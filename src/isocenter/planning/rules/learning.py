@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from isocenter import networks
-from isocenter.planning.inputs import Wishes
 from isocenter.planning.machine import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
 
 ADAMW = "arXiv:1711.05101"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from isocenter import explanation
 from isocenter.errors import IsocenterError
@@ -16,10 +15,8 @@ from isocenter.report import Paragraph, Section
 from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.values import Case
 from isocenter.verbs import explaining
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.evaluation import WRONG, Audited
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
 
 TABLE, TITLE = "explanations.csv", "What answers rest on"
 # Of the cases that the report shows; the worst of classes are wrong calls.

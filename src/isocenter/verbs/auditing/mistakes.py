@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +29,8 @@ from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.tasks.shared import ABSENT, PRESENT
 from isocenter.values import Floats
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.evaluation import Audited, case_failures
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"

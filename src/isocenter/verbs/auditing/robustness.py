@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
 from isocenter.values import Case, Estimate, Image, Row
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, signed, summed_up
 from isocenter.verbs.reading import tracked
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
 
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
