@@ -51,7 +51,8 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
         if lengths[n] <= longest:
             break
         box = tuple(map(slice, low[n], high[n]))
-        ends = _hull(_ends(pieces[box] == n + 1) @ steps.T)
+        ends = _ends(pieces[box] == n + 1) @ steps.T
+        ends = ends[spatial.ConvexHull(ends).vertices]
         apart = spatial.distance.squareform(spatial.distance.pdist(ends))
         if apart.max() > longest:
             longest, best = float(apart.max()), (ends, np.unravel_index(apart.argmax(), apart.shape))
@@ -91,10 +92,6 @@ def _ends(piece: NDArray[np.bool_]) -> Floats:
         places[:, axis] += 0.5
         middles.append(places - 1)
     return np.concatenate(middles)
-
-
-def _hull(points: Floats) -> Floats:
-    return np.asarray(points[spatial.ConvexHull(points).vertices])
 
 
 def _across(along: Floats, aside: Floats) -> float:

@@ -192,7 +192,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     own_decisions = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    own_decisions = {name: decision for name, decision in own_decisions.items() if not _is_common(name)}
+    own_decisions = {
+        name: decision
+        for name, decision in own_decisions.items()
+        if not any(stands_for(name, one) for one in TAUGHT_ALIKE)
+    }
     own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
     if _labels(own) != _labels(task):
@@ -291,10 +295,6 @@ def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
-
-
-def _is_common(name: str) -> bool:
-    return any(stands_for(name, one) for one in TAUGHT_ALIKE)
 
 
 def _of_part(plan: Plan, name: str) -> str:

@@ -348,7 +348,7 @@ def _(value: float) -> str:
 @in_words.register
 def _(value: Mapping) -> str:
     named = value.get("name", value.get("method"))
-    if len(value) > MOST_LISTED and _is_nested(value):
+    if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
         return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
     return str(named) if named else ", ".join(f"{_words(key)} {in_words(one)}" for key, one in value.items())
 
@@ -358,10 +358,6 @@ def _(value: Sequence) -> str:
     if not value:
         return "none"
     return ", ".join(dict.fromkeys(in_words(one) for one in value)) if _is_named(value) else _listed(value)
-
-
-def _is_nested(values: Mapping[str, Any]) -> bool:
-    return all(isinstance(one, Mapping) for one in values.values())
 
 
 def _is_named(values: Sequence[Any]) -> bool:

@@ -200,7 +200,7 @@ def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     yield Knob("training.batch", _batches, _same("training.batch"), ("training.batch",))
     yield Knob("training.patch", _patches, _same("training.patch"), ("training.patch",))
     yield Knob("training.foreground", _foreground, _same("training.foreground"), ("training.foreground",))
-    yield Knob("augmentation", _strength, _stronger, ())
+    yield Knob("augmentation", lambda plan: Between(1.0, 0.25, 2.0) if _stronger(plan, 1.0) else None, _stronger, ())
 
 
 def _is_possible(plan: Plan, knob: Knob, domain: Domain, room: Room, value: Any) -> bool:
@@ -287,10 +287,6 @@ def _patches(plan: Plan) -> Domain | None:
 def _foreground(plan: Plan) -> Domain | None:
     own = float(plan["training.foreground"])
     return Between(own, min(own, 0.1), max(own, 0.8), log=False) if own > 0 else None
-
-
-def _strength(plan: Plan) -> Domain | None:
-    return Between(1.0, 0.25, 2.0) if _stronger(plan, 1.0) else None
 
 
 def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:

@@ -213,14 +213,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
         if unknown and (guess := guessed_modality(usable, fingerprint)):
             facts["modality"] += f"; guessed: {guess.modality}, because {guess.because}"
-        facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
+        channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
+        named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
+        facts["channels"] = "; ".join(sorted(named))
     for kind in reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
     if examination.unmeasured:
         facts["shortcuts"] = "; ".join(examination.unmeasured)
     return facts
-
-
-def _named(channels: tuple[str, ...]) -> str:
-    """The names of channels; a file that names none numbers them from 0."""
-    return "one, without a name" if channels == GREY else ", ".join(channels)

@@ -222,7 +222,8 @@ def plan(
     options, chosen = ReadingOptions.of(**reading), positive_among(assignments or {}, positive)
     if out is not None:
         refuse_taken(Path(out), overwrite)
-        _refuse_other_suffix(Path(out))
+        if Path(out).suffix.lower() not in PLAN_SUFFIXES:
+            raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options, device_memory)
     made = planned(data, request)
     if out is None:
@@ -238,12 +239,6 @@ def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict
     if POSITIVE in assignments:
         raise UsageError(f"conflicts with --set {POSITIVE}", "--positive", "Give one of the two")
     return {**assignments, POSITIVE: positive}
-
-
-def _refuse_other_suffix(out: Path) -> None:
-    """UsageError for a name that `train` would not read as a plan."""
-    if out.suffix.lower() not in PLAN_SUFFIXES:
-        raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
 
 
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:

@@ -105,13 +105,10 @@ class Run(InNotebook):
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
+        length = f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
         headline = [in_words(row, self.metric_names) for row in self.headline]
         judged = [str(self.verdict), *self.verdict.against]
-        return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
-
-    @property
-    def _length(self) -> str:
-        return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
+        return "\n".join([*headline, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
 @named_keywords(ReadingKeywords)

@@ -56,7 +56,9 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
         if not strictly and any(name.casefold() not in {one.casefold() for one in covariates} for name, _ in parts):
             continue
         each = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
-        crossed = np.array([_crossed(one) for one in zip(*each, strict=True)], dtype=object)
+        crossed = np.array(
+            [UNKNOWN if UNKNOWN in one else CROSSED.join(one) for one in zip(*each, strict=True)], dtype=object
+        )
         made["*".join(name for name, _ in parts)] = crossed
     return made
 
@@ -131,7 +133,3 @@ def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
     if place == 0:
         return f"<{limits[0]:g}"
     return f">={limits[-1]:g}" if place == len(limits) else f"{limits[place - 1]:g}-{limits[place]:g}"
-
-
-def _crossed(levels: Sequence[str]) -> str:
-    return UNKNOWN if UNKNOWN in levels else CROSSED.join(levels)

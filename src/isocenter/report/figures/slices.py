@@ -258,13 +258,9 @@ def objects(
     counts = []
     for axes, (name, drawn) in zip(panels, sides, strict=False):
         put_outlines(axes, cut(drawn, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
-        counts.append(f"{name}, {_count(drawn)}")
+        counts.append(f"{name}, {counted(len(np.setdiff1d(drawn, 0)), 'object')}")
     put_scale_bar(panels[0], view.grid, plane)
     place = view.place(plane, at)
     sentences = [caption, f"From the left: {'; '.join(counts)}." if counts else "", f"Shown: {place}." if place else ""]
     alt = f"Image with outlines of objects: {'; '.join(counts)}"
     return Figure(title, png(canvas, SLICE_DPI), alt, " ".join(filter(None, sentences)), wide=len(panels) > 1)
-
-
-def _count(drawn: Array) -> str:
-    return counted(len(np.setdiff1d(drawn, 0)), "object")

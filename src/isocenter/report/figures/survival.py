@@ -79,7 +79,8 @@ def kaplan_meier(
         below.set_xlabel(axis)
         below.xaxis.label.set(color=ink.text, fontsize=9)
 
-    summary = "; ".join(f"{name}: {_at_ticks(curve, ticks)}" for name, curve in curves.items())
+    values = {name: [f"{curve.at(tick):.2f} at {tick:g}" for tick in ticks[1:]] for name, curve in curves.items()}
+    summary = "; ".join(f"{name}: {', '.join(own)}" for name, own in values.items())
     text = f"{caption} Band: 95 % interval at each time; ticks on the lines: people censored.".strip()
     return chart(
         draw, title=title, caption=text, alt=f"Kaplan-Meier curves. {summary}", size=(4.4, 3.6 + 0.2 * len(curves))
@@ -170,7 +171,3 @@ def _table(
     for row, (colour, numbers) in enumerate(zip(colours, counts.values(), strict=True)):
         for tick, number in zip(ticks, numbers, strict=True):
             axes.text(tick, row, str(number), ha="center", va="center", fontsize=8.5, color=colour)
-
-
-def _at_ticks(curve: SurvivalCurve, ticks: Sequence[float]) -> str:
-    return ", ".join(f"{curve.at(tick):.2f} at {tick:g}" for tick in ticks[1:])

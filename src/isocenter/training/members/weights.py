@@ -126,7 +126,8 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
         return equal_weights(members, f"equal: the task's loss of {cases} is not a number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:
         return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)}", gain)
-    shares = _without_negligible(np.mean(of_part, axis=0))
+    mean = np.mean(of_part, axis=0)
+    shares = _adding_to_one(np.where(mean < NEGLIGIBLE, 0.0, mean))
     return MemberWeights(shares, of_case, f"{how} {_interval(gain)}", gain)
 
 
@@ -166,10 +167,6 @@ def fitted(outputs: MemberOutputs, chosen: Indices) -> tuple[float, ...]:
 def _adding_to_one(shares: Floats) -> tuple[float, ...]:
     held = np.clip(shares, 0.0, None)
     return tuple((held / held.sum()).tolist())
-
-
-def _without_negligible(shares: Floats) -> tuple[float, ...]:
-    return _adding_to_one(np.where(shares < NEGLIGIBLE, 0.0, shares))
 
 
 def _interval(gain: Estimate) -> str:

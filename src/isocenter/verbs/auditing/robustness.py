@@ -79,7 +79,8 @@ def robustness(audit: Audit) -> Audited | None:
     tried = {condition: _Tried() for condition in conditions}
     with tracked("scoring with worse images") as tracker:
         for done, case in enumerate(with_images, start=1):
-            _try(audit, _in_memory(case), tried)
+            in_memory = {name: image.with_pixels(image.data) for name, image in case.images.items()}
+            _try(audit, replace(case, images=in_memory), tried)
             tracker(done, len(with_images))
     lines = _all_lines(audit, tried)
     failed = [f"{one.name} {one.severity or ''}".strip() for one, own in tried.items() if own.failed]
@@ -119,10 +120,6 @@ def _channels_of_all(cases: Sequence[Case]) -> Iterator[str]:
 def _channels_of(name: str, image: Image, images: int) -> list[str]:
     """The channels of an image of a case, with the image's name where there are several; one alone has that name."""
     return list(image.channels if images == 1 < len(image.channels) else image.named(name).channels)
-
-
-def _in_memory(case: Case) -> Case:
-    return replace(case, images={name: image.with_pixels(image.data) for name, image in case.images.items()})
 
 
 def _try(audit: Audit, case: Case, tried: Mapping[Condition, _Tried]) -> None:

@@ -297,10 +297,11 @@ def reader_tests(
             known = sorted({name for metric, name in values[0] if metric == "auroc"})
             remedy = f"Name one of {listed(known)} in the column label" if known else "Compare models that state AUROCs"
             raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
+        patients = truth.patients if len(np.unique(truth.patients)) < len(truth.patients) else None
         own = table[table["label"] == label] if "label" in table else table
         read = _cubes(path, own, truth.cases, names)
         for first, second, scores in _pairs(names, read, [one.values for one in areas if one is not None]):
-            yield "auroc", label, first, second, MRMC, mrmc(scores, truth.positive, _several(truth.patients))
+            yield "auroc", label, first, second, MRMC, mrmc(scores, truth.positive, patients)
 
 
 def _pairs(
@@ -354,11 +355,6 @@ def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str]) ->
     return cubes
 
 
-def _several(patients: np.ndarray) -> np.ndarray | None:
-    """Whose cases they are, where some patient has several."""
-    return patients if len(np.unique(patients)) < len(patients) else None
-
-
 def adjusted(p: Sequence[float], correction: str) -> Floats:
     """p-values of one family, adjusted for each other: "holm", "bh" or "none"."""
     given = np.asarray(p, dtype=np.float64)
@@ -382,7 +378,8 @@ def verdicts(
     not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
     made: list[tuple[float, Standing]] = []
     for n, (test, _, up) in enumerate(each):
-        differs = p[n] < LEVEL and up is not None and not _holds_zero(test)
+        holds_zero = test.low is not None and test.high is not None and test.low <= 0 <= test.high
+        differs = p[n] < LEVEL and up is not None and not holds_zero
         verdict: Standing = "not shown"
         if alike[n]:
             verdict = "equivalent"
@@ -394,7 +391,3 @@ def verdicts(
             verdict = "inferior"
         made.append((float(p[n]), verdict))
     return made
-
-
-def _holds_zero(test: Test) -> bool:
-    return test.low is not None and test.high is not None and test.low <= 0 <= test.high

@@ -152,7 +152,10 @@ def compare_tables(
     names = tuple(tables)
     rows, left_out = compared(tables, [task.scoring.summary for task in comparable(tasks)], seed=seed)
     if not patients_known:
-        rows = [_by_case(row) for row in rows]
+        rows = [
+            replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
+            for row in rows
+        ]
     cases = int(tables[names[0]]["case"].nunique())
     traits = tasks[0].traits
     errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
@@ -312,8 +315,3 @@ def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
 def _rounded(row: Compared) -> list[float]:
     """The figures of all models, by which a label that is no news is known."""
     return [round(one.value, 9) for one in row.estimates]
-
-
-def _by_case(row: Compared) -> Compared:
-    """The same, called by what was drawn again."""
-    return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
