@@ -24,7 +24,8 @@ from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, G
 from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.auditing.groups import Look
-from isocenter.verbs.evaluation import Scored, positive_words
+from isocenter.verbs.evaluation.evaluation_notes import positive_words
+from isocenter.verbs.evaluation.scoring import Scored
 from isocenter.verbs.plan import positive_among
 
 GRID = Geometry((8, 8), np.eye(3))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import ElasticNet, LogisticRegression
 
-from isocenter.training.linear.covariate_model import SHARE, fitted, inner_folds, sparse, strongest
+from isocenter.training.covariate_model import SHARE, fitted, inner_folds, sparse, strongest
 
 torch.set_num_threads(1)
 

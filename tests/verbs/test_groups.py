@@ -19,9 +19,9 @@ from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from isocenter.verbs.auditing import Audit, AuditOptions
+from isocenter.verbs.auditing.audit import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import _cells, _words, answered, groups, with_table
-from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.evaluation.scoring import Scored
 from isocenter.verbs.explaining.tests_of_methods import keep
 from packages import no_export
 

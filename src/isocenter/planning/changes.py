@@ -13,20 +13,13 @@ from isocenter.errors import PlanError, counted
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
-from isocenter.planning.rules import (
-    NNUNET,
-    WITH_SGD,
-    Grid,
-    GridNeeds,
-    context_decision,
-    flat,
-    grid_for,
-    image_only,
-    lasting,
-    low_resolution,
-    marks_decision,
-)
+from isocenter.planning.rules.cascade import low_resolution, marks_decision
+from isocenter.planning.rules.covariates import context_decision, image_only
+from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
+from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.preprocessing import lasting
+from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, kind, kind_for

@@ -10,7 +10,13 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.planning.rules import CASCADE, MINUTES_A_TRAINING, TRAININGS, compared_configurations, least_minutes
+from isocenter.planning.rules.cascade import (
+    CASCADE,
+    MINUTES_A_TRAINING,
+    TRAININGS,
+    compared_configurations,
+    least_minutes,
+)
 from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips

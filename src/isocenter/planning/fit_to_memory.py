@@ -12,18 +12,12 @@ from isocenter import networks
 from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
-from isocenter.planning.rules import (
-    CLIPS,
-    EARLY,
-    FEW_SLICES,
-    NNUNET,
-    VERY_LONG,
-    Grid,
-    GridNeeds,
-    fusion_decisions,
-    grid_for,
-    usual_batch,
-)
+from isocenter.planning.rules.context_fusion import fusion_decisions
+from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, grid_for
+from isocenter.planning.rules.learning import VERY_LONG, usual_batch
+from isocenter.planning.rules.modalities import EARLY
+from isocenter.planning.rules.preprocessing import CLIPS
+from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import fusion_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task

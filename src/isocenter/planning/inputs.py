@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules import (
-    REDUCTION,
-    GridNeeds,
-    Holes,
-    channels_of,
-    context_decision,
-    dropout_decision,
-    frames_of,
-    in_haste,
-)
+from isocenter.planning.rules.covariates import context_decision
+from isocenter.planning.rules.grid import REDUCTION, GridNeeds, in_haste
+from isocenter.planning.rules.modalities import Holes, dropout_decision
+from isocenter.planning.rules.preprocessing import channels_of, frames_of
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint

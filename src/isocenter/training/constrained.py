@@ -13,7 +13,7 @@ from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime import WEIGHTS, read_tensors, slide, with_covariates
 from isocenter.training.checkpoint import best_checkpoint, is_refitted, member_checkpoints, with_weights
-from isocenter.training.data import CONSTRAINT, Protected
+from isocenter.training.data.protected import CONSTRAINT, Protected
 from isocenter.training.session import Session
 from isocenter.values import Floats
 

@@ -20,23 +20,18 @@ from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
-from isocenter.training.data import ADVERSARIAL, ADVERSARY, BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
-from isocenter.training.length import most_steps
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.protected import ADVERSARIAL, ADVERSARY, GroupLoss, Protected
+from isocenter.training.data.sampling import BY_LOSS, Costs
+from isocenter.training.data.store import Prepared
+from isocenter.training.length.schedule import most_steps
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
-from isocenter.training.step import (
-    Average,
-    Compute,
-    Learner,
-    Terms,
-    batch_loss,
-    bit_by_bit,
-    each_array,
-    laid_as_weights,
-    make_optimiser,
-    terms_of,
-    with_exact_gradients,
-)
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.loss import batch_loss, bit_by_bit, each_array
+from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
+from isocenter.training.step.train_step import Learner
 from isocenter.transforms import images_of
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from isocenter.planning import Training
 from isocenter.runtime import Model
-from isocenter.training.length import PROBE_CASES, Budget, Pace, Probe, Probed, budget, replan
+from isocenter.training.length.probe import PROBE_CASES, Budget, Probe, Probed, budget
+from isocenter.training.length.schedule import Pace, replan
 from isocenter.training.state import Clock, Share, State, Work
-from isocenter.training.step import Compute
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError
-from isocenter.training.length import Pace, Speed
-from isocenter.training.step import EAGER
+from isocenter.training.length.schedule import Pace, Speed
+from isocenter.training.step.compute import EAGER
 
 # Of its part of the minutes, what a network takes that shares them: the others start up too.
 OWN_SHARE = 0.97

@@ -20,20 +20,13 @@ from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
-from isocenter.verbs.auditing import image_shift, represented
-from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.reading import (
-    SEVERITIES,
-    ReadingKeywords,
-    ReadingOptions,
-    case_record,
-    check_page,
-    open_dataset,
-    opened_and_looked_through,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.verbs.auditing.between_groups import image_shift
+from isocenter.verbs.auditing.representation import represented
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
+from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, path_of
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 
 MARKS = ("check.json",)
 

@@ -29,51 +29,22 @@ from isocenter.runtime import (
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row
-from isocenter.verbs.auditing import Audit, audited
-from isocenter.verbs.ensembling import (
-    EQUAL,
-    FITTED,
-    SPLIT_BECAUSE,
-    Joined,
-    Member,
-    as_one,
-    by_content,
-    member,
-    members_section,
-    parts_of_all,
-    plan_of,
-    same_data,
-    tuned_task,
-    weights_of,
-)
-from isocenter.verbs.evaluation import (
-    CASES,
-    DATA_RECORD,
-    EVALUATION,
-    Comparison,
-    Scored,
-    Verdict,
-    compare_tables,
-    copy_data_record,
-    evaluated_cases,
-    folder_names,
-    headline_rows,
-    named_as_in_run,
-    score,
-    split_table,
-    verdict_of,
-    write_verdict,
-)
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
+from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
+from isocenter.verbs.ensembling.report import members_section
+from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
+from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, evaluated_cases, folder_names
+from isocenter.verbs.evaluation.data_record import DATA_RECORD, copy_data_record, named_as_in_run
+from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, Scored, score, split_table, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
 from isocenter.verbs.plan import relative_to
-from isocenter.verbs.reading import (
-    ReadingOptions,
-    announced_device,
-    failures_among,
-    open_dataset,
-    refuse_taken,
-    result_folder,
-    with_references,
-)
+from isocenter.verbs.reading.dataset import open_dataset, with_references
+from isocenter.verbs.reading.device import announced_device
+from isocenter.verbs.reading.failures import failures_among
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
 
 log = logging.getLogger("isocenter")

@@ -34,42 +34,28 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import UNKEPT
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
-from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
-from isocenter.verbs.evaluation import (
-    TASK,
-    Choice,
-    Fold,
-    Outcomes,
-    Predictor,
-    Scored,
-    Verdict,
+from isocenter.verbs.auditing.audit import Audit, AuditOptions, EvaluationKeywords
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.auditing.groups import with_table
+from isocenter.verbs.evaluation.case_selection import Choice, choice
+from isocenter.verbs.evaluation.comparison import task_of
+from isocenter.verbs.evaluation.data_record import named_as_in_run, read_data_record
+from isocenter.verbs.evaluation.evaluation_notes import (
     assumed_positive,
-    choice,
-    gate_of,
-    headline_rows,
-    measured_there,
-    named_as_in_run,
     own_labels,
     own_results,
-    read_data_record,
-    score,
     stop_note,
-    task_of,
     unshared,
-    verdict_of,
     with_positive,
-    with_subsets,
-    write_verdict,
 )
-from isocenter.verbs.reading import (
-    ReadingOptions,
-    failed_rows,
-    failures_among,
-    open_labelled,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.verbs.evaluation.fold import Fold, gate_of
+from isocenter.verbs.evaluation.image_subsets import with_subsets
+from isocenter.verbs.evaluation.scoring import TASK, Outcomes, Predictor, Scored, measured_there, score, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
+from isocenter.verbs.reading.dataset import open_labelled, path_of
+from isocenter.verbs.reading.failures import failed_rows, failures_among
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 
 log = logging.getLogger("isocenter")

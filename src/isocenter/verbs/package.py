@@ -29,10 +29,11 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.auditing import OF_GROUPS
-from isocenter.verbs.evaluation import EVALUATION, read_data_record
-from isocenter.verbs.explaining import kept_content
-from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.auditing.groups import OF_GROUPS
+from isocenter.verbs.evaluation.data_record import read_data_record
+from isocenter.verbs.evaluation.scoring import EVALUATION
+from isocenter.verbs.explaining.tests_of_methods import kept_content
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
 from isocenter.verbs.training.validation_images import validation_images

@@ -46,18 +46,10 @@ from isocenter.report import InNotebook
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut, Split
-from isocenter.verbs.reading import (
-    COVARIATES,
-    EVERYTHING,
-    ReadingKeywords,
-    ReadingOptions,
-    announced_device,
-    open_dataset,
-    opened_and_looked_through,
-    refuse_taken,
-    refuse_unfit,
-    with_references,
-)
+from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, refuse_unfit, with_references
+from isocenter.verbs.reading.device import announced_device
+from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0

@@ -19,7 +19,9 @@ from isocenter.report import InNotebook, in_words
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
-from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
+from isocenter.verbs.evaluation.lineage import lineage_of
+from isocenter.verbs.evaluation.scoring import EVALUATION, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
 from isocenter.verbs.plan import (
     PLAN_SUFFIXES,
     POSITIVE,
@@ -29,7 +31,9 @@ from isocenter.verbs.plan import (
     planned,
     positive_among,
 )
-from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
+from isocenter.verbs.reading.dataset import path_of
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     REPORT,

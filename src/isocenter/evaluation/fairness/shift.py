@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import listed
 from isocenter.evaluation.fairness.attributes import UNKNOWN
 from isocenter.evaluation.intervals import FEW_PATIENTS, Integers
-from isocenter.evaluation.significance import holm
+from isocenter.evaluation.significance.outcome import holm
 from isocenter.evaluation.two_samples import one_of_each, two_sample_tests
 from isocenter.lazy import special
 from isocenter.values import Floats, is_missing, level_in, number_in

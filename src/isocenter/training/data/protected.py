@@ -7,7 +7,7 @@ balanced_batches: batches have as many cases of each group
 adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
                   gradient reversed (Ganin and others, J Mach Learn Res 2016, arXiv:1505.07818)
 constraint:       the last layer is fitted anew after training, so that calls are as right in every group
-                  (`training.linear.reduction`)
+                  (`training.constrained`)
 group_dro:        the loss is mostly that of the group which is worst off (Sagawa et al., arXiv:1911.08731)
 """
 

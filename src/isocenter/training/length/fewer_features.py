@@ -11,7 +11,8 @@ from isocenter.lazy import torch
 from isocenter.planning import LEAST_BATCH, Settings
 from isocenter.runtime import Context, build_module
 from isocenter.training.length.probe import Probe
-from isocenter.training.step import Compute, normalises_over_batch
+from isocenter.training.step.batch_statistics import normalises_over_batch
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 # With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much

@@ -21,7 +21,8 @@ from isocenter.networks import memory_order
 from isocenter.planning import LEAST_BATCH, Training
 from isocenter.runtime import available_memory
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed, fitting_steps
-from isocenter.training.step import Compute, normalises_over_batch
+from isocenter.training.step.batch_statistics import normalises_over_batch
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.runtime import read_tensors, write_tensors
 from isocenter.training.checkpoint import member_checkpoint, write_checkpoint
-from isocenter.training.length import cycles_over, moments_over
-from isocenter.training.step import Compute, measure_batch_statistics
+from isocenter.training.length.schedule import cycles_over, moments_over
+from isocenter.training.step.batch_statistics import measure_batch_statistics
+from isocenter.training.step.compute import Compute
 from isocenter.transforms import generator
 
 if TYPE_CHECKING:

@@ -24,8 +24,11 @@ from isocenter.evaluation import bootstrap
 from isocenter.lazy import optimize, torch
 from isocenter.runtime import Inference, Network, slide, with_covariates
 from isocenter.tasks import Task
-from isocenter.training.data import Prepared, kind_of_all, stacked_arrays
-from isocenter.training.step import each_array, supervised, terms_of
+from isocenter.training.data.joint_targets import kind_of_all
+from isocenter.training.data.loader import stacked_arrays
+from isocenter.training.data.store import Prepared
+from isocenter.training.step.loss import each_array, supervised
+from isocenter.training.step.optimisers import terms_of
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats, Region
 

@@ -15,7 +15,9 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
-from isocenter.training.data import ADVERSARY, Batch, Drawn, GroupLoss, kind_for, moved
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.protected import ADVERSARY, GroupLoss
+from isocenter.training.data.targets import Drawn, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation

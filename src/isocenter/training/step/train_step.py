@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.training.data import Batch, Costs, GroupLoss
-from isocenter.training.length import Pace, decay, rate
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.protected import GroupLoss
+from isocenter.training.data.sampling import Costs
+from isocenter.training.length.schedule import Pace, decay, rate
 from isocenter.training.processes import Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import batch_loss, bit_by_bit

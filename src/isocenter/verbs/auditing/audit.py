@@ -10,8 +10,9 @@ from typing import TypedDict
 from isocenter.errors import UsageError
 from isocenter.transforms import CORRUPTIONS, SEVERITIES, corruption_named
 from isocenter.values import Case
-from isocenter.verbs.evaluation import Fold, Predictor, Scored
-from isocenter.verbs.reading import ReadingKeywords
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.scoring import Predictor, Scored
+from isocenter.verbs.reading.options import ReadingKeywords
 
 
 class AuditKeywords(TypedDict, total=False):

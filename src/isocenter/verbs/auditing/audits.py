@@ -12,7 +12,8 @@ from isocenter.verbs.auditing.explained import explanations
 from isocenter.verbs.auditing.groups import groups
 from isocenter.verbs.auditing.mistakes import mistakes
 from isocenter.verbs.auditing.robustness import robustness
-from isocenter.verbs.evaluation import Audited, Scored
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.scoring import Scored
 
 # In the order of the report; None from one that has nothing to look at.
 AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (

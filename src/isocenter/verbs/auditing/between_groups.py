@@ -26,7 +26,7 @@ from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.values import Floats
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 
 SHIFT, BALANCE = "shift.csv", "balance.csv"
 COLUMNS, BALANCED = [*Shifted.__dataclass_fields__], [*Balance.__dataclass_fields__]

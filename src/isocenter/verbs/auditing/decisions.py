@@ -10,7 +10,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
 from isocenter.tasks import Task
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
 # Of more labels curves would fill pages; the table has them all.

@@ -1,6 +1,6 @@
 """Maps of what the answers to the best and worst cases rest on, beside their pictures.
 
-What makes them is named by its room: it is imported when it is first asked for, and brings torch and captum.
+Their parts are named by `explaining`, which imports them when they are first used: they bring torch and captum.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.values import Case
 from isocenter.verbs import explaining
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import WRONG, Audited
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.scoring import WRONG
 
 TABLE, TITLE = "explanations.csv", "What answers rest on"
 # Of the cases that the report shows; the worst of classes are wrong calls.

@@ -45,7 +45,8 @@ from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Floats, Row, is_missing, number_in
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import Audited, by_case, rows_of
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.scoring import by_case, rows_of
 
 GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", "isocenter.fairness"
 OF_GROUPS = (GROUPS, FAIRNESS)

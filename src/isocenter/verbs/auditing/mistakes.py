@@ -30,7 +30,8 @@ from isocenter.tasks import Task
 from isocenter.tasks.shared import ABSENT, PRESENT
 from isocenter.values import Floats
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import Audited, case_failures
+from isocenter.verbs.evaluation.answered import case_failures
+from isocenter.verbs.evaluation.audited import Audited
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"

@@ -19,8 +19,11 @@ from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
 from isocenter.values import Case, Estimate, Image, Row
 from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, signed, summed_up
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.comparison import signed
+from isocenter.verbs.evaluation.scoring import rows_of, summed_up
+from isocenter.verbs.evaluation.verdict import headline_rows
+from isocenter.verbs.reading.progress import tracked
 
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "

@@ -40,19 +40,16 @@ from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
 from isocenter.tasks import Task
 from isocenter.values import Estimate, Floats
-from isocenter.verbs.evaluation import (
+from isocenter.verbs.evaluation.comparison import Comparison, comparable, compare_tables, telling_rows
+from isocenter.verbs.evaluation.model_tests import (
     MRMC,
     READERS,
     UNRELIABLE,
-    Comparison,
     Margin,
     ModelTest,
     Ranked,
     Standing,
     Tested,
-    comparable,
-    compare_tables,
-    telling_rows,
 )
 
 Values = Mapping[tuple[str, str], CaseValues]

@@ -16,8 +16,9 @@ from isocenter.planning import read_plan
 from isocenter.runtime import MEMBERS, Inference, Model, averaged_model, checkpoints_of, load
 from isocenter.tasks import Task, rows_in, untuned
 from isocenter.values import BY_HAND, SPLITS, Case, Geometry, Plan, Region, Split
-from isocenter.verbs.evaluation import DataRecord, read_data_record
-from isocenter.verbs.reading import VOXELS, refuse_missing
+from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
+from isocenter.verbs.reading.options import VOXELS
+from isocenter.verbs.reading.output_folder import refuse_missing
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import REPORT
 

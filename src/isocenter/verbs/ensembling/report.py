@@ -9,7 +9,7 @@ from isocenter.report import Block, Paragraph, Section, Table
 from isocenter.training import MemberWeights
 from isocenter.values import Split
 from isocenter.verbs.ensembling.members import Member
-from isocenter.verbs.evaluation import Comparison, comparison_caveats, comparison_lead, primary_blocks
+from isocenter.verbs.evaluation.comparison import Comparison, comparison_caveats, comparison_lead, primary_blocks
 
 TUNED_ASIDE = (
     "Thresholds and post-processing were found on the same validation cases, each predicted by weights that were "

@@ -12,7 +12,8 @@ from isocenter.tasks import Task, tuned_by
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
-from isocenter.verbs.reading import ReadingOptions, tracked
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training import assured, predicted, prepared
 
 # How members may be weighted.

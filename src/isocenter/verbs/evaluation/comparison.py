@@ -31,7 +31,7 @@ from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.model_tests import OF_MARGINS, ModelTest, Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
-from isocenter.verbs.reading import refuse_missing
+from isocenter.verbs.reading.output_folder import refuse_missing
 
 # A difference whose interval holds 0 is none that these cases show.
 EQUAL = "no difference shown"

@@ -13,7 +13,7 @@ from isocenter.runtime import Preprocessing
 from isocenter.tasks import Task
 from isocenter.values import Case, Problem
 from isocenter.verbs.evaluation.scoring import Fold, Predictor, Scored, summed_up
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
 MOST = 4

@@ -39,7 +39,7 @@ from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.fold import Fold
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 
 # Folders of a run with the files below.
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"

@@ -37,7 +37,7 @@ from isocenter.report import Figure, figures
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map, Problem
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.explaining.tests_of_methods import (
     Records,
     Tested,
@@ -47,7 +47,7 @@ from isocenter.verbs.explaining.tests_of_methods import (
     spread_out,
     tested_methods,
 )
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 
 # Of `explanations.csv`.
 COLUMNS = (

@@ -36,9 +36,10 @@ from isocenter.runtime import Differentiable, Model
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.explaining.cohort import Looked, each_case
-from isocenter.verbs.reading import ReadingOptions, open_inputs
+from isocenter.verbs.reading.inputs import open_inputs
+from isocenter.verbs.reading.options import ReadingOptions
 
 CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"
 FOLDER, SURROGATE = "folder", "measured"

@@ -26,7 +26,7 @@ from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, f
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 from isocenter.verbs.explaining.cohort import DISAGREEMENT, Looked, each_case
 from isocenter.verbs.explaining.concepts import Cohort
 

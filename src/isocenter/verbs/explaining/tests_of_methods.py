@@ -28,7 +28,7 @@ from isocenter.runtime import (
 )
 from isocenter.transforms import stacked
 from isocenter.values import Case
-from isocenter.verbs.reading import Tracker
+from isocenter.verbs.reading.progress import Tracker
 
 log = logging.getLogger("isocenter")
 Records = Mapping[str, Mapping[str, Any]]
