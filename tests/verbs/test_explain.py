@@ -23,8 +23,9 @@ from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import read_json, write_json
 from isocenter.values import Case
 from isocenter.verbs.explaining import cohort
+from isocenter.verbs.explaining.kept_tests import keep, kept_records
 from isocenter.verbs.explaining.report import findings_sentence
-from isocenter.verbs.explaining.tests_of_methods import keep, kept_records, tested_methods
+from isocenter.verbs.explaining.tests_of_methods import tested_methods
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"

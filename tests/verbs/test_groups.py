@@ -22,7 +22,7 @@ from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
 from isocenter.verbs.auditing.audit import Audit, AuditOptions
 from isocenter.verbs.auditing.groups import _cells, _words, answered, groups, with_table
 from isocenter.verbs.evaluation.scoring import Scored
-from isocenter.verbs.explaining.tests_of_methods import keep
+from isocenter.verbs.explaining.kept_tests import keep
 from packages import no_export
 
 

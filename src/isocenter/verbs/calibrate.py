@@ -35,7 +35,7 @@ from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trai
 from isocenter.verbs.evaluation.data_record import hashes_by_case
 from isocenter.verbs.evaluation.evaluation_notes import own_labels, with_positive
 from isocenter.verbs.evaluation.verdict import boundless
-from isocenter.verbs.explaining.tests_of_methods import kept_content
+from isocenter.verbs.explaining.kept_tests import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 from isocenter.verbs.reading.dataset import open_labelled
 from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions

@@ -32,7 +32,7 @@ from isocenter.values import Decision, Plan, Row
 from isocenter.verbs.auditing.groups import OF_GROUPS
 from isocenter.verbs.evaluation.data_record import read_data_record
 from isocenter.verbs.evaluation.scoring import EVALUATION
-from isocenter.verbs.explaining.tests_of_methods import kept_content
+from isocenter.verbs.explaining.kept_tests import kept_content
 from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT

@@ -38,15 +38,8 @@ from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map, Problem
 from isocenter.verbs.evaluation.audited import Audited
-from isocenter.verbs.explaining.tests_of_methods import (
-    Records,
-    Tested,
-    is_kept,
-    keep,
-    kept_records,
-    spread_out,
-    tested_methods,
-)
+from isocenter.verbs.explaining.kept_tests import Records, is_kept, keep, kept_records
+from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
 from isocenter.verbs.reading.progress import tracked
 
 # Of `explanations.csv`.

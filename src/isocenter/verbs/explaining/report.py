@@ -21,7 +21,7 @@ from isocenter.report import (
     share_text,
 )
 from isocenter.verbs.explaining.cohort import Made
-from isocenter.verbs.explaining.tests_of_methods import Records
+from isocenter.verbs.explaining.kept_tests import Records
 
 MOST_CASES = 20
 # Of findings, after Holm. Two methods of four agree on a place in none of 10 networks that see no mark, and in 40 of 40
