@@ -104,7 +104,7 @@ def _ending_as_ctrl_c(ended: list[int]) -> Iterator[None]:
 
 
 def _leave_lost_terminal() -> None:
-    """What is said goes nowhere where the terminal is gone: each word would be an error that costs the results."""
+    """Send output nowhere where the terminal is gone: each word would be an error that costs the results."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         for stream in (1, 2):
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
@@ -153,7 +153,7 @@ def _end(failure: IsocenterError | str, code: int) -> int:
 
 
 def _failure_record(failure: IsocenterError | str, code: int) -> dict[str, Any]:
-    """What went wrong, as docs/errors.md has it; a line that has no parts is the problem as a whole."""
+    """The error as a record, as docs/errors.md describes it; a line without parts is the problem as a whole."""
     parts = {"where": "isocenter", "problem": str(failure), "remedy": ""}
     if isinstance(failure, IsocenterError):
         parts = {"where": failure.where, "problem": failure.problem, "remedy": failure.remedy}
@@ -185,7 +185,7 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
 
 
 def resumption(words: Sequence[str]) -> str:
-    """How a training that ended early continues, by the name of its run where the command gives one.
+    """The command that continues a training which ended early, with the name of its run where the command gives one.
 
     Empty for a command that cannot continue, and where it ended before there was a run.
     words: of the command line

@@ -68,7 +68,7 @@ def name_of(path: Path) -> str:
 
 
 def default_out(verb: str, path: Path) -> Path:
-    """Where a verb writes by default: ./<verb>-<name>."""
+    """The folder that a verb writes by default: ./<verb>-<name>."""
     return Path(f"{verb}-{name_of(path)}")
 
 

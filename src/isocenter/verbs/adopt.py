@@ -36,7 +36,7 @@ USUAL = ("usual",)
 
 @dataclass(frozen=True)
 class Adopted(Packaged):
-    """Where the package lies, where its model comes from and what was taken on trust.
+    """A package of an adopted model, with the origin of the model and what was taken on trust.
 
     usual: whether only backends that `predict` may take by itself were tried
     """
@@ -46,7 +46,7 @@ class Adopted(Packaged):
     usual: bool = False
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         return {**super().as_record(), "origin": self.origin, "trusted": list(self.trusted)}
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ class _Shown:
 
 
 def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[str, Decision]:
-    """What a person decided about this model."""
+    """The decisions that a person made about this model."""
     decisions = {}
     if trust:
         decisions["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")

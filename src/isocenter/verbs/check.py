@@ -33,7 +33,7 @@ MARKS = ("check.json",)
 
 @dataclass(frozen=True, eq=False)
 class Check(InNotebook):
-    """What was found about a data set; prints itself."""
+    """The findings about a data set; prints itself."""
 
     dataset: Dataset
     examination: Examination
@@ -43,7 +43,7 @@ class Check(InNotebook):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What speaks against training."""
+        """The findings that speak against training."""
         return self.examination.problems
 
     @property
@@ -53,7 +53,7 @@ class Check(InNotebook):
         return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
     def as_record(self) -> dict[str, Any]:
-        """What `check.json` holds."""
+        """The content of `check.json`."""
         rows = [
             {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
             for p in self.problems
@@ -157,7 +157,7 @@ def _audits(
     shift: str | None,
     match: str | Sequence[str] | None,
 ) -> Iterator[Audited]:
-    """What was asked for about groups of people."""
+    """The audits of groups of people that were asked for."""
     if population is not None and groups is None:
         raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
     if match is not None and shift is None:

@@ -127,7 +127,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
 
 
 def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
-    """Of which models another metric is the primary one, whose margin does not count here."""
+    """Notes on models with another primary metric, whose margin does not count here."""
     for name, metric in primaries.items():
         own, ours = (metric_name(one, comparison.metric_names) for one in (metric, comparison.primary))
         yield f"The primary metric of {name} is {own}: models are compared by {ours} here."

@@ -53,7 +53,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """Which data the demo uses, and why.
+    """The data that the demo uses, and the reason.
 
     reading: how they are to be read
     """

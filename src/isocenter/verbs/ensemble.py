@@ -84,7 +84,7 @@ class Ensemble(InNotebook):
         return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
         comparison = None if self.comparison is None else self.comparison.as_record()
         record = {**rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
@@ -170,7 +170,7 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
 def _tested(
     folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int
 ) -> Ensemble:
-    """What was measured, and the report, into the folder that becomes `out`."""
+    """Test the ensemble, and write figures and report into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
     named = joined.by_name(weighed.shares)
@@ -231,7 +231,7 @@ def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str,
 
 
 def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:
-    """What a reader must know before any figure: what holds of the members, and of the ensemble itself."""
+    """Notes that a reader must know before any figure: those of the members, then those of the ensemble."""
     notes = []
     if not known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")

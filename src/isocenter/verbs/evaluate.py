@@ -67,7 +67,7 @@ MOST_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(InNotebook):
-    """What was measured; prints the primary metric with its interval."""
+    """The figures of an evaluation; prints the primary metric with its interval."""
 
     scored: Scored
     primary: str
@@ -88,11 +88,11 @@ class Evaluation(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case that could not be scored."""
+        """An error for each case that could not be scored."""
         return failures_among(self.scored.problems)
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {
             "scored": self.which,
             "openings": self.scored.openings,
@@ -257,7 +257,7 @@ def _measured_elsewhere(
     folds: Mapping[str, Fold],
     loading: Mapping[str, Any],
 ) -> Callable[[Sequence[Case]], Outcomes]:
-    """By the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
+    """Measure by the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
 
     loading: device, threads, backend, uncertainty and activation, as in `There.of`
     """
@@ -278,7 +278,7 @@ def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset)
 
 
 def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
-    """What the run, or the package, says that holds on other cases too: shortcuts in its data, and an unkept rule."""
+    """Notes of the run, or of the package, that hold on other cases too: shortcuts in its data, and an unkept rule."""
     notes: Sequence[Any] = model.record.get("limits", ())
     if run is not None and (run / NOTES).is_file():
         notes = read_json(run / NOTES, "isocenter.run")["notes"]
@@ -320,7 +320,7 @@ def _planned_groups(plan: Plan | None, before: Collection[str], covariates: Mapp
 
 
 def _log_of(run: Path | None) -> pd.DataFrame | None:
-    """How the run was trained, all its folds together; None for a package, which does not know."""
+    """The training log of the run, all folds together; None for a package, which keeps none."""
     folders = [] if run is None else [run, *(run / f"fold_{n}" for n in range(len(list(run.glob("fold_*")))))]
     logged = [folder for folder in folders if (folder / "log.csv").is_file()]
     return training_log(logged) if logged else None

@@ -70,11 +70,11 @@ class Explained(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case that something is lacking of."""
+        """An error for each case that could not be explained completely."""
         return failures_among(self.problems)
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`, and `explanations.json`."""
+        """The record for `--json` and `explanations.json`."""
         record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
@@ -184,7 +184,7 @@ def explain(
 def _refuse_what_no_case_has(
     explainer: Explainer, target: str, counterfactual: str | None, concepts: str | Path | None
 ) -> None:
-    """What suits no case is refused before any is read, let alone explained."""
+    """Refuse, before any case is read, what suits no case."""
     refuse_unknown_target(explainer.model.task, target)
     if counterfactual is not None:
         with_gradients(explainer.model, explainer.torch_model, counterfactual)

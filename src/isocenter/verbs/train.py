@@ -104,7 +104,7 @@ class Run(InNotebook):
         return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 

@@ -79,7 +79,7 @@ CALLED = "predicted"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What is known of groups: rows of `groups.csv`, and gaps.
+    """The figures of groups, as rows of `groups.csv`, and the gaps among groups.
 
     rows: (attribute, group, what was measured, whether it can be judged)
     """
@@ -191,7 +191,7 @@ class Look:
                 yield self.attribute, name, replace(row, label=self._named(row.label)), word
 
     def _thresholds(self, name: str) -> Iterator[Row]:
-        """From which probability on a group's cases were called, where not all have the same threshold."""
+        """The threshold by which a group's cases were called, where not all cases have the same one."""
         for column in threshold_columns(self.table):
             for label, rows in self.table.assign(group=self.groups).groupby("label"):
                 own = rows.loc[rows["group"] == name, column].dropna()
@@ -200,7 +200,7 @@ class Look:
                     yield Row(THRESHOLD, column.partition("_")[2] or str(label), estimate)
 
     def gaps(self) -> Iterator[Gap]:
-        """Of calls, and of the task's own metrics."""
+        """The gaps of calls, and those of the task's own metrics."""
         given = (self.attribute, self.table, self.groups, self.judged)
         of_calls = rate_gaps(*given, seed=self.seed, positives=self.task.scoring.positives)
         yield from (replace(gap, label=self._named(gap.label)) for gap in (*of_calls, *self._of_metrics()))
@@ -230,7 +230,7 @@ class Look:
         return self.task.scoring.summary(units, seed=how)
 
     def _of_metrics(self) -> Iterator[Gap]:
-        """Of each metric that is audited and label; one that says the same again is left out."""
+        """The gaps of each audited metric and label; one that repeats another is left out."""
         seen: set[tuple[Any, ...]] = set()
         each = {name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()}
         for row in self._of_all:
@@ -323,7 +323,7 @@ def _when(late: Sequence[str], registered: str | None) -> str:
 
 
 def _verdict(compared: Found) -> str:
-    """How many gaps are shown, of how many that could be tested, and who are too few."""
+    """The number of gaps that are shown, of those that could be tested, and the groups with too few people."""
     shown, tested = _shown(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
     attributes = listed(list(dict.fromkeys(gap.attribute for gap in compared.gaps)))
     if shown:
@@ -411,7 +411,7 @@ class Swapped:
 
     @property
     def words(self) -> str:
-        """In a sentence."""
+        """The change in a sentence."""
         interval = "" if self.low is None or self.high is None else f" ({number(self.low)} to {number(self.high)})"
         calls = "" if self.changed is None else f", and {share_text(self.changed)} of the calls change"
         moves = (
@@ -421,7 +421,7 @@ class Swapped:
 
 
 def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swapped]:
-    """Of each covariate that the network gets, and that makes two groups or more.
+    """The change of answers with each covariate that the network gets and that makes two groups or more.
 
     assigned: {attribute: {case id: its group}}
     Counterfactual fairness of inputs alone: Kusner et al., NeurIPS 2017, arXiv:1703.06856

@@ -63,7 +63,7 @@ class Condition:
 
 @dataclass(eq=False)
 class _Tried:
-    """What cases came to under one condition, and how many could not be predicted."""
+    """The outcome of cases under one condition, and the number that could not be predicted."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     gated: list[bool | None] = field(default_factory=list)
@@ -94,7 +94,7 @@ def robustness(audit: Audit) -> Audited | None:
 
 
 def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], list[str]]:
-    """What is tried, and a note on what such images do not have."""
+    """The conditions that are tried, and a note on corruptions that such images cannot have."""
     image = next(iter(cases[0].images.values()))
     profile = profile_for(image.modality, image.geometry.ndim)
     known = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
@@ -233,7 +233,7 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
 
 
 def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estimate:
-    """How much higher a figure is under the condition of a line than with images as they are, in the same cases."""
+    """The paired difference of a figure: under the condition of a line, less with images as they are."""
     table = case_table(tried[Condition(line.corruption, line.severity)].rows)
     before = audit.scored.table
     before = before[before["case"].isin(set(table["case"]))].reset_index(drop=True)
@@ -244,7 +244,7 @@ def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estima
 
 
 def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], Estimate]) -> Iterator[Block]:
-    """Of one metric, whose first line is that of the images as they are.
+    """The blocks of one metric, whose first line is that of the images as they are.
 
     sign: -1 where less is better
     loss: a line to the difference from the images as they are
@@ -274,7 +274,7 @@ def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], 
 def verdict(
     what: str, worst: Line, metric: str, base: float, sign: int, loss: Callable[[Line], Estimate], tried: int = 1
 ) -> str:
-    """What does most harm of so many that were tried, if the interval of the loss shows that it does any."""
+    """The condition that does most harm, in a sentence, and whether the interval of the loss shows any harm."""
     if sign * (base - worst.value) <= 0:
         return f"No {what} makes {metric} worse than {number(base)}."
     named = worst.words.removeprefix(WITHOUT)

@@ -51,7 +51,7 @@ class Member:
 
     @property
     def task(self) -> Task:
-        """What its models answer."""
+        """The task that its models answer."""
         return self.models[0].task
 
     @property
@@ -236,7 +236,7 @@ def _equal(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]
 
 
 def common_windows(each: Sequence[Inference]) -> Inference:
-    """As all members look: the largest overlap, the fewest windows at once, the mirrored views that all have."""
+    """The windows for all members: the largest overlap, the fewest at once, the mirrored views that all have."""
     flips = tuple(axis for axis in each[0].flips if all(axis in one.flips for one in each))
     overlap, batch = max(one.overlap for one in each), min(one.batch for one in each)
     return replace(each[0], overlap=overlap, batch=batch, flips=flips)

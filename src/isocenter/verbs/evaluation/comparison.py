@@ -83,7 +83,7 @@ class Comparison(InNotebook):
         )
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`, and as it is written."""
+        """The record for `--json` and for `comparison.json`."""
         named = {
             name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
             for n, name in enumerate(self.names)
@@ -232,7 +232,7 @@ def _places(difference: Estimate) -> int:
 
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """By the folders' names, with as many of those above as tell them apart."""
+    """Names of folders, each with as many of its parents as tell them apart."""
     whole = [path.resolve().parts for path in paths]
     if len(set(whole)) < len(whole):
         raise UsageError("an evaluation is given twice", "compare", "Give each once")
@@ -262,7 +262,7 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
 
 
 def comparison_lead(comparison: Comparison) -> str:
-    """Of how many cases, and how the intervals were made."""
+    """The number of cases, and the method of the intervals."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
         "Where the interval of a difference"
@@ -274,7 +274,7 @@ def comparison_lead(comparison: Comparison) -> str:
 
 
 def comparison_caveats(comparison: Comparison) -> list[str]:
-    """What a reader has to know of so many differences."""
+    """Caveats about many differences at once."""
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
     notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
     notes = notes if many else []
@@ -307,7 +307,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
 
 
 def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
-    """Those over all labels, and those by label whose figures are not just theirs."""
+    """The rows over all labels, and those of a label whose figures differ from these."""
     overall = {row.metric: _rounded(row) for row in rows if row.label == ALL}
     return [row for row in rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
 

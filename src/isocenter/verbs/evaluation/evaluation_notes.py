@@ -1,4 +1,4 @@
-"""What an evaluation states beside its figures: whose the references are, what is not scored, and its early end."""
+"""Notes of an evaluation: the positive class, whose the references are, what is not scored, and an early end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAG = "--positive"
 
 
 def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
-    """That the evaluation was stopped, and what it therefore lacks."""
+    """A note that the evaluation was stopped, and what it lacks."""
     if scored.stopped is None:
         return
     ended = {*scored.table["case"].astype(str), *(case for one in scored.problems for case in one.cases)}
@@ -50,7 +50,7 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
-    """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
+    """A note on labels that only the references or only the model knows: neither is scored.
 
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
     task of parts each is compared with the cases that have its references.
@@ -71,7 +71,7 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
-    """That references are DICOM objects which this model wrote, or another one of Isocenter: nobody drew them."""
+    """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
     drawn = {
         case.id: listed(one.facts.get("algorithms", ()))
         for case in cases
@@ -106,7 +106,7 @@ def with_positive(model: Model, positive: str | None, source: str) -> Model:
 
 
 def positive_words(task: Task) -> Iterator[str]:
-    """Which classes are positive, in words; none where each class is compared with the rest, or of no class."""
+    """A sentence on the positive classes; none where each class is compared with the rest, or there are no classes."""
     positives, others = task.scoring.positives, [one.name for one in task.labels]
     others = [name for name in others if name not in positives]
     if positives and others:
@@ -118,7 +118,7 @@ def positive_words(task: Task) -> Iterator[str]:
 
 
 def assumed_positive(task: Task) -> Iterator[str]:
-    """That nobody has decided which of two classes is positive, so that their names do."""
+    """A note where nobody has chosen the positive one of two classes, so that their names decide."""
     if len(task.labels) == 2 and task.scoring.positives and task.settings.get("positive") is None:
         name = listed(task.scoring.positives)
         yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

@@ -56,7 +56,7 @@ def with_subsets(
     seed: int,
     patients_known: bool,
 ) -> Scored:
-    """What was scored, and the same of every subset of images in the cases that have it; case after case.
+    """The figures, with those of every subset of images in the cases that have it; case after case.
 
     folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score`
     What a case was scored with as it is is not predicted once more.

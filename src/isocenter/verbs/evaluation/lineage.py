@@ -19,7 +19,7 @@ FIRST = "0"
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where weights come from.
+    """The earlier models from which weights come.
 
     seen:    hashes of the cases that trained or selected the models before
     unknown: names of files of weights that no run or package explains
@@ -52,7 +52,7 @@ def _of_one(start: Path) -> Lineage:
 
 
 def _of_run(run: Path, start: Path) -> Lineage:
-    """Of a run of folds one network is taken: the first, or that of the folder that was given."""
+    """The lineage of a run; of folds one network is taken: the first, or that of the folder that was given."""
     record, table = read_data_record(run), read_text_table(run / "split.csv")
     assert record is not None  # noqa: S101 - its file was seen
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
@@ -62,7 +62,7 @@ def _of_run(run: Path, start: Path) -> Lineage:
 
 
 def lineage_notes(record: DataRecord | None, tested: Sequence[str]) -> list[str]:
-    """What speaks against figures on these cases, where earlier models had seen them."""
+    """A caveat about figures on cases that earlier models had seen."""
     if record is None:
         return []
     notes, seen = [], record.inherited_among(tested)

@@ -61,7 +61,7 @@ FEWEST = 5
 
 
 class Predictor(Protocol):
-    """What can be scored: a model, or several of which each case has its own."""
+    """A model, or several models of which each case has its own."""
 
     @property
     def task(self) -> Task:
@@ -80,7 +80,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What was measured on some cases.
+    """The figures of some cases, with all that is shown of them.
 
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
     task:     whose figures they are
@@ -114,7 +114,7 @@ class Scored:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the scored cases before any figure."""
+        """Notes on the scored cases that a reader must know before any figure."""
         shifted = [self.shift.note] if self.shift is not None and self.shift.is_found else []
         return [*shifted, *(note for audit in self.audits for note in audit.notes)]
 
@@ -167,7 +167,7 @@ def view_name(number: int) -> str:
 
 
 class Measured(NamedTuple):
-    """What one case came to: its rows, what is odd about it, and the prediction unless another process made it.
+    """The rows of one case, its problems, and the prediction unless another process made it.
 
     features: what the network saw in it, as in `Confidence`
     facts:    of its first image
@@ -207,7 +207,7 @@ def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[C
 def measured_there(
     places: Mapping[int | None, There], folds: Mapping[str, Fold]
 ) -> Callable[[Sequence[Case]], Outcomes]:
-    """By other processes, fold after fold.
+    """Measure by other processes, fold after fold.
 
     places: {fold: the processes that have its model}, None for that of all
     Raises ResourceError where a worker has not what it needs, which the next case would lack too.
@@ -227,7 +227,7 @@ def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold
 
 
 def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
-    """In the other process; a prediction is large, and made once more where it is shown."""
+    """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
     model = there.model if fold is None else fold.scoring(there.model)
     return measured(model, fold, case)._replace(prediction=None)
 
@@ -459,7 +459,7 @@ class Shift:
         return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
 
     def as_record(self) -> dict[str, Any]:
-        """For `summary.json`."""
+        """The record for `summary.json`."""
         return {**asdict(self), "found": self.is_found, "note": self.note}
 
 

@@ -65,7 +65,7 @@ AT_MOST = 600.0
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What became of one case.
+    """The explanation of one case: rows, figures and problems.
 
     rows:    of `explanations.csv`
     figures: of each method, and of covariates
@@ -88,7 +88,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """How cases of a cohort are explained.
+    """An explainer of the cases of a cohort: a model, its methods and what is written.
 
     by_name:     whether a person asked for these methods: one that cannot be is then refused, else left out
     torch_model: the model's networks with gradients; None of a backend without torch
@@ -159,7 +159,7 @@ class Explainer:
         return Made(case.id, rows, drawn, files, details, bars, refused, maps, small)
 
     def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
-        """What each covariate that the network gets is worth to the score of this case."""
+        """The contribution of each covariate to the score of this case."""
         if model.goes_by_frame(image) or not model.context.names:
             return {}
         return CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
@@ -169,7 +169,7 @@ class Explainer:
         return None if reference is None else marked_in(reference, image, target, self.model.task)
 
     def _row(self, case: Case, image: Image, made: Explanation, inside: NDArray[np.bool_] | None) -> dict[str, Any]:
-        """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
+        """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
         record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
         own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
         own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
@@ -226,7 +226,7 @@ def _written(
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What a further look at the cases came to.
+    """The outcome of a further look at the cases.
 
     problems: errors are cases that it lacks
     files:    that were written of single cases
@@ -240,7 +240,7 @@ class Looked:
 def each_case(
     cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
 ) -> tuple[list[T], list[Problem]]:
-    """What is made of each case, and an error for each case that failed; the rest goes on.
+    """The result of each case, and an error for each case that failed; the rest goes on.
 
     what: is done, for the bar of progress
     made: takes what is made as it comes, for whoever keeps it after Ctrl-C
@@ -310,7 +310,7 @@ def with_references(
 
 
 def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
-    """What the maps of each method look at, over the cases."""
+    """The findings of each method over all cases: where its maps hold evidence."""
     names = dict.fromkeys(name for one in made for name in one.small)
     each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
     return [{"method": name, **row} for name, rows in each.items() for row in rows]

@@ -100,7 +100,7 @@ class Cohort:
         return answered.most_common(1)[0][0] if answered else self.target
 
     def _answer(self, case: Case) -> str | None:
-        """What a case is answered with; None of one that cannot be read, which is reported where it is looked at."""
+        """The answer to a case; None for one that cannot be read, which is reported elsewhere."""
         try:
             return self.grid(case, AUTO).target or AUTO
         except IsocenterError:

@@ -44,7 +44,7 @@ MOST_STRIPS = 12
 
 @dataclass(frozen=True, eq=False)
 class _Flips:
-    """What one case came to; without strips it has the answer already."""
+    """The changes that flip the call of one case; no strips where it has that call already."""
 
     rows: Sequence[Mapping[str, Any]] = ()
     strips: Sequence[Figure] = ()

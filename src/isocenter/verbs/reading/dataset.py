@@ -234,7 +234,7 @@ def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) ->
 
 
 def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
-    """Of one case, from its label map.
+    """The boxes of one case, from its label map.
 
     Raises DatasetError where parts of the map were not drawn: nobody knows what there is to be values in them.
     """
@@ -251,5 +251,5 @@ def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[i
 
 
 def _boxed(labels: Sequence[Label]) -> tuple[Label, ...]:
-    """Those that name something that may have a box."""
+    """The labels that may have a box."""
     return tuple(label for label in labels if label.value and not label.is_ignored and not label.is_background)
