@@ -21,7 +21,7 @@ UNRELIABLE = "unreliable"
 
 @dataclass(frozen=True)
 class Margin:
-    """A margin by which a model may be worse; `because` states whether it was fixed before figures were seen, and why."""
+    """A margin by which a model may be worse; `because` states whether it was fixed before any figure, and why."""
 
     value: float
     is_registered: bool
