@@ -138,7 +138,7 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """What is needed for a free-response curve: sensitivity against false boxes a scan.
+    """The hits for a free-response curve: sensitivity against false boxes a scan.
 
     scores:       (references,) the highest score of a box that hits it; minus infinity where none does
     image, sizes: (references,) in which image it is, and how large

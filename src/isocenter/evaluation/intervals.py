@@ -36,7 +36,7 @@ Statistic = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Resampling:
-    """How patients are drawn again: by a seed, within the model that scored them, with or without a copy of the draws.
+    """The way patients are drawn again: by a seed, within the model that scored them, with or without the draws kept.
 
     models:      {patient: the model that scored its images}, where several did, such as the folds of a run. A figure
                  that compares scores of different images is then made for each model, and their unweighted mean is
@@ -80,7 +80,7 @@ Seed: TypeAlias = "int | Resampling"
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """How much higher the second figure is than the first, both of the same cases, with a 95 % interval.
+    """The second figure less the first, both of the same cases, with a 95 % interval.
 
     Both must have kept their draws, by the same seed: then both were drawn for the same patients, and what is easy or
     hard about a patient cancels out. With few patients the interval is widened as in `bootstrap`.

@@ -64,7 +64,7 @@ def _if_right(logs: Floats, own: Array) -> Floats:
 
 
 def _calibrated(logs: Floats, numbers: Floats) -> Floats:
-    """By the logarithm of a factor, and a shift of each class but the last."""
+    """Probabilities calibrated by the logarithm of a factor, and a shift of each class but the last."""
     return np.asarray(special.softmax(np.exp(numbers[0]) * logs + np.append(numbers[1:], 0.0), axis=1))
 
 

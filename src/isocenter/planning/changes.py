@@ -297,7 +297,7 @@ def _of_part(plan: Plan, name: str) -> str:
 
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
-    """What it answers with, and each of its parts."""
+    """The labels of the task, and those of each of its parts."""
     return [task.labels, *(part.labels for part in task.decoding.parts.values())]
 
 

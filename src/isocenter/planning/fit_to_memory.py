@@ -41,7 +41,7 @@ MANY_CASES = 100
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits into memory: the grid, the network for it and the batch.
+    """The grid, the network and the batch that fit into memory.
 
     usual:   the batch if memory had no say
     fusion:  how the network uses covariates
@@ -170,14 +170,14 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
 
 
 def _of_clips(size: Decision, frames: int | None) -> Decision:
-    """With the number of frames, where the family asks for it."""
+    """The size with the number of frames, where the family asks for it."""
     if "frames" not in size.value:
         return size
     return replace(size, value={**size.value, "frames": frames or 1})
 
 
 def _of_modalities(size: Decision, count: int, task: Task) -> Decision:
-    """With the number of images of a case, and what of their answers is averaged, where the family asks for it."""
+    """The size with the number of images, and which of their answers are averaged, where the family asks for it."""
     if "modalities" not in size.value:
         return size
     means = {"means": {head: mean_of(task, head) for head in task.heads}} if "means" in size.value else {}
@@ -211,7 +211,7 @@ def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, mac
 
 
 def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:
-    """Of all training cases as they are prepared: float32 channels, labels, and where each structure lies."""
+    """Bytes of all prepared training cases: float32 channels, labels, and positions of each structure."""
     voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1)
     structures = len(task.labels) if any(head.is_dense for head in task.heads.values()) else 0
     positions = structures * np.minimum(voxels, POSITIONS).sum() * POSITION_BYTES * len(grid.patch)

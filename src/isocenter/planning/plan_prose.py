@@ -395,7 +395,7 @@ def _percent(value: Any) -> str:
 
 
 def overview(plan: Plan) -> str:
-    """What would be trained in one line, then every section."""
+    """The plan as text: what would be trained in one line, then every section."""
     lines = [_headline(plan)]
     for section, decisions in plan.sections.items():
         lines += ["", section, *_rows(section, decisions, sentences_of(plan))]

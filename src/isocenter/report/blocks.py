@@ -162,7 +162,7 @@ class Problems:
 
     @property
     def joined(self) -> list[Problem]:
-        """Those that many cases have, each after its case's name, as one: a page of thousands of them nobody reads.
+        """Join problems that many cases have into one: nobody reads a page of thousands.
 
         What they differ in is their numbers; those of the first are stated.
         """
@@ -263,7 +263,7 @@ def _is_link(value: object) -> bool:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """Which columns hold numbers, so that their digits stand under one another."""
+    """The columns that hold numbers, so that their digits stand under one another."""
     columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     return [bool(cells) and all(isinstance(c, int | float | None) for c in cells) for cells in columns]
 

@@ -168,12 +168,12 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
 
 
 def _name_of(overlay: Image, place: int) -> str:
-    """By its channel; one that the file names by its number alone is counted among the overlays."""
+    """The name of an overlay by its channel; a channel with a mere number is counted among the overlays."""
     return overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
-    """Where the crosshair stands first: amid the largest slice of what is drawn, else amid the image."""
+    """The first position of the crosshair: amid the largest slice of what is drawn, else amid the image."""
     for overlay in overlays:
         drawn = _laid_out(overlay, every)[0].any(axis=0)
         if drawn.any():

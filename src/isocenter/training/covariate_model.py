@@ -48,7 +48,7 @@ class CovariateModel:
     how: str = "a ridge penalty"
 
     def predict(self, subject: Case) -> Prediction:
-        """From the case's covariates; no image is read."""
+        """Predict from the case's covariates; no image is read."""
         covariates = np.concatenate([[1.0], self.context.vector(subject.covariates)[0]])
         return self.task.decoding.decode(
             [((), {name: covariates @ one for name, one in self.weights.items()})], NOWHERE
@@ -218,7 +218,7 @@ def fitted(
 
 
 def _shrunk(weights: Tensor, step: float, strength: float) -> Tensor:
-    """What the penalty leaves of them; intercepts are free."""
+    """The coefficients that the penalty leaves; intercepts are free."""
     if not np.isfinite(strength):
         return torch.cat([weights[:1], torch.zeros_like(weights[1:])])
     lasso, ridge = step * strength * SHARE, step * strength * (1 - SHARE)

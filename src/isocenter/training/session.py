@@ -43,7 +43,7 @@ log = logging.getLogger("isocenter")
 
 @dataclass(eq=False)
 class Session:
-    """What a training works with from its first step to its last.
+    """The objects that a training works with from its first step to its last.
 
     averaged:     the mean of the weights of many steps, in a module of its own
     model:        the averaged weights, as a model that can be saved
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def chosen(self) -> Training:
-        """How the plan trains, on the device of this process: of several processes each has its own."""
+        """The plan's settings of training, with the device of this process: of several processes each has its own."""
         return replace(self.settings.training, device=str(self.fabric.device))
 
     @property
@@ -122,7 +122,7 @@ class Session:
         return most_steps(self.settings.training, len(self.train_cases))
 
     def take_batches_of(self, samples: int | None) -> None:
-        """So many samples a step from now on; as planned where None."""
+        """Take a number of samples a step from now on; as planned where None."""
         if samples is not None:
             self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
             self.loader = loader_of(self.settings, self.train_cases, self.ranks)
@@ -147,7 +147,7 @@ class Session:
             batch_loss(self.module, batch, self.settings, self.fabric.device, compute, terms=terms).backward()
 
     def learner(self, state: State) -> Learner:
-        """What takes the steps, computing them as the state says."""
+        """The learner that takes the steps, computed as the state says."""
         compute = Compute.of(state.compute, self.chosen)
         if ADVERSARY in self.terms:  # what a compiled network sees within is not to be had
             compute = replace(compute, compiled=False)
@@ -226,12 +226,12 @@ class Session:
 
     @cached_property
     def groups(self) -> GroupLoss | None:
-        """What makes the loss of those of groups of people, where the plan says so."""
+        """The loss by groups of people, where the plan asks for it."""
         return GroupLoss.of(Protected.of(self.settings.training.fairness, self.train_cases))
 
     @property
     def _costs(self) -> Costs | None:
-        """What cases cost, where they are drawn by it."""
+        """The losses of cases, where cases are drawn by them."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
 
 

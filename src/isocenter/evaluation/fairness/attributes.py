@@ -64,7 +64,7 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
 
 
 def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
-    """By which groups are sorted: ranges as they rise, others by name, those of whom nobody knows it last.
+    """The key that sorts groups: ranges as they rise, others by name, unknown groups last.
 
     Crossed groups go by each of their parts in turn.
     """
@@ -72,7 +72,7 @@ def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
 
 
 def _lower_limit(group: str) -> float:
-    """Of a range; of the first range, and of what is none, that is below all others."""
+    """The lower limit of a range; for the first range, and what is no range, one below all others."""
     start, dash, _ = group.removeprefix(">=").partition("-")
     limit = number_in(start) if dash or group.startswith(">=") else None
     return -math.inf if limit is None else limit

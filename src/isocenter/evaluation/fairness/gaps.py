@@ -46,7 +46,7 @@ MOST_DEALT = 4000
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the groups of an attribute lie apart in a figure.
+    """The gap among the groups of an attribute in a figure.
 
     value:  of the best less the worst group, or of a ratio the one by the other; NaN with fewer than two groups
     low, high: of these two groups, as wide as intervals of all pairs together have to be: in 95 % of audits all of
@@ -218,7 +218,7 @@ class _Calls:
 
 
 def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
-    """Those of one class against the rest."""
+    """The calls of one class against the rest."""
     truth, called = ((own[column] == positive).to_numpy() for column in ("reference", "predicted"))
     calls = _Calls.of(own["patient"].to_numpy(str), groups, truth, called)
     chosen, hit = calls.counts(called), calls.counts(called, truth)

@@ -45,7 +45,7 @@ class Shifted:
 
 @dataclass(frozen=True)
 class Balance:
-    """How unlike two groups are in a covariate, in standard deviations, before and after matching."""
+    """The difference of two groups in a covariate, in standard deviations, before and after matching."""
 
     attribute: str
     first: str
@@ -72,7 +72,7 @@ class Patients:
     def of(
         cls, rows: Floats, groups: Sequence[str], patients: Sequence[str], covariates: Mapping[str, Sequence[Any]]
     ) -> Patients:
-        """Of one case of each patient and group (`one_of_each`)."""
+        """The patients by one case of each patient and group (`one_of_each`)."""
         kept = one_of_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
         own = {name: [values[n] for n in kept] for name, values in covariates.items()}
         return cls(rows[kept], np.asarray(groups)[kept], own)
@@ -110,7 +110,7 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
 
 
 def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[str]) -> str:
-    """What the tests of an attribute show: a sentence for each two groups that look different, one for all others."""
+    """The tests of an attribute in words: a sentence for each two groups that look different, one for all others."""
     compared = dict.fromkeys((one.first, one.second) for one in shifts)
     if not compared:
         return f"{attribute}: too few patients to compare its groups."
@@ -130,7 +130,7 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
 
 
 def _matched_words(pairs: Sequence[Shifted], matched_by: Sequence[str]) -> str:
-    """What pairs of patients add to a difference; that pairs do not show it, proves nothing of its reason."""
+    """A clause on what matched pairs show of a difference; if they do not show it, its reason stays open."""
     if not matched_by:
         return "; there is no covariate to match their patients by"
     alike = f"pairs of patients alike in {listed(matched_by)}"

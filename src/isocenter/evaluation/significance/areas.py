@@ -59,7 +59,7 @@ def area_covariance(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike 
 
 
 def jackknife_covariance(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
-    """As `area_covariance`, from the AUROCs without each case in turn.
+    """Areas and covariance as in `area_covariance`, from the AUROCs without each case in turn.
 
     Quenouille, Biometrika 1956, doi:10.2307/2332914
     """
@@ -109,7 +109,7 @@ def delong_unpaired(
 
 
 def _unbiased(people: int) -> float:
-    """What makes a sum of squares over so many people an unbiased estimate; NaN of one."""
+    """The factor that makes a sum of squares over a number of people an unbiased estimate; NaN for one person."""
     return people / (people - 1) if people > 1 else float("nan")
 
 

@@ -39,7 +39,7 @@ def reason_against_margins(test: Test) -> str:
 
 
 def margin_interval(test: Test) -> tuple[float, float] | None:
-    """What has to lie within a margin: the interval of the difference, and `margin_ends` where the test has any."""
+    """The interval that has to lie within a margin: that of the difference, with `margin_ends` where there are any."""
     if test.low is None or test.high is None:
         return None
     own, other = (test.low, test.high), test.margin_ends or (test.low, test.high)
@@ -148,7 +148,7 @@ def score_interval(gained: float, lost: float, cases: float) -> tuple[float, flo
 
 
 def design_effect(differences: Floats, owner: np.ndarray) -> float:
-    """By how much the variance of a mean grows because a patient's cases are alike; 1 where each has one.
+    """The factor by which the variance of a mean grows because a patient's cases are alike; 1 where each has one case.
 
     Where no case differs it is as large as can be. Rao and Scott, Biometrics 1992, doi:10.2307/2532311
     """

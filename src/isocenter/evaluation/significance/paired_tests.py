@@ -213,7 +213,7 @@ def _exchanges(people: int, seed: int, draws: int) -> tuple[NDArray[np.integer[A
 
 
 def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Interval:
-    """By exchanges of some patients, or by the normal law of very many.
+    """The interval of a mean: by exchanges of patients, or by the normal law where there are very many.
 
     sums: (patients,) what each adds to the difference; shares: (patients,) of all cases
     """

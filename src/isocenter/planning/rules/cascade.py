@@ -36,7 +36,7 @@ def cascade_decision(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -
 
 
 def marks_decision(cascade: float | None) -> Decision:
-    """How often what the first network has marked is marked worse in training."""
+    """The decision how often training makes the marks of the first network worse."""
     if cascade is None:
         return Decision(0.0, "no first network marks labels for this one")
     because = "the first network's labels may be wrong: some are shown too large, too small or not at all"
@@ -79,7 +79,7 @@ def _shared(trainings: int, *, is_compared: bool) -> str:
 
 
 def _factor(grid: Grid, usual: int) -> float:
-    """By which the grid has to be coarser for a patch of usual size to hold the median image, in steps of a half."""
+    """The factor, in steps of a half, by which a coarser grid lets a usual patch hold the median image."""
     ratio = float(np.median(grid.extent, axis=0).prod()) / min(grid.voxels, usual)
     return max(1.5, float(np.ceil(2 * ratio ** (1 / len(grid.patch))) / 2))
 

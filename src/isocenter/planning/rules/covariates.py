@@ -239,7 +239,7 @@ def is_monitored(values: Sequence[Any]) -> bool:
 
 
 def along(columns: Mapping[str, Sequence[Any]]) -> Along | str:
-    """For the columns that are monitored, as the training cases have them; or why it cannot be."""
+    """The times of monitored columns, as the training cases have them; or the reason why there are none."""
     courses = [course for values in columns.values() for course in map(course_in, values) if course is not None]
     if len(units := sorted({one.unit or "no unit" for one in courses})) > 1:
         return f"its times are in {listed(units)}"
@@ -254,7 +254,7 @@ def along(columns: Mapping[str, Sequence[Any]]) -> Along | str:
 def monitored(
     name: str, values: Sequence[Any], when: Along, references: list[Mapping[str, Any]], patients: list[str]
 ) -> Monitored | str:
-    """How the column becomes numbers, or why it is left out."""
+    """The encoding of a monitored column as numbers, or the reason why it is left out."""
     courses = [course_in(one) for one in values]
     if strange := sum(one is None and not is_missing(value) for one, value in zip(courses, values, strict=True)):
         return f"{strange} training cases have words, not numbers"

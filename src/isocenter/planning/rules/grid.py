@@ -46,7 +46,7 @@ ENOUGH_LOOKS = 20
 
 @dataclass(frozen=True)
 class Grid:
-    """What the network's grid is, with the reasons.
+    """The network's grid, with the reasons.
 
     spacing, shape: one of them decides; the other's value is None
     patch:   voxels per axis
@@ -73,18 +73,18 @@ class Grid:
 
     @property
     def slices(self) -> int:
-        """Of the median image along the thick axis; 0 without one."""
+        """Slices of the median image along the thick axis; 0 without one."""
         return 0 if self.thick is None else int(np.median(self.extent[:, self.thick]))
 
     @property
     def voxels(self) -> int:
-        """Of a patch."""
+        """Voxels of a patch."""
         return int(np.prod(self.patch))
 
 
 @dataclass(frozen=True)
 class GridNeeds:
-    """What a task asks of the grid.
+    """The demands of a task on the grid.
 
     dense:  there is an output for every voxel
     whole:  there is an output for the image as a whole, which no patch may be cut from; without it a spacing decides
@@ -98,7 +98,7 @@ class GridNeeds:
 
     @classmethod
     def of(cls, task: Task) -> GridNeeds:
-        """Of the outputs of a task."""
+        """The needs of the outputs of a task."""
         vectors = [head for head in task.heads.values() if head.is_vector]
         dense = any(head.is_dense for head in task.heads.values())
         return cls(dense, bool(vectors), any(head.holds_numbers for head in vectors))
@@ -190,7 +190,7 @@ def _stretched(fingerprint: Fingerprint, needs: GridNeeds, longest: float, devic
 
 
 def usual_voxels(grid: Grid, device: str) -> int:
-    """Of a patch of so many axes that a device goes through quickly."""
+    """Voxels of a patch that a device computes quickly."""
     return PATCH_VOXELS[len(grid.patch)][kind_of(device)]
 
 
@@ -277,7 +277,7 @@ def _shape(shapes: Sequence[tuple[int, ...]], longest: float, device: str, *, de
 
 
 def _even(size: float, dense: bool) -> int:
-    """Of what a side is a multiple: of 4; for a U-Net of up to 16, so that it can be halved as often."""
+    """The number that divides a side: 4; for a U-Net up to 16, so that the side can be halved as often."""
     return 2 ** int(np.clip(math.log2(max(size, 1) / 8), 2, 4)) if dense else 4
 
 
@@ -326,7 +326,7 @@ def _held(sizes: Floats) -> Floats:
 
 
 def _odd(sizes: Floats, unit: str) -> str:
-    """That few images, much larger than the others, decide how finely all of them are seen; nothing where none is."""
+    """A note that a few much larger images decide how finely all images are seen; empty where there are none."""
     usual = np.percentile(sizes, 95, axis=0, method="lower").max()
     count = int((sizes.max(axis=1) > ODD * usual).sum())
     if not count:

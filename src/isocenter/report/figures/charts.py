@@ -101,7 +101,7 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
-    """How often which value occurs, one outline a group; of few values, or many groups, each is a dot.
+    """Histogram with one outline a group; with few values, or many groups, each value is a dot.
 
     axis: what is counted, with its unit
     """

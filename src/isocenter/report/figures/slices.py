@@ -159,7 +159,7 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Line2D]:
-    """Which colour is which label, of those to be seen, and which line is whose."""
+    """The key: the colour of each label that is seen, and whose each line is."""
     named = colours(labels)
     lines = [
         Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
@@ -182,7 +182,7 @@ def _seen(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label
 
 
 def _shared_colours(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> str:
-    """That a colour stands for several labels, where these slices show them."""
+    """A note that a colour stands for several labels, where these slices show them."""
     named = colours(labels)
     each = [named[label.value] for label in _seen(view, shown, labels)]
     return "Colours repeat: some stand for several labels." if len(set(each)) < len(each) else ""

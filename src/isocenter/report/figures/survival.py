@@ -161,7 +161,7 @@ def _step(axes: Axes, curve: SurvivalCurve, colour: str, name: str) -> None:
 def _table(
     axes: Axes, ticks: Sequence[float], counts: Mapping[str, Sequence[int]], colours: Sequence[str], ink: Ink
 ) -> None:
-    """How many are at risk at each tick, a line a group, in its colour."""
+    """The numbers at risk at each tick, a line a group, in its colour."""
     axes.set_facecolor(ink.paper)
     axes.set(ylim=(len(counts) - 0.4, -1.1), yticks=[])
     for side in ("top", "right", "left", "bottom"):

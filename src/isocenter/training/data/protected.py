@@ -111,7 +111,7 @@ class GroupLoss:
         return torch.stack([loss * float(share) for loss, share in zip(losses, shares, strict=True)]).sum() / len(cells)
 
     def adversary_cost(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
-        """What it costs the adversary to tell the groups by (batch, features); the network is taught the reverse."""
+        """The adversary's loss in telling the groups by (batch, features); the network is taught the reverse."""
         reversed_ = 2 * pooled.detach() - pooled
         logits = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
         groups = torch.as_tensor(self.protected.groups[np.asarray(cases)], device=pooled.device)

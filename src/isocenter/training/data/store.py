@@ -70,7 +70,7 @@ class OnDisk:
 
 @dataclass(frozen=True, eq=False)
 class PositionsOnDisk(OnDisk):
-    """Where a structure lies, among the facts of an entry: of many structures in many cases they take gigabytes.
+    """Positions of a structure, read from an entry on disk: those of many structures and cases take gigabytes.
 
     fact: its name there
     """

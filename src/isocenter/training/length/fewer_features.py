@@ -52,7 +52,7 @@ def narrower(chosen: Settings, left: float) -> Decision | None:
 
 
 def _samples_and_seconds(chosen: Settings) -> tuple[int, float]:
-    """Of a step with as few samples as it may have: their number, and s to compute it with images of noise."""
+    """The fewest samples of a step, and the seconds that it takes with images of noise."""
     training, device = chosen.training, chosen.training.device
     module = build_module(chosen.task, chosen.architecture).to(device).train()
     samples = LEAST_BATCH if normalises_over_batch(module) else 1

@@ -68,7 +68,7 @@ MOST_ROWS = 16384
 
 @dataclass(frozen=True)
 class Budget:
-    """So many steps and validations fit into the time, at this speed, and why."""
+    """The steps and validations that fit into the time, the speed, and the reason."""
 
     steps: int
     validations: int
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Probed:
-    """How to compute steps and why, s of each that was tried, the operations of a step and the machine's best."""
+    """The way to compute steps and its reason, s of each that was tried, operations of a step, the machine's best."""
 
     compute: Compute
     because: str
@@ -87,7 +87,7 @@ class Probed:
     peak: Peak | None = None
 
     def decision(self, chosen: Training) -> Decision:
-        """For the plan."""
+        """The decision for the plan."""
         return Decision(self.compute.name(chosen), self.because)
 
 
@@ -105,7 +105,7 @@ class Probe:
     now: Callable[[], float] = time.monotonic
 
     def fastest(self, left: float, most: int | None = None) -> Probed:
-        """How to compute a step fastest, within a small share of the time; the module computes so from now on.
+        """Find the fastest way to compute a step, within a small share of the time; the module keeps it.
 
         left: s that the training has
         most: steps that there may be, so that it may not need them all
@@ -145,7 +145,7 @@ class Probe:
         return min(self.seconds(simplest, number) for number in range(PROBE_WARMUP))
 
     def seconds(self, compute: Compute, number: int) -> float:
-        """What a step of this number takes."""
+        """The seconds that a step with this number of samples takes."""
         compute.applied(self.module)
         self.module.zero_grad()  # gradients in another order than their weights cost time, and torch warns of them
         settled(self.chosen.device)
@@ -204,7 +204,7 @@ class Probe:
 
 
 def candidates(module: Module, chosen: Training) -> list[Compute]:
-    """How a step may be computed here, the simplest first; only what was set by hand where something was."""
+    """The ways to compute a step here, the simplest first; only that which was set by hand, if any."""
     simplest = Compute.of(chosen.compute or "", chosen)
     if chosen.compute is not None or chosen.deterministic or memory_order(module) is None:
         return [simplest]
@@ -257,7 +257,7 @@ def fastest_of(times: Times) -> Compute:
 def budget(
     times: list[float], validation: float, left: float, most_validations: int, most: int | None = None
 ) -> Budget:
-    """How many steps and validations fit into the time left.
+    """The steps and validations that fit into the time left.
 
     times:      s of probed steps
     validation: s of a look at all validation cases

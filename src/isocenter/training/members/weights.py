@@ -85,7 +85,7 @@ class MemberOutputs:
 
 @dataclass(frozen=True)
 class MemberWeights:
-    """How much each member counts, and why.
+    """The weight of each member, and the reason.
 
     shares:  add up to 1
     of_case: the shares that were fitted without the case and its patient, by which thresholds are tuned on it; None
@@ -224,7 +224,7 @@ def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> 
 
 
 def placed(case: Prepared, size: Sequence[int] | None) -> Region:
-    """Where such a window lies in a case: about the middle of its structures, of the image where it has none."""
+    """The window of a case: about the middle of its structures, of the image where it has none."""
     if size is None:
         return tuple(slice(0, n) for n in case.shape)
     known = [one for one in case.positions if len(one)]

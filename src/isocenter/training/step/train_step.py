@@ -31,7 +31,7 @@ MOST_LOST = 10
 
 @dataclass(eq=False)
 class Learner:
-    """What a step needs, and how many batches in a row it could learn nothing from.
+    """The parts that a step needs, and the number of batches in a row that taught nothing.
 
     module: as Fabric has wrapped it
     terms:  of the loss, learnt with the weights
