@@ -196,7 +196,7 @@ class Change:
 def repeatability(
     first: ArrayLike, second: ArrayLike, *, unit: str = "", relative: bool = False, level: float = 0.95
 ) -> Repeatability:
-    """Repeatability from (people,) test and retest, with the interval of a variance of normal differences (chi squared).
+    """Repeatability from (people,) test and retest, with the interval of the variance of differences (chi squared).
 
     relative: differences in percent of the mean of both; all values must be above 0
     UsageError for fewer than two people or unlike lengths.

@@ -147,7 +147,7 @@ class Confusion:
 
     @property
     def f1(self) -> Floats:
-        """F1 of the positive class; for several classes the unweighted mean (macro), 0 for a class never called right."""
+        """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
         each = ratio(2 * right, named)
         return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)

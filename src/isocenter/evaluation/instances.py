@@ -98,7 +98,7 @@ class InstanceOverlap:
 
 
 def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
-    """Overlap of the objects in two maps (*spatial) of one grid, where 0 is background and other numbers are objects."""
+    """Overlap of objects in two maps (*spatial) of one grid, with 0 for background."""
     ours, theirs = np.asarray(predicted), np.asarray(reference)
     if ours.shape != theirs.shape:
         problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"

@@ -195,7 +195,7 @@ def threshold_columns(table: Table) -> list[str]:
 
 
 def _unknown_classes(table: Table) -> Sequence[str]:
-    """The names in `reference` and `predicted` without a column of probabilities; none where there are no such columns."""
+    """The names in `reference` and `predicted` without a column of probabilities; none without such columns."""
     known = set(class_names(table))
     if not known:
         return []
