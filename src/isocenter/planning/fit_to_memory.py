@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,15 @@ def fitted(inputs: PlanInputs) -> Fitted:
     """
     fingerprint, machine = inputs.fingerprint, inputs.machine
     needs = GridNeeds.of(inputs.task)
-    asked: dict[str, Any] = {"reduction": inputs.reduction, "spacing": inputs.wishes.spacing}
-    first = grid_for(fingerprint, needs, machine.device, **asked)
+    grid_of = partial(
+        grid_for, fingerprint, needs, machine.device, reduction=inputs.reduction, spacing=inputs.wishes.spacing
+    )
+    first = grid_of()
     frames, family = inputs.frames.value or 1, inputs.wishes.network
     usual = inputs.batch or usual_batch(fingerprint, first, machine.device, frames, family)
     fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
     for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
-        grid = grid_for(fingerprint, needs, machine.device, room=room, **asked)
+        grid = grid_of(room=room)
         fits = _on_grid(inputs, grid, batch, usual)
         if fits.peak.fits(machine):
             break

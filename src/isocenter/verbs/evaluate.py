@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -33,7 +34,7 @@ from isocenter.runtime import (
     with_uncertainty,
 )
 from isocenter.tasks import UNKEPT
-from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
+from isocenter.values import Dataset, Decision, Plan, Problem, Row
 from isocenter.verbs.auditing.audit import Audit, AuditOptions, EvaluationKeywords
 from isocenter.verbs.auditing.audits import audited
 from isocenter.verbs.auditing.groups import with_table
@@ -50,7 +51,7 @@ from isocenter.verbs.evaluation.evaluation_notes import (
 )
 from isocenter.verbs.evaluation.fold import Fold, gate_of
 from isocenter.verbs.evaluation.image_subsets import with_subsets
-from isocenter.verbs.evaluation.scoring import TASK, Outcomes, Predictor, Scored, measured_there, score, write_verdict
+from isocenter.verbs.evaluation.scoring import TASK, Predictor, Scored, measured_there, score, write_verdict
 from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
 from isocenter.verbs.reading.dataset import open_labelled, path_of
 from isocenter.verbs.reading.failures import failed_rows, failures_among
@@ -166,8 +167,8 @@ def evaluate(
     run = path_of(model)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    how: dict[str, Any] = {"threads": threads, "backend": backend, "activation": activation}
-    loaded = with_uncertainty(loaded_model(model, device, **how), uncertainty)
+    loaded = loaded_model(model, device, threads=threads, backend=backend, activation=activation)
+    loaded = with_uncertainty(loaded, uncertainty)
     loaded = with_positive(loaded, positive, str(run or "the model"))
     plan = _plan_of(run)
     audits, stated = _options(options)
@@ -183,10 +184,34 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    loading = {"device": device, "uncertainty": uncertainty, "allow_large": reading.allow_large, **how}
-    outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
-    scoring: Any = {"seed": seed, "patients_known": known, "folds": folds, "draws": draws, "keeps": draws}
-    scored = score(predictor, cases, parts, outcomes=outcomes, **scoring)
+    outcomes = None
+    if scheduler is not None:
+        there = partial(
+            There.of,
+            scheduler,
+            run,
+            device=device,
+            threads=threads,
+            backend=backend,
+            uncertainty=uncertainty,
+            activation=activation,
+            allow_large=reading.allow_large,
+        )
+        networks: dict[int | None, Model] = {None: loaded}
+        if isinstance(predictor, OutOfFold):
+            networks = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+        outcomes = measured_there({number: there(own, fold=number) for number, own in networks.items()}, folds)
+    scored = score(
+        predictor,
+        cases,
+        parts,
+        outcomes=outcomes,
+        seed=seed,
+        patients_known=known,
+        folds=folds,
+        draws=draws,
+        keeps=draws,
+    )
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
     audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
@@ -205,11 +230,11 @@ def evaluate(
         result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None, verdict)
         if result.out is None:
             return result
-        with result_folder(result.out, overwrite, MARKS) as partial:
-            scored.write(partial)
-            write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
+        with result_folder(result.out, overwrite, MARKS) as folder:
+            scored.write(folder)
+            write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
             page = _report(result, loaded, dataset, run, plan, promised)
-            (partial / "report.html").write_text(page, encoding="utf-8")
+            (folder / "report.html").write_text(page, encoding="utf-8")
         if scored.stopped is not None:
             log.warning("%s scored before the stop: %s", counted(scored.table["case"].nunique(), "case"), result.out)
             raise scored.stopped
@@ -226,8 +251,15 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
         return scored
     try:
         if isinstance(preprocessing, Preprocessing):
-            own: Any = {"seed": audit.seed, "patients_known": audit.patients_known}
-            subsets = with_subsets(scored, audit.predictor, preprocessing, audit.cases, audit.folds, **own)
+            subsets = with_subsets(
+                scored,
+                audit.predictor,
+                preprocessing,
+                audit.cases,
+                audit.folds,
+                seed=audit.seed,
+                patients_known=audit.patients_known,
+            )
             audit = replace(audit, scored=subsets)
         return audited(audit)
     except KeyboardInterrupt as stop:
@@ -247,25 +279,6 @@ def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]
     audits: Any = {name: value for name, value in options.items() if name in own}
     reading: Any = {name: value for name, value in options.items() if name not in own}
     return AuditOptions(**audits), ReadingOptions.of(**reading)
-
-
-def _measured_elsewhere(
-    scheduler: str,
-    run: Path | None,
-    loaded: Model,
-    predictor: Predictor,
-    folds: Mapping[str, Fold],
-    loading: Mapping[str, Any],
-) -> Callable[[Sequence[Case]], Outcomes]:
-    """Measure by the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
-
-    loading: device, threads, backend, uncertainty and activation, as in `There.of`
-    """
-    models: dict[int | None, Model] = {None: loaded}
-    if isinstance(predictor, OutOfFold):
-        models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
-    workers = {number: There.of(scheduler, run, own, fold=number, **loading) for number, own in models.items()}
-    return measured_there(workers, folds)
 
 
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:

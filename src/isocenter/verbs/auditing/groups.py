@@ -201,8 +201,8 @@ class Look:
 
     def gaps(self) -> Iterator[Gap]:
         """The gaps of calls, and those of the task's own metrics."""
-        given = (self.attribute, self.table, self.groups, self.judged)
-        of_calls = rate_gaps(*given, seed=self.seed, positives=self.task.scoring.positives)
+        positives = self.task.scoring.positives
+        of_calls = rate_gaps(self.attribute, self.table, self.groups, self.judged, seed=self.seed, positives=positives)
         yield from (replace(gap, label=self._named(gap.label)) for gap in (*of_calls, *self._of_metrics()))
 
     def _named(self, label: str) -> str:
@@ -268,8 +268,15 @@ def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alik
     patients = who["patient"].to_numpy(dtype=object)[here]
     known = np.isfinite(answers).any(axis=1)
     eyes = np.array([audit.network_of(str(who.index[n])) for n in here])
-    given = (one[known] for one in (rows, answers, groups[here], patients))
-    return neighbour_gap(attribute, *given, seed=audit.seed, eyes=eyes[known])
+    return neighbour_gap(
+        attribute,
+        rows[known],
+        answers[known],
+        groups[here][known],
+        patients[known],
+        seed=audit.seed,
+        eyes=eyes[known],
+    )
 
 
 def _csv(compared: Found) -> Table:

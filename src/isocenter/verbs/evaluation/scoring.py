@@ -292,8 +292,19 @@ def score(
     tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
     shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
-    seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts, "stopped": stopped}
-    return Scored(table, summary, overview, shown, problems, counted, model.task, **seen)
+    return Scored(
+        table,
+        summary,
+        overview,
+        shown,
+        problems,
+        counted,
+        model.task,
+        shift=shift,
+        features=features,
+        facts=facts,
+        stopped=stopped,
+    )
 
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,10 +136,12 @@ class Explainer:
         rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
         letters, bars = _letters(image), self._covariates(model, case, image)
-        how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
         for method in self.methods:
             try:
-                made = replace(explained(model, case, method, **how), covariates=bars)
+                made = explained(
+                    model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
+                )
+                made = replace(made, covariates=bars)
             except UnfitError as error:
                 if self.by_name:
                     raise
@@ -191,22 +194,25 @@ def pictures_of(
     """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
     target = "the answer as a whole" if made.target == WHOLE else made.target
     title = f"{method.name}: {target}"
-    how: dict[str, Any] = {"failed": failed, "inside": inside}
+    drawn_on = partial(figures.heat, image, failed=failed, inside=inside)
     words = f"{method.words[0].upper()}{method.words[1:]}"
     words += "" if inside is None else "; outlined what experts marked"
     for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
-    drawn = {method.name: figures.heat(image, made.data, title, caption=for_all, **how)}
+    drawn = {method.name: drawn_on(made.data, title, caption=for_all)}
     for name, data in made.images.items():
         if name not in image.channels:
             continue  # the case lacks it
-        own: dict[str, Any] = {"channel": image.channels.index(name), "among": list(made.images.values()), **how}
-        caption = f"{words}; colours are those of all images"
-        drawn[f"{method.name}_{name}"] = figures.heat(image, data, f"{title}, {name}", caption=caption, **own)
+        drawn[f"{method.name}_{name}"] = drawn_on(
+            data,
+            f"{title}, {name}",
+            caption=f"{words}; colours are those of all images",
+            channel=image.channels.index(name),
+            among=list(made.images.values()),
+        )
     if made.disagreement is not None:
         caption = "Standard deviation over the members' maps, in the colours of their mean"
-        own = {"among": [made.data], **how}
         name = f"{method.name}_{DISAGREEMENT}"
-        drawn[name] = figures.heat(image, made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, **own)
+        drawn[name] = drawn_on(made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[made.data])
     return drawn
 
 

@@ -221,8 +221,8 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
             return marked
     for method in cohort.methods:
         try:
-            how: dict[str, Any] = {"target": cohort.target, "torch_model": cohort.torch_model}
-            return _strongest(explained(cohort.model, case, method, **how).data)
+            made = explained(cohort.model, case, method, target=cohort.target, torch_model=cohort.torch_model)
+            return _strongest(made.data)
         except UnfitError:
             continue
     raise UnfitError("--concepts measured", "none of these methods has a map")
