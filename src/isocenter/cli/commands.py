@@ -1,4 +1,4 @@
-"""Every verb as a command, in the order in which help lists them."""
+"""Every verb as a command, in the order in which help lists them, and the page of help of a verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The start and the end of the command line: one line and an exit code for whatever happened."""
+"""The start and the end of the command line: one line and an exit code for whatever happened.
+
+A killed process cannot say anything itself, and the shell says no more than "Killed": a small process that outlives
+ours says what we were at.
+"""
 
 from __future__ import annotations
 

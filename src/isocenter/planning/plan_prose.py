@@ -1,4 +1,4 @@
-"""A plan's reasons as prose: a paragraph for each section, in the order in which the data pass through it."""
+"""A plan for people: its reasons as prose, a paragraph a section, and its decisions as a table for a terminal."""
 
 from __future__ import annotations
 

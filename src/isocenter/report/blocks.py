@@ -1,4 +1,4 @@
-"""The parts of a page: small values, each shown by the template of its name."""
+"""The parts of a page, each shown by the template of its name, and the page as one HTML file that loads nothing."""
 
 from __future__ import annotations
 

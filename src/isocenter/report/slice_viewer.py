@@ -1,4 +1,7 @@
-"""A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor."""
+"""A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor.
+
+Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64.
+"""
 
 from __future__ import annotations
 

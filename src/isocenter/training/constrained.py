@@ -1,4 +1,9 @@
-"""The last layer of a trained network fitted anew, so that its calls are as right in every group of people."""
+"""The last layer of a trained network fitted anew, so that its calls are as right in every group of people.
+
+A reduction to weighted fits: the price of a group's mistakes rises while they are more, by exponentiated gradient
+(Agarwal et al., ICML 2018, arXiv:1803.02453, with the constraints of equalised odds). There the classifier draws one of
+the fits by lot for each person; here it is the mean of their weights, so that people who are alike are called alike.
+"""
 
 from __future__ import annotations
 

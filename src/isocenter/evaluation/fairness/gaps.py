@@ -1,4 +1,7 @@
-"""Gaps among groups: how far the best and the worst are apart, with an interval and a test."""
+"""Gaps among groups: how far the best and the worst are apart, with an interval and a test.
+
+The test deals people anew to groups of the same sizes.
+"""
 
 from __future__ import annotations
 

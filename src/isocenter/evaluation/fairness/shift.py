@@ -1,4 +1,7 @@
-"""Differences between the images of groups: of all their patients, and of pairs of patients who are alike."""
+"""Differences between the images of groups: of all their patients, and of pairs of patients who are alike.
+
+Pairs have nearly the same probability of being in the group, given who the patients are.
+"""
 
 from __future__ import annotations
 

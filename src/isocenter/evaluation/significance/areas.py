@@ -1,4 +1,4 @@
-"""AUROCs of several models of the same cases, how they vary together, and tests of their differences."""
+"""AUROCs of models, or of readers, of the same cases, how they vary together, and tests of their differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests of non-inferiority and of equivalence of two models, by a margin."""
+"""Tests of non-inferiority and of equivalence of two models, by a margin, and intervals that hold their level there.
+
+How often each interval would wrongly show that a model is not inferior: bench/claims/margins.py.
+"""
 
 from __future__ import annotations
 

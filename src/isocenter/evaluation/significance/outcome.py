@@ -1,4 +1,4 @@
-"""The result of a statistical test."""
+"""The result of a statistical test, and p-values of several tests, adjusted for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of two models by the cases that both scored: each patient's models are exchanged, or not."""
+"""Tests of two models by the cases that both scored: models of each patient are exchanged, or patients drawn again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule for a cascade: when a network at low resolution goes first, and the plan of that network."""
+"""Rules for a cascade, in which a network at low resolution goes first, and for configurations that folds compare."""
 
 from __future__ import annotations
 

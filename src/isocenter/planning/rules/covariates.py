@@ -1,4 +1,7 @@
-"""Rules of covariates: which columns the network gets, and how each becomes numbers, from the training cases only."""
+"""Rules of covariates: which columns the network gets, and how each becomes numbers, from the training cases only.
+
+Columns that were measured over time become numbers in stretches of that time.
+"""
 
 from __future__ import annotations
 

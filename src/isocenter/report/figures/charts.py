@@ -1,4 +1,4 @@
-"""Charts of numbers: training, scores with intervals, distributions."""
+"""Charts of numbers: training, scores with intervals, distributions, courses, groups."""
 
 from __future__ import annotations
 

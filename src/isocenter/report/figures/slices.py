@@ -1,4 +1,4 @@
-"""Slices of images with the outlines of what is drawn on them."""
+"""Slices of images with the outlines of what is drawn on them: labels, or single objects."""
 
 from __future__ import annotations
 

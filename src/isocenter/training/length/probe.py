@@ -1,4 +1,7 @@
-"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time."""
+"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time.
+
+It also measures the share of what the machine can do that a step reaches, against the machine's best convolution.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Comparison of a model's figures among groups of people."""
+"""Comparison of a model's figures among groups of people.
+
+Also the change of an answer when the patient is said to be of another group, all else alike.
+"""
 
 from __future__ import annotations
 

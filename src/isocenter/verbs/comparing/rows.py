@@ -1,4 +1,4 @@
-"""The tests of models that were scored on the same cases, a row each."""
+"""The tests of models that were scored on the same cases, a row each, with verdicts, margins and studies of readers."""
 
 from __future__ import annotations
 

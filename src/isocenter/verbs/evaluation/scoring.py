@@ -1,4 +1,8 @@
-"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share."""
+"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share.
+
+A page of a case shows its image with reference and prediction; the shift compares the scored cases with those that
+calibrated the model, by what its network sees in them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases through methods of explanation: a map of each, its row and its picture."""
+"""Cases through methods of explanation: a map of each with its row and its picture, and findings over all cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a data set and looking through it, as every verb that takes one does."""
+"""Opening a data set and looking through it, as every verb does; boxes are made of label maps where asked for."""
 
 from __future__ import annotations
 
