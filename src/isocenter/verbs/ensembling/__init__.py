@@ -1,1 +1,1 @@
-"""The parts of `ensemble`: members, their agreement, weights, plan and report."""
+"""The parts of `ensemble`: members that can be averaged, their weights, and the plan."""
