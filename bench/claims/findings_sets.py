@@ -9,15 +9,7 @@ from claims.law import Law, Random
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from isocenter.tasks.shared import (
-    ABSENT,
-    BY_PRESENCE,
-    PRESENT,
-    Certainty,
-    assured_each,
-    crossed_each,
-    groups_of_finding,
-)
+from isocenter.belief import ABSENT, BY_PRESENCE, PRESENT, Certainty, assured_each, crossed_each, groups_of_finding
 from isocenter.values import Floats
 
 CLAIM = "sets of findings, 90 % of new patients with the finding and of those without"

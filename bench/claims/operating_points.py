@@ -14,7 +14,7 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.tasks.shared import COVERS_FROM, Certainty, OperatingPoint, assured_covering, chosen_thresholds
+from isocenter.belief import COVERS_FROM, Certainty, OperatingPoint, assured_covering, chosen_thresholds
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from isocenter.belief import Doubted, doubt_rows
 from isocenter.errors import UsageError
 from isocenter.evaluation import aurc, bootstrap, bootstrap_statistic, excess_aurc, risk_coverage
 from isocenter.lazy import pandas as pd
-from isocenter.tasks.shared import Doubted, doubt_rows
 
 cases = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.3, 1.0])), min_size=1, max_size=6)
 

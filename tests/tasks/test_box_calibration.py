@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from isocenter import tasks
+from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks import rows_in
 from isocenter.tasks.detection.box_calibration import box_calibration_rows, calibrated_boxes
 from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.shared import Certainty
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))

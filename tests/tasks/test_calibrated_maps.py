@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks.segmentation.promises import sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import Certainty
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 

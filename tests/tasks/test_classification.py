@@ -9,10 +9,10 @@ import torch
 from sklearn import metrics
 
 from isocenter import tasks
+from isocenter.belief import OF_CALIBRATION, Certainty
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
 from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.shared import OF_CALIBRATION, Certainty
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from isocenter import tasks
+from isocenter.belief import covering_rows
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal
 from isocenter.tasks import rows_in
 from isocenter.tasks.detection.promises import best_scores, covering_columns
 from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.shared import covering_rows
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 32))

@@ -10,12 +10,12 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter import tasks
+from isocenter.belief import Certainty, assured_covering
 from isocenter.errors import PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.promises import best_scores, missed_shares
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
-from isocenter.tasks.shared import Certainty, assured_covering
 from isocenter.values import Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
+from isocenter.belief import OF_CALIBRATION
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
 from isocenter.report import metric_name
@@ -22,7 +23,6 @@ from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
 from isocenter.tasks.detection.plan import threshold
 from isocenter.tasks.detection.scores import SELECTION_OVERLAPS
 from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.shared import OF_CALIBRATION
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = Detection(("cell", "clump"), 2, 8.0)

@@ -10,12 +10,12 @@ from sklearn import metrics
 from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
+from isocenter.belief import OF_CALIBRATION, Certainty
+from isocenter.belief.calibration_scores import calibration_rows
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
-from isocenter.tasks.shared import OF_CALIBRATION, Certainty
-from isocenter.tasks.shared.calibration_scores import calibration_rows
 from isocenter.values import (
     BY_HAND,
     Case,

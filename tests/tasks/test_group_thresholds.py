@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from fairlearn.metrics import equalized_odds_difference, true_positive_rate
 
+from isocenter.belief import Certainty, GroupThresholds
+from isocenter.belief.group_thresholds import group_threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
-from isocenter.tasks.shared import Certainty, GroupThresholds
-from isocenter.tasks.shared.group_thresholds import group_threshold
 from isocenter.values import Case, Confidence, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))

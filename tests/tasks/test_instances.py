@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
+from isocenter.belief import FALSE, MISSED
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks import build, kind_for, voxel_bytes
@@ -20,7 +21,6 @@ from isocenter.tasks.instances import decode
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
-from isocenter.tasks.shared import FALSE, MISSED
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)

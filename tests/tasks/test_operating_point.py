@@ -5,15 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from isocenter.belief.operating_points import OperatingPoint, chosen_thresholds, level_between, threshold, unkept_rule
 from isocenter.errors import PlanError, UsageError
 from isocenter.tasks import build
-from isocenter.tasks.shared.operating_point import (
-    OperatingPoint,
-    chosen_thresholds,
-    level_between,
-    threshold,
-    unkept_rule,
-)
 from isocenter.values import BY_HAND, Decision
 
 YOUDEN = OperatingPoint("youden")

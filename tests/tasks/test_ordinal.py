@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from sklearn import metrics
 
 from isocenter import tasks
+from isocenter.belief import OF_CALIBRATION
 from isocenter.errors import PlanError
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
@@ -24,7 +25,6 @@ from isocenter.tasks.classification.ordinal import (
 )
 from isocenter.tasks.classification.scores import quadratic_kappa
 from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.shared import OF_CALIBRATION
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grades
 
 GRID = Geometry.of_pixels((4, 4))

@@ -13,13 +13,13 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
+from isocenter.belief import Certainty, GroupThresholds
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
 from isocenter.tasks import build
 from isocenter.tasks.classification.positive import positive_decision, usual_positives
 from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.shared import Certainty, GroupThresholds
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
 from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions

@@ -5,8 +5,8 @@ import importlib
 import pytest
 
 from isocenter import tasks
+from isocenter.belief import CHANGED, OF_CALIBRATION
 from isocenter.errors import PlanError
-from isocenter.tasks.shared import CHANGED, OF_CALIBRATION
 
 METRICS = ("METRICS", "OF_GRADES", "OF_COSTS", "OF_READERS")
 

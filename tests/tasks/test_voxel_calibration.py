@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from isocenter.belief import COVERS_FROM, Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.tasks.segmentation.promises import missed_shares, sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
 from isocenter.tasks.segmentation.voxel_sample import near_edges
-from isocenter.tasks.shared import COVERS_FROM, Certainty, Tidying, softmax
+from isocenter.tasks.shared import Tidying, softmax
 from isocenter.values import Geometry
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 

@@ -13,12 +13,12 @@ import pytest
 
 import isocenter
 import trained
+from isocenter.belief.operating_points import OperatingPoint, threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan, settings, split, with_inner_folds
 from isocenter.runtime import read_json
-from isocenter.tasks.shared.operating_point import OperatingPoint, threshold
 from isocenter.training import STATE_SCHEMA
 from isocenter.values import Case, Dataset
 from isocenter.verbs.plan import PlanRequest

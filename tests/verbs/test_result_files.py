@@ -15,13 +15,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter import tasks
+from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import CoveringMap, Inference, Model, Preprocessing
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from isocenter.belief import UNKEPT
 from isocenter.errors import UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
@@ -29,7 +30,7 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import UNKEPT, Task, build, untuned
+from isocenter.tasks import Task, build, untuned
 from isocenter.values import Case, Dataset, Decision
 from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trained
 from isocenter.verbs.evaluation.data_record import hashes_by_case

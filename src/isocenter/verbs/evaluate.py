@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from isocenter.at_work import brought_to_its_end
+from isocenter.belief import UNKEPT
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
@@ -33,7 +34,6 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.tasks import UNKEPT
 from isocenter.values import Dataset, Decision, Plan, Problem, Row
 from isocenter.verbs.auditing.audit import Audit, AuditOptions, EvaluationKeywords
 from isocenter.verbs.auditing.audits import audited

@@ -15,6 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from isocenter import tasks
+from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.evaluation import Calibrator
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
@@ -22,7 +23,6 @@ from isocenter.runtime.bundle import pictures, volumes
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.windows.averaging import Averaged
-from isocenter.tasks.shared import Certainty
 from isocenter.transforms import Normalisation
 from packages import segmenting
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from isocenter.belief import FEWEST_UNSEEN, OperatingPoint
 from isocenter.errors import counted
 from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
-from isocenter.tasks import FEWEST_UNSEEN, OperatingPoint, Task
+from isocenter.tasks import Task
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
 
 INNER_FOLDS = 3

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import Certainty, probabilities_of
 from isocenter.evaluation import normalised
 from isocenter.tasks.classification.ordinal import NONE, log_probabilities, outputs_of
-from isocenter.tasks.shared import Certainty, each_of, probabilities_of
+from isocenter.tasks.shared import each_of
 from isocenter.values import Array, Confidence, Floats, Geometry, Prediction
 
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.belief import probabilities_of
 from isocenter.errors import PlanError
 from isocenter.evaluation import grade_distances, least_cost
 from isocenter.lazy import torch
-from isocenter.tasks.shared import place_of_target, probabilities_of
+from isocenter.tasks.shared import place_of_target
 from isocenter.values import Floats, Prediction, grades, rising
 
 if TYPE_CHECKING:

@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
-from isocenter.tasks.classification.ordinal import NONE
-from isocenter.tasks.classification.positive import positive_decision
-from isocenter.tasks.shared import (
+from isocenter.belief import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
     GROUPED_SENTENCES,
     NOBODY,
     SET_SENTENCES,
-    SETTING_SENTENCES,
     GroupThresholds,
     OperatingPoint,
     calling_decisions,
@@ -27,6 +22,11 @@ from isocenter.tasks.shared import (
     grouped_decisions,
     set_decisions,
 )
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
+from isocenter.tasks.classification.ordinal import NONE
+from isocenter.tasks.classification.positive import positive_decision
+from isocenter.tasks.shared import SETTING_SENTENCES
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades, rising
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.

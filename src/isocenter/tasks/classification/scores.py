@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import SET_NAMES, calibration_rows, levels_in_words, slope_rows, stated_chance
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
     THRESHOLD,
@@ -31,19 +32,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared import (
-    PROBABILITY_NAMES,
-    SET_NAMES,
-    Called,
-    calibration_rows,
-    called_values,
-    discrimination,
-    label_rows,
-    levels_in_words,
-    noted,
-    slope_rows,
-    stated_chance,
-)
+from isocenter.tasks.shared import PROBABILITY_NAMES, Called, called_values, discrimination, label_rows, noted
 from isocenter.values import Case, Estimate, Floats, Row
 
 METRICS = frozenset(

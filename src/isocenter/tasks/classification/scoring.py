@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isocenter.belief import SET, doubt_rows, in_json, of_before, probabilities_of, set_rows
 from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
@@ -21,7 +22,6 @@ from isocenter.tasks.classification.scores import (
     summary_rows,
 )
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import SET, doubt_rows, in_json, of_before, probabilities_of, set_rows
 from isocenter.values import Case, Finding, Prediction, Row
 
 

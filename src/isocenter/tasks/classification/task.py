@@ -9,6 +9,31 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from isocenter.belief import (
+    BELIEF,
+    BY_GROUP,
+    CALLING,
+    CERTAINTY,
+    FOUND,
+    GROUPED,
+    LEAST_CHANCE,
+    OF_SETS,
+    SET,
+    SET_ERRORS,
+    SETS,
+    Certainty,
+    GroupThresholds,
+    OperatingPoint,
+    assured_classes,
+    calibrated,
+    calling_of,
+    crossed_classes,
+    in_json,
+    probabilities_of,
+    suited_certainty,
+    tuned_by_group,
+    unkept_rule,
+)
 from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
@@ -42,38 +67,7 @@ from isocenter.tasks.classification.plan import (
 from isocenter.tasks.classification.positive import positive_of, usual_positives
 from isocenter.tasks.classification.scores import NAMES, class_index, metrics_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
-from isocenter.tasks.shared import (
-    BELIEF,
-    BY_GROUP,
-    CALLING,
-    CERTAINTY,
-    FOUND,
-    GROUPED,
-    LEAST_CHANCE,
-    OF_SETS,
-    SET,
-    SET_ERRORS,
-    SETS,
-    Certainty,
-    GroupThresholds,
-    OperatingPoint,
-    Shares,
-    assured_classes,
-    calibrated,
-    calling_of,
-    crossed,
-    crossed_classes,
-    in_json,
-    log_mean,
-    mean_of,
-    of_one,
-    one_answer_length,
-    probabilities_of,
-    reading,
-    suited_certainty,
-    tuned_by_group,
-    unkept_rule,
-)
+from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from isocenter.belief import log_odds, rows_of_many, spread_of_many
 from isocenter.errors import counted
 from isocenter.evaluation import (
     Calibrator,
@@ -15,7 +16,6 @@ from isocenter.evaluation import (
     Unseen,
     box_sizes,
 )
-from isocenter.tasks.shared import log_odds, rows_of_many, spread_of_many
 from isocenter.values import BoundingBoxes, Floats, Geometry, Row
 
 

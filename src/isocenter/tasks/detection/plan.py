@@ -9,18 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions, level_between
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
 from isocenter.tasks.detection.scores import SELECTED
-from isocenter.tasks.shared import (
-    CERTAINTY_SENTENCES,
-    SETTING_SENTENCES,
-    axes_of,
-    certainty_decisions,
-    coarser,
-    covering_decisions,
-    level_between,
-)
+from isocenter.tasks.shared import SETTING_SENTENCES, axes_of, coarser
 from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from isocenter.belief import COVERS_FROM, FALSE, MISSED, Certainty, Found, assured_covering
 from isocenter.evaluation import box_hits, box_iou
-from isocenter.tasks.shared import COVERS_FROM, FALSE, MISSED, Certainty, Found, assured_covering
 from isocenter.values import BoundingBoxes, Floats
 
 OF_BOXES = (

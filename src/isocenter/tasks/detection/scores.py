@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED
 from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
     THRESHOLD,
@@ -25,7 +26,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
-from isocenter.tasks.shared import BELIEF, CHANGED, FALSE, MISSED, PROBABILITY_NAMES, noted
+from isocenter.tasks.shared import PROBABILITY_NAMES, noted
 from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.

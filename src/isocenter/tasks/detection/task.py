@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from isocenter.belief import (
+    BELIEF,
+    CERTAINTY,
+    COVERING,
+    FOUND,
+    METHODS_OF_MANY,
+    Certainty,
+    calibrated,
+    covering_rows,
+    suited_certainty,
+)
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
@@ -45,23 +56,7 @@ from isocenter.tasks.detection.scores import (
     summary_rows,
 )
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import (
-    BELIEF,
-    CERTAINTY,
-    COVERING,
-    FOUND,
-    METHODS_OF_MANY,
-    Certainty,
-    Shares,
-    calibrated,
-    covering_rows,
-    crossed,
-    highest,
-    mean_of,
-    place_of_target,
-    reading,
-    suited_certainty,
-)
+from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.tasks.shared import probabilities_of
+from isocenter.belief import probabilities_of
 from isocenter.values import Prediction
 
 # Where no rule has found another.

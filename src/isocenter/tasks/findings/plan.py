@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import FEWEST_OF_GROUP
-from isocenter.tasks.findings.losses import BALANCED, LOSSES
-from isocenter.tasks.shared import (
+from isocenter.belief import (
     CALLING_SENTENCES,
     CERTAINTY_SENTENCES,
     GROUPED_SENTENCES,
     NOBODY,
     SET_SENTENCES,
-    SETTING_SENTENCES,
     calling_decisions,
     certainty_decisions,
     check_numbers,
     grouped_decisions,
     interval_decisions,
-    one_answer_length,
 )
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import FEWEST_OF_GROUP
+from isocenter.tasks.findings.losses import BALANCED, LOSSES
+from isocenter.tasks.shared import SETTING_SENTENCES, one_answer_length
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"

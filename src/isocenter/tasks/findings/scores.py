@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import BEFORE, OF_CALIBRATION, PRESENT, binary_calibration_rows, levels_in_words, of_before
 from isocenter.evaluation import (
     BY_MASS,
     BY_WIDTH,
@@ -26,18 +27,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
-from isocenter.tasks.shared import (
-    BEFORE,
-    OF_CALIBRATION,
-    PRESENT,
-    Called,
-    binary_calibration_rows,
-    discrimination,
-    label_rows,
-    levels_in_words,
-    noted,
-    of_before,
-)
+from isocenter.tasks.shared import Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from isocenter.belief import ABSENT, PRESENT, SET, doubt_rows, in_json, probabilities_of, set_rows
 from isocenter.evaluation import (
     THRESHOLD,
     UNCALIBRATED,
@@ -24,17 +25,7 @@ from isocenter.tasks.answers import Guess
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.scores import called_of, overview, summary_rows
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import (
-    ABSENT,
-    PRESENT,
-    SET,
-    Called,
-    called_values,
-    doubt_rows,
-    in_json,
-    probabilities_of,
-    set_rows,
-)
+from isocenter.tasks.shared import Called, called_values
 from isocenter.values import Case, Finding, Prediction, Row
 
 V = TypeVar("V")

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import PlanError
-from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
-from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
-from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
-from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
-from isocenter.tasks.findings.scores import METRICS
-from isocenter.tasks.findings.scoring import FindingScoring
-from isocenter.tasks.shared import (
+from isocenter.belief import (
     ABSENT,
     BELIEF,
     BY_GROUP,
@@ -30,33 +21,36 @@ from isocenter.tasks.shared import (
     INTERVALS,
     OF_SETS,
     PRESENT,
-    PROBABILITY_NAMES,
     SET,
     SET_ERRORS,
     SET_NAMES,
     Certainty,
     GroupThresholds,
     OperatingPoint,
-    Shares,
     assured_each,
     calibrated,
     calling_of,
     chosen_thresholds,
-    crossed,
     crossed_each,
-    each_of,
     groups_of_finding,
     in_json,
     log_odds,
-    mean_of,
     numbers_by_name,
-    of_one,
     probabilities_of,
-    reading,
     suited_certainty,
     tuned_by_group,
     unkept_rule,
 )
+from isocenter.errors import PlanError
+from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
+from isocenter.lazy import torch
+from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
+from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
+from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
+from isocenter.tasks.findings.scores import METRICS
+from isocenter.tasks.findings.scoring import FindingScoring
+from isocenter.tasks.shared import PROBABILITY_NAMES, Shares, crossed, each_of, mean_of, of_one, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

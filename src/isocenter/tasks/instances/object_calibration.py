@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from isocenter.belief import log_odds, rows_of_many, spread_of_many
 from isocenter.errors import counted
 from isocenter.evaluation import UNCALIBRATED, Calibrator, InstanceOverlap, Seed, Table, Unseen, instance_overlap
 from isocenter.files import parse_json
 from isocenter.tasks.instances.decode import Numbers
 from isocenter.tasks.instances.promises import hits
-from isocenter.tasks.shared import log_odds, rows_of_many, spread_of_many
 from isocenter.values import Array, Confidence, Floats, Prediction, Row
 
 OBJECT = "object"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.tasks.shared import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions
 from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, Sentence, blocks, counted_in
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from isocenter.belief import COVERS_FROM, FALSE, MISSED
 from isocenter.evaluation import InstanceOverlap, instance_overlap
 from isocenter.tasks.instances.decode import Numbers, renumbered
-from isocenter.tasks.shared import COVERS_FROM, FALSE, MISSED
 from isocenter.values import Array, Floats
 
 # The overlap from which an object is found, as in the figures that are stated of objects.

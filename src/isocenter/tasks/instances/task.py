@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from isocenter.belief import (
+    BELIEF,
+    CERTAINTY,
+    COVERING,
+    FOUND,
+    METHODS_OF_MANY,
+    Certainty,
+    assured_covering,
+    calibrated,
+    suited_certainty,
+)
 from isocenter.evaluation import Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
@@ -52,15 +63,7 @@ from isocenter.tasks.instances.promises import (
 from isocenter.tasks.instances.scores import ERRORS, METRICS, NAMES, case_row, ranked, summary_rows
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
-    BELIEF,
-    CERTAINTY,
-    COVERING,
-    FOUND,
-    METHODS_OF_MANY,
-    Certainty,
     Shares,
-    assured_covering,
-    calibrated,
     label_values,
     mean_of,
     of_structure,
@@ -68,7 +71,6 @@ from isocenter.tasks.shared import (
     refuse_other_grid,
     refuse_other_image_grid,
     sigmoid,
-    suited_certainty,
 )
 from isocenter.tasks.task import Task
 from isocenter.values import (

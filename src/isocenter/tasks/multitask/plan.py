@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from isocenter.belief import NOT_KEPT
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.answers import Traits
-from isocenter.tasks.shared import COARSEST, NOT_KEPT
+from isocenter.tasks.shared import COARSEST
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:

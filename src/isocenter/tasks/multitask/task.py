@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from isocenter.belief import numbers_by_name
 from isocenter.errors import DatasetError, PlanError
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
@@ -19,7 +20,7 @@ from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.selection import quality, selection
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
 from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
-from isocenter.tasks.shared import Shares, numbers_by_name, place_of_target
+from isocenter.tasks.shared import Shares, place_of_target
 from isocenter.values import (
     KNOWN,
     Array,

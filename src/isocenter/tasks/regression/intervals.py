@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.belief import Certainty
 from isocenter.evaluation import quantile_scores, value_scores
 from isocenter.tasks.regression.scores import values_of
-from isocenter.tasks.shared import Certainty
 from isocenter.values import Array, Floats, Prediction
 
 # A target, scores of the cases in which it is known, and which of all these are.

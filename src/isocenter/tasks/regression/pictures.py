@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from isocenter.belief import finite
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.regression.scores import labelled, measured_of, values_of
-from isocenter.tasks.shared import agreement_figure, finite
+from isocenter.tasks.shared import agreement_figure
 from isocenter.values import Case, Finding, Prediction
 
 HEAD = "value"

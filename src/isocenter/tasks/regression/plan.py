@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isocenter.belief import SET_SENTENCES, interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import shares_of
 from isocenter.lazy import stats
 from isocenter.tasks.regression.losses import LOSSES, NOISES
-from isocenter.tasks.shared import SET_SENTENCES, SETTING_SENTENCES, interval_decisions
+from isocenter.tasks.shared import SETTING_SENTENCES
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from isocenter.belief import HIGH, LOW, SET_NAMES, Certainty, finite
 from isocenter.evaluation import (
     CaseValues,
     Seed,
@@ -27,19 +28,7 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
-from isocenter.tasks.shared import (
-    AGREEMENT,
-    HIGH,
-    LOW,
-    SET_NAMES,
-    Certainty,
-    Compared,
-    Measured,
-    agreement_rows,
-    compared_estimate,
-    drawn_as,
-    finite,
-)
+from isocenter.tasks.shared import AGREEMENT, Compared, Measured, agreement_rows, compared_estimate, drawn_as
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 METRICS = frozenset(

@@ -9,6 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from isocenter.belief import (
+    HIGH,
+    INTERVALS,
+    LOW,
+    OF_SETS,
+    SET_ERRORS,
+    Certainty,
+    assured_each,
+    crossed_each,
+    finite,
+    interval_rows,
+    numbers_by_name,
+)
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
@@ -38,26 +51,7 @@ from isocenter.tasks.regression.scores import (
     values_of,
     with_ends,
 )
-from isocenter.tasks.shared import (
-    BETWEEN,
-    HIGH,
-    INTERVALS,
-    LOW,
-    OF_SETS,
-    SET_ERRORS,
-    Certainty,
-    Shares,
-    assured_each,
-    crossed,
-    crossed_each,
-    each_of,
-    finite,
-    interval_rows,
-    mean_of,
-    numbers_by_name,
-    place_of_target,
-    reading,
-)
+from isocenter.tasks.shared import BETWEEN, Shares, crossed, each_of, mean_of, place_of_target, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

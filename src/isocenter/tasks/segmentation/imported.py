@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from isocenter.belief import FOUND, USUAL_RISK
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
 from isocenter.tasks.answers import Decoding, Traits
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import FOUND, USUAL_RISK, Shares, log_mean, mean_of, reading
+from isocenter.tasks.shared import Shares, log_mean, mean_of, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isocenter.belief import numbers_by_name
 from isocenter.errors import PlanError, counted
 from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.segmentation.target_codes import codes_of
-from isocenter.tasks.shared import numbers_by_name
 from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, hidden
 
 # The settings of a segmentation that are about this.

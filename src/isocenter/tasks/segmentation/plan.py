@@ -8,27 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_SENTENCES, partly_decisions, suited_loss
-from isocenter.tasks.segmentation.target_codes import MOST
-from isocenter.tasks.shared import (
+from isocenter.belief import (
     CERTAINTY,
     CERTAINTY_SENTENCES,
-    COARSEST,
     COVERING,
     COVERING_SENTENCES,
     INTERVALS,
     SET_SENTENCES,
-    SETTING_SENTENCES,
-    axes_of,
     certainty_decisions,
-    check_loss,
-    coarser,
     covering_decisions,
     interval_decisions,
-    plain,
     suited_certainty,
 )
+from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_SENTENCES, partly_decisions, suited_loss
+from isocenter.tasks.segmentation.target_codes import MOST
+from isocenter.tasks.shared import COARSEST, SETTING_SENTENCES, axes_of, check_loss, coarser, plain
 from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, counted_in
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.

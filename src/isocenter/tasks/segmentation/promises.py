@@ -7,20 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import COVERS_FROM, MISSED, Certainty, Found, assured_covering, assured_each, crossed_each
 from isocenter.evaluation import value_scores
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
-from isocenter.tasks.shared import (
-    COVERS_FROM,
-    MISSED,
-    Certainty,
-    Found,
-    assured_covering,
-    assured_each,
-    crossed_each,
-    place_of,
-)
+from isocenter.tasks.shared import place_of
 from isocenter.values import Array, Case, Decision, Deferred, Floats, Geometry, Prediction
 
 # A column of cases, and its metric.

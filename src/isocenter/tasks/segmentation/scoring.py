@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import doubt_rows
 from isocenter.evaluation import Seed, Table, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
@@ -18,7 +19,7 @@ from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_know
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
-from isocenter.tasks.shared import doubt_rows, refuse_other_grid
+from isocenter.tasks.shared import refuse_other_grid
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}

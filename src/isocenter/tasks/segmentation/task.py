@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from isocenter.belief import FOUND, Certainty
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.decoding import decoded
@@ -22,8 +23,6 @@ from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, Soft
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.tasks.segmentation.voxel_scores import BELIEF, ECE
 from isocenter.tasks.shared import (
-    FOUND,
-    Certainty,
     Shares,
     Tidying,
     crossed,

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isocenter.belief import Certainty
 from isocenter.errors import counted
 from isocenter.evaluation import Calibrator, Unseen, chosen_calibrator, normalised, overlap, shares_of
 from isocenter.tasks.segmentation.postprocessing import FEWEST_PATIENTS, MARGIN, surely_rises
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import VOXEL_METHODS, Believed
 from isocenter.tasks.segmentation.voxel_sample import LOOKED_AT, VoxelSample
-from isocenter.tasks.shared import Certainty, Tidying, place_of, tidied
+from isocenter.tasks.shared import Tidying, place_of, tidied
 from isocenter.values import Array, Case, Decision, Floats, Label, Prediction
 
 # Of fewer cases only a temperature is fitted.

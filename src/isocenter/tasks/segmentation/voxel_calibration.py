@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, volume_unit
-from isocenter.tasks.shared import Certainty, place_of, sigmoid, softmax, written
+from isocenter.tasks.shared import place_of, sigmoid, softmax, written
 from isocenter.transforms import winners
 from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Region
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, finite
 from isocenter.evaluation import BINS, Gaps, Seed, Table, bootstrap, bootstrap_statistic, estimate_of, pearson, spearman
 from isocenter.files import parse_json
 from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, SCALES, finite
+from isocenter.tasks.shared import SCALES
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"

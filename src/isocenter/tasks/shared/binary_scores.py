@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from isocenter.belief import DOUBT_NAMES
 from isocenter.evaluation import (
     CaseValues,
     Confusion,
@@ -18,7 +19,6 @@ from isocenter.evaluation import (
     predictive_values,
     proportion,
 )
-from isocenter.tasks.shared.doubt import DOUBT_NAMES
 from isocenter.values import Estimate, Floats, Row
 
 # The names of metrics of probabilities and calls, as papers spell them.

@@ -32,8 +32,3 @@ def reading(settings: Mapping[str, Any], known: Iterable[str], kind: str) -> Ite
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"impossible settings of {kind} ({type(error).__name__}: {error})"
         raise PlanError(problem, "task", "Plan again, or correct it") from error
-
-
-def numbers_by_name(given: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """A setting of one number for each label, class or part; None where none is given."""
-    return None if given is None else {str(name): float(value) for name, value in given.items()}

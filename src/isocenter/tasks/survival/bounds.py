@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.belief import Certainty, Found, assured_each, crossed_each
 from isocenter.evaluation import EVERYONE, Steps, cross_lower_bound, time_scores
-from isocenter.tasks.shared import Certainty, Found, assured_each, crossed_each
 from isocenter.tasks.survival.scores import event_of
 from isocenter.values import Case, Floats
 

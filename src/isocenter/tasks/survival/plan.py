@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.belief import SET_SENTENCES, interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
 from isocenter.tasks.answers import Teaching
-from isocenter.tasks.shared import SET_SENTENCES, interval_decisions, one_answer_length
+from isocenter.tasks.shared import one_answer_length
 from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
 from isocenter.tasks.survival.scores import moments, survival_column

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import SET_NAMES
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
     CaseValues,
@@ -36,7 +37,7 @@ from isocenter.evaluation import (
     uno_c,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared import SET_NAMES, noted
+from isocenter.tasks.shared import noted
 from isocenter.values import Case, Estimate, Floats, Row
 
 METRICS = frozenset(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from isocenter.belief import INTERVALS, OF_SETS, Certainty, finite
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.shared import BETWEEN, INTERVALS, OF_SETS, Certainty, Shares, each_of, finite, mean_of, reading
+from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of, reading
 from isocenter.tasks.survival.bounds import TIME, LowerBound, crossed_bound
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising

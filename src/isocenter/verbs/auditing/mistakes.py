@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import ABSENT, PRESENT
 from isocenter.errors import counted, listed
 from isocenter.evaluation import (
     ALL,
@@ -27,7 +28,6 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
-from isocenter.tasks.shared import ABSENT, PRESENT
 from isocenter.values import Floats
 from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.evaluation.answered import case_failures

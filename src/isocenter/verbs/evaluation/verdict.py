@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from isocenter.belief import BY_PRESENCE, CHANGED
 from isocenter.errors import counted, listed
 from isocenter.evaluation import EVERYONE, Compared, Conformal, Table, class_names, compared
 from isocenter.report import count_text, label_name, metric_name, number, sentence, value_text
 from isocenter.tasks import Task
-from isocenter.tasks.shared import BY_PRESENCE, CHANGED
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.verbs.evaluation.model_tests import UNRELIABLE

@@ -8,9 +8,9 @@ from operator import itemgetter
 
 import numpy as np
 
+from isocenter.belief import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
 from isocenter.evaluation import Table, risk_coverage
 from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures, share_text
-from isocenter.tasks.shared import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
 from isocenter.values import Plan, Row
 from isocenter.verbs.evaluation.answered import ANSWERED
 from isocenter.verbs.evaluation.scoring import Scored

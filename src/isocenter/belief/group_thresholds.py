@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief.operating_points import DIGITS, FEWEST_UNSEEN, NOBODY, between, check_numbers, weighted_curve
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import UNKNOWN, groups_of, shares_of
-from isocenter.tasks.shared.operating_point import DIGITS, FEWEST_UNSEEN, NOBODY, between, check_numbers, weighted_curve
-from isocenter.tasks.shared.settings import numbers_by_name
 from isocenter.values import Case, Decision, Prediction, Sentence
 
 OPPORTUNITY, ODDS = "equal_opportunity", "equalised_odds"
@@ -161,3 +160,8 @@ def grouped_decisions() -> dict[str, Decision]:
         "group_criterion": Decision(OPPORTUNITY, because, HARDT),
         BY_GROUP: Decision(None, "they are found with the common threshold, where task.group_thresholds names groups"),
     }
+
+
+def numbers_by_name(given: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """A setting of one number for each label, class or part; None where none is given."""
+    return None if given is None else {str(name): float(value) for name, value in given.items()}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief.certainty import AUTO, Certainty
 from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator
-from isocenter.tasks.shared.certainty import AUTO, Certainty
 from isocenter.values import Decision, Floats, Sentence
 
 # The settings of a task's certainty that `Task.tuned` finds.

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from isocenter.belief.certainty import AUTO, BY_CLASS, BY_PRESENCE, USUAL_RISK, Certainty
+from isocenter.belief.doubt import DOUBT_ERRORS
 from isocenter.errors import counted
 from isocenter.evaluation import (
     EVERYONE,
@@ -31,8 +33,6 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.shared.certainty import AUTO, BY_CLASS, BY_PRESENCE, USUAL_RISK, Certainty
-from isocenter.tasks.shared.doubt import DOUBT_ERRORS
 from isocenter.values import Decision, Floats, Row, Sentence, is_missing, level_in
 
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from isocenter.belief.calibration import LEAST_CHANCE, log_odds
+from isocenter.belief.doubt import OF_DOUBT
 from isocenter.evaluation import (
     BY_MASS,
     LARGEST_GAP,
@@ -19,8 +21,6 @@ from isocenter.evaluation import (
     remaining_temperature,
     slope_and_intercept,
 )
-from isocenter.tasks.shared.calibration import LEAST_CHANCE, log_odds
-from isocenter.tasks.shared.doubt import OF_DOUBT
 from isocenter.values import Floats, Row
 
 # The end of metrics of probabilities before they were calibrated.
