@@ -32,12 +32,12 @@ NOWHERE = Geometry.of_pixels((1, 1))
 # The mean cost of cases whose numbers of rows are given, of (cases, outputs) that stand for them.
 Cost = Callable[["Tensor", Sequence[int]], "Tensor"]
 # Of the penalty the share of the sum of the weights; the rest is half their squares.
-SHARE = 0.5
+ABSOLUTE_SHARE = 0.5
 # Strengths that are tried, from where no column has a weight down to this share of it.
 STRENGTHS, WEAKEST = 8, 0.03
 INNER_FOLDS = 5
 # Of each fit, at most; it ends where a step moves the weights by less than this share of their length.
-ITERATIONS, STILL = 300, 1e-4
+ITERATIONS, STANDING_STILL = 300, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def inner_folds(patients: Sequence[str], seed: int) -> list[frozenset[int]]:
 def strongest(columns: Tensor, cost: Cost, rows: Sequence[int], start: Tensor) -> float:
     """The weakest penalty under which no column has a weight, beside these intercepts."""
     _, slope = _slope(columns[list(rows)], cost, rows, start)
-    return float(slope[1:].abs().max()) / SHARE
+    return float(slope[1:].abs().max()) / ABSOLUTE_SHARE
 
 
 def fitted(
@@ -212,7 +212,7 @@ def fitted(
             momentum = 1.0
         later = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = after + (momentum - 1) / later * (after - now)
-        still = float((after - now).norm()) <= STILL * max(float(after.norm()), 1e-3)
+        still = float((after - now).norm()) <= STANDING_STILL * max(float(after.norm()), 1e-3)
         now, momentum = after, later
         if still:
             break
@@ -223,7 +223,7 @@ def _shrunk(weights: Tensor, step: float, strength: float) -> Tensor:
     """The coefficients that the penalty leaves; intercepts are free."""
     if not np.isfinite(strength):
         return torch.cat([weights[:1], torch.zeros_like(weights[1:])])
-    lasso, ridge = step * strength * SHARE, step * strength * (1 - SHARE)
+    lasso, ridge = step * strength * ABSOLUTE_SHARE, step * strength * (1 - ABSOLUTE_SHARE)
     rest = weights[1:]
     return torch.cat([weights[:1], rest.sign() * (rest.abs() - lasso).clamp_min(0) / (1 + ridge)])
 

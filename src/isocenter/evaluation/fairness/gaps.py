@@ -31,7 +31,7 @@ from isocenter.values import Estimate, Floats, Recipe
 FEW = "too few to judge"
 RATIO = "demographic_parity_ratio"
 # Draws of groups without any difference, for the expected gap of estimates.
-DRAWS = 2000
+DRAWS_WITHOUT_DIFFERENCE = 2000
 # Of more people so many bags are drawn and dealt, each of people of one group and stratum: sums of calls allow it.
 MOST_BAGS = 2000
 NAN = float("nan")
@@ -132,7 +132,7 @@ def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callabl
         return gap
     law = stats.studentized_range(groups, np.inf)
     half = float(law.isf(1 - LEVEL)) / np.sqrt(2) * spread
-    drawn = np.random.default_rng(0).normal(size=(DRAWS, 1, groups)) * errors[np.isfinite(errors)]
+    drawn = np.random.default_rng(0).normal(size=(DRAWS_WITHOUT_DIFFERENCE, 1, groups)) * errors[np.isfinite(errors)]
     p = float(law.sf(largest * np.sqrt(2)).clip(0, 1))
     return replace(gap, low=value - half, high=value + half, p=p, expected=float(_range(drawn).mean()))
 

@@ -20,10 +20,10 @@ from isocenter.lazy import special
 from isocenter.values import Floats, is_missing, level_in, number_in
 
 OTHERS = "the others"
-LEVEL = 0.05
+SHOWN_LEVEL = 0.05
 # Of the logits of the probabilities: so far apart two patients may be. Austin, Pharm Stat 2011, doi:10.1002/pst.433
 CALIPER = 0.2
-STEPS, RIDGE = 50, 1e-6
+FIT_STEPS, FIT_RIDGE = 50, 1e-6
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
     for first, second in compared:
         own = [one for one in shifts if (one.first, one.second) == (first, second)]
         p, pair = min(one.p_adjusted for one in own if not one.matched), f"{first} and {second}"
-        if p < LEVEL:
+        if p < SHOWN_LEVEL:
             pairs = [one for one in own if one.matched]
             unlike.append(f"{pair} look different (adjusted p {p:.2g}){_matched_words(pairs, matched_by)}.")
         else:
@@ -141,7 +141,7 @@ def _matched_words(pairs: Sequence[Shifted], matched_by: Sequence[str]) -> str:
         return f"; there are fewer than {FEW_PATIENTS} {alike}"
     p = min(one.p_adjusted for one in pairs)
     where = f"shown in {pairs[0].patients_first} {alike} (adjusted p {p:.2g})"
-    if p < LEVEL:
+    if p < SHOWN_LEVEL:
         return f", also {where}: the acquisition differs, or the patients in something else"
     return f", not {where}: other patients may explain it, or the pairs are too few"
 
@@ -199,10 +199,10 @@ def propensity(treated: np.ndarray, columns: Sequence[Floats]) -> Floats:
     scaled = [(one - one.mean()) / one.std() for one in columns if one.std() > 0]
     features = np.stack([np.ones(len(wanted)), *scaled], axis=1)
     coefficients = np.zeros(features.shape[1])
-    for _ in range(STEPS):
+    for _ in range(FIT_STEPS):
         chance = special.expit(features @ coefficients)
-        hessian = (features * (chance * (1 - chance))[:, None]).T @ features + RIDGE * np.eye(len(coefficients))
-        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - RIDGE * coefficients)
+        hessian = (features * (chance * (1 - chance))[:, None]).T @ features + FIT_RIDGE * np.eye(len(coefficients))
+        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - FIT_RIDGE * coefficients)
         coefficients = coefficients + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-10:
             break

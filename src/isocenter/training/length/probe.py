@@ -56,7 +56,6 @@ PROBE_CASES = 3
 STEP_OVERHEAD = 1.06
 # Validation may take this share of the time.
 VALIDATION_SHARE = 0.1
-
 # What compilers raise: torch's own errors, a compiler or a library that is missing, a compiler that ends with an error.
 COMPILER_ERRORS = (RuntimeError, OSError, ImportError, SubprocessError)
 

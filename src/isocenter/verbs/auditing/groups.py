@@ -76,7 +76,7 @@ NEAREST = (
 )
 # All further predictions are at most this share of the cases, so that an evaluation takes little longer; with so many
 # cases of each covariate at least something can be stated, of a small set at a higher price.
-SHARE, FEWEST = 0.1, 5
+SWAPPED_SHARE, FEWEST_SWAPPED = 0.1, 5
 CALLED = "predicted"
 
 
@@ -452,8 +452,8 @@ def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swa
 
 def _some(known: Sequence[Case], groups: int, attributes: int, audit: Audit) -> list[Case]:
     """The cases that are predicted again as those of each other group: attributes share what predictions there are."""
-    each = int(SHARE * len(audit.cases) / attributes / (groups - 1))
-    count = min(len(known), max(FEWEST, each))
+    each = int(SWAPPED_SHARE * len(audit.cases) / attributes / (groups - 1))
+    count = min(len(known), max(FEWEST_SWAPPED, each))
     return [
         known[place] for place in sorted(np.random.default_rng(audit.seed).choice(len(known), count, replace=False))
     ]

@@ -55,7 +55,7 @@ from isocenter.verbs.evaluation.model_tests import (
 Values = Mapping[tuple[str, str], CaseValues]
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
 CORRECTIONS = ("holm", "bh", "none")
-KEYS = ("reader", "case", "score")
+READER_COLUMNS = ("reader", "case", "score")
 # (metric, label, first, second, name of the test, test)
 ReaderTest = tuple[str, str, str, str, str, Test]
 # Two-sided; a margin is tested on one side, with half of it (ICH E9, section 3.3.2).
@@ -317,7 +317,7 @@ def _read(path: Path) -> Table:
     if not path.is_file():
         raise DatasetError("there is no such table", str(path), "Give a CSV with reader, case and score")
     table = read_given_table(path).rename(columns={"rating": "score"})
-    if absent := [name for name in KEYS if name not in table]:
+    if absent := [name for name in READER_COLUMNS if name not in table]:
         raise DatasetError(f"has no column {absent[0]}", str(path), "Give reader, case and score")
     scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
     if scores.isna().any():

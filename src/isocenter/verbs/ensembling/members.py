@@ -22,11 +22,9 @@ from isocenter.verbs.reading.output_folder import refuse_missing
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import REPORT
 
-APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
-
-
 # {case id: part}
 Parts = Mapping[str, Split]
+APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
 WHERE = "ensemble"
 ALIKE = "Train the members from one plan: isocenter train PLAN.yaml --seed N, with split.seed set in it"
 # Voxels an axis of the noise by which it is seen whether two tasks decode alike.

@@ -59,9 +59,9 @@ OF_A_CLASS = re.compile(r"^of | from .+ on(?:,| \()")
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
 # So often cases of the same source are called different.
-LEVEL = 0.01
+SHIFT_LEVEL = 0.01
 # With fewer patients on a side no difference could reach that level.
-FEWEST = 5
+FEWEST_FOR_SHIFT = 5
 
 
 class Predictor(Protocol):
@@ -455,7 +455,7 @@ class Shift:
     p: float
     scored: int
     calibrated: int
-    level: float = LEVEL
+    level: float = SHIFT_LEVEL
     unit: str = "patients"
 
     @property
@@ -487,7 +487,7 @@ def shift_of(
     calibrated = guard.calibrated
     known = list(features.values())
     scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
-    if min(len(scored), len(calibrated)) < FEWEST:
+    if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
         return None
     unit = "patients" if patients_known else "cases"
     return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)
