@@ -21,10 +21,11 @@ from isocenter.tasks import build, settings_of, task_from
 from isocenter.tasks.classification.positive import positive_decision, usual_positives
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
-from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.auditing.groups import Look
-from isocenter.verbs.evaluation import Scored, positive_words
+from isocenter.verbs.evaluation.evaluation_notes import positive_words
+from isocenter.verbs.evaluation.scoring import Scored
 from isocenter.verbs.plan import positive_among
 
 GRID = Geometry((8, 8), np.eye(3))

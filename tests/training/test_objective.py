@@ -16,8 +16,8 @@ from isocenter.runtime.bundle import AfterLabels
 from isocenter.tasks import settings_of
 from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch, Prepared
-from isocenter.training.data import GroupLoss, Protected
 from isocenter.training.data.joint_targets import kind_of
+from isocenter.training.data.protected import GroupLoss, Protected
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, on_device, only_there, supervised

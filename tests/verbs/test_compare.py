@@ -18,9 +18,11 @@ from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
-from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
-from isocenter.verbs.evaluation import OF_MARGINS, Scored, compare_tables, write_verdict
-from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
+from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks
+from isocenter.verbs.comparing.rows import ComparisonOptions, significance_of, verdicts
+from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, comparison_table
+from isocenter.verbs.evaluation.model_tests import OF_MARGINS
+from isocenter.verbs.evaluation.scoring import Scored, write_verdict
 
 TASKS = [Classification(("well", "ill"))] * 3
 

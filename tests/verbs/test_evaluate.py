@@ -15,7 +15,9 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
 from isocenter.values import Case, Course, Geometry, Image, Problem
 from isocenter.verbs.evaluate import _few
-from isocenter.verbs.evaluation import covariates_of, scoring, unshared
+from isocenter.verbs.evaluation import scoring
+from isocenter.verbs.evaluation.evaluation_notes import unshared
+from isocenter.verbs.evaluation.scoring import covariates_of
 from packages import no_export
 
 

@@ -25,7 +25,8 @@ from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.reading import ReadingOptions, open_dataset
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.training import guarded_by
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting

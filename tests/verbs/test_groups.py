@@ -19,11 +19,10 @@ from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from isocenter.verbs.auditing import Audit, AuditOptions
-from isocenter.verbs.auditing.groups import _cells, _words, groups, with_table
-from isocenter.verbs.auditing.swapped import answered
-from isocenter.verbs.evaluation import Scored
-from isocenter.verbs.explaining.kept import keep
+from isocenter.verbs.auditing.audit import Audit, AuditOptions
+from isocenter.verbs.auditing.groups import _cells, _words, answered, groups, with_table
+from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.verbs.explaining.kept_tests import keep
 from packages import no_export
 
 

@@ -13,9 +13,9 @@ import trained
 from isocenter.evaluation import case_table
 from isocenter.tasks import kind, task_from
 from isocenter.values import Case, Geometry
-from isocenter.verbs.auditing import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.mistakes import mistakes
-from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.evaluation.scoring import Scored
 
 WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
 WEAK += ["p", "p_adjusted", "judged"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,8 +44,6 @@ def convert(
     ] = None,
 ) -> None:
     """Write an image in another format. What the format cannot hold is refused, never changed."""
-    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
-    options["fill_missing"] = fill_missing
     result = isocenter.convert(
         source,
         out,
@@ -54,7 +52,10 @@ def convert(
         drop_geometry=drop_geometry,
         adc=adc,
         regions=regions,
-        **options,
+        part=part,
+        prefer=prefer,
+        orientation=orientation,
+        fill_missing=fill_missing,
     )
     show(result, result.as_record() if json else None)
     fail_if(result.problems)
@@ -74,5 +75,14 @@ def view(
 ) -> None:
     """Write a page to browse IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
-    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
-    show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, **options), None)
+    page = isocenter.view(
+        image,
+        mask,
+        out=target,
+        overwrite=overwrite,
+        volume=volume,
+        part=part,
+        prefer=prefer,
+        orientation=orientation,
+    )
+    show(page, None)

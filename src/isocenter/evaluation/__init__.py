@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
-    from isocenter.evaluation.bootstrap_t import of_differences
     from isocenter.evaluation.calibration import (
         adaptive_calibration_error,
         ece_of_equal_mass,
@@ -104,35 +103,38 @@ if TYPE_CHECKING:
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
-    from isocenter.evaluation.fairness import (
-        FEW,
+    from isocenter.evaluation.fairness.attributes import (
         NONE,
-        OTHERS,
         UNKNOWN,
-        Alike,
-        Balance,
+        covariates_by_name,
+        default_groups,
+        groups_of,
+        in_order,
+    )
+    from isocenter.evaluation.fairness.gaps import (
+        FEW,
         Dealt,
         Gap,
-        Patients,
-        Shifted,
         abstention_gap,
         adjusted_gaps,
         can_be_dealt,
         classes_of,
-        covariates_by_name,
         dealt,
-        default_groups,
-        encoded,
         few_in,
         gap_of_estimates,
         gap_of_recipe,
-        group_shift,
-        groups_of,
-        in_order,
-        matched,
-        neighbour_gap,
-        propensity,
         rate_gaps,
+    )
+    from isocenter.evaluation.fairness.neighbours import Alike, neighbour_gap
+    from isocenter.evaluation.fairness.shift import (
+        OTHERS,
+        Balance,
+        Patients,
+        Shifted,
+        encoded,
+        group_shift,
+        matched,
+        propensity,
         shift_words,
         standardised_difference,
     )
@@ -147,6 +149,7 @@ if TYPE_CHECKING:
         clopper_pearson,
         difference,
         median,
+        of_differences,
         proportion,
         rarest,
         reweighted,
@@ -192,40 +195,39 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
-    from isocenter.evaluation.significance import (
+    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired, mrmc
+    from isocenter.evaluation.significance.case_values import (
         FITTING,
-        OF_RANKS,
         CaseValues,
-        DecisionCurve,
-        Test,
-        WeakGroup,
-        area_covariance,
-        benefit_parts,
-        benjamini_hochberg,
-        bootstrap_ranks,
         case_test,
-        clusters,
         column_values,
-        decision_curve,
-        delong,
-        delong_unpaired,
-        equivalence,
         fitting_tests,
-        holm,
-        hosmer_lemeshow,
-        icc,
+    )
+    from isocenter.evaluation.significance.margins import (
+        equivalence,
         margin_interval,
-        mcnemar,
-        mrmc,
-        net_benefit,
         non_inferiority,
-        paired_bootstrap,
-        permutation,
         reason_against_margins,
         refuse_impossible_margin,
-        weak_groups,
+    )
+    from isocenter.evaluation.significance.outcome import Test, benjamini_hochberg, holm
+    from isocenter.evaluation.significance.paired_tests import (
+        OF_RANKS,
+        bootstrap_ranks,
+        mcnemar,
+        paired_bootstrap,
+        permutation,
         wilcoxon,
     )
+    from isocenter.evaluation.significance.probabilities import (
+        DecisionCurve,
+        benefit_parts,
+        decision_curve,
+        hosmer_lemeshow,
+        net_benefit,
+    )
+    from isocenter.evaluation.significance.raters import icc
+    from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
     from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
         D_CALIBRATION,

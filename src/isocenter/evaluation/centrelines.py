@@ -31,7 +31,7 @@ CENTRELINE_METRICS = (
 
 @dataclass(frozen=True)
 class Centreline:
-    """How well a prediction follows the centreline of a reference; NaN where both are empty, 0 where one is.
+    """Agreement of a prediction with the centreline of a reference; NaN where both are empty, 0 where one is.
 
     recall:     share of the reference's centreline that lies in the prediction
     precision:  share of the prediction's centreline that lies in the reference

@@ -142,12 +142,12 @@ class Confusion:
 
     @property
     def ppv(self) -> Floats:
-        """At the prevalence of these images; elsewhere `ppv_at`."""
+        """Positive predictive value at the prevalence of these images; elsewhere `ppv_at`."""
         return self._precisions[..., 1]
 
     @property
     def npv(self) -> Floats:
-        """At the prevalence of these images; elsewhere `npv_at`."""
+        """Negative predictive value at the prevalence of these images; elsewhere `npv_at`."""
         return self._precisions[..., 0]
 
     def ppv_at(self, prevalence: float) -> Floats:
@@ -162,7 +162,7 @@ class Confusion:
 
     @property
     def f1(self) -> Floats:
-        """Of the positive class; for several classes the unweighted mean (macro), 0 for a class never called right."""
+        """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
         each = ratio(2 * right, named)
         return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)

@@ -149,7 +149,7 @@ class SurfaceDistance:
         return np.concatenate([self.prediction.areas, self.reference.areas])
 
     def _where_missing(self, worst: float) -> float | None:
-        """What stands for a figure: the worst where one mask is empty, NaN where a surface is missing, else None."""
+        """The value instead: the worst where one mask is empty, NaN where a surface is missing, else None."""
         if self.prediction.is_empty != self.reference.is_empty:
             return worst
         return None if len(self.prediction.areas) and len(self.reference.areas) else float("nan")

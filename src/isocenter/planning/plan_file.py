@@ -140,7 +140,7 @@ def read_plan(path: Path) -> Plan:
         for name, decision in decisions.items()
         if _is_edited(f"{section}.{name}", decision.value, planned)
     ]
-    plan = Plan(sections, version=PLAN_VERSION, **head)
+    plan = Plan(sections, **head)
     try:
         typed(plan)  # what follows is worked out from possible values alone
         plan = with_settings(plan, {name: plan[name] for name in edited})
@@ -255,6 +255,6 @@ def _is_edited(name: str, value: Any, planned: Mapping[str, str]) -> bool:
 
 
 def _digest(value: Any) -> str:
-    """Of the value as it comes back from YAML: 1.0 and 1 differ, tuples and lists do not."""
+    """The digest of a value as YAML returns it: 1.0 and 1 differ, tuples and lists do not."""
     # `str` is for a date that somebody wrote: it is refused later, by its type
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -34,7 +34,7 @@ Ways = Literal[
 
 @dataclass(frozen=True)
 class Training:
-    """How the recipe trains.
+    """Settings of the training.
 
     minutes:       from the command's start to the finished model; None where `steps` decides
     steps:         None until a probe has turned the minutes into a number
@@ -91,7 +91,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Network:
-    """How the network is built.
+    """Settings of the network.
 
     name:       of the family
     size:       the family's own settings
@@ -140,7 +140,7 @@ class Splitting:
 
 @dataclass(frozen=True)
 class Search:
-    """How a search for better decisions goes before the training.
+    """Settings of the search for better decisions before the training.
 
     minutes: of the run's minutes, for all its trials; None where `trials` decides, or where nothing is searched
     trials:  how many there are, the plan's own among them; None until the minutes are over
@@ -162,7 +162,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated.
+    """Settings of the evaluation.
 
     primary:    the metric that the model is judged by
     registered: hash of what was promised before training
@@ -181,7 +181,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Guarding:
-    """Which images the model refuses.
+    """Settings of the gate, which refuses images.
 
     gate:  whether it refuses those unlike the ones that trained it
     level: share of good images that it may refuse wrongly
@@ -225,7 +225,7 @@ class Settings:
 
 
 def fusion_of(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a plan's section "network", the arguments of `networks.build` that concern covariates."""
+    """The arguments of `networks.build` that concern covariates, from a plan's section "network"."""
     if not network.get("context"):
         return {}
     method, sparsity = network.get("context_fusion"), network.get("sparsity", 0.0)

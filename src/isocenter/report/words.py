@@ -102,7 +102,7 @@ def share_text(share: float, places: int = 0) -> str:
 
 
 def star_text(rows: Sequence[Row]) -> str:
-    """What a star at an interval means, where there is one."""
+    """The meaning of a star at an interval, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)
     return "* unreliable: fewer than ten patients or cases in a group" if few else ""
 
@@ -148,7 +148,7 @@ def interval_text(estimate: Estimate, places: int | None = None) -> str:
 
 
 def method_text(estimate: Estimate) -> str:
-    """How the interval was made, or why there is none."""
+    """The method of the interval, or the reason why there is none."""
     method = estimate.method.removeprefix("none").lstrip(": ")
     return method or ("reason not recorded" if estimate.low is None else "")
 

@@ -110,7 +110,7 @@ def fewest_cases(tried: int) -> int:
 
 
 def draws_for(tried: int) -> int:
-    """So many draws that as many as of a single comparison lie beyond that share; no more than take seconds."""
+    """The number of draws with as many beyond the share as in a single comparison; no more than take seconds."""
     return min(MOST_DRAWS, DRAWS * max(1, tried))
 
 
@@ -160,7 +160,7 @@ def _selecting(settings: Settings, figure: float) -> str:
 
 
 def finished(out: Path, settings: Settings) -> Outcome | None:
-    """What a training that is over came to; None where it is not."""
+    """The outcome of a finished training; None where it is not finished."""
     last = last_checkpoint(out)
     if not last.is_dir():
         return None

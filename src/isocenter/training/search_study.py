@@ -80,7 +80,7 @@ class Study:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What was kept with the trials."""
+        """The facts that were kept with the trials."""
         attributes: Mapping[str, Any] = self._study.user_attrs
         return attributes
 

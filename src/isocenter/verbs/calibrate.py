@@ -32,23 +32,15 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import Task, build, found_after_training, settings_of, unkept_rules, untuned
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation import (
-    boundless,
-    hashes_by_case,
-    of_the_same_name,
-    own_labels,
-    who_trained,
-    with_positive,
-)
-from isocenter.verbs.explaining import kept_content
+from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trained
+from isocenter.verbs.evaluation.data_record import hashes_by_case
+from isocenter.verbs.evaluation.evaluation_notes import own_labels, with_positive
+from isocenter.verbs.evaluation.verdict import boundless
+from isocenter.verbs.explaining.kept_tests import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
-from isocenter.verbs.reading import (
-    ReadingKeywords,
-    ReadingOptions,
-    open_labelled,
-    refuse_missing,
-    refuse_taken,
-)
+from isocenter.verbs.reading.dataset import open_labelled
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages

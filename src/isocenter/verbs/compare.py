@@ -11,20 +11,9 @@ from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
 from isocenter.report import Details, Link, Page, Section, render
 from isocenter.runtime import read_json, write_json
-from isocenter.verbs.comparing import (
-    ComparisonOptions,
-    caveats_of_tests,
-    rank_blocks,
-    rows_with_tests,
-    sentences_of_tests,
-    significance_of,
-    table_of_tests,
-)
-from isocenter.verbs.evaluation import (
-    CASES,
-    PRIMARY,
-    REGISTERED_MARGIN,
-    SUMMARY,
+from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks, sentences_of_tests, table_of_tests
+from isocenter.verbs.comparing.rows import ComparisonOptions, rows_with_tests, significance_of
+from isocenter.verbs.evaluation.comparison import (
     Comparison,
     compare_tables,
     comparison_caveats,
@@ -34,9 +23,10 @@ from isocenter.verbs.evaluation import (
     folder_names,
     primary_blocks,
     task_of,
-    undrawn_notes,
 )
-from isocenter.verbs.reading import refuse_taken, result_folder
+from isocenter.verbs.evaluation.evaluation_notes import undrawn_notes
+from isocenter.verbs.evaluation.scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 
 MARKS = ("comparison.json", "report.html")
 
@@ -128,7 +118,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
 
 
 def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
-    """Of which models another metric is the primary one, whose margin does not count here."""
+    """Notes on models with another primary metric, whose margin does not count here."""
     for name, metric in primaries.items():
         own, ours = (comparison.metrics.of(one).words for one in (metric, comparison.primary))
         yield f"The primary metric of {name} is {own}: models are compared by {ours} here."

@@ -19,7 +19,9 @@ from isocenter.report import InNotebook, in_words
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
-from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
+from isocenter.verbs.evaluation.lineage import lineage_of
+from isocenter.verbs.evaluation.scoring import EVALUATION, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
 from isocenter.verbs.plan import (
     PLAN_SUFFIXES,
     POSITIVE,
@@ -29,7 +31,9 @@ from isocenter.verbs.plan import (
     planned,
     positive_among,
 )
-from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
+from isocenter.verbs.reading.dataset import path_of
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     REPORT,
@@ -100,18 +104,15 @@ class Run(InNotebook):
         return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
         headline = [in_words(row, self.metrics) for row in self.headline]
+        length = f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
         judged = [str(self.verdict), *self.verdict.against]
-        return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
-
-    @property
-    def _length(self) -> str:
-        return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
+        return "\n".join([*headline, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
 @named_keywords(ReadingKeywords)

@@ -68,7 +68,7 @@ class OnDisk:
 
 @dataclass(frozen=True, eq=False)
 class PositionsOnDisk(OnDisk):
-    """Where a structure lies, among the facts of an entry: of many structures in many cases they take gigabytes.
+    """Positions of a structure, read from an entry on disk: those of many structures and cases take gigabytes.
 
     fact: its name there
     """
@@ -144,7 +144,9 @@ class Prepared:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.stored(self.target).values())]
         arrays += [] if self.marked is None else [self.marked]
-        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in arrays)
+        return int(np.prod(self.image.shape)) * 4 + sum(
+            int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays
+        )
 
     @property
     def in_memory(self) -> Prepared:
@@ -295,7 +297,9 @@ def _open(place: Path, case: str) -> Prepared:
     with np.load(place / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
-    positions = tuple(_positions(place / "facts.npz", name, facts) for name in placed)
+    positions = tuple(
+        PositionsOnDisk(place / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
+    )
     structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
@@ -317,14 +321,6 @@ def _named(part: str, fact: str = TARGET) -> str:
 def _part(name: str, fact: str) -> str:
     """The inverse of `_named`."""
     return name.removeprefix(fact).removeprefix("_")
-
-
-def _positions(path: Path, fact: str, facts: Mapping[str, Array]) -> PositionsOnDisk:
-    return PositionsOnDisk(path, facts[fact].shape, facts[fact].dtype, fact)
-
-
-def _size(array: Array) -> int:
-    return int(np.prod(array.shape)) * array.dtype.itemsize
 
 
 def _unpacked(path: Path) -> OnDisk:

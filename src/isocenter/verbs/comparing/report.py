@@ -7,15 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from isocenter.errors import listed
 from isocenter.report import Block, Paragraph, Table, p_text, sentence, share_text
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation import (
-    MRMC,
-    OF_MARGINS,
-    Comparison,
-    ModelTest,
-    Standing,
-    interval_of_difference,
-    signed_number,
-)
+from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
+from isocenter.verbs.evaluation.model_tests import MRMC, OF_MARGINS, ModelTest, Standing
 
 WORDS: Mapping[Standing, str] = {
     "superior": "superior to",
@@ -36,7 +29,7 @@ CORRECTIONS = {"holm": "by Holm", "bh": "by Benjamini and Hochberg", "none": "fo
 
 
 def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
-    """What the test of the primary metric shows of each model beside the first, in a sentence."""
+    """A sentence a model: the result of its test against the first model in the primary metric."""
     primary = [row for row in comparison.tested.rows if row.is_primary]
     if comparison.tested.rows and not primary:
         fitting = {TESTS[row.name] for row in comparison.tested.rows if row.name != MRMC}
@@ -88,7 +81,7 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
 
 
 def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
-    """How p-values were adjusted, and which margins nobody fixed beforehand."""
+    """Sentences on the adjustment of p-values, and on margins that nobody fixed beforehand."""
     tested = comparison.tested
     how = CORRECTIONS[tested.correction]
     yield (

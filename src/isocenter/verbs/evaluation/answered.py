@@ -43,7 +43,7 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
 
 
 def _wrong(own: Table) -> Series | None:
-    """How wrong each row is, 0 to 1; None where rows can be neither right nor wrong."""
+    """The error of each row, 0 to 1; None where rows can be neither right nor wrong."""
     if "dice" in own:
         return (1 - own["dice"]).where(own["dice"].notna(), 0.0)
     if not {"predicted", "reference"} <= set(own) or pd.api.types.is_numeric_dtype(own["reference"]):

@@ -24,7 +24,7 @@ OVER_FOLDS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What is scored.
+    """The cases that are scored, with the reason.
 
     parts: {case id: part}; which: in words; notes: what a reader must know
     folds: {case id: the fold that has not seen it}, empty where one model scores all
@@ -37,7 +37,7 @@ class Choice:
 
 
 def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> Choice:
-    """Of a run's own data (by content) its test cases; of others all that did not train it, unless told otherwise.
+    """Choose the cases to score: the run's test cases of its own data (by content), else all that did not train it.
 
     Raises UsageError for an unknown split, or where nothing is left.
     """
@@ -137,7 +137,7 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
 
 def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
-    """How many patients have the name of one who trained a model, and the beginning of what follows; empty for none."""
+    """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
     known = {case.patient for case in dataset} if dataset.patients_known else set()
     if not (count := len(known.intersection(trained))):
         return ""

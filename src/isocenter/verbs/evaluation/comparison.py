@@ -30,7 +30,7 @@ from isocenter.tasks import Task, build, compared_by
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.model_tests import OF_MARGINS, ModelTest, Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
-from isocenter.verbs.reading import refuse_missing
+from isocenter.verbs.reading.output_folder import refuse_missing
 
 # A difference whose interval holds 0 is none that these cases show.
 EQUAL = "no difference shown"
@@ -78,7 +78,7 @@ class Comparison(InNotebook):
         )
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`, and as it is written."""
+        """The record for `--json` and for `comparison.json`."""
         named = {
             name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
             for n, name in enumerate(self.names)
@@ -145,7 +145,10 @@ def compare_tables(
     names = tuple(tables)
     rows, left_out = compared(tables, [task.scoring.summary for task in comparable(tasks)], seed=seed)
     if not patients_known:
-        rows = [_by_case(row) for row in rows]
+        rows = [
+            replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
+            for row in rows
+        ]
     cases = int(tables[names[0]]["case"].nunique())
     judging = primary if primary in {row.metric for row in rows} else rows[0].metric
     return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
@@ -216,7 +219,7 @@ def _places(difference: Estimate) -> int:
 
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """By the folders' names, with as many of those above as tell them apart."""
+    """Names of folders, each with as many of its parents as tell them apart."""
     whole = [path.resolve().parts for path in paths]
     if len(set(whole)) < len(whole):
         raise UsageError("an evaluation is given twice", "compare", "Give each once")
@@ -246,7 +249,7 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
 
 
 def comparison_lead(comparison: Comparison) -> str:
-    """Of how many cases, and how the intervals were made."""
+    """The number of cases, and the method of the intervals."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
         "Where the interval of a difference"
@@ -258,7 +261,7 @@ def comparison_lead(comparison: Comparison) -> str:
 
 
 def comparison_caveats(comparison: Comparison) -> list[str]:
-    """What a reader has to know of so many differences."""
+    """Caveats about many differences at once."""
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
     notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
     notes = notes if many else []
@@ -291,7 +294,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
 
 
 def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
-    """Those over all labels, and those by label whose figures are not just theirs."""
+    """The rows over all labels, and those of a label whose figures differ from these."""
     overall = {row.metric: _rounded(row) for row in rows if row.label == ALL}
     return [row for row in rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
 
@@ -299,8 +302,3 @@ def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
 def _rounded(row: Compared) -> list[float]:
     """The figures of all models, by which a label that is no news is known."""
     return [round(one.value, 9) for one in row.estimates]
-
-
-def _by_case(row: Compared) -> Compared:
-    """The same, called by what was drawn again."""
-    return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))

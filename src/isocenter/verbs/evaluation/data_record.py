@@ -61,7 +61,7 @@ class DataRecord:
         return {case.id for case in known if _content_or_none(case) != self.contents[case.id]}
 
     def inherited_among(self, names: Iterable[str]) -> list[str]:
-        """Those of these cases of the run that an earlier model, whose weights it started from, had seen."""
+        """The cases of the run that an earlier model had seen, from whose weights the run started."""
         return [name for name in names if self.hashes([name]) & self.inherited]
 
 

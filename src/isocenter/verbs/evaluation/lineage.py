@@ -19,7 +19,7 @@ FIRST = "0"
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where weights come from.
+    """The earlier models from which weights come.
 
     seen:    hashes of the cases that trained or selected earlier models
     unknown: names of files of weights that no run or package explains
@@ -52,7 +52,7 @@ def _of_one(start: Path) -> Lineage:
 
 
 def _of_run(run: Path, start: Path) -> Lineage:
-    """Of a run of folds one network is taken: the first, or that of the folder that was given."""
+    """The lineage of a run; of folds one network is taken: the first, or that of the folder that was given."""
     record, table = read_data_record(run), read_text_table(run / "split.csv")
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
     fold = next((number for number in numbers if number in set(table["fold"])), FIRST)

@@ -36,7 +36,7 @@ NO_GUESS = "there is no baseline without the images to compare it with."
 
 @dataclass(frozen=True)
 class Gain:
-    """How much a model differs from something simpler that was scored on the same cases.
+    """The gain of a model over something simpler that was scored on the same cases.
 
     than:       the simpler thing, in words
     difference: the model's figure less the other's
@@ -49,7 +49,7 @@ class Gain:
 
     @property
     def outcome(self) -> Outcome:
-        """What the interval shows; a difference without an interval shows nothing."""
+        """The conclusion from the interval; a difference without an interval shows nothing."""
         low, high = self.difference.low, self.difference.high
         if low is None or high is None or low <= 0 <= high:
             return "no difference shown"
@@ -70,7 +70,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the figures of a model support; prints the answer.
+    """The conclusion that the figures of a model support; prints it.
 
     gains:    over what is simpler, the main one of each task first
     training: whether it was trained long enough, in sentences
@@ -103,7 +103,7 @@ class Verdict:
                      and gain.than == firsts[_part(gain.label)].than)  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:
-        """For `run.json`, `summary.json` and `--json`."""
+        """The record for `run.json`, `summary.json` and `--json`."""
         gains = [
             {
                 "metric": gain.metric.name,
@@ -173,7 +173,7 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
 
 def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list[Gain]:
-    """How much better the model is than a guess that looks at no image; nothing for a kind without such a guess."""
+    """The gains over a guess that looks at no image; none for a kind of problem without such a guess."""
     if scored.task is None or (guess := scored.task.scoring.guess(scored.table)) is None:
         return []
     keys = ["case", "label"]

@@ -12,7 +12,8 @@ from isocenter.belief import DOUBT_METRICS, Doubted
 from isocenter.evaluation import BEFORE, BY_EPISTEMIC, Table, risk_coverage
 from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures, share_text
 from isocenter.values import Plan, Row
-from isocenter.verbs.evaluation import ANSWERED, Scored
+from isocenter.verbs.evaluation.answered import ANSWERED
+from isocenter.verbs.evaluation.scoring import Scored
 
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"

@@ -29,7 +29,7 @@ from isocenter.runtime import BEFORE, Model, label_numbers, load, with_first_sta
 from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.plan import relative_to, room_of
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.decisions import log_decisions, with_decisions, with_reasons
 from isocenter.verbs.training.fit import Job, fit
 from isocenter.verbs.training.inner_folds import fold_by_case

@@ -22,7 +22,7 @@ from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Decision, Estimate, Plan
-from isocenter.verbs.evaluation import compare_tables, signed
+from isocenter.verbs.evaluation.comparison import compare_tables, signed
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.decisions import log_decisions, with_decisions
 from isocenter.verbs.training.fit import Job, More

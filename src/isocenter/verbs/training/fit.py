@@ -39,7 +39,8 @@ from isocenter.training import (
 )
 from isocenter.training import train as follow
 from isocenter.values import BY_HAND, Case, Decision, Plan, Problem, Split
-from isocenter.verbs.reading import ReadingOptions, tracked, watched
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.progress import tracked, watched
 from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")

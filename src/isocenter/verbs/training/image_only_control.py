@@ -12,8 +12,9 @@ from isocenter.evaluation import case_table
 from isocenter.files import written
 from isocenter.runtime import Context
 from isocenter.values import Case, Decision, Plan, Split
-from isocenter.verbs.evaluation import EVALUATION, Fold, Predictor, Scored, rows_of, summed_up
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.scoring import EVALUATION, Predictor, Scored, rows_of, summed_up
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 

@@ -19,18 +19,14 @@ from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
-from isocenter.verbs.auditing import Audit, audited
-from isocenter.verbs.evaluation import (
-    EVALUATION,
-    Fold,
-    Predictor,
-    Scored,
-    Verdict,
-    lineage_notes,
-    read_data_record,
-    score,
-    with_subsets,
-)
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.evaluation.data_record import read_data_record
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.image_subsets import with_subsets
+from isocenter.verbs.evaluation.lineage import lineage_notes
+from isocenter.verbs.evaluation.scoring import EVALUATION, Predictor, Scored, score
+from isocenter.verbs.evaluation.verdict import Verdict
 from isocenter.verbs.training.fit import resampled_in
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport

@@ -35,18 +35,10 @@ from isocenter.report import (
 )
 from isocenter.tasks import Task, kind, registered_settings
 from isocenter.values import Plan, Problem, Row
-from isocenter.verbs.evaluation import (
-    ANSWERED,
-    CASES,
-    SUMMARY,
-    WRONG,
-    Scored,
-    Verdict,
-    headline_rows,
-    positive_words,
-    view_name,
-    wrong_calls,
-)
+from isocenter.verbs.evaluation.answered import ANSWERED
+from isocenter.verbs.evaluation.evaluation_notes import positive_words
+from isocenter.verbs.evaluation.scoring import CASES, SUMMARY, WRONG, Scored, view_name, wrong_calls
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows
 from isocenter.verbs.training.believed import believed, rows_of_part
 from isocenter.verbs.training.decided_here import decided_section
 from isocenter.verbs.training.search import SearchResult

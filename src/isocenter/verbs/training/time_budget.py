@@ -15,7 +15,7 @@ from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.tasks import Task, found_after_training
 from isocenter.training import Clock
 from isocenter.values import Case, CaseFacts, Fingerprint
-from isocenter.verbs.evaluation import SHOWN, are_kept
+from isocenter.verbs.evaluation.scoring import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0

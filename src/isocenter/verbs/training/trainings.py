@@ -18,9 +18,11 @@ from isocenter.runtime import Guard, Model, load
 from isocenter.tasks import Task
 from isocenter.training import Outcome, Several
 from isocenter.values import Case, Decision, Plan, Prediction, Split
-from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.image_subsets import Subsets
+from isocenter.verbs.evaluation.scoring import EVALUATION, OUT_OF_FOLD
 from isocenter.verbs.plan import room_of
-from isocenter.verbs.reading import ALLOW_LARGE
+from isocenter.verbs.reading.options import ALLOW_LARGE
 from isocenter.verbs.training.affordable import afforded
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
 from isocenter.verbs.training.decisions import (

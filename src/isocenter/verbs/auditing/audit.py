@@ -1,14 +1,18 @@
-"""Options of `evaluate` that ask for further looks at what was scored."""
+"""The input of an audit: scored cases, what scored them, and the options of `evaluate` that ask for audits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
 from isocenter.errors import UsageError
 from isocenter.transforms import CORRUPTIONS, SEVERITIES, corruption_named
-from isocenter.verbs.reading import ReadingKeywords
+from isocenter.values import Case
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.scoring import Predictor, Scored
+from isocenter.verbs.reading.options import ReadingKeywords
 
 
 class AuditKeywords(TypedDict, total=False):
@@ -28,7 +32,7 @@ class EvaluationKeywords(ReadingKeywords, AuditKeywords, total=False):
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What is looked at besides the figures.
+    """The audits that a person asks for.
 
     groups:      columns whose groups are audited, "sex,age:40:60,site,sex*age"; None takes covariates of 2 to 8 levels
     group_table: a table of further columns, by case or patient
@@ -78,3 +82,33 @@ class AuditOptions:
         if not chosen <= set(SEVERITIES):
             raise UsageError(f"{self.severities!r} leaves 1 to 5", "--severities", "Write 1-5, or 1,3")
         return tuple(sorted(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Scored cases, and what an audit of them needs beside their figures.
+
+    scored:    the cases' figures; its table has a row a case and label, its features what the network saw
+    predictor: what scored them, each fold its own cases
+    cases:     those that were scored
+    folds:     {case id: the fold that scored it}, where there are several
+    patients_known: False where each case only stands for a patient
+    planned:   groups that were to be compared before anything was trained, as far as the cases have them
+    registered: those of them that were fixed before training and not changed since; None where there are none
+    path:      of the model; None of one in memory
+    """
+
+    scored: Scored
+    predictor: Predictor
+    cases: Sequence[Case]
+    seed: int
+    patients_known: bool
+    folds: Mapping[str, Fold] = field(default_factory=dict)
+    options: AuditOptions = field(default_factory=AuditOptions)
+    planned: str | None = None
+    registered: str | None = None
+    path: Path | None = None
+
+    def network_of(self, case: str) -> int:
+        """The number of the network that scored a case: features of one say nothing beside those of another."""
+        return self.folds[case].number if case in self.folds else 0

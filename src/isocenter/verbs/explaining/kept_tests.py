@@ -73,13 +73,13 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
 
 
 def kept_content(folder: Path) -> dict[str, Any]:
-    """What is kept in a run's folder, for its package."""
+    """The tests that a run's folder keeps, for its package."""
     place = _place(folder)
     return read_json(place, EXPLANATIONS_SCHEMA) if place.is_file() else {}
 
 
 def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """What a file holds of this model by the tests of today.
+    """The records in a file that are of this model and of the tests of today.
 
     Nothing of another model or of former tests, of a damaged file and of one that is not there.
     """
