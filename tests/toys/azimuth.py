@@ -61,7 +61,7 @@ class Azimuth:
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits(metric_names={"angular_error": "Error of the angle"})
+    traits: ClassVar[Traits] = Traits()
     metrics: ClassVar[Metrics] = Metrics((Metric("angular_error", "Error of the angle", "less", unit=UNIT),))
 
     @classmethod
