@@ -17,12 +17,9 @@ import pytest
 import isocenter
 
 ROOT = Path(isocenter.__file__).parent
-# A folder inside a room has no index, and neither have `verbs`: `isocenter` itself lists the verbs.
-ROOMS = sorted(
-    found.name
-    for found in walk_packages([str(ROOT)], "isocenter.")
-    if found.ispkg and found.name != "isocenter.verbs" and hasattr(import_module(found.name), "__all__")
-)
+FOLDERS = {found.name for found in walk_packages([str(ROOT)], "isocenter.") if found.ispkg}
+# `verbs` has no index: `isocenter` itself lists the verbs. A folder inside a room needs none either.
+ROOMS = sorted(name for name in FOLDERS - {"isocenter.verbs"} if hasattr(import_module(name), "__all__"))
 FILES = sorted(path.relative_to(ROOT.parent) for path in ROOT.rglob("*.py"))
 
 
@@ -38,12 +35,9 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def rooms() -> list[ModuleType]:
-    """Every room but `verbs`, and every folder in a room that has an index of its own: a folder needs none."""
-    with_index = [room for room in map(import_module, ROOMS) if hasattr(room, "__all__")]
-    assert {room.__name__ for room in with_index} >= {
-        f"isocenter.{path.parent.name}" for path in ROOT.glob("*/*.py")
-    } - {"isocenter.verbs"}
-    return with_index
+    """Every room but `verbs`, and the folders in rooms that have an index of their own."""
+    assert set(ROOMS) >= {name for name in FOLDERS if name.count(".") == 1} - {"isocenter.verbs"}
+    return [import_module(name) for name in ROOMS]
 
 
 def test_the_index_of_a_room_is_sorted_and_names_nothing_twice():
@@ -104,7 +98,10 @@ def imported_from_inside(path: Path) -> set[str]:
     inside = {
         module
         for module in imported
-        if module.startswith("isocenter.") and room_of(module) != own and module not in ROOMS and module.count(".") > 1
+        if module.startswith("isocenter.")
+        and room_of(module) != own
+        and module not in FOLDERS
+        and module.count(".") > 1
     }
     # The verbs have no index; whoever starts them names their file.
     return {module for module in inside if not module.startswith("isocenter.verbs.")}
