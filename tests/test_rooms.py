@@ -95,14 +95,8 @@ def imported_from_inside(path: Path) -> set[str]:
     tree = tree_of(path)
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    inside = {
-        module
-        for module in imported
-        if module.startswith("isocenter.")
-        and room_of(module) != own
-        and module not in FOLDERS
-        and module.count(".") > 1
-    }
+    ours = (module for module in imported if module.startswith("isocenter.") and module.count(".") > 1)
+    inside = {module for module in ours if room_of(module) != own and module not in FOLDERS}
     # The verbs have no index; whoever starts them names their file.
     return {module for module in inside if not module.startswith("isocenter.verbs.")}
 
