@@ -67,12 +67,13 @@ def write_onnx(
     weights = path.with_name(f"{path.name}.data")
     outside = sum(one.nbytes for one in module.state_dict().values()) > inside
     shapes = [shape, *([(context,)] if context else [])]
+    errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx_errors())
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
         _export(module, examples, path, outside, list(names))
         drawn = ([torch.randn(n, *one, generator=torch.Generator().manual_seed(0)) for one in shapes] for n in BATCHES)
         apart = max(_apart(module, one, path) for one in drawn)
-    except (*EXPORT_ERRORS, *onnx_errors()) as error:
+    except errors as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
     if not apart <= TOLERANCE:
