@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,6 +44,8 @@ def convert(
     ] = None,
 ) -> None:
     """Write an image in another format. What the format cannot hold is refused, never changed."""
+    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
+    options["fill_missing"] = fill_missing
     result = isocenter.convert(
         source,
         out,
@@ -52,10 +54,7 @@ def convert(
         drop_geometry=drop_geometry,
         adc=adc,
         regions=regions,
-        part=part,
-        prefer=prefer,
-        orientation=orientation,
-        fill_missing=fill_missing,
+        **options,
     )
     show(result, result.as_record() if json else None)
     fail_if(result.problems)
@@ -75,14 +74,5 @@ def view(
 ) -> None:
     """Write a page to browse IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
-    page = isocenter.view(
-        image,
-        mask,
-        out=target,
-        overwrite=overwrite,
-        volume=volume,
-        part=part,
-        prefer=prefer,
-        orientation=orientation,
-    )
-    show(page, None)
+    options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
+    show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, **options), None)
