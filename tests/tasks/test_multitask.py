@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import tuned_by
+from isocenter.tasks import Evidence, decided
 from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
@@ -415,7 +415,7 @@ def test_where_every_case_trains_only_the_part_that_needs_it_is_tuned_by_cases_t
     answer = {"classification_class": np.array([0.0, 1.0], np.float32), "survival_event": np.float32([0.7])}
     one = Case("a", "a", {}, {"class": "ill", "event": (3.0, True)})
     made = TIMED.decoding.decode([((), answer)], GRID)
-    task, decisions = tuned_by(TIMED, "train", [made], [one])
+    task, decisions = decided(TIMED, Evidence([made], [one]), "training")
     assert TIMED.traits.tuned_on == ("val", "train")
     assert task.parts["survival"].baseline["time"] == [3.0]
     assert task.parts["classification"] == TIMED.parts["classification"]

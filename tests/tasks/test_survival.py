@@ -15,7 +15,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
-from isocenter.tasks.properties import tuned_by
+from isocenter.tasks import Evidence, decided
 from isocenter.tasks.survival.curves import Known, proportional, weibull
 from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency
@@ -295,8 +295,8 @@ def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     learnt_by_heart = -np.log(times)  # the time itself, of which a slope that fits makes still more
     predictions = [decoded(COX, one) for one in learnt_by_heart]
-    assert tuned_by(COX, "val", predictions, cases)[0].slope > 1
-    task, decisions = tuned_by(COX, "train", predictions, cases)
+    assert decided(COX, Evidence(predictions, cases))[0].slope > 1
+    task, decisions = decided(COX, Evidence(predictions, cases), "training")
     assert task.slope == 1.0
     assert "every case trains" in decisions["task.slope"].because
     assert "at a slope of 1" in decisions["task.baseline"].because

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         untuned,
         voxel_bytes,
     )
+    from isocenter.tasks.fitting import Evidence, Origin, decided, deciding_part, fitted, found_settings
     from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.properties import (
         dense_channels,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         states_covering,
         suffices,
         sureness,
-        tuned_by,
     )
     from isocenter.tasks.shared import (
         BETWEEN,

@@ -10,21 +10,11 @@ import numpy as np
 from isocenter.errors import GeometryError
 from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
-from isocenter.values import Case, Decision, Geometry, Image, Prediction, Split
+from isocenter.values import Case, Geometry, Image, Prediction
 
 if TYPE_CHECKING:
     from isocenter.tasks.answers import Columns
     from isocenter.tasks.task import Task
-
-
-def tuned_by(
-    task: Task, part: Split, predictions: Sequence[Prediction], cases: Sequence[Case]
-) -> tuple[Task, dict[str, Decision]]:
-    """The task with what predictions of cases of this part decide, and those decisions."""
-    by_training = task.scoring.by_training
-    if part == "train" and by_training is not None:
-        return by_training(predictions, cases)
-    return task.tuned(predictions, cases)
 
 
 def sureness(task: Task, prediction: Prediction) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task, head_of, tuned_by
+from isocenter.tasks import Evidence, Task, deciding_part, fitted, head_of
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
@@ -57,14 +57,11 @@ def fit_covariate_model(
     if model is None:
         return None
     parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
-    part = next((name for name in task.traits.tuned_on if parts[name]), None)
+    part = deciding_part(task, parts)
     if part is None:
         return model
-    tuning = parts[part]
-    predictions = [model.predict(case) for case in tuning]
-    tuned, _ = tuned_by(task, part, predictions, tuning)
-    if val and (assured := tuned.scoring.assured) is not None:
-        tuned, _ = assured(predictions, tuning, exact=False)
+    deciding = Evidence([model.predict(case) for case in parts[part]], parts[part])
+    tuned, _ = fitted(task, deciding, origin="unseen" if val else "training")
     return replace(model, task=tuned)
 
 
