@@ -38,7 +38,7 @@ class Evidence:
     def joined(cls, each: Sequence[Evidence]) -> Evidence:
         """All of them as one, the number of each as the fold of its cases."""
         predictions = [prediction for one in each for prediction in one.predictions]
-        cases, folds = [], []
+        cases, folds = list[Case](), list[int]()
         for number, one in enumerate(each):
             cases += one.cases
             folds += [number] * len(one.cases)
