@@ -12,7 +12,7 @@ from isocenter.belief.certainty import AUTO, Certainty
 from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator
 from isocenter.values import Decision, Floats, Sentence
 
-# The settings of a task's certainty that `Task.tuned` finds.
+# The settings of calibration that cases find after training.
 FOUND = ("calibration",)
 CERTAINTY_SENTENCES: Mapping[str, Sentence] = {
     "calibration_method": Sentence(

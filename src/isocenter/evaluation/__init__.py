@@ -152,7 +152,16 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
-    from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+    from isocenter.evaluation.mask_overlap import (
+        Overlap,
+        confusion,
+        dice,
+        iou,
+        overlap,
+        overlaps,
+        place_of,
+        volume_unit,
+    )
     from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
     from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.regression import (

@@ -40,7 +40,7 @@ from isocenter.runtime.windows import (
     run_pipeline,
 )
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import Task, sureness
+from isocenter.tasks import Task, by_covariates, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
 
@@ -184,7 +184,7 @@ class Model:
             receiver=each_of(receiver, sought),
             region=region,
         )
-        if (narrowed := self.task.decoding.by_covariates) is not None:
+        if (narrowed := by_covariates(self.task)) is not None:
             prediction = narrowed(prediction, covariates or {})
         prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))

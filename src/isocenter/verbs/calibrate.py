@@ -56,7 +56,7 @@ from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 NO_TEST = "what calibrates a model cannot test it"
 SILENT = "No calibrating case has a reference of "
-# Why a setting of sets or covering results is not set any more.
+# Why thresholds of sets are not set any more.
 NOT_SET = "the cases that calibrated the model could not set it"
 UNCHECKED = (
     "Which cases trained it is not known, so that none of those that calibrated it could be refused as one of them."

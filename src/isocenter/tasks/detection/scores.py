@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED
+from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED, box_calibration_rows
 from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
     THRESHOLD,
@@ -24,7 +24,6 @@ from isocenter.evaluation import (
     box_sizes,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
 from isocenter.tasks.shared import PROBABILITY_NAMES, noted
 from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in

@@ -8,9 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED, covering_rows
+from isocenter.belief import (
+    BELIEF,
+    CHANGED,
+    FALSE,
+    MISSED,
+    covering_rows,
+    object_calibration_rows,
+    score_columns,
+)
 from isocenter.evaluation import UNCALIBRATED, InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
-from isocenter.tasks.instances.object_calibration import object_calibration_rows, score_columns
 from isocenter.tasks.shared import PROBABILITY_NAMES
 from isocenter.values import Confidence, Floats, Row
 

@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import DOUBT_ERRORS, DOUBT_NAMES, HIGH, LOW, SET_ERRORS, SET_NAMES, finite, interval_rows
+from isocenter.belief import (
+    DOUBT_ERRORS,
+    DOUBT_NAMES,
+    HIGH,
+    LOW,
+    OF_VOXELS,
+    SET_ERRORS,
+    SET_NAMES,
+    finite,
+    interval_rows,
+    voxel_in_unit,
+)
 from isocenter.errors import counted
 from isocenter.evaluation import (
     Overlap,
@@ -20,15 +31,14 @@ from isocenter.evaluation import (
     metric_columns,
     overlap,
     overlaps,
+    place_of,
     pooled_rows,
     proportion,
     surface_distance,
     volume_unit,
 )
 from isocenter.report import Figure
-from isocenter.tasks.segmentation.voxel_calibration import voxel_in_unit
-from isocenter.tasks.segmentation.voxel_scores import OF_VOXELS
-from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
+from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows
 from isocenter.values import MM, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
 # The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.

@@ -23,7 +23,7 @@ from isocenter.runtime import (
     read_json,
     write_json,
 )
-from isocenter.tasks import Origin, Task, deciding_part
+from isocenter.tasks import Origin, Task, deciding_part, leaves
 from isocenter.training import (
     Clock,
     Decided,
@@ -96,8 +96,7 @@ class Job:
 
         Not where outputs of several networks have no scale in common: there its own validation cases decide.
         """
-        task = self.settings.task
-        parts = (task, *task.decoding.parts.values())
+        parts = leaves(self.settings.task).values()
         return self.fold is not None and bool(self.test) and all(one.traits.tuned_on == ("val",) for one in parts)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter.errors import counted
 from isocenter.runtime import WEIGHTS, Model, averaged_model, load, on_device, with_uncertainty
-from isocenter.tasks import Evidence, Task, fitted
+from isocenter.tasks import Evidence, Task, aligned, fitted, needs_alignment
 from isocenter.training import Outcome, with_task
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation import write_task
@@ -90,13 +90,13 @@ def _own(job: Job, model: Model, inner: Sequence[tuple[Job, Outcome]], more: Mor
     if not job.tuning:
         return Evidence()
     task = job.settings.task
-    own, align = Evidence(predicted(model, task, job.tuning), job.tuning), task.scoring.aligned
+    own = Evidence(predicted(model, task, job.tuning), job.tuning)
     each = [own]
     for other, reached in inner:
         network = model_of(other, reached, more)
         unseen = predicted(network, task, other.test)
-        if align is not None:
-            unseen = align(unseen, predicted(network, task, own.cases), own.predictions)
+        if needs_alignment(task):
+            unseen = aligned(task, unseen, predicted(network, task, own.cases), own.predictions)
         each.append(Evidence(unseen, other.test))
     return Evidence.joined(each)
 
@@ -108,20 +108,21 @@ def _on_zero_of_mean(
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """
-    align = task.scoring.aligned
-    if len(jobs) < 2 or align is None:
+    if len(jobs) < 2 or not needs_alignment(task):
         return each
     checkpoints = [one for pair in zip(jobs, outcomes, strict=True) for one in _checkpoints(*pair, more)]
     mean = _mean_of(checkpoints, jobs[0].settings.training.device)
     means = [predicted(mean, task, one.cases) for one in each]
     pairs = zip(each, means, strict=True)
-    return [Evidence(align(own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases]
+    return [
+        Evidence(aligned(task, own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases
+    ]
 
 
 def predicted_by_mean(jobs: Sequence[Job]) -> int:
     """How many predictions by a single network it takes to bring folds to the zero of their mean."""
-    aligned = len(jobs) > 1 and jobs[0].settings.task.scoring.aligned is not None
-    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligned else 0
+    aligns = len(jobs) > 1 and needs_alignment(jobs[0].settings.task)
+    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligns else 0
 
 
 def _fitted(
