@@ -14,7 +14,9 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.belief import COVERS_FROM, Certainty, OperatingPoint, assured_covering, chosen_thresholds
+from isocenter.belief import Certainty, OperatingPoint
+from isocenter.belief.covering import COVERS_FROM, covering_thresholds
+from isocenter.belief.operating_points import chosen_thresholds
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"
@@ -103,8 +105,9 @@ def found_boxes(patients: int, risk: float, delta: float | None, random: Random)
     missed = (scores[..., None] < COVERS_FROM).mean(axis=2).reshape(-1, len(COVERS_FROM))
     owners = np.repeat([f"p{n}" for n in range(patients)], DECIDING)
     certainty = Certainty(risk=risk, risk_delta=delta)
-    made, _ = assured_covering(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
-    if (least := (made.covers_from or {}).get("lesion")) is None:
+    made = covering_thresholds(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
+    found = Certainty.of({"covering": made["task.covering"].value})
+    if (least := (found.covers_from or {}).get("lesion")) is None:
         return float("nan")
     return float(stats.norm.sf((special.logit(np.clip(least, 1e-12, 1 - 1e-12)) - mean) / spread))
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from isocenter.files import write_table
 from isocenter.lazy import pandas as pd
 from isocenter.planning import split_folds
+from isocenter.tasks import needs_alignment
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.training.fit import MOST_UNSEEN, Job, evenly
 from isocenter.verbs.training.run_folder import INNER, RunFolder
@@ -28,9 +29,9 @@ def fold_by_case(run: RunFolder, job: Job, count: int) -> dict[str, int]:
 
 def predicted_by_folds(job: Job) -> int:
     """How many predictions inner folds make of its cases: of validation cases too where these align the networks."""
-    count, aligned = job.settings.split.inner_folds, job.settings.task.scoring.aligned is not None
+    count, aligns = job.settings.split.inner_folds, needs_alignment(job.settings.task)
     unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
-    return (unseen if count else 0) + count * aligned * len(job.tuning)
+    return (unseen if count else 0) + count * aligns * len(job.tuning)
 
 
 def inner_jobs(run: RunFolder, job: Job, plan: Plan, *, timed: bool) -> list[Job]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
-from isocenter.tasks import Task, found_after_training
+from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import Clock
 from isocenter.values import Case, CaseFacts, Fingerprint
 from isocenter.verbs.evaluation.scoring import SHOWN, are_kept
@@ -143,7 +143,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
     """
     prediction, predict = timed(lambda: model.predict(case))
     _, score = timed(lambda: model.task.scoring.score([prediction], [case]))
-    _, tune = timed(lambda: model.task.tuned([prediction], [case]))
+    _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
     return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
 
 

@@ -269,7 +269,7 @@ def afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterward
     return Afterwards(
         training.minutes,
         of_mean_size([*jobs[0].val, *jobs[0].train], run.examination.fingerprint, spaced=spaced),
-        trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
+        trainings * sum(len(job.tuning) + len(job.calibration) + len(job.unseen) for job in jobs)
         + predicted_by_folds(jobs[0])
         + trainings * predicted_by_mean(jobs),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
