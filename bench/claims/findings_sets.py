@@ -14,6 +14,7 @@ from isocenter.belief import ABSENT, PRESENT, Certainty, label_sets
 from isocenter.belief.certainty import BY_PRESENCE
 from isocenter.belief.labels import groups_of_finding
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
+from isocenter.evaluation import Conformal
 from isocenter.values import Decision, Floats
 
 CLAIM = "sets of findings, 90 % of new patients with the finding and of those without"
@@ -67,7 +68,7 @@ def covered(
 
 def _with(made: Mapping[str, Decision]) -> Certainty:
     """The thresholds and scores that were found."""
-    return Certainty.of({"conformal": made["task.conformal"].value})
+    return Certainty(conformal=Conformal.of(made["task.conformal"].value))
 
 
 def _law(prevalence: float, auroc: float, side: str, few: int = 0, **how: int) -> Law:

@@ -17,6 +17,7 @@ from scipy import special, stats
 from isocenter.belief import Certainty, OperatingPoint
 from isocenter.belief.covering import COVERS_FROM, covering_thresholds
 from isocenter.belief.operating_points import chosen_thresholds
+from isocenter.evaluation import Conformal
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"
@@ -106,7 +107,7 @@ def found_boxes(patients: int, risk: float, delta: float | None, random: Random)
     owners = np.repeat([f"p{n}" for n in range(patients)], DECIDING)
     certainty = Certainty(risk=risk, risk_delta=delta)
     made = covering_thresholds(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
-    found = Certainty.of({"covering": made["task.covering"].value})
+    found = Certainty(covering=Conformal.of(made["task.covering"].value))
     if (least := (found.covers_from or {}).get("lesion")) is None:
         return float("nan")
     return float(stats.norm.sf((special.logit(np.clip(least, 1e-12, 1 - 1e-12)) - mean) / spread))

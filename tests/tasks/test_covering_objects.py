@@ -14,7 +14,7 @@ from isocenter.belief import Certainty
 from isocenter.belief.covering import covering_thresholds
 from isocenter.belief.objects import best_object_scores, missed_objects
 from isocenter.errors import PlanError
-from isocenter.evaluation import instance_overlap
+from isocenter.evaluation import Conformal, instance_overlap
 from isocenter.tasks import (
     Evidence,
     covering_of,
@@ -102,7 +102,7 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
     for seed in range(30):
         missing = {"object": missed_objects(list(held(seed)), people)}
         decisions = covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
-        least = Certainty.of({"covering": decisions["task.covering"].value}).covers_from["object"]
+        least = Certainty(covering=Conformal.of(decisions["task.covering"].value)).covers_from["object"]
         missed.append(np.mean([(best_object_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]))
     assert 0.15 < np.mean(missed) <= 0.2 + 3 * np.std(missed) / np.sqrt(30)
     assert decisions["task.covering"].value["n"] == {"object": 60}
