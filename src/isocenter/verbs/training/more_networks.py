@@ -96,7 +96,7 @@ def why_single(run: RunFolder, job: Job, *, minutes_decide: bool) -> str:
         return "its control without covariates is one network"
     if job.settings.inference.uncertainty not in ("auto", "members"):
         return f"inference.uncertainty is {job.settings.inference.uncertainty}, of a single network"
-    if job.settings.task.decoding.states_evidence:
+    if job.settings.task.states_evidence:
         return "its network states evidence, which several networks have no mean of"
     if job.settings.training.snapshots > 1 or job.settings.training.swag:
         return "one training leaves several members already"

@@ -275,7 +275,7 @@ class _Search:
         self, cases: Sequence[Case], ours: Mapping[str, Any], planned: Mapping[str, Any], tried: int
     ) -> float:
         patients, seed = [case.patient for case in cases], int(self.job.plan["training.seed"])
-        return share_better(self.job.settings.task.teaching, ours, planned, patients, seed=seed, tried=tried)
+        return share_better(self.job.settings.task, ours, planned, patients, seed=seed, tried=tried)
 
     def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
         """A trial trained once more from another seed: its metric, and the numbers behind it, of `_confirming`."""
@@ -340,7 +340,7 @@ def _judge(trial: Trial, looks: list[float]) -> Callable[[Moment], None]:
 
 def _value(job: Job, numbers: Mapping[str, Any]) -> float:
     """The metric of these numbers; NaN where there are none, because no validation had a metric that is a number."""
-    return float(job.settings.task.teaching.selection(numbers)) if numbers else math.nan
+    return float(job.settings.task.selection(numbers)) if numbers else math.nan
 
 
 def _numbers(folder: Path) -> Mapping[str, Any]:
