@@ -19,7 +19,6 @@ from isocenter.planning import Between, read_plan, settings
 from isocenter.training import IMPOSSIBLE, Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
-from isocenter.verbs.plan import room_of
 from isocenter.verbs.train import train
 from isocenter.verbs.training.decisions import with_searches
 from isocenter.verbs.training.fit import Job
@@ -64,7 +63,7 @@ def job_of(made, out, plan=None):
 
 
 def search(made, out, plan=None, **given):
-    return searched(job_of(made, out, plan), Clock(time.monotonic()), room_of(made), **given)
+    return searched(job_of(made, out, plan), Clock(time.monotonic()), made.room, **given)
 
 
 def reported(found):
@@ -193,7 +192,7 @@ def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp
     job = job_of(made, tmp_path, plan)
     halves = job.train[::2], job.train[1::2]
     inner = [replace(job, train=ours, val=theirs) for ours, theirs in (halves, halves[::-1])]
-    found = searched(job, Clock(time.monotonic()), room_of(made), inner=inner)
+    found = searched(job, Clock(time.monotonic()), made.room, inner=inner)
     [decision] = found.changed.values()
     assert f"on {len(job.train)} training cases in inner folds" in decision.because
     assert "Bonferroni" not in decision.because and "of bootstrap draws" not in decision.because

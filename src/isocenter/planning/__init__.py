@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     )
     from isocenter.planning.plan_prose import is_silent, paragraphs, prose, sentences_of
     from isocenter.planning.plan_table import overview
+    from isocenter.planning.planned import (
+        COVARIATES,
+        EVERYTHING,
+        TOO_LARGE,
+        Planned,
+        relative_to,
+        training_ids,
+    )
     from isocenter.planning.rules import (
         CASCADE,
         CROSS_FITS,

@@ -13,7 +13,7 @@ from isocenter.evaluation import NONE, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin
+from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import (
     WEIGHTS,
@@ -64,7 +64,6 @@ from isocenter.verbs.evaluation import (
     verdict_of,
     write_verdict,
 )
-from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import (
     ReadingOptions,
     announced_device,

@@ -14,7 +14,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import registered_margin, settings
+from isocenter.planning import Planned, registered_margin, settings
 from isocenter.report import InNotebook, in_words
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
@@ -23,9 +23,7 @@ from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, linea
 from isocenter.verbs.plan import (
     PLAN_SUFFIXES,
     POSITIVE,
-    Planned,
     PlanRequest,
-    fewest_that_select,
     planned,
     positive_among,
 )
@@ -182,7 +180,7 @@ def train(
     refuse_taken(Path(out), overwrite, MARKS)
     with locked(Path(out)), weights_of(None if start is None else Path(start)) as weights:
         made = _planned(data, request)
-        refuse_unsearchable(made.plan, fewest_that_select(made))
+        refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = settings(made.plan)
         pretrained_file = None if chosen.network.pretrained in (None, PUBLISHED) else Path(chosen.network.pretrained)
         files = [file for file in (pretrained_file, weights) if file is not None]

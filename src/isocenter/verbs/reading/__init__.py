@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from isocenter.verbs.reading.name_values import pairs
     from isocenter.verbs.reading.options import (
         ALLOW_LARGE,
-        COVARIATES,
-        EVERYTHING,
         VOXELS,
         ReadingKeywords,
         ReadingOptions,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from isocenter.runtime import use_threads
 from isocenter.training import NARROWER, narrower
 from isocenter.values import BY_HAND, Decision, Plan
-from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.decisions import PlanLog, with_decisions
 from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_folder import SEARCH, RunFolder, state_of
@@ -33,7 +32,7 @@ def afforded(
     seen, costs = _with_fewer_views(parts, after)
     left = (after.first_deadline(costs) - run.clock.seconds) / trainings
     if (size := narrower_network(seen[0], left)) is not None:
-        plan = room_of(run.made).fitted(with_decisions(seen[0].job.plan, {SIZE: size}))
+        plan = run.made.room.fitted(with_decisions(seen[0].job.plan, {SIZE: size}))
         decisions = {SIZE: size, MEMORY: plan.decision(MEMORY)}
         log(decisions)
         seen, costs = _with_fewer_views([part.deciding(decisions) for part in parts], after)

@@ -22,13 +22,13 @@ from isocenter.planning import (
     low_resolution,
     plan_text,
     read_plan,
+    relative_to,
     settings,
     shared_by_folds,
 )
 from isocenter.runtime import BEFORE, Model, label_numbers, load, with_first_stage
 from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.plan import relative_to, room_of
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.decisions import log_decisions, with_decisions, with_reasons
 from isocenter.verbs.training.fit import Job, fit
@@ -116,7 +116,7 @@ def _planned(run: RunFolder, job: Job, out: Path) -> Plan:
     if (out / PLAN).is_file():
         return read_plan(out / PLAN)
     # All folds have one grid at low resolution too: what their first stages say of a new case is averaged.
-    room = room_of(run.made)
+    room = run.made.room
     plan = room.fitted(low_resolution(job.plan, room.fingerprint, room.machine))
     plan = plan if job.fold is None else shared_by_folds(plan)
     _write(plan, out)

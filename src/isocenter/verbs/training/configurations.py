@@ -23,7 +23,6 @@ from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Decision, Estimate, Plan
 from isocenter.verbs.evaluation import compare_tables, signed
-from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.decisions import log_decisions, with_decisions
 from isocenter.verbs.training.fit import Job, More
 from isocenter.verbs.training.image_only_control import predicted_rows
@@ -108,7 +107,7 @@ def configuration_sections(run: Path) -> list[Section]:
 
 def plans_of(run: RunFolder) -> dict[str, Plan]:
     """{configuration: its plan}; the plan's own network is one of them."""
-    own, room = str(run.plan["network.name"]), room_of(run.made)
+    own, room = str(run.plan["network.name"]), run.made.room
     plans = {}
     for name in _names(run):
         plan, family = run.plan, SLICES if name == BY_SLICES else VOLUMES if own == SLICES else own

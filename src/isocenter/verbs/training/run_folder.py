@@ -13,11 +13,15 @@ from isocenter import networks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
 from isocenter.planning import (
+    COVARIATES,
+    EVERYTHING,
     GROUPS,
+    Planned,
     Training,
     plan_text,
     read_plan,
     registered,
+    relative_to,
     settings,
     untrained,
     with_inner_folds,
@@ -36,11 +40,9 @@ from isocenter.verbs.evaluation import (
     split_table,
     write_data_record,
 )
-from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, out_of_proportion, planned, relative_to
+from isocenter.verbs.plan import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.verbs.reading import (
     ALLOW_LARGE,
-    COVARIATES,
-    EVERYTHING,
     ReadingOptions,
     looked_through,
     open_dataset,

@@ -19,7 +19,6 @@ from isocenter.tasks import Task
 from isocenter.training import Outcome, Several
 from isocenter.values import Case, Decision, Plan, Prediction, Split
 from isocenter.verbs.evaluation import EVALUATION, OUT_OF_FOLD, Fold, Subsets
-from isocenter.verbs.plan import room_of
 from isocenter.verbs.reading import ALLOW_LARGE
 from isocenter.verbs.training.affordable import afforded
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
@@ -205,7 +204,7 @@ def _searched(run: RunFolder, job: Job) -> Job:
         return job
     made = run.made if job.fold is None else run.made.of_fold(job.fold)
     inner = [replace(own, val=own.test) for own in inner_jobs(run, job, job.plan, timed=False)]
-    result = searched(job, run.clock, room_of(made), folds=len(run.made.folds), inner=inner)
+    result = searched(job, run.clock, made.room, folds=len(run.made.folds), inner=inner)
     return replace(job, plan=result.applied(job.plan))
 
 
