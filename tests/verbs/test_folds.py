@@ -16,8 +16,9 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
-from isocenter.planning import read_plan
+from isocenter.planning import SCALE, read_plan
 from isocenter.report import figures
+from isocenter.runs import training_of, with_reasons
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
@@ -27,12 +28,11 @@ from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of,
 from isocenter.verbs.package import evidence_of, finished_plan
 from isocenter.verbs.reading import ReadingOptions, open_dataset
 from isocenter.verbs.train import train
-from isocenter.verbs.training import trainings
-from isocenter.verbs.training.decisions import SCALE, with_reasons
 from isocenter.verbs.training.gate import error_note
+from isocenter.verbs.training.loop import job_of
+from isocenter.verbs.training.loop import trained as train_all
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
-from isocenter.verbs.training.trainings import jobs_of
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
         "report.html",
         "run.json",
         "split.csv",
+        "trainings.json",
     ]
     for fold in range(3):
         assert sorted(path.name for path in (run / f"fold_{fold}").iterdir()) == [
@@ -230,14 +231,11 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
         signal.raise_signal(signal.SIGINT)
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        trainings.trained(run)
+        train_all(run)
     state = json.loads((run.out / "fold_0" / "checkpoints" / "last" / "state.json").read_text())
     assert 2400 <= state["turn"] <= state["seconds"]
     half = (0.98 * 3600 - state["turn"]) / 2  # of what is left, without what follows training
     assert 0 < state["deadline"] - state["turn"] < half
-    later = replace(run, clock=Clock(time.monotonic(), spent=3000.0))
-    assert trainings.Part.of(later, jobs_of(later)[0]).turn_began(later.clock) == state["turn"]
-    assert trainings.Part.of(later, jobs_of(later)[1]).turn_began(later.clock) >= 3000
 
 
 def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
@@ -381,7 +379,8 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     data, found = trained.blobs(tmp_path / "data", 9), []
     for louder in (1, 3):
         made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
-        jobs = jobs_of(new_run(tmp_path / f"run{louder}", made, Clock(0.0)))
+        run = new_run(tmp_path / f"run{louder}", made, Clock(0.0))
+        jobs = [job_of(run, training_of(made, {}, fold)) for fold in run.folds]
         found.append([job.record["fingerprint"] for job in jobs])
         assert [one["cases"] for one in found[-1]] == [len(job.train) for job in jobs]
         changed = {case.id for case in (*jobs[0].test, *jobs[0].val)}

@@ -15,10 +15,6 @@ from isocenter.errors import PlanError
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged
-from isocenter.training import Outcome
-from isocenter.values import Decision
-from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.more_networks import more_jobs
 
 THREE = {**trained.TWO_STEPS, "training.networks": 3}
 
@@ -76,24 +72,6 @@ def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, 
     isocenter.train(resume=tmp_path / "run")
     ours, theirs = (probabilities(isocenter.load(one, "cpu"), data) for one in (tmp_path / "run", run))
     assert ours == pytest.approx(theirs, abs=1e-6)
-
-
-def test_further_networks_have_the_batch_to_which_few_steps_have_brought_the_first(classified):
-    job = Job(classified.out, read_plan(classified.out / "plan.yaml"), [], [], {})
-    for batch, taken in ((1, 1), (None, job.plan["training.batch"])):
-        jobs = more_jobs(job, Outcome(classified.out, "", steps=40, batch=batch), 3)
-        assert [(one.plan["training.batch"], one.plan["training.steps"]) for one in jobs] == [(taken, 40)] * 2
-
-
-@pytest.mark.whole
-def test_runs_of_neighbouring_seeds_have_no_network_in_common(classified):
-    plans = (read_plan(classified.out / "plan.yaml").with_decision("training.seed", Decision(n, "")) for n in range(4))
-    seeds = [
-        one.plan["training.seed"]
-        for plan in plans
-        for one in more_jobs(Job(classified.out, plan, [], [], {}), Outcome(classified.out, "", steps=2), 5)
-    ]
-    assert len({*range(4), *seeds}) == 4 + 4 * 4
 
 
 @pytest.mark.whole

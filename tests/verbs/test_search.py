@@ -16,14 +16,14 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
+from isocenter.runs import SearchLength, with_searches
 from isocenter.training import IMPOSSIBLE, Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
 from isocenter.verbs.train import train
-from isocenter.verbs.training.decisions import with_searches
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder
-from isocenter.verbs.training.search import SearchResult, _value, length_of, searched
+from isocenter.verbs.training.search import SearchResult, _value, searched
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -178,7 +178,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     plan = learning_nothing(made, tmp_path)
     found = search(made, tmp_path, plan)
     assert set(found.changed) == {"training.learning_rate"}
-    edited = found.applied(plan)
+    edited = plan.with_decisions(found.decided)
     assert edited["training.learning_rate"] > 1e-4
     because = edited.decision("training.learning_rate").because
     assert "validation cases, the plan's own" in because and "once more from another seed" in because
@@ -219,7 +219,7 @@ def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
     ],
 )
 def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, folds, seconds, steps, ends):
-    length = length_of(with_(made.plan, {**TIMED, **given}), 7.0, folds)
+    length = SearchLength.of(with_(made.plan, {**TIMED, **given}), 7.0, folds)
     assert (length.seconds, length.steps, length.ends) == (seconds, steps, ends)
 
 
@@ -303,7 +303,7 @@ def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkey
 
 def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
     found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
-    edited = SearchResult({"training.weight_decay": found}, "").applied(made.plan)
+    edited = made.plan.with_decisions(SearchResult({"training.weight_decay": found}, "").decided)
     plan = with_searches(made.plan, [made.plan, edited])
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from isocenter.planning.planned import (
         COVARIATES,
         EVERYTHING,
+        SCALE,
         TOO_LARGE,
         Planned,
         relative_to,

@@ -17,12 +17,17 @@ from isocenter.planning.plan_prose import prose
 from isocenter.planning.plan_table import overview
 from isocenter.planning.rules import Parts
 from isocenter.planning.search import Room
+from isocenter.planning.sections import Settings
 from isocenter.quality import Examination, retested, shortcut_notes
 from isocenter.report import InNotebook
-from isocenter.values import Plan, Shortcut, Split
+from isocenter.values import Plan, Shortcut, Split, stands_for
 
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
+# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
+# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
+SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_shift", "several", "event_free")
+OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 # Why a case that is out of all proportion is left out.
 TOO_LARGE = "it is left out: its prediction would take more time than all others"
 
@@ -47,6 +52,17 @@ class Planned(InNotebook):
         fingerprint, asked = self.examination.fingerprint.only(training_ids(parts)), self.plan.options.get(COVARIATES)
         return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint, asked), parts=parts)
 
+    def plan_of(self, fold: int | None) -> Plan:
+        """The plan that a fold follows: that of the run, with the statistics of its own training cases."""
+        if fold is None:
+            return self.plan
+        own = self.of_fold(fold).plan
+        names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
+        methods, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, self.plan))
+        if methods != of_all:  # one model, one kind of scale
+            names = [name for name in names if name != SCALE]
+        return self.plan.with_decisions({name: own.decision(name) for name in names})
+
     @property
     def numbers(self) -> Sequence[int | None]:
         """Numbers of the folds; (None,) where one training has its own test part."""
@@ -55,6 +71,11 @@ class Planned(InNotebook):
     def parts_of(self, fold: int | None) -> Parts:
         """The parts of a fold, or those of the one training."""
         return self.parts if fold is None else self.folds[fold]
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings that the plan decides."""
+        return settings(self.plan)
 
     @cached_property
     def room(self) -> Room:
@@ -69,7 +90,7 @@ class Planned(InNotebook):
         The cases of one patient are no independent evidence; with inner folds they only choose what training cases
         confirm.
         """
-        confirmed = settings(self.plan).split.inner_folds
+        confirmed = self.settings.split.inner_folds
         owners = {case.id: case.id if confirmed else case.patient for case in self.examination.dataset}
         return min(
             len({owners[case] for case, part in parts.items() if part == "val"})

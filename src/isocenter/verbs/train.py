@@ -221,8 +221,8 @@ def _finished(run: RunFolder) -> Run:
     """Prepare, train, evaluate, report; an error of the system, or of memory, becomes one line."""
     try:
         write_environment(run, run.plan)
-        run, others = configured(run)
-        finished = _reported(run, trained(run, others))
+        run = configured(run)
+        finished = _reported(run, trained(run))
         shutil.rmtree(run.out / START, ignore_errors=True)
         return finished
     except FileNotFoundError as error:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluation.scoring import (
         CASES,
         EVALUATION,
+        MOST_KEPT,
         OUT_OF_FOLD,
         PRIMARY,
         REGISTERED_MARGIN,
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
         Outcomes,
         Predictor,
         Scored,
-        are_kept,
         by_case,
         covariates_of,
         measured_there,

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import cases_to_answer, least_sureness
+from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
@@ -36,7 +37,6 @@ from isocenter.verbs.evaluation import case_errors, write_gate
 from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
-from isocenter.verbs.training.time_budget import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IntegrityError, counted, listed
-from isocenter.evaluation import NONE
+from isocenter.errors import IntegrityError, IsocenterError, counted, listed
+from isocenter.evaluation import NONE, case_table
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
+from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
@@ -27,13 +29,15 @@ from isocenter.verbs.evaluation import (
     Verdict,
     lineage_notes,
     read_data_record,
+    rows_of,
     score,
+    summed_up,
     with_subsets,
 )
+from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import resampled_in
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
-from isocenter.verbs.training.time_budget import stages_in_words
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -97,6 +101,46 @@ def evaluated(
         partial.mkdir()
         scored.write(partial)
     return scored
+
+
+def evaluated_control(
+    run: RunFolder,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folds: Mapping[str, Fold] = {},
+) -> Scored | None:
+    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
+    rows = predicted_rows(model, cases, parts, folds, "without the covariates")
+    if not rows:
+        return None
+    table = case_table(rows)
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=known)
+    scored = Scored(table, summary, task=model.task)
+    with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
+        partial_folder.mkdir()
+        scored.write(partial_folder)
+    return scored
+
+
+def predicted_rows(
+    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folds: Mapping[str, Fold], what: str
+) -> list[dict[str, Any]]:
+    """The rows of all cases that a model can predict, of one that is compared with others.
+
+    what: it is, in words
+    """
+    rows = list[dict[str, Any]]()
+    with tracked(f"predicting and scoring {what}") as tracker:
+        for done, case in enumerate(cases, start=1):
+            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
+                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
+            tracker(done, len(cases))
+    return rows
 
 
 def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ from isocenter.errors import (
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import Room, changed, plan_text, read_plan, settings, space, tried, words
+from isocenter.runs import SEARCH, SearchLength
 from isocenter.runtime import read_json, write_json
 from isocenter.training import (
     COMPLETE,
@@ -51,10 +52,8 @@ from isocenter.training import (
     validation_of,
 )
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.training.decisions import with_decisions
 from isocenter.verbs.training.fit import Job, fit
-from isocenter.verbs.training.run_folder import SEARCH, state_of
-from isocenter.verbs.training.search_length import Length, length_of
+from isocenter.verbs.training.run_folder import state_of
 
 log = logging.getLogger("isocenter")
 STUDY, RESULT, BASE, TABLE, SCHEMA = "study.db", "result.json", "plan.yaml", "trials.csv", "isocenter.search"
@@ -76,11 +75,11 @@ class SearchResult:
     statement: str
     rows: Sequence[Mapping[str, Any]] = field(default=())
 
-    def applied(self, plan: Plan) -> Plan:
-        """The plan, edited; whoever trains by it does not search again."""
+    @property
+    def decided(self) -> dict[str, Decision]:
+        """What the plan gets by it; whoever trains by that plan does not search again."""
         over = "the search is over, and what it has found stands in this plan"
-        searched = {name: Decision(None, over) for name in ("search.minutes", "search.trials")}
-        return with_decisions(plan, {**self.changed, **searched})
+        return {**self.changed, **dict.fromkeys(("search.minutes", "search.trials"), Decision(None, over))}
 
 
 def refuse_unsearchable(plan: Plan, validating: int) -> None:
@@ -117,7 +116,7 @@ def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0, inner: Seque
     with Study(out / STUDY, _space(job, room, bool(folds)), int(job.plan["training.seed"])) as study:
         if "began" not in study.facts:
             study.keep("began", clock.seconds)
-        length = length_of(job.plan, float(study.facts["began"]), max(1, folds), max(1, len(inner)))
+        length = SearchLength.of(job.plan, float(study.facts["began"]), max(1, folds), max(1, len(inner)))
         result = _Search(job, study, clock, length, room, inner).result()
     for folder in out.glob("*_*"):  # a killed session may have left some whole
         _slim(folder)
@@ -139,7 +138,7 @@ class _Search:
     job: Job
     study: Study
     clock: Clock
-    length: Length
+    length: SearchLength
     room: Room
     inner: Sequence[Job] = ()
     ready: set[str] = field(default_factory=set)
