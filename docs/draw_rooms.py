@@ -25,6 +25,7 @@ CONTENTS = {
     "tasks": "kinds of problem: targets, losses, decoding, scores",
     "networks": "families of networks",
     "report": "figures, pages, the slice viewer",
+    "belief": "how far an answer holds: calibration, sets and intervals, thresholds",
     "evaluation": "metrics and their intervals",
     "transforms": "geometry and intensity of arrays, augmentation",
     "files": "formats of images, layouts of data sets",
