@@ -57,9 +57,9 @@ def plan(data: Path, assignments: Mapping[str, Any] = STEPS, **given: Any) -> Pl
 
 
 def ended(training: Training, **known: Any) -> Finished:
-    """A training that took a minute, by the clock."""
+    """A training that took a minute."""
     outcome = Outcome(Path(training.name), "", steps=40, compute="eager")
-    return Finished(training, **{"outcome": outcome, "seconds": 60.0, "ended": 60.0, "by_clock": True, **known})
+    return Finished(training, **{"outcome": outcome, "seconds": 60.0, "ended": 60.0, **known})
 
 
 def everything(
@@ -94,12 +94,12 @@ def test_every_case_is_tested_by_one_fold_and_all_folds_share_the_time_evenly(pi
 
 def test_a_control_follows_with_what_its_model_has_decided_but_for_the_covariates_and_its_own_steps(aged):
     planned = plan(aged, {**STEPS, "network.context": "all"})
-    main, control = everything(planned)
+    main, control = everything(planned, None, lambda one: ended(one, by_clock=True))
     assert (main.share, control.share) == (0.5, 0.5)
     assert (control.name, control.role, control.cases) == ("image_only", Role.CONTROL, main.cases)
     assert main.plan["network.context"] and control.plan["network.context"] is None
     assert control.plan["training.steps"] is None  # its own minutes decide
-    by_steps = next_of(planned, [ended(main, by_clock=False)])
+    by_steps = next_of(planned, [ended(main)])
     assert by_steps.plan["training.steps"] == 6
 
 
@@ -123,7 +123,7 @@ def test_each_inner_fold_trains_without_the_part_that_it_predicts(pictures):
 
 def test_minutes_that_are_left_train_further_networks_which_differ_by_their_seeds(pictures):
     planned, minutes = plan(pictures, BY_CLOCK, minutes=30), Minutes(30.0, None, 0, [])
-    main, *others = everything(planned, minutes, lambda one: ended(one, costs=QUICK))
+    main, *others = everything(planned, minutes, lambda one: ended(one, by_clock=True, costs=QUICK))
     assert [one.name for one in others] == [f"more/{n}" for n in range(1, 5)]
     assert {(one.plan["training.steps"], one.plan["training.compute"]) for one in others} == {(40, "eager")}
     assert len({one.plan["training.seed"] for one in (main, *others)}) == 5
@@ -142,7 +142,7 @@ def test_minutes_that_are_left_train_further_networks_which_differ_by_their_seed
 )
 def test_one_network_stays_alone_where_more_would_take_too_long_or_mean_nothing(pictures, known, planned_by):
     planned, minutes = plan(pictures, {**BY_CLOCK, **planned_by}, minutes=30), Minutes(30.0, None, 0, [])
-    assert len(everything(planned, minutes, lambda one: ended(one, **known))) == 1
+    assert len(everything(planned, minutes, lambda one: ended(one, **{"by_clock": True, **known}))) == 1
 
 
 def test_a_stated_number_of_networks_shares_the_time_and_the_inner_folds_have_as_many(pictures):

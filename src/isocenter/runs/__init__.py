@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from isocenter.runs.minutes import (
         AS_STEPS,
         FEWEST_LOOKED,
-        Costs,
         Minutes,
         SearchLength,
         Stages,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
         INNER,
         MORE,
         SEARCH,
+        Costs,
         Finished,
         Role,
         Training,

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from isocenter.planning import Room, Settings, settings
-from isocenter.runs.training import SEARCH, Finished, Role, Training
+from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module
 from isocenter.tasks import Task
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
@@ -60,19 +60,6 @@ STEPS_SHARE = 4
 LONG_STAGE = 600.0
 EARLIER = "earlier sessions"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Costs:
-    """s a case: to predict, to score, and to tune on.
-
-    voxels: of the result
-    """
-
-    predict: float
-    score: float
-    tune: float
-    voxels: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isocenter.planning import Settings, settings
 from isocenter.training import Outcome
 from isocenter.values import Decision, Plan, Split
-
-if TYPE_CHECKING:
-    from isocenter.runs.minutes import Costs
 
 # Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
 # compared, the search before a training.
@@ -62,6 +59,19 @@ class Training:
     def below(self, folder: str) -> str:
         """The name of a training in a folder of this one's."""
         return f"{self.name}/{folder}" if self.name else folder
+
+
+@dataclass(frozen=True)
+class Costs:
+    """s a case: to predict, to score, and to tune on.
+
+    voxels: of the result
+    """
+
+    predict: float
+    score: float
+    tune: float
+    voxels: int = 1
 
 
 @dataclass(frozen=True, eq=False)
