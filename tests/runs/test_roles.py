@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import isocenter
 import trained
@@ -20,12 +21,14 @@ from isocenter.runs import (
     Minutes,
     Role,
     Training,
+    Trial,
     configuration_plan,
     next_of,
+    searched,
     training_of,
 )
-from isocenter.training import Outcome
-from isocenter.values import Decision
+from isocenter.training import COMPLETE, Outcome, Tried
+from isocenter.values import Decision, Plan
 
 STEPS = {"training.steps": 6, "network.size": trained.SMALL_RESNET}
 SMALL = {"training.steps": 6, "network.size": trained.SMALL_UNET}
@@ -190,14 +193,63 @@ def test_all_first_stages_of_folds_have_one_grid(blobs):
         assert "of fold 0, for all folds alike" in stages[0].plan.decision(name).because
 
 
-def test_a_search_goes_before_each_training_and_changes_the_plan_of_its_own_fold_alone(pictures):
-    planned = plan(pictures, {**STEPS, "search.trials": 2, "search.steps": 6}, folds=2)
+SEARCHED = {**STEPS, "search.trials": 3, "search.steps": 4}
+
+
+def tried(number: int, value: float | None, state: str = COMPLETE, asked: tuple[int, Plan] | None = None) -> Trial:
+    numbers = {"right": torch.full((9,), bool(value and value > 0.5)), "weight": torch.ones(9)}
+    return Trial(Tried(number, {}, state, value, {"said": "a faster rate", "seconds": 1.0}), numbers, asked)
+
+
+def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(pictures):
+    planned = plan(pictures, SEARCHED)
+    faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
+    first = next_of(planned, [])
+    assert (first.name, first.role, first.share) == ("search/trial_000", Role.TRIAL, 0.0)
+    assert first.plan["training.steps"] == 4
+    assert first.plan["training.learning_rate"] == planned.plan["training.learning_rate"]
+    own = ended(first, trial=tried(0, 0.8, asked=(2, faster)))  # the second could not be followed
+    second = next_of(planned, [own])
+    assert (second.name, second.plan["training.learning_rate"]) == ("search/trial_002", 0.1)
+    worse = [own, ended(second, trial=tried(2, 0.7))]
+    result = next_of(planned, worse)
+    assert (result.name, result.role) == ("search", Role.SEARCH)
+    found = searched(planned, {one.training.name: one for one in worse}, None).result
+    assert not found.changed and "0.8000, is the highest of 2 trials" in found.statement
+
+
+def test_where_the_plan_itself_cannot_be_tried_nothing_is_compared_with_it(pictures):
+    planned = plan(pictures, SEARCHED)
+    failed = [ended(next_of(planned, []), outcome=None, trial=tried(0, None, "impossible"))]
+    assert next_of(planned, failed).role is Role.SEARCH
+    found = searched(planned, {one.training.name: one for one in failed}, None).result
+    assert "nothing can be compared with the plan's own trial" in found.statement
+
+
+def test_with_inner_folds_the_best_trial_and_the_plan_are_trained_once_more_in_each(pictures):
+    planned = plan(pictures, {**SEARCHED, "split.inner_folds": 2})
+    faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
+    finished = [ended(next_of(planned, []), trial=tried(0, 0.4, asked=(1, faster)))]
+    finished.append(ended(next_of(planned, finished), trial=tried(1, 0.9)))
+    while (again := next_of(planned, finished)).role is Role.TRIAL:
+        finished.append(ended(again, trial=Trial(None, {})))
+        assert not set(again.cases["val"]) & set(again.cases["train"])
+    assert [one.training.name for one in finished[2:]] == [
+        f"search/again_{trial}_fold_{fold}" for trial in ("001", "000") for fold in (0, 1)
+    ]
+    assert len({one.training.plan["training.seed"] for one in finished}) == 2
+
+
+def test_a_search_changes_the_plan_of_its_own_fold_alone(pictures):
+    planned = plan(pictures, SEARCHED, folds=2)
     decided = {"training.weight_decay": Decision(0.3, "trial 1 of 2")}
     by_fold = {"fold_0/search": {}, "fold_1/search": decided}
-    found = everything(planned, None, lambda one: ended(one, decided=by_fold.get(one.name, {})))
-    assert [one.name for one in found] == ["fold_0/search", "fold_1/search", "fold_0", "fold_1"]
-    assert [one.share for one in found] == pytest.approx([0, 0, 0.5, 0.5])
-    own, other = (found[place].plan["training.weight_decay"] for place in (3, 2))
+    found = everything(planned, None, lambda one: ended(one, decided=by_fold.get(one.name, {}), trial=tried(0, 0.5)))
+    assert [one.name for one in found] == [
+        *("fold_0/search/trial_000", "fold_0/search", "fold_1/search/trial_000", "fold_1/search", "fold_0", "fold_1")
+    ]
+    assert [one.share for one in found] == pytest.approx([0, 0, 0, 0, 0.5, 0.5])
+    own, other = (found[place].plan["training.weight_decay"] for place in (5, 4))
     assert own == 0.3 != other == planned.plan["training.weight_decay"]
 
 

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
         inner_folds,
         networks_decision,
         next_of,
+        searched,
         training_of,
+        trial,
         wants_control,
         why_single,
     )
@@ -57,7 +59,9 @@ if TYPE_CHECKING:
         Finished,
         Role,
         Training,
+        Trial,
     )
+    from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
-from isocenter.planning import Room, Settings, settings
+from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module
 from isocenter.tasks import Task
@@ -329,15 +329,14 @@ class SearchLength:
     confirming: int = CONFIRMING
 
     @classmethod
-    def of(cls, plan: Plan, began: float, folds: int, inner: int = 1) -> SearchLength:
+    def of(cls, chosen: Settings, began: float, folds: int, inner: int = 1) -> SearchLength:
         """The length that a plan asks for.
 
         began: s of the run's clock at which the search began
         folds: that share its minutes
         inner: of how many trainings each confirmation is
         """
-        chosen, confirming = settings(plan), CONFIRMING * inner
-        search, training = chosen.search, chosen.training
+        confirming, search, training = CONFIRMING * inner, chosen.search, chosen.training
         budget = None if search.minutes is None else 60 * search.minutes / folds
         ends = None if search.trials is not None or budget is None else began + budget
         steps = search.steps

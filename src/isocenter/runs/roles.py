@@ -21,8 +21,9 @@ from isocenter.planning import (
     split_folds,
     without_cascade,
 )
-from isocenter.runs.minutes import Minutes
-from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training
+from isocenter.runs.minutes import Minutes, SearchLength
+from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training, Trial
+from isocenter.runs.trials import OF_TRIALS, Search
 from isocenter.runtime import BEFORE, Context
 from isocenter.transforms import generator
 from isocenter.values import Decision, Plan, Split
@@ -115,12 +116,63 @@ def _fits(plan: Plan) -> int:
 
 
 def search(planned: Planned, done: Done, fold: int | None) -> Iterator[Training]:
-    """The search before a training; its time is its own, and no share of that of the others."""
+    """The trials before a training, each as the one before asks for it, and the best once more; then their result.
+
+    Their time is their own, and no share of that of the others.
+    """
     name = _searched("" if fold is None else f"fold_{fold}")
     if name in done:
         yield done[name].training
-    elif planned.settings.search.is_on:
-        yield replace(training_of(planned, {}, fold), name=name, role=Role.SEARCH, share=0.0)
+    if name in done or not planned.settings.search.is_on:
+        return
+    main = replace(training_of(planned, {}, fold), share=0.0)
+    trials = [one for one in done.values() if one.training.name.startswith(f"{name}/trial_")]
+    yield from (one.training for one in trials)
+    asked = (0, main.plan) if not trials else _trial(trials[-1]).asked
+    if asked is not None:
+        yield trial(planned, main, *asked)
+        return  # the next one is asked for when this one has ended
+    for one in Search(planned, main, trials).confirmed:
+        assert one.tried is not None  # noqa: S101 - what is confirmed was tried before
+        yield from _again(planned, main, trials[one.tried.number].training, one.tried.number)
+    yield replace(main, name=name, role=Role.SEARCH)
+
+
+def searched(planned: Planned, done: Done, fold: int | None) -> Search:
+    """The trials before a training, all of which have ended."""
+    main = training_of(planned, {}, fold)
+    place = main.below(f"{SEARCH}/")
+    own = [one for one in done.values() if one.training.name.startswith(place)]
+    trials = [one for one in own if one.training.name.startswith(f"{place}trial_")]
+    again = dict[int, list[Finished]]()
+    for one in own[len(trials) :]:
+        number = int(one.training.name.removeprefix(f"{place}again_").partition("_")[0])
+        again.setdefault(number, []).append(one)
+    return Search(planned, main, trials, again)
+
+
+def trial(planned: Planned, main: Training, number: int, plan: Plan) -> Training:
+    """A trial of a plan in place of that of a training."""
+    length = SearchLength.of(main.settings, 0.0, len(planned.numbers))
+    if length.steps is not None:
+        plan = plan.with_decision("training.steps", Decision(length.steps, OF_TRIALS))
+    name, what = main.below(f"{SEARCH}/trial_{number:03}"), f"{main.what}, trial {number}"
+    return replace(main, name=name, role=Role.TRIAL, plan=plan, what=what)
+
+
+def _again(planned: Planned, main: Training, one: Training, number: int) -> Iterator[Training]:
+    """A trial trained once more from another seed: on the same cases, or in every inner fold."""
+    seed = Decision(int(main.plan["training.seed"]) + 1, "another than that of the trials")
+    plan, name = one.plan.with_decision("training.seed", seed), main.below(f"{SEARCH}/again_{number:03}")
+    own = replace(main, name=name, role=Role.TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
+    folds = [replace(own, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})
+             for fold, inner in enumerate(inner_folds(planned, main))]  # fmt: skip
+    yield from folds or [own]
+
+
+def _trial(one: Finished) -> Trial:
+    assert one.trial is not None  # noqa: S101 - asked of trials
+    return one.trial
 
 
 def _searched(name: str) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from isocenter.planning import Settings, settings
-from isocenter.training import Outcome
+from isocenter.training import Outcome, Tried
 from isocenter.values import Decision, Plan, Split
 
 # Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
@@ -21,7 +21,8 @@ class Role(StrEnum):
     """What a training is for."""
 
     CONFIGURATION = "configuration"  # a fold of slices, volumes or a cascade, which are compared
-    SEARCH = "search"  # short trials of other plans, whose best may take the plan's place
+    TRIAL = "trial"  # short, by another plan
+    SEARCH = "search"  # trains nothing: the best trial may take the plan's place
     STAGE = "stage"  # a network at low resolution, which marks what the next one sees
     MAIN = "main"
     FOLD = "fold"
@@ -75,15 +76,30 @@ class Costs:
 
 
 @dataclass(frozen=True, eq=False)
+class Trial:
+    """What a trial of a search came to.
+
+    tried:   as the study keeps it; None where a trial is confirmed by another seed
+    numbers: of the validation cases, by which trials are compared
+    asked:   number and plan of the trial that is asked for next; None where no time is left for one
+    """
+
+    tried: Tried | None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    asked: tuple[int, Plan] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Finished:
     """A training that has ended.
 
-    outcome:  its checkpoint, steps, batch; None of a search, which leaves no model
+    outcome:  its checkpoint, steps, batch; None of a search, and of a trial that was given up
     seconds:  that it took, in all sessions
     ended:    s of the run's clock
     by_clock: whether the minutes decided its length
     costs:    s that a prediction by its model takes; None where nobody asked
-    decided:  decisions for the trainings of the same cases that follow
+    decided:  by a search, for the training that follows
+    trial:    what it has shown, of a trial
     """
 
     training: Training
@@ -93,6 +109,7 @@ class Finished:
     by_clock: bool = False
     costs: Costs | None = None
     decided: Mapping[str, Decision] = field(default_factory=dict)
+    trial: Trial | None = None
 
     @property
     def reached(self) -> Outcome:

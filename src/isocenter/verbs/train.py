@@ -16,6 +16,7 @@ from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import Planned, registered_margin, settings
 from isocenter.report import InNotebook, in_words
+from isocenter.runs import result_in, trials_in
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
@@ -45,14 +46,12 @@ from isocenter.verbs.training import (
     notes_of,
     planned_from,
     refuse_unsearchable,
-    result_in,
     resumed_run,
     search_sections,
     selecting,
     trained,
     training_length,
     training_log,
-    trials_in,
     weights_of,
     write_environment,
     write_notes,

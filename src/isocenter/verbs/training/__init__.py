@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         resumed_run,
     )
     from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
-    from isocenter.verbs.training.search import refuse_unsearchable, result_in, trials_in
+    from isocenter.verbs.training.search import refuse_unsearchable
     from isocenter.verbs.training.tuning import assured, predicted
     from isocenter.verbs.training.validation_course import training_length
 

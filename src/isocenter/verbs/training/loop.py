@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
@@ -23,10 +23,12 @@ from isocenter.report import metric_name, row_name
 from isocenter.runs import (
     MOST_UNSEEN,
     NETWORKS,
+    SEARCH,
     Costs,
     Finished,
     Minutes,
     Role,
+    SearchResult,
     Stages,
     Training,
     afforded,
@@ -38,11 +40,12 @@ from isocenter.runs import (
     fitting_seconds,
     fold_by_case,
     fresh_model,
-    inner_folds,
     log_decisions,
     networks_decision,
     next_of,
     of_mean_size,
+    result_in,
+    searched,
     training_of,
     wants_control,
     why_single,
@@ -71,7 +74,7 @@ from isocenter.verbs.training.fit import Job, More, fit
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.run_end import Trained, evaluated, evaluated_control
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide, state_of
-from isocenter.verbs.training.search import searched
+from isocenter.verbs.training.search import Trials
 from isocenter.verbs.training.tuning import predicted_by_mean, tuned
 
 log = logging.getLogger("isocenter")
@@ -146,6 +149,7 @@ class Loop:
     ends:     {training of a model: s of the clock by which all must end, by fresh weights}
     measured: {checkpoint: what a case costs by its model}
     fresh:    what a case costs by a model that has learnt nothing; None where an earlier session has asked
+    searches: {fold: its trials}
     """
 
     run: RunFolder
@@ -156,17 +160,19 @@ class Loop:
     ends: dict[str, float] = field(default_factory=dict)
     measured: dict[Path, Costs] = field(default_factory=dict)
     fresh: Costs | None = None
+    searches: dict[int | None, Trials] = field(default_factory=dict)
 
-    def fit_all(self) -> None:
-        """Ask what comes next, and fit it, until nothing does."""
+    def fit_all(self, roles: Collection[Role] = tuple(Role)) -> None:
+        """Ask what comes next, and fit it, until nothing does, or nothing of these roles."""
         while (training := next_of(self.run.made, self.finished, self.minutes)) is not None:
-            match training.role:
-                case Role.SEARCH:
-                    self._search(training)
-                case _ if not self.begun:
-                    self._begin()  # and ask again, by a plan that the minutes allow
-                case _:
-                    self._fit(training)
+            if training.role not in roles:
+                return
+            if training.role in (Role.TRIAL, Role.SEARCH):
+                self._search(training)
+            elif not self.begun:
+                self._begin()  # and ask again, by a plan that the minutes allow
+            else:
+                self._fit(training)
         self._decide_networks()
 
     def trained_as(self, *roles: Role) -> tuple[list[Job], list[Outcome]]:
@@ -192,15 +198,36 @@ class Loop:
                     made[self.run.place(one.training.name)] = others
         return made
 
+    @property
+    def _done(self) -> dict[str, Finished]:
+        """{name: training that has ended}."""
+        return {one.training.name: one for one in self.finished}
+
     def _search(self, training: Training) -> None:
-        """Search before a training; of a single one the plan of the run changes, of a fold its own."""
+        """A trial before a training, or the result of all; of a single training the plan of the run changes by it."""
         run, fold = self.run, training.fold
-        main = replace(training, name=_place(training, 1), role=Role.MAIN if fold is None else Role.FOLD)
-        room = run.made.room if fold is None else run.made.of_fold(fold).room
-        inner = [replace(one, val=one.test) for one in (job_of(run, own) for own in inner_folds(run.made, main))]
-        result = searched(job_of(run, main), run.clock, room, folds=len(run.made.folds), inner=inner)
-        self.finished.append(Finished(training, None, decided=result.decided))
-        if fold is None:
+        if fold not in self.searches:
+            main, room = training_of(run.made, {}, fold), (run.made if fold is None else run.made.of_fold(fold)).room
+            self.searches[fold] = Trials(run.made, main, run.folder(fold), run.clock, room)
+            if (known := result_in(run.folder(fold))) is not None:
+                self._searched(training, known)
+                return
+            if begun := self.searches[fold].begun():
+                self.finished += begun
+                return
+        trials = self.searches[fold]
+        if training.role is Role.SEARCH:
+            self._searched(training, trials.ended(searched(run.made, self._done, fold)))
+        elif "again" in Path(training.name).name:
+            self.finished.append(trials.repeated(training, job_of(run, training)))
+        else:
+            self.finished += trials.fitted(training, job_of(run, training))
+
+    def _searched(self, training: Training, result: SearchResult) -> None:
+        main = self.searches[training.fold].main
+        ended = replace(main, name=main.below(SEARCH), role=Role.SEARCH, share=0.0)
+        self.finished.append(Finished(ended, None, decided=result.decided))
+        if training.fold is None:
             self._decide(result.decided)
 
     def _begin(self) -> None:
@@ -208,7 +235,7 @@ class Loop:
         self.begun = True
         if self.finished:
             self.stages.ended("search")
-        run, done = self.run, {one.training.name: one for one in self.finished}
+        run, done = self.run, self._done
         mains = [training_of(run.made, done, fold) for fold in run.folds]
         self.minutes = minutes_of(run, mains, 1 + wants_control(run.made))
         if self.minutes is None or any(state_of(run.place(one.name)) for one in mains):
@@ -281,7 +308,7 @@ class Loop:
         """The training that reads what a network at low resolution marks."""
         made = self.run.made
         if not compares(made):
-            return training_of(made, {one.training.name: one for one in self.finished}, stage.fold)
+            return training_of(made, self._done, stage.fold)
         [*_, second] = configuration(made, {}, Path(stage.name).parts[1], stage.fold)
         return second
 
@@ -309,7 +336,7 @@ class Loop:
         """How many networks there are, written down as soon as it is known."""
         made, plan = self.run.made, self.run.plan
         if not compares(made) and NETWORKS in plan and plan[NETWORKS] is None:
-            done = {one.training.name: one for one in self.finished}
+            done = self._done
             self._decide({NETWORKS: networks_decision(made, done, self.minutes)})
 
     def _decided(self, decisions: Mapping[str, Decision]) -> None:

@@ -34,6 +34,7 @@ from isocenter.report import (
     row_name,
     selecting_name,
 )
+from isocenter.runs import SearchResult
 from isocenter.tasks import Task, kind
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import (
@@ -50,7 +51,6 @@ from isocenter.verbs.evaluation import (
 )
 from isocenter.verbs.training.believed import believed, rows_of_part
 from isocenter.verbs.training.decided_here import decided_section
-from isocenter.verbs.training.search import SearchResult
 
 REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.
