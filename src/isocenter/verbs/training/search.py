@@ -213,10 +213,8 @@ class Trials:
             study.finish(asked, IMPOSSIBLE, **facts, why=why, seconds=seconds, steps=0)
             outcome = None
         else:
-            value, metric = (
-                selected(self.main, validation_of(outcome.checkpoint)),
-                self.main.settings.training.selection,
-            )
+            metric = self.main.settings.training.selection
+            value = selected(self.main, validation_of(outcome.checkpoint))
             state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {metric} is not a number")
             seconds = self.clock.seconds - began
             study.finish(asked, state, value, **facts, why=why, seconds=seconds, steps=outcome.steps)
