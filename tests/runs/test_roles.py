@@ -218,12 +218,19 @@ def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(
     assert not found.changed and "0.8000, is the highest of 2 trials" in found.statement
 
 
-def test_where_the_plan_itself_cannot_be_tried_nothing_is_compared_with_it(pictures):
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (tried(0, None, "impossible"), "nothing can be compared with the plan's own trial"),
+        (tried(0, 0.8), "leaves no time for another and its confirmation: the plan stays"),
+    ],
+)
+def test_nothing_is_compared_with_a_plan_that_cannot_be_tried_or_by_minutes_for_one_trial(pictures, own, says):
     planned = plan(pictures, SEARCHED)
-    failed = [ended(next_of(planned, []), outcome=None, trial=tried(0, None, "impossible"))]
-    assert next_of(planned, failed).role is Role.SEARCH
-    found = searched(planned, {one.training.name: one for one in failed}, None).result
-    assert "nothing can be compared with the plan's own trial" in found.statement
+    only = ended(next_of(planned, []), trial=own)
+    assert next_of(planned, [only]).role is Role.SEARCH
+    found = searched(planned, {only.training.name: only}, None).result
+    assert not found.changed and says in found.statement
 
 
 def test_with_inner_folds_the_best_trial_and_the_plan_are_trained_once_more_in_each(pictures):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from itertools import count
 
@@ -84,30 +83,8 @@ def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classif
     assert "left" in plan.decision("training.networks").because
 
 
-@pytest.mark.whole
-def test_networks_by_hand_share_the_minutes(segmented, tmp_path):
-    """The first of three ends after a third of the time, whatever follows; the others take as many steps."""
-
-    def pressed(moment):
-        signal.raise_signal(signal.SIGINT)
-
-    given = {"training.networks": 3, "training.steps": None, "split.inner_folds": 0, "training.compute": "eager"}
-    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=given)
-    state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())
-    assert 400 < state["deadline"] < 700
-
-
 def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):
     assert read_plan(classified.out / "plan.yaml")["training.networks"] == 1
-
-
-@pytest.mark.whole
-def test_each_network_of_inner_folds_has_as_many_beside_it(classified, tmp_path):
-    chosen = {**trained.TWO_STEPS, "training.networks": 2, "split.inner_folds": 2}
-    run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen)
-    folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
-    assert all((folder / "more" / "1" / "checkpoints" / "last").is_dir() for folder in folders)
 
 
 def test_folds_are_networks_of_one_model_already(classified, tmp_path):

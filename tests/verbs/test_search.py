@@ -193,12 +193,6 @@ def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp
     ]
 
 
-def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
-    found = search(made, tmp_path, with_(made.plan, {**TIMED, "search.minutes": 0.002}))
-    assert (len(found.rows), found.changed) == (1, {})
-    assert "leaves no time for another and its confirmation: the plan stays" in found.statement
-
-
 @pytest.mark.parametrize(
     ("given", "folds", "seconds", "steps", "ends"),
     [
