@@ -193,7 +193,7 @@ def stages(planned: Planned, done: Done, second: Training) -> Iterator[Training]
     if all(name in done for name in names):
         yield from (done[name].training for name in names)
         return
-    plan, parts = first_stage_plan(planned, second), fold_by_case(planned, second, CROSS_FITS)
+    plan, parts = first_stage_plan(planned, second.plan, second.fold), fold_by_case(planned, second, CROSS_FITS)
     for number, name in enumerate(names):
         train = tuple(case for case in second.cases["train"] if parts[case] != number)
         yield replace(
@@ -207,12 +207,12 @@ def stages(planned: Planned, done: Done, second: Training) -> Iterator[Training]
         )
 
 
-def first_stage_plan(planned: Planned, second: Training) -> Plan:
+def first_stage_plan(planned: Planned, second: Plan, fold: int | None) -> Plan:
     """The plan of the networks at low resolution, as it follows from that of the second stage."""
     # All folds have one grid at low resolution too: what their first stages say of a new case is averaged.
     room = planned.room
-    plan = room.fitted(low_resolution(second.plan, room.fingerprint, room.machine))
-    return plan if second.fold is None else shared_by_folds(plan)
+    plan = room.fitted(low_resolution(second, room.fingerprint, room.machine))
+    return plan if fold is None else shared_by_folds(plan)
 
 
 def fold_by_case(planned: Planned, training: Training, count: int) -> dict[str, int]:

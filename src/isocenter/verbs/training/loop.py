@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,17 +24,15 @@ from isocenter.report import metric_name, row_name
 from isocenter.runs import (
     MOST_UNSEEN,
     NETWORKS,
-    SEARCH,
     Costs,
     Finished,
     Minutes,
     Role,
-    SearchResult,
     Stages,
     Training,
     afforded,
     compares,
-    configuration,
+    configuration_plan,
     covariates_seconds,
     deadline,
     first_stage_plan,
@@ -59,7 +58,6 @@ from isocenter.runtime import (
     Model,
     label_numbers,
     load,
-    read_json,
     use_threads,
     with_first_stage,
     write_json,
@@ -146,10 +144,9 @@ class Loop:
     stages:   of the run, whose search ends here
     minutes:  None where the plan fixes the steps, and until the first training
     begun:    whether what the minutes allow has been decided
-    ends:     {training of a model: s of the clock by which all must end, by fresh weights}
-    measured: {checkpoint: what a case costs by its model}
-    fresh:    what a case costs by a model that has learnt nothing; None where an earlier session has asked
     searches: {fold: its trials}
+    fresh:    {configuration, or "": what a case costs by a model that has learnt nothing}
+    costs:    {checkpoint: what a case costs by its model}
     """
 
     run: RunFolder
@@ -157,10 +154,9 @@ class Loop:
     finished: list[Finished] = field(default_factory=list)
     minutes: Minutes | None = None
     begun: bool = False
-    ends: dict[str, float] = field(default_factory=dict)
-    measured: dict[Path, Costs] = field(default_factory=dict)
-    fresh: Costs | None = None
     searches: dict[int | None, Trials] = field(default_factory=dict)
+    fresh: dict[str, Costs] = field(default_factory=dict)
+    costs: dict[Path, Costs] = field(default_factory=dict)
 
     def fit_all(self, roles: Collection[Role] = tuple(Role)) -> None:
         """Ask what comes next, and fit it, until nothing does, or nothing of these roles."""
@@ -183,99 +179,90 @@ class Loop:
     @property
     def further(self) -> More:
         """{folder of a training: networks beside its own}: of other seeds or slices, and members that each has left."""
-        beside = dict[str, list[Outcome]]()
+        beside = defaultdict[str, list[Outcome]](list)
         for one in self.finished:
             if one.training.role is Role.MEMBER:
-                beside.setdefault(_place(one.training, 2), []).append(one.reached)
+                beside[_place(one.training, 2)].append(one.reached)
             elif one.training.role is Role.CONFIGURATION:
-                beside.setdefault(f"fold_{one.training.fold}", []).append(one.reached)
+                beside[f"fold_{one.training.fold}"].append(one.reached)
         made = dict[Path, Sequence[Outcome]]()
         for one in self.finished:
             if one.training.role in (Role.MAIN, Role.FOLD, Role.INNER, Role.CONTROL):
-                each = [one.reached, *beside.get(one.training.name, ())]
+                each = [one.reached, *beside[one.training.name]]
                 left = [replace(own, checkpoint=path, members=()) for own in each for path in own.members]
                 if others := [*each[1:], *left]:
                     made[self.run.place(one.training.name)] = others
         return made
 
-    @property
-    def _done(self) -> dict[str, Finished]:
-        """{name: training that has ended}."""
-        return {one.training.name: one for one in self.finished}
-
     def _search(self, training: Training) -> None:
         """A trial before a training, or the result of all; of a single training the plan of the run changes by it."""
         run, fold = self.run, training.fold
         if fold not in self.searches:
-            main, room = training_of(run.made, {}, fold), (run.made if fold is None else run.made.of_fold(fold)).room
-            self.searches[fold] = Trials(run.made, main, run.folder(fold), run.clock, room)
-            if (known := result_in(run.folder(fold))) is not None:
-                self._searched(training, known)
-                return
-            if begun := self.searches[fold].begun():
-                self.finished += begun
-                return
-        trials = self.searches[fold]
-        if training.role is Role.SEARCH:
-            self._searched(training, trials.ended(searched(run.made, self._done, fold)))
-        elif "again" in Path(training.name).name:
-            self.finished.append(trials.repeated(training, job_of(run, training)))
+            made = run.made if fold is None else run.made.of_fold(fold)
+            trials = Trials(run.made, training_of(run.made, {}, fold), run.folder(fold), run.clock, made.room)
+            self.searches[fold], result = trials, result_in(run.folder(fold))
+            begun = trials.begun() if result is None else [trials.finished(result)]
+            self.finished += begun
+        elif training.role is Role.SEARCH:
+            result = self.searches[fold].result(searched(run.made, self._done, fold))
+            self.finished.append(self.searches[fold].finished(result))
         else:
-            self.finished += trials.fitted(training, job_of(run, training))
-
-    def _searched(self, training: Training, result: SearchResult) -> None:
-        main = self.searches[training.fold].main
-        ended = replace(main, name=main.below(SEARCH), role=Role.SEARCH, share=0.0)
-        self.finished.append(Finished(ended, None, decided=result.decided))
-        if training.fold is None:
-            self._decide(result.decided)
+            self.finished += self.searches[fold].fitted(training, job_of(run, training))
+        if fold is None and self.finished and self.finished[-1].training.role is Role.SEARCH:
+            self._decide(self.finished[-1].decided)
 
     def _begin(self) -> None:
         """Measure what follows training, and give up what the minutes do not allow, unless an earlier session did."""
         self.begun = True
         if self.finished:
             self.stages.ended("search")
-        run, done = self.run, self._done
-        mains = [training_of(run.made, done, fold) for fold in run.folds]
+        run = self.run
+        mains = [training_of(run.made, self._done, fold) for fold in run.folds]
         self.minutes = minutes_of(run, mains, 1 + wants_control(run.made))
         if self.minutes is None or any(state_of(run.place(one.name)) for one in mains):
             return
-        first, now = mains[0], run.clock.seconds
-        use_threads(first.settings.training.threads)
-        fresh, room = partial(self._fresh, first), run.made.room
-        decided, self.fresh = afforded(self.minutes, first, fresh, room, now=now, is_given=run.start is not None)
-        self.ends[first.name] = self.minutes.first_end(self.fresh)
+        use_threads(mains[0].settings.training.threads)
+        fresh, given = partial(self._fresh, mains[0].fold), run.start is not None
+        decided, self.fresh[""] = afforded(
+            self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=given
+        )
         if decided:
             self._decide(decided)
             log_decisions("training", decided)
 
     def _fit(self, training: Training) -> None:
         """Fit what comes next, within its deadline; the plan's steps decide where there is none."""
-        run, out = self.run, self.run.place(training.name)
         if training.role is Role.MEMBER:
             self._decide_networks()
-        job, began = job_of(run, training), run.clock.seconds
+        run, out = self.run, self.run.place(training.name)
+        self._note(training)
+        job, state = job_of(run, training), state_of(out)
+        clock = replace(run.clock, turn=run.clock.seconds if state.get("turn") is None else state["turn"])
         if training.role is Role.STAGE and not (out.parent / "plan.yaml").is_file():
             _write_stage_plan(training.plan, out.parent)
         if training.plan["preprocessing.cascade"] is not None:
             job = replace(job, marked=marked(run, training))
-        self._note(training)
-        clock, recount, by_clock = run.clock, None, self.minutes is not None and training.role is not Role.MEMBER
-        if by_clock:
-            state = state_of(out)
-            began = float(began if state.get("turn") is None else state["turn"])
-            due = partial(deadline, training, tuple(self.finished), began)
+        recount = None
+        if self.minutes is not None and training.role is not Role.MEMBER:
+            due = partial(deadline, training, tuple(self.finished), float(clock.turn or 0.0))
             known = state.get("deadline")
-            clock = replace(clock, deadline=due(self._end(training)) if known is None else known, turn=began)
+            clock = replace(clock, deadline=due(self._end(training)) if known is None else known)
             recount = None if training.role is Role.STAGE else partial(self._recounted, training, due)
         decided = self._decided if training.role is Role.MAIN else partial(log_decisions, training.what)
         outcome = fit(job, clock, decided, recount, several=self._several(training))
-        self._note(training, outcome, began)
-        costs = self._costs(outcome) if by_clock and self._counts_networks(training) else None
-        seconds = self._rows[training.name]["seconds"]
-        self.finished.append(Finished(training, outcome, seconds, run.clock.seconds, by_clock, costs))
+        self.finished.append(self._ended(training, outcome))
+        self._note()
         if training.role is Role.STAGE and training.record["fold"] == CROSS_FITS - 1:
             self._reason_stages(out.parent)
+
+    def _ended(self, training: Training, outcome: Outcome) -> Finished:
+        """A training that has ended, by its last state."""
+        state = state_of(self.run.place(training.name))
+        # Where further networks share its minutes, the time of one of these begins with its first step.
+        began = state["share"]["began"] if state["share"] else state["turn"]
+        by_clock = state["deadline"] is not None
+        costs = self._costs(outcome) if by_clock and self._counts_networks(training) else None
+        return Finished(training, outcome, state["seconds"] - began, self.run.clock.seconds, by_clock, costs)
 
     def _end(self, training: Training) -> float:
         """s after the command's start by which all training must end, as far as that is known before a training."""
@@ -284,41 +271,35 @@ class Loop:
             models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
             beside = next(one for one in models if one.training.fold == training.fold)
             return self.minutes.end(self._costs(beside.reached))
-        main = self._second_stage(training) if training.role is Role.STAGE else training
-        if main.name not in self.ends:
-            self.ends[main.name] = self.minutes.first_end(self.minutes.costs(self._fresh(main, main.plan)))
-        return self.ends[main.name]
+        made, name = self.run.made, training.name.split("/")[1] if compares(self.run.made) else ""
+        if name not in self.fresh:
+            plan = configuration_plan(made, name) if name else made.plan_of(training.fold)
+            self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
+        return self.minutes.first_end(self.fresh[name])
 
     def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Model) -> float:
         """By which second a training must end, if this is its model half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        return due(self.minutes.end(self.minutes.costs(self._whole(training, half_trained))))
+        whole = self._whole(half_trained, training.fold, training.plan)
+        return due(self.minutes.end(self.minutes.costs(whole)))
 
-    def _fresh(self, training: Training, plan: Plan) -> Model:
-        """The model of a training by this plan, with weights that have learnt nothing."""
-        return self._whole(replace(training, plan=plan), fresh_model(settings(plan)))
+    def _fresh(self, fold: int | None, plan: Plan) -> Model:
+        """The model of a plan, with weights that have learnt nothing."""
+        return self._whole(fresh_model(settings(plan)), fold, plan)
 
-    def _whole(self, training: Training, second: Model) -> Model:
+    def _whole(self, second: Model, fold: int | None, plan: Plan) -> Model:
         """A model with a first stage that has learnt nothing: it takes as long as a trained one."""
-        if training.plan["preprocessing.cascade"] is None:
+        if plan["preprocessing.cascade"] is None:
             return second
-        return with_first_stage(second, fresh_model(settings(first_stage_plan(self.run.made, training))))
-
-    def _second_stage(self, stage: Training) -> Training:
-        """The training that reads what a network at low resolution marks."""
-        made = self.run.made
-        if not compares(made):
-            return training_of(made, self._done, stage.fold)
-        [*_, second] = configuration(made, {}, Path(stage.name).parts[1], stage.fold)
-        return second
+        return with_first_stage(second, fresh_model(settings(first_stage_plan(self.run.made, plan, fold))))
 
     def _costs(self, outcome: Outcome) -> Costs:
         """What a case costs by the model of a training that has ended."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        if outcome.checkpoint not in self.measured:
-            trained_model = load(outcome.checkpoint, self.run.made.settings.training.device)
-            self.measured[outcome.checkpoint] = self.minutes.costs(trained_model)
-        return self.measured[outcome.checkpoint]
+        if outcome.checkpoint not in self.costs:
+            own = load(outcome.checkpoint, self.run.made.settings.training.device)
+            self.costs[outcome.checkpoint] = self.minutes.costs(own)
+        return self.costs[outcome.checkpoint]
 
     def _counts_networks(self, training: Training) -> bool:
         """Whether the number of networks follows from the time that this training takes."""
@@ -328,16 +309,15 @@ class Loop:
 
     def _several(self, training: Training) -> Several | None:
         """The networks for every voxel that may share the time of the first; None where it has it all."""
-        if self.minutes is None or self.fresh is None or training.settings.training.epochs:
+        if self.minutes is None or "" not in self.fresh or training.settings.training.epochs:
             return None
-        return self.minutes.several(self.fresh) if self._counts_networks(training) else None
+        return self.minutes.several(self.fresh[""]) if self._counts_networks(training) else None
 
     def _decide_networks(self) -> None:
         """How many networks there are, written down as soon as it is known."""
         made, plan = self.run.made, self.run.plan
         if not compares(made) and NETWORKS in plan and plan[NETWORKS] is None:
-            done = self._done
-            self._decide({NETWORKS: networks_decision(made, done, self.minutes)})
+            self._decide({NETWORKS: networks_decision(made, self._done, self.minutes)})
 
     def _decided(self, decisions: Mapping[str, Decision]) -> None:
         """What a single training has decided is of the plan of the run, written at once."""
@@ -351,28 +331,23 @@ class Loop:
     def _reason_stages(self, folder: Path) -> None:
         """What holds of the networks at low resolution stands in their plan, once all have been trained."""
         own = [one for one in self.finished if self.run.place(one.training.name).parent == folder]
-        plan = with_reasons(
-            read_plan(folder / "plan.yaml"), [one.training.plan for one in own], [one.reached for one in own]
-        )
-        _write_stage_plan(plan, folder)
+        plans, outcomes = [one.training.plan for one in own], [one.reached for one in own]
+        _write_stage_plan(with_reasons(read_plan(folder / "plan.yaml"), plans, outcomes), folder)
 
     @property
-    def _rows(self) -> dict[str, dict[str, Any]]:
-        """{training: its row in `trainings.json`}."""
-        path = self.run.out / TRAININGS
-        return {row["name"]: row for row in read_json(path, SCHEMA)["rows"]} if path.is_file() else {}
+    def _done(self) -> dict[str, Finished]:
+        """{name: training that has ended}."""
+        return {one.training.name: one for one in self.finished}
 
-    def _note(self, training: Training, outcome: Outcome | None = None, began: float = 0.0) -> None:
-        """Keep in `trainings.json` that a training runs, or what it came to; of one that had ended, what it was."""
-        rows, state = self._rows, state_of(self.run.place(training.name))
-        if rows.get(training.name, {}).get("state") == "finished":
-            return
-        row: dict[str, Any] = {"name": training.name, "role": training.role, "state": "running", "seconds": 0.0}
-        if outcome is not None:
-            # Where further networks share its minutes, the time of one of these begins with its first step.
-            start = began if state.get("share") is None else state["share"]["began"]
-            row |= {"state": "finished", "seconds": max(0.0, float(state["seconds"]) - start), "steps": outcome.steps}
-        write_json(self.run.out / TRAININGS, SCHEMA, {"rows": [*{**rows, training.name: row}.values()]})
+    def _note(self, running: Training | None = None) -> None:
+        """Keep in `trainings.json` what each training came to, and which one runs."""
+        rows = list[dict[str, Any]]()
+        for one in self.finished:
+            row = {"name": one.training.name, "role": one.training.role, "state": "finished"}
+            steps = {} if one.outcome is None else {"steps": one.outcome.steps}
+            rows.append({**row, "seconds": round(one.seconds, 1), **steps})
+        rows += [] if running is None else [{"name": running.name, "role": running.role, "state": "running"}]
+        write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
 
 
 def _place(training: Training, levels: int) -> str:

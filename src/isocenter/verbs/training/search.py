@@ -28,6 +28,7 @@ from isocenter.runs import (
     SEARCH,
     TRIED,
     Finished,
+    Role,
     Search,
     SearchLength,
     SearchResult,
@@ -115,20 +116,17 @@ class Trials:
         Returned with what cannot be tried after it; the last one says which trial is asked for next.
         """
         with self._study() as study:
+            if training.plan["training.seed"] != self.main.plan["training.seed"]:  # one is trained once more
+                outcome = fit(job, self._clock_of(study, job), lambda decisions: None)
+                numbers = validation_of(outcome.checkpoint)
+                _slim(job.out)
+                return [Finished(training, outcome, trial=Trial(None, numbers))]
             known = len(study.done)
             outcome = self._fit(study, job)
             first, *others = self._since(study, known, self._asked(study))
             return [replace(first, training=training, outcome=outcome), *others]
 
-    def repeated(self, training: Training, job: Job) -> Finished:
-        """A trial trained once more, from another seed."""
-        with self._study() as study:
-            outcome = fit(job, self._clock_of(study, job), lambda decisions: None)
-        numbers = validation_of(outcome.checkpoint)
-        _slim(job.out)
-        return Finished(training, outcome, trial=Trial(None, numbers))
-
-    def ended(self, search: Search) -> SearchResult:
+    def result(self, search: Search) -> SearchResult:
         """The result of the search, written down."""
         folder, result = self.out / SEARCH, search.result
         for place in folder.glob("*_*"):  # a killed session may have left some whole
@@ -137,6 +135,11 @@ class Trials:
         result.write(folder)
         log.info("%s: %s", self.main.what, result.statement)
         return result
+
+    def finished(self, result: SearchResult) -> Finished:
+        """The search once it is over, whose result the training follows."""
+        over = replace(self.main, name=self.main.below(SEARCH), role=Role.SEARCH, share=0.0)
+        return Finished(over, None, decided=result.decided)
 
     def _study(self) -> Study:
         """A study that has kept its own space goes by that, one that was killed while it was made by the plan's."""
