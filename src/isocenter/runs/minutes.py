@@ -90,12 +90,12 @@ class Minutes:
     kept: float = math.inf
 
     def costs(self, model: Model) -> Costs:
-        """What each case will cost, measured."""
+        """Costs of a case by a model, measured."""
         each = measured_costs(model, self.case)
         return replace(each, predict=self.networks * each.predict)
 
     def predicting(self, model: Model) -> float:
-        """The s of these that predicting takes, measured."""
+        """s of a prediction by a model, measured."""
         return self.networks * timed(lambda: model.predict(self.case))[1]
 
     def seconds(self, costs: Costs) -> float:
@@ -125,7 +125,7 @@ class Minutes:
         return 60 * self.minutes * (1 - RESERVE) - after
 
     def networks_in_time(self, planned: Decision, costs: Costs, now: float, each: float) -> Decision:
-        """How many networks there are, the first included.
+        """Number of networks for which there is time, the first included.
 
         planned: why their number was left open
         now:     s since the command's start
@@ -189,7 +189,7 @@ def deadline(training: Training, finished: Sequence[Finished], began: float, end
 def afforded(
     minutes: Minutes, training: Training, fresh: Callable[[Plan], Model], room: Room, *, now: float, is_given: bool
 ) -> tuple[dict[str, Decision], Costs]:
-    """What of a plan is given up where its minutes are few, and what the rest costs: both measured on this machine.
+    """Decisions that give up parts of a plan where its minutes are few, and the costs of the rest, both measured.
 
     fresh:    a model by a plan whose weights have learnt nothing
     room:     what a plan must fit
@@ -234,7 +234,7 @@ def narrower_network(training: Training, left: float, *, is_given: bool) -> Deci
 
 
 def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint, *, spaced: bool = False) -> Case:
-    """Of these cases the one whose size is nearest the mean: where sizes differ, so does what a case takes.
+    """Return the case whose size is nearest the mean: where sizes differ, so does what a case takes.
 
     spaced: whether the network sees all of them at one spacing, so that their lengths decide, and not their voxels
     """
@@ -256,7 +256,7 @@ def fresh_model(chosen: Settings) -> Model:
 
 
 def measured_costs(model: Model, case: Case) -> Costs:
-    """As this machine does them now, mirrored views and all.
+    """Costs of a case as this machine does it now, mirrored views and all.
 
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
     what is measured with them is not wholly believed, and measured anew half-way.
@@ -268,7 +268,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What work makes, and the s that it takes once it runs steadily."""
+    """Return what work makes, and the s that it takes once it runs steadily."""
     marks = [time.monotonic()]
     made = work()
     marks.append(time.monotonic())
@@ -314,7 +314,7 @@ def longest_looking(minutes: float, trainings: int) -> float:
 
 @dataclass(frozen=True)
 class SearchLength:
-    """How long a search and its trials are.
+    """Length of a search and of its trials.
 
     seconds: of a trial; None where its steps decide
     steps:   of a trial; None where its seconds decide
@@ -385,6 +385,6 @@ class Stages:
 
 
 def stages_in_words(seconds: Mapping[str, float]) -> str:
-    """For the report's facts."""
+    """The stages of a run as one line of the report."""
     each = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
     return ", ".join(f"{name} {took}" for name, took in each.items())

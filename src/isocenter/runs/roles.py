@@ -7,6 +7,7 @@ follow, and these take as many steps as the first one.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -22,7 +23,7 @@ from isocenter.planning import (
     without_cascade,
 )
 from isocenter.runs.minutes import Minutes, SearchLength
-from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training, Trial
+from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training
 from isocenter.runs.trials import OF_TRIALS, Search
 from isocenter.runtime import BEFORE, Context
 from isocenter.transforms import generator
@@ -98,20 +99,20 @@ def _cases(planned: Planned, fold: int | None) -> dict[Split, tuple[str, ...]]:
 
 
 def _lengths(planned: Planned) -> float:
-    """How long all trainings are together, in lengths of one of the model's."""
+    """Length of all trainings together, where one of the model has the length 1."""
     own, beside = len(planned.numbers), _inner_lengths(planned)
     return own * (1 + wants_control(planned)) + beside + (stated_networks(planned.plan) - 1) * (own + beside)
 
 
 def _inner_lengths(planned: Planned) -> float:
-    """How long all inner folds are together, in the same lengths."""
+    """Length of all inner folds together, in the same unit."""
     chosen = planned.settings.split
     share = chosen.inner_share if chosen.inner_folds else 0.0
     return len(planned.numbers) * (1 + wants_control(planned)) * share / (1 - share)
 
 
 def _fits(plan: Plan) -> int:
-    """How many fits share the time of a model: those at low resolution, and its own."""
+    """Number of fits that share the time of a model: those at low resolution, and its own."""
     return 1 if plan["preprocessing.cascade"] is None else CROSS_FITS + 1
 
 
@@ -125,30 +126,25 @@ def search(planned: Planned, done: Done, fold: int | None) -> Iterator[Training]
         yield done[name].training
     if name in done or not planned.settings.search.is_on:
         return
-    main = replace(training_of(planned, {}, fold), share=0.0)
-    trials = [one for one in done.values() if one.training.name.startswith(f"{name}/trial_")]
-    yield from (one.training for one in trials)
-    asked = (0, main.plan) if not trials else _trial(trials[-1]).asked
-    if asked is not None:
-        yield trial(planned, main, *asked)
-        return  # the next one is asked for when this one has ended
-    for one in Search(planned, main, trials).confirmed:
-        assert one.tried is not None  # noqa: S101 - what is confirmed was tried before
-        yield from _again(planned, main, trials[one.tried.number].training, one.tried.number)
-    yield replace(main, name=name, role=Role.SEARCH)
+    found = searched(planned, done, fold)
+    yield from (ended.training for ended in found.trials)
+    if (asked := found.asked) is not None:
+        yield trial(planned, found.main, *asked)
+        return  # the next trial is asked for when this one has ended
+    for number in found.confirmed:
+        yield from _again(planned, found.main, found.trials[number].training, number)
+    yield replace(found.main, name=name, role=Role.SEARCH)
 
 
 def searched(planned: Planned, done: Done, fold: int | None) -> Search:
-    """The trials before a training, all of which have ended."""
-    main = training_of(planned, {}, fold)
-    place = main.below(f"{SEARCH}/")
-    own = [one for one in done.values() if one.training.name.startswith(place)]
-    trials = [one for one in own if one.training.name.startswith(f"{place}trial_")]
-    again = dict[int, list[Finished]]()
-    for one in own[len(trials) :]:
-        number = int(one.training.name.removeprefix(f"{place}again_").partition("_")[0])
-        again.setdefault(number, []).append(one)
-    return Search(planned, main, trials, again)
+    """The trials before a training that have ended."""
+    main = replace(training_of(planned, {}, fold), share=0.0)
+    first, repeated = (main.below(f"{SEARCH}/{name}_") for name in ("trial", "again"))
+    again = defaultdict[int, list[Finished]](list)
+    for name, ended in done.items():
+        if name.startswith(repeated):
+            again[int(name.removeprefix(repeated).partition("_")[0])].append(ended)
+    return Search(planned, main, [ended for name, ended in done.items() if name.startswith(first)], again)
 
 
 def trial(planned: Planned, main: Training, number: int, plan: Plan) -> Training:
@@ -168,11 +164,6 @@ def _again(planned: Planned, main: Training, one: Training, number: int) -> Iter
     folds = [replace(own, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})
              for fold, inner in enumerate(inner_folds(planned, main))]  # fmt: skip
     yield from folds or [own]
-
-
-def _trial(one: Finished) -> Trial:
-    assert one.trial is not None  # noqa: S101 - asked of trials
-    return one.trial
 
 
 def _searched(name: str) -> str:
@@ -343,12 +334,12 @@ def _of_network(plan: Plan, first: Finished, number: int, count: int) -> Plan:
 
 
 def stated_networks(plan: Plan) -> int:
-    """How many networks the plan states, so that they share the minutes; 1 where it leaves their number open."""
+    """Number of networks that the plan states, which share the minutes; 1 where it leaves their number open."""
     return int(plan[NETWORKS] or 1) if NETWORKS in plan else 1
 
 
 def networks_decision(planned: Planned, done: Done, minutes: Minutes | None) -> Decision:
-    """How many networks there are, by the time that the first took where the plan leaves it open."""
+    """Number of networks: stated by the plan, or by the time that the first one took."""
     plan = planned.plan
     if NETWORKS not in plan or plan[NETWORKS] is not None:
         return Decision(stated_networks(plan), "the plan states it")
@@ -427,5 +418,5 @@ def has_cascade(planned: Planned) -> bool:
 
 
 def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """So many of them at most, from all over."""
+    """Return so many items at most, evenly from first to last."""
     return items[:: -(-len(items) // most) or 1]

@@ -18,7 +18,7 @@ IMAGE_ONLY, INNER, MORE, CONFIGURED, SEARCH = "image_only", "inner", "more", "co
 
 
 class Role(StrEnum):
-    """What a training is for."""
+    """The purpose of a training."""
 
     CONFIGURATION = "configuration"  # a fold of slices, volumes or a cascade, which are compared
     TRIAL = "trial"  # short, by another plan
@@ -77,7 +77,7 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a trial of a search came to.
+    """The result of a trial of a search.
 
     tried:   as the study keeps it; None where a trial is confirmed by another seed
     numbers: of the validation cases, by which trials are compared
@@ -99,7 +99,7 @@ class Finished:
     by_clock: whether the minutes decided its length
     costs:    s that a prediction by its model takes; None where nobody asked
     decided:  by a search, for the training that follows
-    trial:    what it has shown, of a trial
+    trial:    its result, of a trial
     """
 
     training: Training
@@ -114,5 +114,11 @@ class Finished:
     @property
     def reached(self) -> Outcome:
         """The outcome of a training that leaves a model."""
-        assert self.outcome is not None  # noqa: S101 - only a search has none
+        assert self.outcome is not None  # noqa: S101 - only searches and trials have none
         return self.outcome
+
+    @property
+    def shown(self) -> Trial:
+        """The result of a trial."""
+        assert self.trial is not None  # noqa: S101 - asked of trials
+        return self.trial

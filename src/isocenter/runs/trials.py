@@ -18,10 +18,10 @@ from typing import Any
 
 from isocenter.errors import counted
 from isocenter.planning import Planned
-from isocenter.runs.training import SEARCH, Finished, Training, Trial
+from isocenter.runs.training import SEARCH, Finished, Training
 from isocenter.runtime import read_json, write_json
 from isocenter.training import COMPLETE, PRUNED, SURE, Tried, joined_numbers, share_better, sure_of_best
-from isocenter.values import Decision
+from isocenter.values import Decision, Plan
 
 RESULT, TABLE, SCHEMA = "result.json", "trials.csv", "isocenter.search"
 # Keys of result.json and of the facts of a trial, on disk.
@@ -78,7 +78,6 @@ class Search:
     main:   the training whose plan every trial is compared with
     trials: from the plan as it stands on
     again:  {trial: its trainings from another seed}
-    inner:  training cases are predicted by inner folds, which confirm
     """
 
     planned: Planned
@@ -86,15 +85,20 @@ class Search:
     trials: Sequence[Finished]
     again: Mapping[int, Sequence[Finished]] = field(default_factory=dict)
 
+    @property
+    def asked(self) -> tuple[int, Plan] | None:
+        """Number and plan of the next trial, the first of which is the plan as it stands; None where none follows."""
+        return self.trials[-1].shown.asked if self.trials else (0, self.main.plan)
+
     @cached_property
-    def confirmed(self) -> tuple[Trial, ...]:
-        """The best trial, where it is good enough to be trained once more, and the plan as it stands."""
+    def confirmed(self) -> tuple[int, ...]:
+        """Numbers of the best trial, where it is good enough to be trained once more, and of the plan as it stands."""
         own, best = self._own, self._best
         if own.state != COMPLETE or best.value is None or own.value is None or best.value <= own.value:
             return ()
         if not self._has_inner and self._share_of_best < sure_of_best(len(self.trials) - 1):
             return ()
-        return self._trial_of(best), self._trial_of(own)
+        return best.number, own.number
 
     @property
     def result(self) -> SearchResult:
@@ -125,7 +129,7 @@ class Search:
             if not self.confirmed:
                 return stays(f"{led}; {100 * sure_of_best(len(done) - 1):.1f} % are asked of the best")
         ours, planned = (self._numbers_again(trial.number) for trial in (best, own))
-        cases = [case for one in self.again[best.number] for case in one.training.cases["val"]]
+        cases = [case for ended in self.again[best.number] for case in ended.training.cases["val"]]
         sure = self._share_better(cases, ours, planned, 1)
         values = [selected(self.main, numbers) for numbers in (ours, planned)]
         unseen = f" on {counted(len(cases), 'training case')} in inner folds" * self._has_inner
@@ -150,7 +154,7 @@ class Search:
 
     @property
     def _tried(self) -> list[Tried]:
-        return [one.trial.tried for one in self.trials if one.trial is not None and one.trial.tried is not None]
+        return [ended.shown.tried for ended in self.trials if ended.shown.tried is not None]
 
     @property
     def _own(self) -> Tried:
@@ -161,18 +165,13 @@ class Search:
         others = [trial for trial in self._tried[1:] if trial.state == COMPLETE]
         return max(others, key=lambda trial: -math.inf if trial.value is None else trial.value, default=self._own)
 
-    def _trial_of(self, tried: Tried) -> Trial:
-        trial = self.trials[tried.number].trial
-        assert trial is not None  # noqa: S101 - each of them is one
-        return trial
-
     @cached_property
     def _share_of_best(self) -> float:
-        ours, planned = (self._trial_of(one).numbers for one in (self._best, self._own))
+        ours, planned = (self.trials[tried.number].shown.numbers for tried in (self._best, self._own))
         return self._share_better(self.main.cases["val"], ours, planned, len(self.trials) - 1)
 
     def _numbers_again(self, number: int) -> Mapping[str, Any]:
-        parts = [one.trial.numbers for one in self.again[number] if one.trial is not None]
+        parts = [ended.shown.numbers for ended in self.again[number]]
         return joined_numbers(parts) if all(parts) else {}
 
     def _share_better(
