@@ -19,7 +19,7 @@ from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import SCALE, read_plan
 from isocenter.report import figures
 from isocenter.runs import training_of, with_reasons
-from isocenter.runtime import Preprocessing
+from isocenter.runtime import Preprocessing, read_json
 from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
@@ -63,6 +63,14 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
             "task.json",
             "tensorboard",
         ]
+
+
+def test_a_run_keeps_what_each_of_its_trainings_came_to(crossed):
+    _, run = crossed
+    rows = read_json(run / "trainings.json", "isocenter.trainings")["rows"]
+    facts = [(row["name"], row["role"], row["state"], row["steps"]) for row in rows]
+    assert facts == [(f"fold_{fold}", "fold", "finished", 6) for fold in range(3)]
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_every_case_is_tested_in_exactly_one_fold_and_trains_in_the_others(crossed):
