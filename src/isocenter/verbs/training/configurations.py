@@ -39,7 +39,7 @@ from isocenter.training import Outcome
 from isocenter.values import Decision, Estimate
 from isocenter.verbs.evaluation import compare_tables, signed
 from isocenter.verbs.training.fit import Job, More
-from isocenter.verbs.training.loop import Loop, OutOfFold, folds_of, job_of, minutes_of
+from isocenter.verbs.training.loop import Loop, OutOfFold, folds_of, minutes_of
 from isocenter.verbs.training.run_end import predicted_rows
 from isocenter.verbs.training.run_folder import RunFolder
 from isocenter.verbs.training.tuning import tuned
@@ -116,7 +116,8 @@ def _minutes(run: RunFolder) -> Minutes | None:
 def _compared(loop: Loop) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
     run = loop.run
-    trainings = {name: _trainings_of(loop, name) for name in configurations(run.made)}
+    folders = {name: f"{CONFIGURED}/{name}/" for name in configurations(run.made)}
+    trainings = {name: loop.trained_as(Role.CONFIGURATION, below=folder) for name, folder in folders.items()}
     slices, volumes, order = trainings[BY_SLICES], trainings[BY_VOLUMES], (*trainings, BOTH)
     more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
     tables, tasks = dict[str, Cases](), dict[str, Task]()
@@ -160,16 +161,6 @@ def _scored(
     predictor = OutOfFold.of(own.task, jobs, own.models)
     rows = predicted_rows(predictor, cases, {}, folds_of(jobs, own.models), f"of configuration {name}")
     return case_table(rows), own.task
-
-
-def _trainings_of(loop: Loop, name: str) -> tuple[Sequence[Job], Sequence[Outcome]]:
-    """The trainings of every fold by a configuration."""
-    own = [
-        one
-        for one in loop.finished
-        if one.training.role is Role.CONFIGURATION and one.training.name.split("/")[1] == name
-    ]
-    return [job_of(loop.run, one.training) for one in own], [one.reached for one in own]
 
 
 def _left_out(run: RunFolder) -> str:

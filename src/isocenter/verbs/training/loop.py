@@ -171,9 +171,9 @@ class Loop:
                 self._fit(training)
         self._decide_networks()
 
-    def trained_as(self, *roles: Role) -> tuple[list[Job], list[Outcome]]:
-        """The trainings of these roles, with what they came to."""
-        own = [one for one in self.finished if one.training.role in roles]
+    def trained_as(self, *roles: Role, below: str = "") -> tuple[list[Job], list[Outcome]]:
+        """The trainings of these roles in a folder of the run, and their outcomes."""
+        own = [one for one in self.finished if one.training.role in roles and one.training.name.startswith(below)]
         return [job_of(self.run, one.training) for one in own], [one.reached for one in own]
 
     @property
