@@ -100,8 +100,9 @@ def _cases(planned: Planned, fold: int | None) -> dict[Split, tuple[str, ...]]:
 
 def _lengths(planned: Planned) -> float:
     """Length of all trainings together, where one of the model has the length 1."""
-    own, beside = len(planned.numbers), _inner_lengths(planned)
-    return own * (1 + wants_control(planned)) + beside + (stated_networks(planned.plan) - 1) * (own + beside)
+    models, inner_lengths = len(planned.numbers), _inner_lengths(planned)
+    further = (stated_networks(planned.plan) - 1) * (models + inner_lengths)
+    return models * (1 + wants_control(planned)) + inner_lengths + further
 
 
 def _inner_lengths(planned: Planned) -> float:
@@ -348,8 +349,9 @@ def networks_decision(planned: Planned, done: Done, minutes: Minutes | None) -> 
     if why := why_single(planned, main.training, by_clock=main.by_clock):
         return Decision(1, why)
     assert minutes is not None and main.costs is not None  # noqa: S101 - measured where minutes decide
-    beside = (one for one in done.values() if one.training.role in (Role.MAIN, Role.INNER))
-    return minutes.networks_in_time(plan.decision(NETWORKS), main.costs, last.ended, sum(one.seconds for one in beside))
+    networks = (ended for ended in done.values() if ended.training.role in (Role.MAIN, Role.INNER))
+    took = sum(network.seconds for network in networks)
+    return minutes.networks_in_time(plan.decision(NETWORKS), main.costs, last.ended, took)
 
 
 def why_single(planned: Planned, main: Training, *, by_clock: bool) -> str:

@@ -56,7 +56,7 @@ def configured(run: RunFolder) -> RunFolder:
     if not compares(run.made):
         return run
     if not (run.out / RECORD).is_file():
-        loop = Loop(run, Stages(run.clock), minutes=_minutes(run), begun=True)
+        loop = Loop(run, Stages(run.clock), minutes=_minutes(run), is_dealt=True)
         loop.fit_all()
         record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
         record = record if run.plan[CONFIGURATIONS] == BOTH else _compared(loop)

@@ -143,7 +143,7 @@ class Loop:
     run:      its plan is the one that the trainings to come go by
     stages:   of the run, whose search ends here
     minutes:  None where the plan fixes the steps, and until the first training
-    begun:    whether what the minutes allow has been decided
+    is_dealt: whether what the minutes allow has been decided
     searches: {fold: its trials}
     fresh:    {configuration, or "": what a case costs by a model that has learnt nothing}
     costs:    {checkpoint: what a case costs by its model}
@@ -153,7 +153,7 @@ class Loop:
     stages: Stages
     finished: list[Finished] = field(default_factory=list)
     minutes: Minutes | None = None
-    begun: bool = False
+    is_dealt: bool = False
     searches: dict[int | None, Trials] = field(default_factory=dict)
     fresh: dict[str, Costs] = field(default_factory=dict)
     costs: dict[Path, Costs] = field(default_factory=dict)
@@ -165,7 +165,7 @@ class Loop:
                 return
             if training.role in (Role.TRIAL, Role.SEARCH):
                 self._search(training)
-            elif not self.begun:
+            elif not self.is_dealt:
                 self._begin()  # and ask again, by a plan that the minutes allow
             else:
                 self._fit(training)
@@ -179,16 +179,16 @@ class Loop:
     @property
     def further(self) -> More:
         """{folder of a training: networks beside its own}: of other seeds or slices, and members that each has left."""
-        beside = defaultdict[str, list[Outcome]](list)
+        further = defaultdict[str, list[Outcome]](list)
         for one in self.finished:
             if one.training.role is Role.MEMBER:
-                beside[_place(one.training, 2)].append(one.reached)
+                further[_place(one.training, 2)].append(one.reached)
             elif one.training.role is Role.CONFIGURATION:
-                beside[f"fold_{one.training.fold}"].append(one.reached)
+                further[f"fold_{one.training.fold}"].append(one.reached)
         made = dict[Path, Sequence[Outcome]]()
         for one in self.finished:
             if one.training.role in (Role.MAIN, Role.FOLD, Role.INNER, Role.CONTROL):
-                each = [one.reached, *beside[one.training.name]]
+                each = [one.reached, *further[one.training.name]]
                 left = [replace(own, checkpoint=path, members=()) for own in each for path in own.members]
                 if others := [*each[1:], *left]:
                     made[self.run.place(one.training.name)] = others
@@ -201,8 +201,7 @@ class Loop:
             made = run.made if fold is None else run.made.of_fold(fold)
             trials = Trials(run.made, training_of(run.made, {}, fold), run.folder(fold), run.clock, made.room)
             self.searches[fold], result = trials, result_in(run.folder(fold))
-            begun = trials.begun() if result is None else [trials.finished(result)]
-            self.finished += begun
+            self.finished += trials.resumed() if result is None else [trials.finished(result)]
         elif training.role is Role.SEARCH:
             result = self.searches[fold].result(searched(run.made, self._done, fold))
             self.finished.append(self.searches[fold].finished(result))
@@ -213,7 +212,7 @@ class Loop:
 
     def _begin(self) -> None:
         """Measure what follows training, and give up what the minutes do not allow, unless an earlier session did."""
-        self.begun = True
+        self.is_dealt = True
         if self.finished:
             self.stages.ended("search")
         run = self.run
@@ -269,8 +268,8 @@ class Loop:
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         if training.role in (Role.CONTROL, Role.INNER):
             models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
-            beside = next(one for one in models if one.training.fold == training.fold)
-            return self.minutes.end(self._costs(beside.reached))
+            main = next(one for one in models if one.training.fold == training.fold)
+            return self.minutes.end(self._costs(main.reached))
         made, name = self.run.made, training.name.split("/")[1] if compares(self.run.made) else ""
         if name not in self.fresh:
             plan = configuration_plan(made, name) if name else made.plan_of(training.fold)

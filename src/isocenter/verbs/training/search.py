@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import (
     MEMORY_ERRORS,
@@ -100,7 +99,7 @@ class Trials:
     room: Room
     ready: set[str] = field(default_factory=set)
 
-    def begun(self) -> list[Finished]:
+    def resumed(self) -> list[Finished]:
         """The trials of an earlier session; none of a search that begins, whose plan and space are kept now."""
         if not (plan := self.out / SEARCH / "plan.yaml").is_file():
             write_text(plan, plan_text(replace(self.main.plan, data="")), overwrite=True)
@@ -174,8 +173,8 @@ class Trials:
             try:
                 return asked.number, tried(self.main.plan, asked.choices, study.space, self.room)
             except (PlanError, ResourceError) as error:
-                facts = {"changed": {}, TRIED: words(asked.choices, study.space), "seconds": 0.0, "steps": 0}
-                study.finish(asked, IMPOSSIBLE, **facts, why=str(error))
+                facts = {"changed": {}, TRIED: words(asked.choices, study.space), "why": str(error)}
+                study.finish(asked, IMPOSSIBLE, None, {**facts, "seconds": 0.0, "steps": 0})
         return None
 
     def _since(self, study: Study, number: int, asked: tuple[int, Plan] | None) -> list[Finished]:
@@ -197,31 +196,28 @@ class Trials:
         """Train the trial that is asked for; None where it was given up, or cannot be trained."""
         asked, began, looks = study.next(), self.clock.seconds, list[float]()
         plan = tried(self.main.plan, asked.choices, study.space, self.room)
-        facts: dict[str, Any] = {
-            "changed": changed(self.main.plan, plan),
-            TRIED: words(asked.choices, study.space),
-        }
+        outcome, state, value = None, IMPOSSIBLE, None
+        facts = {"changed": changed(self.main.plan, plan), TRIED: words(asked.choices, study.space), "why": ""}
         self._prepare(job)
         try:
             outcome = fit(job, self._clock_of(study, job), lambda decisions: None, look=_judge(asked, looks))
         except HopelessError:
-            steps, seconds = int(state_of(job.out).get("step", 0)), self.clock.seconds - began
-            study.finish(asked, PRUNED, **facts, seconds=seconds, steps=steps, value_at_last=looks[-1])
-            outcome = None
+            state, steps = PRUNED, int(state_of(job.out).get("step", 0))
+            facts["value_at_last"] = looks[-1]
         except (IsocenterError, *MEMORY_ERRORS) as error:
             impossible = isinstance(error, IsocenterError) or is_out_of_memory(error)
             if asked.number == 0 or not impossible:  # the plan itself cannot be trained, or the fault is no trial's
                 raise
-            seconds, why = self.clock.seconds - began, str(error).strip().partition("\n")[0]
-            study.finish(asked, IMPOSSIBLE, **facts, why=why, seconds=seconds, steps=0)
-            outcome = None
+            steps, facts["why"] = 0, str(error).strip().partition("\n")[0]
         else:
-            metric = self.main.settings.training.selection
+            steps, metric = outcome.steps, self.main.settings.training.selection
             value = selected(self.main, validation_of(outcome.checkpoint))
-            state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {metric} is not a number")
-            seconds = self.clock.seconds - began
-            study.finish(asked, state, value, **facts, why=why, seconds=seconds, steps=outcome.steps)
+            if math.isfinite(value):
+                state = COMPLETE
+            else:
+                facts["why"] = f"its {metric} is not a number"
             log.info("trial %d: %s %.4f with %s", asked.number, metric, value, facts[TRIED])
+        study.finish(asked, state, value, {**facts, "seconds": self.clock.seconds - began, "steps": steps})
         _slim(job.out)
         return outcome
 
