@@ -32,7 +32,7 @@ from isocenter.evaluation import auroc
 from isocenter.planning import Planned, settings
 from isocenter.runtime import load
 from isocenter.training import Clock
-from isocenter.training.length import most_steps
+from isocenter.training.length.schedule import most_steps
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.plan import PlanRequest, planned
 from isocenter.verbs.training.fit import Job, fit

@@ -33,7 +33,8 @@ import psutil
 import pydicom
 from recorded import record
 
-from isocenter.service.dicom import Listening, run_receiver
+from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.receiver import run_receiver
 
 OURS, TWO, STORESCP, FORKING, PYNETDICOM = (
     "isocenter",

@@ -33,7 +33,7 @@ from sqlalchemy import func, select
 
 import isocenter
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import opened
+from isocenter.service.records.database import opened
 from isocenter.service.records.tables import jobs, studies
 from isocenter.values import Geometry, Image
 

@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 import isocenter
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import opened
+from isocenter.service.records.database import opened
 from isocenter.service.records.tables import deliveries, jobs, studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

@@ -28,7 +28,7 @@ import isocenter
 from isocenter.planning import Settings, settings
 from isocenter.runtime import build_module, kept_memory
 from isocenter.training import SINGLE_PROCESS, Loader, Pace, Prepared
-from isocenter.training.length.peak_operations import Peak, counted, measured_peak
+from isocenter.training.length.probe import Peak, counted, measured_peak
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import batch_loss
 from isocenter.training.step.optimisers import Average, make_optimiser

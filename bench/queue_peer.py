@@ -32,7 +32,9 @@ import numpy as np
 from beside import ROOT, arguments, peer, record, versions
 from sqlalchemy import create_engine, text
 
-from isocenter.service.records import Arrival, Index, Jobs, migrated
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import Jobs
+from isocenter.service.records.migration import migrated
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server

@@ -53,6 +53,7 @@ from isocenter.evaluation import (
     kaplan_meier,
     uno_c,
 )
+from isocenter.tasks import settings_of
 from isocenter.tasks.survival.plan import baseline, slope
 from isocenter.values import Estimate, Floats
 
@@ -244,7 +245,9 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
     own = table.set_index("case").loc[tested]
     times, happened = own["days"].to_numpy(float), own["happened"].to_numpy() == 1
     truth = own["log_hazard"].to_numpy(float)
-    yield from _rows("the true hazard", truth, times, happened, np.array(tested), task.settings["horizons"][-1], seed)
+    yield from _rows(
+        "the true hazard", truth, times, happened, np.array(tested), settings_of(task)["horizons"][-1], seed
+    )
 
 
 def _simulated(given: argparse.Namespace, seed: int, slices: Path) -> pd.DataFrame:

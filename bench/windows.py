@@ -25,7 +25,8 @@ from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.runtime import Model
 from isocenter.values import Case
-from isocenter.verbs.reading import ReadingOptions, open_dataset
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
 
 
 def cut(*patch: int) -> Sequence[str]:

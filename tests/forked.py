@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from isocenter.runtime.certificate import backend_trial, certification
+from isocenter.runtime.package import backend_trial, certification
 
 # What a command needs to train: with it, that takes as long as it computes.
 READY_TO_TRAIN = """

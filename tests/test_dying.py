@@ -18,7 +18,7 @@ import forked
 import isocenter
 import trained
 from isocenter.at_work import at_work
-from isocenter.cli.crash_reporter import resumption, witnessed
+from isocenter.cli.exit import resumption, witnessed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
 

@@ -114,7 +114,7 @@ def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(pro
     assert plan["inference.flips"] == []
     assert plan.decision("evaluation.primary").because == "it is in degrees"
     assert read_plan(tmp_path / "plan.yaml").sections == plan.sections
-    with pytest.raises(isocenter.errors.PlanError, match="impossible settings of an azimuth"):
+    with pytest.raises(isocenter.errors.PlanError, match="impossible settings of azimuth"):
         isocenter.plan(promised.data, assignments={"task.offset": "north"}, **CHOSEN)
     with pytest.raises(isocenter.errors.PlanError, match="angular_error"):
         isocenter.plan(promised.data, assignments={"evaluation.primary": "dice"}, **CHOSEN)

@@ -104,19 +104,21 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
 
 @pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in commands() if "--set" in line])
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: str) -> None:
-    from isocenter.belief import GROUPED, Certainty
     from isocenter.planning.sections import TYPED  # typed sections know their names
     from isocenter.tasks import kind, names
+    from isocenter.values import settings_in
 
     words = shlex.split(line)
     for name in (words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"):
         section, _, key = name.partition(".")
         if section == "section":  # stands for any
             continue
-        # What a task may be told is its own affair: each kind has its settings.
-        known = [*(kind(one) for one in names()), Certainty] if section == "task" else [TYPED[section]]
-        known_names = set(GROUPED).union(*(inspect.signature(one).parameters for one in known))
-        assert {key, f"{key}_name"} & known_names, page
+        known = (
+            {own for one in names() for own in settings_in(kind(one))}
+            if section == "task"
+            else set(inspect.signature(TYPED[section]).parameters)
+        )
+        assert key in known, page
 
 
 @pytest.mark.parametrize(("page", "tree"), snippets())

@@ -40,7 +40,7 @@ def test_nothing_in_the_source_runs_what_a_file_says() -> None:
     # Our own processes, and a file that one of them wrote a moment ago in a folder of its own.
     ours = {f"runtime/parallel/{name}.py" for name in ("worker_main", "worker_pool")}
     assert holding(r"\b(un)?pickle\.loads?\(|marshal\.|joblib|cloudpickle") == {
-        *ours, "runtime/certificate/backend_trial.py",
+        *ours, "runtime/package/backend_trial.py",
     }  # fmt: skip
     assert not holding(r"(?<![.\w])(eval|exec|compile|__import__)\(|weights_only=False|allow_pickle=True")
     assert not holding(r"shell=True|os\.system|os\.popen|yaml\.(unsafe_|full_)?load\b|extractall\((?!room|partial)")

@@ -9,9 +9,10 @@ import threading
 import time
 from pathlib import Path
 
-from isocenter.service.records import RESULT, Job, Outcome, opened
+from isocenter.service.records.database import opened
+from isocenter.service.records.jobs import RESULT, Job, Outcome
 from isocenter.service.settings import read_settings
-from isocenter.service.work import Worker
+from isocenter.service.work.worker import Worker
 
 url, silent, seconds, name, log = sys.argv[1:]
 

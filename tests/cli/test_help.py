@@ -11,12 +11,12 @@ import isocenter
 import trained
 from isocenter import files, tasks
 from isocenter.cli import app
-from isocenter.files import layouts
+from isocenter.files import LAYOUTS
 from isocenter.prediction import FORMATS
 from isocenter.runtime.package import backends
-from isocenter.verbs.comparing import CORRECTIONS, TESTS
+from isocenter.verbs.comparing.rows import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
-from isocenter.verbs.evaluation import SPLITS
+from isocenter.verbs.evaluation.case_selection import SPLITS
 
 COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
 
@@ -35,7 +35,7 @@ VALUES = [
     ("predict", "format", {"auto", *FORMATS}),
     ("predict", "backend", {"auto", *backends.BACKENDS}),
     ("evaluate", "split", SPLITS),
-    ("check", "layout", layouts.LAYOUTS),
+    ("check", "layout", LAYOUTS),
     ("train", "task", tasks.TASKS),
     ("ensemble", "weights", WEIGHTINGS),
     ("compare", "test", TESTS),

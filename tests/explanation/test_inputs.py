@@ -19,7 +19,7 @@ from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_metho
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.explaining import Explainer
+from isocenter.verbs.explaining.cohort import Explainer
 
 AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
 SEX = {"sex": {"levels": {"f": 0.5, "m": 0.5}, "missing": 0.0}}

@@ -25,8 +25,7 @@ from pydicom.uid import (
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import read
 from isocenter.files.dicom.header import check_pixels, read_header
-from isocenter.files.dicom.reading.listing import dicom_files, listed
-from isocenter.files.dicom.reading.series import survey
+from isocenter.files.dicom.reading.series import dicom_files, listed, survey
 from written_dicom import sequence, write_slice
 
 

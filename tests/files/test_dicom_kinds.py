@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.files.dicom.reading.enhanced import kind_of
+from isocenter.files.dicom.reading.frames import kind_of
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from isocenter.errors import FormatError
 from isocenter.files import format_of, read, read_volumes, write
 from isocenter.files.dicom.reading.colour import expanded
 from isocenter.files.index import load_format
-from isocenter.files.pictures import tiff_claims
-from isocenter.files.storage import expansion
+from isocenter.files.pictures import tiff
+from isocenter.files.storage import packed as packed_streams
 from isocenter.values import Geometry, Image
 from written_dicom import write_slice
 
@@ -118,8 +118,8 @@ def test_a_gzipped_minc_file_is_unpacked_no_further_than_voxels_pack(
     path = tmp_path / "a.mnc.gz"
     path.write_bytes(gzip.compress(whole + bytes(32 * MIB)))
     assert read(path).data.any()
-    monkeypatch.setattr(expansion, "FREE_BYTES", 8 * MIB)
-    monkeypatch.setattr(expansion, "LARGEST_RATIO", 10)
+    monkeypatch.setattr(packed_streams, "FREE_BYTES", 8 * MIB)
+    monkeypatch.setattr(packed_streams, "LARGEST_RATIO", 10)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(FormatError, match="may be an attack"):
         read(path)
@@ -143,7 +143,7 @@ def test_hdf5_that_stores_nothing_of_what_it_claims_is_refused(tmp_path: Path, d
 def test_a_tile_that_is_a_larger_picture_than_its_page_says_is_refused(
     tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff_claims, "USUAL_TILE", 1 << 14)
+    monkeypatch.setattr(tiff, "USUAL_TILE", 1 << 14)
     encode = getattr(imagecodecs, {"jpeg": "jpeg8", "jpeg2000": "jpeg2k"}.get(compression, compression) + "_encode")
     small = np.zeros((64, 64, 3), np.uint8)
     path = tmp_path / "a.tif"
@@ -173,8 +173,8 @@ def test_frames_of_a_few_bytes_each_are_refused(tmp_path: Path, monkeypatch: pyt
     still = PIL.Image.new("P", (600, 500))
     still.save(path, save_all=True, append_images=[PIL.Image.new("P", (600, 500), n % 2) for n in range(30)])
     assert read(path).frames
-    monkeypatch.setattr(expansion, "FREE_BYTES", MIB)
-    monkeypatch.setattr(expansion, "LARGEST_RATIO", 10)
+    monkeypatch.setattr(packed_streams, "FREE_BYTES", MIB)
+    monkeypatch.setattr(packed_streams, "LARGEST_RATIO", 10)
     with pytest.raises(FormatError, match="may be an attack"):
         read(path)
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.pictures import SIDEWAYS, upright
+from isocenter.files.pictures.picture import SIDEWAYS, upright
 from isocenter.values import Dataset
 from situations import situation
 

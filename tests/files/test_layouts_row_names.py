@@ -8,7 +8,7 @@ import pytest
 
 from cohorts import paired, picture, table
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.layouts.cases.same_names import same_beginnings, same_names
+from isocenter.files.layouts.cases.join import same_beginnings, same_names
 from isocenter.quality import examine
 from isocenter.values import Dataset, Problem
 

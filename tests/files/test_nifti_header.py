@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.files.nifti.geometry import geometry_of
-from isocenter.files.nifti.sound import SoundHeader
-from isocenter.files.storage import read_head
+from isocenter.files.nifti.header import geometry_of
+from isocenter.files.nifti.read import SoundHeader
+from isocenter.files.storage.packed import read_head
 
 
 def sound(path: Path) -> SoundHeader | None:

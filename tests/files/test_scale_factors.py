@@ -16,7 +16,7 @@ from scipy.io import netcdf_file
 
 from isocenter.errors import FormatError
 from isocenter.files import read
-from isocenter.files.storage import Block
+from isocenter.files.storage.block import Block
 from written_dicom import sequence, write_slice
 
 RAMP = np.arange(24, dtype="<i2").reshape(2, 3, 4)

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.networks import axial, capsules, coatnet, transformer
-from isocenter.networks.relative import for_pairs, stretched
+from isocenter.networks.layers import for_pairs, stretched
 from isocenter.networks.unet import Block
 from isocenter.values import Dense, Vector
 

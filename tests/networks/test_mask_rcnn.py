@@ -17,12 +17,20 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import instance_overlap
-from isocenter.networks.mask_rcnn import OF_A_BOX, mask_of, objects_of, size_of
-from isocenter.networks.regions import pooled, unsuppressed
-from isocenter.networks.rendering import depths, pasted, rendered
+from isocenter.networks.mask_rcnn import (
+    OF_A_BOX,
+    depths,
+    mask_of,
+    objects_of,
+    pasted,
+    pooled,
+    rendered,
+    size_of,
+    unsuppressed,
+)
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
-from isocenter.runtime.memory.predicted import _alive
+from isocenter.runtime.predicted_memory import _alive
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Dense

@@ -12,7 +12,7 @@ from torch import nn
 from isocenter import networks
 from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
 from isocenter.networks.single_volumes import FEW_VALUES, passes_by
-from isocenter.training.length.peak_operations import counted
+from isocenter.training.length.probe import counted
 from isocenter.values import Dense
 
 UNET = {"width": 4, "widest": 16, "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": 0}

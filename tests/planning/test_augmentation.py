@@ -15,7 +15,7 @@ from isocenter.planning.rules.anatomy import anatomy
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.covariates import sided_covariate
 from isocenter.planning.rules.profiles import profile_for
-from isocenter.runtime.windows import flipped_axes
+from isocenter.runtime.windows.averaging import flipped_axes
 from isocenter.tasks import build
 from isocenter.transforms import Augmentation, generator
 from isocenter.values import Decision

@@ -102,7 +102,7 @@ def test_families_and_strengths_that_a_search_names_exist():
 
 def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
     for name in tasks.names():
-        for key, values in tasks.kind(name).traits.search_values.items():
+        for key, values in tasks.search_values(tasks.kind(name)).items():
             assert len(set(values)) > 1
             assert key == "loss", f"test what else {name} lets be tried"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.errors import FormatError, MemoryShortageError
-from isocenter.prediction.pipelined import overlapped
+from isocenter.prediction.where import overlapped
 from isocenter.values import Case
 
 CASES = [Case(f"case{n}", f"case{n}", {}) for n in range(6)]

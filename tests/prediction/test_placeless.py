@@ -11,7 +11,7 @@ from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
 
-VALUE = {"name": "regression", "targets": ["score"], "mean": {"score": 0.0}, "deviation": {"score": 1.0}}
+VALUE = {"name": "regression", "targets": ["score"], "units": {}, "mean": {"score": 0.0}, "deviation": {"score": 1.0}}
 MASK = {"name": "segmentation", "labels": [{"value": 1, "name": "bright"}], "loss": "dice+ce", "tolerance": 2.0}
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import rankdata
 
-from isocenter.quality.discrimination import discrimination
-from isocenter.quality.outcomes import Called, Ordered
+from isocenter.quality.discrimination import Called, Ordered, discrimination
 
 LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
 

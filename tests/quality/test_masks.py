@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.quality.references.masks import is_outline
-from isocenter.quality.references.structures import structures
+from isocenter.quality.references.masks import is_outline, structures
 from isocenter.values import label_voxels
 
 

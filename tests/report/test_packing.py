@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.report.packing import Packed, pack, thinning
+from isocenter.report.slice_viewer import Packed, pack, thinning
 
 
 def unpacked(packed: Packed, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
 from isocenter.report import (
     ByLabel,
     Decisions,
@@ -35,7 +36,7 @@ NSD = Row("nsd", "all", Estimate(0.97, n=1, patients=1, method="none: one patien
 @pytest.fixture
 def page(volume: Image, box: Image) -> Page:
     """A page with every kind of block, and a hostile name wherever a name can stand."""
-    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, names={})
+    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, metrics=Metrics())
     slices = figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
     problems = (
         Problem("note", "a note", ("a",)),

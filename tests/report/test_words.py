@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isocenter.evaluation import Metric, Metrics
 from isocenter.report import in_words
 from isocenter.report.words import (
     aligned,
@@ -17,7 +18,6 @@ from isocenter.report.words import (
     interval_text,
     levels,
     method_text,
-    metric_name,
     number,
     range_text,
     row_name,
@@ -31,12 +31,15 @@ from isocenter.values import Estimate, Row
 
 def test_an_estimate_is_said_with_its_interval_and_whom_it_stands_on() -> None:
     row = Row("dice", "all", Estimate(0.8821, 0.8741, 0.8899, n=40, patients=40, method="patient bootstrap"))
-    assert in_words(row, {}) == "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"
+    assert in_words(row, Metrics()) == "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"
 
 
 def test_where_there_is_no_interval_the_reason_stands_in_its_place() -> None:
     row = Row("hd95", "spleen", Estimate(1.234, n=1, patients=1, unit="mm", method="none: one patient"))
-    assert in_words(row, {"hd95": "HD95"}) == "HD95, spleen 1.23 mm (no interval: one patient, 1 case of 1 patient)"
+    assert (
+        in_words(row, Metrics((Metric("hd95", "HD95"),)))
+        == "HD95, spleen 1.23 mm (no interval: one patient, 1 case of 1 patient)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,13 +145,6 @@ def test_the_method_says_how_or_why_not() -> None:
     assert method_text(Estimate(0.8)) == "reason not recorded"
 
 
-def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() -> None:
-    spelled = {"hd95": "HD95", "nsd": "NSD", "nsd_pixels": "NSD, tolerance in pixels"}
-    metrics = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "my_metric", "hd95_answered")
-    names = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "My metric", "HD95, answered"]
-    assert [metric_name(metric, spelled) for metric in metrics] == names
-
-
 def test_a_curve_is_told_by_its_ends_and_a_short_list_number_by_number():
     assert setting_text([0.5 * n for n in range(40)]) == "40 numbers, from 0 to 19.5"
     assert setting_text([1.5, 2.0, 3.0]) == "1.5, 2, 3"
@@ -161,14 +157,14 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
 
 
 def test_the_row_over_all_labels_of_one_of_several_tasks_is_called_by_its_task() -> None:
-    assert row_name(Row("dice", "segmentation: all", Estimate(0.5)), {}) == "Dice, segmentation"
-    assert row_name(Row("dice", "segmentation: liver", Estimate(0.5)), {}) == "Dice, segmentation: liver"
-    assert row_name(Row("dice", "all", Estimate(0.5)), {}) == "Dice"
+    assert row_name(Row("dice", "segmentation: all", Estimate(0.5)), Metrics()) == "Dice, segmentation"
+    assert row_name(Row("dice", "segmentation: liver", Estimate(0.5)), Metrics()) == "Dice, segmentation: liver"
+    assert row_name(Row("dice", "all", Estimate(0.5)), Metrics()) == "Dice"
 
 
 @pytest.mark.parametrize("label", ["chest wall", "small", "wall", "classification: small"])
 def test_a_label_that_ends_as_the_word_for_all_labels_keeps_its_letters(label: str) -> None:
-    assert row_name(Row("dice", label, Estimate(0.5)), {}) == f"Dice, {label}"
+    assert row_name(Row("dice", label, Estimate(0.5)), Metrics()) == f"Dice, {label}"
 
 
 def test_ratios_keep_their_decimals_beside_a_large_slope():

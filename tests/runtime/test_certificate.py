@@ -15,12 +15,12 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import certify, load, read_certificate, read_json, seal
-from isocenter.runtime.certificate.backend_trial import stated
-from isocenter.runtime.certificate.certification import opset, seeded, states_otherwise
 from isocenter.runtime.device import versions
 from isocenter.runtime.package import backends
-from isocenter.runtime.package.backends.torch_half import TorchHalf
+from isocenter.runtime.package.backend_trial import stated
+from isocenter.runtime.package.backends.torch_eager import HALF
 from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.package.certification import opset, seeded, states_otherwise
 from isocenter.runtime.package.choose_backend import choose_backend
 from isocenter.values import Confidence, Geometry, Prediction
 from packages import classifying, segmenting
@@ -102,7 +102,7 @@ def test_auto_asks_no_backend_that_is_slower_whether_it_can_compute_here(monkeyp
     def asked(self, device):
         raise AssertionError("it was asked, which takes the seconds in which torch is imported")
 
-    monkeypatch.setattr(TorchHalf, "lacking", asked)
+    monkeypatch.setattr(type(HALF), "lacking", asked)
     found = certificate(trial("torch-bf16", 9.0, 1.0), trial("onnx", 1.0, 0.5))
     chosen = choose_backend("auto", "cpu", EXPORTED, found, "")
     assert chosen.backend.name == "onnx"

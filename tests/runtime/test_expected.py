@@ -13,7 +13,7 @@ import torch
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
-from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
+from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Deferred, Geometry, Image

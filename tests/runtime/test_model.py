@@ -17,7 +17,7 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, IntegrityError, OutputError, UsageError
 from isocenter.files import read, write
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, load, save, seal
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Case, Geometry, Image
 from strategies import geometries

@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose
 import packages
 from isocenter.runtime.bundle.network import OnItsScale
 from isocenter.runtime.ensemble.common_scale import Conversion, conversion, guard_on, widest
-from isocenter.runtime.guard import Observation, fitted_guard
+from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.fitting import fitted_guard
 from isocenter.runtime.guard.header import Header
+from isocenter.runtime.guard.observation import Observation
 from isocenter.transforms import Normalisation
 
 WINDOWS = st.builds(
@@ -67,7 +69,7 @@ def test_a_gate_of_one_member_counts_the_same_voxels_in_each_bin_on_the_scale_of
     own = Normalisation("window", 40.0, 150.0, 95.0, 25.0)
     samples = [scale.apply(pixels, np.ones(pixels.shape, dtype=bool)) for scale in (own, one.normalisation[0])]
     header = Header({}, {})
-    seen = [Observation(header, samples[0][:, n::10]) for n in range(10)]
+    seen = [Observation(header, part, composition(part)) for part in (samples[0][:, n::10] for n in range(10))]
     guard = fitted_guard(seen, seen, 0.01, exact=True)
     member = replace(both, preprocessing=replace(one, normalisation=(own,)), guard=guard)
     moved = guard_on(one, member)

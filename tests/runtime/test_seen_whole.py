@@ -9,7 +9,13 @@ from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
 
-VOLUME = {"name": "regression", "targets": ["volume"], "mean": {"volume": 5.0}, "deviation": {"volume": 2.0}}
+VOLUME = {
+    "name": "regression",
+    "targets": ["volume"],
+    "units": {},
+    "mean": {"volume": 5.0},
+    "deviation": {"volume": 2.0},
+}
 AGE = {"age": {"median": 50, "mean": 50, "deviation": 10, "missing": 0}}
 
 

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from isocenter.runtime.package.source_slicing import sliced
+from isocenter.runtime.package.sources import sliced
 
 TEXT = '''"""A file."""
 

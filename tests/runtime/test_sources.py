@@ -27,7 +27,7 @@ def imported(text: str) -> set[str]:
 @pytest.fixture(scope="module", params=sorted(tasks.TASKS))
 def sources(request):
     kind = tasks.kind(request.param)
-    roots = {f"{TOP}.inference": (), f"{TOP}.pictures": (), kind.__module__: (kind.__qualname__,)}
+    roots = {f"{TOP}.inference": (), f"{TOP}.formats": ("pictures",), kind.__module__: (kind.__qualname__,)}
     return travelling(roots, {kind.__module__: PREDICTS}, {}, "stamp")
 
 
@@ -62,28 +62,28 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 # What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
 # `layers` with nearly all.
 SHARED = {
-    "axial": {"monai_common", "relative"},
+    "axial": {"monai_common"},
     "backbone": {"pooled_head", "transformer"},
     "clip_gru": {"gates", "pooled_head", "resnet", "transformer"},
     "clip_lstm": {"gates", "pooled_head", "resnet", "transformer"},
     "clips": {"gates", "pooled_head", "resnet", "transformer"},
-    "coatnet": {"gates", "monai_common", "relative", "transformer"},
-    "convnext": {"pooled_head", "stochastic_depth"},
+    "coatnet": {"gates", "monai_common", "transformer"},
+    "convnext": {"pooled_head"},
     "deeplab": {"inflated_resnet"},
-    "efficientnet": {"gates", "mobilenet", "pooled_head", "stochastic_depth"},
+    "efficientnet": {"gates", "mobilenet", "pooled_head"},
     "faster_rcnn": {"grid_levels", "pyramid", "resnet_pyramid"},
     "fcos": {"grid_levels", "pyramid", "resnet_pyramid"},
     "fusion": {"context_fusion", "deep_supervision", "gates", "unet"},
-    "mask_rcnn": {"regions", "rendering", "resnet_pyramid"},
-    "mobilenet": {"gates", "pooled_head", "stochastic_depth"},
+    "mask_rcnn": {"resnet_pyramid"},
+    "mobilenet": {"gates", "pooled_head"},
     "multiscale_unet": {"deep_supervision", "gates", "unet"},
     "resnet": {"gates", "pooled_head"},
-    "resnet_slices": {"inflated_resnet", "slices"},
+    "resnet_slices": {"inflated_resnet"},
     "retinanet": {"grid_levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
     "segresnet": {"deep_supervision"},
     "transunet": {"gates", "monai_common", "transformer", "unet", "vit"},
     "unet": {"deep_supervision", "gates"},
-    "unet_slices": {"deep_supervision", "gates", "slices", "unet"},
+    "unet_slices": {"deep_supervision", "gates", "unet"},
     "unetr": {"monai_common", "transformer"},
     "vit": {"transformer"},
     "yolox": {"grid_levels", "pyramid"},

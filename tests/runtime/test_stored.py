@@ -158,17 +158,6 @@ def test_a_run_whose_folds_are_not_all_trained_is_no_model_yet(tmp_path):
         load(run, "cpu", fold=1)
 
 
-def test_a_model_written_before_there_were_flips_is_read_without_any(tmp_path):
-    run = run_of(tmp_path, {"fold_0": made(0)})
-    best = run / "fold_0" / "checkpoints" / "best"
-    record = json.loads((best / "model.json").read_text())
-    for name in ("flips", "left_right"):
-        del record["inference"][name]
-    (best / "model.json").write_text(json.dumps(record))
-    seal(best)
-    assert load(best, "cpu").inference == made(0).inference
-
-
 def test_what_is_loaded_in_python_is_a_model_that_predicts_paths(tmp_path):
     run = run_of(tmp_path / "run", {"fold_0": made(0), "fold_1": made(1)})
     isocenter.write(image(), tmp_path / "image.nii.gz")

@@ -13,8 +13,8 @@ from isocenter import tasks
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model
 from isocenter.runtime.ensemble import weight_offload
 from isocenter.runtime.ensemble.weight_offload import Visiting, fit_on_device, on_device
-from isocenter.runtime.guard import Watched
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.guard.watched import Watched
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.transforms import Normalisation
 
 TASK = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})

@@ -29,11 +29,12 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.runtime.bundle import NoisyLogits
-from isocenter.runtime.guard import with_features
-from isocenter.runtime.model_parts import read_parts, write_parts
-from isocenter.runtime.uncertainty import last_layers_of
+from isocenter.runtime.guard.watched import with_features
+from isocenter.runtime.model_record import read_parts, write_parts
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.runtime.uncertainty.last_layers import LastLayers
+from isocenter.runtime.uncertainty.methods import last_layers_of
+from isocenter.tasks import settings_of
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.transforms import Normalisation
@@ -63,8 +64,8 @@ def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
 
 
-INSTANCES = {"name": "instances", **InstanceSegmentation((1.0, 1.0, 1.0), 6.0).settings}
-BOXES = {"name": "detection", **Detection(("cell", "clump"), 3, 4.0).settings}
+INSTANCES = {"name": "instances", **settings_of(InstanceSegmentation((1.0, 1.0, 1.0), 6.0))}
+BOXES = {"name": "detection", **settings_of(Detection(("cell", "clump"), 3, 4.0))}
 TIMES = {"model": "weibull", "horizons": [5.0, 10.0], "scale": 6.0, "edges": [2.0, 20.0], "followed": 20.0}
 TIMES |= {"name": "survival", "censoring": {"time": [], "share": []}}
 SEVERAL = {"name": "classification+regression", "weighting": "fixed"}

@@ -13,8 +13,8 @@ from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import slide
-from isocenter.runtime.preprocessing.slice_order import SliceOrder
-from isocenter.runtime.windows import sums
+from isocenter.runtime.preprocessing.trace import SliceOrder
+from isocenter.runtime.windows import slide as windows
 from isocenter.runtime.windows.finite import is_finite
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
@@ -208,7 +208,7 @@ def test_batches_are_filled_across_rows():
 
 
 def test_large_planes_are_handed_on_a_few_rows_at_a_time(monkeypatch):
-    monkeypatch.setattr(sums, "YIELDED_BYTES", 80)
+    monkeypatch.setattr(windows, "YIELDED_BYTES", 80)
     image = np.random.default_rng(0).normal(size=(1, 9, 6)).astype(np.float32)
     parts = list(slide(lambda batch: {"same": batch}, image, (4, 6), overlap=0.5))
     assert {region[0].stop - region[0].start for region, _ in parts} <= {1, 2, 3}  # 80 bytes are three rows of 6

@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import text
 
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import opened
+from isocenter.service.records.database import opened
 from isocenter.values import Geometry, Image
 from ports import free_port
 from service.databases import empty, with_tables

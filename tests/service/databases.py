@@ -6,7 +6,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from isocenter.service.records import Database, migrated, opened
+from isocenter.service.records.database import Database, opened
+from isocenter.service.records.migration import migrated
 from isocenter.service.records.tables import metadata
 
 SQLITE = "sqlite:///"

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from isocenter.service.dicom import Listening, Receiver
-from isocenter.service.objects import Line, read_journals
+from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.receiver import Receiver
+from isocenter.service.objects.journal import read_journals
+from isocenter.service.objects.received import Line
 
 
 class Node:

@@ -7,10 +7,10 @@ from pathlib import Path
 from sqlalchemy import select
 
 from isocenter.service import Keeper, Worker, read_settings
-from isocenter.service.objects import ObjectStore
+from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.tables import jobs
-from isocenter.service.routing import rules_of
-from isocenter.service.work import WarmModels
+from isocenter.service.routing.rules import rules_of
+from isocenter.service.work.warm_models import WarmModels
 from service.databases import with_tables
 
 # Of the threshold of its model: the ball of `mr` is above it.

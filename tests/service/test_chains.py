@@ -15,9 +15,11 @@ import isocenter
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import Keeper
-from isocenter.service.records import RESULT, Arrival, Database, Index, Job, Outcome
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import RESULT, Job, Outcome
 from isocenter.service.records.tables import jobs, series
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
@@ -114,34 +116,6 @@ def test_a_job_is_superseded_with_the_reason_that_holds(chain):
     assert chain.follow(FIRST) == []
     assert chain.superseded() == {
         "second": "its rule is gone, waits for an answer, or takes no series of the study now"
-    }
-
-
-def test_a_job_of_a_version_that_did_not_note_the_label_is_made_anew(tmp_path, mr):
-    high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))
-    chained = [
-        {"name": "ball", "model": "high.onnx"},
-        {"name": "within", "model": "low.onnx", "inside": {"rule": "ball", "label": "bright"}},
-    ]
-    node = SmallNode(tmp_path / "node", high, low, rules=chained)
-    node.receive(*mr)
-    for _ in range(2):
-        node.keeper.round()
-        job = node.worker.jobs.claim("test/worker-0")
-        if job.rule == "ball":
-            node.worker._done(job)
-    inside = job.inputs["inside"]
-    earlier = {"series": job.inputs["series"], "within": inside["job"], "hash": "of an earlier version"}
-    with node.database.write() as connection:
-        row = {"job": "0" * 32, "inputs_hash": earlier["hash"], "inputs": earlier, "state": "waiting"}
-        connection.execute(update(jobs).where(jobs.c.job == job.job).values(row))
-    node.work()
-    found = {row.job: row for row in node.rows(jobs) if row.rule == "within"}
-    node.store.close()
-    node.database.close()
-    assert {key: (row.state, row.outcome) for key, row in found.items()} == {
-        "0" * 32: ("superseded", "refused"),
-        job.job: ("done", "result"),
     }
 
 

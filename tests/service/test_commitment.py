@@ -12,11 +12,14 @@ import pytest
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 
 from isocenter.service import Couriers, courier, listening_of, read_settings
-from isocenter.service.dicom import Peer, request_commitment, store
+from isocenter.service.dicom.asking import request_commitment
 from isocenter.service.dicom.library import referring
-from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
+from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
+from isocenter.service.dicom.sending import store
 from isocenter.service.keeper import Keeper
-from isocenter.service.objects import CommitmentRequest, Reply
+from isocenter.service.objects.received import CommitmentRequest
+from isocenter.service.objects.reply import Reply
 from ports import free_port
 from service.databases import with_tables
 from service.objects_sent import drawn, encoded

@@ -13,7 +13,8 @@ import isocenter
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.dicom import read_identity
-from isocenter.service.dicom import Peer, store
+from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.sending import store
 from isocenter.service.records.tables import answers, jobs, series, studies
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model

@@ -17,21 +17,15 @@ from pydicom import dcmread
 
 from isocenter.errors import FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.service.dicom import (
-    Listening,
-    Peer,
-    PeerError,
-    Receiver,
-    Secured,
-    Trusted,
-    echo,
-    request_commitment,
-    store,
-)
+from isocenter.service.dicom.asking import request_commitment
 from isocenter.service.dicom.library import sweep
+from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 from isocenter.service.dicom.messages import file_head
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
-from isocenter.service.objects import CommitmentRequest, read_journals
+from isocenter.service.dicom.receiver import Receiver
+from isocenter.service.dicom.sending import PeerError, echo, store
+from isocenter.service.objects.journal import read_journals
+from isocenter.service.objects.received import CommitmentRequest
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until
@@ -43,10 +37,11 @@ REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from isocenter.service.dicom import Listening, run_receiver
+from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.receiver import Receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-run_receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1]), stop)
+Receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1])).serve(stop)
 print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
 """
 

@@ -9,19 +9,12 @@ import pynetdicom
 import pytest
 
 from conftest import DATA
-from isocenter.service.dicom import (
-    Peer,
-    PeerError,
-    echo,
-    find,
-    get,
-    move,
-    report_commitment,
-    request_commitment,
-    store,
-)
+from isocenter.service.dicom.asking import find, get, move, report_commitment, request_commitment
+from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.pdus import IMPLICIT
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+from isocenter.service.dicom.sending import PeerError, echo, store
+from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.store import ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running

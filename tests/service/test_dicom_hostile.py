@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.dicom import Peer, echo
+from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.pdus import HEAD, ProtocolError, parse_request, pdu
+from isocenter.service.dicom.sending import echo
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent, request, values

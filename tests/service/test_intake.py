@@ -13,7 +13,8 @@ import pytest
 from isocenter.errors import ResourceError
 from isocenter.service import intake, read_settings, start_intake
 from isocenter.service.intake import POSITION, Front, WatchedFolder
-from isocenter.service.objects import ObjectStore, read_journals
+from isocenter.service.objects.journal import read_journals
+from isocenter.service.objects.store import ObjectStore
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import RELATED, related

@@ -21,7 +21,8 @@ from sqlalchemy import select
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records import Index, opened
+from isocenter.service.records.database import opened
+from isocenter.service.records.index import Index
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.values import Geometry, Image
 from service.objects_sent import data_set, drawn, encoded

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import select, update
 
-from isocenter.service.records import OPEN, RESULT, Answer, Arrival, Clock, Index, Job, Jobs, Outcome, job_key
+from isocenter.service.records.database import Clock
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import OPEN, RESULT, Answer, Job, Jobs, Outcome, job_key
 from isocenter.service.records.tables import answers, jobs
 from service.databases import with_tables
 

@@ -11,25 +11,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, select, text, update
 
 from isocenter.errors import ResourceError
-from isocenter.service.records import (
-    ABSTAINED,
-    NOTHING,
-    REFUSED,
-    RESULT,
-    Answer,
-    Arrival,
-    Clock,
-    Index,
-    Jobs,
-    Outbox,
-    Outcome,
-    RecordError,
-    Wanted,
-    migrated,
-    only_keeper,
-    opened,
-)
 from isocenter.service.records import index as index_of_records
+from isocenter.service.records.database import Clock, RecordError, only_keeper, opened
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Jobs, Outcome, Wanted
+from isocenter.service.records.migration import migrated
+from isocenter.service.records.outbox import Outbox
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
 from ports import free_port
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from isocenter.service.records import Index
+from isocenter.service.records.index import Index
 from isocenter.service.records.tables import jobs, studies
 from service.objects_sent import drawn, encoded
 

@@ -17,15 +17,16 @@ from pydicom.uid import MRImageStorage
 import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
 from isocenter.service.keeper import seconds_until
-from isocenter.service.records import Index
+from isocenter.service.records.index import Index
 from isocenter.service.records.tables import studies
-from isocenter.service.routing import ModelFacts, SeriesFacts, StudyAnswers, facts_of, rules_of, study_routing
-from isocenter.service.routing.rules import fits
+from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
+from isocenter.service.routing.rules import StudyAnswers, fits, rules_of, study_routing
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.stored import MODELS
-from isocenter.service.web import WebNode
 from isocenter.service.web.studies import route_study
-from isocenter.service.work import WarmModels, warm_models
+from isocenter.service.web.web_node import WebNode
+from isocenter.service.work import warm_models
+from isocenter.service.work.warm_models import WarmModels
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from written_dicom import write_slice

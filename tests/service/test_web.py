@@ -16,11 +16,12 @@ from fastapi import Response
 
 from isocenter.errors import UsageError
 from isocenter.service import prepared, read_settings
-from isocenter.service.records import opened
+from isocenter.service.records.database import opened
 from isocenter.service.settings import Peer
-from isocenter.service.web import WebNode, web_listener
 from isocenter.service.web.dicomweb import catalogue
 from isocenter.service.web.health import ready
+from isocenter.service.web.server import web_listener
+from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served

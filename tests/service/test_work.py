@@ -15,12 +15,13 @@ import isocenter
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, stamped, write_series
 from isocenter.service import keeper
-from isocenter.service.records import Index, Job, Jobs
+from isocenter.service.records.index import Index
+from isocenter.service.records.jobs import Job, Jobs
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
-from isocenter.service.web import WebNode
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
+from isocenter.service.web.web_node import WebNode
 from isocenter.service.work import answer, worker
 from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded

@@ -14,12 +14,16 @@ from pathlib import Path
 import httpx
 
 from isocenter.service import Settings, read_settings
-from isocenter.service.objects import Received, key_of, read_journals
-from isocenter.service.records import Answer, Arrival, Database, Index, Jobs, Outcome
-from isocenter.service.routing import ModelFacts
+from isocenter.service.objects.journal import read_journals
+from isocenter.service.objects.received import Received
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import Answer, Jobs, Outcome
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Peer
 from isocenter.service.stored import MODELS
-from isocenter.service.web import run_web
+from isocenter.service.web.server import run_web
 from service.databases import with_tables
 
 BOUNDARY = "xx--yy"

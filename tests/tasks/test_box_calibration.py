@@ -12,7 +12,7 @@ from isocenter import tasks
 from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, settings_of
 from isocenter.tasks.detection.box_calibration import box_calibration_rows, calibrated_boxes
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
@@ -113,7 +113,7 @@ def test_the_threshold_and_covering_scores_are_those_of_calibrated_scores_and_st
     found = drawn(1.5, 0)
     task, decisions = task_of(risk=0.3).tuned(*found)
     assured, _ = task.scoring.assured(*found, exact=True)
-    again = tasks.build({"name": "detection", **json.loads(json.dumps(assured.settings))})
+    again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(assured)))})
     assert again == assured and set(decisions) == {"task.calibration", "task.threshold"}
     stated = np.concatenate([boxes.scores for boxes in task._stated(found[0])])
     called = stated >= task.threshold

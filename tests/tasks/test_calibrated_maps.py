@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.promises import sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
@@ -35,7 +36,7 @@ def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_
     task, decisions, made, references = tuned(TASK, 8, 2.0, shift=-3.0)
     assert task.calibrated_map is True, decisions["task.calibrated_map"].because
     assert "a gain in 95 % of the draws of patients" in decisions["task.calibrated_map"].because
-    assert Segmentation.of(task.settings) == task
+    assert task_from(Segmentation, settings_of(task)) == task
     plain = replace(task, calibrated_map=False)
     gains = [of_map(task, seed)[0] - of_map(plain, seed)[0] for seed in range(50, 60)]
     assert np.mean(gains) > 0.01
@@ -83,11 +84,11 @@ def test_a_gain_at_the_cost_of_a_structure_is_none():
 
 
 def test_a_plan_that_does_not_say_what_makes_the_label_map_has_that_of_the_network():
-    settings = dict(tuned(TASK, 6, 2.0, shift=-3.0)[0].settings)
+    settings = settings_of(tuned(TASK, 6, 2.0, shift=-3.0)[0])
     del settings["calibrated_map"]
-    assert np.array_equal(of_map(Segmentation.of(settings), 60)[1], of_map(TASK, 60)[1])
+    assert np.array_equal(of_map(task_from(Segmentation, settings), 60)[1], of_map(TASK, 60)[1])
     with pytest.raises(PlanError, match="'often' does not say"):
-        Segmentation.of({**settings, "calibrated_map": "often"})
+        task_from(Segmentation, {**settings, "calibrated_map": "often"})
 
 
 def test_a_shift_moves_the_edges_of_regions_too():

@@ -8,6 +8,7 @@ import torch
 from monai.losses import FocalLoss
 
 from isocenter.errors import PlanError
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.losses import LOSSES, class_loss, effective_weights
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
@@ -23,7 +24,7 @@ def drawn(cases: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
 
 def task(loss: str, **given) -> Classification:
     settings = {"classes": list(COUNTS), "counts": COUNTS, "smoothing": 0.0, "loss": loss, **given}
-    return Classification.of(settings)
+    return task_from(Classification, settings)
 
 
 def test_without_anything_else_it_is_cross_entropy():
@@ -116,7 +117,7 @@ def planned(counts: dict[str, int]):
     ]
     fingerprint = Fingerprint(tuple(cases))
     decisions = Classification.settings_for(Dataset(()), fingerprint)
-    made = Classification.of({name: decision.value for name, decision in decisions.items()})
+    made = task_from(Classification, {name: decision.value for name, decision in decisions.items()})
     return made, {**decisions, **made.decisions(fingerprint)}
 
 
@@ -125,7 +126,7 @@ def test_a_class_too_scarce_to_be_drawn_as_often_has_its_logits_adjusted():
     assert (decisions["loss"].value, decisions["training.sampling"].value) == ("logit_adjusted", "natural")
     assert "yes has 60 times fewer training cases" in decisions["loss"].because
     assert made.prior_shift["yes"] - made.prior_shift["no"] == pytest.approx(np.log(5 / 300), abs=1e-5)
-    assert Classification.of(made.settings) == made
+    assert task_from(Classification, settings_of(made)) == made
     other, decisions = planned({"no": 95, "yes": 5})
     assert (decisions["loss"].value, decisions["training.sampling"].value) == ("ce", "balanced")
     assert other.loss_name == "ce"

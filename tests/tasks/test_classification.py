@@ -9,9 +9,10 @@ import torch
 from sklearn import metrics
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION, Certainty
+from isocenter.belief import Certainty, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
@@ -29,32 +30,31 @@ def prediction_of(*probabilities: float) -> Prediction:
 
 
 def test_a_task_comes_back_from_its_settings():
-    assert tasks.build({"name": "classification", **TASK.settings}) == TASK
+    assert tasks.build({"name": "classification", **settings_of(TASK)}) == TASK
 
 
 def test_every_setting_comes_back_from_json():
     full = Classification(
         TASK.classes,
-        0.1,
-        {"benign": 5, "malignant": 3, "normal": 0},
-        {"malignant": 2.0},
-        {"benign": -0.5, "malignant": -1.0, "normal": 0.0},
-        "sensitivity>=0.95",
-        0.9,
-        {"malignant": 0.2},
-        {"malignant": 0.01},
+        smoothing=0.1,
+        point=OperatingPoint("sensitivity>=0.95", 0.9),
+        counts={"benign": 5, "malignant": 3, "normal": 0},
+        weights={"malignant": 2.0},
+        prior_shift={"benign": -0.5, "malignant": -1.0, "normal": 0.0},
+        thresholds={"malignant": 0.2},
+        prevalence={"malignant": 0.01},
     )
-    assert tasks.build({"name": "classification", **json.loads(json.dumps(full.settings))}) == full
+    assert tasks.build({"name": "classification", **json.loads(json.dumps(settings_of(full)))}) == full
 
 
 def test_one_number_as_the_prevalence_of_yes_and_no_is_that_of_yes():
-    task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2})
+    task = task_from(Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2})
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
 @pytest.mark.parametrize("given", [{"yes": 0.2}, {"no": 0.8}, {"no": 0.8, "yes": 0.2}])
 def test_the_prevalence_of_one_of_two_classes_is_that_of_the_other_too(given):
-    task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given})
+    task = task_from(Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given})
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
@@ -166,7 +166,7 @@ def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        Classification.of({**TASK.settings, **change})
+        task_from(Classification, {**settings_of(TASK), **change})
 
 
 def counted(counts: dict[str, int]) -> Fingerprint:
@@ -181,7 +181,7 @@ def counted(counts: dict[str, int]) -> Fingerprint:
 def planned(counts: dict[str, int]):
     fingerprint = counted(counts)
     decisions = Classification.settings_for(Dataset(()), fingerprint)
-    task = Classification.of({name: decision.value for name, decision in decisions.items()})
+    task = task_from(Classification, {name: decision.value for name, decision in decisions.items()})
     return task, {**decisions, **task.decisions(fingerprint)}
 
 
@@ -238,7 +238,7 @@ def test_averaging_two_networks_averages_their_probabilities_and_corrects_once()
 
 # Without a calibration, so that thresholds lie on the scale of the probabilities given here.
 AS_GIVEN = Certainty("none", Calibrator())
-TWO = Classification(("no", "yes"), operating_point="sensitivity>=0.95", certainty=AS_GIVEN)
+TWO = Classification(("no", "yes"), point=OperatingPoint("sensitivity>=0.95"), certainty=AS_GIVEN)
 
 
 def answers(chances, truths, task=TWO):
@@ -308,9 +308,8 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
-    assert {
-        row.metric for row in TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
-    } - OF_CALIBRATION == TWO.scoring.metrics
+    rows = TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
+    assert {row.metric for row in rows if TWO.metrics.of(row.metric).may_judge} == {*TWO.scoring.primaries}
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
@@ -407,7 +406,7 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     for side in ("", "_uncalibrated"):
         off, apart, base = (rows[f"brier_{part}{side}"].value for part in ("reliability", "resolution", "uncertainty"))
         assert off - apart + base == pytest.approx(rows[f"brier{side}"].value, abs=0.01)
-    assert {metric for metric in rows if metric.startswith(("mce", "ace", "brier_"))} <= OF_CALIBRATION | {"brier"}
+    assert all(TWO.metrics.of(metric).is_of_belief for metric in rows if metric.startswith(("mce", "ace", "brier")))
 
 
 def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_the_brier_score_are_their_sum():

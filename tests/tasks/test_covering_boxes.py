@@ -13,7 +13,7 @@ from isocenter import tasks
 from isocenter.belief import covering_rows
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, settings_of
 from isocenter.tasks.detection.promises import best_scores, covering_columns
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
@@ -60,7 +60,7 @@ def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average(
     assert "boxes from these scores on miss at most 20 % of those of a case on average" in because
     assert "decided nothing else" in because and "no score is known to do so for clump" in because
     assert task.certainty.covering.n == {"cell": 60, "clump": 0}
-    again = tasks.build({"name": "detection", **json.loads(json.dumps(task.settings))})
+    again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))})
     assert again == task and again.scoring.assured(*drawn(60, 0), exact=True)[0] == task
 
 

@@ -13,6 +13,7 @@ from isocenter import tasks
 from isocenter.belief import Certainty, assured_covering
 from isocenter.errors import PlanError
 from isocenter.evaluation import instance_overlap
+from isocenter.tasks import settings_of
 from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.promises import best_scores, missed_shares
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
@@ -111,7 +112,7 @@ def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     assert "objects from these scores on miss at most 20 % of those of a case on average" in because
     least = assured.certainty.covers_from["object"]
     assert 0 < least < 0.5
-    again = tasks.build({"name": "instances", **json.loads(json.dumps(assured.settings))})
+    again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(assured)))})
     assert again == assured and again.scoring.assured(*found, exact=True) == (assured, {})
     usual = assured.scoring.summary(assured.scoring.score(*found), seed=0)
     rows = {row.metric: row.estimate for row in usual}

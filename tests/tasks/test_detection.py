@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
-from isocenter.report import metric_name
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, settings_of, task_from
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
 from isocenter.tasks.detection.plan import threshold
@@ -55,7 +53,7 @@ def whole(array: np.ndarray) -> list:
 def test_a_task_comes_back_from_its_settings_and_from_json():
     full = Detection(("cell",), 3, 4.5, 0.2, 0.37)
     for task in (TASK, full):
-        assert tasks.build({"name": "detection", **json.loads(json.dumps(task.settings))}) == task
+        assert tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))}) == task
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def test_a_task_comes_back_from_its_settings_and_from_json():
 )
 def test_impossible_settings_are_refused(change, problem):
     with pytest.raises(PlanError, match=problem):
-        tasks.build({"name": "detection", **TASK.settings, **change})
+        tasks.build({"name": "detection", **settings_of(TASK), **change})
 
 
 def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
@@ -245,7 +243,8 @@ def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all
     assert (rows[0].metric, rows[0].label) == ("ap50", "all")
     perfect = {"ap", "ap50", "ap10", "sensitivity", "ppv", "f1"}
     assert {row.estimate.value for row in rows if row.metric in perfect} == {1.0}
-    assert {row.metric for row in rows} - OF_CALIBRATION <= TASK.scoring.metrics
+    others = {row.metric for row in rows} - TASK.scoring.primaries
+    assert all(TASK.metrics.of(metric).is_of_belief for metric in others)
     assert {row.label for row in rows} == {"all", "cell", "clump"}
     assert all(row.estimate.n == 12 for row in rows)
 
@@ -400,7 +399,7 @@ def test_the_metric_that_selects_is_called_by_the_overlaps_at_which_it_is_measur
     outputs = {"boxes": torch.from_numpy(ideal(TASK, shifted, (24, 32)))[None]}
     found = TASK.quality(outputs, torch.tensor([[[0.0, 2, 3, 9, 9]]]))
     assert TASK.selection(found) == pytest.approx(1.0)
-    words = metric_name(TASK.teaching.selects_by, TASK.traits.metric_names)
+    words = TASK.metrics.of(TASK.teaching.selects_by).words
     assert words == "Mean AP at IoU 0.1 and 0.5"
     assert [f"{overlap:g}" in words for overlap in SELECTION_OVERLAPS] == [True, True]
 
@@ -421,7 +420,7 @@ def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
     assert made["classes"].value == ["cell", "clump"]
     assert "2 cell, 0 clump on 2 training images" in made["classes"].because
     assert (made["axes"].value, made["typical"].value) == (2, 7)
-    task = Detection.of({key: decision.value for key, decision in made.items()})
+    task = task_from(Detection, {key: decision.value for key, decision in made.items()})
     assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
     with pytest.raises(DatasetError, match="no boxes"):
         Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))

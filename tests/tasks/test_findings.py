@@ -10,10 +10,11 @@ from sklearn import metrics
 from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION, Certainty
+from isocenter.belief import Certainty, OperatingPoint
 from isocenter.belief.calibration_scores import calibration_rows
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
+from isocenter.tasks import settings_of, task_from, unkept_rules
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import (
@@ -66,13 +67,12 @@ def test_a_task_comes_back_from_json():
         TASK.findings,
         {name: {"present": 3, "absent": 7} for name in TASK.findings},
         "class_balanced",
-        "sensitivity>=0.9",
-        0.8,
+        OperatingPoint("sensitivity>=0.9", 0.8),
         {"nodule": 0.3},
         {"hernia": 0.01},
     )
     for task in (TASK, full):
-        assert tasks.build({"name": "findings", **json.loads(json.dumps(task.settings))}) == task
+        assert tasks.build({"name": "findings", **json.loads(json.dumps(settings_of(task)))}) == task
 
 
 def test_the_target_says_what_is_not_known():
@@ -187,7 +187,7 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
             assert rows[metric, name].value == pytest.approx(value), (metric, name)
             assert "0.5 on (default)" in rows[metric, name].method or metric in ("auroc", "average_precision", "brier")
         assert rows["auroc", name].n == there.sum()
-    for metric in TASK.scoring.metrics:
+    for metric in TASK.scoring.primaries:
         mean = np.mean([rows[metric, name].value for name in TASK.findings])
         assert rows[metric, "all"].value == pytest.approx(mean), metric
         assert rows[metric, "all"].n == known.any(axis=1).sum()
@@ -198,7 +198,7 @@ def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_pl
     predictions, cases, *_ = drawn()
     rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
-    assert {row.metric for row in rows} - OF_CALIBRATION == TASK.scoring.metrics
+    assert {row.metric for row in rows if TASK.metrics.of(row.metric).may_judge} == TASK.scoring.primaries
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
@@ -259,7 +259,7 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
     predictions, cases, chances, truth, known = drawn(120)
     known_of = [{k: v for k, v in one.references["findings"].items() if k != "hernia"} for one in cases]
     few = [case(one.id, **known) for one, known in zip(cases, known_of, strict=True)]
-    task, decisions = Findings(TASK.findings, operating_point="sensitivity>=0.9", certainty=AS_GIVEN).tuned(
+    task, decisions = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN).tuned(
         predictions, few
     )
     assert set(task.thresholds) == {"effusion", "nodule"}
@@ -274,13 +274,13 @@ def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_thre
     """Its rule is not kept either, and a site that says nothing of it loses the threshold that it had."""
     predictions, cases, *_ = drawn(120, blank=0.0)
     of_two = [case(one.id, **{k: v for k, v in one.references["findings"].items() if k != "hernia"}) for one in cases]
-    task = Findings(TASK.findings, operating_point="sensitivity>=0.9", certainty=AS_GIVEN)
+    task = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
     found, decisions = task.tuned(predictions, of_two)
     assert set(found.thresholds) == {"effusion", "nodule"}
     because = decisions["task.thresholds"].because
     assert "0 unseen cases of hernia and 0 others are too few for a threshold" in because
     by_hand = {"operating_point": Decision("sensitivity>=0.9", BY_HAND), "thresholds": decisions["task.thresholds"]}
-    assert any("could not be kept" in sentence for sentence in task.traits.unkept(by_hand))
+    assert any("could not be kept" in sentence for sentence in unkept_rules(task, by_hand))
 
 
 def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likelihood():
@@ -328,7 +328,7 @@ def test_a_finding_that_never_or_always_occurs_in_training_is_left_out_and_said(
     because = decisions["findings"].because
     for words in ("a 1 present and 1 absent", "c (2 present and 0 absent)", "d (0 present and 0 absent)"):
         assert words in because
-    assert Findings.of({name: one.value for name, one in decisions.items()}).counts == {
+    assert task_from(Findings, {name: one.value for name, one in decisions.items()}).counts == {
         "a": {"present": 1, "absent": 1}
     }
 
@@ -357,7 +357,7 @@ def test_cases_without_any_finding_to_tell_apart_are_refused():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        Findings.of({**TASK.settings, **change})
+        task_from(Findings, {**settings_of(TASK), **change})
 
 
 def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings_as_one_question():

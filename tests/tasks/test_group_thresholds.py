@@ -12,12 +12,13 @@ from isocenter.belief import Certainty, GroupThresholds
 from isocenter.belief.group_thresholds import group_threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Confidence, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))
-AS_GIVEN = Certainty.of({"calibration_method": "none", "calibration": Calibrator().settings})
+AS_GIVEN = Certainty("none", Calibrator())
 FINE_ILL = Classification(("fine", "ill"), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))
 
 
@@ -86,7 +87,7 @@ def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_fou
     assert decision.value == tuned.grouped.levels and set(decision.value) == {"f", "m"}
     assert decision.value["f"]["ill"] < tuned.thresholds["ill"] < decision.value["m"]["ill"]
     assert "sensitivity of the common threshold" in decision.because and "f: " in decision.because
-    assert tuned.tuned(predictions, cases) == (tuned, {}) and type(task).of(tuned.settings) == tuned
+    assert tuned.tuned(predictions, cases) == (tuned, {}) and task_from(type(task), settings_of(tuned)) == tuned
     by_group, table = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
     rates = {
@@ -171,4 +172,4 @@ def test_groups_of_too_few_unseen_cases_change_nothing():
 )
 def test_thresholds_of_groups_that_cannot_be_are_refused(settings, match):
     with pytest.raises(PlanError, match=match):
-        Classification.of({"classes": ["a", "b"], "smoothing": 0.0, **settings})
+        task_from(Classification, {"classes": ["a", "b"], "smoothing": 0.0, **settings})

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 from isocenter.transforms import Stretched, taps
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -76,7 +76,7 @@ def test_no_output_changes_sides_in_a_mirror_for_its_maker_chose_the_axes():
 
 def test_it_is_made_again_from_its_settings():
     regions = task(exclusive=False, writes=[2, 1], largest=[[1, 2]], weighed="nnunet")
-    assert tasks.build({"name": regions.name, **regions.settings}) == regions
+    assert tasks.build({"name": regions.name, **settings_of(regions)}) == regions
 
 
 def test_no_data_set_is_taken_for_it():
@@ -134,7 +134,7 @@ def test_a_sites_cases_calibrate_a_network_that_is_too_sure_and_leave_its_label_
     before = stated(opened, each)
     tuned, made = opened.tuned(before, cases)
     assert made["task.calibration"].value["cases"] == 6
-    factor = tuned.settings["calibration"]["parameters"]["all"][0]
+    factor = settings_of(tuned)["calibration"]["parameters"]["all"][0]
     assert factor == pytest.approx(1 / 3, rel=0.15)
     assured, promised = tuned.scoring.assured(stated(tuned, each), cases, exact=False)
     assert {"task.conformal", "task.covering"} <= set(promised)
@@ -142,7 +142,7 @@ def test_a_sites_cases_calibrate_a_network_that_is_too_sure_and_leave_its_label_
     for one, other in zip(stated(adopted, each), after, strict=True):
         assert_array_equal(np.asarray(one.data), np.asarray(other.data))
         assert set(other.confidence.expected) == {"left", "right"}
-    assert tasks.build({"name": assured.name, **assured.settings}) == assured
+    assert tasks.build({"name": assured.name, **settings_of(assured)}) == assured
 
 
 def test_regions_of_which_only_the_marks_are_known_are_not_calibrated():

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.belief import FALSE, MISSED
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
-from isocenter.tasks import build, kind_for, voxel_bytes
+from isocenter.tasks import build, kind_for, settings_of, task_from, voxel_bytes
 from isocenter.tasks.instances import decode
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
@@ -311,10 +311,8 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
     rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
-    assert set(rows) - TASK.scoring.metrics <= {
-        f"{metric}{end}" for metric in TASK.traits.belief for end in ("", "_uncalibrated")
-    }
-    assert TASK.scoring.metrics - {MISSED, FALSE} <= set(rows)
+    assert all(TASK.metrics.of(metric).is_of_belief for metric in set(rows) - TASK.scoring.primaries)
+    assert TASK.scoring.primaries - {MISSED, FALSE} <= set(rows)
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5
     assert rows["count_error"].unit == "objects"
@@ -348,7 +346,7 @@ def test_the_plan_knows_sizes_and_reach_from_the_training_objects():
     in_mm = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth, physical=True),)))
     assert in_mm["smallest"].value == pytest.approx(decided["smallest"].value / 4)
     task = build({"name": "instances", **{name: one.value for name, one in decided.items()}})
-    assert build({"name": "instances", **task.settings}) == task
+    assert build({"name": "instances", **settings_of(task)}) == task
     with pytest.raises(DatasetError, match="no objects"):
         InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(np.zeros_like(truth)),)))
 
@@ -368,7 +366,7 @@ def test_the_plan_knows_sizes_and_reach_from_the_training_objects():
 )
 def test_an_impossible_setting_is_refused_by_name(name, value):
     with pytest.raises(PlanError, match="task"):
-        InstanceSegmentation.of({**TASK.settings, name: value})
+        task_from(InstanceSegmentation, {**settings_of(TASK), name: value})
 
 
 def test_a_data_set_of_numbered_objects_is_a_task_of_instances():

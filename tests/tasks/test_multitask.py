@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import tuned_by
+from isocenter.tasks import settings_of, tuned_by
 from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
@@ -93,7 +93,7 @@ def test_all_kinds_are_joined_only_where_it_is_asked_for():
 
 def test_its_settings_make_it_again():
     task = joined("segmentation", "classification", weighting="fixed", loss_weights={"classification": 0.5})
-    assert tasks.build({"name": task.name, **task.settings}) == task
+    assert tasks.build({"name": task.name, **settings_of(task)}) == task
     assert list(task.parts) == ["segmentation", "classification"]  # first what is said of every voxel
 
 

@@ -11,6 +11,7 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks import settings_of
 from isocenter.tasks.instances.object_calibration import object_calibration_rows
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
@@ -154,7 +155,7 @@ def _outputs(chance: float) -> np.ndarray:
 def test_a_calibration_stays_with_the_task_and_an_older_plan_states_the_scores_of_the_network():
     found = drawn(task_of(), 0.0, 2, sure=2.0, count=30)
     task, _ = task_of().tuned(*found)
-    again = tasks.build({"name": "instances", **json.loads(json.dumps(task.settings))})
+    again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(task)))})
     assert again == task and again.tuned(*found) == (task, {})
     older = task_of()
     table = older.scoring.score(*found)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from isocenter.belief.operating_points import OperatingPoint, chosen_thresholds, level_between, threshold, unkept_rule
+from isocenter.belief.operating_points import OperatingPoint, chosen_thresholds, level_between, threshold
 from isocenter.errors import PlanError, UsageError
-from isocenter.tasks import build
+from isocenter.tasks import build, kind, settings_of, unkept_rules
 from isocenter.values import BY_HAND, Decision
 
 YOUDEN = OperatingPoint("youden")
@@ -150,15 +150,16 @@ def test_a_confidence_is_that_of_a_named_figure(rule, confidence):
         OperatingPoint(rule, confidence)
 
 
+KIND = kind("classification")
 REGISTERED = {"operating_point": Decision("sensitivity>=0.95", BY_HAND)}
 
 
 def test_a_registered_rule_is_a_warning_where_no_case_was_left_to_choose_its_threshold():
-    [warning] = unkept_rule({**REGISTERED, "thresholds": Decision(None, "they are found after training")})
+    [warning] = unkept_rules(KIND, {**REGISTERED, "thresholds": Decision(None, "they are found after training")})
     assert warning.startswith("The rule sensitivity>=0.95 could not be kept: no case was left that did not train")
     assert "after training" not in warning
     nothing_known = chosen_thresholds(OperatingPoint("sensitivity>=0.95"), {}, "0.5")[1]
-    assert unkept_rule({**REGISTERED, "thresholds": nothing_known})
+    assert unkept_rules(KIND, {**REGISTERED, "thresholds": nothing_known})
 
 
 def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning():
@@ -166,17 +167,17 @@ def test_a_rule_that_has_its_threshold_or_that_nobody_registered_is_no_warning()
     kept = chosen_thresholds(
         OperatingPoint("sensitivity>=0.95"), {"ill": (truths * 0.8, truths, np.arange(40))}, "0.5"
     )[1]
-    assert unkept_rule({**REGISTERED, "thresholds": kept}) == []
+    assert unkept_rules(KIND, {**REGISTERED, "thresholds": kept}) == []
     by_rule = {"operating_point": Decision("youden", "no rule was asked for")}
-    assert unkept_rule({**by_rule, "thresholds": Decision(None, "they are found after training")}) == []
+    assert unkept_rules(KIND, {**by_rule, "thresholds": Decision(None, "they are found after training")}) == []
 
 
 def test_a_rule_of_a_part_that_could_not_be_kept_names_the_part():
     classes = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     findings = build({"name": "findings", "findings": ["effusion"]})
-    own = {f"{one.name}.{key}": value for one in (classes, findings) for key, value in one.settings.items()}
+    own = {f"{one.name}.{key}": value for one in (classes, findings) for key, value in settings_of(one).items()}
     joint = build({"name": "classification+findings", "weighting": "fixed", **own})
     thresholds = Decision(None, "they are found after training")
     given = {f"findings.{name}": one for name, one in {**REGISTERED, "thresholds": thresholds}.items()}
-    [warning] = joint.traits.unkept(given)
+    [warning] = unkept_rules(joint, given)
     assert warning.startswith("The rule sensitivity>=0.95 of findings could not be kept: no case was left")

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from sklearn import metrics
 
 from isocenter import tasks
-from isocenter.belief import OF_CALIBRATION
 from isocenter.errors import PlanError
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.ordinal import (
     BETWEEN,
     ORDERS,
@@ -33,7 +33,7 @@ OUTPUTS = arrays(np.float64, array_shapes(min_dims=1, max_dims=2, max_side=5), e
 
 
 def graded(order: str, **settings) -> Classification:
-    return Classification.of({"classes": list(GRADES), "smoothing": 0.0, "order": order, **settings})
+    return task_from(Classification, {"classes": list(GRADES), "smoothing": 0.0, "order": order, **settings})
 
 
 def case(name: str, reference: str) -> Case:
@@ -144,7 +144,7 @@ def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_the
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_task_with_an_order_and_costs_comes_back_from_json(order):
     task = graded(order, costs=[[abs(i - j) for j in range(5)] for i in range(5)])
-    assert tasks.build({"name": "classification", **json.loads(json.dumps(task.settings))}) == task
+    assert tasks.build({"name": "classification", **json.loads(json.dumps(settings_of(task)))}) == task
     assert task.heads["class"].size == (4 if order in BETWEEN else 5)
 
 
@@ -170,13 +170,14 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     assert rows["rps", "all"].value == pytest.approx(table["rps"].mean())
     assert rows["auroc", "all"].value == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
     assert "by the least expected squared distance" in rows["accuracy", "all"].method
-    assert {row.metric for row in task.scoring.summary(table, seed=0)} - OF_CALIBRATION == task.scoring.metrics
+    stated = {row.metric for row in task.scoring.summary(table, seed=0)}
+    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.scoring.primaries
     assert task.teaching.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
 
 
 def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     dear = [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [9.0, 9.0, 0.0]]
-    task = Classification.of({"classes": ["a", "b", "c"], "smoothing": 0.0, "costs": dear})
+    task = task_from(Classification, {"classes": ["a", "b", "c"], "smoothing": 0.0, "costs": dear})
     prediction = Prediction(GRID, probabilities={"a": 0.6, "b": 0.2, "c": 0.2})
     assert task.outputs(prediction)["predicted"] == "c"
     table = task.scoring.score([prediction] * 4, [case(str(n), name) for n, name in enumerate("aacb")])
@@ -185,7 +186,8 @@ def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     assert "costs as stated" in rows["expected_cost", "all"].method
     assert "by the least expected cost" in rows["accuracy", "all"].method
     assert "quadratic_kappa" not in {row.metric for row in task.scoring.summary(table, seed=0)}
-    assert {row.metric for row in task.scoring.summary(table, seed=0)} - OF_CALIBRATION == task.scoring.metrics
+    stated = {row.metric for row in task.scoring.summary(table, seed=0)}
+    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.scoring.primaries
 
 
 def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
@@ -219,7 +221,7 @@ def test_no_output_between_grades_changes_places_in_a_mirror_and_sided_grades_ar
 )
 def test_an_order_or_costs_that_cannot_be_are_refused_by_name(change, where):
     with pytest.raises(PlanError) as refused:
-        Classification.of({"classes": list(GRADES), "smoothing": 0.0, **change})
+        task_from(Classification, {"classes": list(GRADES), "smoothing": 0.0, **change})
     assert refused.match(where)
 
 

@@ -13,22 +13,23 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.belief import Certainty, GroupThresholds
+from isocenter.belief import Certainty, GroupThresholds, OperatingPoint
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
-from isocenter.tasks import build
+from isocenter.tasks import build, settings_of, task_from
 from isocenter.tasks.classification.positive import positive_decision, usual_positives
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
-from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.decisions import decisions
 from isocenter.verbs.auditing.groups import Look
-from isocenter.verbs.evaluation import Scored, positive_words
+from isocenter.verbs.evaluation.evaluation_notes import positive_words
+from isocenter.verbs.evaluation.scoring import Scored
 from isocenter.verbs.plan import positive_among
 
 GRID = Geometry((8, 8), np.eye(3))
-AS_GIVEN = Certainty.of({"calibration_method": "none", "calibration": Calibrator().settings})
+AS_GIVEN = Certainty("none", Calibrator())
 
 
 def drawn(first: str, second: str, count: int = 200):
@@ -111,16 +112,16 @@ def test_of_several_classes_all_but_the_one_of_absence_are_positive_and_numbers_
 def test_a_positive_class_comes_back_from_its_settings_and_one_that_there_is_not_is_refused():
     for classes, positive in ((("covid", "normal"), ("normal",)), (("a", "b", "c"), ("a",)), (("a", "b"), ())):
         task = Classification(classes, positive=positive)
-        assert build({"name": "classification", **task.settings}) == task
+        assert build({"name": "classification", **settings_of(task)}) == task
     with pytest.raises(PlanError, match="there is no class 'flu'"):
-        Classification.of({"classes": ["covid", "normal"], "smoothing": 0.0, "positive": "flu"})
+        task_from(Classification, {"classes": ["covid", "normal"], "smoothing": 0.0, "positive": "flu"})
     with pytest.raises(PlanError, match="2 of 2 classes"):
-        Classification.of({"classes": ["covid", "flu"], "smoothing": 0.0, "positive": ["covid", "flu"]})
+        task_from(Classification, {"classes": ["covid", "flu"], "smoothing": 0.0, "positive": ["covid", "flu"]})
 
 
 def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensitivity():
     predictions, cases = drawn("sick", "well")
-    task = Classification(("sick", "well"), operating_point="sensitivity>=0.9", certainty=AS_GIVEN)
+    task = Classification(("sick", "well"), point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
     tuned, made = task.tuned(predictions, cases)
     assert list(tuned.thresholds) == ["sick"] and "of sick" in made["task.thresholds"].because
     sick = [one.probabilities["sick"] for one, case in zip(predictions, cases, strict=True)
@@ -150,8 +151,10 @@ def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_co
 
 def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one():
     given = {"classes": ["covid", "normal"], "smoothing": 0.0, "prevalence": 0.2}
-    assert Classification.of(given).prevalence == pytest.approx({"covid": 0.2, "normal": 0.8})
-    assert Classification.of({**given, "positive": "normal"}).prevalence == pytest.approx({"covid": 0.8, "normal": 0.2})
+    assert task_from(Classification, given).prevalence == pytest.approx({"covid": 0.2, "normal": 0.8})
+    assert task_from(Classification, {**given, "positive": "normal"}).prevalence == pytest.approx(
+        {"covid": 0.8, "normal": 0.2}
+    )
 
 
 def test_thresholds_of_groups_are_of_the_positive_class_and_call_by_it():

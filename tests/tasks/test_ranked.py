@@ -7,6 +7,7 @@ import pytest
 import isocenter
 from cohorts import picture, table
 from isocenter.errors import PlanError, UsageError
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.plan import ranked
 from isocenter.tasks.classification.task import Classification
 from situations import situation
@@ -52,11 +53,11 @@ def test_grades_of_no_known_scale_are_asked_for(tmp_path):
 def test_an_order_that_is_set_in_a_plan_file_is_judged_too():
     settings = {"classes": ["burst", "calm", "swollen"], "smoothing": 0.0, "order": "corn", "ranked": False}
     with pytest.raises(PlanError, match="--order mild,moderate,severe"):
-        Classification.of(settings)
-    assert Classification.of({**settings, "order": "none"}).settings["ranked"] is False
-    assert Classification.of({**settings, "ranked": True}).is_ranked
+        task_from(Classification, settings)
+    assert settings_of(task_from(Classification, {**settings, "order": "none"}))["ranked"] is False
+    assert task_from(Classification, {**settings, "ranked": True}).is_ranked
     with pytest.raises(PlanError, match=r"scale rises otherwise.*--order none,mild,severe"):
-        Classification.of({**settings, "classes": ["mild", "none", "severe"]})
+        task_from(Classification, {**settings, "classes": ["mild", "none", "severe"]})
 
 
 def test_an_order_that_the_data_set_declares_is_known():

@@ -10,6 +10,7 @@ import torch
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
@@ -45,7 +46,7 @@ def cohort(n: int = 40, noise: float = 0.2) -> tuple[list[Prediction], list[Case
 def test_a_task_comes_back_from_its_settings_through_json():
     full = replace(NOISY, loss_name="mae", error_factor={"age": 1.4})
     for task in (TASK, NOISY, full):
-        assert tasks.build({"name": "regression", **json.loads(json.dumps(task.settings))}) == task
+        assert tasks.build({"name": "regression", **json.loads(json.dumps(settings_of(task)))}) == task
 
 
 def test_the_target_is_how_many_deviations_a_value_lies_from_the_mean_and_a_hole_stays_one():
@@ -228,7 +229,7 @@ def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        Regression.of({**TASK.settings, **change})
+        task_from(Regression, {**settings_of(TASK), **change})
 
 
 def test_a_heat_map_explains_the_values_and_not_their_error_bars():

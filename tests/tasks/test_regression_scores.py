@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from isocenter.evaluation import figure_label
-from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
+from isocenter.tasks.regression.scores import measured_of, summary_rows
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction
 
@@ -120,13 +120,13 @@ def test_patients_are_resampled_and_not_cases():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     task, scores = table()
-    assert {row.metric for row in task.summary(scores, seed=0)} == METRICS == task.scoring.metrics
+    assert {row.metric for row in task.summary(scores, seed=0)} == task.metrics.primaries == task.scoring.primaries
 
 
 def test_without_error_bars_nothing_is_said_of_them():
     _, scores = table()
     rows = summary_rows(measured_of(scores.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0)
-    assert {row.metric for row in rows} == METRICS - {"interval_coverage", "nll"}
+    assert {row.metric for row in rows} == TASK.metrics.primaries - {"interval_coverage", "nll"}
 
 
 def test_error_bars_that_are_as_large_as_the_errors_cover_95_percent():

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
-from isocenter.report import metric_name
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
@@ -38,7 +38,7 @@ def certain(target: torch.Tensor, channels: int = 3, by: float = 30.0) -> torch.
 
 
 def test_a_task_comes_back_from_its_settings():
-    assert tasks.build({"name": "segmentation", **TASK.settings}) == TASK
+    assert tasks.build({"name": "segmentation", **settings_of(TASK)}) == TASK
     full = Segmentation(
         TASK.classes,
         "dice+focal",
@@ -46,7 +46,7 @@ def test_a_task_comes_back_from_its_settings():
         {"background": 1.0, "tumour": 3.0},
         {"tumour": Tidying(True, False, 12.5)},
     )
-    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(full.settings))}) == full
+    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(settings_of(full)))}) == full
 
 
 def test_label_values_become_channels_in_the_order_of_the_labels():
@@ -206,7 +206,7 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         assert [units[name] for name in names] == (
             ["pixels", "pixels", "", "pixels"] if size is None else ["mm", "mm", "", "mm²"]
         )
-        assert metric_name(names[3], TASK.traits.metric_names) == "Area error"
+        assert TASK.metrics.of(names[3]).words == "Area error"
         assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
         assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
 
@@ -219,10 +219,10 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
     assert not [name for name in [*table, *rows] if name.endswith("_pixels")]
     names = ("hd95_voxels", "hd95_points_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
-    assert set(names) <= TASK.scoring.metrics
+    assert set(names) <= TASK.scoring.primaries
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method
-    assert metric_name("nsd_voxels", TASK.traits.metric_names) == "NSD, tolerance in voxels"
+    assert TASK.metrics.of("nsd_voxels").words == "NSD, tolerance in voxels"
     assert surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
     assert surface_distance(mask, predicted).unit == "voxels"
 
@@ -339,4 +339,4 @@ def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        Segmentation.of({**TASK.settings, **change})
+        task_from(Segmentation, {**settings_of(TASK), **change})

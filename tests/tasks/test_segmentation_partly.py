@@ -14,6 +14,7 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
+from isocenter.tasks import following, settings_of
 from isocenter.tasks.segmentation import partial_labels as segmentation_partly
 from isocenter.tasks.segmentation import readers
 from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
@@ -109,14 +110,14 @@ def test_a_region_is_scored_with_all_that_lies_in_it():
 
 def test_a_region_that_a_later_one_hides_is_refused():
     for regions, says in (({"whole": [4, 1, 2], "core": [4]}, "core holds too"), ({"whole": [7]}, "made of")):
-        settings = {**TUMOUR.settings, "regions": regions, "tolerance": 2.0}
+        settings = {**settings_of(TUMOUR), "regions": regions, "tolerance": 2.0}
         with pytest.raises(PlanError, match=says):
             tasks.build({"name": "segmentation", **settings})
 
 
 def test_settings_come_back():
     full = Segmentation(LABELS, "ce", regions=REGIONS, ignore=9, sparse="slices", readers="soft", observers=("a", "b"))
-    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(full.settings))}) == full
+    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(settings_of(full)))}) == full
 
 
 # Voxels to ignore
@@ -198,7 +199,9 @@ def test_the_selection_does_not_look_at_the_ignored():
 @pytest.mark.parametrize("term", [name for name, term in TERMS.items() if term.counts == "shape"])
 def test_a_loss_that_looks_at_neighbours_is_refused(term):
     with pytest.raises(PlanError, match="neighbours"):
-        tasks.build({"name": "segmentation", **PARTIAL.settings, "loss": f"dice+ce+{term}", "centrelines": ["organ"]})
+        tasks.build(
+            {"name": "segmentation", **settings_of(PARTIAL), "loss": f"dice+ce+{term}", "centrelines": ["organ"]}
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.counts != "shape"])
@@ -264,11 +267,11 @@ def test_where_most_is_known_patches_are_drawn_as_ever():
 def test_masks_that_are_said_to_be_known_in_parts_take_a_loss_that_can_learn_from_them(set_by_hand):
     thin = {"name": "segmentation", "loss": "dice+ce+cldice", "ignore": None, "sparse": None, "readers": "first"}
     thin |= {"observers": [], "centrelines": ["vessel"]}
-    assert Segmentation.traits.suited(thin) == {}
-    changed = Segmentation.traits.suited(thin | set_by_hand)
+    assert following(Segmentation, thin) == {}
+    changed = following(Segmentation, thin | set_by_hand)
     assert {name: one.value for name, one in changed.items()} == {"task.loss": "dice+ce", "task.centrelines": []}
     assert "of which not all are known" in changed["task.loss"].because
-    assert Segmentation.traits.suited(thin | set_by_hand | {"loss": "dice+focal"}) == {}
+    assert following(Segmentation, thin | set_by_hand | {"loss": "dice+focal"}) == {}
 
 
 # Readers
@@ -338,7 +341,7 @@ def test_the_agreement_of_readers_stands_beside_the_models():
     assert row["dice_between_readers"] == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
     assert row["dice_of_berta_to_others"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     rows = {row.metric for row in task.scoring.summary(scored(task, mask(1, 1, 0), of).reset_index(), seed=0)}
-    assert task.scoring.metrics >= {"dice_to_readers", "dice_between_readers"}
+    assert task.scoring.primaries >= {"dice_to_readers", "dice_between_readers"}
     assert rows >= {"dice_to_readers", "dice_between_readers", "dice_to_berta"}
 
 
@@ -358,7 +361,7 @@ def test_three_readers_are_decided_by_most_and_two_by_the_first():
 
 
 def test_a_loss_that_knows_no_shares_is_refused():
-    settings = Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")).settings
+    settings = settings_of(Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")))
     with pytest.raises(PlanError, match="share of readers"):
         tasks.build({"name": "segmentation", **settings})
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.softmax_labels import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
@@ -146,7 +147,8 @@ def test_a_smallest_size_that_was_found_in_voxels_counts_voxels_in_images_of_kno
     cases = [Case(str(n), str(n), {"image": image}, {"mask": Image(lesion[None], grid)}) for n in range(5)]
     task, decisions = TASK.tuned([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases)
     assert task.postprocessing == {"lesion": Tidying(smallest=18.0, in_voxels=True)}
-    assert Segmentation.of({**task.settings, "postprocessing": decisions["task.postprocessing"].value}) == task
+    rules = decisions["task.postprocessing"].value
+    assert task_from(Segmentation, {**settings_of(task), "postprocessing": rules}) == task
     fine = Geometry.of_spacing(grid.shape, (0.1, 0.1))
     for geometry in (grid, fine):
         made = task.decode([(tuple(slice(0, n) for n in grid.shape), {"mask": outputs(marked)})], geometry)

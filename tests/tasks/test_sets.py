@@ -11,6 +11,7 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import class_scores
+from isocenter.tasks import settings_of
 from isocenter.values import Case, Geometry, Prediction
 from isocenter.verbs.evaluation.verdict import boundless
 
@@ -27,7 +28,7 @@ def findings(**settings):
 
 
 def values(**settings):
-    given = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
+    given = {"targets": ["size"], "units": {}, "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
     return tasks.build({"name": "regression", **given})
 
 
@@ -82,7 +83,7 @@ def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     logits, truths = drawn(200)
     made, decisions = assured(task, logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["method"] == method
-    assert tasks.build({"name": "classification", **made.settings}) == made
+    assert tasks.build({"name": "classification", **settings_of(made)}) == made
     again, nothing = assured(made, logits, cases_of("class", truths))
     assert (again, nothing) == (made, {})
 
@@ -161,7 +162,7 @@ def test_impossible_settings_of_sets_are_refused_by_their_names(setting, value):
 
 def test_a_model_of_before_there_were_sets_predicts_as_before_and_its_columns_are_blank():
     before = classes()
-    settings = {name: value for name, value in before.settings.items() if not name.startswith(("conf", "cov"))}
+    settings = {name: value for name, value in settings_of(before).items() if not name.startswith(("conf", "cov"))}
     task = tasks.build({"name": "classification", **settings})
     assert task == before
     (prediction,) = decoded(task, [[1.0, 2.0, 0.0]])
@@ -287,7 +288,7 @@ def test_a_finding_that_too_few_have_gets_no_sets_and_the_others_keep_theirs(man
     table = made.scoring.score(decoded(made, odds[:30]), cases_of("findings", [{"x": True, "y": True}] * 30))
     labels = {row.label for row in made.scoring.summary(table.assign(split="test"), seed=0) if row.metric == "coverage"}
     assert labels == ({"all", "y"} if needed else {"all", "x", "y"})
-    assert tasks.build({"name": "findings", **made.settings}) == made
+    assert tasks.build({"name": "findings", **settings_of(made)}) == made
 
 
 def test_a_finding_that_no_calibration_case_knows_gets_no_sets():
@@ -358,7 +359,7 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
     ends = [(one.confidence.low["size"], one.values["size"], one.confidence.high["size"]) for one in predictions]
     assert np.mean([high - value > value - low for low, value, high in ends]) > 0.99
-    assert tasks.build({"name": "regression", **made.settings}) == made
+    assert tasks.build({"name": "regression", **settings_of(made)}) == made
 
 
 def test_quantiles_that_are_too_wide_give_no_interval_whose_ends_pass_each_other_and_the_coverage_stays():
@@ -415,7 +416,7 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     limits = [one.certainty.conformal.thresholds["all"] for one in (first, made)]
     assert limits[0] == pytest.approx(limits[1])
     assert decisions["task.conformal"].value["n"] == {"all": 400}
-    assert tasks.build({"name": "survival", **made.settings}) == made
+    assert tasks.build({"name": "survival", **settings_of(made)}) == made
     predictions = decoded(made, outputs[400:])
     table = made.scoring.score(predictions, cases[400:]).assign(split="test")
     [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
@@ -440,7 +441,7 @@ def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_re
         stated[kind] = decisions["task.conformal"]
         predictions = decoded(made, ratios[800:, None])
         lows[kind] = np.array([one.confidence.low["time"] for one in predictions])
-    assert tasks.build({"name": "survival", **made.settings}) == made
+    assert tasks.build({"name": "survival", **settings_of(made)}) == made
     table = made.scoring.score(predictions[:200], cases[800:1000]).assign(split="test")
     [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
     assert row.estimate.low < (event[800:1000] >= table["time_low"]).mean() < row.estimate.high
@@ -472,8 +473,8 @@ def test_several_tasks_state_the_sets_of_each():
     both = tasks.build(
         {
             "name": "classification+regression",
-            **{f"classification.{key}": value for key, value in classes().settings.items()},
-            **{f"regression.{key}": value for key, value in values().settings.items()},
+            **{f"classification.{key}": value for key, value in settings_of(classes()).items()},
+            **{f"regression.{key}": value for key, value in settings_of(values()).items()},
         }
     )
     logits, truths = drawn(60)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from isocenter import tasks
 from isocenter.evaluation import class_scores, cross_interval, cross_sets
-from isocenter.tasks import EACH
+from isocenter.tasks import EACH, settings_of
 from isocenter.values import Case, Geometry, Image, Prediction
 
 GRID, PLANE = Geometry((4, 4), np.eye(3)), Geometry.of_pixels((24, 24))
@@ -23,7 +23,14 @@ KINDS = {
     "times": {"name": "survival", "model": "cox", **TIMES},
     "shapes": {"name": "survival", "model": "weibull", **TIMES},
     **{
-        noise: {"name": "regression", "targets": ["x"], "mean": {"x": 10.0}, "deviation": {"x": 2.0}, "noise": noise}
+        noise: {
+            "name": "regression",
+            "targets": ["x"],
+            "units": {},
+            "mean": {"x": 10.0},
+            "deviation": {"x": 2.0},
+            "noise": noise,
+        }
         for noise in ("none", "gaussian", "quantiles")
     },
 }
@@ -75,7 +82,7 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
     task, decisions = crossed(kind, each, cases)
     because = decisions["task.conformal"].because
     assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 cases that" in because
-    again = tasks.build({"name": task.name, **task.settings})
+    again = tasks.build({"name": task.name, **settings_of(task)})
     assert again == task and task.decoding.crossed == dict.fromkeys(task.heads, FOLDS)
     stated = decoded(again, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])
     table = task.scoring.score(stated, cases[KNOWN:]).assign(split="test")
@@ -231,7 +238,7 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     approximate = task
     task, decisions = task.scoring.crossed(own, cases[:known], folds.tolist())
     assert "mean of 3 folds" in decisions["task.conformal"].because and task.decoding.crossed == {"mask": FOLDS}
-    assert tasks.build({"name": task.name, **task.settings}) == task
+    assert tasks.build({"name": task.name, **settings_of(task)}) == task
     held, ends = [], []
     for n in range(known, known + new):
         found = task.decoding.outputs(outlined(task, each[:, n], None))

@@ -15,6 +15,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.properties import tuned_by
 from isocenter.tasks.survival.curves import Known, proportional, weibull
 from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
@@ -50,12 +51,12 @@ def fingerprint(times, happened) -> Fingerprint:
 
 def planned(times, happened) -> Survival:
     decisions = Survival.settings_for(Dataset(()), fingerprint(times, happened))
-    return Survival.of({name: decision.value for name, decision in decisions.items()})
+    return task_from(Survival, {name: decision.value for name, decision in decisions.items()})
 
 
 @pytest.mark.parametrize("task", [COX, replace(KNOWN, unit="days", median_risk=-0.5), HAZARDS, WEIBULL])
 def test_every_setting_comes_back_from_json(task):
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(task)))}) == task
 
 
 def test_the_target_is_the_time_and_whether_the_event_happened():
@@ -245,7 +246,7 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     assert decoded(task, 0.0).values["survival_10"] == pytest.approx(np.exp(-10 / 8), abs=0.05)
     assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)
     assert len(task.baseline["time"]) == 100
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(task)))}) == task
     assert task.traits.tuned_on == ("val", "train")
 
 
@@ -346,7 +347,7 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
     assert after.confidence.uncalibrated == before.confidence.uncalibrated
     again, _ = made.scoring.at_site([after] * 600, cases)
     assert again.hazard_factor == pytest.approx(made.hazard_factor, rel=0.02)
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(made.settings))}) == made
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(made)))}) == made
     assert task.scoring.at_site([before], [case("a", 3.0, False)]) == (task, {})  # nobody had the event
 
 
@@ -415,7 +416,7 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     [spread] = [row for row in rows if row.metric == "d_calibration"]
     assert 0.001 < spread.estimate.value <= 1 and "tenths of predicted survival, until 10" in spread.estimate.method
     rows.remove(spread)  # a p-value is none by which a model is judged
-    assert {row.metric for row in rows} == KNOWN.scoring.metrics
+    assert {row.metric for row in rows} == KNOWN.scoring.primaries
     assert {row.label for row in rows} == {"all", "5", "10"}
     assert all(row.estimate.low < row.estimate.value < row.estimate.high for row in rows)
     [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]
@@ -593,13 +594,13 @@ def test_fewer_than_two_events_are_refused(happened):
 )
 def test_impossible_settings_are_refused(change, where):
     with pytest.raises(PlanError) as refused:
-        Survival.of({**COX.settings, **change})
+        task_from(Survival, {**settings_of(COX), **change})
     assert refused.value.where == where
 
 
 def test_a_horizon_beyond_the_last_time_is_refused_with_the_time_that_could_be():
     with pytest.raises(PlanError, match=r"no training case was followed for 30.*up to 20"):
-        Survival.of({**COX.settings, "horizons": [30.0]})
+        task_from(Survival, {**settings_of(COX), "horizons": [30.0]})
 
 
 def test_cases_with_a_time_have_no_classes_to_be_drawn_by():

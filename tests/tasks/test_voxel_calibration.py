@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from isocenter.belief import COVERS_FROM, Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.promises import missed_shares, sizes_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
@@ -43,7 +44,7 @@ def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
     )
     assert abs(after / right - 1) < 0.03 < abs(before / right - 1)
     assert set(calibration.parameters) == {"background", "organ", "lesion"}
-    again = Segmentation.of({**task.settings})
+    again = task_from(Segmentation, {**settings_of(task)})
     assert again == task
     assert decisions["task.calibration"].value == calibration.settings
 
@@ -160,7 +161,7 @@ def test_an_empty_mask_has_no_expected_dice():
 )
 def test_a_calibration_that_voxels_cannot_have_is_refused(task, given, message):
     with pytest.raises(PlanError, match=message):
-        Segmentation.of({**task.settings, **given})
+        task_from(Segmentation, {**settings_of(task), **given})
 
 
 def test_without_a_calibration_nothing_changes():
@@ -177,7 +178,7 @@ def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after
     predictions = [task.decode([(WHOLE, {"mask": one.astype(np.float32)})], GRID) for one in outputs]
     table = task.scoring.score(predictions, references)
     rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
-    assert {metric for metric, _ in rows} <= task.scoring.metrics
+    assert {metric for metric, _ in rows} <= task.scoring.primaries
     # By hand: of all voxels, as an image this small is its own sample, within 5 of an edge of the reference.
     near = [near_edges(one.references["mask"].data[0], GRID) for one in references]
     for ending, of in (("", task), ("_uncalibrated", replace(TASK, certainty=Certainty("none", Calibrator())))):
@@ -261,7 +262,7 @@ def test_with_too_few_patients_the_mask_is_the_whole_image_and_that_is_said():
     task, decisions = task.assured(*stated(task, range(5)), exact=True)
     assert task.decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
     assert "the whole image" in decisions["task.covering"].because
-    assert Segmentation.of(task.settings).certainty.covering == task.certainty.covering
+    assert task_from(Segmentation, settings_of(task)).certainty.covering == task.certainty.covering
 
 
 def test_a_structure_that_nobody_sampled_counts_as_missed():
@@ -328,7 +329,7 @@ def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
 @pytest.mark.parametrize(("name", "value"), [("risk", 1.2), ("risk", True), ("risk_delta", 0), ("covering", {"n": 1})])
 def test_an_impossible_risk_is_refused_by_its_name(name, value):
     with pytest.raises(PlanError, match=f"task.{name}"):
-        Segmentation.of({**TASK.settings, name: value})
+        task_from(Segmentation, {**settings_of(TASK), name: value})
 
 
 def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
@@ -350,7 +351,7 @@ def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_
         assert rows["interval_width", name].value == pytest.approx(np.mean([high - low for low, high in ends]))
         columns = task.decoding.outputs(predictions[0])
         assert columns[f"{name}_mm2_low"] < columns[f"{name}_mm2"] < columns[f"{name}_mm2_high"]
-    assert Segmentation.of(task.settings).certainty == task.certainty
+    assert task_from(Segmentation, settings_of(task)).certainty == task.certainty
 
 
 def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_it():

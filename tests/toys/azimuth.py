@@ -6,17 +6,17 @@ Nothing of it is inherited: it is what somebody has to write who adds a kind, ag
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, bootstrap
+from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, reading, stated_image
+from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, stated_image
 from isocenter.values import (
     Array,
     Case,
@@ -33,6 +33,7 @@ from isocenter.values import (
     Slabs,
     Target,
     Vector,
+    setting,
 )
 
 if TYPE_CHECKING:
@@ -50,21 +51,18 @@ class Azimuth:
     offset: what is added to every answer
     """
 
-    angle: str
-    offset: float = 0.0
+    angle: str = setting(words=Sentence("The direction is the value {value}"), target=True)
+    offset: float = setting(
+        0.0,
+        Sentence("Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True),
+        registered="zero of the circle",
+        target=True,
+    )
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits(
-        registers={"offset": "zero of the circle"},
-        sentences={
-            "angle": Sentence("The direction is the value {value}"),
-            "offset": Sentence(
-                "Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True
-            ),
-        },
-        metric_names={"angular_error": "Error of the angle"},
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = Metrics((Metric("angular_error", "Error of the angle", "less", unit=UNIT),))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -76,14 +74,8 @@ class Azimuth:
             "offset": Decision(0.0, "angles count from the first axis"),
         }
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Azimuth:
-        with reading(settings, ("angle", "offset"), "an azimuth"):
-            return cls(str(settings["angle"]), float(settings.get("offset", 0.0)))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
+    def checked(self) -> Azimuth:
+        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -95,7 +87,7 @@ class Azimuth:
 
     @property
     def teaching(self) -> Teaching:
-        return Teaching("alignment", quality=_alignment, selection=_mean, target_settings=self.settings)
+        return Teaching("alignment", quality=_alignment, selection=_mean)
 
     @property
     def decoding(self) -> Decoding:
@@ -111,7 +103,7 @@ class Azimuth:
     @property
     def scoring(self) -> Scoring:
         return Scoring(
-            metrics=frozenset({"angular_error"}),
+            primaries=self.metrics.primaries,
             score=self.score,
             summary=_summary,
             rank=_rank,

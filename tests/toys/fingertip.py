@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,12 +16,12 @@ import numpy as np
 from torch import nn
 
 from isocenter.errors import FormatError
-from isocenter.evaluation import Seed, Table, bootstrap
+from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.files import Entry, Format, ReadOptions
 from isocenter.lazy import pandas as pd
 from isocenter.networks import Family
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, reading, stated_image
+from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, stated_image
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -47,6 +47,7 @@ from isocenter.values import (
     Row,
     Slabs,
     Target,
+    setting,
 )
 
 if TYPE_CHECKING:
@@ -188,24 +189,19 @@ class Pointing:
     radius: pixels around it that are taught
     """
 
-    radius: float = RADIUS
+    radius: float = setting(RADIUS, registered="radius", target=True)
 
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
-    traits: ClassVar[Traits] = Traits(registers={"radius": "radius"})
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = Metrics((Metric("tip_distance", better="less", unit=UNIT),))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {"radius": Decision(RADIUS, f"the same for all {len(fingerprint)} training cases")}
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Pointing:
-        with reading(settings, ("radius",), "indicating"):
-            return cls(float(settings.get("radius", RADIUS)))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
+    def checked(self) -> Pointing:
+        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -217,7 +213,7 @@ class Pointing:
 
     @property
     def teaching(self) -> Teaching:
-        return Teaching("nearness", quality=_quality, selection=_mean, target_settings=self.settings)
+        return Teaching("nearness", quality=_quality, selection=_mean)
 
     @property
     def decoding(self) -> Decoding:
@@ -233,7 +229,7 @@ class Pointing:
     @property
     def scoring(self) -> Scoring:
         return Scoring(
-            metrics=frozenset({"tip_distance"}),
+            primaries=self.metrics.primaries,
             score=_score,
             summary=_summary,
             rank=_rank,

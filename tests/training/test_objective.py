@@ -13,10 +13,11 @@ from isocenter import networks, tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.runtime.bundle import AfterLabels
+from isocenter.tasks import settings_of
 from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch, Prepared
-from isocenter.training.data import GroupLoss, Protected
 from isocenter.training.data.joint_targets import kind_of
+from isocenter.training.data.protected import GroupLoss, Protected
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, on_device, only_there, supervised
@@ -34,7 +35,7 @@ def classes(classified):
 def structures(segmented):
     """A segmentation by cross-entropy alone."""
     chosen = settings(read_plan(segmented.out / "plan.yaml"))
-    return tasks.build({**chosen.task.settings, "name": "segmentation", "loss": "ce"})
+    return tasks.build({**settings_of(chosen.task), "name": "segmentation", "loss": "ce"})
 
 
 @pytest.mark.parametrize(("device", "goes_on"), [("cuda:0", True), ("mps", False), ("cpu", False)])
@@ -155,6 +156,7 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
     }
     settings |= {
         "regression.targets": ["size"],
+        "regression.units": {},
         "regression.mean": {"size": 0.0},
         "regression.deviation": {"size": 1.0},
     }

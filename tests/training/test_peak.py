@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.length.peak_operations import counted, measured_peak, settled
+from isocenter.training.length.probe import counted, measured_peak, settled
 from isocenter.training.state import Spans, Work
 
 

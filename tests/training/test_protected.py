@@ -8,7 +8,9 @@ import torch
 from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
-from isocenter.training.data import GroupLoss, Loader, Prepared, Protected
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.protected import GroupLoss, Protected
+from isocenter.training.data.store import Prepared
 
 
 def people(*counts: tuple[str, int, int]) -> list[Prepared]:

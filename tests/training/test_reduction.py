@@ -10,7 +10,7 @@ from fairlearn.reductions import EqualizedOdds, ExponentiatedGradient
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from isocenter.training.linear.reduction import Answered, reduced
+from isocenter.training.constrained import Answered, reduced
 
 
 def people(count: int = 1500):

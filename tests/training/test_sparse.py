@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import ElasticNet, LogisticRegression
 
-from isocenter.training.linear.elastic_net import SHARE, fitted, inner_folds, sparse, strongest
+from isocenter.training.covariate_model import ABSOLUTE_SHARE, fitted, inner_folds, sparse, strongest
 
 torch.set_num_threads(1)
 
@@ -31,7 +31,7 @@ def crossed(truth: torch.Tensor):
 
 def test_numbers_get_the_weights_that_scikit_learn_finds():
     covariates, truth = drawn(60, 20)
-    theirs = ElasticNet(alpha=0.2, l1_ratio=SHARE, tol=1e-8).fit(covariates.numpy(), truth.numpy())
+    theirs = ElasticNet(alpha=0.2, l1_ratio=ABSOLUTE_SHARE, tol=1e-8).fit(covariates.numpy(), truth.numpy())
     ours = fitted(covariates, 1, squared(truth), range(60), 0.2)[:, 0]
     assert_allclose(ours[1:], theirs.coef_, atol=2e-3)
     assert ours[0] == pytest.approx(theirs.intercept_, abs=2e-3)
@@ -43,7 +43,7 @@ def test_classes_get_the_probabilities_that_scikit_learn_finds():
     covariates, truth = drawn(80, 20)
     classes = (truth > 2).long() + (truth > 4).long()
     theirs = LogisticRegression(
-        C=1 / (80 * 0.05), l1_ratio=SHARE, solver="saga", max_iter=5000, tol=1e-6, penalty="elasticnet"
+        C=1 / (80 * 0.05), l1_ratio=ABSOLUTE_SHARE, solver="saga", max_iter=5000, tol=1e-6, penalty="elasticnet"
     ).fit(covariates.numpy(), classes.numpy())
     ours = fitted(covariates, 3, crossed(classes), range(80), 0.05)
     assert_allclose(

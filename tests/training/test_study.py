@@ -56,7 +56,7 @@ def test_the_trial_that_a_killed_session_left_is_given_again(tmp_path):
     with Study(tmp_path / "study.db", {}, seed=0) as study:
         again = study.next()
         assert (again.number, again.choices) == (left.number, left.choices)
-        study.finish(again, COMPLETE, 1.0, steps=7)
+        study.finish(again, COMPLETE, 1.0, {"steps": 7})
         assert [one.facts.get("steps") for one in study.done] == [None, 7]
         assert study.next().number == 2
 

@@ -15,7 +15,7 @@ import isocenter
 from foreign_bundles import bundle
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.certificate.certification import seeded
+from isocenter.runtime.package.certification import seeded
 from packages import CONFIG, no_export, without_isocenter
 
 WITHOUT_TORCH = """

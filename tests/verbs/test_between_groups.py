@@ -11,9 +11,10 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
 from isocenter.tasks.classification.task import Classification
-from isocenter.verbs.auditing import Audit, AuditOptions
+from isocenter.verbs.auditing.audit import Audit, AuditOptions
 from isocenter.verbs.auditing.between_groups import feature_shift
-from isocenter.verbs.evaluation import Fold, Scored
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.scoring import Scored
 
 
 @pytest.fixture(scope="module")

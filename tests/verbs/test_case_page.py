@@ -8,7 +8,7 @@ import numpy as np
 
 from isocenter import tasks
 from isocenter.values import Case, Geometry, Image, Label, Prediction
-from isocenter.verbs.evaluation.case_page import page_of
+from isocenter.verbs.evaluation.scoring import page_of
 
 GRID = Geometry.of_spacing((4, 5, 6), (1, 1, 2))
 LESION, ORGAN = (Label(1, "lesion"),), (Label(1, "organ"),)

@@ -18,9 +18,11 @@ from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
-from isocenter.verbs.comparing import ComparisonOptions, caveats_of_tests, rank_blocks, significance_of, verdicts
-from isocenter.verbs.evaluation import OF_MARGINS, Scored, compare_tables, write_verdict
-from isocenter.verbs.evaluation.comparison import Comparison, comparison_table
+from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks
+from isocenter.verbs.comparing.rows import ComparisonOptions, significance_of, verdicts
+from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, comparison_table
+from isocenter.verbs.evaluation.model_tests import OF_MARGINS
+from isocenter.verbs.evaluation.scoring import Scored, write_verdict
 
 TASKS = [Classification(("well", "ill"))] * 3
 
@@ -92,10 +94,10 @@ def test_what_is_no_evaluation_is_refused_with_what_to_give(pair, tmp_path):
         isocenter.compare(run, tmp_path / "empty")
     with pytest.raises(UsageError, match="no such file or folder"):
         isocenter.compare(run, tmp_path / "nowhere")
-    shutil.copytree(other, tmp_path / "older")
-    (tmp_path / "older" / "task.json").unlink()
-    with pytest.raises(IntegrityError, match="says nothing of the kind of problem"):
-        isocenter.compare(run, tmp_path / "older")
+    shutil.copytree(other, tmp_path / "bare")
+    (tmp_path / "bare" / "task.json").unlink()
+    with pytest.raises(IntegrityError, match=r"task.json: is missing"):
+        isocenter.compare(run, tmp_path / "bare")
 
 
 def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own():
@@ -313,8 +315,8 @@ def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_ord
 
 
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
-    traits = Regression.traits
-    assert traits.is_aimed("bias") and traits.is_aimed("volume_loa_lower_mm2") and not traits.is_aimed("mae")
+    assert [Regression.metrics.of(name).better for name in ("bias", "loa_lower", "mae")] == ["aim", "aim", "less"]
+    assert Segmentation.metrics.of("volume_loa_lower_mm2").better == "aim"
     apart = wilcoxon(np.zeros(30), np.arange(1.0, 31.0))
     [(p, verdict)] = verdicts([apart], [None], [None], "none")
     assert p < 0.001 and verdict == "not shown"

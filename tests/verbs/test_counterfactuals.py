@@ -17,7 +17,7 @@ from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Counterfactual, Flip, flipping_covariates
 from isocenter.runtime import Directions
-from isocenter.tasks import kind
+from isocenter.tasks import kind, settings_of, task_from
 from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
 from isocenter.verbs.explaining.counterfactuals import _strip
 
@@ -84,7 +84,7 @@ def test_what_suits_no_case_is_refused_before_any_is_read(classified, tmp_path):
 
 
 def test_of_findings_the_one_that_is_named_is_called_the_other_way():
-    task = kind("findings").of({"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}})
+    task = task_from(kind("findings"), {"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}})
     prediction = Prediction(Geometry.of_pixels((4, 4)), probabilities={"cyst": 0.4, "node": 0.2})
     flip = Flip.of(task, "cyst", prediction)
     assert (flip.before, flip.after) == ("present", "absent")
@@ -98,7 +98,7 @@ def test_of_findings_the_one_that_is_named_is_called_the_other_way():
 
 def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     """The answer is "b" from 60 years on, whatever else is known."""
-    task = kind("classification").of({"classes": ["a", "b"], "smoothing": 0.0})
+    task = task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})
 
     def predict(case: Case) -> Prediction:
         p = 0.9 if case.covariates["age"] >= 60 else 0.1
@@ -125,7 +125,7 @@ def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
     name = model.task.classes[1]
     odds = np.log(given[name]) - np.log(1 - given[name])
     shifted = {"method": "platt", "parameters": {name: [1.0, float(-odds - 0.5 * np.sign(odds))]}, "cases": 60}
-    task = type(model.task).of({**model.task.settings, "calibration": shifted})
+    task = task_from(type(model.task), {**settings_of(model.task), "calibration": shifted})
     how = {"method": "gradcam", "tests": 0, "counterfactual": "auto"}
     table = isocenter.explain(replace(model, task=task), picture, **how).tables["counterfactuals.csv"]
     assert table["flipped"].all()

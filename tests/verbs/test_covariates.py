@@ -17,7 +17,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import read_plan
-from isocenter.runtime import read_json, read_tensors, seal
+from isocenter.runtime import read_json, read_tensors
 from isocenter.training import STATE_SCHEMA, Clock
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training.covariate_baseline import _fitted
@@ -164,23 +164,6 @@ def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(infor
         for marker in markers.values()
     ]
     assert [float(one["probability_ill"][0]) for one in ill] == list(found.table["probability_ill"])
-
-
-@pytest.mark.whole
-def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(informed, tmp_path):
-    """`network` of a record had `told` with `way` in place of `fusion` with `method`."""
-    run = shutil.copytree(informed[1], tmp_path / "run")
-    with no_export():
-        packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=()).out
-    for folder, record in ((run / "checkpoints" / "best", "model.json"), (packaged, "isocenter/model.json")):
-        settings = isocenter.load(folder, "cpu").settings
-        text = (folder / record).read_text()
-        old = text.replace('"fusion": {', '"told": {').replace('"method": "concatenate"', '"way": "concatenate"')
-        assert old.count('"told"') == old.count('"way"') == 1
-        (folder / record).write_text(old)
-        (folder / "manifest.json").unlink()
-        seal(folder)
-        assert isocenter.load(folder, "cpu").settings == settings
 
 
 @pytest.mark.whole

@@ -38,13 +38,13 @@ def test_a_record_comes_back_and_holds_hashes_alone(tmp_path):
     write_data_record(tmp_path, Dataset((one,)), {})
     assert read_data_record(tmp_path).contents == {"one": content_hash(one)}
     assert str(tmp_path) not in (tmp_path / "data.json").read_text()
-    assert read_data_record(tmp_path / "elsewhere") is None
 
 
 def test_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "data.json").write_text("{")
-    with pytest.raises(IntegrityError):
-        read_data_record(tmp_path)
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        with pytest.raises(IntegrityError):
+            read_data_record(folder)
 
 
 def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are_not(tmp_path):

@@ -18,6 +18,7 @@ import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.planning import read_plan
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
+from isocenter.tasks import settings_of
 from isocenter.verbs.ensembling.members import Member, parts_of_all
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training.run_folder import planned_from
@@ -212,7 +213,7 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert "Youden" in plan or "youden" in plan
     # The one that has all the weight, with what was found for the ensemble and not what its own training found.
     assert list(found.weights.values()) == [1.0, 0.0]
-    settings = isocenter.load(found.out, device="cpu").task.settings
+    settings = settings_of(isocenter.load(found.out, device="cpu").task)
     assert settings["thresholds"] == read_plan(found.out / "plan.yaml")["task.thresholds"]
     assert settings["calibration"]["cases"] == 15
 

@@ -15,7 +15,9 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
 from isocenter.values import Case, Course, Geometry, Image, Problem
 from isocenter.verbs.evaluate import _few
-from isocenter.verbs.evaluation import covariates_of, scoring, unshared
+from isocenter.verbs.evaluation import scoring
+from isocenter.verbs.evaluation.evaluation_notes import unshared
+from isocenter.verbs.evaluation.scoring import covariates_of
 from packages import no_export
 
 
@@ -118,18 +120,6 @@ def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segment
     shutil.copy(segmented.data / "images" / f"{seen}.nii.gz", other / "images" / "case01.nii.gz")
     with pytest.raises(UsageError, match="holds only 2 cases that trained this model"):
         evaluated(segmented, other)
-
-
-def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented, tmp_path):
-    run = shutil.copytree(segmented.out, tmp_path / "run")
-    (run / "data.json").unlink()
-    changed = shutil.copytree(segmented.data, tmp_path / "changed")
-    shutil.copy(changed / "images" / "case01.nii.gz", changed / "images" / "case00.nii.gz")
-    result = isocenter.evaluate(run, changed, device="cpu", labels=trained.LABELS)
-    assert len(cases(result)) == 12
-    trained_on = len(parts(segmented)["train"] | parts(segmented)["val"])
-    [note] = result.notes
-    assert note.startswith(f"{trained_on} cases have the names of cases that trained this model")
 
 
 @pytest.mark.whole
@@ -313,7 +303,7 @@ def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_referenc
     image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
     parts = {"classification.classes": ["benign", "malignant"], "classification.smoothing": 0.0}
     spread = {"regression.mean": {"diameter": 5, "depth": 2}, "regression.deviation": {"diameter": 1, "depth": 1}}
-    measured = {"regression.targets": ["diameter", "depth"], **spread}
+    measured = {"regression.targets": ["diameter", "depth"], "regression.units": {}, **spread}
     both = tasks.build({"name": "classification+regression", **parts, **measured})
     stated = [{"value": {"diameter": 3.0}, "class": "benign"}, {"class": "malignant"}, {"value": {"diameter": 4.0}}]
     cases = [Case(f"c{n}", f"p{n}", {"image": image}, references) for n, references in enumerate(stated)]
@@ -325,6 +315,7 @@ def test_what_is_not_scored_of_several_tasks_is_said_by_the_names_of_each_and_ca
         "classification.classes": ["ill", "well"],
         "classification.smoothing": 0.0,
         "regression.targets": ["size"],
+        "regression.units": {},
     }
     settings |= {
         f"regression.{name}": {"size": one} for name, one in (("mean", 1.0), ("deviation", 2.0), ("units", "mm"))

@@ -22,8 +22,10 @@ from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import read_json, write_json
 from isocenter.values import Case
-from isocenter.verbs import explaining
-from isocenter.verbs.explaining import cohort, findings_sentence, keep, kept_records
+from isocenter.verbs.explaining import cohort
+from isocenter.verbs.explaining.kept_tests import keep, kept_records
+from isocenter.verbs.explaining.report import findings_sentence
+from isocenter.verbs.explaining.tests_of_methods import tested_methods
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -289,7 +291,7 @@ def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_na
 def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
-    tested = explaining.tested_methods(
+    tested = tested_methods(
         of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
     )
     # What is shown as ahead are no cases that the time does not reach.
@@ -312,7 +314,7 @@ def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alon
     assert first.methods["gradcam"]["passed"] is not None
     assert again.methods == first.methods
     other = replace(isocenter.load(archive, "cpu"), record={"weights_sha256": "0" * 64})
-    assert explaining.kept_records(archive, other) == ({}, {})
+    assert kept_records(archive, other) == ({}, {})
 
 
 @pytest.mark.parametrize("weights", [None, "../../elsewhere", "f" * 64])
@@ -325,7 +327,7 @@ def test_verdicts_on_weights_without_a_hash_or_in_a_cache_that_cannot_be_written
     (tmp_path / "cache").write_text("a file in the place of the folder")
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     of = replace(corner_model(), record={"weights_sha256": weights})
-    explaining.keep(archive, of, {"gradcam": {"passed": True}}, {})
+    keep(archive, of, {"gradcam": {"passed": True}}, {})
     assert [one for one in caplog.messages if "is not kept" in one] == caplog.messages
     assert bool(caplog.messages) == (weights == "f" * 64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "model.zip"]

@@ -24,9 +24,13 @@ from isocenter.tasks import untuned
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
-from isocenter.verbs.evaluation import Fold, gate_of, score, summed_up, task_of, with_subsets
+from isocenter.verbs.evaluation.comparison import task_of
+from isocenter.verbs.evaluation.fold import Fold, gate_of
+from isocenter.verbs.evaluation.image_subsets import with_subsets
+from isocenter.verbs.evaluation.scoring import score, summed_up
 from isocenter.verbs.package import evidence_of, finished_plan
-from isocenter.verbs.reading import ReadingOptions, open_dataset
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.train import train
 from isocenter.verbs.training.gate import error_note
 from isocenter.verbs.training.loop import job_of

@@ -12,25 +12,24 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.evaluation import Gap, Table, resampling
+from isocenter.evaluation import Gap, Metrics, Table, resampling
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.runtime import read_json
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from isocenter.verbs.auditing import Audit, AuditOptions
-from isocenter.verbs.auditing.groups import _cells, _words, groups, with_table
-from isocenter.verbs.auditing.swapped import answered
-from isocenter.verbs.evaluation import Scored
-from isocenter.verbs.explaining.kept import keep
+from isocenter.verbs.auditing.audit import Audit, AuditOptions
+from isocenter.verbs.auditing.groups import _cells, _words, answered, groups, with_table
+from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.verbs.explaining.kept_tests import keep
 from packages import no_export
 
 
 def test_a_gap_of_very_many_people_has_no_p_of_0():
     gap = Gap("sex", "auroc", "all", 0.1, 0.09, 0.11, p=0.0, p_adjusted=0.0, worst="F")
-    assert "adjusted p < 0.001" in _words(gap, {})
-    assert _cells(gap, {})[6:8] == ("< 0.001", "< 0.001")
+    assert "adjusted p < 0.001" in _words(gap, Metrics())
+    assert _cells(gap, Metrics())[6:8] == ("< 0.001", "< 0.001")
 
 
 def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:

@@ -46,7 +46,7 @@ def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room)
         isocenter.package(run.out, out=room / "series_packaged", backends=())
     packaged = isocenter.load(room / "series_packaged", "cpu").predict(str(image))
     assert_array_equal(packaged.data, marked.data[0])
-    assert (room / "series_packaged" / "scripts" / "tables.py").is_file()
+    assert (room / "series_packaged" / "scripts" / "formats.py").is_file()
 
 
 @pytest.mark.whole

@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged, read_tensors
-from isocenter.verbs.ensembling import member
+from isocenter.verbs.ensembling.members import member
 
 # Of sixteen steps the last four leave weights with moments.
 SNAPSHOTS = {**trained.FEW_STEPS, "training.snapshots": 3, "guard.gate": False}

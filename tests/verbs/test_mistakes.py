@@ -11,11 +11,11 @@ import pytest
 import isocenter
 import trained
 from isocenter.evaluation import case_table
-from isocenter.tasks import kind
+from isocenter.tasks import kind, task_from
 from isocenter.values import Case, Geometry
-from isocenter.verbs.auditing import Audit
+from isocenter.verbs.auditing.audit import Audit
 from isocenter.verbs.auditing.mistakes import mistakes
-from isocenter.verbs.evaluation import Scored
+from isocenter.verbs.evaluation.scoring import Scored
 
 WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
 WEAK += ["p", "p_adjusted", "judged"]
@@ -50,7 +50,7 @@ def calling(count: int, wrong, flipped=(), **columns):
 
 @pytest.fixture
 def two():
-    return kind("classification").of({"classes": ["a", "b"], "smoothing": 0.0})
+    return task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})
 
 
 def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_named_in_the_report(two):
@@ -123,7 +123,7 @@ def test_labels_that_are_probably_wrong_come_first_and_then_the_worst_cases(two)
 
 
 def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_with_it():
-    three = kind("classification").of({"classes": ["a", "b", "rare"], "smoothing": 0.0})
+    three = task_from(kind("classification"), {"classes": ["a", "b", "rare"], "smoothing": 0.0})
     rows = [row | {"probability_rare": 0.0} for row in calling(60, [False] * 60, flipped={4, 9})]
     of_the_rare = {"predicted": "rare", "probability_a": 0.02, "probability_b": 0.02, "probability_rare": 0.96}
     labels = ["rare", "rare", "rare", "a"]  # the last one probably wrong, which four labels cannot show
@@ -139,7 +139,7 @@ def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_wit
 
 
 def test_a_finding_that_few_have_is_left_out_of_the_suspects_and_the_others_stay():
-    findings = kind("findings").of({"findings": ["often", "seldom"]})
+    findings = task_from(kind("findings"), {"findings": ["often", "seldom"]})
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": label, "reference": word, "predicted": word}
         | {"probability": sure if (word == "present") != (n == 3 and label == "often") else 1 - sure}
@@ -162,7 +162,9 @@ def test_cases_that_trained_are_never_suspected_unless_another_fold_has_scored_t
 
 
 def test_measured_values_and_boxes_have_worst_cases_too():
-    regression = kind("regression").of({"targets": ["size"], "mean": {"size": 1.0}, "deviation": {"size": 2.0}})
+    regression = task_from(
+        kind("regression"), {"targets": ["size"], "units": {}, "mean": {"size": 1.0}, "deviation": {"size": 2.0}}
+    )
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": "size", "reference": 1.0, "predicted": 1.0 + n}
         | {"difference": float(n), "standardised_difference": n / 2, "covariate_sex": "FM"[n >= 15]}
@@ -189,7 +191,7 @@ def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
 
 
 def test_errors_that_are_weighed_for_censoring_make_no_group_of_short_follow_up_the_better_one():
-    task = kind("survival").of(
+    task = task_from(kind("survival"), 
         {"model": "weibull", "horizons": [5.0], "scale": 6.0, "edges": [5.0], "followed": 9.0,
          "censoring": {"time": [1.0], "share": [0.6]}}
     )  # fmt: skip

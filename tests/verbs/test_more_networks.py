@@ -14,6 +14,7 @@ from isocenter.errors import PlanError
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged
+from isocenter.tasks import settings_of
 
 THREE = {**trained.TWO_STEPS, "training.networks": 3}
 
@@ -54,7 +55,7 @@ def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
 def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
     _, run = averaged
     task = isocenter.load(run, "cpu").task
-    assert task.settings["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
+    assert settings_of(task)["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
 
 
 @pytest.mark.whole

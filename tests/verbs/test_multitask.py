@@ -13,6 +13,7 @@ import isocenter
 import trained
 from isocenter.files import read_dataset
 from isocenter.planning import prose, with_settings
+from isocenter.tasks import settings_of
 from packages import bundle_checked_and_run, no_export
 
 COLUMN = {"value:size": "size_px"}
@@ -164,7 +165,7 @@ def test_a_site_with_references_of_one_part_calibrates_it_and_the_others_stay_as
     site.write_text("\n".join(["image,label,patient", *(f"{row[0]},{row[2]},{row[4]}" for row in cells)]))
     with no_export():
         made = isocenter.calibrate(answering[1], site, out=tmp_path / "package", backends=())
-    before, after = (isocenter.load(place, "cpu").task.settings for place in (answering[1], made.out))
+    before, after = (settings_of(isocenter.load(place, "cpu").task) for place in (answering[1], made.out))
     stay = [name for name in before if name.startswith(("segmentation.", "regression."))]
     assert before["segmentation.postprocessing"] is not None and before["segmentation.calibration"] is not None
     assert {name: after[name] for name in stay} == {name: before[name] for name in stay}

@@ -13,7 +13,7 @@ import trained
 from isocenter.errors import UsageError
 from isocenter.report import number
 from isocenter.values import Estimate
-from isocenter.verbs.auditing import AuditOptions
+from isocenter.verbs.auditing.audit import AuditOptions
 from isocenter.verbs.auditing.robustness import Line, verdict
 
 FILE = "robustness.csv"

@@ -19,10 +19,10 @@ from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Model
-from isocenter.tasks import untuned
+from isocenter.tasks import settings_of, untuned
 from isocenter.tasks.survival.plan import calibrated, curve
 from isocenter.training import Clock, equal_weights
-from isocenter.verbs.ensembling import tuned_task
+from isocenter.verbs.ensembling.weights import tuned_task
 from isocenter.verbs.training.covariate_baseline import _fitted
 from isocenter.verbs.training.run_folder import RunFolder
 from packages import CONFIG, no_export, without_isocenter
@@ -75,15 +75,15 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     first, second, mean = (model.predict(data / "00.png").confidence.uncalibrated["risk"] for model in models)
     assert first != second
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
-    assert models[0].task.settings["slope"] == models[2].task.settings["slope"]
-    assert models[2].task.settings["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+    assert settings_of(models[0].task)["slope"] == settings_of(models[2].task)["slope"]
+    assert settings_of(models[2].task)["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
     caught = list[Model]()
     monkeypatch.setattr("isocenter.verbs.calibrate.write_package", lambda model, *rest: caught.append(model))
     others = site(tmp_path / "site")
     table = pd.read_csv(others / "table.csv")
     table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
     isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
-    assert caught[0].task.settings["slope"] != models[2].task.settings["slope"]
+    assert settings_of(caught[0].task)["slope"] != settings_of(models[2].task)["slope"]
     each = [replace(caught[0], run=one).predict(data / "00.png").values["risk"] for one in caught[0].members]
     assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
@@ -332,7 +332,7 @@ def test_covariates_without_images_have_the_horizons_of_the_run_in_every_fold(tm
     table.assign(age=40 + np.arange(60) % 7).to_csv(data / "table.csv", index=False)
     made = isocenter.plan(data, folds=2, assignments={"network.context": "all"}, **READING)
     fitted = [_fitted(RunFolder(tmp_path / "run", made, Clock(0.0)), fold) for fold in (0, 1)]
-    settings = [one.model.task.settings for one in fitted]
+    settings = [settings_of(one.model.task) for one in fitted]
     for name in ("horizons", "censoring", "scale"):
         assert [own[name] for own in settings] == [made.plan[f"task.{name}"]] * 2
     assert settings[0]["event_free"] != settings[1]["event_free"]

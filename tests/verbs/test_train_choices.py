@@ -19,6 +19,7 @@ import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
+from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
@@ -190,8 +191,8 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
 
     def tuned(task, predictions, cases):
         asked.append((len(predictions), [case.id for case in cases]))
-        settings = {**task.settings, "tolerance": 7.0}
-        return Segmentation.of(settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
+        settings = {**settings_of(task), "tolerance": 7.0}
+        return task_from(Segmentation, settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
 
     monkeypatch.setattr(Segmentation, "tuned", tuned)
     run = trained.segmenting(segmented.data, tmp_path / "run").out
@@ -202,7 +203,7 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
         verify(run / "checkpoints" / name)
         assert read_json(run / "checkpoints" / name / "model.json", "isocenter.model")["task"]["tolerance"] == 7.0
     assert read_plan(run / "plan.yaml").decision("task.tolerance").because == "the validation cases say so"
-    assert isocenter.load(run, "cpu").task.settings["tolerance"] == 7.0
+    assert settings_of(isocenter.load(run, "cpu").task)["tolerance"] == 7.0
 
 
 def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):

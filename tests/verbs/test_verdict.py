@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from isocenter.evaluation import Metric
 from isocenter.report import selecting_name
 from isocenter.tasks import build
 from isocenter.tasks import kind as task_kind
@@ -15,6 +16,7 @@ from isocenter.verbs.evaluation.scoring import Scored, by_case, wrong_calls
 from isocenter.verbs.evaluation.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.verbs.training.validation_course import training_length
 
+MAE = Metric("mae", "MAE", "less")
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
 
 
@@ -68,14 +70,14 @@ def test_a_gain_over_a_call_that_never_changes_is_judged_by_the_interval_of_the_
         chances = np.clip(rng.normal(0.4 + 0.15 * np.array(truth), 0.2), 0.01, 0.99).tolist()
         made = verdict(chances, truth)
         [auroc] = [row.estimate for row in scored(chances, truth).rows if row.metric == "auroc" and row.label == "all"]
-        [gain] = [gain for gain in made.gains if gain.metric == "auroc"]
+        [gain] = [gain for gain in made.gains if gain.metric.name == "auroc"]
         assert (gain.difference.low, gain.difference.high) == pytest.approx((auroc.low - 0.5, auroc.high - 0.5))
         assert (gain.outcome == "better") == (auroc.low > 0.5)
 
 
 def test_a_model_that_is_always_right_is_better_than_guessing_in_both_metrics():
     made = verdict([0.1] * 30 + [0.9] * 10, [0] * 30 + [1] * 10)
-    assert [(gain.metric, gain.outcome) for gain in made.gains] == [("auroc", "better"), ("accuracy", "better")]
+    assert [(gain.metric.name, gain.outcome) for gain in made.gains] == [("auroc", "better"), ("accuracy", "better")]
     assert made.gains[0].difference.value == pytest.approx(0.5)
     assert made.gains[1].difference.value == pytest.approx(0.25)  # three in four are benign
     assert made.answer.startswith("Better than always calling benign (AUROC +0.500")
@@ -146,7 +148,7 @@ def test_one_threshold_for_all_cases_is_named_after_no_label():
 
 def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():
     def outcome(low: float | None, high: float | None) -> str:
-        return Gain("mae", "all", "the mean", Estimate(-1.0, low, high, unit="mm"), more=False).outcome
+        return Gain(MAE, "all", "the mean", Estimate(-1.0, low, high, unit="mm")).outcome
 
     assert outcome(-2.0, -0.5) == "better"
     assert outcome(0.5, 2.0) == "worse"
@@ -154,7 +156,7 @@ def test_less_error_is_better_and_an_interval_with_zero_shows_no_difference():
 
 
 def test_a_label_that_ends_as_the_word_for_all_labels_is_named_in_full():
-    gain = Gain("mae", "chest wall", "the mean", Estimate(-1.0, -2.0, -0.5, unit="mm"), more=False)
+    gain = Gain(MAE, "chest wall", "the mean", Estimate(-1.0, -2.0, -0.5, unit="mm"))
     assert gain.sentence.startswith("Chest wall: better than the mean (")
 
 
@@ -298,9 +300,8 @@ def test_the_wrong_calls_of_several_tasks_are_those_of_any():
     [("regression", "mae", "r2"), ("segmentation", "hd95_pixels", "dice"), ("survival", "integrated_brier", "uno_c")],
 )
 def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, less, more):
-    traits = task_kind(kind).traits
-    assert traits.is_error(less)
-    assert not traits.is_error(more)
+    metrics = task_kind(kind).metrics
+    assert (metrics.of(less).better, metrics.of(more).better) == ("less", "more")
 
 
 def test_every_task_has_its_first_figure_in_the_headline():
@@ -313,11 +314,11 @@ def test_every_task_has_its_first_figure_in_the_headline():
 
 
 def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_selected():
-    named = selecting_name("auroc", {"auroc": "AUROC"})
+    named = selecting_name(Metric("auroc", "AUROC"))
     log = pd.DataFrame({"step": [100, 200, 300, 400], "loss": 1.0, "validation": [-1.2, -1.0, -0.9, -0.8]})
     assert training_length(log, named)[0].startswith("Validation minus the log loss was still improving")
     assert training_length(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[0].startswith("Validation AUROC")
-    assert selecting_name("r2", {"r2": "R²"})(-0.3) == "R²"  # which may be below 0 itself
+    assert selecting_name(Metric("r2", "R²"))(-0.3) == "R²"  # which may be below 0 itself
 
 
 def test_where_patients_are_unknown_a_class_of_that_name_keeps_it():

@@ -8,17 +8,13 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.belief.assurance import (
-        COVERING_SENTENCES,
         COVERS_FROM,
         FALSE,
         HIGH,
         LOW,
         MISSED,
-        OF_SETS,
         SET,
-        SET_ERRORS,
-        SET_NAMES,
-        SET_SENTENCES,
+        SET_METRICS,
         Found,
         assured_classes,
         assured_covering,
@@ -33,20 +29,15 @@ if TYPE_CHECKING:
         set_rows,
     )
     from isocenter.belief.calibration import (
-        CERTAINTY_SENTENCES,
-        FOUND,
         LEAST_CHANCE,
         calibrated,
         certainty_decisions,
         log_odds,
         spread_of_many,
-        suited_certainty,
     )
     from isocenter.belief.calibration_scores import (
-        BEFORE,
-        BELIEF,
-        CHANGED,
-        OF_CALIBRATION,
+        CALIBRATION_METRICS,
+        LOG_LOSS_CHANGE,
         binary_calibration_rows,
         calibration_rows,
         of_before,
@@ -70,31 +61,26 @@ if TYPE_CHECKING:
         in_json,
         probabilities_of,
     )
-    from isocenter.belief.doubt import BY_EPISTEMIC, DOUBT_ERRORS, DOUBT_NAMES, OF_DOUBT, Doubted, doubt_rows
+    from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
         BY_GROUP,
-        GROUPED,
-        GROUPED_SENTENCES,
         GroupThresholds,
         grouped_decisions,
-        numbers_by_name,
         tuned_by_group,
     )
     from isocenter.belief.operating_points import (
-        CALLING,
-        CALLING_SENTENCES,
         FEWEST_UNSEEN,
         NOBODY,
         NOT_KEPT,
+        PREVALENCE,
+        THRESHOLDS,
         UNKEPT,
         OperatingPoint,
         calling_decisions,
-        calling_of,
         check_numbers,
         chosen_thresholds,
         level_between,
         levels_in_words,
-        unkept_rule,
     )
 
 if not TYPE_CHECKING:

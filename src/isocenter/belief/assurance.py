@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.belief.certainty import AUTO, BY_CLASS, BY_PRESENCE, USUAL_RISK, Certainty
-from isocenter.belief.doubt import DOUBT_ERRORS
 from isocenter.errors import counted
 from isocenter.evaluation import (
     EVERYONE,
     FEWEST_OF_GROUP,
     Conformal,
+    Metric,
     Seed,
     Table,
     bootstrap,
@@ -33,39 +33,23 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.files import parse_json
-from isocenter.values import Decision, Floats, Row, Sentence, is_missing, level_in
+from isocenter.values import Decision, Floats, Row, is_missing, level_in
 
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
 ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
-SET_SENTENCES: Mapping[str, Sentence] = {
-    "coverage": Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
-    "conformal_method": Sentence(
-        "Sets of classes use the score {value}", open="The score of sets of classes follows from the kind of classes"
-    ),
-    "conformal_by": Sentence(
-        "Their coverage holds by the rule {value}",
-        open="Whether it holds in each class is decided after training",
-    ),
-    "conformal": Sentence(
-        "Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True
-    ),
-}
-COVERING_SENTENCES: Mapping[str, Sentence] = {
-    "risk": Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
-    "risk_delta": Sentence("It may miss more in {percent} of calibration sets"),
-    "covering": Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
-}
-SET_NAMES: Mapping[str, str] = {
-    "coverage": "Coverage of sets and intervals",
-    "coverage_present": "Coverage where present",
-    "coverage_absent": "Coverage where absent",
-    "set_size": "Mean size of sets",
-    "interval_width": "Mean width of intervals",
-}
-SET_ERRORS = frozenset({"set_size", "interval_width"}) | DOUBT_ERRORS
-OF_SETS = ("coverage", "coverage_present", "coverage_absent", "set_size", "interval_width")
+# A coverage is right where it is the one that was asked for.
+SET_METRICS = tuple(
+    replace(one, is_of_belief=True, may_judge=False)
+    for one in (
+        Metric("coverage", "Coverage of sets and intervals", "aim"),
+        Metric("coverage_present", "Coverage where present", "aim"),
+        Metric("coverage_absent", "Coverage where absent", "aim"),
+        Metric("set_size", "Mean size of sets", "less"),
+        Metric("interval_width", "Mean width of intervals", "less"),
+    )
+)
 # Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
 COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
 OF_MASKS = (

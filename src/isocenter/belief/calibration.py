@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from isocenter.belief.certainty import AUTO, Certainty
-from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator
-from isocenter.values import Decision, Floats, Sentence
+from isocenter.evaluation import USUAL_SPREAD, Unseen, chosen_calibrator
+from isocenter.values import Decision, Floats
 
-# The settings of a task's certainty that `Task.tuned` finds.
-FOUND = ("calibration",)
-CERTAINTY_SENTENCES: Mapping[str, Sentence] = {
-    "calibration_method": Sentence(
-        "Probabilities are calibrated by the method {value}", open="The method of calibration is chosen after training"
-    ),
-    "calibration": Sentence("The calibration is {value}", "No calibration is fitted yet", always=True),
-}
 # The logarithm of less is no number.
 LEAST_CHANCE = 1e-300
 # The largest probability of float64 below 1 is so far from it.
@@ -45,13 +35,6 @@ def certainty_decisions() -> dict[str, Decision]:
         "calibration_method": Decision(AUTO, because, GUO),
         "calibration": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
-
-
-def suited_certainty(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    """What follows from settings that a person chose: without a calibration none is looked for."""
-    if settings.get("calibration_method") != "none":
-        return {}
-    return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
 
 
 def spread_of_many(patients: np.ndarray) -> float:

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.belief.calibration import LEAST_CHANCE, log_odds
-from isocenter.belief.doubt import OF_DOUBT
+from isocenter.belief.doubt import DOUBT_METRICS
 from isocenter.evaluation import (
+    BEFORE,
+    BRIER,
     BY_MASS,
     LARGEST_GAP,
-    UNCALIBRATED,
+    Metric,
     Seed,
     Table,
     bootstrap,
@@ -23,25 +25,34 @@ from isocenter.evaluation import (
 )
 from isocenter.values import Floats, Row
 
-# The end of metrics of probabilities before they were calibrated.
-BEFORE = f"_{UNCALIBRATED}"
-# How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
-CHANGED = "log_loss_change"
 # Of probabilities in a log loss: half the distance of 1 to the number below it.
 LEAST_STATED = 2.0**-53
-SLOPES = ("calibration_slope", "calibration_intercept")
-PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty")
-# Metrics that a report shows apart, in this order.
-BELIEF = ("log_loss", "brier", "ece", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS, *OF_DOUBT)
-OF_CALIBRATION = frozenset(
-    {
-        *(
-            f"{metric}{side}"
-            for metric in ("log_loss", "ece_equal_mass", "temperature", *SLOPES, "mce", "ace", *PARTS)
-            for side in ("", BEFORE)
-        ),
-        *(f"brier{BEFORE}", f"ece{BEFORE}", CHANGED, *OF_DOUBT),
-    }
+# How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
+LOG_LOSS_CHANGE = Metric("log_loss_change", "Change of the log loss by calibration", "less", may_judge=False)
+_SLOPES = (Metric("calibration_slope", better="aim", aim=1.0), Metric("calibration_intercept", better="aim", aim=0.0))
+# How spread the references are is no merit of a model.
+_BRIER_PARTS = (
+    Metric("brier_reliability", better="less"),
+    Metric("brier_resolution"),
+    Metric("brier_uncertainty", better="aim"),
+)
+# What a plan may name as the primary metric.
+_SCORES = (BRIER, Metric("ece", "ECE", "less"))
+_DETAILS = (
+    Metric("ece_equal_mass", "ECE of bins of equal mass", "less"),
+    Metric("temperature", "Temperature that remains", "aim", aim=1.0),
+    *_SLOPES,
+    Metric("mce", "Largest calibration error", "less"),
+    Metric("ace", "Adaptive calibration error", "less"),
+    *_BRIER_PARTS,
+)
+# Of probabilities, those of their doubt last. Before calibration they have the same names with an end.
+CALIBRATION_METRICS = (
+    Metric("log_loss", better="less", is_of_belief=True, may_judge=False),
+    *(replace(one, is_of_belief=True) for one in _SCORES),
+    *(replace(one, is_of_belief=True, may_judge=False) for one in _DETAILS),
+    *DOUBT_METRICS,
+    LOG_LOSS_CHANGE,
 )
 
 
@@ -72,10 +83,10 @@ def calibration_rows(
         yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
-            yield from (Row(f"{name}{side}", label, one) for name, one in zip(SLOPES, both, strict=True))
+            yield from (Row(f"{metric.name}{side}", label, one) for metric, one in zip(_SLOPES, both, strict=True))
     if uncalibrated is not None:
         now, before = (_losses(table, reference) for table in (probabilities, uncalibrated))
-        yield Row(CHANGED, label, bootstrap(now - before, patients, seed=seed, exact=False))
+        yield Row(LOG_LOSS_CHANGE.name, label, bootstrap(now - before, patients, seed=seed, exact=False))
     for side, table in sides.items():
         yield from _rows_by_bins(label, side, table, reference, patients, seed)
 
@@ -90,8 +101,8 @@ def _rows_by_bins(
     yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
     asked, happened = stated if probabilities.shape[1] == 2 else (probabilities, true)
-    for name, part in zip(PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
-        yield Row(f"{name}{side}", label, part)
+    for metric, part in zip(_BRIER_PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
+        yield Row(f"{metric.name}{side}", label, part)
 
 
 def _losses(probabilities: Floats, reference: np.ndarray) -> Floats:
@@ -117,7 +128,7 @@ def slope_rows(
             continue
         for place, name in enumerate(names):
             both = slope_and_intercept(log_odds(table[:, place]), reference == place, patients)
-            yield from (Row(f"{metric}{side}", name, one) for metric, one in zip(SLOPES, both, strict=True))
+            yield from (Row(f"{metric.name}{side}", name, one) for metric, one in zip(_SLOPES, both, strict=True))
 
 
 def binary_calibration_rows(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from isocenter.evaluation import (
     prediction_sets,
     widest,
 )
-from isocenter.values import Floats, Prediction, is_missing, level_in
+from isocenter.values import Decision, Floats, Prediction, Sentence, is_missing, level_in, setting
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -42,11 +43,46 @@ SETS = (*INTERVALS, "conformal_method", "conformal_by")
 # Those of masks that miss little.
 COVERING = ("risk", "risk_delta", "covering")
 # Of the calibration of boxes and objects, which have a size.
-METHODS_OF_MANY = (*METHODS, SIZE)
+METHODS_OF_MANY = (AUTO, *METHODS, SIZE)
 PRESENT, ABSENT = "present", "absent"
 BY_CLASS, BY_PRESENCE = "class", "presence"
 # Of each structure, what a covering mask may miss where nobody asks for another share.
 USUAL_RISK = 0.1
+
+
+def _without_calibration(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """Where a person wants no calibration, none is looked for."""
+    if settings.get("calibration_method") != "none":
+        return {}
+    return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
+
+
+def _found(name: str, made: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any] | None) -> Any:
+    """A setting that unseen cases have found, or None; PlanError where it is none."""
+    try:
+        return None if given is None else made(given)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"impossible {name} ({type(error).__name__}: {error})"
+        raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
+
+
+def _share(name: str, example: str, given: Any) -> float:
+    """A setting that is a share; PlanError where it is none."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+        remedy = f"Give more than 0 and less than 1, as in {example}"
+        raise PlanError(f"a {name} of {given!r}", f"task.{name}", remedy)
+    return float(given)
+
+
+def _share_or_none(name: str, example: str, given: Any) -> float | None:
+    return None if given is None else _share(name, example, given)
+
+
+def _named(given: Any) -> str:
+    """The groups within which sets hold; PlanError where it names none."""
+    if not str(given):
+        raise PlanError("names nothing", "task.conformal_by", "Give auto, all, class, or the name of a covariate")
+    return str(given)
 
 
 @dataclass(frozen=True)
@@ -65,64 +101,69 @@ class Certainty:
     covering:           thresholds of these masks, of 1 less the probability of a voxel; None until they are found
     """
 
-    calibration_method: str = AUTO
-    calibration: Calibrator | None = None
-    coverage: float = 0.9
-    conformal_method: str = AUTO
-    conformal_by: str = AUTO
-    conformal: Conformal | None = None
-    risk: float | None = None
-    risk_delta: float | None = None
-    covering: Conformal | None = None
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], methods: Sequence[str] = METHODS) -> Certainty:
-        """From a task's settings, of which an older plan may lack any; PlanError names the one that cannot be.
-
-        methods: of calibration
-        """
-        method, given = str(settings.get("calibration_method", AUTO)), settings.get("calibration")
-        if method not in (AUTO, *methods):
-            remedy = f"Choose one of {', '.join((AUTO, *methods))}"
-            raise PlanError(f"there is no calibration {method!r}", "task.calibration_method", remedy)
-        name, thresholds = "calibration", dict[str, Conformal | None]()
-        try:
-            calibration = None if given is None else Calibrator.of(given)
-            for name in ("conformal", "covering"):
-                thresholds[name] = None if settings.get(name) is None else Conformal.of(settings[name])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"impossible {name} ({type(error).__name__}: {error})"
-            raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
-        given_risks = {name: settings.get(name) for name in ("risk", "risk_delta")}
-        risk, delta = (None if one is None else _share(name, one, "0.1") for name, one in given_risks.items())
-        return cls(
-            method, calibration, *_wishes(settings), thresholds["conformal"], risk, delta, thresholds["covering"]
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal one."""
-        return {
-            "calibration_method": self.calibration_method,
-            "calibration": None if self.calibration is None else self.calibration.settings,
-        }
-
-    @property
-    def of_sets(self) -> dict[str, Any]:
-        """The same, of sets."""
-        given = {"conformal_method": self.conformal_method, "conformal_by": self.conformal_by}
-        return {**self.of_intervals, **given}
-
-    @property
-    def of_intervals(self) -> dict[str, Any]:
-        """The same, of intervals."""
-        return {"coverage": self.coverage, "conformal": None if self.conformal is None else self.conformal.settings}
-
-    @property
-    def of_covering(self) -> dict[str, Any]:
-        """The same, of masks that miss little."""
-        covering = None if self.covering is None else self.covering.settings
-        return {"risk": self.risk, "risk_delta": self.risk_delta, "covering": covering}
+    calibration_method: str = setting(
+        AUTO,
+        Sentence(
+            "Probabilities are calibrated by the method {value}",
+            open="The method of calibration is chosen after training",
+        ),
+        choices=(AUTO, *METHODS),
+        noun="calibration",
+        follows=_without_calibration,
+    )
+    calibration: Calibrator | None = setting(
+        None,
+        Sentence("The calibration is {value}", "No calibration is fitted yet", always=True),
+        read=partial(_found, "calibration", Calibrator.of),
+        plain=attrgetter("settings"),
+        tuned=True,
+    )
+    coverage: float = setting(
+        0.9,
+        Sentence("Prediction sets and intervals should contain the truth in {percent} of new patients"),
+        read=partial(_share, "coverage", "0.9"),
+    )
+    conformal_method: str = setting(
+        AUTO,
+        Sentence(
+            "Sets of classes use the score {value}",
+            open="The score of sets of classes follows from the kind of classes",
+        ),
+        choices=(AUTO, *SET_METHODS),
+        noun="method",
+    )
+    conformal_by: str = setting(
+        AUTO,
+        Sentence(
+            "Their coverage holds by the rule {value}",
+            open="Whether it holds in each class is decided after training",
+        ),
+        read=_named,
+    )
+    conformal: Conformal | None = setting(
+        None,
+        Sentence("Thresholds of sets or intervals are found", "No sets or intervals are found yet", always=True),
+        read=partial(_found, "conformal", Conformal.of),
+        plain=attrgetter("settings"),
+        tuned=True,
+    )
+    risk: float | None = setting(
+        None,
+        Sentence("A covering mask may miss {percent} of its structure", "No covering masks are made"),
+        read=partial(_share_or_none, "risk", "0.1"),
+    )
+    risk_delta: float | None = setting(
+        None,
+        Sentence("It may miss more in {percent} of calibration sets"),
+        read=partial(_share_or_none, "risk_delta", "0.1"),
+    )
+    covering: Conformal | None = setting(
+        None,
+        Sentence("Thresholds of covering masks are found", "No covering masks are found yet", always=True),
+        read=partial(_found, "covering", Conformal.of),
+        plain=attrgetter("settings"),
+        tuned=True,
+    )
 
     @property
     def covers_from(self) -> dict[str, float] | None:
@@ -252,26 +293,6 @@ class Certainty:
         out = {name: 0.0 if self.conformal is None else self.conformal.threshold(name) for name in low}
         ends = {name: ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()}
         return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
-
-
-def _wishes(settings: Mapping[str, Any]) -> tuple[float, str, str]:
-    """Coverage, method and groups; PlanError names the one that cannot be."""
-    coverage = _share("coverage", settings.get("coverage", Certainty.coverage), "0.9")
-    method, by = (str(settings.get(name, AUTO)) for name in ("conformal_method", "conformal_by"))
-    if method not in (AUTO, *SET_METHODS):
-        remedy = f"Choose one of {', '.join((AUTO, *SET_METHODS))}"
-        raise PlanError(f"there is no method {method!r}", "task.conformal_method", remedy)
-    if not by:
-        raise PlanError("names nothing", "task.conformal_by", "Give auto, all, class, or the name of a covariate")
-    return coverage, method, by
-
-
-def _share(name: str, given: Any, example: str) -> float:
-    """A setting that is a share; PlanError where it is none."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
-        remedy = f"Give more than 0 and less than 1, as in {example}"
-        raise PlanError(f"a {name} of {given!r}", f"task.{name}", remedy)
-    return float(given)
 
 
 def groups_of_finding(finding: str) -> tuple[str, str]:

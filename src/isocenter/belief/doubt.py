@@ -8,21 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isocenter.evaluation import Seed, Table, aurc, auroc, bootstrap_statistic, entropy, excess_aurc
+from isocenter.evaluation import (
+    BY_EPISTEMIC,
+    Metric,
+    Seed,
+    Table,
+    aurc,
+    auroc,
+    bootstrap_statistic,
+    entropy,
+    excess_aurc,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.values import Floats, Row
 
 DOUBTS = ("total", "epistemic")
-# Metrics by the whole uncertainty; by the epistemic part they have the same names with an end.
-BY_EPISTEMIC = "_epistemic"
-_BY_TOTAL = ("error_detection", "aurc", "excess_aurc")
-OF_DOUBT = (*_BY_TOTAL, *(f"{metric}{BY_EPISTEMIC}" for metric in _BY_TOTAL))
-DOUBT_ERRORS = frozenset({"aurc", "excess_aurc"})
-DOUBT_NAMES: Mapping[str, str] = {
-    "error_detection": "Error detection (AUROC)",
-    "aurc": "Area under risk-coverage",
-    "excess_aurc": "Excess area under risk-coverage",
-}
+# By the whole uncertainty; by the epistemic part they have the same names with an end.
+DOUBT_METRICS: tuple[Metric, ...] = (
+    Metric("error_detection", "Error detection (AUROC)", is_of_belief=True, may_judge=False),
+    Metric("aurc", "Area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+    Metric("excess_aurc", "Excess area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+)
 
 
 class Doubted(NamedTuple):

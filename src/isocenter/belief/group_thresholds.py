@@ -14,23 +14,26 @@ import numpy as np
 from isocenter.belief.operating_points import DIGITS, FEWEST_UNSEEN, NOBODY, between, check_numbers, weighted_curve
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import UNKNOWN, groups_of, shares_of
-from isocenter.values import Case, Decision, Prediction, Sentence
+from isocenter.values import Case, Decision, Prediction, Sentence, setting
 
 OPPORTUNITY, ODDS = "equal_opportunity", "equalised_odds"
 CRITERIA: Mapping[str, str] = {
     OPPORTUNITY: "the sensitivity of the common threshold, as nearly as the group's cases allow",
     ODDS: "sensitivity and specificity of the common threshold, the one that is missed by more as nearly as can be",
 }
-# The names of its settings in the plan's section "task", and that of those which `Task.tuned` finds.
-GROUPED, BY_GROUP = ("group_thresholds", "group_criterion", "thresholds_by_group"), "thresholds_by_group"
+# The name of the setting that holds thresholds.
+BY_GROUP = "thresholds_by_group"
 HARDT = "arXiv:1610.02413"
 # Where there is nobody of a side, no group has the cases either.
 LEAST = 1e-9
-GROUPED_SENTENCES: Mapping[str, Sentence] = {
-    "group_thresholds": Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
-    "group_criterion": Sentence("Thresholds of groups keep to {value}"),
-    "thresholds_by_group": Sentence("The thresholds by group are {each}", "No group has a threshold of its own yet"),
-}
+
+
+def _groups(given: Any) -> str | None:
+    """One covariate, or none; PlanError for what names no groups."""
+    if given is not None and (not isinstance(given, str) or "," in given or not given.strip()):
+        remedy = "Give one covariate, as in sex, age:60 or sex*age:60, or none; true takes training.protected"
+        raise PlanError(f"{given!r} names no groups", "task.group_thresholds", remedy)
+    return given
 
 
 @dataclass(frozen=True)
@@ -42,28 +45,26 @@ class GroupThresholds:
     levels:    {group: {class or finding: that probability}}; None until unseen cases have decided
     """
 
-    groups: str | None = None
-    criterion: str = OPPORTUNITY
-    levels: Mapping[str, Mapping[str, float]] | None = None
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> GroupThresholds:
-        """From a task's settings, of which an older plan may lack any; PlanError names the one that cannot be."""
-        groups, criterion, given = (settings.get(name) for name in GROUPED)
-        if groups is not None and (not isinstance(groups, str) or "," in groups or not groups.strip()):
-            remedy = "Give one covariate, as in sex, age:60 or sex*age:60, or none; true takes training.protected"
-            raise PlanError(f"{groups!r} names no groups", "task.group_thresholds", remedy)
-        if criterion not in (None, *CRITERIA):
-            remedy = f"Choose one of {', '.join(CRITERIA)}"
-            raise PlanError(f"there is no criterion {criterion!r}", "task.group_criterion", remedy)
-        levels = None if given is None else {str(name): numbers_by_name(each) or {} for name, each in given.items()}
-        return cls(groups, criterion or OPPORTUNITY, levels)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal one."""
-        levels = None if self.levels is None else {name: dict(each) for name, each in self.levels.items()}
-        return dict(zip(GROUPED, (self.groups, self.criterion, levels), strict=True))
+    groups: str | None = setting(
+        None,
+        Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
+        name="group_thresholds",
+        read=_groups,
+        registered="groups with thresholds of their own",
+    )
+    criterion: str = setting(
+        OPPORTUNITY,
+        Sentence("Thresholds of groups keep to {value}"),
+        name="group_criterion",
+        choices=tuple(CRITERIA),
+        noun="criterion",
+    )
+    levels: Mapping[str, Mapping[str, float]] | None = setting(
+        None,
+        Sentence("The thresholds by group are {each}", "No group has a threshold of its own yet"),
+        name=BY_GROUP,
+        tuned=True,
+    )
 
     def check(self, names: Sequence[str]) -> None:
         """PlanError for a threshold that cannot be, or of a class or finding that there is not."""
@@ -160,8 +161,3 @@ def grouped_decisions() -> dict[str, Decision]:
         "group_criterion": Decision(OPPORTUNITY, because, HARDT),
         BY_GROUP: Decision(None, "they are found with the common threshold, where task.group_thresholds names groups"),
     }
-
-
-def numbers_by_name(given: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """A setting of one number for each label, class or part; None where none is given."""
-    return None if given is None else {str(name): float(value) for name, value in given.items()}

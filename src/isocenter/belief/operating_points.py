@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import controls, fewest_controlling, roc_curve, shares_of
-from isocenter.values import BY_HAND, Decision, Floats, Sentence
+from isocenter.values import BY_HAND, Decision, Floats, Sentence, setting
 
 # Not 1, which no number of cases promises, nor 0.
 RULE = re.compile(r"youden|(sensitivity|specificity)>=0?\.\d*[1-9]\d*")
@@ -27,18 +26,22 @@ DIGITS = 9
 DECIMALS = 6
 # Above every probability, so that nobody is called.
 NOBODY = 1.0001
-CALLING = "operating_point", "operating_confidence"
-# The sentences of plans about operating points.
-CALLING_SENTENCES: Mapping[str, Sentence] = {
-    "operating_point": Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
-    "operating_confidence": Sentence(
-        "A named sensitivity or specificity holds in {percent} of trainings", "It holds on average over trainings"
-    ),
-    "thresholds": Sentence("The thresholds of probability are {each}", "No threshold is set yet", always=True),
-    "prevalence": Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
-}
+# Of settings that hold a number for each class or finding.
+THRESHOLDS = Sentence("The thresholds of probability are {each}", "No threshold is set yet", always=True)
+PREVALENCE = Sentence("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated")
 WILKS = "doi:10.1214/aoms/1177731788"
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
+
+
+def _unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
+    """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold, or none."""
+    rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
+    if rule is None or chosen is None or rule.because != BY_HAND:
+        return []
+    why = chosen.because if chosen.value is not None else NOBODY_LEFT
+    if chosen.value and TOO_FEW not in why:
+        return []
+    return [f"{UNKEPT}{rule.value}{NOT_KEPT}: {why}."]
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,21 @@ class OperatingPoint:
     confidence: the share of trainings in which it is kept; None: it is on average over trainings
     """
 
-    words: str
-    confidence: float | None = None
+    words: str = setting(
+        "youden",
+        Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
+        name="operating_point",
+        registered="operating point",
+        unkept=_unkept_rule,
+    )
+    confidence: float | None = setting(
+        None,
+        Sentence(
+            "A named sensitivity or specificity holds in {percent} of trainings", "It holds on average over trainings"
+        ),
+        name="operating_confidence",
+        registered="confidence of the operating point",
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.words, str) or not RULE.fullmatch(self.words):
@@ -87,13 +103,6 @@ class OperatingPoint:
             return self.words
         share = "on average" if self.confidence is None else f"in {100 * self.confidence:g} % of trainings"
         return f"{self.words} {share}"
-
-
-def calling_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{setting of `CALLING`: its value} of a task's settings; PlanError for a rule that is none."""
-    confidence = settings.get("operating_confidence")
-    point = OperatingPoint(settings.get("operating_point", "youden"), None if confidence is None else float(confidence))
-    return dict(zip(CALLING, (point.words, point.confidence), strict=True))
 
 
 def calling_decisions() -> dict[str, Decision]:
@@ -210,17 +219,6 @@ def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) 
     words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each {whose}'s own"
     without = f", {default} in folds without one" if len(known) < len(levels) else ""
     return f"{words} ({rule}, unseen cases{without})"
-
-
-def unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
-    """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold, or none."""
-    rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
-    if rule is None or chosen is None or rule.because != BY_HAND:
-        return []
-    why = chosen.because if chosen.value is not None else NOBODY_LEFT
-    if chosen.value and TOO_FEW not in why:
-        return []
-    return [f"{UNKEPT}{rule.value}{NOT_KEPT}: {why}."]
 
 
 def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:

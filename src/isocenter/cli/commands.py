@@ -1,13 +1,54 @@
-"""Every verb as a command, in the order in which help lists them."""
+"""Every verb as a command, in the order in which help lists them, and the page of help of a verb."""
 
 from __future__ import annotations
 
-from isocenter.cli.help_page import Verb
+from typing import Any
+
+from typer.core import TyperCommand
+
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, explain, networks, package, predict
 from isocenter.cli.service_commands import route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
+
+
+class Verb(TyperCommand):
+    """A command whose help names neither types of Python nor bounds that nobody meets."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] MODEL INPUT...`"""
+        return ["[OPTIONS]", *(_placeholder(one) for one in self.get_params(ctx) if _is_argument(one))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Two lists: what is given by its place, and what is given by a flag."""
+        shown = self.get_params(ctx)
+        arguments = [(_placeholder(one), self._text(one)) for one in shown if _is_argument(one)]
+        records = [(one, one.get_help_record(ctx)) for one in shown if not _is_argument(one)]
+        flags = [(record[0], self._text(one)) for one, record in records if record is not None]
+        for title, rows in (("Arguments", arguments), ("Options", flags)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def _text(self, parameter: Any) -> str:
+        text = str(parameter.help or "").replace("<verb>", self.name or "")
+        value = parameter.default
+        # Without a value the text itself says what holds; a switch is off.
+        if parameter.required or value is None or value is False or not getattr(parameter, "show_default", True):
+            return text
+        return f"{text}  [default: {f'{value:g}' if isinstance(value, float) else value}]"
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _placeholder(argument: Any) -> str:
+    """DATA, [DATA] where it can be left out, MODEL... where there may be several."""
+    name = str(argument.metavar or argument.name)
+    return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs != 1 else ''}"
+
 
 for verb in (
     check,

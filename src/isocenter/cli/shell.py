@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 import isocenter
-from isocenter.cli.processes import speaks
 from isocenter.errors import IsocenterError, printable
 from isocenter.runtime import as_json
 from isocenter.values import Problem
@@ -68,5 +68,10 @@ def name_of(path: Path) -> str:
 
 
 def default_out(verb: str, path: Path) -> Path:
-    """Where a verb writes by default: ./<verb>-<name>."""
+    """The folder that a verb writes by default: ./<verb>-<name>."""
     return Path(f"{verb}-{name_of(path)}")
+
+
+def speaks() -> bool:
+    """Whether this process says what is done: of several that torchrun has begun only the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"

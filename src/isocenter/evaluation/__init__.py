@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         repeatability,
         suv_peak,
     )
-    from isocenter.evaluation.bootstrap_t import of_differences
     from isocenter.evaluation.calibration import (
         adaptive_calibration_error,
         ece_of_equal_mass,
@@ -47,10 +46,13 @@ if TYPE_CHECKING:
         normalised,
         odds_of,
     )
-    from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
+    from isocenter.evaluation.centrelines import CENTRELINE_METRICS, Centreline, betti, centreline, skeleton
     from isocenter.evaluation.classification import (
         BINS,
+        BRIER,
+        CLASS_METRICS,
         EQUAL_WIDTH,
+        LABEL_METRICS,
         Confusion,
         auroc,
         average_precision,
@@ -100,36 +102,39 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
-    from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
-    from isocenter.evaluation.fairness import (
-        FEW,
+    from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
+    from isocenter.evaluation.fairness.attributes import (
         NONE,
-        OTHERS,
         UNKNOWN,
-        Alike,
-        Balance,
+        covariates_by_name,
+        default_groups,
+        groups_of,
+        in_order,
+    )
+    from isocenter.evaluation.fairness.gaps import (
+        FEW,
         Dealt,
         Gap,
-        Patients,
-        Shifted,
         abstention_gap,
         adjusted_gaps,
         can_be_dealt,
         classes_of,
-        covariates_by_name,
         dealt,
-        default_groups,
-        encoded,
         few_in,
         gap_of_estimates,
         gap_of_recipe,
-        group_shift,
-        groups_of,
-        in_order,
-        matched,
-        neighbour_gap,
-        propensity,
         rate_gaps,
+    )
+    from isocenter.evaluation.fairness.neighbours import Alike, neighbour_gap
+    from isocenter.evaluation.fairness.shift import (
+        OTHERS,
+        Balance,
+        Patients,
+        Shifted,
+        encoded,
+        group_shift,
+        matched,
+        propensity,
         shift_words,
         standardised_difference,
     )
@@ -144,6 +149,7 @@ if TYPE_CHECKING:
         clopper_pearson,
         difference,
         median,
+        of_differences,
         proportion,
         rarest,
         reweighted,
@@ -152,10 +158,31 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
-    from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
-    from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
+    from isocenter.evaluation.mask_overlap import (
+        FALSE_POSITIVE_VOLUME,
+        OVERLAP_METRICS,
+        VOLUME_ERROR,
+        Overlap,
+        confusion,
+        dice,
+        iou,
+        overlap,
+        overlaps,
+        volume_unit,
+    )
+    from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED, UNIT_ENDS, Metric, Metrics
+    from isocenter.evaluation.ordinal import (
+        GRADE_METRICS,
+        grade_distances,
+        least_cost,
+        ranked_probability_score,
+        weighted_kappa,
+    )
     from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.regression import (
+        AGREEMENT_METRICS,
+        ERROR_BAR_METRICS,
+        VALUE_METRICS,
         absolute_agreement,
         bias,
         concordance,
@@ -168,42 +195,43 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
-    from isocenter.evaluation.significance import (
+    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired, mrmc
+    from isocenter.evaluation.significance.case_values import (
         FITTING,
-        OF_RANKS,
         CaseValues,
-        DecisionCurve,
-        Test,
-        WeakGroup,
-        area_covariance,
-        benefit_parts,
-        benjamini_hochberg,
-        bootstrap_ranks,
         case_test,
-        clusters,
         column_values,
-        decision_curve,
-        delong,
-        delong_unpaired,
-        equivalence,
         fitting_tests,
-        holm,
-        hosmer_lemeshow,
-        icc,
+    )
+    from isocenter.evaluation.significance.margins import (
+        equivalence,
         margin_interval,
-        mcnemar,
-        mrmc,
-        net_benefit,
         non_inferiority,
-        paired_bootstrap,
-        permutation,
         reason_against_margins,
         refuse_impossible_margin,
-        weak_groups,
+    )
+    from isocenter.evaluation.significance.outcome import Test, benjamini_hochberg, holm
+    from isocenter.evaluation.significance.paired_tests import (
+        OF_RANKS,
+        bootstrap_ranks,
+        mcnemar,
+        paired_bootstrap,
+        permutation,
         wilcoxon,
     )
-    from isocenter.evaluation.summary import mean_rows, pooled_rows
+    from isocenter.evaluation.significance.probabilities import (
+        DecisionCurve,
+        benefit_parts,
+        decision_curve,
+        hosmer_lemeshow,
+        net_benefit,
+    )
+    from isocenter.evaluation.significance.raters import icc
+    from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
+    from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
+        D_CALIBRATION,
+        SURVIVAL_METRICS,
         Steps,
         at_risk,
         brier_errors,

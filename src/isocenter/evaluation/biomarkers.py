@@ -32,7 +32,7 @@ class Diameters:
 
 
 def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diameters | None:
-    """Of a plane (i, j) of a mask: those of the piece with the longest; None where none is longer than `over`.
+    """Diameters in a plane (i, j) of a mask: those of the piece with the longest; None if none is longer than `over`.
 
     spacing: mm (or pixels) of the two axes, or (2, 2) their steps in the plane
     Ends are the middles of faces between inside and outside: so a row of n voxels is n spacings long. The short
@@ -51,7 +51,8 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
         if lengths[n] <= longest:
             break
         box = tuple(map(slice, low[n], high[n]))
-        ends = _hull(_ends(pieces[box] == n + 1) @ steps.T)
+        ends = _ends(pieces[box] == n + 1) @ steps.T
+        ends = ends[spatial.ConvexHull(ends).vertices]
         apart = spatial.distance.squareform(spatial.distance.pdist(ends))
         if apart.max() > longest:
             longest, best = float(apart.max()), (ends, np.unravel_index(apart.argmax(), apart.shape))
@@ -91,10 +92,6 @@ def _ends(piece: NDArray[np.bool_]) -> Floats:
         places[:, axis] += 0.5
         middles.append(places - 1)
     return np.concatenate(middles)
-
-
-def _hull(points: Floats) -> Floats:
-    return np.asarray(points[spatial.ConvexHull(points).vertices])
 
 
 def _across(along: Floats, aside: Floats) -> float:
@@ -156,7 +153,7 @@ def ejection_fraction(end_diastolic: float, end_systolic: float) -> float:
 
 @dataclass(frozen=True)
 class Repeatability:
-    """How far two measurements of one unchanged person lie apart.
+    """The spread of two measurements of one unchanged person.
 
     deviation:   within a person (wSD), in the unit of the values, or percent of them
     coefficient: 95 % of repeated measurements differ by less (RC = 1.96 * sqrt(2) * wSD)
@@ -185,7 +182,7 @@ class Change:
 
     @property
     def verdict(self) -> Literal["increase", "decrease", "within repeatability"]:
-        """Which of the three it is, by the coefficient."""
+        """The verdict of the three, by the coefficient."""
         if abs(self.value) <= self.coefficient:
             return WITHIN
         return "increase" if self.value > 0 else "decrease"
@@ -199,7 +196,7 @@ class Change:
 def repeatability(
     first: ArrayLike, second: ArrayLike, *, unit: str = "", relative: bool = False, level: float = 0.95
 ) -> Repeatability:
-    """From (people,) test and retest, with the interval of a variance of normal differences (chi squared).
+    """Repeatability from (people,) test and retest, with the interval of the variance of differences (chi squared).
 
     relative: differences in percent of the mean of both; all values must be above 0
     UsageError for fewer than two people or unlike lengths.

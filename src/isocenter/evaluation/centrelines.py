@@ -16,14 +16,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.evaluation.metric import Metric
 from isocenter.lazy import ndimage
 
 Mask = NDArray[np.bool_]
+CENTRELINE_METRICS = (
+    Metric("cldice", "Centreline Dice"),
+    Metric("centreline_recall"),
+    Metric("centreline_precision"),
+    Metric("components_error", better="less", unit="pieces"),
+    Metric("loops_error", better="less", unit="loops"),
+)
 
 
 @dataclass(frozen=True)
 class Centreline:
-    """How well a prediction follows the centreline of a reference; NaN where both are empty, 0 where one is.
+    """Agreement of a prediction with the centreline of a reference; NaN where both are empty, 0 where one is.
 
     recall:     share of the reference's centreline that lies in the prediction
     precision:  share of the prediction's centreline that lies in the reference

@@ -23,6 +23,7 @@ from isocenter.evaluation.intervals import (
     proportion,
     reweighted,
 )
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import are_paired, chances_of, mean, ratio, truths_of, weights_of
 from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
@@ -30,6 +31,20 @@ from isocenter.values import Estimate, Floats
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
 BINS = 15
 EQUAL_WIDTH = f"{BINS} bins of equal width"
+# Of one label that is called or not: of its probabilities, then of its calls.
+LABEL_METRICS = (
+    Metric("auroc", "AUROC"),
+    Metric("average_precision"),
+    Metric("sensitivity"),
+    Metric("specificity"),
+    Metric("ppv", "PPV"),
+    Metric("npv", "NPV"),
+    Metric("f1"),
+    Metric("kappa", "Cohen's kappa"),
+)
+# Of calls of several classes, beside those of each.
+CLASS_METRICS = (Metric("accuracy"), Metric("balanced_accuracy"), Metric("mcc", "MCC"))
+BRIER = Metric("brier", "Brier score", "less")
 # Points of 1 - specificity at which the band of a ROC curve is computed.
 POINTS = 101
 # A probability of 0 for what happened would cost infinitely much; float32 knows no smaller step beside 1.
@@ -127,12 +142,12 @@ class Confusion:
 
     @property
     def ppv(self) -> Floats:
-        """At the prevalence of these images; elsewhere `ppv_at`."""
+        """Positive predictive value at the prevalence of these images; elsewhere `ppv_at`."""
         return self._precisions[..., 1]
 
     @property
     def npv(self) -> Floats:
-        """At the prevalence of these images; elsewhere `npv_at`."""
+        """Negative predictive value at the prevalence of these images; elsewhere `npv_at`."""
         return self._precisions[..., 0]
 
     def ppv_at(self, prevalence: float) -> Floats:
@@ -147,7 +162,7 @@ class Confusion:
 
     @property
     def f1(self) -> Floats:
-        """Of the positive class; for several classes the unweighted mean (macro), 0 for a class never called right."""
+        """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
         each = ratio(2 * right, named)
         return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)

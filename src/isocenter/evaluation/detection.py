@@ -85,7 +85,7 @@ class Matches:
         scores: list[Floats] = [np.zeros(0)]
         images, right, numbers = [np.zeros(0, np.intp)], [np.zeros(0, bool)], [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
-            highest = _from_highest(boxes)[:most]
+            highest = np.argsort(-_scores(boxes), kind="stable")[:most]
             best = boxes.at(highest)
             hit, passed = _taken(best, truth, overlap)
             scores.append(_scores(best)[~passed])
@@ -138,7 +138,7 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """What is needed for a free-response curve: sensitivity against false boxes a scan.
+    """The hits for a free-response curve: sensitivity against false boxes a scan.
 
     scores:       (references,) the highest score of a box that hits it; minus infinity where none does
     image, sizes: (references,) in which image it is, and how large
@@ -301,10 +301,6 @@ def _running_at(own: Floats, images: NDArray[np.intp], scores: Floats, count: in
     steps = np.zeros((count, len(scores) + 1))
     np.add.at(steps, (images, np.searchsorted(-scores, -own)), 1.0)
     return np.cumsum(steps[:, :-1], axis=1)
-
-
-def _from_highest(boxes: BoundingBoxes) -> NDArray[np.intp]:
-    return np.argsort(-_scores(boxes), kind="stable")
 
 
 def _scores(boxes: BoundingBoxes) -> Floats:

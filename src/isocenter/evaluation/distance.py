@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import steps_of
 from isocenter.lazy import ndimage, spatial
 from isocenter.values import Floats, counted_in
@@ -32,6 +33,12 @@ from isocenter.values import Floats, counted_in
 ROUNDING = 1e-6
 # The code of a corner is a byte: a bit for each of the eight voxels around it in 3D.
 AXES = range(1, 4)
+SURFACE_METRICS = (
+    Metric("hd95", "HD95", "less", unit="mm"),
+    Metric("hd95_points", "HD95 over boundary points", "less", unit="mm"),
+    Metric("assd", "ASSD", "less", unit="mm"),
+    Metric("nsd", "NSD"),
+)
 
 Mask = NDArray[np.bool_]
 
@@ -142,7 +149,7 @@ class SurfaceDistance:
         return np.concatenate([self.prediction.areas, self.reference.areas])
 
     def _where_missing(self, worst: float) -> float | None:
-        """What stands for a figure: the worst where one mask is empty, NaN where a surface is missing, else None."""
+        """The value instead: the worst where one mask is empty, NaN where a surface is missing, else None."""
         if self.prediction.is_empty != self.reference.is_empty:
             return worst
         return None if len(self.prediction.areas) and len(self.reference.areas) else float("nan")

@@ -98,7 +98,7 @@ class InstanceOverlap:
 
 
 def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
-    """Of two maps (*spatial) of one grid in which 0 is background and every other number is one object."""
+    """Overlap of objects in two maps (*spatial) of one grid, with 0 for background."""
     ours, theirs = np.asarray(predicted), np.asarray(reference)
     if ours.shape != theirs.shape:
         problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError, counted
+from isocenter.evaluation.regression import NORMAL_95
 from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, refuse_no_draws, truths_of
 from isocenter.lazy import special, stats
 from isocenter.values import Draws, Estimate, Floats, Recipe
@@ -35,7 +36,7 @@ Statistic = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Resampling:
-    """How patients are drawn again: by a seed, within the model that scored them, with or without a copy of the draws.
+    """The way patients are drawn again: by a seed, within the model that scored them, with or without the draws kept.
 
     models:      {patient: the model that scored its images}, where several did, such as the folds of a run. A figure
                  that compares scores of different images is then made for each model, and their unweighted mean is
@@ -79,26 +80,26 @@ Seed: TypeAlias = "int | Resampling"
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """How much higher the second figure is than the first, both of the same cases, with a 95 % interval.
+    """The second figure less the first, both of the same cases, with a 95 % interval.
 
     Both must have kept their draws, by the same seed: then both were drawn for the same patients, and what is easy or
     hard about a patient cancels out. With few patients the interval is widened as in `bootstrap`.
     """
     value = second.value - first.value
-    common: dict[str, Any] = {"level": LEVEL, "n": first.n, "patients": first.patients, "unit": first.unit}
+    figure = Estimate(value, level=LEVEL, n=first.n, patients=first.patients, unit=first.unit)
     drawn, other = first.draws, second.draws
     if not np.isfinite(value):
-        return Estimate(value, **common, method="none: one of both is undefined")
+        return replace(figure, method="none: one of both is undefined")
     if drawn is None or other is None or first.n != second.n or not np.array_equal(drawn.strata, other.strata):
-        return Estimate(value, **common, method="none: the two were not resampled together")
+        return replace(figure, method="none: the two were not resampled together")
     differences = other.figures - drawn.figures
     differences = differences[np.isfinite(differences)]
     if not len(differences) or np.ptp(differences) <= 1e-12:
-        return Estimate(value, **common, method="none: all draws are equal")
+        return replace(figure, method="none: all draws are equal")
     few = f"; unreliable: {counted(drawn.fewest, 'patient')}" if drawn.fewest < FEW_PATIENTS else ""
     tail = tail_of(drawn.fewest, drawn.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
-    return Estimate(value, low, high, **common, method=f"paired patient bootstrap{few}")
+    return replace(figure, low=low, high=high, method=f"paired patient bootstrap{few}")
 
 
 def at_once(estimate: Estimate, number: int) -> Estimate:
@@ -187,10 +188,10 @@ def bootstrap_statistic(
     how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
     models = how.models_of(people) if compares else None
     scale = scale or ("share" if compares else None)
-    given: dict[str, Any] = {"n": len(owners), "unit": unit, "how": how, "exact": exact, "scale": scale}
-    if models is None:
-        return _estimate(recipe, **given)
-    return _over_models(recipe, models, given)
+    note = ""
+    if models is not None:
+        recipe, note = _over_models(recipe, models)
+    return _estimate(recipe, n=len(owners), unit=unit, how=how, exact=exact, note=note, models=models, scale=scale)
 
 
 def reweighted(
@@ -256,18 +257,18 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     n, people = len(values), len(np.unique(owners))
     if not n:
         return Estimate(float("nan"), unit=unit, method="none: no defined score")
-    common: dict[str, Any] = {"level": level, "n": n, "patients": people, "unit": unit}
+    figure = Estimate(float(np.median(values)), level=level, n=n, patients=people, unit=unit)
     rank = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
     if people < n:
-        return Estimate(float(np.median(values)), **common, method="none: several scores of one patient")
+        return replace(figure, method="none: several scores of one patient")
     if rank < 1:
-        return Estimate(float(np.median(values)), **common, method=f"none: {n} scores are too few for a median")
+        return replace(figure, method=f"none: {n} scores are too few for a median")
     low, high = float(values[rank - 1]), float(values[n - rank])
-    return Estimate(float(np.median(values)), low, high, **common, method="exact (order statistics)")
+    return replace(figure, low=low, high=high, method="exact (order statistics)")
 
 
-def _over_models(recipe: Recipe, models: Integers, given: Mapping[str, Any]) -> Estimate:
-    """The mean over the models of a figure, people drawn again within model and stratum.
+def _over_models(recipe: Recipe, models: Integers) -> tuple[Recipe, str]:
+    """The recipe of a figure's mean over the models, and the end of its method's words.
 
     A model for whose people it is undefined is left out.
     """
@@ -287,7 +288,7 @@ def _over_models(recipe: Recipe, models: Integers, given: Mapping[str, Any]) -> 
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
     note = f"; mean over {len(defined)} folds{lost}: of one fold's model, not of their mean"
-    return _estimate(replace(recipe, statistic=mean), **given, note=note, models=models)
+    return replace(recipe, statistic=mean), note
 
 
 def _estimate(
@@ -311,22 +312,21 @@ def _estimate(
         count, trials = len(cells), int(cells.min(axis=1).sum())
         strata = np.asarray(np.unique(models * cells.shape[1] + strata, return_inverse=True)[1])
     value = float(statistic(np.ones((1, people)))[0]) if people else float("nan")
-    common: dict[str, Any] = {"level": LEVEL, "n": n, "patients": people, "unit": unit}
-    if how.keeps_recipe:
-        common["recipe"] = recipe
+    kept = recipe if how.keeps_recipe else None
+    figure = Estimate(value, level=LEVEL, n=n, patients=people, unit=unit, recipe=kept)
     if not np.isfinite(value):
-        return Estimate(value, **common, method=f"none: undefined for these cases{note}")
+        return replace(figure, method=f"none: undefined for these cases{note}")
     if people < 2:
-        return Estimate(value, **common, method=f"none: one patient{note}")
+        return replace(figure, method=f"none: one patient{note}")
     group = "" if fewest == people else " in the smallest group"
     few = f"; unreliable: {counted(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in weightings(strata, how, width=n)])
     if how.keeps_draws:
-        common["draws"] = Draws(figures, fewest, strata, count)
+        figure = replace(figure, draws=Draws(figures, fewest, strata, count))
     figures = figures[np.isfinite(figures)]
     inside = scale is not None and _is_within(scale, value, figures)
     if not len(figures) or np.ptp(figures) <= 1e-12:
-        return _degenerate(value, trials, exact and trials > 0, common, few + note)
+        return _degenerate(figure, trials, exact and trials > 0, few + note)
     # The line of a correlation has a slope too.
     tail, kind = tail_of(fewest, 2 * count if scale == "correlation" else count), ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
@@ -338,7 +338,7 @@ def _estimate(
         error = float(np.arctanh(small).std(ddof=1)) / STEP
         (low, high), kind = _fisher(value, error, figures if scale == "correlation" else None, tail), ", Fisher's z"
     lost = f"; {how.draws - len(figures)} of {how.draws} draws undefined" if len(figures) < how.draws else ""
-    return Estimate(value, low, high, **common, method=f"patient bootstrap{kind}{few}{note}{lost}")
+    return replace(figure, low=low, high=high, method=f"patient bootstrap{kind}{few}{note}{lost}")
 
 
 def _is_within(scale: IntervalScale, value: float, figures: Floats) -> bool:
@@ -389,15 +389,15 @@ def tail_of(patients: int, models: int = 1) -> float:
     return float(stats.norm.sf(np.sqrt(patients / free) * stats.t.isf((1 - LEVEL) / 2, free)))
 
 
-def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], note: str) -> Estimate:
+def _degenerate(figure: Estimate, trials: int, exact: bool, note: str) -> Estimate:
     """The estimate where every draw gives the same figure.
 
     All scores 1 means that `trials` independent people (for AUROC: disjoint pairs, one of each class) succeeded.
     """
-    if exact and round(value, 12) in (0.0, 1.0):
-        bound = clopper_pearson(trials if value > 0.5 else 0, trials)
-        return Estimate(value, bound.low, bound.high, **common, method=f"{bound.method}, by patient{note}")
-    return Estimate(value, **common, method=f"none: all draws are equal{note}")
+    if exact and round(figure.value, 12) in (0.0, 1.0):
+        bound = clopper_pearson(trials if figure.value > 0.5 else 0, trials)
+        return replace(figure, low=bound.low, high=bound.high, method=f"{bound.method}, by patient{note}")
+    return replace(figure, method=f"none: all draws are equal{note}")
 
 
 def weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
@@ -451,3 +451,39 @@ def _refuse_impossible(successes: int, n: int, level: float) -> None:
     refuse_impossible_level(level)
     if not 0 <= successes <= n or n < 1:
         raise UsageError(f"{successes} successes in {n} trials", "intervals", "Give 0 <= successes <= n and n >= 1")
+
+
+def of_differences(
+    estimate: Estimate, differences: Floats, patients: ArrayLike, *, seed: Seed, side: Literal[-1, 0, 1] = 0
+) -> Estimate:
+    """The RMSE, or the lower (-1) or upper (1) limit of agreement, with the interval of bootstrap-t from 10 patients.
+
+    differences: (images,) predicted less reference
+    The spread of few patients is mostly too small, and so is that of its draws: percentiles end below the truth. Here
+    each draw counts by its own standard error. Hall, Ann Stat 1988, doi:10.1214/aos/1176350933
+    """
+    people, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if estimate.low is None or len(people) < FEW_PATIENTS:
+        return estimate
+    moved, times = abs(side), side * NORMAL_95 or 1.0
+    middle = moved * float(differences.mean())
+    sums = np.stack([np.bincount(owner, (differences - middle) ** power) for power in range(3)], axis=1)
+
+    def judged(weights: Floats) -> Floats:
+        """(2, draws) figures and their standard errors, by what each patient moves them."""
+        count, total, squares = (weights @ sums).T
+        mean = moved * total / count
+        variance = squares / count - mean**2
+        slope = times / (2 * np.sqrt(variance))
+        slopes = np.stack([slope * (mean**2 - variance) - moved * mean, moved - 2 * slope * mean, slope], axis=1)
+        errors = np.sqrt((weights * (slopes @ sums.T) ** 2).sum(axis=1)) / count
+        return np.stack([middle + mean + times * np.sqrt(variance * count / (count - moved)), errors])
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        [value], [error] = judged(np.ones((1, len(people))))
+        drawn = weightings(np.zeros(len(people), dtype=np.intp), Resampling.of(seed), width=len(owner))
+        figures, errors = np.concatenate([judged(weights) for weights in drawn], axis=1)
+        apart = (figures - value) / errors
+    below, above = np.quantile(apart[np.isfinite(apart)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    method = estimate.method.replace("bootstrap", "bootstrap-t", 1)
+    return replace(estimate, low=float(value - above * error), high=float(value - below * error), method=method)

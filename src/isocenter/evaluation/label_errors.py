@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.significance.adjustment import benjamini_hochberg
+from isocenter.evaluation.significance.outcome import benjamini_hochberg
 from isocenter.lazy import optimize, special
 from isocenter.values import Array, Floats
 
@@ -64,7 +64,7 @@ def _if_right(logs: Floats, own: Array) -> Floats:
 
 
 def _calibrated(logs: Floats, numbers: Floats) -> Floats:
-    """By the logarithm of a factor, and a shift of each class but the last."""
+    """Probabilities calibrated by the logarithm of a factor, and a shift of each class but the last."""
     return np.asarray(special.softmax(np.exp(numbers[0]) * logs + np.append(numbers[1:], 0.0), axis=1))
 
 

@@ -9,10 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
+from isocenter.evaluation.metric import Metric
 from isocenter.values import Array, Geometry, counted_in
 
 # Voxels that are compared together: each takes some 40 bytes on the way.
 AT_ONCE = 2**20
+VOLUME_ERROR = Metric("volume_error", better="aim", aim=0.0, unit="ml")
+FALSE_POSITIVE_VOLUME = Metric("false_positive_volume", better="less", unit="ml")
+OVERLAP_METRICS = (
+    Metric("dice"),
+    Metric("iou", "IoU"),
+    Metric("sensitivity"),
+    Metric("precision"),
+    Metric("detected"),
+    VOLUME_ERROR,
+    FALSE_POSITIVE_VOLUME,
+)
 
 
 @dataclass(frozen=True)

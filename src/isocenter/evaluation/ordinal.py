@@ -10,8 +10,15 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import Confusion
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import mean, ratio, weights_of
 from isocenter.values import Floats
+
+GRADE_METRICS = (
+    Metric("quadratic_kappa", "Quadratic-weighted kappa"),
+    Metric("mae", "MAE", "less", unit="grades"),
+    Metric("rps", "Ranked probability score", "less"),
+)
 
 
 def grade_distances(grades: int, power: float = 1.0) -> Floats:

@@ -92,7 +92,7 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
 
 
 def _unlike_classes(ours: Table, theirs: Table) -> str:
-    """How the classes of two models differ; empty where they are the same, in any order unless they are grades."""
+    """The difference between the classes of two models; empty where they are the same, in any order unless grades."""
     own, other = (_classes(table) for table in (ours, theirs))
     if set(own) != set(other):
         return "the classes are others"

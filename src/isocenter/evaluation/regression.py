@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import are_paired, is_fixed, mean, ratio, weights_of
 from isocenter.values import Floats
 
@@ -17,6 +18,26 @@ from isocenter.values import Floats
 NORMAL_95 = 1.959963984540054
 # A deviation below this share of the largest value, or a variance below this share of that of all, is rounding.
 ROUNDING = 1e-13
+VALUE_METRICS = (
+    Metric("mae", "MAE", "less"),
+    Metric("rmse", "RMSE", "less"),
+    Metric("median_absolute_error", better="less"),
+    Metric("r2", "R²"),
+    Metric("pearson", "Pearson's r"),
+    Metric("spearman", "Spearman's rho"),
+    Metric("concordance", "Concordance (Lin)"),
+)
+AGREEMENT_METRICS = (
+    Metric("bias", better="aim", aim=0.0),
+    Metric("loa_lower", "Lower limit of agreement", "aim"),
+    Metric("loa_upper", "Upper limit of agreement", "aim"),
+    Metric("icc", "ICC(2,1), absolute agreement"),
+)
+# Of values that come with a standard deviation.
+ERROR_BAR_METRICS = (
+    Metric("interval_coverage", "Coverage of the 95 % error bar", "aim", aim=0.95),
+    Metric("nll", "Negative log-likelihood", "less"),
+)
 
 
 def mean_absolute_error(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:

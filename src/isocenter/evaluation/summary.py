@@ -9,12 +9,14 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation.intervals import Seed, bootstrap, bootstrap_statistic
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.table import ALL, Table
 from isocenter.evaluation.weighting import ratio
 from isocenter.values import Estimate, Floats, Row
 
 # Of one case and label, in voxels; their sums over cases make the pooled figures.
 COUNTS = ("voxels_both", "voxels_predicted", "voxels_reference")
+POOLED_METRICS = (Metric("dice_pooled", "Dice, pooled"), Metric("iou_pooled", "IoU, pooled"))
 
 
 def mean_rows(table: Table, units: Mapping[str, str], *, seed: Seed) -> list[Row]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.classification import auroc
+from isocenter.evaluation.classification import BRIER, auroc
 from isocenter.evaluation.conformal import shares_of
 from isocenter.evaluation.intervals import CHUNK, LEVEL
+from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.weighting import are_paired, ratio, truths_of, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
@@ -29,6 +30,17 @@ NEWTON_STEPS, CONVERGED, LARGEST_LOG = 25, 1e-6, 50.0
 GROUPS = 10
 # Of the variance that a direction of these would have without censoring, the share that has to be left.
 LEAST_KNOWN = 0.1
+SURVIVAL_METRICS = (
+    Metric("uno_c", "Uno's c"),
+    Metric("harrell_c", "Harrell's c"),
+    Metric("integrated_brier", "Integrated Brier score", "less"),
+    Metric("calibration_slope", better="aim", aim=1.0),
+    Metric("dynamic_auc", "AUC, cumulative/dynamic"),
+    BRIER,
+    Metric("expected_over_observed", better="aim", aim=1.0),
+)
+# The p-value of a test: small where survival is not calibrated, and else anything.
+D_CALIBRATION = Metric("d_calibration", "D-calibration, p", "aim", is_of_belief=True, may_judge=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,7 +136,7 @@ def folds_of(table: Table) -> int:
 
 
 def resampling(table: Table, seed: int, *, keeps_draws: bool = False) -> Resampling:
-    """How the patients of a table are drawn again: within the fold that has scored them, where it names several."""
+    """The resampling of a table's patients: within the fold that has scored them, where it names several."""
     apart = folds_of(table) > 1
     models = dict(zip(table["patient"].tolist(), table[FOLD].tolist(), strict=True)) if apart else {}
     return Resampling(seed, models, keeps_draws)
@@ -195,7 +195,7 @@ def threshold_columns(table: Table) -> list[str]:
 
 
 def _unknown_classes(table: Table) -> Sequence[str]:
-    """What `reference` and `predicted` name beyond the classes with probabilities; nothing where there are none."""
+    """The names in `reference` and `predicted` without a column of probabilities; none without such columns."""
     known = set(class_names(table))
     if not known:
         return []

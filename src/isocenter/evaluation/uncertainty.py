@@ -61,7 +61,7 @@ def aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Fl
 
 
 def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Floats:
-    """What the area is above that of the best order, which knows every loss. Geifman et al., arXiv:1805.08206"""
+    """The area less that of the best order, which knows every loss. Geifman et al., arXiv:1805.08206"""
     return aurc(doubt, loss, weights) - aurc(loss, loss, weights)
 
 

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from isocenter.explanation.faithfulness import Window, tried
     from isocenter.explanation.findings import Small, findings_of
     from isocenter.explanation.maps import Explanation, explained
-    from isocenter.explanation.measures import evidence_of, map_measures, outer_fifth
+    from isocenter.explanation.measures import map_measures
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
     from isocenter.explanation.references import PLACED, against, marked_in, values_of
-    from isocenter.explanation.subject import Objective, Subject
+    from isocenter.explanation.subject import Objective, Subject, UnfitError
     from isocenter.explanation.surrogate import Surrogate, additive_surrogate
-    from isocenter.explanation.unfit import UnfitError
-    from isocenter.explanation.verdicts import FEWEST, TESTED, TESTS_VERSION, Verdict, plain_estimate, verdict_of
+    from isocenter.explanation.verdicts import FEWEST, TESTED, TESTS_VERSION, plain_estimate, verdict_of
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -111,11 +111,11 @@ class CaseOnGrid:
                 objective = objective.at(plain(image, context))
         if self.torch_model is None:
             return [Subject(image, context, plain, objective, self.joined)]
-        own, common = self.torch_model, (objective, self.joined)
+        own = self.torch_model
         # A network of another program has no family: nobody knows where its deepest map lies.
         families = [networks.family_of(name) if name in networks.names() else None for name in own.families]
         return [
-            Subject(image, context, own.run_of(n), *common, own.modules[n], family, size)
+            Subject(image, context, own.run_of(n), objective, self.joined, own.modules[n], family, size)
             for n, (family, size) in enumerate(zip(families, self._sizes, strict=True))
         ]
 
@@ -207,7 +207,7 @@ class CaseOnGrid:
 
     @property
     def looks(self) -> int:
-        """How often a method looks: at each window, in each view, by each member."""
+        """The number of times that a method looks: at each window, in each view, by each member."""
         own = self.model.inference
         windows = window_count(self.data.shape[1:], own.patch, own.overlap)
         return windows * len(self._views()) * len(self.shares)
@@ -249,7 +249,7 @@ class CaseOnGrid:
 
 @dataclass(eq=False)
 class _Extents:
-    """How much of a target each window has, beside the first that had any: windows with more of it count more."""
+    """The amount of a target in each window, beside the first that had any: windows with more of it count more."""
 
     first: float = field(default=0.0)
 

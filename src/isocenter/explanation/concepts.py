@@ -18,7 +18,7 @@ from isocenter import networks
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import holm
 from isocenter.explanation.case_on_grid import CaseOnGrid
-from isocenter.explanation.unfit import UnfitError
+from isocenter.explanation.subject import UnfitError
 from isocenter.lazy import special, torch
 from isocenter.values import Floats
 
@@ -29,7 +29,7 @@ METHOD = "--concepts"
 
 
 class Seen(NamedTuple):
-    """What a network sees in a case: (features,) pooled, and how the answer moves with each of them."""
+    """The features that a network sees in a case: (features,) pooled, and how the answer moves with each of them."""
 
     pooled: Floats
     gradient: Floats

@@ -41,7 +41,7 @@ MORE_TRIES, TRIES = 2, 20
 
 @dataclass(frozen=True)
 class Flip:
-    """What is to be called otherwise.
+    """The call that is to be another.
 
     part:   of several tasks, the one that calls; empty of one
     name:   the class that is to be called; of findings the one that is to be called the other way
@@ -113,7 +113,7 @@ class Flip:
         return prediction.parts[self.part] if self.part else prediction
 
     def called(self, prediction: Prediction) -> str:
-        """What a prediction calls: the class, or whether the finding is there."""
+        """The call of a prediction: the class, or whether the finding is there."""
         row = rows_in(self._own_task.decoding.outputs(self.own(prediction)))[0]
         return str(row["predicted"]) if self.picks else "present" if row.get(f"called_{self.name}") else "absent"
 
@@ -171,14 +171,14 @@ def counterfactual(
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
-    given: dict[str, Any] = {"shares": grid.shares, "flip": flip}
-    if along and model.directions is not None:
-        given["axes"] = model.directions
+    axes = model.directions if along else None
     best: Counterfactual | None = None
     more, goal, weights = MORE_TRIES, 1.0, list(WEIGHTS)
     for _ in range(TRIES):
         reached: list[bool] = []
-        search = partial(_smallest, weight=weights[0], goal=goal, reached=reached, **given)
+        search = partial(
+            _smallest, shares=grid.shares, flip=flip, weight=weights[0], goal=goal, reached=reached, axes=axes
+        )
         change = _on_image(preprocessing, image, grid.on_source(search))
         made = _predicted(model, case, image, change, flip, prediction)
         if made is not None and (best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes)):
@@ -279,7 +279,7 @@ def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.flo
 
 
 def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]) -> float:
-    """What one step of the network's input is in the image's own unit, between what normalisation cuts off."""
+    """The size of one step of the network's input in the image's own unit, between what normalisation cuts off."""
     seen, own = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
     inside = (seen > seen.min()) & (seen < seen.max())
     inside = inside if inside.any() and np.ptp(seen[inside]) > 0 else np.ones(len(seen), dtype=bool)
@@ -301,9 +301,10 @@ def _predicted(
         apart = np.asarray(other.data, dtype=np.float32) - image.data
         width = max(float(np.ptp(image.data[image.valid])), 1e-6)
         share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
-        chances = flip.probability(prediction), flip.probability(answer)
         passes = model.guard is None or p is None or p >= model.guard.level
-        made = Counterfactual(other, apart, *chances, share, p, passes, flipped)
+        made = Counterfactual(
+            other, apart, flip.probability(prediction), flip.probability(answer), share, p, passes, flipped
+        )
         if flipped:
             break
     return made
@@ -322,7 +323,7 @@ def _moved(image: Image, change: NDArray[np.float32]) -> Image:
 def _path(
     model: Model, case: Case, image: Image, flipped: Counterfactual, flip: Flip, prediction: Prediction
 ) -> Iterator[tuple[Image, float]]:
-    """From the case itself to its counterfactual, with the probability of what is to be called."""
+    """The path from the case itself to its counterfactual, with the probability of what is to be called."""
     yield image, flip.probability(prediction)
     for share in (0.25, 0.5, 0.75):
         between = _moved(image, share * flipped.difference)

@@ -59,7 +59,7 @@ class Window:
 
 
 def tried(window: Window, method: Method, seed: int, seconds: float | None = None) -> dict[str, float]:
-    """What the tests find of a method on a window; NaN where one cannot be.
+    """The findings of the tests of a method on a window; NaN where one cannot be.
 
     randomisation: mean absolute rank correlation with maps of networks whose weights are drawn anew, group by group:
                    a map that only changes its sign shows the same places. Adebayo et al., NeurIPS 2018,

@@ -39,7 +39,7 @@ class Small:
     def of(
         cls, case: str, target: str, data: NDArray[np.float32], ndim: int, letters: NDArray[np.bool_] | None = None
     ) -> Small:
-        """From a map (*spatial), or (frames, *spatial) of a clip."""
+        """Bring down a map (*spatial), or (frames, *spatial) of a clip."""
         evidence = evidence_of(data).reshape(-1, *data.shape[-ndim:]).sum(axis=0)
         cells = _in_cells(evidence)
         total = cells.sum()
@@ -121,7 +121,7 @@ def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[d
 
 
 def _corners(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Where every axis is within a fifth of an end."""
+    """A mask of the corners: every axis is within a fifth of an end."""
     near: NDArray[np.int_] = np.zeros(shape, dtype=int)
     for axis, size in enumerate(shape):
         edge = max(1, round(size / 5))

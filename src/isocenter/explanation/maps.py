@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.explanation.case_on_grid import AUTO, WHOLE, CaseOnGrid, mean_and_spread
 from isocenter.explanation.methods import Method
-from isocenter.explanation.subject import Subject
-from isocenter.explanation.unfit import UnfitError
+from isocenter.explanation.subject import Subject, UnfitError
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Model, image_of
 from isocenter.transforms import COLOUR
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What an answer rests on, by one method.
+    """A map of what an answer rests on, by one method.
 
     data:         (*spatial) float32 on the source's grid, of a clip (frames, *spatial); more is more for the target
     images:       {name: the same}, of a case with several images

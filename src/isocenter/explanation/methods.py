@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isocenter.errors import UsageError
-from isocenter.explanation.attention_maps import attention, attention_by_gradients
-from isocenter.explanation.feature_maps import cam, gradcam, gradcam_plus, scorecam
-from isocenter.explanation.input_maps import integrated_gradients, smoothgrad
+from isocenter.explanation.network_maps import (
+    attention,
+    attention_by_gradients,
+    cam,
+    gradcam,
+    gradcam_plus,
+    integrated_gradients,
+    scorecam,
+    smoothgrad,
+)
 from isocenter.explanation.perturbed_maps import occlusion, rise
-from isocenter.explanation.subject import Subject
-from isocenter.explanation.unfit import UnfitError
+from isocenter.explanation.subject import Subject, UnfitError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isocenter.errors import UsageError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -98,3 +99,14 @@ class Subject:
     def spatial(self) -> tuple[int, ...]:
         """Voxels of the window."""
         return tuple(self.image.shape[2:])
+
+
+class UnfitError(UsageError):
+    """A method that cannot explain this model, and why."""
+
+    def __init__(self, method: str, reason: str, remedy: str = "Choose another, such as occlusion, or auto") -> None:
+        super().__init__(f"{method} cannot explain this model: {reason}", "--method", remedy)
+        self.method, self.reason = method, reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return UnfitError, (self.method, self.reason, self.remedy)

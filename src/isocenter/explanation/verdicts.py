@@ -28,7 +28,7 @@ CURVES = ("deletion", "insertion")
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What tests found of a method on a model.
+    """The verdict of tests of a method on a model.
 
     passed:   whether all were passed; None where one of them could not be made
     because:  the reason in words
@@ -41,7 +41,7 @@ class Verdict:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For `explanations.json`."""
+        """The verdict as `explanations.json` holds it."""
         numbers = {name: plain_estimate(one) for name, one in self.measures.items()}
         return {"passed": self.passed, "because": self.because, **numbers}
 
@@ -79,6 +79,6 @@ def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
 
 
 def plain_estimate(estimate: Estimate) -> dict[str, Any]:
-    """For a JSON record."""
+    """The estimate as a JSON record."""
     kept = asdict(replace(estimate, draws=None, recipe=None))
     return {name: kept[name] for name in ("value", "low", "high", "n", "method")}

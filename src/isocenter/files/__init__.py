@@ -18,49 +18,24 @@ if TYPE_CHECKING:
     from isocenter.files.label_table import read as read_labels
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
-    from isocenter.files.layouts import (
-        LAYOUTS,
-        PSEUDONYMS,
-        CaseNames,
-        DatasetOptions,
-        covariates_in,
-        drawn_on,
-        holds_boxes,
-        is_drawn,
-        observed_values,
-        read_boxes,
-        read_dataset,
-    )
+    from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
+    from isocenter.files.layouts.cases.classes import observed_values
+    from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
+    from isocenter.files.layouts.cases.join import covariates_in
+    from isocenter.files.layouts.index import LAYOUTS, read_dataset
+    from isocenter.files.layouts.layout import PSEUDONYMS, CaseNames, DatasetOptions
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
     from isocenter.files.result import probabilities_written, write_label_map, write_map, write_report
-    from isocenter.files.storage import (
-        DEEPEST,
-        CsvWriter,
-        Spool,
-        cache_folder,
-        cached,
-        content_hash,
-        dataset_hash,
-        download,
-        file_hash,
-        load_json,
-        locked,
-        named_as,
-        opened_zip,
-        parse_json,
-        patient_key_id,
-        read_given_table,
-        read_text_table,
-        refuse_growth,
-        stacked_spools,
-        sweep,
-        unmarked,
-        unpack_tar,
-        unwritable,
-        write_table,
-        write_text,
-        written,
-    )
+    from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
+    from isocenter.files.storage.cache import cache_folder, cached
+    from isocenter.files.storage.csv_text import CsvWriter, read_given_table, read_text_table, unmarked, write_table
+    from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+    from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
+    from isocenter.files.storage.lock import locked
+    from isocenter.files.storage.patient_key import patient_key_id
+    from isocenter.files.storage.spool import Spool, stacked_spools
+    from isocenter.files.storage.web import download, unpack_tar
+    from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -35,7 +35,7 @@ class Stated:
 
     @property
     def values(self) -> int:
-        """How many numbers it decodes to."""
+        """The number of values that it decodes to."""
         return self.rows * self.columns * self.samples
 
 

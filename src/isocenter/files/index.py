@@ -14,7 +14,7 @@ from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError, foreign_errors
 from isocenter.files import label_table
 from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 from isocenter.keywords import named_keywords
 from isocenter.values import Image, Label, LazyMapping
 
@@ -33,7 +33,7 @@ FORMATS: dict[str, Entry] = {
         ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0")),
     ),
     "dicom": Entry("isocenter.files.dicom.reading.read:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)),
-    "nrrd": Entry("isocenter.files.nrrd.read:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
+    "nrrd": Entry("isocenter.files.nrrd:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
     "metaimage": Entry("isocenter.files.metaimage:FORMAT", (".mha", ".mhd"), ((0, b"ObjectType"), (0, b"NDims"))),
     "mgh": Entry("isocenter.files.mgh:FORMAT", (".mgz", ".mgh"), ()),
     "minc": Entry("isocenter.files.minc:FORMAT", (".mnc.gz", ".mnc"), ((0, b"CDF\x01"),)),
@@ -146,7 +146,7 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
     """Whatever a format raises becomes an error that names the file."""
 
     def damaged(error: Exception) -> FormatError:
-        """What a library said of the file."""
+        """The FormatError for what a library said of the file."""
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         remedy = "The file is damaged or cut short: get it again"
         return FormatError(f"cannot be read as {name} ({reason})", str(path), remedy)

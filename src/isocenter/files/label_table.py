@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage import CsvWriter, each_once, unmarked, write_text
+from isocenter.files.storage.atomic import write_text
+from isocenter.files.storage.csv_text import CsvWriter, unmarked
+from isocenter.files.storage.sidecar import each_once
 from isocenter.values import Image, Label
 
 TABLE = ".labels.csv"
@@ -159,7 +161,8 @@ def _from_colour_table(lines: list[str], where: str) -> list[Label]:
 
 
 def _from_csv(lines: list[str], where: str) -> list[Label]:
-    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(lines[0] if lines else "")))
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
     columns = {"value": 0, "name": 1, "red": 2, "green": 3, "blue": 4}
     if rows and not re.fullmatch(r"\d+", rows[0][0].strip()):
         columns = _columns([cell.strip().lower() for cell in rows.pop(0)], where)
@@ -171,10 +174,6 @@ def _from_csv(lines: list[str], where: str) -> list[Label]:
         colour = (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
         labels.append(_label(row[columns["value"]], unmarked(row[columns["name"]]), colour, where))
     return labels
-
-
-def _delimiter(line: str) -> str:
-    return max((",", ";", "\t"), key=line.count)
 
 
 def _columns(header: list[str], where: str) -> dict[str, int]:

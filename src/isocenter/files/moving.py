@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.files.video import picked
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
@@ -48,7 +48,7 @@ def open_header(path: Path) -> PIL.Image.Image:
 
 
 def frames_of(opened: PIL.Image.Image) -> int:
-    """How many frames a picture has; formats of single pictures do not state it."""
+    """The number of frames of a picture; formats of single pictures do not state it."""
     return getattr(opened, "n_frames", 1)
 
 

@@ -189,7 +189,8 @@ def _by_folders(names: Sequence[str], classes: int) -> tuple[str, ...] | None:
     for level in range(classes, min(map(len, paths), default=0)):
         owners = tuple(path[level] for path in paths)
         own = set(owners)
-        if not FEWEST_FOLDERS <= len(own) < len(names) or not all(map(_is_numbered, own)):
+        are_numbered = all(any(map(str.isdigit, folder)) and not NO_PERSON.search(folder) for folder in own)
+        if not FEWEST_FOLDERS <= len(own) < len(names) or not are_numbered:
             continue
         above = {path[:level] for path in paths}
         places = {path[: level + 1] for path in paths}
@@ -197,10 +198,6 @@ def _by_folders(names: Sequence[str], classes: int) -> tuple[str, ...] | None:
         if not is_kinds or (len(own) >= FEWEST_NUMBERED and all(map(str.isdecimal, own))):
             return owners
     return None
-
-
-def _is_numbered(folder: str) -> bool:
-    return any(map(str.isdigit, folder)) and not NO_PERSON.search(folder)
 
 
 def are_numbered_people(folders: Collection[str]) -> bool:
@@ -243,7 +240,7 @@ def patients_by(pattern: str, names: Sequence[str]) -> Patients:
 
 
 def found_by(pattern: str, names: Sequence[str], flag: str, example: str) -> list[str | None]:
-    """What a person's own regular expression finds in each name: its first group, else all that it matches.
+    """The match of a person's own regular expression in each name: its first group, else all of it.
 
     None where it matches nothing. Raises UsageError, by the flag and with an example, where it is wrong.
     """

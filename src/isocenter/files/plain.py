@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files.storage import is_number
+from isocenter.files.storage.block import is_number
 from isocenter.values import Array, Deferred, Geometry, Image, blocks
 
 # Smallest first: what a program from before 64-bit integers can still read.

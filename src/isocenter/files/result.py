@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
-from isocenter.files.storage import Spool, stacked_spools
+from isocenter.files.storage.spool import Spool, stacked_spools
 from isocenter.values import Array, BoundingBoxes, Deferred, Finding, Image, Label, Map, Region, one_channel
 
 BACKGROUND = "background"

@@ -18,7 +18,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage import CsvWriter, unmarked
+from isocenter.files.storage.csv_text import CsvWriter, unmarked
 from isocenter.values import SERIES_UNITS, Array, Floats, Geometry, Image, Source
 
 # Names of an axis, and its unit where the name implies it.

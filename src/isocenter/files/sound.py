@@ -42,7 +42,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def _bytes_of_a_sample(path: Path) -> int:
-    """How many bytes each sample takes.
+    """The number of bytes of each sample.
 
     Raises FormatError for samples that the file does not hold: memory for all that is claimed would be asked for.
     """

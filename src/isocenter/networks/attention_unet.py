@@ -45,7 +45,7 @@ class AttentionUNet(AttentionUnet):
         self.multiple, self.deepest = multiple, widths[-1]
 
     def stages(self) -> list[tuple[Any, Any]]:
-        """Of each grid but the coarsest, finest first: its gate with what follows, and the convolutions below it."""
+        """Each grid but the coarsest, finest first: its gate with what follows, and the convolutions below."""
         stages: list[tuple[Any, Any]] = []
         gate: Any = self.model[1]
         while isinstance(gate.submodule, nn.Sequential):

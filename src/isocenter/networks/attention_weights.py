@@ -14,7 +14,7 @@ from isocenter.networks.transformer import Attention
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """What a transformer says of a batch, and to what its tokens attended.
+    """The answers of a transformer for a batch, and the attention of its tokens.
 
     outputs: {head: tensor}, as `forward` gives them
     weights: of each layer, (batch, heads, tokens, tokens); a token's row sums to 1. Outputs have gradients by them

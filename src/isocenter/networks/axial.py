@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each
+from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each, for_pairs
 from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
-from isocenter.networks.relative import for_pairs
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
@@ -202,7 +201,7 @@ class AxialUNet(nn.Module):
         deepest = self.whole.deepest + (0 if self.parts is None else self.parts.deepest)
         self.context = context
         if context:
-            self.add_module("told", nn.Linear(context, 2 * self.whole.deepest))  # its name in saved weights
+            self.modulation = nn.Linear(context, 2 * self.whole.deepest)
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(width, count, 1) for name, count in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(deepest, count) for name, count in vectors.items()})
@@ -212,8 +211,7 @@ class AxialUNet(nn.Module):
         size, images = sizes(images), filled(images, self.multiple)
         features = self.whole.encoded(images)
         if self.context:
-            modulation = self.get_submodule("told")(context)
-            scale, shift = modulation[(..., *[None] * len(size))].chunk(2, dim=1)
+            scale, shift = self.modulation(context)[(..., *[None] * len(size))].chunk(2, dim=1)
             features[-1] = (features[-1] * (1 + scale) + shift).relu()
         of_parts = [] if self.parts is None else self.parts.encoded(split_parts(images, self.local))
         deepest = [features[-1], *(join_parts(maps, self.local) for maps in of_parts[-1:])]

@@ -103,7 +103,7 @@ class Backbone(PooledHead):
         return avg_pool2d(whole, self.enlarge) * self.enlarge**2
 
     def _maps(self, images: Tensor) -> Tensor:
-        """What the backbone pools; maps pass `coarsest` with their channels first."""
+        """The maps that the backbone pools; they pass `coarsest` with their channels first."""
         maps: Tensor = self.body.forward_features(images)
         if getattr(self.body, "output_fmt", "") == CHANNELS_LAST:
             return self.coarsest(maps.movedim(-1, 1)).movedim(1, -1)

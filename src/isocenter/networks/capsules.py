@@ -85,7 +85,7 @@ class CapsNet(nn.Module):
         self.body = nn.Sequential(*layers)
         self.context = context
         if context:
-            self.add_module("told", nn.Linear(context, pose))  # its name in saved weights
+            self.of_context = nn.Linear(context, pose)
         lower = types * cells**spatial_dims + (1 if context else 0)
         made = {name: Answers(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
         self.vectors = nn.ModuleDict(made)
@@ -95,7 +95,7 @@ class CapsNet(nn.Module):
         maps = in_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
         capsules = squashed(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
         if self.context and context is not None:
-            own = squashed(self.get_submodule("told")(context))
+            own = squashed(self.of_context(context))
             capsules = torch.cat([capsules, own.unsqueeze(1)], dim=1)
         return {name: layer(capsules) for name, layer in self.vectors.items()}
 
@@ -131,7 +131,7 @@ def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As many convolutions as reduce an image to a few cells; the paper's width for pictures on a GPU."""
+    """Enough convolutions to reduce an image to a few cells; the paper's width for pictures on a GPU."""
     del strides  # all axes are reduced equally
     slow, volume = device == "cpu", len(patch) > 2
     steps = [1, 2] if max(patch) <= 2 * COARSE else [2, 2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ GATES = {"gru": 3, "lstm": 4}
 
 
 class Frames:
-    """Which frames of a batch exist, and the conversion between features of all frames and of the computed ones.
+    """The frames of a batch that exist, and the conversion between features of all frames and of the computed ones.
 
     there: (batch, frames)
     In training only existing frames are computed, so that batch normalisation sees no others. Else all are, and the
@@ -291,7 +292,9 @@ class Clip(PooledHead):
             raise ValueError(f"a span of {within} frames has no middle: give an odd number")
         self.channels = channels // frames
         encoder = ResNet(self.channels, spatial_dims, {}, dropout=0.0, **size)
-        self.encoder, ends = encoder.body, _ends(size.get("blocks", (2, 2, 2, 2)))
+        self.encoder = encoder.body
+        # The last layer of each stage of the body, whose layer 0 is the stem.
+        ends = list(accumulate(size.get("blocks", (2, 2, 2, 2))))
         maps = {end: int(size.get("width", 32)) * 2**stage for stage, end in enumerate(ends)}
         self.between = nn.ModuleDict({str(end): AtEachPlace(spatial_dims, maps[end], within) for end in ends if within})
         self.coarsest = nn.Identity()  # where others see its maps
@@ -320,11 +323,6 @@ class Clip(PooledHead):
         missing = torch.isnan(each)
         there = missing.flatten(1).to(torch.float32).amax(dim=1) < 0.5
         return each.masked_fill(missing, 0.0), Frames(there.reshape(-1, count), self.training)
-
-
-def _ends(blocks: Sequence[int]) -> list[int]:
-    """Index of the last layer of each stage of a ResNet's body, whose layer 0 is the stem."""
-    return [sum(blocks[: n + 1]) for n in range(len(blocks))]
 
 
 def build_convolutions(
@@ -368,13 +366,13 @@ def build_transformer(
 
 
 def size_for_convolutions(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a ResNet for a frame; the plan adds the number of frames."""
+    """The settings of a ResNet for a frame; the plan adds the number of frames."""
     size, because = _of_frame(patch, strides, device)
     return {**size, "span": 3}, f"{because}; convolutions over time see three frames", CLIP_RESNET.paper
 
 
 def size_for_cells(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a ResNet for a frame, and as many cells in each direction as it has features."""
+    """The settings of a ResNet for a frame, and as many cells in each direction as it has features."""
     size, because = _of_frame(patch, strides, device)
     hidden = _features(size)
     cells = f"{hidden} cells a direction, as many as features"
@@ -382,7 +380,7 @@ def size_for_cells(patch: Sequence[int], strides: Strides, device: str) -> Sized
 
 
 def size_for_transformer(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a ResNet for a frame, and tokens of as many features; fewer layers on a processor."""
+    """The settings of a ResNet for a frame, and tokens of as many features; fewer layers on a processor."""
     size, because = _of_frame(patch, strides, device)
     hidden, layers = _features(size), 2 if device == "cpu" else 4
     more = {"hidden": hidden, "layers": layers, "heads": max(1, hidden // 32)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a network says of a batch, and what it saw.
+    """The outputs of a network for a batch, and its deepest map.
 
     outputs: {head: tensor}, as `forward` gives them
     deepest: (batch * n, maps, *grid) of the coarsest grid, n slices or frames an image that the network sees apart; or

@@ -200,14 +200,14 @@ def _width(stage: nn.Module) -> int:
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a U-Net; the plan adds how many images there are and what is averaged."""
+    """The settings of a U-Net; the plan adds the number of images and what is averaged."""
     size, because, _ = size_for_unet(patch, strides, device)
     own = {**size, "modalities": 0, "frames": 1}
     return own, f"{because}; features of each level are averaged over the available images", PAPER
 
 
 def size_for_late(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a U-Net for each image; outputs are averaged."""
+    """The settings of a U-Net for each image; outputs are averaged."""
     size, because, _ = size_for_unet(patch, strides, device)
     own = {**size, "modalities": 0, "frames": 1, "means": {}}
     return own, f"{because}; a whole network for each image, whose outputs are averaged", FUSION_LATE.paper

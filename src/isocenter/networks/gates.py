@@ -55,7 +55,7 @@ class BlockAttention(nn.Module):
 
 
 def hidden_features(maps: int) -> int:
-    """Of the layer that weighs so many maps."""
+    """The hidden features of the layer that weighs so many maps."""
     return max(maps // REDUCTION, NARROWEST)
 
 

@@ -80,7 +80,7 @@ def places(size: Sequence[int], like: Tensor) -> Tensor:
 
 
 def surest(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Of several boxes of each cell the one with the largest logit of any class.
+    """The box with the largest logit of any class, of the several boxes of each cell.
 
     logits: (batch, boxes, classes, *coarse); boxes: (batch, boxes, 2 * axes, *coarse); both return without that axis
     """

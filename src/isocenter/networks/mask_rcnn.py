@@ -2,13 +2,17 @@
 
 He et al., ICCV 2017, arXiv:1703.06870, of torchvision's parts and under its names, so that its weights fit. Images are
 prepared as the plan says, of any number of channels, instead of by torchvision's own transform. In prediction objects
-are drawn into the two maps of `rendering`.
+are drawn into two maps: the logit of being inside an object, and a depth that is 0 where two objects touch, so that a
+watershed recovers them.
+
+Shapes do not depend on values, so that both stages are one graph for a whole batch, also on torch's meta device and in
+ONNX.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,21 +22,12 @@ from torchvision.models import get_model_weights, resnet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import (
-    MaskRCNN_ResNet50_FPN_Weights,
-    MaskRCNNHeads,
-    MaskRCNNPredictor,
-)
+from torchvision.models.detection.mask_rcnn import MaskRCNN_ResNet50_FPN_Weights, MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import (
-    RegionProposalNetwork,
-    RPNHead,
-    concat_box_prediction_layers,
-)
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.ops import roi_align
 
 from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.regions import best, picked, pooled, unsuppressed, within
-from isocenter.networks.rendering import rendered
 from isocenter.networks.resnet_pyramid import PUBLISHED_AT, anchors_on
 
 PAPER = "arXiv:1703.06870"
@@ -51,6 +46,22 @@ SAMPLES_OF_A_MASK = 2
 
 # Images are enlarged until objects are about so many voxels across, four of the finest level's; by this at the most.
 ENOUGH, LARGEST = 16.0, 2
+# Longest chain of suppressions: the first box suppresses the second, which then does not suppress the third. In longer
+# chains a box too many may stay; 600 boxes drawn around 60 centres took at most 7 rounds, in 60 draws.
+ROUNDS = 12
+# Regions of this side, in voxels, are pooled from the level with a sixteenth of the resolution; of half the side, from
+# the next finer level. Lin et al., CVPR 2017, arXiv:1612.03144, equation 1.
+CANONICAL, CANONICAL_LEVEL, FINEST_LEVEL = 224.0, 4, 2
+SMALL = 1e-6
+# Lowest probability of an object's voxel: below any threshold that is tried for the inside.
+NOBODY = 0.25
+# Largest probability, so that in a mean of two contradicting windows neither always wins.
+SURE = 0.99
+# Share of a mask that objects of higher score must leave free, or it is a duplicate of one of them. Kirillov et al.,
+# CVPR 2019, arXiv:1801.00868, section 6.
+LEFT = 0.5
+# Masks that are drawn at a time.
+AT_ONCE = 16
 
 
 class Objects(NamedTuple):
@@ -380,6 +391,173 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     else:
         size = {"body": "resnet50", "inside": 256, "hidden": 1024, "outline": [256] * 4}
     return size, f"patch {tuple(patch)}: {size['body']} with a pyramid of {size['inside']} maps for the {device}", PAPER
+
+
+def overlaps(boxes: Tensor) -> Tensor:
+    """(batch, n, n) intersection over union of (batch, n, 4) edges: left, top, right, bottom."""
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    both = (high - low).clamp(min=0).prod(dim=-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
+    return both / (areas[:, :, None] + areas[:, None] - both).clamp(min=SMALL)
+
+
+def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
+    """(batch, n) which boxes non-maximum suppression keeps.
+
+    boxes: (batch, n, 4) edges, in order of falling score
+    live:  (batch, n) which boxes exist
+    Sequential suppression is the fixed point of suppressing all boxes at once, reached after as many rounds as its
+    longest chain has links: Zheng et al., IEEE Trans Cybern 2022, arXiv:2005.03572, proposition 1.
+    """
+    count = boxes.shape[1]
+    surer = torch.ones(count, count, dtype=torch.bool, device=boxes.device).tril(-1)  # the column's box than the row's
+    over = (overlaps(boxes) > threshold) & surer & live.unsqueeze(1)
+    kept = live
+    for _ in range(ROUNDS):
+        kept = live & ~(over & kept.unsqueeze(1)).any(dim=2)
+    return kept
+
+
+def mosaic(levels: Sequence[Tensor]) -> Tensor:
+    """(batch, channels, rows, columns) all levels of a pyramid in one picture, from left to right.
+
+    Each has a copy of its last row and column, so that interpolation at its edge is the same as in the level itself.
+    """
+    rows = levels[0].shape[2] + 1
+    edged = [pad(level, (0, 1, 0, 1), mode="replicate") for level in levels]
+    return torch.cat([pad(level, (0, 0, 0, rows - level.shape[2])) for level in edged], dim=3)
+
+
+def pooled(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2) -> Tensor:
+    """(batch * n, channels, size, size) features of each box, from the level for its size.
+
+    levels: (batch, channels, *coarse) with a quarter of the picture's resolution, then each with half of the one before
+    boxes:  (batch, n, 4) edges in voxels of the picture
+    RoIAlign: He et al., arXiv:1703.06870; one call for a mosaic of all levels.
+    """
+    batch, count = boxes.shape[:2]
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    last = FINEST_LEVEL + len(levels) - 1
+    exact = CANONICAL_LEVEL + torch.log2(sides.prod(dim=-1).sqrt() / CANONICAL + SMALL)
+    level = torch.floor(exact + SMALL).clamp(FINEST_LEVEL, last).long() - FINEST_LEVEL
+    starts = [0, *(one.shape[3] + 1 for one in levels[:-1])]
+    from_left = boxes.new_tensor([sum(starts[: n + 1]) for n in range(len(levels))])[level]
+    placed = boxes * torch.exp2(-(level + FINEST_LEVEL).to(boxes.dtype))[..., None]
+    placed = placed + torch.stack([from_left, torch.zeros_like(from_left)] * 2, dim=-1)
+    number = torch.arange(batch, device=boxes.device, dtype=boxes.dtype)[:, None, None].expand(batch, count, 1)
+    rois = torch.cat([number, placed], dim=2).reshape(batch * count, 5)
+    return roi_align(mosaic(levels).float(), rois.float(), size, 1.0, samples)
+
+
+def within(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """(..., 4) edges cut at those of a picture of (rows, columns)."""
+    rows, columns = size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([columns, rows, columns, rows]))
+
+
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(batch, count) the highest of (batch, n) scores and their indices; fewer where n is smaller."""
+    highest = torch.topk(scores, min(count, scores.shape[1]), dim=1)
+    return highest.values, highest.indices
+
+
+def picked(boxes: Tensor, places: Tensor) -> Tensor:
+    """(batch, k, 4) of (batch, n, 4) boxes, by (batch, k) indices."""
+    return torch.gather(boxes, 1, places[..., None].expand(-1, -1, 4))
+
+
+def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """(batch, 2, rows, columns) logit of inside an object, and depth.
+
+    masks:  (batch, n, m, m) probability of each cell of a box
+    boxes:  (batch, n, 4) left, top, right, bottom edges in voxels
+    scores: (batch, n) in falling order; 0 for no object
+    A voxel belongs to the object of the highest score whose mask has a probability of 0.5 or more there, else to the
+    most probable mask. Its probability is that of the mask, or the object's score where this is lower. An object that
+    those of higher scores mostly cover is a duplicate, and left out.
+    """
+    owner, chance = owned(masks, boxes, scores, size)
+    depth, holds = depths(owner)
+    chance = torch.where(holds, chance, 0.0).clamp(1 - SURE, SURE)
+    return torch.stack([torch.logit(chance), depth], dim=1)
+
+
+def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(batch, rows, columns) number of each voxel's object, from 1 on, else 0, and its probability."""
+    count = masks.shape[1]
+    owner = torch.zeros(masks.shape[0], *size, dtype=torch.long, device=masks.device)
+    chance = torch.zeros(masks.shape[0], *size, dtype=masks.dtype, device=masks.device)
+    most, covered = chance, []
+    for start in range(0, count, AT_ONCE):
+        end = min(start + AT_ONCE, count)
+        sure = scores[:, start:end, None, None]
+        drawn = pasted(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
+        # A claim above 1 is that of a mask with a probability of 0.5 or more.
+        rank = 2 - torch.arange(start, end, device=masks.device, dtype=masks.dtype)[:, None, None] / count
+        claim = torch.where(drawn >= 0.5, rank, drawn * (drawn >= NOBODY))
+        covered.append((claim > 1).flatten(2).sum(dim=2))
+        claimed, which = claim.max(dim=1)
+        won = claimed > most
+        own = torch.minimum(drawn, sure).gather(1, which[:, None])[:, 0]
+        owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, own, chance)
+        most = torch.maximum(most, claimed)
+    stays = _left(owner, most > 1, torch.cat(covered, dim=1))
+    return torch.where(stays, owner, 0), torch.where(stays, chance, 0.0)
+
+
+def _left(owner: Tensor, likely: Tensor, covered: Tensor) -> Tensor:
+    """(batch, rows, columns) whether objects of higher scores leave enough of each voxel's object.
+
+    likely:  voxels of masks with a probability of 0.5 or more; covered: (batch, n) their number for each object
+    """
+    flat = owner.flatten(1)
+    nobody = torch.zeros_like(covered[:, :1])
+    left = torch.cat([nobody, torch.zeros_like(covered)], dim=1).scatter_add(1, flat, likely.flatten(1).long())
+    enough = left >= LEFT * torch.cat([nobody, covered], dim=1)
+    return enough.gather(1, flat).reshape(owner.shape)
+
+
+def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(batch, n, rows, columns) masks interpolated linearly over their boxes, and 0 outside."""
+    rows, columns = (
+        _weights(boxes[..., axis], boxes[..., axis + 2], masks.shape[-1], length)
+        for axis, length in ((1, size[0]), (0, size[1]))
+    )
+    return rows @ masks @ columns.transpose(-1, -2)
+
+
+def _weights(low: Tensor, high: Tensor, parts: int, length: int) -> Tensor:
+    """(batch, n, length, parts) weight of each cell of a box at each voxel along one axis."""
+    middles = torch.arange(length, device=low.device, dtype=low.dtype) + 0.5
+    place = (middles - low[..., None]) / (high - low).clamp(min=1e-3)[..., None] * parts - 0.5
+    part = torch.arange(parts, device=low.device, dtype=low.dtype)
+    return (1 - (place[..., None] - part).abs()).clamp(min=0)
+
+
+def depths(owner: Tensor) -> tuple[Tensor, Tensor]:
+    """(batch, rows, columns) depths, and whether a watershed can assign a voxel to its owner.
+
+    The depth is 0 for voxels next to another object and 1 for all others: unlike a distance it does not split objects
+    with a waist. A watershed floods the insides first, and then adds to each the voxels next to it. A strip between
+    other objects without an inside cannot be assigned, and is left out.
+    """
+    touching = _has_neighbour(owner, owner > 0, torch.ne)
+    inside = (owner > 0) & ~touching
+    holds = inside | (touching & _has_neighbour(owner, inside, torch.eq))
+    return inside.float(), holds
+
+
+def _has_neighbour(owner: Tensor, marked: Tensor, agree: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(batch, rows, columns) whether a next voxel along an axis is marked, and the two owners agree."""
+    has = torch.zeros_like(marked)
+    for axis in (1, 2):
+        places = torch.arange(owner.shape[axis], device=owner.device)
+        shape = [-1 if n == axis else 1 for n in range(3)]
+        for step, edge in ((1, 0), (-1, owner.shape[axis] - 1)):  # without those from the other edge
+            there = marked.roll(step, axis) & (places != edge).reshape(shape)
+            has = has | (there & (owner > 0) & agree(owner, owner.roll(step, axis)))
+    return has
 
 
 MASK_RCNN = Family(

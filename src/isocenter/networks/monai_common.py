@@ -137,7 +137,7 @@ def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
 def size_by_stages(
     patch: Sequence[int], strides: Strides, device: str, *, stages: int, width: int, narrower: int, paper: str
 ) -> Sized:
-    """So many stages, or as many as the patch has; on a processor this part of the width.
+    """The settings of so many stages, or as many as the patch has; on a processor a part of the width.
 
     Bind the keywords by `partial` to get a family's `size_for`.
     """
@@ -147,5 +147,5 @@ def size_by_stages(
 
 
 def halvings_for(patch: Sequence[int], most: int) -> int:
-    """How often a patch can be halved along all axes until its shortest axis has two cells; at least once."""
+    """The number of times that all axes can be halved until the shortest has two cells; at least 1."""
     return max(1, min(most, int(math.log2(max(2, min(patch) / 2)))))

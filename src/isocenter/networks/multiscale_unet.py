@@ -134,7 +134,7 @@ class MultiscaleUNet(nn.Module):
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a U-Net, with deep supervision of every stage but the two coarsest."""
+    """The settings of a U-Net, with deep supervision of every stage but the two coarsest."""
     size, because, _ = size_for_unet(patch, strides, device)
     coarse = max(0, len(strides) - 3)
     scales = f"gates at {len(strides) - 1} scales, each of which gets the image; {coarse} coarser outputs learn too"

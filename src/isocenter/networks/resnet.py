@@ -73,7 +73,7 @@ def _strides(kernel: Sequence[int], steps: Sequence[int]) -> list[int]:
 
 
 class Residual(nn.Module):
-    """What both kinds of block share: activation first, a shortcut, and perhaps a gate."""
+    """The common base of both kinds of block: activation first, a shortcut, and perhaps a gate."""
 
     first_norm: nn.Module
 
@@ -188,7 +188,7 @@ class ResNet(PooledHead):
 
 
 def _waits(late: Sequence[int] | None, axes: int) -> list[int]:
-    """How many halvings of the others each axis waits for; ValueError for numbers that do not fit."""
+    """The number of halvings of the others that each axis waits for; ValueError for numbers that do not fit."""
     waits = [0] * axes if late is None else list(late)
     if len(waits) != axes or min(waits) != 0:
         raise ValueError(f"late needs {axes} numbers from 0, one of them 0, not {late}")
@@ -218,7 +218,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 
 def late_for(strides: Sequence[Sequence[int]], most: int) -> list[int]:
-    """For each axis, how many stages halve other axes first, at the most so many.
+    """The number of stages that halve other axes first, for each axis, at the most so many.
 
     0 for an axis that is never halved: it has few voxels, which may be as short as those of the others.
     """
@@ -230,7 +230,7 @@ def late_for(strides: Sequence[Sequence[int]], most: int) -> list[int]:
 
 
 def size_for_costly(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a ResNet, but on a processor the stem halves volumes: these blocks take long at full resolution."""
+    """The settings of a ResNet; on a processor the stem halves volumes: these blocks take long at full resolution."""
     size, because, source = size_for(patch, strides, device)
     if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
         return size, because, source
@@ -260,7 +260,7 @@ def size_for_resnext(patch: Sequence[int], strides: Strides, device: str) -> Siz
 
 
 def size_for_pseudo3d(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a ResNet that convolves separately along the axis of the longest voxels, which is halved least often."""
+    """The settings of a ResNet that convolves separately along the axis of the longest voxels, halved least often."""
     size, because, source = size_for_costly(patch, strides, device)
     reduced = [math.prod(stages) for stages in zip(*strides, strict=True)]
     axis = max(n for n, by in enumerate(reduced) if by == min(reduced))

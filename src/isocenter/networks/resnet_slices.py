@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from isocenter.networks import inflated_resnet
 from isocenter.networks.family import OWN, Family, Sized, Strides
 from isocenter.networks.inflated_resnet import Encoder, strides_for
-from isocenter.networks.layers import with_covariates
-from isocenter.networks.slices import check, slices_with_neighbours
+from isocenter.networks.layers import check_slices, slices_with_neighbours, with_covariates
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")
@@ -48,7 +47,7 @@ class SliceResNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        check(axis, neighbours)
+        check_slices(axis, neighbours)
         if pooling not in POOLING:
             raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
         self.axis, self.neighbours = axis, neighbours

@@ -88,7 +88,7 @@ def spread_of_mean(flow: Tensor, grid: Sequence[int], patch: Sequence[int], spat
 
 
 def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
-    """What a block adds to its input: in training nothing for a share of samples, and more for the others."""
+    """The change that a block adds: in training nothing for a share of samples, and more for the others."""
     if not training or skipped == 0:
         return change
     kept = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= skipped

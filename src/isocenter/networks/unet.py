@@ -241,7 +241,7 @@ def _stage(
     stride: Sequence[int],
     entry: Convolving | None = None,
 ) -> nn.Module:
-    """So many blocks, of which the first takes the stride; entry: kind of its first convolution."""
+    """A stage of so many blocks, of which the first takes the stride; entry: kind of its first convolution."""
     made = [block(inside, outside, kernel, stride, entry=entry)]
     made += [block(outside, outside, kernel, [1] * len(kernel)) for _ in range(count - 1)]
     return made[0] if count == 1 else nn.Sequential(*made)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isocenter.networks.family import Sized, Strides
-from isocenter.networks.slices import check, slices_with_neighbours
+from isocenter.networks.layers import check_slices, slices_with_neighbours
 from isocenter.networks.unet import UNET, UNet, size_for
 
 
@@ -33,7 +33,7 @@ class SliceUNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        check(axis, neighbours)
+        check_slices(axis, neighbours)
         self.axis, self.neighbours = axis, neighbours
         self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
 

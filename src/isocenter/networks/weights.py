@@ -263,7 +263,7 @@ def _shapes(name: str, named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
 def _summary(
     named: Mapping[str, Tensor], own: Mapping[str, Tensor], fitting: Mapping[str, Tensor], from_where: str
 ) -> list[str]:
-    """How many tensors fitted, which have other shapes, and which other names."""
+    """The number of tensors that fitted, those of other shapes, and those of other names."""
     counted = _counted(own)
     parts = [f"{sum(name in fitting for name in counted)} of {len(counted)} tensors from {from_where}"]
     other = [_shapes(name, named, own) for name in counted if name in named and name not in fitting]

@@ -165,7 +165,8 @@ def assigned(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
     open_to = torch.nonzero((inside | near).any(dim=0))[:, 0]
     if not len(open_to):
         return nothing, nothing
-    overlap = _overlaps(_edges(predictions.centres[open_to], predictions.lengths[open_to]), boxes[:, 1:])
+    predicted = _edges(predictions.centres[open_to], predictions.lengths[open_to])
+    overlap = _overlap(predicted[None], boxes[:, None, 1:])  # (boxes, predictions)
     logits = predictions.logits[open_to]
     chance = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
     right = chance[:, boxes[:, 0].long()].T.clamp(min=SMALL)
@@ -206,11 +207,6 @@ def _edges(centres: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([centres - lengths / 2, centres + lengths / 2], dim=-1)
 
 
-def _overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """(others, boxes) intersection over union of each pair; (n, 2 * axes) edges."""
-    return _overlap(boxes[None], others[:, None])
-
-
 def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
     (low, high), (other_low, other_high) = boxes.chunk(2, dim=-1), others.chunk(2, dim=-1)
     both = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(dim=-1)
@@ -219,7 +215,7 @@ def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def size_for_yolox(patch: Sequence[int], strides: Strides, device: str) -> Sized:
-    """As a pyramid, with three levels from a quarter of the image's resolution on."""
+    """The settings of a pyramid with three levels from a quarter of the image's resolution on."""
     size, because, _ = size_for(patch, strides, device)
     return size, because.replace("outputs at a quarter", "outputs from a quarter"), YOLOX.paper
 

@@ -33,36 +33,18 @@ if TYPE_CHECKING:
         registered_groups,
         registered_margin,
     )
-    from isocenter.planning.plan_prose import is_silent, paragraphs, prose, sentences_of
-    from isocenter.planning.plan_table import overview
-    from isocenter.planning.planned import (
-        COVARIATES,
-        EVERYTHING,
-        SCALE,
-        TOO_LARGE,
-        Planned,
-        relative_to,
-        training_ids,
-    )
-    from isocenter.planning.rules import (
-        CASCADE,
-        CROSS_FITS,
-        LEAST_BATCH,
-        MANY_ENTRIES,
-        Parts,
-        Retest,
-        compared_configurations,
-        counts_of,
-        folds_decision,
-        low_resolution,
-        profile_for,
-        refuse_groups,
-        split_folds,
-    )
+    from isocenter.planning.plan_prose import is_silent, overview, paragraphs, prose, sentences_of
+    from isocenter.planning.planned import COVARIATES, EVERYTHING, SCALE, TOO_LARGE, Planned, relative_to, training_ids
+    from isocenter.planning.rules.cascade import CASCADE, CROSS_FITS, compared_configurations, low_resolution
+    from isocenter.planning.rules.context_fusion import MANY_ENTRIES
+    from isocenter.planning.rules.groups import refuse_groups
     from isocenter.planning.rules.inner_folds import with_inner_folds
+    from isocenter.planning.rules.learning import LEAST_BATCH
     from isocenter.planning.rules.normalisation import constant_problems
     from isocenter.planning.rules.preprocessing import normalised_problems
-    from isocenter.planning.rules.split import split
+    from isocenter.planning.rules.profiles import profile_for
+    from isocenter.planning.rules.shortcuts import Retest
+    from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split, split_folds
     from isocenter.planning.search import (
         Between,
         Domain,

@@ -13,23 +13,16 @@ from isocenter.errors import PlanError, counted
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
-from isocenter.planning.rules import (
-    NNUNET,
-    WITH_SGD,
-    Grid,
-    GridNeeds,
-    context_decision,
-    flat,
-    grid_for,
-    image_only,
-    lasting,
-    low_resolution,
-    marks_decision,
-)
+from isocenter.planning.rules.cascade import low_resolution, marks_decision
+from isocenter.planning.rules.covariates import context_decision, image_only
+from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
+from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.preprocessing import lasting
+from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build, kind, kind_for
+from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
@@ -72,7 +65,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
             plan = plan.with_decision(name, Decision(plan["training.protected"], BY_HAND))
     if any(name.startswith("task.") for name in assignments):
         settings = _values(plan, "task")
-        plan = _unless_by_hand(plan, kind(settings["name"]).traits.suited(settings))
+        plan = _unless_by_hand(plan, following(kind(settings["name"]), settings))
     plan = _with_frames(plan, assignments)
     return _unless_by_hand(plan, _following(plan, assignments))
 
@@ -110,7 +103,7 @@ def untrained(plan: Plan) -> Plan:
     for name, decision in plan:
         if (because := before_run(decision)) != decision.because:
             plan = plan.with_decision(name, replace(decision, because=because))
-    found = [f"task.{setting}" for setting in build(_values(plan, "task")).traits.tunes]
+    found = [f"task.{setting}" for setting in found_after_training(build(_values(plan, "task")))]
     stated = [name for name in found if name in plan and plan[name] is not None]
     return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
 
@@ -192,7 +185,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     own_decisions = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    own_decisions = {name: decision for name, decision in own_decisions.items() if not _is_common(name)}
+    own_decisions = {
+        name: decision
+        for name, decision in own_decisions.items()
+        if not any(stands_for(name, one) for one in TAUGHT_ALIKE)
+    }
     own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
     if _labels(own) != _labels(task):
@@ -293,10 +290,6 @@ def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
 
 
-def _is_common(name: str) -> bool:
-    return any(stands_for(name, one) for one in TAUGHT_ALIKE)
-
-
 def _of_part(plan: Plan, name: str) -> str:
     """The name of a decision, or of the same of the one part that has it: task.classification.positive."""
     parts = [one for one in plan.names if stands_for(one, name)]
@@ -304,7 +297,7 @@ def _of_part(plan: Plan, name: str) -> str:
 
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
-    """What it answers with, and each of its parts."""
+    """The labels of the task, and those of each of its parts."""
     return [task.labels, *(part.labels for part in task.decoding.parts.values())]
 
 

@@ -10,7 +10,13 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.planning.rules import CASCADE, MINUTES_A_TRAINING, TRAININGS, compared_configurations, least_minutes
+from isocenter.planning.rules.cascade import (
+    CASCADE,
+    MINUTES_A_TRAINING,
+    TRAININGS,
+    compared_configurations,
+    least_minutes,
+)
 from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
@@ -43,7 +49,7 @@ def settings(plan: Plan) -> Settings:
 
 
 def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str = "auto") -> None:
-    """What can be refused before the data are read, so that nobody waits for it; `settings` looks at all the rest.
+    """Refuse wishes that cannot be followed, before the data are read; `settings` checks all the rest.
 
     assignments: {"section.name": value} set by hand
     Raises PlanError for what no plan could hold, ResourceError for a device that is not here.
@@ -68,7 +74,7 @@ def _check_names(plan: Plan, made: Settings) -> None:
     _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
     task = made.task
     _refuse_other("training.selection", made.training.selection, {task.teaching.selects_by}, f"{task.name} has no")
-    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.metrics, f"{task.name} has no")
+    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.primaries, f"{task.name} has no")
     parts = tuple(task.decoding.parts.values()) or (task,)
     if made.guard.error is not None and any(one.decoding.uncertainty not in ("classes", "labels") for one in parts):
         problem = f"an answer of {task.name} is neither right nor wrong"
@@ -94,7 +100,7 @@ def _refuse_following(name: str) -> None:
 
 
 def _check_prior(plan: Plan, made: Settings) -> None:
-    """What corrects probabilities for how cases are drawn fits how they are drawn, if nobody chose otherwise."""
+    """Refuse a correction of probabilities that does not fit how cases are drawn, unless somebody chose it."""
     for name, decision in made.task.under(made.training.sampling).items():
         if name in plan and plan[name] != decision.value and plan.decision(name).because != BY_HAND:
             problem = f"{plan[name]} does not go with training.sampling {made.training.sampling} and the weights"
@@ -119,7 +125,7 @@ def _check_patches(made: Settings) -> None:
 
 
 def _check_shape(made: Settings) -> None:
-    """What brings images to one shape goes together, and leaves something of them."""
+    """Refuse settings of the shape that contradict each other, or leave nothing of an image."""
     chosen = made.preprocessing
     if not 0 <= chosen.border < 0.5:
         raise PlanError(f"{chosen.border} of each side leaves nothing", "preprocessing.border", "Give 0 to below 0.5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,12 @@ from isocenter import networks
 from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
-from isocenter.planning.rules import (
-    CLIPS,
-    EARLY,
-    FEW_SLICES,
-    NNUNET,
-    VERY_LONG,
-    Grid,
-    GridNeeds,
-    fusion_decisions,
-    grid_for,
-    usual_batch,
-)
+from isocenter.planning.rules.context_fusion import fusion_decisions
+from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, grid_for
+from isocenter.planning.rules.learning import VERY_LONG, usual_batch
+from isocenter.planning.rules.modalities import EARLY
+from isocenter.planning.rules.preprocessing import CLIPS
+from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import fusion_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
@@ -47,7 +42,7 @@ MANY_CASES = 100
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits into memory: the grid, the network for it and the batch.
+    """The grid, the network and the batch that fit into memory.
 
     usual:   the batch if memory had no say
     fusion:  how the network uses covariates
@@ -71,13 +66,15 @@ def fitted(inputs: PlanInputs) -> Fitted:
     """
     fingerprint, machine = inputs.fingerprint, inputs.machine
     needs = GridNeeds.of(inputs.task)
-    asked: dict[str, Any] = {"reduction": inputs.reduction, "spacing": inputs.wishes.spacing}
-    first = grid_for(fingerprint, needs, machine.device, **asked)
+    grid_of = partial(
+        grid_for, fingerprint, needs, machine.device, reduction=inputs.reduction, spacing=inputs.wishes.spacing
+    )
+    first = grid_of()
     frames, family = inputs.frames.value or 1, inputs.wishes.network
     usual = inputs.batch or usual_batch(fingerprint, first, machine.device, frames, family)
     fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
     for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
-        grid = grid_for(fingerprint, needs, machine.device, room=room, **asked)
+        grid = grid_of(room=room)
         fits = _on_grid(inputs, grid, batch, usual)
         if fits.peak.fits(machine):
             break
@@ -176,14 +173,14 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
 
 
 def _of_clips(size: Decision, frames: int | None) -> Decision:
-    """With the number of frames, where the family asks for it."""
+    """The size with the number of frames, where the family asks for it."""
     if "frames" not in size.value:
         return size
     return replace(size, value={**size.value, "frames": frames or 1})
 
 
 def _of_modalities(size: Decision, count: int, task: Task) -> Decision:
-    """With the number of images of a case, and what of their answers is averaged, where the family asks for it."""
+    """The size with the number of images, and which of their answers are averaged, where the family asks for it."""
     if "modalities" not in size.value:
         return size
     means = {"means": {head: mean_of(task, head) for head in task.heads}} if "means" in size.value else {}
@@ -217,7 +214,7 @@ def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, mac
 
 
 def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:
-    """Of all training cases as they are prepared: float32 channels, labels, and where each structure lies."""
+    """Bytes of all prepared training cases: float32 channels, labels, and positions of each structure."""
     voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1)
     structures = len(task.labels) if any(head.is_dense for head in task.heads.values()) else 0
     positions = structures * np.minimum(voxels, POSITIONS).sum() * POSITION_BYTES * len(grid.patch)

@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules import (
-    REDUCTION,
-    GridNeeds,
-    Holes,
-    channels_of,
-    context_decision,
-    dropout_decision,
-    frames_of,
-    in_haste,
-)
+from isocenter.planning.rules.covariates import context_decision
+from isocenter.planning.rules.grid import REDUCTION, GridNeeds, in_haste
+from isocenter.planning.rules.modalities import Holes, dropout_decision
+from isocenter.planning.rules.preprocessing import channels_of, frames_of
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint
@@ -82,13 +76,13 @@ class PlanInputs:
 
     @property
     def minutes(self) -> float | None:
-        """For one of the trainings: of each fold, and with covariates of the network that does without them."""
+        """Minutes of one training: each fold is one, and with covariates there is a network without them."""
         trainings = max(1, self.wishes.folds) * (2 if self.context.value else 1)
         return None if self.wishes.minutes is None else self.wishes.minutes / trainings
 
     @property
     def reduction(self) -> float:
-        """By which factor the grid is coarser than images are: set by hand, or as the task lets it."""
+        """The factor by which the grid is coarser than images: set by hand, or as the task permits."""
         if self.wishes.reduction is not None:
             return self.wishes.reduction
         stated = self.stated.get(REDUCTION)
@@ -96,13 +90,13 @@ class PlanInputs:
 
     @property
     def batch(self) -> int | None:
-        """As the task wants it; None for as many as usual."""
+        """The batch that the task asks for; None for the usual one."""
         stated = self.stated.get("training.batch")
         return None if stated is None else int(stated.value)
 
     @property
     def family(self) -> Decision | None:
-        """Of the network, where one is asked for."""
+        """The family of the network, where one is asked for."""
         return None if self.wishes.network is None else Decision(self.wishes.network, "asked for")
 
 

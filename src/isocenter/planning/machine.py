@@ -39,17 +39,17 @@ class Machine:
 
 
 def kind_of(device: str) -> str:
-    """Of rules that differ: "cpu", or "gpu" for every other device."""
+    """The kind of device for rules: "cpu", or "gpu" for every other device."""
     return PROCESSOR if device == PROCESSOR else "gpu"
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def this_machine(device: str, threads: int | None = None, device_memory: float | None = None) -> Machine:
-    """As it is now: memory is what is available, and cores are those this process may use.
+    """This machine as it is now, with the memory that is free and the cores that this process may use.
 
     device_memory: GiB of a device that need not be here; it is believed to compute in bfloat16, as GPUs since 2020 do
     """

@@ -55,7 +55,7 @@ class Peak:
     kept: float
 
     def on_device(self, machine: Machine) -> float:
-        """Of the device that computes; all of it where that has no memory of its own."""
+        """The peak on the device that computes; the whole peak where it has no memory of its own."""
         computed = self.weights + self.kept
         return computed + self.program + self.cases if machine.shares_memory else computed
 

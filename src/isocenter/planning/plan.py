@@ -9,26 +9,17 @@ from isocenter.planning.changes import with_memory, without_cascade
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
 from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules import (
-    NNUNET,
-    Retest,
-    absent_decision,
-    batch_decision,
-    cascade_decision,
-    flips_at_test,
-    groups_decision,
-    image_only,
-    left_right,
-    names_of,
-    profile_for,
-    sided_covariate,
-    training,
-    window_for,
-    with_presence,
-)
-from isocenter.planning.rules.anatomy import anatomy
-from isocenter.planning.rules.augmentation import augmentation
+from isocenter.planning.rules.anatomy import anatomy, left_right, names_of
+from isocenter.planning.rules.augmentation import augmentation, flips_at_test
+from isocenter.planning.rules.cascade import cascade_decision
+from isocenter.planning.rules.covariates import image_only, sided_covariate
+from isocenter.planning.rules.grid import window_for
+from isocenter.planning.rules.groups import groups_decision
+from isocenter.planning.rules.learning import batch_decision, training
+from isocenter.planning.rules.modalities import absent_decision, with_presence
 from isocenter.planning.rules.preprocessing import preprocessing
+from isocenter.planning.rules.profiles import NNUNET, profile_for
+from isocenter.planning.rules.shortcuts import Retest
 from isocenter.planning.search import unsearched
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task

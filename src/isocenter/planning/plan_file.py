@@ -20,8 +20,8 @@ from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
-from isocenter.planning.sections import completed, typed
-from isocenter.tasks import kind
+from isocenter.planning.sections import typed
+from isocenter.tasks import kind, registered_settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 
 HEADER = (
@@ -44,7 +44,7 @@ def plan_text(plan: Plan) -> str:
         for section, decisions in plan.sections.items()
     }
     head = {
-        "isocenter_plan": plan.version,
+        "isocenter_plan": PLAN_VERSION,
         "data": plan.data,
         "data_hash": plan.data_hash,
         "options": dict(plan.options),
@@ -80,23 +80,22 @@ def registered(plan: Plan) -> str:
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", *(f"task.{name}" for name in kind(plan["task.name"]).traits.registers))
+    names = ("evaluation.primary", *(f"task.{name}" for name in registered_settings(kind(plan["task.name"]))))
     fixed = {name: plan[name] for name in names if name in plan}
-    # Earlier plans had neither, and keep their hash.
-    fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if name in plan and plan[name] is not None}
+    fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if plan[name] is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
 def registered_margin(plan: Plan | None) -> float | None:
     """The margin that was fixed before training; None where there is none, or something has been changed since."""
-    if plan is None or MARGIN not in plan or plan[MARGIN] is None or REGISTERED not in plan:
+    if plan is None or plan[MARGIN] is None or REGISTERED not in plan:
         return None
     return float(plan[MARGIN]) if plan[REGISTERED] == registered(plan) else None
 
 
 def registered_groups(plan: Plan | None) -> str | None:
     """The groups fixed before training; None where there are none, or something has been changed since."""
-    if plan is None or GROUPS not in plan or REGISTERED not in plan or plan[REGISTERED] != registered(plan):
+    if plan is None or REGISTERED not in plan or plan[REGISTERED] != registered(plan):
         return None
     return None if plan[GROUPS] is None else str(plan[GROUPS])
 
@@ -141,7 +140,7 @@ def read_plan(path: Path) -> Plan:
         for name, decision in decisions.items()
         if _is_edited(f"{section}.{name}", decision.value, planned)
     ]
-    plan = completed(Plan(sections, version=PLAN_VERSION, **head))
+    plan = Plan(sections, **head)
     try:
         typed(plan)  # what follows is worked out from possible values alone
         plan = with_settings(plan, {name: plan[name] for name in edited})
@@ -256,6 +255,6 @@ def _is_edited(name: str, value: Any, planned: Mapping[str, str]) -> bool:
 
 
 def _digest(value: Any) -> str:
-    """Of the value as it comes back from YAML: 1.0 and 1 differ, tuples and lists do not."""
+    """The digest of a value as YAML returns it: 1.0 and 1 differ, tuples and lists do not."""
     # `str` is for a date that somebody wrote: it is refused later, by its type
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -1,14 +1,14 @@
-"""A plan's reasons as prose: a paragraph for each section, in the order in which the data pass through it."""
+"""A plan for people: its reasons as prose, a paragraph a section, and its decisions as a table for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
+from textwrap import shorten, wrap
 from typing import Any
 
-from isocenter.report import metric_name
-from isocenter.tasks import kind
+from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
 TITLES = {
@@ -26,7 +26,7 @@ TITLES = {
 
 # Decisions whose value is a metric.
 METRICS = ("training.selection", "evaluation.primary")
-# The sentences of all sections; those of a kind of problem's settings come from its traits.
+# The sentences of all sections; those of a kind of problem's settings come from their fields.
 SENTENCES: Mapping[str, Sentence] = {
     "task.name": Sentence("The problem is {value}"),
     "split.method": Sentence("The split is {value}"),
@@ -203,6 +203,10 @@ SENTENCES: Mapping[str, Sentence] = {
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24
+# Columns of a terminal that is not wide.
+WIDTH, VALUE = 118, 30
+# Decisions whose value is a size of the grid.
+SIZES = ("patch", "shape", "spacing", "smallest")
 
 
 def prose(plan: Plan) -> str:
@@ -237,7 +241,7 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
     made = _sentences_of(plan)
     known = {name: [other for other in one.only_with if other in plan] for name, one in made.items()}
     on = [name for name, others in known.items() if any(not is_off(plan[other], made[other]) for other in others)]
-    # An older plan lacks what would say so.
+    # A task may lack the decision that would say so.
     on += [name for name, others in known.items() if not others]
     return {**made, **{name: replace(made[name], only_with=()) for name in on}}
 
@@ -245,10 +249,11 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     if "task.name" not in plan:
         return dict(SENTENCES)
-    traits = kind(plan["task.name"]).traits
-    metrics = {name: metric_name(str(plan[name]), traits.metric_names) for name in METRICS if name in plan}
+    task = kind(plan["task.name"])
+    metrics = {name: task.metrics.of(str(plan[name])).words for name in METRICS if name in plan}
     named = {name: replace(SENTENCES[name], text=SENTENCES[name].text.format(value=metrics[name])) for name in metrics}
-    made = {**SENTENCES, **named, **{f"task.{name}": sentence for name, sentence in traits.sentences.items()}}
+    spoken = {f"task.{name}": sentence for name, sentence in setting_sentences(task).items()}
+    made = {**SENTENCES, **named, **spoken}
     if not plan.is_of_pictures:
         return made
     return {
@@ -343,7 +348,7 @@ def _(value: float) -> str:
 @in_words.register
 def _(value: Mapping) -> str:
     named = value.get("name", value.get("method"))
-    if len(value) > MOST_LISTED and _is_nested(value):
+    if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
         return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
     return str(named) if named else ", ".join(f"{_words(key)} {in_words(one)}" for key, one in value.items())
 
@@ -353,10 +358,6 @@ def _(value: Sequence) -> str:
     if not value:
         return "none"
     return ", ".join(dict.fromkeys(in_words(one) for one in value)) if _is_named(value) else _listed(value)
-
-
-def _is_nested(values: Mapping[str, Any]) -> bool:
-    return all(isinstance(one, Mapping) for one in values.values())
 
 
 def _is_named(values: Sequence[Any]) -> bool:
@@ -391,3 +392,39 @@ def size_words(value: Any) -> str:
 
 def _percent(value: Any) -> str:
     return f"{100 * value:g} %" if isinstance(value, int | float) else in_words(value)
+
+
+def overview(plan: Plan) -> str:
+    """The plan as text: what would be trained in one line, then every section."""
+    lines = [_headline(plan)]
+    for section, decisions in plan.sections.items():
+        lines += ["", section, *_rows(section, decisions, sentences_of(plan))]
+    return "\n".join(lines)
+
+
+def _headline(plan: Plan) -> str:
+    patch = size_words(plan["training.patch"])
+    return (
+        f"{plan['task.name']} with {plan['network.name']} in {plan['preprocessing.ndim']}D, patch {patch}, batch "
+        f"{plan['training.batch']}, {plan['training.precision']} on {plan['training.device']}, "
+        f"at most about {plan['training.memory']:.2f} GiB of memory"
+    )
+
+
+def _rows(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> Iterator[str]:
+    off = [name for name, one in decisions.items() if is_silent(one, sentences.get(f"{section}.{name}"))]
+    shown = {name: one for name, one in decisions.items() if name not in off}
+    width = max((len(name) for name in (*shown, "off")), default=0)
+    for name, decision in shown.items():
+        value = shorten(
+            size_words(decision.value) if name in SIZES else in_words(decision.value), VALUE, placeholder=" ..."
+        )
+        yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", decision.because)
+    if off:
+        yield from _wrapped(f"  {'off':{width}}  ", ", ".join(off))
+
+
+def _wrapped(lead: str, text: str) -> list[str]:
+    """The text beside its lead, further lines under its beginning."""
+    first, *rest = wrap(text, max(WIDTH - len(lead), 30)) or [""]
+    return [f"{lead}{first}", *(" " * len(lead) + line for line in rest)]

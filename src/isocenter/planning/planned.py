@@ -13,9 +13,8 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning.changes import for_fold, with_memory
 from isocenter.planning.checks import settings
 from isocenter.planning.machine import this_machine
-from isocenter.planning.plan_prose import prose
-from isocenter.planning.plan_table import overview
-from isocenter.planning.rules import Parts
+from isocenter.planning.plan_prose import overview, prose
+from isocenter.planning.rules.split import Parts
 from isocenter.planning.search import Room
 from isocenter.planning.sections import Settings
 from isocenter.quality import Examination, retested, shortcut_notes
@@ -79,7 +78,7 @@ class Planned(InNotebook):
 
     @cached_property
     def room(self) -> Room:
-        """What a plan for the training cases must fit."""
+        """The training cases and the machine that a plan must fit."""
         machine = this_machine(self.plan["training.device"], self.plan["training.threads"])
         return Room(self.examination.fingerprint.only(training_ids(self.parts)), machine)
 
@@ -114,7 +113,7 @@ class Planned(InNotebook):
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
-        """What tells the classes apart in what the network sees: what was found, until it is shown to be gone."""
+        """The shortcuts in what the network sees: those that were found, until they are shown to be gone."""
         shortcuts = self.examination.shortcuts
         if not any(one.standing for one in shortcuts):
             return shortcuts
@@ -132,7 +131,7 @@ class Planned(InNotebook):
         return pd.DataFrame(self.as_record()["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         decisions = [
             {"name": name, "value": one.value, "because": one.because, "source": one.source} for name, one in self.plan
         ]

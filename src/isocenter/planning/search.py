@@ -19,7 +19,7 @@ from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.fit_to_memory import family_size
 from isocenter.planning.machine import Machine
-from isocenter.tasks import build
+from isocenter.tasks import build, search_values
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
@@ -87,7 +87,7 @@ Choices = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Knob:
-    """What a search turns.
+    """A decision that a search varies.
 
     domain:  of a plan; None where there is nothing to try
     assign:  {decision: value} of a plan in which a value is chosen
@@ -102,7 +102,7 @@ class Knob:
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """What a trial's plan must fit: the training cases, and the machine."""
+    """The training cases and the machine that a trial's plan must fit."""
 
     fingerprint: Fingerprint
     machine: Machine
@@ -130,7 +130,7 @@ def unsearched() -> dict[str, Decision]:
 
 
 def space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, Domain]:
-    """What may be tried of this plan on this machine; every value of a choice can be followed by itself."""
+    """The choices that a search may try for this plan on this machine; each value can be followed by itself."""
     domains: dict[str, Domain] = {}
     for knob in knobs(plan, room):
         if of_fold and knob.name not in OF_A_FOLD:
@@ -175,7 +175,7 @@ def space_record(space: Space) -> dict[str, Any]:
 
 
 def space_of(record: Mapping[str, Any]) -> dict[str, Domain]:
-    """Of what `space_record` made."""
+    """The space from the record of `space_record`."""
     domains: dict[str, Domain] = {}
     for name, given in record.items():
         values = {key: value for key, value in given.items() if key != "kind"}
@@ -193,14 +193,14 @@ def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     task = build({key: decision.value for key, decision in plan.sections["task"].items()})
     yield Knob("network.name", _families, of_family, ("network.name", "network.size", "network.pretrained"))
     yield Knob("network.width", _widths, _wider, ("network.size",))
-    for name, values in task.traits.search_values.items():
+    for name, values in search_values(task).items():
         yield _setting(f"task.{name}", values)
     yield _number("training.learning_rate", 1 / 8, 4.0)
     yield _number("training.weight_decay", 1 / 10, 10.0)
     yield Knob("training.batch", _batches, _same("training.batch"), ("training.batch",))
     yield Knob("training.patch", _patches, _same("training.patch"), ("training.patch",))
     yield Knob("training.foreground", _foreground, _same("training.foreground"), ("training.foreground",))
-    yield Knob("augmentation", _strength, _stronger, ())
+    yield Knob("augmentation", lambda plan: Between(1.0, 0.25, 2.0) if _stronger(plan, 1.0) else None, _stronger, ())
 
 
 def _is_possible(plan: Plan, knob: Knob, domain: Domain, room: Room, value: Any) -> bool:
@@ -276,7 +276,7 @@ def _batches(plan: Plan) -> Domain:
 
 
 def _patches(plan: Plan) -> Domain | None:
-    """Of patches that are cut from larger images: two thirds, and half as much again, along each axis."""
+    """Patches that are cut from larger images: two thirds, and half as much again, along each axis."""
     if not plan["training.foreground"] or plan["preprocessing.shape"] is not None:
         return None
     own = [int(size) for size in plan["training.patch"]]
@@ -287,10 +287,6 @@ def _patches(plan: Plan) -> Domain | None:
 def _foreground(plan: Plan) -> Domain | None:
     own = float(plan["training.foreground"])
     return Between(own, min(own, 0.1), max(own, 0.8), log=False) if own > 0 else None
-
-
-def _strength(plan: Plan) -> Domain | None:
-    return Between(1.0, 0.25, 2.0) if _stronger(plan, 1.0) else None
 
 
 def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
@@ -305,7 +301,7 @@ def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
 
 
 def words(choices: Choices, space: Space) -> str:
-    """What a trial has other than the plan, in one line."""
+    """The choices in which a trial differs from the plan, in one line."""
     changes = []
     for name, value in choices.items():
         if value == space[name].own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -34,7 +34,7 @@ Ways = Literal[
 
 @dataclass(frozen=True)
 class Training:
-    """How the recipe trains.
+    """Settings of the training.
 
     minutes:       from the command's start to the finished model; None where `steps` decides
     steps:         None until a probe has turned the minutes into a number
@@ -91,7 +91,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Network:
-    """How the network is built.
+    """Settings of the network.
 
     name:       of the family
     size:       the family's own settings
@@ -140,7 +140,7 @@ class Splitting:
 
 @dataclass(frozen=True)
 class Search:
-    """How a search for better decisions goes before the training.
+    """Settings of the search for better decisions before the training.
 
     minutes: of the run's minutes, for all its trials; None where `trials` decides, or where nothing is searched
     trials:  how many there are, the plan's own among them; None until the minutes are over
@@ -162,7 +162,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated.
+    """Settings of the evaluation.
 
     primary:    the metric that the model is judged by
     registered: hash of what was promised before training
@@ -181,7 +181,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Guarding:
-    """Which images the model refuses.
+    """Settings of the gate, which refuses images.
 
     gate:  whether it refuses those unlike the ones that trained it
     level: share of good images that it may refuse wrongly
@@ -225,7 +225,7 @@ class Settings:
 
 
 def fusion_of(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a plan's section "network", the arguments of `networks.build` that concern covariates."""
+    """The arguments of `networks.build` that concern covariates, from a plan's section "network"."""
     if not network.get("context"):
         return {}
     method, sparsity = network.get("context_fusion"), network.get("sparsity", 0.0)
@@ -248,13 +248,12 @@ TYPED: Mapping[str, Any] = {
     "guard": Guarding,
 }
 FREE = ("task",)
-EARLIER = "the default: the plan is of an earlier version, which did not have this choice"
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*_defaults()})
+    missing = sorted({*TYPED, *FREE} - set(plan.sections))
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
@@ -263,21 +262,8 @@ def typed(plan: Plan) -> Settings:
     return Settings(task=task, **made)
 
 
-def completed(plan: Plan) -> Plan:
-    """The plan with the sections that it lacks and whose decisions all have a default, which say so."""
-    lacking = {name: values for name, values in _defaults().items() if name not in plan.sections}
-    made = {name: {key: Decision(value, EARLIER) for key, value in values.items()} for name, values in lacking.items()}
-    return replace(plan, sections={**plan.sections, **made})
-
-
-def _defaults() -> dict[str, dict[str, Any]]:
-    """{section: {decision: default}} of the sections all of whose decisions have one."""
-    each = {name: {one.name: one.default for one in fields(kind)} for name, kind in TYPED.items()}
-    return {name: values for name, values in each.items() if MISSING not in values.values()}
-
-
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
+    values = {key: decision.value for key, decision in plan.sections[name].items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

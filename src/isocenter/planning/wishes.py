@@ -11,7 +11,7 @@ from isocenter.values import Decision
 
 @dataclass(frozen=True, eq=False)
 class Wishes:
-    """What is asked for; whatever is None the rules choose.
+    """The wishes of a person; the rules choose whatever is None.
 
     device:   on which to train, and why
     minutes:  for all trainings; None where the steps decide

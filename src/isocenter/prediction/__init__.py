@@ -9,7 +9,6 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.prediction.case import Asked, Done, computed, image_of, in_memory, noted
     from isocenter.prediction.result_files import (
-        AUTO,
         FORMATS,
         PROGRAM,
         Wanted,

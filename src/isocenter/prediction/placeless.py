@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 from isocenter.values import Finding, Prediction
 
 
@@ -49,7 +49,7 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
     """What sets and intervals among the findings hold, a sentence for each coverage."""
     if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
-        settings = [part.settings for part in task.decoding.parts.values()] or [task.settings]
+        settings = [settings_of(part) for part in task.decoding.parts.values() or (task,)]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
 

@@ -1,19 +1,25 @@
-"""The place where the cases of a cohort are predicted: here, one after the other, or by processes elsewhere."""
+"""The place where the cases of a cohort are predicted: here, one after the other, or by processes elsewhere.
+
+Here the next case is read and the last one is written while one is computed: no more than three are in memory. What is
+computed stays in the calling thread, where Ctrl-C arrives and where a device is at home.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from isocenter.errors import IntegrityError, ResourceError, UsageError, counted
+from isocenter.at_work import at_work, brought_to_its_end
+from isocenter.errors import IntegrityError, IsocenterError, OutOfMemorySuppressed, ResourceError, UsageError, counted
 from isocenter.prediction.case import Asked, Done, computed, image_of
-from isocenter.prediction.pipelined import Take, overlapped
 from isocenter.prediction.result_files import AUTO
 from isocenter.runtime import (
     Cluster,
@@ -21,6 +27,7 @@ from isocenter.runtime import (
     Spread,
     is_foreign,
     load,
+    outcome_of,
     why_unpackable,
     with_smaller_batches,
     with_uncertainty,
@@ -88,7 +95,7 @@ class Predictor(Protocol):
 
 @dataclass
 class _Words:
-    """How far a case is, in words: called with windows, and with the same again for each part that is back."""
+    """The progress of a case in words: called with windows, and with the same again for each part that is back."""
 
     case: str
     say: Callable[[str], None]
@@ -103,7 +110,7 @@ class _Words:
 
 @dataclass(frozen=True, eq=False)
 class Here:
-    """On this machine's device, while the next case is read and the last one written."""
+    """Prediction on this machine's device, while the next case is read and the last one written."""
 
     model: Model
     is_elsewhere: ClassVar[bool] = False
@@ -124,7 +131,7 @@ class Here:
 
 @dataclass(frozen=True)
 class There:
-    """By other processes, each of which loads the model itself.
+    """Prediction by other processes, each of which loads the model itself.
 
     path:    of the model, in full
     weights: its SHA-256, so that all processes predict with the same model
@@ -173,7 +180,7 @@ class There:
 
 
 def in_full(asked: Asked) -> Asked:
-    """As a process with another working folder finds the place for the results."""
+    """The same with the full path of the folder for the results, for a process with another working folder."""
     return replace(asked, folder=None if asked.folder is None else asked.folder.absolute())
 
 
@@ -188,9 +195,83 @@ def _predicted(where: There, asked: Asked, case: Case) -> Done:
 def _model(where: There) -> Model:
     if not Path(where.path).exists():
         raise ResourceError("a worker does not see the model", where.path, SHARE)
-    how: dict[str, Any] = {"threads": where.threads, "activation": where.activation}
-    model = load(where.path, where.device, fold=where.fold, backend=where.backend, **how)
+    model = load(
+        where.path,
+        where.device,
+        fold=where.fold,
+        backend=where.backend,
+        threads=where.threads,
+        activation=where.activation,
+    )
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
     model = replace(model, allows_large=where.allow_large)
     return with_smaller_batches(with_uncertainty(model, where.uncertainty))
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+Take = Callable[[Case, R | IsocenterError], None]
+
+
+def overlapped(
+    cases: Sequence[Case], read: Callable[[Case], T], compute: Callable[[Case, T], Callable[[], R]], take: Take[R]
+) -> None:
+    """Every case read, computed and written; `take` gets the result of each in order.
+
+    read:    in a thread of its own, one case ahead
+    compute: gives what is left to do, which a third thread does: writing
+    take:    is given the result, or the error of a case without one; what it raises ends the work
+    Where memory runs out a case is tried once more when nothing is being written. Stopped by Ctrl-C, or by what
+    `take` raises, what was computed is still written and told.
+    """
+    with ThreadPoolExecutor(1, "reading") as reader, ThreadPoolExecutor(1, "writing") as writer:
+        written: deque[tuple[Case, Future[R]]] = deque()
+
+        def tell() -> None:
+            """Wait until nothing is being written."""
+            while written:
+                case, future = written[0]
+                outcome = outcome_of(partial(_result, future), case)
+                written.popleft()
+                take(case, outcome)
+
+        def attempted(loaded: Callable[[], T], case: Case) -> Callable[[], R]:
+            with OutOfMemorySuppressed():
+                return compute(case, loaded())
+            log.warning("memory ran out at %s: tried again by itself", case.id)
+            tell()
+            return compute(case, read(case))
+
+        def reading(case: Case) -> T:
+            with at_work(case.id):
+                return read(case)
+
+        def writing(case: Case, left: Callable[[], R]) -> R:
+            with at_work(case.id):
+                return left()
+
+        ahead = deque(reader.submit(reading, case) for case in cases[:1])
+        try:
+            for number, case in enumerate(cases, start=1):
+                loaded = ahead.popleft()
+                ahead.extend(reader.submit(reading, following) for following in cases[number : number + 1])
+                left = outcome_of(partial(attempted, loaded.result), case)
+                try:
+                    tell()
+                finally:
+                    if isinstance(left, IsocenterError):
+                        take(case, left)
+                    else:
+                        written.append((case, writer.submit(writing, case, left)))
+        except KeyboardInterrupt:
+            log.warning("stopping: what is done is being kept")
+            raise
+        finally:
+            with brought_to_its_end():
+                tell()
+
+
+def _result(future: Future[R], case: Case) -> R:
+    del case
+    return future.result()

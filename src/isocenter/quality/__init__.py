@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from isocenter.quality.covariates import names_a_person, says_how
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.ibsi import channel_measurements, region_measurements
-    from isocenter.quality.image_descriptors import descriptors
-    from isocenter.quality.image_profile import image_facts
+    from isocenter.quality.image_descriptors import descriptors, image_facts
     from isocenter.quality.image_quality import letters_in
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems

@@ -98,14 +98,17 @@ class Examination:
         left_out = {case for problem in problems for case in problem.cases}
         kept = {case.id for case in self.dataset} - left_out
         dataset = replace(self.dataset.only(kept), problems=(*self.dataset.problems, *problems))
-        fingerprint = self.fingerprint.only({case.id for case in self.fingerprint.cases} - left_out)
-        twins = tuple(group - left_out for group in self.twins if len(group - left_out) > 1)
-        pairs = tuple(twin for twin in self.pairs if not left_out & {twin.first, twin.second})
-        found: dict[str, Any] = {"problems": dataset.problems, "twins": twins, "pairs": pairs}
-        return replace(self, dataset=dataset, fingerprint=fingerprint, **found)
+        return replace(
+            self,
+            dataset=dataset,
+            fingerprint=self.fingerprint.only({case.id for case in self.fingerprint.cases} - left_out),
+            problems=dataset.problems,
+            twins=tuple(group - left_out for group in self.twins if len(group - left_out) > 1),
+            pairs=tuple(twin for twin in self.pairs if not left_out & {twin.first, twin.second}),
+        )
 
     def of_task(self, dataset: Dataset, kinds: frozenset[str]) -> Examination:
-        """As a training on these cases sees it, which predicts references of these kinds and nothing else."""
+        """The examination for a training on these cases, which predicts references of these kinds and nothing else."""
         return replace(
             self,
             dataset=dataset,

@@ -95,7 +95,7 @@ def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseRefere
 
 
 def read_so(case: Case, image: Image) -> Iterator[Problem]:
-    """What the reader had to decide about the image, or found odd in its file."""
+    """Notes on what the reader had to decide about the image, or found odd in its file."""
     for note in image.notes:
         yield Problem("note", note.rstrip("."), (case.id,), READ_SO, "See that it is right")
 
@@ -129,7 +129,7 @@ def _channel(case: str, name: str, channel: Array, known: Array) -> Iterator[Pro
 
 
 def without_images(dataset: Dataset) -> Iterator[Problem]:
-    """That no case has an image: a table alone can be read, and nothing can be learnt from it here."""
+    """The problem that no case has an image: a table alone can be read, and nothing can be learnt from it here."""
     if not dataset.cases or any(case.images for case in dataset.cases):
         return
     columns = ", ".join([*dataset.columns.values(), *dataset.cases[0].covariates])
@@ -138,7 +138,7 @@ def without_images(dataset: Dataset) -> Iterator[Problem]:
 
 
 def none_left(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterator[Problem]:
-    """That no case can be used, and what is wrong with the first."""
+    """The error that no case can be used, and what is wrong with the first."""
     of_the_set = any(problem.severity == "error" and not problem.cases for problem in problems)
     if fingerprint.cases or (problems and of_the_set):  # what is wrong with all of them is said already
         return
@@ -174,7 +174,7 @@ def unknown_sides_among(cohort: Cohort, kinds: Collection[str]) -> Iterator[Prob
 
 
 def _names_of(cohort: Cohort, kind: ReferenceKind) -> list[str]:
-    """What references of a kind name: labels that are declared, regions, and answers on images as a whole."""
+    """The names in references of a kind: declared labels, regions, and answers on images as a whole."""
     declared = [label.name for label in cohort.dataset.classes.get(kind.name, ())]
     regions = list(cohort.dataset.regions) if kind.name == "mask" else []
     answers = [pair for one in cohort.summaries(kind.name).values() for pair in kind.facts.answers(one).items()]

@@ -182,7 +182,7 @@ def _letters(plane: Floats) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
 
 
 def _is_letter(plane: Floats, pieces: Array, number: int, box: tuple[slice, ...], widest: int) -> bool:
-    """Of a letter's size, of strokes and not a block, and sharp: what lies two pixels away is far darker."""
+    """Whether a piece has a letter's size, consists of strokes, and is sharp: two pixels away it is far darker."""
     height, width = (part.stop - part.start for part in box)
     if not (5 <= height <= widest and 1 <= width <= 1.5 * height):
         return False

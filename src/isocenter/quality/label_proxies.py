@@ -84,7 +84,7 @@ def is_constant(values: list[Any]) -> bool:
 
 
 def label_association(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
-    """How well one covariate predicts the label by itself: 0.5 or less by chance, 1 perfectly; the best of its kinds.
+    """The figure by which one covariate predicts the label by itself: 0.5 is chance, 1 perfect; the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
     each class, their mean, that other patients of their level predict; of values and times the concordance of pairs.

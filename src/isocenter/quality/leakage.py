@@ -113,7 +113,7 @@ Answers = Mapping[tuple[str, str], tuple[ReferenceKind, object]]
 
 
 def _answers(case: CaseFacts) -> Answers:
-    """What its references state about the case as a whole: its class, each finding and value, its time and event."""
+    """The answers of references on the case as a whole: its class, each finding and value, its time and event."""
     return {
         (kind.name, name): (kind, answer)
         for kind in reference_kinds()

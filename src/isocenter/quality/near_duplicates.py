@@ -148,7 +148,7 @@ def _unit(flat: Floats) -> Floats:
 
 
 class _Joined:
-    """Which images are joined by pairs, directly or over others, and in how many pairs each is."""
+    """The groups of images that pairs join, directly or over others, and the number of pairs of each."""
 
     def __init__(self, count: int) -> None:
         self._group = np.arange(count)
@@ -171,7 +171,7 @@ class _Joined:
                 yield some[is_new]
 
     def taken(self, pairs: Places, likenesses: Floats) -> Iterator[tuple[int, int, float]]:
-        """Those of the pairs that are still new once the ones before them are joined."""
+        """The pairs that are still new once the ones before them are joined."""
         for pair, likeness in zip(pairs, likenesses.tolist(), strict=True):
             if self.is_new(pair[None])[0]:
                 i, j = pair.tolist()

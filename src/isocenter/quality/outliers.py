@@ -89,7 +89,7 @@ def _noise(facts: CaseFacts, look: Look) -> Sequence[float]:
 
 
 def _level(facts: CaseFacts, look: Look) -> Sequence[float]:
-    """Where the mean lies between low and high: it has no unit, so scanners can be compared."""
+    """The place of the mean between low and high: it has no unit, so scanners can be compared."""
     return [
         (one["mean"] - one["low"]) / (one["high"] - one["low"]) if one["high"] > one["low"] else np.nan
         for one in facts.intensity[: len(look.quality)]

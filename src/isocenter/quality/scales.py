@@ -93,7 +93,7 @@ def _measure(values: Floats) -> Floats:
 
 
 def _are_nearer(apart: Floats, intercept: float) -> NDArray[np.bool_]:
-    """Which cases an intercept brings to the measure, from which their percentiles lie apart: most, and the highest."""
+    """(cases,) whether an intercept brings most percentiles, and the highest, nearer to those of the others."""
     known = np.isfinite(apart)
     before, after = ((known & (np.abs(one) < NEAR)).sum(axis=1) for one in (apart, apart + intercept))
     highest = apart[:, -1]

@@ -12,8 +12,7 @@ from isocenter.errors import counted
 from isocenter.evaluation import holm
 from isocenter.lazy import ndimage, stats
 from isocenter.quality.covariates import says_how
-from isocenter.quality.discrimination import FOLDS, discrimination
-from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
+from isocenter.quality.discrimination import FOLDS, MOST_MEASURED, Outcome, Question, discrimination, questions
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
 from isocenter.quality.thumbnail import Look
 from isocenter.report import interval_text, value_text
@@ -55,7 +54,7 @@ MOST_LEVELS = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """What preprocessing leaves to be seen: `aspect` and `border` of the plan, and the shape that all get."""
+    """The part of an image that preprocessing leaves: `aspect` and `border` of the plan, and the shape that all get."""
 
     aspect: str = "stretch"
     border: float = 0.0
@@ -130,7 +129,7 @@ def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
 
 
 def shortcut_notes(shortcuts: Sequence[Shortcut]) -> list[str]:
-    """What a reader of a model's figures must know of each that stands."""
+    """Notes for the reader of a model's figures on each shortcut that stands."""
     standing = [
         (one, f"{one.figure} {value_text(one.auc)}, {interval_text(one.auc)}") for one in shortcuts if one.standing
     ]
@@ -138,7 +137,7 @@ def shortcut_notes(shortcuts: Sequence[Shortcut]) -> list[str]:
 
 
 def _remedy(shortcut: Shortcut, removed: int) -> str:
-    """What to do; of so many that preprocessing may remove, for all of them."""
+    """The remedy; where preprocessing may remove several, for all of them."""
     if shortcut.standing and shortcut.removable:
         them = "it" if removed == 1 else f"these {removed}"
         return f"Nothing to do yet: the plan tries to remove {them}, and the report states whether that helped"
@@ -158,7 +157,7 @@ def _subjects(
     wanted: set[str],
     kinds: Collection[str] | None,
 ) -> Iterator[Subjects]:
-    """For each question the cases that answer it; none where too few patients do, or images differ in axes."""
+    """The cases that answer each question; none where too few patients do, or images differ in axes."""
     cases = {case.id: case for case in dataset}
     facts = [one for one in fingerprint.cases if one.id in wanted]
     asked = _asked(facts, kinds)
@@ -208,7 +207,7 @@ def not_measurable(dataset: Dataset, fingerprint: Fingerprint, kinds: Collection
 
 
 def still_standing(before: Sequence[Shortcut], after: Sequence[Shortcut]) -> tuple[Shortcut, ...]:
-    """What is left of the shortcuts that were found, after preprocessing: each stands until it is shown to be gone.
+    """The shortcuts after preprocessing: each stands until it is shown to be gone.
 
     It is gone where it was measured again and predicts too little; not where it could not be measured, nor where only
     its p is larger. A mark that is cut away is in no picture any more.
@@ -228,7 +227,7 @@ def _order(shortcut: Shortcut) -> tuple[float, str, str]:
 
 
 def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, Case]) -> list[CaseFacts]:
-    """Those whose answer enough patients gave; nothing where all gave the same. Of measures all, or nothing."""
+    """The cases whose answer enough patients gave; none where all gave the same. Of measures all, or none."""
     people: dict[Any, set[str]] = {}
     for case in facts:
         people.setdefault(question.stratum(case.id), set()).add(cases[case.id].patient)

@@ -40,7 +40,7 @@ CORNERS = {
 
 @dataclass(frozen=True)
 class Mark:
-    """Where patches predict an outcome, as shares of the (typical) picture's height and width from its first pixel.
+    """A place where patches predict an outcome, as shares of the (typical) picture's height and width.
 
     strength: how far it separates the outcomes, as d'
     corner:   from which it is equally many pixels away in pictures of several sizes; empty where the shares are equal
@@ -58,7 +58,7 @@ class Mark:
 
 
 def patches(picture: Floats) -> Array | None:
-    """How far the brightest and the darkest patch at each place stand out from all four sides, and how even one is.
+    """The contrast of the brightest and darkest patch at each place against all four sides, and how even one is.
 
     picture: intensities between 0 and 1, what lies far outside apart; rows first
     Returns (SIZES * KINDS, PLACES, PLACES) in 1/255; None for a picture without room.
@@ -92,7 +92,7 @@ def _reduced(picture: Floats, step: int) -> Floats:
 
 
 def _sides(mean: Floats, outside: float) -> Iterator[Floats]:
-    """What lies above, below, left and right of each pixel; what lies outside the picture never counts."""
+    """The values above, below, left and right of each pixel; those outside the picture never count."""
     padded = np.pad(mean, APART, constant_values=outside)
     rows, columns = mean.shape
     for down, right in ((0, 1), (2, 1), (1, 0), (1, 2)):

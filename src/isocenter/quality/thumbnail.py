@@ -55,7 +55,7 @@ def look(image: Image, valid: Array, *, marks: bool = True) -> Look:
 
 
 def voxel_digest(image: Image) -> str:
-    """Of its voxels, whatever the file's format; a grey picture that is stored in colours is the same picture."""
+    """A digest of the voxels, whatever the file's format; a grey picture in colours is the same picture."""
     data = image.data[: len(without_alpha(image.channels))]
     if without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
         data = data[:1]

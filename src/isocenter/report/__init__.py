@@ -22,12 +22,12 @@ if TYPE_CHECKING:
         Problems,
         Section,
         Table,
+        render,
     )
     from isocenter.report.box_outlines import box_edges, overlay
     from isocenter.report.display import in_greys_of, in_window
     from isocenter.report.figures import Figure
     from isocenter.report.notebook import InNotebook
-    from isocenter.report.page import render
     from isocenter.report.slice_viewer import viewer
     from isocenter.report.words import (
         aligned,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         interval_text,
         label_name,
         method_text,
-        metric_name,
         number,
         p_text,
         row_name,

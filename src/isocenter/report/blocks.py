@@ -1,14 +1,20 @@
-"""The parts of a page: small values, each shown by the template of its name."""
+"""The parts of a page, each shown by the template of its name, and the page as one HTML file that loads nothing."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
+from isocenter.report import words
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
@@ -17,6 +23,7 @@ from isocenter.values import Decision, Estimate, Problem, Row
 FEW_LABELS, MOST_METRICS = 3, 6
 # From so many on problems that cases have in common are one. What they differ in: whole and broken numbers.
 MANY_ALIKE, NUMBERS = 4, re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+SEVERITIES = ("error", "warning", "note")  # the worst first
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ class Problems:
 
     @property
     def joined(self) -> list[Problem]:
-        """Those that many cases have, each after its case's name, as one: a page of thousands of them nobody reads.
+        """Join problems that many cases have into one: nobody reads a page of thousands.
 
         What they differ in is their numbers; those of the first are stated.
         """
@@ -208,7 +215,7 @@ class Page:
     notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
     facts:    where it comes from, folded at the foot: data, model, version, seed, machine
     lead:     one sentence under the title
-    names:    {metric: as papers spell it}; without one its own words
+    metrics:  of the kind of problem, by whose words figures are called
     verdict:  the answer to the reader's first question, in words
     remarks:  {question: answers to it}, under the verdict
     """
@@ -219,6 +226,48 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     lead: str = ""
-    names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     verdict: str = ""
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as HTML: no request leaves it, every text is escaped."""
+    return environment().get_template("page.html.jinja").render(page=page, anchors=_anchors(page))
+
+
+@cache
+def environment() -> Environment:
+    """Jinja with escaping on for every template and a refusal of names that do not exist."""
+    made = Environment(
+        loader=PackageLoader("isocenter.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order given
+    made.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    made.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
+    made.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
+    return made
+
+
+def _anchors(page: Page) -> list[str]:
+    """One address a section, unlike all others."""
+    plain = [re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") for section in page.sections]
+    return [f"s{place + 1}-{name}".rstrip("-") for place, name in enumerate(plain)]
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, Link)
+
+
+def _numeric(table: Table) -> list[bool]:
+    """The columns that hold numbers, so that their digits stand under one another."""
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    return [bool(cells) and all(isinstance(c, int | float | None) for c in cells) for cells in columns]
+
+
+def _worst_first(problems: list) -> list:
+    return sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity))

@@ -29,7 +29,7 @@ def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label],
 
 
 def overlay(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
-    """What lies in an image as a label map for the viewer: a map as it is, of boxes their edges."""
+    """References as a label map for the viewer: a map as it is, boxes as their edges."""
     if isinstance(placed, BoundingBoxes):
         return box_edges(placed, geometry, labels, name)
     return Image(placed.data, placed.geometry, channels=(name,), labels=tuple(labels))

@@ -1,16 +1,21 @@
-"""A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor."""
+"""A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor.
+
+Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64.
+"""
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report import figures
-from isocenter.report.blocks import Gallery, Page, Section
+from isocenter.report.blocks import Gallery, Page, Section, environment, render
 from isocenter.report.box_outlines import EDGES
 from isocenter.report.display import (
     PALETTE,
@@ -24,8 +29,6 @@ from isocenter.report.display import (
     upright,
     window,
 )
-from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
-from isocenter.report.page import environment, render
 from isocenter.values import Array, Geometry, Image, Label
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
@@ -33,6 +36,7 @@ from isocenter.values import Array, Geometry, Image, Label
 VOXEL_LIMIT = 20_000_000
 # Centre and width in HU that radiology departments set their monitors to.
 WINDOWS = {"CT": {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}}
+CODES = 65_536  # values that 16 bits tell apart
 
 
 def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
@@ -167,12 +171,12 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
 
 
 def _name_of(overlay: Image, place: int) -> str:
-    """By its channel; one that the file names by its number alone is counted among the overlays."""
+    """The name of an overlay by its channel; a channel with a mere number is counted among the overlays."""
     return overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
-    """Where the crosshair stands first: amid the largest slice of what is drawn, else amid the image."""
+    """The first position of the crosshair: amid the largest slice of what is drawn, else amid the image."""
     for overlay in overlays:
         drawn = _laid_out(overlay, every)[0].any(axis=0)
         if drawn.any():
@@ -210,3 +214,67 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
     if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
     return [*sentences, *slants(image.geometry)]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Codes as text, and how a value comes back: code * slope + intercept.
+
+    data:      base64 of gzip of little-endian codes in C order
+    bits:      8 or 16
+    missing:   the code of what is no number; None where all are numbers
+    exact:     whether every value comes back as it was, else to within half a slope
+    low, high: the smallest and the largest value
+    """
+
+    data: str
+    bits: int
+    slope: float
+    intercept: float
+    missing: int | None
+    exact: bool
+    low: float
+    high: float
+
+
+def pack(values: Array) -> Packed:
+    """Any numbers as codes of 8 or 16 bits: whole numbers exactly where they fit, others in equal steps."""
+    finite = np.isfinite(values)
+    is_whole = bool(finite.all())
+    known = values.ravel() if is_whole else values[finite]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    spare = 0 if is_whole else 1  # one code for what is no number
+    exact = low == high or (high - low < CODES - spare and bool(np.array_equal(known, np.rint(known))))
+    slope = 1.0 if exact else (high - low) / (CODES - 1 - spare)
+    codes = np.rint((known.astype(np.float64) - low) / slope)
+    if is_whole:
+        return _packed(codes.reshape(values.shape), slope, None, exact, low, high)
+    every = np.full(values.shape, round((high - low) / slope) + 1.0)
+    every[finite] = codes
+    return _packed(every, slope, round((high - low) / slope) + 1, exact, low, high)
+
+
+def text_of(codes: Array) -> str:
+    """Base64 of gzip of the bytes in C order; the same for the same voxels."""
+    return base64.b64encode(gzip.compress(np.ascontiguousarray(codes).tobytes(), 6, mtime=0)).decode("ascii")
+
+
+def code_type(largest: int) -> np.dtype:
+    """The little-endian type of fewest bits that holds the code."""
+    return np.dtype("<u1" if largest < 256 else "<u2")
+
+
+def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[int, ...]:
+    """Every how many-th voxel to keep per axis so that at most `limit` are left, the finest axes first."""
+    every = [1] * len(shape)
+    while np.prod([-(-size // step) for size, step in zip(shape, every, strict=True)]) > max(1, limit):
+        thick = [axis for axis, size in enumerate(shape) if size > every[axis]]
+        finest = min(steps[axis] * every[axis] for axis in thick)
+        for axis in thick:  # axes that are alike stay alike
+            every[axis] += steps[axis] * every[axis] < 1.1 * finest
+    return tuple(every)
+
+
+def _packed(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
+    kind = code_type(max(round((high - low) / slope), missing or 0))
+    return Packed(text_of(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)

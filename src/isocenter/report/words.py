@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.values import SERIES_UNITS, Estimate, Row
+from isocenter.evaluation import Metric, Metrics
+from isocenter.values import Estimate, Row
 
-# Endings of metrics that are not in mm or ml.
-UNIT_ENDINGS = ("_pixels", "_voxels", "_mm2", *(f"_{name}" for name in SERIES_UNITS))
-# Endings that say of which answers, or by which probabilities, a metric is.
-QUALIFIERS = ("_answered", "_uncalibrated", "_epistemic")
 # Metrics that are never below 0, and what selects where the validation cases lack a class or an event.
 NEVER_NEGATIVE, INSTEAD = frozenset({"auroc", "harrell_c"}), "minus the log loss"
 EN_DASH = "\N{EN DASH}"
@@ -24,27 +21,12 @@ LEAST_DIGITS = 2  # of the largest of a value and its ends, however many decimal
 MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
-def metric_name(metric: str, names: Mapping[str, str]) -> str:
-    """The name of a metric without its unit, which stands with the value; without one in `names` its own words.
-
-    names: {metric: as papers spell it}, as the kind of problem has them
-    """
-    for unit in UNIT_ENDINGS:
-        metric = metric if metric in names else metric.removesuffix(unit)
-    for ending in QUALIFIERS:
-        if metric not in names and metric.endswith(ending) and metric != ending:
-            return f"{metric_name(metric.removesuffix(ending), names)}, {ending[1:]}"
-    words = metric.replace("_", " ").strip()
-    return names.get(metric, words[:1].upper() + words[1:])
-
-
-def selecting_name(metric: str, names: Mapping[str, str]) -> Callable[[float], str]:
+def selecting_name(metric: Metric) -> Callable[[float], str]:
     """The name of a figure of the metric that selects: of one below 0 that cannot be, what took the metric's place.
 
     Where the cases that select lack a class or an event, minus the loss selects.
     """
-    named = metric_name(metric, names)
-    return lambda figure: INSTEAD if metric in NEVER_NEGATIVE and figure < 0 else named
+    return lambda figure: INSTEAD if metric.name in NEVER_NEGATIVE and figure < 0 else metric.words
 
 
 def label_name(label: str) -> str:
@@ -52,9 +34,9 @@ def label_name(label: str) -> str:
     return "" if label == ALL else label.removesuffix(f": {ALL}")
 
 
-def row_name(row: Row, names: Mapping[str, str]) -> str:
-    """The metric, and the label unless the row is over all labels, which may be of a task; names: see `metric_name`."""
-    name, label = metric_name(row.metric, names), label_name(row.label)
+def row_name(row: Row, metrics: Metrics) -> str:
+    """The metric, and the label unless the row is over all labels, which may be of a task."""
+    name, label = metrics.of(row.metric).words, label_name(row.label)
     return f"{name}, {label}" if label else name
 
 
@@ -120,7 +102,7 @@ def share_text(share: float, places: int = 0) -> str:
 
 
 def star_text(rows: Sequence[Row]) -> str:
-    """What a star at an interval means, where there is one."""
+    """The meaning of a star at an interval, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)
     return "* unreliable: fewer than ten patients or cases in a group" if few else ""
 
@@ -166,7 +148,7 @@ def interval_text(estimate: Estimate, places: int | None = None) -> str:
 
 
 def method_text(estimate: Estimate) -> str:
-    """How the interval was made, or why there is none."""
+    """The method of the interval, or the reason why there is none."""
     method = estimate.method.removeprefix("none").lstrip(": ")
     return method or ("reason not recorded" if estimate.low is None else "")
 
@@ -209,10 +191,10 @@ def count_text(estimate: Estimate) -> str:
     return f"{cases} of {estimate.patients} {'patient' if estimate.patients == 1 else 'patients'}"
 
 
-def in_words(row: Row, names: Mapping[str, str]) -> str:
-    """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"; names: see `metric_name`."""
+def in_words(row: Row, metrics: Metrics) -> str:
+    """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"."""
     details = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
-    return f"{row_name(row, names)} {value_text(row.estimate)} ({', '.join(details)})"
+    return f"{row_name(row, metrics)} {value_text(row.estimate)} ({', '.join(details)})"
 
 
 def sentence(text: str) -> str:

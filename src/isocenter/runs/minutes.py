@@ -13,7 +13,7 @@ from typing import TypeVar
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module
-from isocenter.tasks import Task
+from isocenter.tasks import Task, found_after_training
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
 
@@ -286,7 +286,7 @@ def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
     What one case takes is measured, and no single case can be fitted to.
     """
     is_dense = any(head.is_dense and not head.holds_boxes for head in task.heads.values())
-    if not is_dense or not any(name.endswith("calibration") for name in task.traits.tunes):
+    if not is_dense or not any(name.endswith("calibration") for name in found_after_training(task)):
         return 0.0
     return min((trainings + (trainings > 1)) * FITTING_SECONDS, FITTING_SHARE * 60 * minutes)
 

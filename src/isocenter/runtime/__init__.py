@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.cascade import label_numbers, with_first_stage
-    from isocenter.runtime.certificate import certify
+    from isocenter.runtime.cascade import label_numbers
     from isocenter.runtime.covariate_encoding import (
         Category,
-        Column,
         Context,
         Monitored,
         Number,
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.differentiable import Differentiable, twin
     from isocenter.runtime.directions import Directions
-    from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
+    from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, write_members
+    from isocenter.runtime.ensemble.weight_offload import on_device
     from isocenter.runtime.foreign import (
         CALIBRATED,
         is_foreign,
@@ -40,42 +39,36 @@ if TYPE_CHECKING:
         why_unpackable,
         write_calibrated,
     )
-    from isocenter.runtime.guard import (
-        MOST_TRAINED,
-        Answering,
-        Guard,
-        Observation,
-        Watching,
-        fitted_guard,
-        observed,
-        refitted,
-        strictest,
-        tail_note,
-        with_guard,
-    )
+    from isocenter.runtime.freed_memory import kept_memory
+    from isocenter.runtime.guard.answering import Answering, strictest
+    from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
+    from isocenter.runtime.guard.guard import Guard
+    from isocenter.runtime.guard.observation import Observation, Watching
+    from isocenter.runtime.guard.watched import observed, with_guard
+    from isocenter.runtime.inference import Inference
     from isocenter.runtime.label_measurements import measurements
-    from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
-    from isocenter.runtime.model import Inference, Model, build_module, each_of, image_of
+    from isocenter.runtime.model import Model, build_module, each_of, image_of, with_first_stage
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
-    from isocenter.runtime.model_parts import read_parts, write_parts
-    from isocenter.runtime.package import (
+    from isocenter.runtime.model_record import read_parts, write_parts
+    from isocenter.runtime.package.archive import unpacked, write_zip
+    from isocenter.runtime.package.backends import refuse_unknown
+    from isocenter.runtime.package.certificate import Certificate, read_certificate
+    from isocenter.runtime.package.certification import certify
+    from isocenter.runtime.package.contents import (
         EXPLANATIONS,
         EXPLANATIONS_SCHEMA,
         PACKAGED,
-        RUN_COMMAND,
         WEIGHTS,
-        Certificate,
-        Evidence,
         mean_of,
         package_record,
-        read_certificate,
-        unpacked,
-        write_package,
-        write_zip,
     )
-    from isocenter.runtime.package.backends import refuse_unknown
-    from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
-    from isocenter.runtime.preprocessing import Preprocessing, Trace
+    from isocenter.runtime.package.readme import RUN_COMMAND
+    from isocenter.runtime.package.write import Evidence, write_package
+    from isocenter.runtime.parallel.dask_cluster import Cluster
+    from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
+    from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
+    from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+    from isocenter.runtime.preprocessing.trace import Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
         UNLIKE_SPACING,
@@ -90,23 +83,19 @@ if TYPE_CHECKING:
         read_json,
         read_tensors,
         seal,
+        sealed_entry,
         verify,
         write_json,
         write_tensors,
     )
-    from isocenter.runtime.sealed_cache import sealed_entry
-    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
+    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.uncertainty import (
-        EPISTEMIC,
-        METHODS,
-        TOTAL,
-        LastLayers,
-        last_layers_of,
-        with_uncertainty,
-    )
-    from isocenter.runtime.windows import BLANK, Averaged, Receiver
+    from isocenter.runtime.uncertainty.last_layers import LastLayers
+    from isocenter.runtime.uncertainty.methods import last_layers_of, with_uncertainty
+    from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL
+    from isocenter.runtime.windows.averaging import Averaged
+    from isocenter.runtime.windows.pipeline import BLANK, Receiver
     from isocenter.runtime.windows.slide import Network, slide, window_count
 
 if not TYPE_CHECKING:

@@ -6,33 +6,25 @@ A copy of this file travels with a model: what the first stage's labels become n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import Preprocessing, Source, Streamed, Trace, padded_region, source_region
-from isocenter.runtime.record_files import joined
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.protocol import Source
+from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 
 if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
-    from isocenter.runtime.preprocessing import Part, Prepares, Restores
+    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores
 
 # The name of the channel of labels in an image.
 EARLIER = "stage before"
-
-
-def with_first_stage(second: Model, first: Model) -> Model:
-    """The second stage of a cascade with its first stage; the digest of its weights is that of both."""
-    digests = [model.record.get("weights_sha256") for model in (first, second)]
-    if not all(digests):
-        return replace(second, first=first)
-    record = {**second.record, "weights_sha256": joined([str(digest) for digest in digests])}
-    return replace(second, first=first, record=record)
 
 
 def labelled(
@@ -56,7 +48,7 @@ class LabelledInput:
 
     @property
     def cascade(self) -> float | None:
-        """By which factor the grid of the first stage is coarser."""
+        """The factor by which the grid of the first stage is coarser."""
         return self.preprocessing.cascade
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
@@ -72,13 +64,13 @@ class LabelledInput:
         return self._stacked(np.asarray(seen), trace), trace
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
-        """As without labels."""
+        """The same as without labels."""
         return self.preprocessing.parts(trace, region, patch, channels)
 
     def restored(
         self, slabs: Slabs, trace: Trace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
-        """As without labels."""
+        """The same as without labels."""
         return self.preprocessing.restored(slabs, trace, part)
 
     def _stacked(self, seen: Array, trace: Trace) -> NDArray[np.float32]:

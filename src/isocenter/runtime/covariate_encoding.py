@@ -46,7 +46,7 @@ class Number:
 
     @classmethod
     def of(cls, name: str, settings: Mapping[str, Any]) -> Number:
-        """From settings; raises KeyError, TypeError or ValueError for others."""
+        """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         return cls(name, *(float(settings[key]) for key in ("median", "mean", "deviation", "missing")))
 
     @property
@@ -95,7 +95,7 @@ class Category:
 
     @classmethod
     def of(cls, name: str, settings: Mapping[str, Any]) -> Category:
-        """From settings; raises KeyError, TypeError, ValueError or AttributeError for others."""
+        """Make one of settings; raises KeyError, TypeError, ValueError or AttributeError for others."""
         levels = {str(level): float(share) for level, share in settings["levels"].items()}
         return cls(name, levels, float(settings["missing"]))
 
@@ -146,7 +146,7 @@ class Presence:
 
     @classmethod
     def of(cls, name: str, settings: Mapping[str, Any]) -> Presence:
-        """From settings; raises KeyError, TypeError or ValueError for others."""
+        """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         return cls(name, float(settings["there"]))
 
     @classmethod
@@ -203,7 +203,7 @@ class Monitored:
 
     @classmethod
     def of(cls, name: str, settings: Mapping[str, Any]) -> Monitored:
-        """From settings; raises KeyError, TypeError or ValueError for others."""
+        """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         start, stop, mean, deviation, missing = (
             float(settings[key]) for key in ("start", "stop", "mean", "deviation", "missing")
         )
@@ -283,7 +283,7 @@ class Context:
 
     @classmethod
     def of(cls, settings: Any) -> Context:
-        """From a plan's `network.context` or a model's record; PlanError for a column that cannot be.
+        """Read a plan's `network.context` or a model's record; PlanError for a column that cannot be.
 
         A list has one of each network of a mean: their entries follow one another.
         """

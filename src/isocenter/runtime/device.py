@@ -95,7 +95,7 @@ def bf16_pays(device: str) -> bool:
 
 
 def processor() -> str:
-    """What this machine's processor is called."""
+    """The name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,14 @@ from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime.smaller_batches import within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged, members_of
+from isocenter.runtime.windows.averaging import Averaged, members_of
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.runtime.model import Model
+    from isocenter.runtime.windows.slide import Network
+    from isocenter.values import Decision
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +37,20 @@ class Differentiable:
     device: str
 
     @classmethod
-    def of(cls, model: Model) -> Differentiable:
-        """UsageError for a model that computes without torch."""
-        run = within_smaller_batches(model.run)
+    def of(cls, network: Network, networks: Sequence[Mapping[str, Any]], computing: Decision | None) -> Differentiable:
+        """Of a model's network, the arguments of `networks.build` for each member, and what computes it.
+
+        UsageError for a model that computes without torch.
+        """
+        run = within_smaller_batches(network)
         members = members_of(run)
         if unlike := [one for one in members if not isinstance(one, TorchNetwork)]:
-            what = model.computing.value if model.computing is not None else type(unlike[0]).__name__
+            what = computing.value if computing is not None else type(unlike[0]).__name__
             problem = f"the model computes without torch ({what}), which gives no gradients and shows no inner maps"
             raise UsageError(problem, "--method", "Choose occlusion or rise, or load it with --backend torch")
         each = [one for one in members if isinstance(one, TorchNetwork)]
         shares = (run.shares if isinstance(run, Averaged) else None) or (1 / len(each),) * len(each)
-        names = tuple(str(network["name"]) for network in model.networks)
+        names = tuple(str(one["name"]) for one in networks)
         device = each[0].device
         return cls(tuple(twin(one.module).to(device) for one in each), names, shares, device)
 

@@ -36,7 +36,7 @@ class Directions:
 
     @classmethod
     def fitted(cls, images: Iterable[NDArray[np.float32]], patients: Sequence[str]) -> Directions | None:
-        """Of (channels, *grid) images of one grid; None of fewer than 100 patients."""
+        """Fit (channels, *grid) images of one grid; None of fewer than 100 patients."""
         people = len(set(patients))
         if people < FEWEST_PATIENTS:
             return None
@@ -70,7 +70,7 @@ class Directions:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Directions:
-        """From what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
+        """Read what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
         return cls(np.asarray(arrays["axes"], dtype=np.float32), arrays["spread"], int(settings["patients"]))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks
@@ -21,68 +20,27 @@ from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.differentiable import Differentiable
 from isocenter.runtime.directions import Directions
-from isocenter.runtime.guard import Guard, Watching
-from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
+from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.observation import Watching
+from isocenter.runtime.inference import NONE, TTA, Inference
+from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.proportion import refuse_out_of_proportion
+from isocenter.runtime.record_files import joined
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import Laplace
-from isocenter.runtime.uncertainty.methods import NONE, TTA, Method
+from isocenter.runtime.uncertainty.last_layers import Laplace
 from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
-from isocenter.runtime.windows import (
-    BLANK,
-    Averaged,
-    Progress,
-    Receiver,
-    WindowSettings,
-    flipped_axes,
-    members_of,
-    run_pipeline,
-)
-from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import Task, sureness
+from isocenter.runtime.windows.averaging import Averaged, flipped_axes, members_of
+from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
+from isocenter.runtime.windows.slide import Network, Progress
+from isocenter.tasks import Task, settings_of, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from isocenter.runtime.preprocessing import Restores
-
-Axis = Annotated[int, Ge(0), Lt(3)]
-
-
-@dataclass(frozen=True)
-class Inference:
-    """The windows in which the network sees an image: the plan's section "inference".
-
-    patch:      voxels of a window, per axis
-    overlap:    share of a window that the next window covers too
-    batch:      windows that pass the network together
-    flips:      axes of the network's grid along which the network also sees each window mirrored; empty for none
-    left_right: axis of the network's grid between left and right; None where unknown
-    uncertainty: method by which the model states its uncertainty; "auto" takes the members of a model that
-                has several, else, where the result is not dense, the posterior of the last layer
-    draws:      weights that are drawn from a posterior
-    """
-
-    patch: tuple[int, ...]
-    overlap: Annotated[float, Ge(0), Lt(1)] = 0.5
-    batch: int = 1
-    flips: tuple[Axis, ...] = ()
-    left_right: Axis | None = None
-    uncertainty: Method = "auto"
-    draws: Annotated[int, Ge(2), Le(1000)] = 16
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Inference:
-        """From a model's record."""
-        return cls(**as_tuples(settings))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values for YAML and JSON."""
-        return as_lists(asdict(self))
+    from isocenter.runtime.preprocessing.protocol import Restores
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +118,18 @@ class Model:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
             count = image.frames or 1
             share = None if seconds is None else seconds / count
-            asked: dict[str, Any] = {"mirror": mirror, "region": region, "overlap": overlap, "covariates": covariates}
 
             def of_frame(still: Image, number: int) -> Prediction:
                 """The prediction of one frame."""
-                return self.predict(still, _of_frame(progress, number, count), seconds=share, **asked)
+                return self.predict(
+                    still,
+                    _of_frame(progress, number, count),
+                    mirror=mirror,
+                    region=region,
+                    overlap=overlap,
+                    seconds=share,
+                    covariates=covariates,
+                )
 
             return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
         if not self.allows_large:
@@ -218,7 +183,7 @@ class Model:
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
-        """How the network looks at an image: mirrored along these axes, and perhaps along others to see the spread."""
+        """The windows of an image: mirrored along these axes, and perhaps along others to see the spread."""
         own, by_mirrors = self.inference, self.uncertainty == TTA
         return WindowSettings(
             own.patch,
@@ -232,7 +197,7 @@ class Model:
         )
 
     def _sought(self, image: Image, *, maps: bool) -> Uncertainty | PartUncertainties | None:
-        """What gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
+        """The receiver that gathers the uncertainty; None where it would take time for every voxel and nobody asks."""
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
         if is_dense and not maps and not finds:
             return None
@@ -317,13 +282,13 @@ class Model:
 
     def differentiable(self) -> Differentiable:
         """Its networks as modules with gradients; UsageError for a model that computes without torch."""
-        return Differentiable.of(self)
+        return Differentiable.of(self.run, self.networks, self.computing)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The content of `model.json`: all but the weights."""
         return {
-            "task": {"name": self.task.name, **self.task.settings},
+            "task": {"name": self.task.name, **settings_of(self.task)},
             "preprocessing": self.preprocessing.settings,
             "inference": self.inference.settings,
             "network": dict(self.network),
@@ -333,9 +298,18 @@ class Model:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What was found after training and has arrays of its own: {name of the field: part}."""
+        """Parts that were found after training and have arrays of their own: {name of the field: part}."""
         each = {"guard": self.guard, "laplace": self.laplace, "directions": self.directions}
         return {name: part for name, part in each.items() if part is not None}
+
+
+def with_first_stage(second: Model, first: Model) -> Model:
+    """The second stage of a cascade with its first stage; the digest of its weights is that of both."""
+    digests = [model.record.get("weights_sha256") for model in (first, second)]
+    if not all(digests):
+        return replace(second, first=first)
+    record = {**second.record, "weights_sha256": joined([str(digest) for digest in digests])}
+    return replace(second, first=first, record=record)
 
 
 def each_of(*receivers: Receiver | None) -> Receiver | None:

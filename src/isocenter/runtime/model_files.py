@@ -11,29 +11,28 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO, choose_device, use_threads
-from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
+from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, read_list, with_own_guard
+from isocenter.runtime.ensemble.weight_offload import on_device
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
-from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.model_parts import files_of, with_parts, write_parts
-from isocenter.runtime.package import (
-    PLAIN,
-    RECORD,
-    SCHEMA,
-    WEIGHTS,
-    no_fold,
-    read_modules,
-    read_package,
-    shares_in,
-    unpacked,
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model, with_first_stage
+from isocenter.runtime.model_record import (
+    BUILDING_ERRORS,
+    built_from,
+    files_of,
+    preprocessing_of,
+    with_parts,
+    write_parts,
 )
+from isocenter.runtime.package.archive import unpacked
 from isocenter.runtime.package.backends import refuse_unknown
-from isocenter.runtime.preprocessing_kinds import preprocessing_of
-from isocenter.runtime.record_checks import BUILDING_ERRORS, built_from
+from isocenter.runtime.package.choose_backend import PLAIN
+from isocenter.runtime.package.contents import RECORD, SCHEMA, WEIGHTS, read_modules, shares_in
+from isocenter.runtime.package.read import no_fold, read_package
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty import with_uncertainty
+from isocenter.runtime.uncertainty.methods import with_uncertainty
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -112,17 +111,14 @@ def _mean_of_folds(folds: Sequence[Path], where: str, device: str) -> Model:
     So nnU-Net predicts with a cascade of folds (doi:10.1038/s41592-020-01008-z): its members see one image.
     """
     folders = [_folder_of(folder) for folder in folds]
-    mean = on_device(_averaged([_read_single(one, "cpu") for one in folders], where), _weights(folders), device)
+    mean = _averaged([_read_single(one, "cpu") for one in folders], where)
+    mean = on_device(mean, [folder / WEIGHTS for folder in folders], device)
     if mean.preprocessing.cascade is None:
         return mean
     before = [_folder_of(one) for folder in folders for one in _folds(_before(folder)).values()]
     # Nothing is found after the training of a first stage: what they take from their own cases serves training alone.
     first = _averaged([_read_single(one, "cpu") for one in before], where, decode_alike=False)
-    return with_first_stage(mean, on_device(first, _weights(before), device))
-
-
-def _weights(folders: Sequence[Path]) -> list[Path]:
-    return [folder / WEIGHTS for folder in folders]
+    return with_first_stage(mean, on_device(first, [folder / WEIGHTS for folder in before], device))
 
 
 def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True) -> Model:
@@ -140,7 +136,7 @@ def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")
         # Training writes one task into all of them at its end.
-        if decode_alike and member.task.settings != first.task.settings:
+        if decode_alike and tasks.settings_of(member.task) != tasks.settings_of(first.task):
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
     return averaged_model(members, first.task, first.inference, where=where)
@@ -196,7 +192,7 @@ def _read_single(folder: Path, device: str) -> Model:
 
 
 def _before(folder: Path) -> Path:
-    """Where the first stage lies of the second one in this folder; UsageError where there is none."""
+    """The place of the first stage of the second one in this folder; UsageError where there is none."""
     run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)
     if run is None:
         problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from isocenter.runtime.windows.slide import window_count
 from isocenter.values import Geometry, Image, Merge, Region
 
 if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
-    from isocenter.runtime.preprocessing import Prepares
+    from isocenter.runtime.inference import Inference
+    from isocenter.runtime.preprocessing.protocol import Prepares
+    from isocenter.tasks import Task
 
 # An image with more than so many times the windows of the largest training image is refused; with fewer windows than
 # MANY nobody waits for it. Issue reports of wrong headers have thousands of times (MIC-DKFZ/nnUNet 2522).
@@ -26,9 +27,29 @@ MANY_UNKNOWN = 1000
 UNLIKE_SPACING = 2.0
 
 
+class Sized(Protocol):
+    """The parts of a model that decide how many windows an image takes, and how many are usual."""
+
+    @property
+    def task(self) -> Task:
+        """The kind of problem."""
+
+    @property
+    def preprocessing(self) -> Prepares:
+        """The preprocessing of images."""
+
+    @property
+    def inference(self) -> Inference:
+        """The windows."""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The record of the model's origin."""
+
+
 @dataclass(frozen=True)
 class Looking:
-    """How a model looks at images, as far as the number of windows follows from it.
+    """The way in which a model looks at images, as far as the number of windows follows from it.
 
     patch, overlap, merge: of the windows, as in `slide`
     """
@@ -39,12 +60,12 @@ class Looking:
     merge: Merge = "gaussian"
 
     @classmethod
-    def of(cls, model: Model) -> Looking:
+    def of(cls, model: Sized) -> Looking:
         """Return the windows of a model."""
         return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.decoding.merge)
 
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
-        """How many windows an image of this geometry takes; region: of its grid, of which alone something is said."""
+        """The number of windows that an image of this geometry takes; region: the only part that is predicted."""
         stated = self.preprocessing.held(geometry).shape
         spatial = prepared_shape(self.preprocessing, geometry, self.patch, stated)
         if region is not None:
@@ -52,7 +73,7 @@ class Looking:
         return window_count(spatial, self.patch, self.overlap, merge=self.merge)
 
     def windows_without_spacing(self, geometry: Geometry) -> int:
-        """How many windows the voxels of an image would take as they are stored."""
+        """The number of windows that the voxels of an image would take as they are stored."""
         axes, _ = geometry.to_canonical
         sizes = sorted(geometry.shape[axis] for axis in axes)[-len(self.patch) :]
         return window_count(sizes, sorted(self.patch), self.overlap, merge=self.merge)
@@ -93,7 +114,7 @@ def shape_around(geometry: Geometry, spatial: Sequence[int], patch: Sequence[int
     )
 
 
-def refuse_out_of_proportion(model: Model, image: Image, where: str, region: Region | None = None) -> None:
+def refuse_out_of_proportion(model: Sized, image: Image, where: str, region: Region | None = None) -> None:
     """Raise DatasetError, before anything is computed, for an image with far more windows than any that trained.
 
     region: of the image's grid, of which alone something is said
@@ -125,7 +146,7 @@ def disproportionate(looking: Looking, cases: Mapping[str, Geometry], training: 
     return {name: count for name, count in counts.items() if count > most}
 
 
-def _largest(model: Model) -> list[Geometry]:
+def _largest(model: Sized) -> list[Geometry]:
     """The grid of the largest image that trained the model, of a mean of several one each; empty where unknown."""
     known = []
     for own in model.record.get("members") or [model.record]:
@@ -137,7 +158,7 @@ def _largest(model: Model) -> list[Geometry]:
     return known
 
 
-def _cause(model: Model, geometry: Geometry) -> str:
+def _cause(model: Sized, geometry: Geometry) -> str:
     """The likely cause of so many windows, in words: a spacing that training did not have, or many voxels."""
     own = model.record.get("members") or [model.record]
     images: Mapping[str, Any] = own[0].get("fingerprint") or {}
@@ -152,7 +173,7 @@ def _cause(model: Model, geometry: Geometry) -> str:
     return f"{_in_words(geometry.canonical.shape)} voxels where training had up to {_in_words(images['shape']['max'])}"
 
 
-def _usual_spacing(model: Model, images: Mapping[str, Any]) -> Sequence[float] | None:
+def _usual_spacing(model: Sized, images: Mapping[str, Any]) -> Sequence[float] | None:
     """The middle spacing of the training images, else that of the model, along the axes of an upright image."""
     if images.get("physical") and images.get("spacing"):
         middle: Sequence[float] = images["spacing"]["median"]

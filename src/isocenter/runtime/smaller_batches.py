@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, counted, is_out_of_memory
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array
-
-if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
 
 log = logging.getLogger("isocenter")
 
@@ -69,13 +65,7 @@ def in_smaller_batches(network: Network) -> Network:
 
 
 def within_smaller_batches(network: Network) -> Network:
-    """What computes, without what only makes its batches smaller."""
+    """The network itself, without what only makes its batches smaller."""
     while isinstance(network, SmallerBatches):
         network = network.network
     return network
-
-
-def with_smaller_batches(model: Model) -> Model:
-    """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
-    first = None if model.first is None else with_smaller_batches(model.first)
-    return replace(model, run=in_smaller_batches(model.run), first=first)

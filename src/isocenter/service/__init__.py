@@ -8,26 +8,21 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.service.courier import Couriers
-    from isocenter.service.dicom import Receiver
+    from isocenter.service.dicom.receiver import Receiver
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
-    from isocenter.service.objects import key_of
-    from isocenter.service.records import Index, only_keeper, opened
-    from isocenter.service.routing import (
-        ModelFacts,
-        Routed,
-        SeriesFacts,
-        StudyAnswers,
-        facts_of,
-        rules_of,
-        study_answers,
-        study_routing,
-    )
+    from isocenter.service.objects.store import key_of
+    from isocenter.service.records.database import only_keeper, opened
+    from isocenter.service.records.index import Index
+    from isocenter.service.routing.answers import study_answers
+    from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
+    from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_routing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
     from isocenter.service.supervisor import Node, prepared
-    from isocenter.service.web import run_web
-    from isocenter.service.work import DRAIN_S, WarmModels, Worker
+    from isocenter.service.web.server import run_web
+    from isocenter.service.work.warm_models import WarmModels
+    from isocenter.service.work.worker import DRAIN_S, Worker
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -16,17 +16,16 @@ from sqlalchemy import select
 
 from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
 from isocenter.service import settings as settings_of
-from isocenter.service.dicom import (
-    Peer,
-    PeerError,
-    Sent,
-    find,
-    report_commitment,
-    request_commitment,
-    store,
-)
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, Line, Reply, read_asides, secure
-from isocenter.service.records import Clock, Database, Delivery, Index, Outbox
+from isocenter.service.dicom.asking import find, report_commitment, request_commitment
+from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.sending import PeerError, Sent, store
+from isocenter.service.objects.aside import read_asides
+from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line
+from isocenter.service.objects.reply import Reply
+from isocenter.service.objects.store import secure
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.index import Index
+from isocenter.service.records.outbox import Delivery, Outbox
 from isocenter.service.records.tables import instances, studies
 from isocenter.service.repeating import repeated
 from isocenter.service.speaking import spoken_to
@@ -122,7 +121,7 @@ class Couriers:
         return sum(given_up.values())
 
     def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
-        """What became of files at a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
+        """The outcome of sending files to a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         return store_over_web(to.dicomweb, paths, peer=to.name, idle_s=self.settings.dicom.idle_s)

@@ -16,26 +16,15 @@ from sqlalchemy import Row
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import file_hash
 from isocenter.files.dicom import KEY_OBJECTS, read_rejection
-from isocenter.service.objects import (
-    Line,
-    Received,
-    files_without_row,
-    forget_journals,
-    key_of,
-    read_journals,
-)
-from isocenter.service.records import Arrival, Database, Index, Jobs, RecordError, Wanted
-from isocenter.service.routing import (
-    ModelFacts,
-    SeriesFacts,
-    box_inside,
-    facts_of,
-    folder_of,
-    inputs_hash,
-    series_hash,
-    study_answers,
-    study_routing,
-)
+from isocenter.service.objects.journal import forget_journals, read_journals
+from isocenter.service.objects.received import Line, Received
+from isocenter.service.objects.store import files_without_row, key_of
+from isocenter.service.records.database import Database, RecordError
+from isocenter.service.records.index import Arrival, Index
+from isocenter.service.records.jobs import Jobs, Wanted
+from isocenter.service.routing.answers import box_inside, study_answers
+from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of
+from isocenter.service.routing.rules import inputs_hash, series_hash, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
 log = logging.getLogger("isocenter")
@@ -146,10 +135,21 @@ class Keeper:
             return 0
 
     def _arrival(self, received: Received) -> Arrival:
-        keys = (key_of(received.study), key_of(received.series), key_of(received.instance))
-        digest = file_hash(self.settings.folder / received.path)
-        uids = (received.study, received.series, received.instance, received.sop_class, received.syntax)
-        arrival = Arrival(*keys, *uids, received.path, received.bytes, digest, received.peer, received.way)
+        arrival = Arrival(
+            key_of(received.study),
+            key_of(received.series),
+            key_of(received.instance),
+            received.study,
+            received.series,
+            received.instance,
+            received.sop_class,
+            received.syntax,
+            received.path,
+            received.bytes,
+            file_hash(self.settings.folder / received.path),
+            received.peer,
+            received.way,
+        )
         if received.sop_class != KEY_OBJECTS:
             return arrival
         try:
@@ -214,7 +214,7 @@ class Keeper:
 
 
 def seconds_until(hours: str, now: datetime) -> float:
-    """How long until a time of day lies within hours such as 19:00-07:00 (s); 0 where it does."""
+    """The time until a time of day lies within hours such as 19:00-07:00 (s); 0 where it does."""
     first, last = (int(one[:2]) * 60 + int(one[3:]) for one in hours.split("-"))
     minute = now.hour * 60 + now.minute
     inside = first <= minute < last if first < last else minute >= first or minute < last

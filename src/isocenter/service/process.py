@@ -17,7 +17,7 @@ from pathlib import Path
 from isocenter import service
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 from isocenter.service.stored import (
     ALIVE,

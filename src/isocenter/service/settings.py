@@ -286,7 +286,7 @@ class Settings(Section):
 
     @property
     def database_url(self) -> str:
-        """Where the records lie, without a password."""
+        """The place of the records, without a password."""
         return f"sqlite:///{self.folder / 'node.sqlite'}" if self.database.url == "sqlite" else self.database.url
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from isocenter.service import settings
-from isocenter.service.dicom import Listening, Peer, Secured, Trusted
+from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 
 
 def listening_of(own: settings.Settings) -> Listening:
-    """What a receiver needs of the settings."""
+    """The settings that a receiver needs."""
     dicom = own.dicom
     tls = None if dicom.tls is None else Secured(**dicom.tls.model_dump())
     return Listening(

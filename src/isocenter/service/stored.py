@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from isocenter.files import load_json
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 
 # Signs of life, what the node was started with, what routing asks of its models, what happened.
@@ -27,7 +27,7 @@ def runs(role: str, part: str) -> bool:
 
 
 def settings_file(folder: Path, role: str) -> Path:
-    """Where the settings of a machine's part lie: each machine has its own, and one folder holds all."""
+    """The file with the settings of a machine's part: each machine has its own, and one folder holds all."""
     return folder / (SETTINGS if runs(role, "keeper") else f"settings-{role}@{platform.node()}.json")
 
 
@@ -44,7 +44,7 @@ def kept_settings(settings: Settings, *sections: str) -> Settings:
 
 
 def stored_models(folder: Path) -> dict[str, ModelFacts]:
-    """What routing asks of the node's models."""
+    """The facts that routing asks of the node's models."""
     facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]
     return {one.name: one for one in facts}
 

@@ -21,8 +21,9 @@ from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import written
-from isocenter.service.dicom import server_context
-from isocenter.service.records import migrated, only_keeper, opened
+from isocenter.service.dicom.listening import server_context
+from isocenter.service.records.database import only_keeper, opened
+from isocenter.service.records.migration import migrated
 from isocenter.service.settings import Settings, token_of
 from isocenter.service.speaking import listening_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
@@ -90,7 +91,7 @@ class Node:
 
     @property
     def places(self) -> list[str]:
-        """Where this machine's part of the node is reached, else what it is."""
+        """The address of this machine's part of the node, else what it is."""
         secured = [f"DICOM over TLS {self.secured}"] if self.secured else []
         reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http]}
         return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]

@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
 from isocenter.files.dicom import read_identity
 from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
-from isocenter.service.dicom import PeerError, Sent
+from isocenter.service.dicom.sending import PeerError, Sent
 
 SUCCESS = 0x0000
 # And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.
@@ -76,7 +76,7 @@ def _read(path: Path) -> pydicom.Dataset:
 
 
 def _stored(client: Any, url: str, path: Path, dataset: pydicom.Dataset) -> Sent:
-    """What became of one object. Raises PeerError for what is not about this object."""
+    """The outcome of one object. Raises PeerError for what is not about this object."""
     uid = str(dataset.SOPInstanceUID)
     try:
         return _answered(path, uid, client.store_instances([dataset]))
@@ -103,7 +103,7 @@ def _refused(path: Path, uid: str, response: Any, problem: str) -> Sent:
 
 
 def _answered(path: Path, uid: str, answer: pydicom.Dataset) -> Sent:
-    """What an answer says of the only object that was sent, whether it names that or not."""
+    """The part of an answer on the only object that was sent, whether it names that or not."""
     failed = answer.get("FailedSOPSequence") or []
     if not failed:
         return Sent(path, uid, SUCCESS)

@@ -37,6 +37,18 @@ if TYPE_CHECKING:
         sureness,
         tuned_by,
     )
+    from isocenter.tasks.settings import (
+        compared_by,
+        following,
+        found_after_training,
+        registered_settings,
+        search_values,
+        setting_sentences,
+        settings_of,
+        target_settings,
+        task_from,
+        unkept_rules,
+    )
     from isocenter.tasks.shared import (
         BETWEEN,
         COARSEST,
@@ -48,7 +60,6 @@ if TYPE_CHECKING:
         have_sides,
         mean_of,
         numbered_teeth,
-        reading,
         sided_names,
         unknown_sides,
     )

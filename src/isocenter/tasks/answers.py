@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from isocenter.evaluation import UNCALIBRATED, CaseValues, Seed, Table, column_values
+from isocenter.evaluation import CaseValues, Seed, Table, column_values
 from isocenter.report import Figure
 from isocenter.tasks.shared import Shares
 from isocenter.values import (
@@ -19,7 +19,6 @@ from isocenter.values import (
     Merge,
     Prediction,
     Row,
-    Sentence,
     Slabs,
     Split,
 )
@@ -48,92 +47,18 @@ class Summary(Protocol):
         """seed: of the resampling of patients"""
 
 
-# Of these neither more nor less is better: they are right at a value of their own.
-AIMED = frozenset(
-    {
-        *("bias", "loa_lower", "loa_upper", "volume_bias", "volume_loa_lower", "volume_loa_upper", "volume_error"),
-        *("calibration_slope", "calibration_intercept", "temperature", "expected_over_observed", "d_calibration"),
-        *("coverage", "coverage_present", "coverage_absent", "interval_coverage"),
-        *("expected_dice_bias", "covering_size", "count_difference", "answered"),
-    }
-)
-
-
-def _nothing(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    return {}
-
-
-def _nobody(decisions: Mapping[str, Decision]) -> Sequence[str]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Traits:
     """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
 
-    tunes:         the settings that `Task.tuned` finds, each None until then
     tuned_on:      the parts of whose predictions `Task.tuned` is given the first that has cases
-    registers:     {setting: in words} of what is fixed before training with the primary metric, because another value
-                   afterwards could flatter
-    case_metric:   the column of scores by which a report judges a single case where the primary metric has none
     alternatives:  sets of kinds of reference, each of which teaches something; empty: all that the task needs
     cascades:      whether its result is a map of its labels, which a second network can get as an input
-    search_values: {setting: values} that a search may try in place of the planned one
-    suited:        decisions of the section "task" that follow from settings that a person chose there
-    sentences:     {setting: what the prose of a plan says of it}; without one "<Setting> is <value>"
-    metric_names:  {metric: as papers spell it}, for reports; without one its words
-    errors:        metrics of which less is better, without the unit that their names may end with
-    aimed:         metrics of which neither more nor less is better, in the same way
-    label_word:    what the labels of its figures are: "structure", "class", "finding"
-    audited:       metrics, without the unit that their names may end with, whose gaps among groups of people are tested
-    belief:        metrics on how far results can be believed, which stand apart in reports, the main ones first; before
-                   calibration they have the same names with an end
-    calibration:   that of them which stands beside other metrics, where one figure is to tell how far they hold
-    compared_by:   settings without which figures of two models are not the same figure: beside another model the task
-                   has those of the first
-    unkept:        decisions of the section "task" to sentences on rules of a person that could not be kept
     """
 
-    tunes: tuple[str, ...] = ()
     tuned_on: tuple[Split, ...] = ("val",)
-    registers: Mapping[str, str] = field(default_factory=dict)
-    case_metric: str | None = None
     alternatives: tuple[frozenset[str], ...] = ()
     cascades: bool = False
-    search_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    suited: Callable[[Mapping[str, Any]], dict[str, Decision]] = _nothing
-    sentences: Mapping[str, Sentence] = field(default_factory=dict)
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    errors: frozenset[str] = frozenset()
-    aimed: frozenset[str] = AIMED
-    label_word: str = "label"
-    audited: tuple[str, ...] = ()
-    belief: tuple[str, ...] = ()
-    calibration: tuple[str, ...] = ()
-    compared_by: tuple[str, ...] = ()
-    unkept: Callable[[Mapping[str, Decision]], Sequence[str]] = _nobody
-
-    def is_of_belief(self, metric: str) -> bool:
-        """Whether a metric says how far results can be believed, now or before they were calibrated."""
-        return metric.removesuffix(f"_{UNCALIBRATED}") in self.belief
-
-    def is_audited(self, metric: str) -> bool:
-        """Whether gaps of a metric among groups are tested."""
-        return metric in self.audited or any(
-            metric.startswith(f"{name}_") for name in self.audited if name in self.errors
-        )
-
-    def is_error(self, metric: str) -> bool:
-        """Whether less of a metric is better."""
-        return _is_among(metric, self.errors)
-
-    def is_aimed(self, metric: str) -> bool:
-        """Whether neither more nor less of a metric is better."""
-        return _is_among(metric, self.aimed)
-
-
-def _is_among(metric: str, names: Collection[str]) -> bool:
-    return any(metric == name or metric.startswith(f"{name}_") for name in names)
 
 
 def _unchanged(outputs: Outputs) -> Outputs:
@@ -153,7 +78,6 @@ class Teaching:
                      they add up over its parts
     selection:       the metric by which checkpoints are compared, higher is better, from the numbers of all validation
                      cases
-    target_settings: the settings on which `Task.target` depends: prepared targets are kept by them
     outside:         the value of its label maps beyond the image; None where their edge goes on as the image's does
     terms:           {name: first values} of numbers of the loss that are learnt with the weights; `Task.loss` gets them
                      as tensors among the outputs
@@ -167,7 +91,6 @@ class Teaching:
     selects_by: str
     quality: Callable[[Outputs, Any], Mapping[str, Tensor]]
     selection: Callable[[Mapping[str, Tensor]], float]
-    target_settings: Mapping[str, Any]
     outside: int | None = None
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     uncut: str = ""
@@ -304,7 +227,7 @@ def _one_table(table: Table) -> Mapping[str, Table]:
 class Scoring:
     """The comparison of predictions with references, and its pictures in reports.
 
-    metrics:  of `summary`, those that a plan may name as primary
+    primaries: the metrics of `summary` that a plan may name as primary, with these settings
     score:    one row a case and label: case, patient, label, then the scores
     summary:  estimates with intervals; the row over all labels first
     rank:     case ids from best to worst
@@ -327,7 +250,7 @@ class Scoring:
     positives: the classes that sensitivity, predictive values and the like are of; empty of a task without classes
     """
 
-    metrics: frozenset[str]
+    primaries: frozenset[str]
     score: Callable[[Sequence[Prediction], Sequence[Case]], Table]
     summary: Summary
     rank: Callable[[Table], list[str]]

@@ -15,6 +15,7 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks.properties import head_of
+from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Head, Label
 
@@ -28,7 +29,8 @@ TASKS = {
     "survival": "isocenter.tasks.survival.task:Survival",
 }
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
-JOINED, SIGN, ALL = "isocenter.tasks.multitask.joined:Joined", "+", "multitask"
+JOINED, MULTITASK = "isocenter.tasks.multitask.joined:Joined", "isocenter.tasks.multitask.task:Multitask"
+SIGN, ALL = "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
 
@@ -41,13 +43,17 @@ def names() -> tuple[str, ...]:
 def kind(name: str) -> type[Task]:
     """The class of a kind of problem, or a value with its members where a name joins several; PlanError without one."""
     if SIGN in name:
-        joined: type[Task] = _loaded(JOINED).of_kinds([kind(part) for part in name.split(SIGN)])
+        joined: type[Task] = _joined(name)
         return joined
     targets = IMPORTED | TASKS | {key: point.value for key, point in added("isocenter.tasks").items()}
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
     loaded: type[Task] = _loaded(targets[name])
     return loaded
+
+
+def _joined(name: str) -> Any:
+    return _loaded(JOINED).of_kinds([kind(part) for part in name.split(SIGN)])
 
 
 def _loaded(target: str) -> Any:
@@ -106,13 +112,16 @@ def needs_of(name: str | None) -> frozenset[str]:
 
 def build(settings: Mapping[str, Any]) -> Task:
     """The task of a plan's section "task", or of a model's record."""
-    return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
+    name, own = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
+    if SIGN in name:
+        return task_from(_loaded(MULTITASK), own, _joined(name).kinds)
+    return task_from(kind(name), own)
 
 
 def untuned(task: Task, kept: Collection[str] = ()) -> Task:
     """The task as it was before `Task.tuned`; kept: settings that a person chose."""
-    cleared = dict.fromkeys(name for name in task.traits.tunes if name not in kept)
-    return build({"name": task.name, **task.settings, **cleared})
+    cleared = dict.fromkeys(name for name in found_after_training(task) if name not in kept)
+    return build({"name": task.name, **settings_of(task), **cleared})
 
 
 def uncalibrated(task: Task) -> Task:
@@ -120,7 +129,8 @@ def uncalibrated(task: Task) -> Task:
     nothing, parts = Calibrator().settings, task.decoding.parts or {"": task}
     of_voxels = [name for name, part in parts.items() if any(_states_voxels(head) for head in part.heads.values())]
     names = [f"{name}.calibration".lstrip(".") for name in of_voxels]
-    return build({"name": task.name, **task.settings, **{name: nothing for name in names if name in task.settings}})
+    own = settings_of(task)
+    return build({"name": task.name, **own, **{name: nothing for name in names if name in own}})
 
 
 def _states_voxels(head: Head) -> bool:

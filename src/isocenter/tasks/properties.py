@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.errors import GeometryError
+from isocenter.tasks.settings import declared
 from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
 from isocenter.values import Case, Decision, Geometry, Image, Prediction, Split
@@ -89,7 +90,7 @@ def states_covering(task: Task) -> bool:
 
 def may_cover(task: Task) -> bool:
     """Whether it marks something in images, of which a share that may be missed can be asked."""
-    return any(name.rpartition(".")[2] == "risk" for name in task.settings)
+    return any(name.rpartition(".")[2] == "risk" for name in declared(task))
 
 
 def head_of(part: str, head: str) -> str:

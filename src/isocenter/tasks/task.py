@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Head, Label, Prediction, Target
 
@@ -13,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task"."""
+    """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
+
+    `isocenter.values.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
+    section "task".
+    """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     traits: ClassVar[Traits]
+    metrics: ClassVar[Metrics]
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Task:
-        """The task with the values of the plan's section, or of a model's record; PlanError for an impossible one."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values, which fit into JSON and YAML, from which `of` makes an equal task."""
+    def checked(self) -> Task:
+        """The task with what its settings say together, as `task_from` makes it; PlanError for what cannot be."""
 
     @property
     def heads(self) -> Mapping[str, Head]:

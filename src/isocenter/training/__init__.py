@@ -25,18 +25,19 @@ if TYPE_CHECKING:
         share_better,
         sure_of_best,
     )
-    from isocenter.training.data import Batch, Loader, Prepared, keep_marked, prepare_all
-    from isocenter.training.length import (
-        FEWER,
-        FEWEST_STEPS,
-        NARROWER,
-        Pace,
-        Speed,
-        narrower,
-        replan,
+    from isocenter.training.covariate_model import CovariateModel, fit_covariate_model
+    from isocenter.training.data.loader import Batch, Loader
+    from isocenter.training.data.store import Prepared, keep_marked, prepare_all
+    from isocenter.training.length.fewer_features import NARROWER, narrower
+    from isocenter.training.length.probe import FEWER
+    from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
+    from isocenter.training.members.weights import (
+        MemberOutputs,
+        MemberWeights,
+        equal_weights,
+        member_outputs,
+        member_weights,
     )
-    from isocenter.training.linear import CovariateModel, fit_covariate_model
-    from isocenter.training.members import MemberOutputs, MemberWeights, equal_weights, member_outputs, member_weights
     from isocenter.training.processes import SINGLE_PROCESS, Ranks
     from isocenter.training.recipe import train
     from isocenter.training.search_study import (

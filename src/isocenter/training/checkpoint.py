@@ -22,7 +22,7 @@ from isocenter.runtime import (
     write_parts,
     write_tensors,
 )
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,17 +41,17 @@ REFITTED = "refitted"
 
 
 def last_checkpoint(out: Path) -> Path:
-    """Where a training in this folder keeps the state from which it goes on."""
+    """The file in which a training keeps the state from which it goes on."""
     return out / "checkpoints" / "last"
 
 
 def best_checkpoint(out: Path) -> Path:
-    """Where a training in this folder keeps the weights that its validations chose."""
+    """The file in which a training keeps the weights that its validations chose."""
     return out / "checkpoints" / "best"
 
 
 def member_checkpoint(out: Path, number: int) -> Path:
-    """Where a training in this folder keeps the weights of a further member, from 1."""
+    """The file in which a training keeps the weights of a further member, from 1."""
     return out / "checkpoints" / f"member_{number}"
 
 
@@ -110,14 +110,14 @@ def read_checkpoint(
 
 
 def validation_of(folder: Path) -> Mapping[str, Tensor]:
-    """What the metric of the checkpoint was made of; empty where it was not kept."""
+    """The values that the metric of the checkpoint was made of; empty where they were not kept."""
     path = folder / VALIDATION
     return read_tensors(path) if path.is_file() else {}
 
 
 def with_task(folder: Path, task: Task) -> None:
     """The same weights with a task that was decided after training."""
-    _rewritten(folder, {"task": {"name": task.name, **task.settings}})
+    _rewritten(folder, {"task": {"name": task.name, **settings_of(task)}})
 
 
 def with_parts(folder: Path, model: Model) -> None:

@@ -110,7 +110,7 @@ def fewest_cases(tried: int) -> int:
 
 
 def draws_for(tried: int) -> int:
-    """So many draws that as many as of a single comparison lie beyond that share; no more than take seconds."""
+    """The number of draws with as many beyond the share as in a single comparison; no more than take seconds."""
     return min(MOST_DRAWS, DRAWS * max(1, tried))
 
 
@@ -156,11 +156,11 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
 
 def _selecting(settings: Settings, figure: float) -> str:
     """The metric that selects, as papers spell it; or what took its place to give this figure."""
-    return selecting_name(settings.training.selection, settings.task.traits.metric_names)(figure)
+    return selecting_name(settings.task.metrics.of(settings.training.selection))(figure)
 
 
 def finished(out: Path, settings: Settings) -> Outcome | None:
-    """What a training that is over came to; None where it is not."""
+    """The outcome of a finished training; None where it is not finished."""
     last = last_checkpoint(out)
     if not last.is_dir():
         return None

@@ -1,23 +1,34 @@
-"""The last layer of a trained network fitted anew, so that its calls are as right in every group of people."""
+"""The last layer of a trained network fitted anew, so that its calls are as right in every group of people.
+
+A reduction to weighted fits: the price of a group's mistakes rises while they are more, by exponentiated gradient
+(Agarwal et al., ICML 2018, arXiv:1803.02453, with the constraints of equalised odds). There the classifier draws one of
+the fits by lot for each person; here it is the mean of their weights, so that people who are alike are called alike.
+"""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime import WEIGHTS, read_tensors, slide, with_covariates
 from isocenter.training.checkpoint import best_checkpoint, is_refitted, member_checkpoints, with_weights
-from isocenter.training.data import CONSTRAINT, Protected
-from isocenter.training.linear.reduction import Answered, reduced
+from isocenter.training.data.protected import CONSTRAINT, Protected
 from isocenter.training.session import Session
+from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
+
+# Weighted fits, and steps of each; how far groups may stay apart, and how fast prices rise, as in fairlearn.
+ROUNDS, STEPS, SLACK, PACE = 50, 20, 0.01, 2.0
 
 
 def constrain(session: Session) -> None:
@@ -75,3 +86,89 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
         rows.append(torch.cat(seen).mean(dim=0))
         seen.clear()
     return torch.stack(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """The known answers of cases, each the answer to one question of one case.
+
+    cases, questions, truth: (answers,) whose, which, and the index of the class, or 1 and 0
+    cells:   (answers,) number of question, truth and group together
+    strata:  (cells,) number of its question and truth
+    classes: whether there is one question, which class it is; or for each output whether it is there
+    """
+
+    cases: NDArray[np.intp]
+    questions: NDArray[np.intp]
+    truth: NDArray[np.intp]
+    cells: NDArray[np.intp]
+    strata: NDArray[np.intp]
+    classes: bool
+
+    @classmethod
+    def of(cls, truth: Floats, groups: NDArray[np.intp], *, classes: bool) -> Answered:
+        """truth: (cases, questions), NaN where it is not known; groups: (cases,)"""
+        cases, questions = np.nonzero(np.isfinite(truth))
+        known = truth[cases, questions].astype(np.intp)
+        names, cells = np.unique(np.stack([questions, known, groups[cases]]), axis=1, return_inverse=True)
+        strata = np.unique(names[:2], axis=1, return_inverse=True)[1].reshape(-1)
+        return cls(cases, questions, known, cells.reshape(-1), strata, classes)
+
+    def costs(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(answers,) what it costs a fit to call each right, and to call it wrong."""
+        if not self.classes:
+            own = logits[self.cases, self.questions] * torch.as_tensor(2 * self.truth - 1)
+            return torch.nn.functional.softplus(-own), torch.nn.functional.softplus(own)
+        logs = torch.log_softmax(logits[self.cases], dim=1)
+        right = logs[np.arange(len(self.truth)), self.truth]
+        return -right, (right - logs.sum(dim=1)) / (logits.shape[1] - 1)
+
+    def apart(self, logits: Tensor) -> Floats:
+        """(cells,) how much more often calls are right in a group than among all with the same truth."""
+        called = logits.argmax(dim=1)[self.cases] if self.classes else logits[self.cases, self.questions] > 0
+        right, whole = called.numpy() == self.truth, self.strata[self.cells]
+        shares = [np.bincount(one, right) / np.bincount(one) for one in (self.cells, whole)]
+        return shares[0] - shares[1][self.strata]
+
+    def worth(self, prices: Floats) -> Floats:
+        """(answers,) what it is worth to call each right, at the price of each cell; below 0 to call it wrong."""
+        whole = self.strata[self.cells]
+        by_stratum = np.bincount(self.strata, prices) / np.bincount(whole)
+        return 1 - len(self.cells) * ((prices / np.bincount(self.cells))[self.cells] - by_stratum[whole])
+
+
+def reduced(inputs: Tensor, weights: Tensor, answered: Answered, shift: Tensor) -> Tensor:
+    """The mean of weights of fits at the prices that groups' mistakes come to; (outputs, entries + 1), the bias last.
+
+    inputs:  (cases, entries) of the layer; weights: of training, near which each fit stays
+    shift:   (outputs,) what is added to logits before anything is called
+    """
+    columns = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1).double()
+    most, price = 1 / SLACK, np.zeros((2, len(answered.strata)))
+    mean, now = torch.zeros_like(weights, dtype=torch.double), weights.double()
+    for _ in range(ROUNDS):
+        rising = np.exp(price - price.max())
+        of_each = most * rising / (np.exp(-price.max()) + rising.sum())
+        now = _fitted(columns, weights.double(), now, answered, answered.worth(of_each[0] - of_each[1]), shift)
+        mean += now / ROUNDS
+        apart = answered.apart(columns @ now.T + shift)
+        price += PACE / most * np.stack([apart - SLACK, -apart - SLACK])
+    return mean.to(weights.dtype)
+
+
+def _fitted(columns: Tensor, about: Tensor, start: Tensor, answered: Answered, worth: Floats, shift: Tensor) -> Tensor:
+    """The weights of least cost, with half the squared distance from `about` as one more case has it."""
+    own = start.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([own], max_iter=STEPS, line_search_fn="strong_wolfe")
+    gains = torch.as_tensor(worth)
+
+    def cost() -> Tensor:
+        """The mean cost of the calls, with its gradient."""
+        optimiser.zero_grad()
+        right, wrong = answered.costs(columns @ own.T + shift)
+        each = (gains.clamp(min=0) * right + (-gains).clamp(min=0) * wrong).sum() + ((own - about) ** 2).sum() / 2
+        (total := each / len(gains)).backward()
+        return total
+
+    optimiser.step(cost)
+    return own.detach()

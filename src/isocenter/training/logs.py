@@ -122,7 +122,7 @@ class MlflowLog:
         """Every tenth step, and every validation."""
         if moment.step > self.first and (moment.step % MLFLOW_STEPS == 0 or moment.validation is not None):
             for name, value in scalars(moment).items():
-                self._try(partial(self._metric, name, value, moment.step))
+                self._try(partial(self.client.log_metric, self.run, name, value, step=moment.step))
 
     def close(self) -> None:
         """Mark the run as ended."""
@@ -138,9 +138,6 @@ class MlflowLog:
         number = known.experiment_id if known else client.create_experiment(EXPERIMENT)
         self.run = client.create_run(number, run_name=out.name).info.run_id
         place.write_text(self.run, encoding="utf-8")
-
-    def _metric(self, name: str, value: float, step: int) -> None:
-        self.client.log_metric(self.run, name, value, step=step)
 
     def _try(self, call: Callable[[], object]) -> None:
         if self.is_broken:

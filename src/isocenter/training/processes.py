@@ -27,7 +27,7 @@ class Ranks:
 
     @classmethod
     def here(cls) -> Ranks:
-        """As torch's process group says; one process where there is none."""
+        """The ranks of torch's process group; one process where there is none."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())

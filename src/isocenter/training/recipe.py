@@ -15,13 +15,14 @@ from isocenter.runtime import kept_memory
 from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
 from isocenter.training.constrained import constrain
-from isocenter.training.data import Prepared
+from isocenter.training.data.store import Prepared
 from isocenter.training.logs import opened_logs
-from isocenter.training.members import clear_moments, keep_members
+from isocenter.training.members.one_training import clear_moments, keep_members
 from isocenter.training.session import Session
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Spans, State
-from isocenter.training.step import Compute, measure_batch_statistics
+from isocenter.training.step.batch_statistics import measure_batch_statistics
+from isocenter.training.step.compute import Compute
 
 log = logging.getLogger("isocenter")
 # Seconds between checkpoints from which a killed run goes on.

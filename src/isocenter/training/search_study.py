@@ -80,7 +80,7 @@ class Study:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What was kept with the trials."""
+        """The facts that were kept with the trials."""
         attributes: Mapping[str, Any] = self._study.user_attrs
         return attributes
 
@@ -111,7 +111,7 @@ class Study:
         given = self._study.ask(self._distributions)
         return Trial(given, self._choices(given.params))
 
-    def finish(self, trial: Trial, state: str, value: float | None, facts: Mapping[str, Any]) -> None:
+    def finish(self, trial: Trial, state: str, value: float | None = None, facts: Mapping[str, Any] = {}) -> None:
         """A trial is over."""
         states = self._optuna.trial.TrialState
         for name, fact in facts.items():

@@ -20,23 +20,18 @@ from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
-from isocenter.training.data import ADVERSARIAL, ADVERSARY, BY_LOSS, Costs, GroupLoss, Loader, Prepared, Protected
-from isocenter.training.length import most_steps
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.protected import ADVERSARIAL, ADVERSARY, GroupLoss, Protected
+from isocenter.training.data.sampling import BY_LOSS, Costs
+from isocenter.training.data.store import Prepared
+from isocenter.training.length.schedule import most_steps
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
-from isocenter.training.step import (
-    Average,
-    Compute,
-    Learner,
-    Terms,
-    batch_loss,
-    bit_by_bit,
-    each_array,
-    laid_as_weights,
-    make_optimiser,
-    terms_of,
-    with_exact_gradients,
-)
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.loss import batch_loss, bit_by_bit, each_array
+from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
+from isocenter.training.step.train_step import Learner
 from isocenter.transforms import images_of
 
 if TYPE_CHECKING:
@@ -48,7 +43,7 @@ log = logging.getLogger("isocenter")
 
 @dataclass(eq=False)
 class Session:
-    """What a training works with from its first step to its last.
+    """The objects that a training works with from its first step to its last.
 
     averaged:     the mean of the weights of many steps, in a module of its own
     model:        the averaged weights, as a model that can be saved
@@ -118,7 +113,7 @@ class Session:
 
     @property
     def chosen(self) -> Training:
-        """How the plan trains, on the device of this process: of several processes each has its own."""
+        """The plan's settings of training, with the device of this process: of several processes each has its own."""
         return replace(self.settings.training, device=str(self.fabric.device))
 
     @property
@@ -127,7 +122,7 @@ class Session:
         return most_steps(self.settings.training, len(self.train_cases))
 
     def take_batches_of(self, samples: int | None) -> None:
-        """So many samples a step from now on; as planned where None."""
+        """Take a number of samples a step from now on; as planned where None."""
         if samples is not None:
             self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
             self.loader = loader_of(self.settings, self.train_cases, self.ranks)
@@ -138,10 +133,9 @@ class Session:
         recorded = read_checkpoint(last, self.module, self.averaged, self.optimiser, self.terms)
         state = State.of(recorded, str(last))
         self.take_batches_of(state.batch)
-        known = recorded.get("costs", ())
         if self.groups is not None and "groups" in recorded:
             self.groups.shares[:] = recorded["groups"]
-        self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in known]
+        self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded["costs"]]
         return state
 
     def try_step(self, compute: Compute, number: int) -> None:
@@ -152,7 +146,7 @@ class Session:
             batch_loss(self.module, batch, self.settings, self.fabric.device, compute, terms=terms).backward()
 
     def learner(self, state: State) -> Learner:
-        """What takes the steps, computing them as the state says."""
+        """The learner that takes the steps, computed as the state says."""
         compute = Compute.of(state.compute, self.chosen)
         if ADVERSARY in self.terms:  # what a compiled network sees within is not to be had
             compute = replace(compute, compiled=False)
@@ -231,12 +225,12 @@ class Session:
 
     @cached_property
     def groups(self) -> GroupLoss | None:
-        """What makes the loss of those of groups of people, where the plan says so."""
+        """The loss by groups of people, where the plan asks for it."""
         return GroupLoss.of(Protected.of(self.settings.training.fairness, self.train_cases))
 
     @property
     def _costs(self) -> Costs | None:
-        """What cases cost, where they are drawn by it."""
+        """The losses of cases, where cases are drawn by them."""
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
 
 

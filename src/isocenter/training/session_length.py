@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from isocenter.planning import Training
 from isocenter.runtime import Model
-from isocenter.training.length import PROBE_CASES, Budget, Pace, Probe, Probed, budget, replan
+from isocenter.training.length.probe import PROBE_CASES, Budget, Probe, Probed, budget
+from isocenter.training.length.schedule import Pace, replan
 from isocenter.training.state import Clock, Share, State, Work
-from isocenter.training.step import Compute
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ ENOUGH_STEPS = 2000
 
 
 class Length(Protocol):
-    """How many steps a training takes, and how they are computed."""
+    """The number of steps of a training, and the way they are computed."""
 
     @property
     def clock(self) -> Clock:
@@ -39,7 +40,7 @@ class Length(Protocol):
 
     @property
     def looks(self) -> int:
-        """How often, evenly over the progress, the length may be adjusted."""
+        """The number of times, evenly over the progress, that the length may be adjusted."""
 
     def planned(self, session: Session) -> State:
         """The state before the first step: steps, validations, batch and how to compute."""
@@ -60,7 +61,7 @@ class FixedLength:
     looks: int = 0
 
     def planned(self, session: Session) -> State:
-        """So many steps, computed as the plan says."""
+        """A length of a set number of steps, computed as the plan says."""
         chosen = session.chosen
         assert chosen.steps is not None  # noqa: S101 - `length_of` has seen to it
         compute = Compute.of(chosen.compute or "", chosen).name(chosen)
@@ -90,7 +91,7 @@ class Several:
 
 @dataclass(frozen=True, eq=False)
 class ClockedLength:
-    """As many steps as fit before the deadline of the clock, by a probe and by the speed that is measured on the way.
+    """A length by the clock: the steps that fit before its deadline, by a probe and the speed on the way.
 
     decided: takes what was decided, with the reason
     recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones

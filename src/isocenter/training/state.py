@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError
-from isocenter.training.length import Pace, Speed
-from isocenter.training.step import EAGER
+from isocenter.training.length.schedule import Pace, Speed
+from isocenter.training.step.compute import EAGER
 
 # Of its part of the minutes, what a network takes that shares them: the others start up too.
 OWN_SHARE = 0.97
@@ -20,7 +20,7 @@ OWN_SHARE = 0.97
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a training is: step of steps, seconds since the command began.
+    """The position of a training: step of steps, seconds since the command began.
 
     waiting: share of the time of this session in which the network waited for data
     reached: share of the machine's peak that steps reach; None where it was not measured
@@ -72,7 +72,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training came to: the checkpoint to use, and why that one.
+    """The outcome of a training: the checkpoint to use, and why that one.
 
     stopped: why it ended before its last planned step, or nothing
     waiting: share of the time in which the network waited for data
@@ -95,7 +95,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What steps do, and what the machine can do.
+    """The operations of steps, and those that the machine can do.
 
     operations: of a whole step, floating-point; peak: the most that the machine reaches, a second
     what:       the computation that reaches it
@@ -167,11 +167,11 @@ class Spans:
 
     @property
     def share_waiting(self) -> float:
-        """Of the time that all steps took."""
+        """The share of the time of all steps that was spent waiting."""
         return self.waited / max(1e-9, self.waited + self.worked)
 
     def of(self, work: Work | None) -> Work | None:
-        """With the time of this session's steps."""
+        """The work with the time of this session's steps."""
         return None if work is None or not self.steps else replace(work, step=(self.waited + self.worked) / self.steps)
 
 
@@ -237,7 +237,7 @@ class State:
         return bool(self.stopped) or self.step >= self.pace.steps
 
     def record(self, clock: Clock) -> dict[str, Any]:
-        """For `state.json`, with the time that was spent and the time there is."""
+        """The record for `state.json`, with the time that was spent and the time there is."""
         return {**asdict(self), "seconds": clock.seconds, "deadline": clock.deadline, "turn": clock.turn}
 
     @property
@@ -250,7 +250,7 @@ class State:
         return self.pace.is_due(self.step, often)
 
     def after(self, *, looked: float) -> State:
-        """With the time of a look at the validation cases, where a clock counts it."""
+        """The state with the time of a validation, where a clock counts it."""
         return self if self.speed is None else replace(self, speed=self.speed.after(validation=looked))
 
     @classmethod

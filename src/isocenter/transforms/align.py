@@ -55,7 +55,7 @@ def _sampled(values: Array, known: NDArray[np.bool_], to_source: Floats, shape: 
     linear, offset = to_source[:-1, :-1], to_source[:-1, -1]
 
     def means(of: Array) -> NDArray[np.float32]:
-        """By linear weights; beyond the outermost centres the edge goes on."""
+        """Means by linear weights; beyond the outermost centres the edge goes on."""
         return np.asarray(ndimage.affine_transform(of, linear, offset, shape, order=1, mode="nearest"))
 
     if known.all():

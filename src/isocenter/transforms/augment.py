@@ -24,9 +24,18 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.transforms.augment_ct import dose_noise, metal
 from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
-from isocenter.transforms.augment_intensity import blur, brightness, contrast, gamma, low_resolution, noise
-from isocenter.transforms.augment_marks import mismarked
-from isocenter.transforms.augment_mix import cutmix, cutout, mixup, partners
+from isocenter.transforms.augment_intensity import (
+    blur,
+    brightness,
+    contrast,
+    cutmix,
+    cutout,
+    gamma,
+    low_resolution,
+    mixup,
+    noise,
+    partners,
+)
 from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
 from isocenter.transforms.augment_spatial import (
     POINTS,
@@ -76,6 +85,8 @@ KINDS = (*SPATIAL, *INTENSITY)
 IN_MM = ("motion",)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
+# Voxels by which a label grows or shrinks at the most, and how much rarer it is that it is forgotten as a whole.
+MOST_VOXELS, RARER = 3, 4
 
 
 @contextmanager
@@ -94,7 +105,7 @@ def exact_products() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a sample may be changed; a strength of 0 turns a kind of change off.
+    """The strength of each kind of change to a sample; 0 turns it off.
 
     rotation:    degrees, about each axis (about the one axis in 2D)
     scale:       1 +- this, for all axes together
@@ -291,3 +302,29 @@ class Augmentation:
             points[n] = unfolded(rng.normal(scale=self.elastic, size=points.shape[1:]))
             points[n, still] = 0
         return maps, shifts, points
+
+
+def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
+    """(*spatial) numbers of labels, each of which may have grown, shrunk or gone.
+
+    What shrinks leaves background; what grows does so over background alone, so that no other label is lost. A stage
+    that is trained so does not trust the stage before it blindly, as in the cascade of nnU-Net: Isensee et al., Nature
+    Methods 2021, doi:10.1038/s41592-020-01008-z.
+    """
+    made = numbers.clone()
+    for number in torch.unique(numbers[numbers > 0]).tolist():
+        change, size, forgotten, grows = rng.random(), int(rng.integers(1, MOST_VOXELS + 1)), rng.random(), rng.random()
+        if forgotten < chance / RARER:
+            made[numbers == number] = 0
+        elif change < chance and grows < 0.5:
+            made[grown(numbers == number, size) & (numbers == 0) & (made == 0)] = number
+        elif change < chance:
+            made[(numbers == number) & grown(numbers != number, size)] = 0
+    return made
+
+
+def grown(mask: Tensor, voxels: int) -> Tensor:
+    """(*spatial) a structure with all that lies within so many voxels of it along each axis."""
+    pools = {1: torch.nn.functional.max_pool1d, 2: torch.nn.functional.max_pool2d, 3: torch.nn.functional.max_pool3d}
+    pooled: Tensor = pools[mask.ndim](mask[None, None].float(), 2 * voxels + 1, stride=1, padding=voxels)
+    return pooled[0, 0] > 0.5

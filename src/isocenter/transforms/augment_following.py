@@ -26,7 +26,7 @@ INVERSE_STEPS = 10
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """Where some samples of a batch are read from.
+    """The places from which some samples of a batch are read.
 
     chosen: (samples,) their numbers in the batch
     grid:   (samples, *spatial, ndim) as torch counts, see `sampling_grid`
@@ -49,19 +49,19 @@ class Following(Protocol):
 
     @property
     def targets(self) -> Any:
-        """As a task's loss takes them."""
+        """The targets as a task's loss takes them."""
 
     def flipped(self: F, mirrored: NDArray[np.bool_]) -> F:
         """Mirrored along the axes that (samples, ndim) says."""
 
     def sides_changed(self: F, crossed: Tensor, mirrored: Sequence[int]) -> F:
-        """With labels of the other side where (samples,) left and right have changed places."""
+        """The target with labels of the other side where (samples,) left and right have changed places."""
 
     def turned(self: F, turns: NDArray[np.intp]) -> F:
-        """By (samples,) quarter turns in the plane of the first two axes."""
+        """The target after (samples,) quarter turns in the plane of the first two axes."""
 
     def warped(self: F, warp: Warp) -> F:
-        """As the samples of the warp are read."""
+        """The target read at the places of the warp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class LabelMap:
         return replace(self, labels=flipped(self.labels, mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
-        """With the labels of left and right exchanged where the sample was mirrored across them."""
+        """The target with the labels of left and right exchanged where the sample was mirrored across them."""
         return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
 
     def turned(self, turns: NDArray[np.intp]) -> Self:
@@ -111,7 +111,7 @@ class ObjectMap(LabelMap):
     """(batch, *spatial) numbers of objects: they name no side, and in a mirror they stay what they are."""
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
-        """With the labels of left and right exchanged where the sample was mirrored across them."""
+        """The target with the labels of left and right exchanged where the sample was mirrored across them."""
         return self
 
 
@@ -146,7 +146,7 @@ class Corners:
         return self._at(torch.where(there, size - high, low), torch.where(there, size - low, high))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Corners:
-        """With the labels of left and right exchanged where the sample was mirrored across them."""
+        """The target with the labels of left and right exchanged where the sample was mirrored across them."""
         changed = sides_changed(self.boxes[..., 0], crossed, mirrored)
         return replace(self, boxes=torch.cat([changed[..., None], self.boxes[..., 1:]], dim=-1))
 

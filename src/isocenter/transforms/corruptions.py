@@ -39,7 +39,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Scan:
-    """What of an image gives strengths their size.
+    """The facts of an image by which strengths get their size.
 
     steps:      length of a voxel per axis, in mm, or in the unit that stands for it
     hounsfield: one HU as a share of the image's range

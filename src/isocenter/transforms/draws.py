@@ -36,7 +36,7 @@ def child(key: int, kind: int) -> np.random.Generator:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What a batch takes from its samples' generators: as much for every sample, whatever is then done with it.
+    """The draws of a batch from its samples' generators: as many for every sample, whatever is then done with them.
 
     keys:    (batch,) of which each kind of change makes its own generator
     chances: (batch, kinds) in 0..1; a kind befalls a sample whose chance is below its probability

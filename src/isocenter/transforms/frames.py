@@ -17,12 +17,12 @@ DENSE_ENOUGH = 0.5
 
 
 def evenly(frames: int, wanted: int) -> list[int]:
-    """Which frames stand for a clip: the middle of each of `wanted` equal parts; of a shorter clip some come twice."""
+    """The frames that stand for a clip: the middle of each of `wanted` parts; of a shorter clip some come twice."""
     return [int((n + 0.5) * frames / wanted) for n in range(wanted)]
 
 
 def at_steps(times: Sequence[float], step: float, wanted: int) -> list[int | None]:
-    """Which frame is nearest to each of the times 0, step, 2 step, ... from the first; None where none is within half.
+    """The frame nearest to each of the times 0, step, 2 step, ... from the first; None where none is within half.
 
     Every slot has another frame; what comes after the last slot has none.
     """

@@ -50,7 +50,7 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def label_taps(old: int, new: int) -> Taps:
-    """Of one axis along which labels are brought from `old` voxels to `new` ones."""
+    """The taps of one axis along which labels are brought from `old` voxels to `new` ones."""
     return taps(old, new, widening=OWN_VOXEL)
 
 

@@ -107,7 +107,7 @@ def _signal(radius: Points, side: Points, tissue: Points) -> Points:
 
 
 def _scanned(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[np.uint16]:
-    """What a scanner makes of it: uneven sensitivity, a scale of its own, Rician noise.
+    """The image as a scanner shows it: uneven sensitivity, a scale of its own, Rician noise.
 
     Gudbjartsson and Patz, Magn Reson Med 1995, doi:10.1002/mrm.1910340618
     """

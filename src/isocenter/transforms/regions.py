@@ -52,7 +52,7 @@ def _means(frame: Image, regions: np.ndarray, count: int) -> np.ndarray:
 
 
 def _axis(image: Image) -> Geometry:
-    """Of the frames: in s where their times are even, else counted."""
+    """The axis of the frames: in s where their times are even, else counted."""
     steps = np.diff(image.times) if image.times is not None else np.empty(0)
     shape = (image.frames or 0,)
     if len(steps) == 0 or steps.min() <= 0 or np.ptp(steps) > EVEN * steps.mean():

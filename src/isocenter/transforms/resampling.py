@@ -43,7 +43,7 @@ class Taps:
 
 @lru_cache(maxsize=256)
 def taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> Taps:
-    """From `old` samples to `new` ones over the same length, edge to edge.
+    """The taps from `old` samples to `new` ones over the same length, edge to edge.
 
     Going down, the kernel is widened by the ratio (times `widening`), so that what is finer than the new grid is
     averaged instead of folded over (anti-aliasing). Cubic is Keys' kernel with a = -0.5, IEEE Trans ASSP 1981,

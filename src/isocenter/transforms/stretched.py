@@ -54,7 +54,7 @@ class Stretched:
         return replace(self, scores=self.scores[(slice(None), *whole)], steps=steps)
 
     def transpose(self, *axes: Any) -> Stretched:
-        """With its spatial axes in another order, in NumPy's notation."""
+        """The same with its spatial axes in another order, in NumPy's notation."""
         first, *others = axes[0] if len(axes) == 1 else axes
         if first != 0:
             raise ValueError("the classes stay in front")

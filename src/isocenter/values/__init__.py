@@ -86,6 +86,17 @@ if TYPE_CHECKING:
         label_voxels,
     )
     from isocenter.values.regions import hidden, parts_of
+    from isocenter.values.setting_fields import (
+        COMPARED,
+        Setting,
+        compared_by,
+        plain_settings,
+        redeclared,
+        setting,
+        settings_group,
+        settings_in,
+        values_of,
+    )
     from isocenter.values.shortcut import Shortcut
 
 if not TYPE_CHECKING:

@@ -90,7 +90,7 @@ class BoundingBoxes:
         return (self.low + self.high) / 2
 
     def of(self, name: str) -> BoundingBoxes:
-        """Those of one class."""
+        """The boxes of one class."""
         return self.at(np.array([one == name for one in self.names], dtype=bool))
 
     def at(self, places: NDArray[np.bool_] | NDArray[np.integer]) -> BoundingBoxes:

@@ -136,7 +136,7 @@ def _unit(title: str) -> tuple[str, float] | None:
 
 
 def _times(cells: Sequence[Any], unit: str, factor: float) -> tuple[list[float], str]:
-    """As numbers, and their unit."""
+    """The times as numbers, and their unit."""
     read = [_time(cell) for cell in cells]
     if len({kind for kind, _ in read}) != 1:
         raise ValueError("some times are numbers, others dates or hours of a clock")

@@ -30,7 +30,7 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a figure was made of, so that it can be made of any of these people.
+    """The ingredients of a figure, so that it can be made again for any of these people.
 
     statistic: (draws, people) weights to (draws,) figures
     people:    (people,) who they are

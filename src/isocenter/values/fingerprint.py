@@ -89,7 +89,7 @@ class Fingerprint:
 
     @property
     def axes(self) -> int:
-        """How many axes its images have: the most, where they differ."""
+        """The number of axes of its images: the most, where they differ."""
         return max((len(case.shape) for case in self.cases), default=0)
 
     @property

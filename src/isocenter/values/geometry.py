@@ -30,7 +30,7 @@ SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 
 
 def counted_in(axes: int) -> str:
-    """What a grid of so many axes is counted in where lengths are not known: pixels or voxels."""
+    """The unit of a grid of so many axes where lengths are not known: pixels or voxels."""
     return "pixels" if axes == 2 else "voxels"
 
 
@@ -41,7 +41,7 @@ def is_orientation(letters: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where voxels lie: voxel index to RAS+ mm, for two axes as for three; of one axis, index to its own unit.
+    """The place of voxels: index to RAS+ mm, for two axes as for three; of one axis, index to its own unit.
 
     shape:     (n,) voxels per axis
     affine:    (n + 1, n + 1) index to world, at voxel centres; a gantry tilt is a shear, kept as it is
@@ -182,7 +182,7 @@ class Geometry:
 
     @property
     def tolerance(self) -> float:
-        """How far its corners may lie from those of a grid that counts as the same, in mm or the unit of `steps`."""
+        """The distance of corners up to which a grid counts as the same, in mm or the unit of `steps`."""
         share = GRID_TOLERANCE * min(self.steps)
         return min(share, LARGEST_GRID_TOLERANCE) if self.physical and self.unit == MM else share
 
@@ -203,18 +203,18 @@ class Geometry:
         return self.apart(other) <= within
 
     def apart(self, other: Geometry) -> float:
-        """How far the corners of two grids of one shape lie apart at most, in the unit of `steps`."""
+        """The largest distance between corners of two grids of one shape, in the unit of `steps`."""
         return float(np.linalg.norm(self.corners - other.corners, axis=1).max())
 
     def deviation(self, other: Geometry) -> str:
-        """In words, how far a grid that counts as this one lies from it; empty for the rounding of headers."""
+        """Words for the distance of a grid that counts as this one; empty for the rounding of headers."""
         apart = self.apart(other) if self.equals(other) else 0.0
         if apart <= HEADER_ROUNDING:
             return ""
         return f"corners up to {apart:.2g} {self.unit if self.physical else counted_in(self.ndim)} apart"
 
     def difference(self, other: Geometry) -> str:
-        """In words, how another grid is not this one: "36 x 52 x 38 and 18 x 52 x 38 voxels"; empty where it is."""
+        """Words for how another grid differs: "36 x 52 x 38 and 18 x 52 x 38 voxels"; empty where it does not."""
         parts = []
         if self.shape != other.shape:
             parts.append(" and ".join(" x ".join(map(str, one.shape)) for one in (self, other)) + " voxels")

@@ -59,7 +59,7 @@ class Deferred:
 
 
 def reader_of(array: Array | Deferred) -> Reader:
-    """What reads parts of an array, of a deferred one without all of it in memory where that can be avoided."""
+    """A function that reads parts of an array, of a deferred one without all of it in memory where that is possible."""
     return array.reader() if isinstance(array, Deferred) else array.__getitem__
 
 
@@ -235,11 +235,11 @@ class Image:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where `data` is a finite measurement and no padding."""
+        """Whether each voxel of `data` is a finite measurement and no padding."""
         return self.measured(self.data)
 
     def measured(self, part: Array) -> NDArray[np.bool_]:
-        """Where a part of `data` is a finite measurement and no padding."""
+        """Whether each voxel of a part of `data` is a finite measurement and no padding."""
         finite = np.isfinite(part)
         if self.padding is None:
             return finite

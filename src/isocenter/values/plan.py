@@ -60,7 +60,6 @@ class Plan:
     sections: Mapping[str, Mapping[str, Decision]]
     data: str = ""
     data_hash: str = ""
-    version: int = PLAN_VERSION
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

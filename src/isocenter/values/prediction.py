@@ -192,7 +192,7 @@ class Field(Output):
 
 @dataclass(frozen=True)
 class Several(Output):
-    """What a case is known to have of several questions: {part: the head that its target is for}."""
+    """The answers that are known of a case, of several questions: {part: the head that its target is for}."""
 
     parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field] = field()
 
@@ -204,7 +204,7 @@ KNOWN = "known"
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a network is taught about one case; the kind says how it is cropped, warped and batched.
+    """The target of one case in training; the kind says how it is cropped, warped and batched.
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
@@ -236,7 +236,7 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Confidence:
-    """How far a prediction can be believed; what was not found stays empty.
+    """The confidence in a prediction; what was not found stays empty.
 
     set:          {finding, or "" of exclusive classes: the answers that the stated coverage does not rule out}
     low, high:    {target or label: the ends of its interval}
@@ -269,7 +269,7 @@ class Confidence:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a task decodes to; prints its results in a few lines.
+    """The result of a task for one case; it prints itself in a few lines.
 
     case, task:    whose prediction it is, and the kind of problem, once a model has made it
     probabilities: {class: probability} for the whole image

@@ -32,7 +32,7 @@ class CaseReference:
 
 @dataclass(frozen=True)
 class ReferenceMeasures:
-    """What is measured of one reference when its case is read; the fields of `CaseFacts` of the same names.
+    """Measures of one reference, taken when its case is read: the fields of `CaseFacts` of the same names.
 
     summary:    what `CaseFacts.references` keeps of it
     foreground: None where the kind says nothing of single voxels
@@ -58,7 +58,7 @@ class Cohort:
 
     @property
     def training(self) -> Fingerprint:
-        """Of the cases that train by the set's own split; of all where it has none."""
+        """The fingerprint of the cases that train by the set's own split; of all where it has none."""
         splits = self.dataset.splits
         return self.fingerprint.only({case.id for case in self.dataset if splits.get(case.id, "train") == "train"})
 
@@ -106,7 +106,7 @@ def placed(value: Any) -> Image | BoundingBoxes | None:
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """What is known of a reference.
+    """The facts that a kind of reference states and measures.
 
     measure:     of one case
     answers:     {name: answer} that a summary gives on the image as a whole; the name is empty where there is only one.
@@ -175,7 +175,7 @@ class ReferenceWords:
 
 @dataclass(frozen=True)
 class ReferenceKind:
-    """What experts state about cases under one name of `Case.references`: how it is measured, checked and spread.
+    """A kind of reference, under one name of `Case.references`: how it is measured, checked and spread.
 
     A new kind is one file that makes one of these, and one line in an index: in `quality/references/__init__.py`, or in
     another package under the entry point `isocenter.references`, with the name of the kind and "module:VALUE". Only the

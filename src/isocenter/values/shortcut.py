@@ -9,7 +9,7 @@ from isocenter.values.estimate import Estimate
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one feature other than the disease predicts what a model is to predict.
+    """A feature other than the disease, and how well it predicts what a model is to predict.
 
     name:      what it is: "image size", "aspect ratio", "spacing", "border pixels", "corner pixels", "small mark",
                "column NAME"
@@ -48,5 +48,5 @@ class Shortcut:
 
     @property
     def sentence(self) -> str:
-        """What is predicted by what alone, without the figure."""
+        """A sentence that says what the feature alone predicts, without the figure."""
         return f"{self.what} by {self.source} alone"

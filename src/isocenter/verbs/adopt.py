@@ -24,7 +24,9 @@ from isocenter.runtime import (
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs.package import MARKS, Packaged, becoming, is_zip
-from isocenter.verbs.reading import ReadingOptions, open_dataset, refuse_missing, refuse_taken
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -34,7 +36,7 @@ USUAL = ("usual",)
 
 @dataclass(frozen=True)
 class Adopted(Packaged):
-    """Where the package lies, where its model comes from and what was taken on trust.
+    """A package of an adopted model, with the origin of the model and what was taken on trust.
 
     usual: whether only backends that `predict` may take by itself were tried
     """
@@ -44,7 +46,7 @@ class Adopted(Packaged):
     usual: bool = False
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         return {**super().as_record(), "origin": self.origin, "trusted": list(self.trusted)}
 
     def __repr__(self) -> str:
@@ -141,7 +143,7 @@ class _Shown:
 
 
 def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[str, Decision]:
-    """What a person decided about this model."""
+    """The decisions that a person made about this model."""
     decisions = {}
     if trust:
         decisions["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")

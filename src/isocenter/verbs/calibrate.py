@@ -30,25 +30,17 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import Task, build, untuned
+from isocenter.tasks import Task, build, found_after_training, settings_of, unkept_rules, untuned
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation import (
-    boundless,
-    hashes_by_case,
-    of_the_same_name,
-    own_labels,
-    who_trained,
-    with_positive,
-)
-from isocenter.verbs.explaining import kept_content
+from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trained
+from isocenter.verbs.evaluation.data_record import hashes_by_case
+from isocenter.verbs.evaluation.evaluation_notes import own_labels, with_positive
+from isocenter.verbs.evaluation.verdict import boundless
+from isocenter.verbs.explaining.kept_tests import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
-from isocenter.verbs.reading import (
-    ReadingKeywords,
-    ReadingOptions,
-    open_labelled,
-    refuse_missing,
-    refuse_taken,
-)
+from isocenter.verbs.reading.dataset import open_labelled
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
@@ -188,7 +180,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     """
     held, tuning = _parted(dataset)
     exact, silent = bool(held), _silent_parts(loaded.task, tuning)
-    kept = {f"{name}.{setting}" for name, part in silent.items() for setting in part.traits.tunes}
+    kept = {f"{name}.{setting}" for name, part in silent.items() for setting in found_after_training(part)}
     open_task = untuned(loaded.task, kept)
     predictions = predicted(loaded, open_task, tuning)
     task, decisions = (open_task.scoring.at_site or open_task.tuned)(predictions, tuning)
@@ -203,7 +195,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
         raise UsageError(
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )
-    lost = [name for name in _found(loaded.task) if task.settings[name] is None]
+    lost = [name for name in _found(loaded.task) if settings_of(task)[name] is None]
     return settled, decided | {f"task.{name}": Decision(None, NOT_SET) for name in lost}
 
 
@@ -230,14 +222,14 @@ def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
 
 def _filled(task: Task, before: Task) -> Task:
     """The task with what no case could decide as it was before; promises do not hold on beside other settings."""
-    open_yet = [name for name in _found(before) if task.settings[name] is None and not name.endswith(PROMISES)]
-    former = {name: before.settings[name] for name in open_yet}
-    return build({"name": task.name, **task.settings, **former}) if former else task
+    own, past = settings_of(task), settings_of(before)
+    former = {name: past[name] for name in _found(before) if own[name] is None and not name.endswith(PROMISES)}
+    return build({"name": task.name, **own, **former}) if former else task
 
 
 def _found(task: Task) -> list[str]:
     """Of the settings that cases find after training those that they have found."""
-    return [name for name in task.traits.tunes if task.settings[name] is not None]
+    return [name for name in found_after_training(task) if settings_of(task)[name] is not None]
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:
@@ -263,7 +255,7 @@ def _calibrated_anew(
     cases, left_out = counts
     decisions = {**evidence.decisions, **made}
     own = {name.removeprefix("task."): one for name, one in decisions.items() if name.startswith("task.")}
-    unkept = (*task.traits.unkept(own), *notes)
+    unkept = (*unkept_rules(task, own), *notes)
     former = [limit for limit in evidence.limits if not limit.startswith((UNKEPT, SILENT))]
     before = "; the figures are of the model before that" if evidence.rows else ""
     limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
@@ -301,10 +293,9 @@ def _evidence(source: Path, model: Model) -> Evidence:
     with unpacked(source) as folder:
         record, kept, audits = package_record(folder), kept_content(folder), audits_in(folder / PACKAGED)
     own = record["record"]
-    decisions = {name: Decision(**one) for name, one in record.get("decisions", {}).items()}
-    rows = rows_from_records(record.get("evaluation", ()))
-    hashes = own.get("trained", ()), own.get("tested", ())
-    return Evidence(rows, own.get("limits", ()), decisions, *hashes, kept, audits)
+    decisions = {name: Decision(**one) for name, one in record["decisions"].items()}
+    rows = rows_from_records(record["evaluation"])
+    return Evidence(rows, own["limits"], decisions, own["trained"], own["tested"], kept, audits)
 
 
 def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:

@@ -20,27 +20,20 @@ from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
-from isocenter.verbs.auditing import image_shift, represented
-from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.reading import (
-    SEVERITIES,
-    ReadingKeywords,
-    ReadingOptions,
-    case_record,
-    check_page,
-    open_dataset,
-    opened_and_looked_through,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.verbs.auditing.between_groups import image_shift
+from isocenter.verbs.auditing.representation import represented
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
+from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, path_of
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 
 MARKS = ("check.json",)
 
 
 @dataclass(frozen=True, eq=False)
 class Check(InNotebook):
-    """What was found about a data set; prints itself."""
+    """The findings about a data set; prints itself."""
 
     dataset: Dataset
     examination: Examination
@@ -50,7 +43,7 @@ class Check(InNotebook):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What speaks against training."""
+        """The findings that speak against training."""
         return self.examination.problems
 
     @property
@@ -60,7 +53,7 @@ class Check(InNotebook):
         return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
     def as_record(self) -> dict[str, Any]:
-        """What `check.json` holds."""
+        """The content of `check.json`."""
         rows = [
             {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
             for p in self.problems
@@ -164,7 +157,7 @@ def _audits(
     shift: str | None,
     match: str | Sequence[str] | None,
 ) -> Iterator[Audited]:
-    """What was asked for about groups of people."""
+    """The audits of groups of people that were asked for."""
     if population is not None and groups is None:
         raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
     if match is not None and shift is None:
@@ -213,14 +206,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
         if unknown and (guess := guessed_modality(usable, fingerprint)):
             facts["modality"] += f"; guessed: {guess.modality}, because {guess.because}"
-        facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
+        channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
+        named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
+        facts["channels"] = "; ".join(sorted(named))
     for kind in reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
     if examination.unmeasured:
         facts["shortcuts"] = "; ".join(examination.unmeasured)
     return facts
-
-
-def _named(channels: tuple[str, ...]) -> str:
-    """The names of channels; a file that names none numbers them from 0."""
-    return "one, without a name" if channels == GREY else ", ".join(channels)

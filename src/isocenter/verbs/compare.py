@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from isocenter.errors import IntegrityError, UsageError, counted
+from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
-from isocenter.report import Details, Link, Page, Section, metric_name, render
+from isocenter.report import Details, Link, Page, Section, render
 from isocenter.runtime import read_json, write_json
-from isocenter.verbs.comparing import (
-    ComparisonOptions,
-    caveats_of_tests,
-    rank_blocks,
-    rows_with_tests,
-    sentences_of_tests,
-    significance_of,
-    table_of_tests,
-)
-from isocenter.verbs.evaluation import (
-    CASES,
-    PRIMARY,
-    REGISTERED_MARGIN,
-    SUMMARY,
+from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks, sentences_of_tests, table_of_tests
+from isocenter.verbs.comparing.rows import ComparisonOptions, rows_with_tests, significance_of
+from isocenter.verbs.evaluation.comparison import (
     Comparison,
     compare_tables,
     comparison_caveats,
@@ -35,9 +23,10 @@ from isocenter.verbs.evaluation import (
     folder_names,
     primary_blocks,
     task_of,
-    undrawn_notes,
 )
-from isocenter.verbs.reading import refuse_taken, result_folder
+from isocenter.verbs.evaluation.evaluation_notes import undrawn_notes
+from isocenter.verbs.evaluation.scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 
 MARKS = ("comparison.json", "report.html")
 
@@ -76,7 +65,7 @@ def compare(
     names = folder_names([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
     undrawn = undrawn_notes(tasks, list(tables.values()))
-    summaries = [_summary(folder) for folder in folders]
+    summaries = [read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
     where = None if out is None else Path(out)
     stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
@@ -93,14 +82,6 @@ def compare(
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
             (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """The figures of an evaluation, with the margin that its run registered."""
-    path = folder / SUMMARY
-    if not path.is_file():
-        raise IntegrityError("is missing", str(path), "Evaluate the model again")
-    return read_json(path, SUMMARY_SCHEMA)
 
 
 def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Sequence[str]) -> str:
@@ -137,7 +118,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
 
 
 def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
-    """Of which models another metric is the primary one, whose margin does not count here."""
+    """Notes on models with another primary metric, whose margin does not count here."""
     for name, metric in primaries.items():
-        own, ours = (metric_name(one, comparison.metric_names) for one in (metric, comparison.primary))
+        own, ours = (comparison.metrics.of(one).words for one in (metric, comparison.primary))
         yield f"The primary metric of {name} is {own}: models are compared by {ours} here."

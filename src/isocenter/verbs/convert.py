@@ -17,7 +17,7 @@ from isocenter.values import Geometry, Image, Problem
 
 @dataclass(frozen=True, eq=False)
 class Converted(InNotebook):
-    """What was written, and from what."""
+    """The file that was written, and its source."""
 
     files: tuple[Path, ...]
     images: tuple[Image, ...]
@@ -29,7 +29,7 @@ class Converted(InNotebook):
         return pd.DataFrame(self.as_record()["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         rows = [
             {
                 "file": str(path),

@@ -27,7 +27,9 @@ from isocenter.lazy import pandas as pd
 from isocenter.transforms import phantom
 from isocenter.values import Dataset
 from isocenter.verbs.predict import Predicted, predict
-from isocenter.verbs.reading import ReadingOptions, open_dataset, tracked
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")
@@ -51,7 +53,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Source:
-    """Which data the demo uses, and why.
+    """The data that the demo uses, and the reason.
 
     reading: how they are to be read
     """

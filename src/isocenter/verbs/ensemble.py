@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.evaluation import NONE, read_cases, rows_to_json
+from isocenter.evaluation import NONE, Metrics, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
-from isocenter.report import InNotebook, in_words
+from isocenter.report import Block, InNotebook, Paragraph, Section, Table, in_words
 from isocenter.runtime import (
     WEIGHTS,
     Model,
@@ -28,51 +28,29 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
-from isocenter.values import Dataset, Plan, Row
-from isocenter.verbs.auditing import Audit, audited
-from isocenter.verbs.ensembling import (
-    EQUAL,
-    FITTED,
-    SPLIT_BECAUSE,
-    Joined,
-    Member,
-    as_one,
-    by_content,
-    member,
-    members_section,
-    parts_of_all,
-    plan_of,
-    same_data,
-    tuned_task,
-    weights_of,
-)
-from isocenter.verbs.evaluation import (
-    CASES,
-    DATA_RECORD,
-    EVALUATION,
+from isocenter.values import Dataset, Plan, Row, Split
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
+from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
+from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
+from isocenter.verbs.evaluation.comparison import (
     Comparison,
-    Scored,
-    Verdict,
     compare_tables,
-    copy_data_record,
+    comparison_caveats,
+    comparison_lead,
     evaluated_cases,
     folder_names,
-    headline_rows,
-    named_as_in_run,
-    score,
-    split_table,
-    verdict_of,
-    write_verdict,
+    primary_blocks,
 )
-from isocenter.verbs.reading import (
-    ReadingOptions,
-    announced_device,
-    failures_among,
-    open_dataset,
-    refuse_taken,
-    result_folder,
-    with_references,
-)
+from isocenter.verbs.evaluation.data_record import copy_data_record, named_as_in_run
+from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, Scored, score, split_table, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
+from isocenter.verbs.reading.dataset import open_dataset, with_references
+from isocenter.verbs.reading.device import announced_device
+from isocenter.verbs.reading.failures import failures_among
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
 
 log = logging.getLogger("isocenter")
@@ -80,6 +58,16 @@ log = logging.getLogger("isocenter")
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
 WEIGHTINGS = (FITTED, EQUAL)
+TUNED_ASIDE = (
+    "Thresholds and post-processing were found on the same validation cases, each predicted by weights that were "
+    "fitted without its patient: no case has a say in both the weights and the thresholds of one prediction. Whether "
+    "weights are fitted at all, all cases decided."
+)
+TUNED_EQUAL = "Thresholds and post-processing were found on the validation cases, which had no say in the weights."
+TUNED_BY_NONE = "No validation case is left by which thresholds and post-processing could be found."
+OF_FOLDS = "The folds of a run count alike: they have no validation case in common."
+OF_NETWORKS = "Several networks of one training count alike."
+PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "calibration": "calibration", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +87,7 @@ class Ensemble(InNotebook):
     notes: tuple[str, ...] = ()
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
-    metric_names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def report(self) -> Path:
@@ -112,7 +100,7 @@ class Ensemble(InNotebook):
         return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
         comparison = None if self.comparison is None else self.comparison.as_record()
         record = {**rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
@@ -120,7 +108,7 @@ class Ensemble(InNotebook):
         return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metric_names) for row in self.headline]
+        headline = [in_words(row, self.metrics) for row in self.headline]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
@@ -198,17 +186,16 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
 def _tested(
     folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int
 ) -> Ensemble:
-    """What was measured, and the report, into the folder that becomes `out`."""
+    """Test the ensemble, and write figures and report into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
     named = joined.by_name(weighed.shares)
     write_table(split_table(dataset, parts), folder / "split.csv")
-    if (members[0].run / DATA_RECORD).is_file():
-        copy_data_record(members[0].run, folder, [one.data for one in members if one.data is not None])
+    copy_data_record(members[0].run, folder, [one.data for one in members])
     tested = joined.cases("test")
     scored, comparison = None, None
     if tested:
-        predictor, groups = with_smaller_batches(model), (plan[GROUPS] or NONE) if GROUPS in plan else None
+        predictor, groups = with_smaller_batches(model), plan[GROUPS] or NONE
         scored = score(predictor, tested, parts, seed=seed, patients_known=known)
         fixed = registered_groups(plan)
         scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups, registered=fixed))
@@ -236,14 +223,14 @@ def _tested(
         plan=plan,
         problems=() if scored is None else scored.problems,
         environment=environment(),
-        members=[members_section(members, weighed, comparison, parts)],
+        members=[_members_section(members, weighed, comparison, parts)],
         verdict=verdict,
     )
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
     headline = tuple(headline_rows(rows, primary, model.task)) if rows else ()
-    spelled = model.task.traits.metric_names
-    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, spelled)
+    metrics = model.task.metrics
+    return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, metrics)
 
 
 def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, known: bool) -> Comparison:
@@ -259,17 +246,55 @@ def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str,
 
 
 def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:
-    """What a reader must know before any figure: what holds of the members, and of the ensemble itself."""
+    """Notes that a reader must know before any figure: those of the members, then those of the ensemble."""
     notes = []
     if not known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
     for own in members:
-        theirs = read_json(own.run / NOTES, "isocenter.run") if (own.run / NOTES).is_file() else {"notes": []}
-        known_already = {*notes, *theirs.get("of_figures", ())}  # the ensemble has figures of its own
+        theirs = read_json(own.run / NOTES, "isocenter.run")
+        known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
     if scored is not None and (lost := failures_among(scored.problems)):
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return notes
+
+
+def _members_section(
+    members: Sequence[Member], weighed: MemberWeights, comparison: Comparison | None, parts: Mapping[str, Split]
+) -> Section:
+    """Weights with their reason, then every member compared with the ensemble on the same test cases."""
+    counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
+    tuned = TUNED_ASIDE if weighed.is_fitted else TUNED_EQUAL if "val" in parts.values() else TUNED_BY_NONE
+    sentences = [f"Weights: {weighed.because}.", tuned]
+    several = [one for one in members if len(one.models) > 1]
+    sentences += [OF_FOLDS] * any(one.is_of_folds for one in several)
+    sentences += [OF_NETWORKS] * (not all(one.is_of_folds for one in several))
+    blocks: list[Block] = [
+        _weights(members, weighed),
+        Paragraph(" ".join(sentences)),
+        Paragraph(f"{', '.join(counts)}."),
+    ]
+    if comparison is not None:
+        blocks += [Paragraph(comparison_lead(comparison)), *primary_blocks(comparison)]
+        blocks.append(Paragraph(" ".join(comparison_caveats(comparison))))
+    return Section("Members", blocks)
+
+
+def _weights(members: Sequence[Member], weighed: MemberWeights) -> Table:
+    columns = ["Member", "Weight", "Network", "Seed", "Networks"]
+    return Table(
+        columns,
+        [
+            [
+                one.name,
+                f"{share:.2f}" if share else "0: left out of the model",
+                str(one.plan["network.name"]),
+                str(one.plan["training.seed"]),
+                str(len(one.models)),
+            ]
+            for one, share in zip(members, weighed.shares, strict=True)
+        ],
+    )

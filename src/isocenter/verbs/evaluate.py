@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.belief import UNKEPT
-from isocenter.errors import PlanError, counted
+from isocenter.errors import counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.keywords import named_keywords
@@ -33,43 +34,29 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
-from isocenter.verbs.auditing import Audit, AuditOptions, EvaluationKeywords, audited, with_table
-from isocenter.verbs.evaluation import (
-    TASK,
-    Choice,
-    Fold,
-    Outcomes,
-    Predictor,
-    Scored,
-    Verdict,
+from isocenter.values import Dataset, Decision, Plan, Problem, Row
+from isocenter.verbs.auditing.audit import Audit, AuditOptions, EvaluationKeywords
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.auditing.groups import with_table
+from isocenter.verbs.evaluation.case_selection import Choice, choice
+from isocenter.verbs.evaluation.comparison import task_of
+from isocenter.verbs.evaluation.data_record import DATA_RECORD, named_as_in_run, read_data_record
+from isocenter.verbs.evaluation.evaluation_notes import (
     assumed_positive,
-    choice,
-    gate_of,
-    headline_rows,
-    measured_there,
-    named_as_in_run,
     own_labels,
     own_results,
-    read_data_record,
-    score,
     stop_note,
-    task_of,
     unshared,
-    verdict_of,
     with_positive,
-    with_subsets,
-    write_verdict,
 )
-from isocenter.verbs.reading import (
-    ReadingOptions,
-    failed_rows,
-    failures_among,
-    open_labelled,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.verbs.evaluation.fold import Fold, gate_of
+from isocenter.verbs.evaluation.image_subsets import with_subsets
+from isocenter.verbs.evaluation.scoring import TASK, Predictor, Scored, measured_there, score, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
+from isocenter.verbs.reading.dataset import open_labelled, path_of
+from isocenter.verbs.reading.failures import failed_rows, failures_among
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 
 log = logging.getLogger("isocenter")
@@ -81,7 +68,7 @@ MOST_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(InNotebook):
-    """What was measured; prints the primary metric with its interval."""
+    """The figures of an evaluation; prints the primary metric with its interval."""
 
     scored: Scored
     primary: str
@@ -102,11 +89,11 @@ class Evaluation(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case that could not be scored."""
+        """An error for each case that could not be scored."""
         return failures_among(self.scored.problems)
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {
             "scored": self.which,
             "openings": self.scored.openings,
@@ -120,7 +107,7 @@ class Evaluation(InNotebook):
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         headline = headline_rows(self.rows, self.primary, self.scored.task)
-        lines += [in_words(row, self.scored.metric_names) for row in headline]
+        lines += [in_words(row, self.scored.metrics) for row in headline]
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [
@@ -180,8 +167,8 @@ def evaluate(
     run = path_of(model)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    how: dict[str, Any] = {"threads": threads, "backend": backend, "activation": activation}
-    loaded = with_uncertainty(loaded_model(model, device, **how), uncertainty)
+    loaded = loaded_model(model, device, threads=threads, backend=backend, activation=activation)
+    loaded = with_uncertainty(loaded, uncertainty)
     loaded = with_positive(loaded, positive, str(run or "the model"))
     plan = _plan_of(run)
     audits, stated = _options(options)
@@ -197,10 +184,34 @@ def evaluate(
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
     parts, draws = chosen.parts, out is not None
-    loading = {"device": device, "uncertainty": uncertainty, "allow_large": reading.allow_large, **how}
-    outcomes = None if scheduler is None else _measured_elsewhere(scheduler, run, loaded, predictor, folds, loading)
-    scoring: Any = {"seed": seed, "patients_known": known, "folds": folds, "draws": draws, "keeps": draws}
-    scored = score(predictor, cases, parts, outcomes=outcomes, **scoring)
+    outcomes = None
+    if scheduler is not None:
+        there = partial(
+            There.of,
+            scheduler,
+            run,
+            device=device,
+            threads=threads,
+            backend=backend,
+            uncertainty=uncertainty,
+            activation=activation,
+            allow_large=reading.allow_large,
+        )
+        networks: dict[int | None, Model] = {None: loaded}
+        if isinstance(predictor, OutOfFold):
+            networks = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+        outcomes = measured_there({number: there(own, fold=number) for number, own in networks.items()}, folds)
+    scored = score(
+        predictor,
+        cases,
+        parts,
+        outcomes=outcomes,
+        seed=seed,
+        patients_known=known,
+        folds=folds,
+        draws=draws,
+        keeps=draws,
+    )
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
     audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
@@ -219,11 +230,11 @@ def evaluate(
         result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None, verdict)
         if result.out is None:
             return result
-        with result_folder(result.out, overwrite, MARKS) as partial:
-            scored.write(partial)
-            write_verdict(partial, verdict.as_record(), primary, registered_margin(promised))
+        with result_folder(result.out, overwrite, MARKS) as folder:
+            scored.write(folder)
+            write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
             page = _report(result, loaded, dataset, run, plan, promised)
-            (partial / "report.html").write_text(page, encoding="utf-8")
+            (folder / "report.html").write_text(page, encoding="utf-8")
         if scored.stopped is not None:
             log.warning("%s scored before the stop: %s", counted(scored.table["case"].nunique(), "case"), result.out)
             raise scored.stopped
@@ -240,8 +251,15 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
         return scored
     try:
         if isinstance(preprocessing, Preprocessing):
-            own: Any = {"seed": audit.seed, "patients_known": audit.patients_known}
-            subsets = with_subsets(scored, audit.predictor, preprocessing, audit.cases, audit.folds, **own)
+            subsets = with_subsets(
+                scored,
+                audit.predictor,
+                preprocessing,
+                audit.cases,
+                audit.folds,
+                seed=audit.seed,
+                patients_known=audit.patients_known,
+            )
             audit = replace(audit, scored=subsets)
         return audited(audit)
     except KeyboardInterrupt as stop:
@@ -253,7 +271,9 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
 def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
     dataset = open_labelled(data, reading, model.task)
-    return dataset if run is None else named_as_in_run(dataset, read_data_record(run))
+    if run is None or not (run / DATA_RECORD).is_file():
+        return dataset
+    return named_as_in_run(dataset, read_data_record(run))
 
 
 def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]:
@@ -261,25 +281,6 @@ def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]
     audits: Any = {name: value for name, value in options.items() if name in own}
     reading: Any = {name: value for name, value in options.items() if name not in own}
     return AuditOptions(**audits), ReadingOptions.of(**reading)
-
-
-def _measured_elsewhere(
-    scheduler: str,
-    run: Path | None,
-    loaded: Model,
-    predictor: Predictor,
-    folds: Mapping[str, Fold],
-    loading: Mapping[str, Any],
-) -> Callable[[Sequence[Case]], Outcomes]:
-    """By the workers of a dask scheduler: the model, or each fold's for the cases that it has not seen.
-
-    loading: device, threads, backend, uncertainty and activation, as in `There.of`
-    """
-    models: dict[int | None, Model] = {None: loaded}
-    if isinstance(predictor, OutOfFold):
-        models = {fold.number: predictor.owners[case] for case, fold in folds.items()}
-    workers = {number: There.of(scheduler, run, own, fold=number, **loading) for number, own in models.items()}
-    return measured_there(workers, folds)
 
 
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
@@ -292,7 +293,7 @@ def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset)
 
 
 def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
-    """What the run, or the package, says that holds on other cases too: shortcuts in its data, and an unkept rule."""
+    """Notes of the run, or of the package, that hold on other cases too: shortcuts in its data, and an unkept rule."""
     notes: Sequence[Any] = model.record.get("limits", ())
     if run is not None and (run / NOTES).is_file():
         notes = read_json(run / NOTES, "isocenter.run")["notes"]
@@ -300,11 +301,8 @@ def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
 
 
 def _plan_of(run: Path | None) -> Plan | None:
-    """The plan in a run's folder; None where there is none, or one of another version: the model can still be used."""
-    try:
-        return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
-    except PlanError:
-        return None
+    """The plan in a run's folder; None where there is none."""
+    return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
 
 
 def _packaged_plan(package: Path | None) -> Plan | None:
@@ -314,7 +312,7 @@ def _packaged_plan(package: Path | None) -> Plan | None:
     with unpacked(package) as folder:
         if not (folder / PACKAGED).is_dir():
             return None
-        kept = package_record(folder).get("decisions", {})
+        kept = package_record(folder)["decisions"]
     sections: dict[str, dict[str, Decision]] = {}
     for name, decision in kept.items():
         section, _, key = name.partition(".")
@@ -327,14 +325,14 @@ def _planned_groups(plan: Plan | None, before: Collection[str], covariates: Mapp
 
     before: the covariates without that table
     """
-    if plan is None or GROUPS not in plan:
+    if plan is None:
         return None
     added = default_groups({name: values for name, values in covariates.items() if name not in before})
     return ",".join(one for one in (plan[GROUPS], added) if one not in (None, NONE)) or NONE
 
 
 def _log_of(run: Path | None) -> pd.DataFrame | None:
-    """How the run was trained, all its folds together; None for a package, which does not know."""
+    """The training log of the run, all folds together; None for a package, which keeps none."""
     folders = [] if run is None else [run, *(run / f"fold_{n}" for n in range(len(list(run.glob("fold_*")))))]
     logged = [folder for folder in folders if (folder / "log.csv").is_file()]
     return training_log(logged) if logged else None

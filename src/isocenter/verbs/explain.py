@@ -19,41 +19,24 @@ from isocenter.prediction import loaded_model, with_own_names
 from isocenter.report import InNotebook
 from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, as_json, write_json
 from isocenter.values import Case, Dataset, Problem
-from isocenter.verbs.explaining import (
+from isocenter.verbs.explaining.cohort import (
     COLUMNS,
-    Cohort,
     Explainer,
     Looked,
     Made,
     cohort_findings,
-    concepts_of,
-    counterfactuals_of,
     each_case,
-    explanation_page,
-    findings_sentence,
-    kinds_of_maps,
-    refuse_clips,
-    refuse_concepts,
-    verdict_sentence,
-    with_gradients,
     with_references,
     with_tests,
 )
-from isocenter.verbs.reading import (
-    Covariates,
-    Input,
-    ReadingKeywords,
-    ReadingOptions,
-    covered,
-    failed_rows,
-    failures_among,
-    no_result,
-    open_dataset,
-    open_inputs,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.verbs.explaining.concepts import Cohort, concepts_of, refuse_clips, refuse_concepts
+from isocenter.verbs.explaining.counterfactuals import counterfactuals_of, kinds_of_maps, with_gradients
+from isocenter.verbs.explaining.report import explanation_page, findings_sentence, verdict_sentence
+from isocenter.verbs.reading.dataset import open_dataset, path_of
+from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
+from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
 
 log = logging.getLogger("isocenter")
 MARKS = ("explanations.csv", "explanations.json")
@@ -87,11 +70,11 @@ class Explained(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case that something is lacking of."""
+        """An error for each case that could not be explained completely."""
         return failures_among(self.problems)
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`, and `explanations.json`."""
+        """The record for `--json` and `explanations.json`."""
         record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
@@ -201,7 +184,7 @@ def explain(
 def _refuse_what_no_case_has(
     explainer: Explainer, target: str, counterfactual: str | None, concepts: str | Path | None
 ) -> None:
-    """What suits no case is refused before any is read, let alone explained."""
+    """Refuse, before any case is read, what suits no case."""
     refuse_unknown_target(explainer.model.task, target)
     if counterfactual is not None:
         with_gradients(explainer.model, explainer.torch_model, counterfactual)

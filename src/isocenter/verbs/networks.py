@@ -36,7 +36,7 @@ class NetworkTable(InNotebook):
         return pd.DataFrame(self.rows)
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         return {"schema": "isocenter.networks", "version": 1, "rows": self.rows}
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class NetworkTable(InNotebook):
 
 
 def describe_networks() -> NetworkTable:
-    """What each family is good for: ours as this release states it, others built without memory or arithmetic."""
+    """The families of network with their uses: ours as this release states them, others built without memory."""
     ours = networks.ours()
     stated = [member for member in networks.listed() if member.name in ours]
     others = set(networks.names()) - {member.name for member in stated}

@@ -29,10 +29,11 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.auditing import OF_GROUPS
-from isocenter.verbs.evaluation import EVALUATION, read_data_record
-from isocenter.verbs.explaining import kept_content
-from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.auditing.groups import OF_GROUPS
+from isocenter.verbs.evaluation.data_record import read_data_record
+from isocenter.verbs.evaluation.scoring import EVALUATION
+from isocenter.verbs.explaining.kept_tests import kept_content
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.training import MARKS as OF_A_RUN
 from isocenter.verbs.training import NOTES, REPORT
 from isocenter.verbs.training.validation_images import validation_images
@@ -48,7 +49,7 @@ MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
 
 @dataclass(frozen=True)
 class Packaged:
-    """Where the package lies, and what became of its parts.
+    """The package that was written, and its parts.
 
     onnx:        whether the network could be written as ONNX, and how far that is from torch
     certificate: which backends say what torch says, and how fast; None where none was asked for
@@ -61,7 +62,7 @@ class Packaged:
     certificate: Certificate | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
         certificate = None if self.certificate is None else asdict(self.certificate)
         record = {"schema": "isocenter.package", "version": 1, **facts}
@@ -113,9 +114,9 @@ def package(
 
 
 def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
-    """What a finished run knows of its model; of the images hashes alone."""
-    rows, known = _rows(run), bool(model.record.get("patients_known"))
-    limits = _limits(run, known, bool(rows))
+    """The evidence that a finished run has about its model; of images only their hashes."""
+    rows = _rows(run)
+    limits = _limits(run, bool(rows))
     hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
     return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits_in(run / EVALUATION))
 
@@ -172,7 +173,7 @@ def finished_plan(run: Path) -> Plan:
 
 
 def _decisions(plan: Plan) -> dict[str, Decision]:
-    """What was decided and why; of a file on this machine no more than its name."""
+    """The decisions and their reasons; of a file on this machine no more than its name."""
     decisions = {}
     for name, decision in plan:
         path = decision.value if isinstance(decision.value, str) and Path(decision.value).is_absolute() else None
@@ -183,7 +184,7 @@ def _decisions(plan: Plan) -> dict[str, Decision]:
 
 
 def _rows(run: Path) -> list[Row]:
-    """What the run's evaluation measured; nothing where every case was trained on."""
+    """The figures of the run's evaluation; none where every case was trained on."""
     path = run / "evaluation" / "summary.json"
     return rows_from_json(read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
 
@@ -191,29 +192,23 @@ def _rows(run: Path) -> list[Row]:
 def _hashes(run: Path, parts: Collection[str]) -> list[str]:
     """Hashes of what was in these parts, without names: by them `evaluate` and `calibrate` know these images."""
     record = read_data_record(run)
-    if record is None:
-        return []
     table = read_text_table(run / "split.csv")
     inherited = record.inherited if parts is TRAINS else frozenset[str]()
     return sorted(record.hashes(table.loc[table["split"].isin(list(parts)), "case"]) | inherited)
 
 
-def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
-    """What a reader must know before any figure. Cases are counted here, and never named."""
-    has_notes = (run / NOTES).is_file()  # a run of before there were notes has none
-    record = read_json(run / NOTES, "isocenter.run") if has_notes else {}
-    verdict = record.get("verdict") or {}
-    sentences = (*verdict.get("training", ()), *verdict.get("against", ()), *record.get("notes", ()))
-    notes = list(dict.fromkeys(sentences))
-    if not has_notes and not patients_known:
-        notes = ["Patients unknown, split by case: leakage cannot be excluded."]
+def _limits(run: Path, estimated: bool) -> list[str]:
+    """The limits that a reader must know before any figure. Cases are counted here, and never named."""
+    record = read_json(run / NOTES, "isocenter.run")
+    verdict = record["verdict"]
+    notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
     nothing = "Every case was trained on: nothing is estimated."
     parts = _parts_in_words(read_text_table(run / "split.csv"))
     return [parts, *notes, *([] if estimated or nothing in notes else [nothing])]
 
 
 def _parts_in_words(table: pd.DataFrame) -> str:
-    """How many cases trained the model, and who scored which; table: `split.csv`"""
+    """The number of cases that trained the model, and of those that each part scored; table: `split.csv`"""
     cases, counts = counted(table["case"].nunique(), "case"), Counter(table["split"])
     if table["fold"].nunique() < 2:
         parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]

@@ -45,16 +45,10 @@ from isocenter.quality import Examination, retested
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
-from isocenter.verbs.reading import (
-    ReadingKeywords,
-    ReadingOptions,
-    announced_device,
-    open_dataset,
-    opened_and_looked_through,
-    refuse_taken,
-    refuse_unfit,
-    with_references,
-)
+from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, refuse_unfit, with_references
+from isocenter.verbs.reading.device import announced_device
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_taken
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
@@ -67,7 +61,7 @@ POSITIVE = "task.positive"
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a person asks of a plan; None where nobody decided.
+    """The wishes of a person for a plan; None where nobody decided.
 
     minutes:     from a command's start to the finished model
     everything:  train on all cases but a set's own test part
@@ -101,7 +95,7 @@ class PlanRequest:
 
     @property
     def wished(self) -> PlanRequest:
-        """With what was set by hand in place of the flags of the same names, so that all rules decide by it."""
+        """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
         kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
         given = {name: self.assignments.get(f"training.{name}") for name in kinds}
         by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
@@ -109,14 +103,14 @@ class PlanRequest:
 
     @property
     def spacing(self) -> Sequence[float] | None:
-        """That of the grid, set by hand, in mm; None where nobody set it, or to what the plan refuses."""
+        """The spacing of the grid in mm, set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get("preprocessing.spacing")
         known = isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value)
         return value if known else None
 
     @property
     def reduction(self) -> float | None:
-        """By which factor the grid is coarser, set by hand; None where nobody set it, or to what the plan refuses."""
+        """The factor by which the grid is coarser, set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get("preprocessing.reduction")
         return float(value) if isinstance(value, int | float) and 1 <= value < math.inf else None
 
@@ -155,7 +149,8 @@ def plan(
     options, chosen = ReadingOptions.of(**reading), positive_among(assignments or {}, positive)
     if out is not None:
         refuse_taken(Path(out), overwrite)
-        _refuse_other_suffix(Path(out))
+        if Path(out).suffix.lower() not in PLAN_SUFFIXES:
+            raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
     request = PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options, device_memory)
     made = planned(data, request)
     if out is None:
@@ -171,12 +166,6 @@ def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict
     if POSITIVE in assignments:
         raise UsageError(f"conflicts with --set {POSITIVE}", "--positive", "Give one of the two")
     return {**assignments, POSITIVE: positive}
-
-
-def _refuse_other_suffix(out: Path) -> None:
-    """UsageError for a name that `train` would not read as a plan."""
-    if out.suffix.lower() not in PLAN_SUFFIXES:
-        raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
 
 
 def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
@@ -357,7 +346,7 @@ def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts
 
 
 def _retest(examination: Examination, training: set[str], seed: int) -> Retest:
-    """What tells the classes apart, and what of it the training cases still show after preprocessing."""
+    """The shortcuts that tell the classes apart, and a test of what the training cases show after preprocessing."""
 
     def after(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
         return retested(examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed)

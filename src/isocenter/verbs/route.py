@@ -43,7 +43,7 @@ class Route(InNotebook):
         )
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         return {"schema": "isocenter.route", "version": 1, "rows": [_row(row) for row in self.rows]}
 
     def explained(self) -> str:
@@ -64,7 +64,7 @@ class Route(InNotebook):
 def route(
     study: str | Path, *models: str | Path, config: str | Path | None = None, folder: str | Path | None = None
 ) -> Route:
-    """What the rules of a node say of a study.
+    """Apply the rules of a node to a study.
 
     study:  a folder of DICOM files, or the UID of a study in the node
     models: folders of models, beside those of the file

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from isocenter.at_work import command_began
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
-from isocenter.evaluation import rows_to_json
+from isocenter.evaluation import Metrics, rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -20,7 +20,9 @@ from isocenter.runs import result_in, trials_in
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
-from isocenter.verbs.evaluation import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
+from isocenter.verbs.evaluation.lineage import lineage_of
+from isocenter.verbs.evaluation.scoring import EVALUATION, write_verdict
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
 from isocenter.verbs.plan import (
     PLAN_SUFFIXES,
     POSITIVE,
@@ -28,7 +30,9 @@ from isocenter.verbs.plan import (
     planned,
     positive_among,
 )
-from isocenter.verbs.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
+from isocenter.verbs.reading.dataset import path_of
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import (
     MARKS,
     REPORT,
@@ -84,7 +88,7 @@ class Run(InNotebook):
     folds: int = 0
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
-    metric_names: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def report(self) -> Path:
@@ -97,18 +101,15 @@ class Run(InNotebook):
         return pd.DataFrame(rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
         return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metric_names) for row in self.headline]
+        headline = [in_words(row, self.metrics) for row in self.headline]
+        length = f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
         judged = [str(self.verdict), *self.verdict.against]
-        return "\n".join([*headline, *judged, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
-
-    @property
-    def _length(self) -> str:
-        return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
+        return "\n".join([*headline, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
 @named_keywords(ReadingKeywords)
@@ -273,5 +274,5 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     rows = () if scored is None else tuple(scored.rows)
     headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
-    spelled = {} if scored is None else scored.metric_names
-    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, spelled)
+    metrics = Metrics() if scored is None else scored.metrics
+    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, metrics)

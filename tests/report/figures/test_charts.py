@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
 from isocenter.report import Figure, figures
 from isocenter.report.figures import drawing
 from isocenter.report.figures.charts import _measured
@@ -62,7 +63,7 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
     rows = [Row("dice", STRANGE, Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
     charts = [
         figures.training_curves(LOG),
-        figures.label_scores(rows, "scores", names={}),
+        figures.label_scores(rows, "scores", metrics=Metrics()),
         figures.histogram({STRANGE: score, "empty": []}, "histogram", axis=STRANGE),
         figures.scatter(score, score, "scatter", axes=("a (mm)", STRANGE), identity=True),
         figures.roc({STRANGE: (truth, score)}, "roc"),
@@ -106,7 +107,7 @@ def test_a_log_without_losses_is_refused(log: pd.DataFrame) -> None:
 
 def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> None:
     rows = [Row("dice", "a", Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
-    alt = figures.label_scores(rows, "scores", names={}).alt
+    alt = figures.label_scores(rows, "scores", metrics=Metrics()).alt
     assert alt == "Dice, a 0.800 (95 % interval 0.700 to 0.900); Dice, b 0.500 (no interval: one patient)"
 
 

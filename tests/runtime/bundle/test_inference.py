@@ -19,10 +19,11 @@ from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.evaluation import Calibrator
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
-from isocenter.runtime.bundle import pictures, volumes
+from isocenter.runtime.bundle import formats
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import settings_of
 from isocenter.transforms import Normalisation
 from packages import segmenting
 
@@ -34,9 +35,9 @@ def inferer(model: Model) -> Inferer:
 
 
 def ran(model: Model, source: Path, out: Path) -> None:
-    formats = volumes.formats() if model.preprocessing.ndim == 3 else pictures.formats()
-    found = cases(str(source), formats, model.preprocessing.channels)
-    Evaluator(found, inferer(model), formats, str(out)).run()
+    known = formats.volumes() if model.preprocessing.ndim == 3 else formats.pictures()
+    found = cases(str(source), known, model.preprocessing.channels)
+    Evaluator(found, inferer(model), known, str(out)).run()
 
 
 def of_channels(channels: tuple[str, ...], ndim: int) -> Model:
@@ -91,7 +92,10 @@ def test_volumes_in_ml_and_in_voxels_stand_in_columns_of_their_own(tmp_path):
     unknown.header.set_xyzt_units("unknown")
     unknown.to_filename(tmp_path / "in" / "unknown.nii")
     plain = segmenting()
-    without_sides = {**plain.task.settings, "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}]}
+    without_sides = {
+        **settings_of(plain.task),
+        "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}],
+    }
     ran(replace(plain, task=tasks.build({"name": "segmentation", **without_sides})), tmp_path / "in", tmp_path / "out")
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         sized, unknown = csv.DictReader(file)
@@ -121,7 +125,7 @@ def test_files_numbered_by_channel_are_one_case(tmp_path):
 def test_a_case_without_all_its_channels_is_refused_by_name(tmp_path):
     nifti(tmp_path / "in" / "a_0000.nii.gz")
     with pytest.raises(DatasetError, match="a: the case has 1 file"):
-        cases(str(tmp_path / "in"), volumes.formats(), ("T1", "T2"))
+        cases(str(tmp_path / "in"), formats.volumes(), ("T1", "T2"))
 
 
 def test_a_colour_picture_is_one_file_of_three_channels_and_gets_a_picture(tmp_path):
@@ -140,7 +144,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     for name in ("a.nii", "a.nii.gz"):
         nifti(tmp_path / "in" / name)
     with pytest.raises(DatasetError, match="2 files"):
-        cases(str(tmp_path / "in"), volumes.formats(), ("T1",))
+        cases(str(tmp_path / "in"), formats.volumes(), ("T1",))
 
 
 def test_a_damaged_file_is_named_and_the_others_are_predicted(tmp_path):
@@ -169,7 +173,7 @@ def test_results_are_never_written_over_older_ones(tmp_path):
 )
 def test_a_folder_without_images_is_refused(tmp_path, source, error, message):
     with pytest.raises(error, match=message):
-        cases(str(tmp_path / source), volumes.formats(), ("T1",))
+        cases(str(tmp_path / source), formats.volumes(), ("T1",))
 
 
 def test_one_tensor_of_several_networks_says_what_their_mean_says():
@@ -193,7 +197,7 @@ def test_one_tensor_of_one_network_is_its_output():
 def test_a_table_of_covariates_names_cases_as_their_files_are_called(tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,age\nsite1.004,40\nscans/site1.005.nii.gz,50\nsite1.NII,60\nsite1.004,40\n")
-    found = read_covariates(table, volumes.formats())
+    found = read_covariates(table, formats.volumes())
     assert {case: row["age"] for case, row in found.items()} == {"site1.004": "40", "site1.005": "50", "site1": "60"}
 
 
@@ -201,7 +205,7 @@ def test_two_rows_of_one_case_that_differ_are_refused_as_predict_refuses_them(tm
     table = tmp_path / "patients.csv"
     table.write_text("case,age\nkim,40\nkim.nii.gz,50\n")
     with pytest.raises(DatasetError, match=r"patients\.csv: rows of one case differ") as refused:
-        read_covariates(table, volumes.formats())
+        read_covariates(table, formats.volumes())
     assert "kim" not in str(refused.value)
 
 

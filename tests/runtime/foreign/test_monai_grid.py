@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError, MemoryShortageError
 from isocenter.runtime import expected_memory, fitting_memory
 from isocenter.runtime.foreign import monai_grid, monai_transforms
 from isocenter.runtime.foreign.monai_grid import changes
-from isocenter.runtime.preprocessing import restored
+from isocenter.runtime.preprocessing.restore import restored
 from isocenter.values import Deferred, Geometry, Image
 
 ORIENT = {"_target_": "Orientationd", "keys": "image", "axcodes": "LAS"}

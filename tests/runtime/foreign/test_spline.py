@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from foreign_folders import resampled as by_scipy
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
-from isocenter.runtime.preprocessing import Trace, restored
+from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.values import Geometry
 
 SHAPES = st.tuples(*[st.integers(2, 9)] * 3)

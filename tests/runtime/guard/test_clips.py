@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from isocenter.runtime import Inference, Model, Preprocessing
-from isocenter.runtime.guard import Answering, Guard, Observation, fitted_guard
+from isocenter.runtime.guard.answering import Answering
+from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.fitting import fitted_guard
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.observation import Observation
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Confidence, Geometry, Image, Prediction
@@ -21,7 +25,8 @@ def guard(level: float, least: float | None = None) -> Guard:
     """A gate of pictures of noise; least: how sure an answer has to be, None: not at all."""
     rng = np.random.default_rng(0)
     still = Image(np.zeros((1, 16, 16), np.float32), GRID)
-    seen = [Observation(header_of(still), rng.normal(size=(1, 256)).astype(np.float32)) for _ in range(60)]
+    noise = [rng.normal(size=(1, 16, 16)).astype(np.float32) for _ in range(60)]
+    seen = [Observation(header_of(still), pixels.reshape(1, -1), composition(pixels)) for pixels in noise]
     made = fitted_guard(seen[:30], seen[30:], level, exact=True)
     assert made is not None
     return replace(made, answers=None if least is None else Answering(0.1, 0.1, least, 50))

@@ -9,8 +9,11 @@ import pytest
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime.guard import Guard, Observation, fitted_guard, tail_note
+from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.fitting import fitted_guard, tail_note
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, p_value
 from isocenter.values import Geometry, Image
 
@@ -61,7 +64,8 @@ def test_cases_of_a_single_patient_refuse_nothing_by_their_distances():
 
 def seen(rng: np.random.Generator, patient: str, middle: float = 0.0) -> Observation:
     still = Image(np.zeros((1, 16, 16), np.float32), Geometry.of_pixels((16, 16)))
-    return Observation(header_of(still), rng.normal(middle, 1.0, size=(1, 400)).astype(np.float32), patient=patient)
+    sample = rng.normal(middle, 1.0, size=(1, 400)).astype(np.float32)
+    return Observation(header_of(still), sample, composition(sample), patient=patient)
 
 
 def gate(patients: int, cases: int, level: float, seed: int = 0) -> Guard:
@@ -80,7 +84,7 @@ def gate(patients: int, cases: int, level: float, seed: int = 0) -> Guard:
 def test_many_cases_of_few_patients_are_not_enough_for_a_level_and_the_gate_says_so():
     note = tail_note(gate(10, 12, 0.01))  # training cases too, which are judged by others
     assert "240 cases of 20 patients" in note and "extrapolated" in note
-    assert tail_note(gate(40, 1, 0.1)) == "The gate refuses below p 0.1 by 40 cases that chose nothing."
+    assert tail_note(gate(70, 1, 0.1)) == "The gate refuses below p 0.1 by 70 cases that chose nothing."
 
 
 def test_a_gate_keeps_whose_its_distances_are():

@@ -12,10 +12,13 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
-from isocenter.runtime.guard import Guard, Observation, fitted_guard, observed, refitted
 from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.fitting import fitted_guard, refitted
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
+from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, p_value
+from isocenter.runtime.guard.watched import observed
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
@@ -58,9 +61,7 @@ def seen(rng: np.random.Generator, *, fine: float = 1.0) -> Observation:
     pixels = rng.normal(size=(1, 32, 32)).cumsum(axis=1) + fine * rng.normal(size=(1, 32, 32))
     pixels[:, 8:24, 8:24] += 12 + rng.normal()
     header = header_of(Image(pixels, Geometry.of_pixels((32, 32))))
-    return Observation(
-        header, pixels.reshape(1, -1).astype(np.float32), composed=composition(pixels.astype(np.float32))
-    )
+    return Observation(header, pixels.reshape(1, -1).astype(np.float32), composition(pixels.astype(np.float32)))
 
 
 def gate(held_out: int) -> Guard:
@@ -74,17 +75,17 @@ def gate(held_out: int) -> Guard:
 def test_a_gate_that_few_cases_of_a_site_have_calibrated_still_refuses_what_is_odd(held_out):
     """Also where so many cases had not trained that the gate itself did without the distances of training cases."""
     made, rng = gate(held_out), np.random.default_rng(5)
-    older, refused = replace(made, by_others={}), list[tuple[bool, ...]]()
+    alone, refused = replace(made, by_others={}), list[tuple[bool, ...]]()
     for _ in range(15):
         site, odd, good = [seen(rng) for _ in range(5)], seen(rng, fine=6.0), seen(rng)
-        again, bare = (refitted(one, site, exact=True) for one in (made, older))
+        again, bare = (refitted(one, site, exact=True) for one in (made, alone))
         refused.append(
             tuple(gate.verdict(one)[1] is not None for gate, one in ((again, odd), (bare, odd), (again, good)))
         )
     assert (again.by_others["texture"].patients, again.held_out["texture"].patients) == (40, 45)
     of_again, of_bare, wrongly = np.mean(refused, axis=0)
     assert of_again >= 0.9 and wrongly <= 0.1
-    assert of_bare <= 0.6  # nearly blind, as it was before
+    assert of_bare <= 0.6  # nearly blind
 
 
 def test_a_gate_keeps_the_distances_of_its_training_cases():

@@ -56,13 +56,15 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
         if not strictly and any(name.casefold() not in {one.casefold() for one in covariates} for name, _ in parts):
             continue
         each = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
-        crossed = np.array([_crossed(one) for one in zip(*each, strict=True)], dtype=object)
+        crossed = np.array(
+            [UNKNOWN if UNKNOWN in one else CROSSED.join(one) for one in zip(*each, strict=True)], dtype=object
+        )
         made["*".join(name for name, _ in parts)] = crossed
     return made
 
 
 def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
-    """By which groups are sorted: ranges as they rise, others by name, those of whom nobody knows it last.
+    """The key that sorts groups: ranges as they rise, others by name, unknown groups last.
 
     Crossed groups go by each of their parts in turn.
     """
@@ -70,7 +72,7 @@ def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
 
 
 def _lower_limit(group: str) -> float:
-    """Of a range; of the first range, and of what is none, that is below all others."""
+    """The lower limit of a range; for the first range, and what is no range, one below all others."""
     start, dash, _ = group.removeprefix(">=").partition("-")
     limit = number_in(start) if dash or group.startswith(">=") else None
     return -math.inf if limit is None else limit
@@ -131,7 +133,3 @@ def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
     if place == 0:
         return f"<{limits[0]:g}"
     return f">={limits[-1]:g}" if place == len(limits) else f"{limits[place - 1]:g}-{limits[place]:g}"
-
-
-def _crossed(levels: Sequence[str]) -> str:
-    return UNKNOWN if UNKNOWN in levels else CROSSED.join(levels)

@@ -19,7 +19,7 @@ MOST = 400
 
 @dataclass(frozen=True)
 class Alike:
-    """How far answers of nearest neighbours lie apart, of other groups and of the own one.
+    """The distance between the answers to nearest neighbours, of other groups and of the own one.
 
     others, own: mean differences; difference: the first less the second
     p:          of so large a difference if groups are dealt anew
@@ -77,7 +77,7 @@ def neighbour_gap(
 
 
 def _standardised(rows: Floats, eyes: np.ndarray) -> Floats:
-    """What each network sees, in deviations of what it sees in all its cases; 0 where these are alike to it."""
+    """Features of each network in standard deviations over its cases; 0 where these do not differ."""
     made = np.zeros(rows.shape)
     for number in np.unique(eyes):
         own = rows[eyes == number]

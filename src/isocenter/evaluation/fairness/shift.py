@@ -1,4 +1,7 @@
-"""Differences between the images of groups: of all their patients, and of pairs of patients who are alike."""
+"""Differences between the images of groups: of all their patients, and of pairs of patients who are alike.
+
+Pairs have nearly the same probability of being in the group, given who the patients are.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ import numpy as np
 
 from isocenter.errors import listed
 from isocenter.evaluation.fairness.attributes import UNKNOWN
-from isocenter.evaluation.fairness.matching import encoded, matched, propensity, standardised_difference
-from isocenter.evaluation.intervals import FEW_PATIENTS
-from isocenter.evaluation.significance import holm
+from isocenter.evaluation.intervals import FEW_PATIENTS, Integers
+from isocenter.evaluation.significance.outcome import holm
 from isocenter.evaluation.two_samples import one_of_each, two_sample_tests
-from isocenter.values import Floats
+from isocenter.lazy import special
+from isocenter.values import Floats, is_missing, level_in, number_in
 
 OTHERS = "the others"
-LEVEL = 0.05
+SHOWN_LEVEL = 0.05
+# Of the logits of the probabilities: so far apart two patients may be. Austin, Pharm Stat 2011, doi:10.1002/pst.433
+CALIPER = 0.2
+FIT_STEPS, FIT_RIDGE = 50, 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Shifted:
 
 @dataclass(frozen=True)
 class Balance:
-    """How unlike two groups are in a covariate, in standard deviations, before and after matching."""
+    """The difference of two groups in a covariate, in standard deviations, before and after matching."""
 
     attribute: str
     first: str
@@ -69,7 +75,7 @@ class Patients:
     def of(
         cls, rows: Floats, groups: Sequence[str], patients: Sequence[str], covariates: Mapping[str, Sequence[Any]]
     ) -> Patients:
-        """Of one case of each patient and group (`one_of_each`)."""
+        """The patients by one case of each patient and group (`one_of_each`)."""
         kept = one_of_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
         own = {name: [values[n] for n in kept] for name, values in covariates.items()}
         return cls(rows[kept], np.asarray(groups)[kept], own)
@@ -107,7 +113,7 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
 
 
 def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[str]) -> str:
-    """What the tests of an attribute show: a sentence for each two groups that look different, one for all others."""
+    """The tests of an attribute in words: a sentence for each two groups that look different, one for all others."""
     compared = dict.fromkeys((one.first, one.second) for one in shifts)
     if not compared:
         return f"{attribute}: too few patients to compare its groups."
@@ -115,7 +121,7 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
     for first, second in compared:
         own = [one for one in shifts if (one.first, one.second) == (first, second)]
         p, pair = min(one.p_adjusted for one in own if not one.matched), f"{first} and {second}"
-        if p < LEVEL:
+        if p < SHOWN_LEVEL:
             pairs = [one for one in own if one.matched]
             unlike.append(f"{pair} look different (adjusted p {p:.2g}){_matched_words(pairs, matched_by)}.")
         else:
@@ -127,7 +133,7 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
 
 
 def _matched_words(pairs: Sequence[Shifted], matched_by: Sequence[str]) -> str:
-    """What pairs of patients add to a difference; that pairs do not show it, proves nothing of its reason."""
+    """A clause on what matched pairs show of a difference; if they do not show it, its reason stays open."""
     if not matched_by:
         return "; there is no covariate to match their patients by"
     alike = f"pairs of patients alike in {listed(matched_by)}"
@@ -135,7 +141,7 @@ def _matched_words(pairs: Sequence[Shifted], matched_by: Sequence[str]) -> str:
         return f"; there are fewer than {FEW_PATIENTS} {alike}"
     p = min(one.p_adjusted for one in pairs)
     where = f"shown in {pairs[0].patients_first} {alike} (adjusted p {p:.2g})"
-    if p < LEVEL:
+    if p < SHOWN_LEVEL:
         return f", also {where}: the acquisition differs, or the patients in something else"
     return f", not {where}: other patients may explain it, or the pairs are too few"
 
@@ -162,3 +168,68 @@ def _standardised(rows: Floats) -> Floats:
 
 def _of(values: Sequence[Any], here: np.ndarray) -> list[Any]:
     return [value for value, is_here in zip(values, here, strict=True) if is_here]
+
+
+def encoded(covariates: Mapping[str, Sequence[Any]]) -> dict[str, Floats]:
+    """{covariate or covariate=level: (patients,)}: numbers as they are, levels 0 or 1; what is missing is a level."""
+    made: dict[str, Floats] = {}
+    for name, values in covariates.items():
+        missing = np.array([is_missing(value) for value in values])
+        numbers = [number_in(value) for value, gap in zip(values, missing, strict=True) if not gap]
+        if numbers and None not in numbers:
+            column = np.zeros(len(values))
+            column[~missing] = np.array(numbers, dtype=float)
+            column[missing] = column[~missing].mean()
+            made[name] = column
+        else:
+            levels = np.array([level_in(value) for value in values])
+            levels[missing] = ""
+            made |= {f"{name}={one}": (levels == one).astype(float) for one in sorted(set(levels) - {""})}
+        if missing.any() and not missing.all():
+            made[f"{name} is missing"] = missing.astype(float)
+    return made
+
+
+def propensity(treated: np.ndarray, columns: Sequence[Floats]) -> Floats:
+    """(patients,) the probability of the group by a logistic regression on the columns.
+
+    Rosenbaum and Rubin, Biometrika 1983, doi:10.1093/biomet/70.1.41
+    """
+    wanted = treated.astype(float)
+    scaled = [(one - one.mean()) / one.std() for one in columns if one.std() > 0]
+    features = np.stack([np.ones(len(wanted)), *scaled], axis=1)
+    coefficients = np.zeros(features.shape[1])
+    for _ in range(FIT_STEPS):
+        chance = special.expit(features @ coefficients)
+        hessian = (features * (chance * (1 - chance))[:, None]).T @ features + FIT_RIDGE * np.eye(len(coefficients))
+        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - FIT_RIDGE * coefficients)
+        coefficients = coefficients + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-10:
+            break
+    return np.asarray(special.expit(features @ coefficients))
+
+
+def matched(treated: np.ndarray, chance: Floats, *, caliper: float | None = CALIPER) -> tuple[Integers, Integers]:
+    """Pairs, one treated patient and another: the nearest that is left, the likeliest treated patient first.
+
+    chance:  (patients,) of being treated; caliper: in standard deviations of its logit; None pairs everybody it can
+    As MatchIt's `nearest`, without replacement. Ho et al., J Stat Softw 2011, doi:10.18637/jss.v042.i08
+    """
+    logit = special.logit(np.clip(chance, 1e-12, 1 - 1e-12))
+    widest = np.inf if caliper is None else caliper * float(logit.std(ddof=1))
+    left = np.flatnonzero(~treated)
+    ours, theirs = list[int](), list[int]()
+    for person in sorted(np.flatnonzero(treated), key=lambda place: -chance[place]):
+        if not len(left):
+            break
+        near = int(np.abs(chance[left] - chance[person]).argmin())
+        if abs(logit[left[near]] - logit[person]) <= widest:
+            ours.append(int(person))
+            theirs.append(int(left[near]))
+            left = np.delete(left, near)
+    return np.array(ours, dtype=np.intp), np.array(theirs, dtype=np.intp)
+
+
+def standardised_difference(first: Floats, second: Floats, deviation: float) -> float:
+    """The difference of two means by a standard deviation, that before matching; 0 where nothing varies."""
+    return float((first.mean() - second.mean()) / deviation) if deviation > 0 and len(first) and len(second) else 0.0

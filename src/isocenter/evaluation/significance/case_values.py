@@ -50,14 +50,14 @@ class CaseValues:
     worst: float | None = None
 
     def of(self, rows: np.ndarray) -> CaseValues:
-        """Those of some rows, given as truths."""
+        """The values of some rows, given as truths."""
         truth = None if self.positive is None else self.positive[rows]
         own = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
         return replace(self, **own, positive=truth)
 
 
 def column_values(table: Table) -> list[CaseValues]:
-    """Those of every column of figures in a table of cases: means of its labels, and of these means.
+    """The case values of every column of figures in a table of cases: means of its labels, and of these means.
 
     A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
     out.

@@ -1,7 +1,8 @@
-"""Tests of two models by the cases that both scored: each patient's models are exchanged, or not."""
+"""Tests of two models by the cases that both scored: models of each patient are exchanged, or patients drawn again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.intervals import difference
 from isocenter.evaluation.significance.areas import area_covariance, placements
-from isocenter.evaluation.significance.margin_intervals import (
+from isocenter.evaluation.significance.margins import (
     MOST_DRAWN,
     Interval,
     area_interval,
@@ -23,7 +25,7 @@ from isocenter.evaluation.significance.margin_intervals import (
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
 from isocenter.evaluation.weighting import refuse_no_draws, truths_of
 from isocenter.lazy import stats
-from isocenter.values import Floats
+from isocenter.values import Estimate, Floats
 
 DRAWS = 9999
 # Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
@@ -211,7 +213,7 @@ def _exchanges(people: int, seed: int, draws: int) -> tuple[NDArray[np.integer[A
 
 
 def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Interval:
-    """By exchanges of some patients, or by the normal law of very many.
+    """The interval of a mean: by exchanges of patients, or by the normal law where there are very many.
 
     sums: (patients,) what each adds to the difference; shares: (patients,) of all cases
     """
@@ -231,3 +233,38 @@ def _exact(sums: Floats) -> float:
         law = (np.roll(law, number) + np.roll(law, -number)) / 2
     least = abs(int(np.rint(sums.sum())))
     return float(min(1.0, law[np.abs(np.arange(len(law)) - middle) >= least].sum()))
+
+
+def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
+    """The difference of two figures that kept the draws of the same patients.
+
+    p is the level at which the interval of `difference` ends at 0, so that both always say the same.
+    """
+    apart, drawn, other = difference(first, second), first.draws, second.draws
+    if apart.low is None or apart.high is None or drawn is None or other is None:
+        same = abs(apart.value) <= NOTHING
+        return Test(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
+    figures = other.figures - drawn.figures
+    figures = figures[np.isfinite(figures)]
+    beyond = min((figures <= 0).sum(), (figures >= 0).sum())
+    share = min(1.0, 2 * (1 + float(beyond)) / (1 + len(figures)))
+    free = max(drawn.fewest - drawn.models, 1)
+    # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
+    wide = float(stats.norm.isf(share / 2)) * (free / drawn.fewest) ** 0.5
+    statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
+    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(drawn.strata))
+    return Test(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
+
+
+def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floats | None:
+    """(draws, models) the rank of each model in each bootstrap sample, 1 for the best; models alike share their mean.
+
+    None where they were not drawn for the same patients.
+    """
+    drawn = [one.draws for one in estimates]
+    kept = [one for one in drawn if one is not None]
+    if len(kept) < len(drawn) or any(not np.array_equal(one.strata, kept[0].strata) for one in kept):
+        return None
+    figures = np.stack([one.figures for one in kept], axis=1)
+    figures = figures[np.isfinite(figures).all(axis=1)]
+    return np.asarray(stats.rankdata(-figures if more else figures, axis=1)) if len(figures) else None

@@ -56,7 +56,7 @@ def net_benefit(
 
 @dataclass(frozen=True, eq=False)
 class DecisionCurve:
-    """What acting from each threshold on is worth, (thresholds,) each; treating nobody is worth 0.
+    """Net benefit of acting from each threshold on, (thresholds,) each; treating nobody is worth 0.
 
     low, high: the ends of the value's 95 % interval at each threshold; NaN where no case tells
     gain_low:  the lower end of what it is worth more than the better of treating everybody or nobody

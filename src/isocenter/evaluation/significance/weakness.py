@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.significance.adjustment import holm
+from isocenter.evaluation.significance.outcome import holm
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
 from isocenter.values import Array, Floats

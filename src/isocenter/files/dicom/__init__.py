@@ -8,48 +8,29 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
-    from isocenter.files.dicom.identity import Identity, read_identity, same_object
-    from isocenter.files.dicom.reading import (
-        DRAWN,
-        KEY_OBJECTS,
-        PROJECTIONS,
-        REPORT_CLASSES,
-        STRUCTURE_SET,
-        Drawing,
-        Marked,
-        Report,
-        SeriesFiles,
-        Window,
-        bounds,
-        drawing_of,
+    from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
+    from isocenter.files.dicom.reading.one_frame import (
         is_decodable,
         native_frame,
         native_object,
-        originals,
-        patient_of,
-        rasterise,
-        read_rejection,
-        read_report,
-        read_segmentation,
-        read_series,
-        regions_of,
-        segments_of,
         shown_frame,
         stored_frame,
-        survey,
-        unique,
     )
+    from isocenter.files.dicom.reading.pictures import PROJECTIONS
+    from isocenter.files.dicom.reading.read import read_series
+    from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, read_rejection
+    from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
+    from isocenter.files.dicom.reading.seg import Drawing, drawing_of, read_segmentation, segments_of
+    from isocenter.files.dicom.reading.series import DRAWN, STRUCTURE_SET, SeriesFiles, patient_of, survey, unique
+    from isocenter.files.dicom.reading.sr import REPORT_CLASSES, Marked, Report, bounds, read_report
+    from isocenter.files.dicom.reading.values import Window
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet
-    from isocenter.files.dicom.writing import (
-        SeriesNames,
-        Stamp,
-        implicit_data_set,
-        stamped,
-        write_report,
-        write_segmentation,
-        write_series,
-    )
+    from isocenter.files.dicom.writing.implicit import implicit_data_set
+    from isocenter.files.dicom.writing.seg import write_segmentation
+    from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.dicom.writing.sr import write_report
+    from isocenter.files.dicom.writing.stamp import Stamp, stamped
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

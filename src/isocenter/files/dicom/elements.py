@@ -138,7 +138,7 @@ class Elements:
 
     @cached_property
     def pixel_statement(self) -> tuple[Any, ...]:
-        """What says how the pixels lie and what they mean: two files with the same need be asked only once."""
+        """The bytes that say how pixels lie and what they mean; files with the same bytes are looked at only once."""
         first, pixels = min(tag for tag in self.index if tag >= PIXEL_GROUP), max(self.index)
         start = self.index[first][1] - SHORTEST_HEAD
         return self.get("TransferSyntaxUID"), self.get("Modality"), first, pixels, self.raw[start:]
@@ -187,7 +187,7 @@ class Elements:
 
 
 def creators(tags: Iterable[int]) -> tuple[int, ...]:
-    """Those of some tags by which makers claim blocks of private elements."""
+    """The elements of some tags by which makers claim blocks of private elements."""
     return tuple(tag for tag in tags if tag & 0x1FF00 == 0x10000 and tag & 0xFF >= FIRST_BLOCK)
 
 

@@ -288,7 +288,7 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """For messages: the file, and the frame where there are several."""
+        """The name in messages: the file, and the frame where there are several."""
         place = f" frame {self.number + 1}" if self.number else ""
         return f"{self.path.name}{place}" + (f" tile {self.tile + 1}" if self.tile else "")
 

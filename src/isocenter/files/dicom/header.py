@@ -26,7 +26,7 @@ from isocenter.files.dicom.elements import (
 from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import inflating, refuse_expansion
+from isocenter.files.storage.packed import inflating, refuse_expansion
 from isocenter.lazy import pydicom
 
 DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage, PS3.4 B.5
@@ -231,7 +231,7 @@ def read_object(path: Path) -> pydicom.Dataset:
 
 
 def frame_count(head: Header) -> int:
-    """How many frames the file holds; 1 where it does not say.
+    """The number of frames in the file; 1 where it does not say.
 
     Raises FormatError where the number cannot be.
     """

@@ -1,15 +1,20 @@
-"""The identity of the object in a DICOM file: its UIDs, found in the first bytes, whatever kind of object it is."""
+"""The identity of the object in a DICOM file: its UIDs, found in the first bytes, whatever kind of object it is.
+
+Of one object in several files the same bytes are read once; another content with the same UID is refused.
+"""
 
 from __future__ import annotations
 
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.elements import (
     DEEPEST,
     HEAD_SIZES,
@@ -20,7 +25,7 @@ from isocenter.files.dicom.elements import (
     behind_sequence,
     element_head,
 )
-from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.header import Header, read_header
 from isocenter.files.dicom.syntaxes import BIG_ENDIAN, DEFLATED, IMPLICIT
 from isocenter.files.dicom.tags import named, text
 
@@ -38,7 +43,7 @@ _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; zeros that lead a component are
 
 
 class Identity(NamedTuple):
-    """Which object a file holds.
+    """The identity of the object in a file.
 
     offset: bytes before the data set; two programs that write one object differ in them
     """
@@ -122,3 +127,50 @@ def _enter(raw: bytes, at: int, uids: dict[int, str], *, last: int, is_implicit:
             if tag == SERIES:
                 return end
         at = end
+
+
+@dataclass
+class Originals:
+    """The objects of one series, each in the file in which it comes first.
+
+    first:  {SOP Instance UID: that file}
+    copies: {file: the first file of the same object}
+    rivals: {file: the first file with its UID, which holds another object}
+    """
+
+    first: dict[str, Path] = field(default_factory=dict)
+    copies: dict[Path, Path] = field(default_factory=dict)
+    rivals: dict[Path, Path] = field(default_factory=dict)
+
+    def add(self, head: Header) -> bool:
+        """Take one more file; False where it is a copy."""
+        uid = text(head.dataset, "SOPInstanceUID")
+        first = self.first.setdefault(uid, head.path) if uid else head.path
+        if first == head.path:
+            return True
+        is_copy = _holds_the_same(head.path, first)
+        (self.copies if is_copy else self.rivals)[head.path] = first
+        return not is_copy
+
+
+def originals(heads: Sequence[Header], where: str) -> tuple[list[Header], tuple[str, ...]]:
+    """(The headers without those of copies, a note of each copy).
+
+    Raises GeometryError for two files with one UID and different contents: which of them is meant cannot be known.
+    """
+    seen = Originals()
+    kept = [head for head in heads if seen.add(head)]
+    for path, first in seen.rivals.items():
+        raise GeometryError(
+            f"{first.name} and {path.name} have one {named('SOPInstanceUID')} and different contents",
+            where,
+            "Keep the one that is meant, or give each a UID of its own",
+        )
+    return kept, tuple(f"{path.name} is a copy of {first.name}: it is read once" for path, first in seen.copies.items())
+
+
+def _holds_the_same(path: Path, first: Path) -> bool:
+    try:
+        return same_object(path, read_identity(path), first, read_identity(first))
+    except FormatError:  # without all its UIDs
+        return False

@@ -52,7 +52,7 @@ class Placement:
 
 
 def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, where: str) -> Placement:
-    """Where a frame's pixels lie on a grid; a frame without position lies on a picture of its size.
+    """The place of a frame's pixels on a grid; a frame without position lies on a picture of its size.
 
     Raises GeometryError unless each corner of the frame is a voxel centre: within .05 of a pixel (0.5 mm) along the
     frame; across it within a tenth of a slice step, or by what the positions of both are rounded.

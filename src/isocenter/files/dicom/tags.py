@@ -22,7 +22,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:
-    """What pydicom raises for damaged bytes: it has no class of its own, and the bytes decide which of these it is.
+    """The errors that pydicom raises for damaged bytes: it has no class of its own, and the bytes decide which it is.
 
     A function, because an `except` asks for it only where something was raised; its import takes long.
     """
@@ -101,7 +101,7 @@ def _number(value: Any) -> float:
 
 
 def last_digits(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """What the last written digit of each number stands for: of "12.5" 0.1, at most 1; 0 where a number is not text."""
+    """The unit of each number's last written digit: of "12.5" 0.1, at most 1; 0 where a number is not text."""
     return tuple(_last_digit(one) for one in written(dataset, keyword))
 
 

@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, IsocenterError, listed
-from isocenter.files.layouts.cases import (
-    Folder,
-    Member,
-    covariates_of,
-    label_maps,
-    load_image,
-    mask_labels,
-    read_table,
-    readers,
-    structure_labels,
-    structure_map,
-    without_structure,
-)
+from isocenter.files.layouts.cases.classes import mask_labels
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import label_maps, load_image
+from isocenter.files.layouts.cases.pairs import readers
+from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.table import covariates_of, read_table
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
@@ -80,7 +73,7 @@ class Scan:
 
     @property
     def label(self) -> str:
-        """What a mask shows, where its name says so."""
+        """The structure that a mask shows, where its name says so."""
         return self.entities.get("label", "")
 
     def is_image(self) -> bool:
@@ -213,7 +206,7 @@ def _by_session(scans: Sequence[Scan]) -> dict[str, list[Scan]]:
 
 
 def _chosen(masks: Sequence[Scan]) -> Sequence[Scan]:
-    """Those of one session that count: a discrete segmentation holds more than a mask."""
+    """The masks of one session that count: a discrete segmentation holds more than a mask."""
     return [scan for scan in masks if scan.suffix == "dseg"] or masks
 
 

@@ -13,30 +13,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+from isocenter.files.layouts.cases.classes import name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import split_column, split_of
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.table import (
     LOOKED_AT,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
-    Annotation,
-    Drawn,
-    Folder,
-    Member,
     Table,
     as_whole,
-    by_file_name,
     header_notes,
-    image_named,
-    load_boxes,
-    load_image,
-    name_classes,
-    names_in,
     names_nobody,
     number,
     read_table,
-    split_column,
-    split_of,
 )
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.named_cases import NamedCases

@@ -8,7 +8,8 @@ from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.box_table import annotation_in, columns_in
-from isocenter.files.layouts.cases import TABLE_SUFFIXES, Annotation, load_boxes, names_in, read_table
+from isocenter.files.layouts.cases.boxes import Annotation, load_boxes, names_in
+from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, read_table
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.layouts.voc import annotation_of
 from isocenter.values import BoundingBoxes, Image

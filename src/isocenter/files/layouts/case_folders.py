@@ -18,30 +18,21 @@ from typing import Any
 
 from isocenter.errors import DatasetError, IsocenterError, counted, listed
 from isocenter.files.layouts import suffix_masks
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given, load_mask, masks_by_reader
+from isocenter.files.layouts.cases.pairs import (
     FORMAT_ENDING,
     MASK_NAME,
-    Folder,
     Key,
-    Member,
     class_names,
-    drawn_kinds,
-    given,
-    label_maps_among,
-    load_mask,
-    mask_labels,
-    masks_among,
-    masks_by_reader,
-    name_classes,
     parted_by_words,
-    pictures_of_slices,
     readers,
     says_image,
-    structure_labels,
-    structure_map,
     without_image,
-    without_structure,
 )
+from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
@@ -57,7 +48,7 @@ MOST_READ = 5
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """What lies in the folder of one case.
+    """The files in the folder of one case.
 
     images: {what its name says: file}
     masks:  {structure: files}; "" where a name says no structure
@@ -255,7 +246,7 @@ def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _by_values(drawn: Sequence[str]) -> str:
-    """In words, what is a mask though no name says so."""
+    """Words for the files that are taken for masks though no name says so."""
     return f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
 
 
@@ -391,7 +382,7 @@ def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str
 
 
 def _own_name(stem: str, place: Sequence[str]) -> str:
-    """What a file's name says beyond those of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
+    """A file's name without the names of its folders: t1 of x/x_t1, a/b/a_b_t1, x_nifti/x_t1, and of t/t1."""
     for above in ("_".join(place[start:]) for start in range(len(place))):
         for known in (above, FORMAT_ENDING.sub("", above)):
             rest = stem[len(known) :]

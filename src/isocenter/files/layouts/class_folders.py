@@ -13,30 +13,20 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import Stated, name_classes, placeholder_notes, placeholders
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.load import given
+from isocenter.files.layouts.cases.pairs import (
     LABEL_NAME,
-    MOST_CLASSES,
-    TABLE_SUFFIXES,
-    Folder,
     Key,
-    Member,
-    Stated,
     class_names,
-    drawn_folders,
-    given,
     is_called_mask,
-    masks_among,
-    name_classes,
-    pictures_of_slices,
-    placeholder_notes,
-    placeholders,
-    read_table,
     readers,
     refuse_formats,
     says_image,
-    states_references,
-    stem_of,
 )
+from isocenter.files.layouts.cases.table import MOST_CLASSES, TABLE_SUFFIXES, read_table, states_references
+from isocenter.files.layouts.cases.unnamed_masks import drawn_folders, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word

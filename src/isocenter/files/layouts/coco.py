@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases import (
-    Annotation,
-    Drawn,
-    Folder,
-    Listed,
-    Member,
-    Outline,
-    Ring,
-    files_of_many,
-    part_named,
-    read_listed,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, Ring
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import part_named
+from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")
@@ -160,7 +152,7 @@ def _files(folder: Folder) -> list[Member]:
 
 
 def _is_coco(path: Path) -> bool:
-    """From its beginning, where at least one list is named, or, of a small file, from all of it."""
+    """Whether it is COCO, by its beginning, which names at least one list, or by all of a small file."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     named = [key for key in KEYS if re.search(rb'"' + key.encode() + rb'"\s*:\s*\[', head)]
@@ -178,7 +170,7 @@ def _parts(files: Sequence[Member]) -> dict[Path, Split]:
 
 
 def _words(path: Path) -> list[str]:
-    """Of "instances_train2017.json": train2017, train, instances."""
+    """The words of a name: of "instances_train2017.json" train2017, train, instances."""
     parts = re.split(r"[^A-Za-z0-9]+", path.stem.lower())
     both = [word for part in reversed(parts) for word in (part, part.rstrip("0123456789"))]
     return [word for word in dict.fromkeys(both) if word]

@@ -16,22 +16,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import (
-    SPLIT_WORDS,
-    Annotation,
-    Drawn,
-    Folder,
-    Listed,
-    Member,
-    Ring,
-    ellipse,
-    files_of_many,
-    read_listed,
-    turned,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse, turned
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member
+from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.voc import parsed
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 
 ROOT, IMAGE = b"<annotations", b"<image "
 HEAD_BYTES = 1 << 20
@@ -91,7 +81,7 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
 
 
 def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
-    """What is drawn on one image."""
+    """The objects that are drawn on one image."""
     drawn: list[Drawn] = []
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import Folder, label_maps, load_frame, load_image, mask_labels, stem_of
+from isocenter.files.layouts.cases.classes import mask_labels
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.load import label_maps, load_frame, load_image
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.files.storage import is_named_inside
+from isocenter.files.storage.sidecar import is_named_inside
 from isocenter.values import Image, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.

@@ -9,16 +9,11 @@ from functools import partial
 
 from isocenter.errors import listed
 from isocenter.files.layouts import cases
-from isocenter.files.layouts.cases import (
-    MOST_CLASSES,
-    Folder,
-    Key,
-    Member,
-    class_names,
-    given,
-    is_called_mask,
-    name_classes,
-)
+from isocenter.files.layouts.cases.classes import name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given
+from isocenter.files.layouts.cases.pairs import Key, class_names, is_called_mask
+from isocenter.files.layouts.cases.table import MOST_CLASSES
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.patients import are_named_people
 from isocenter.values import Problem

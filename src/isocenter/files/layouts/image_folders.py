@@ -14,43 +14,38 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts import nnunet
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import part_named
+from isocenter.files.layouts.cases.load import given, masks_by_reader
+from isocenter.files.layouts.cases.pairs import (
     LABEL_NAME,
-    LOOSE,
     READER_FOLDER,
-    Folder,
     Key,
-    Member,
     Pair,
     are_apart,
     by_channel,
-    by_folder_of_masks,
     by_reader,
-    by_structure,
     class_names_of_pairs,
-    described_channels,
-    drawn_folders,
-    folder_at,
-    folder_words,
-    given,
-    mask_labels,
-    masks_by_reader,
-    name_classes,
     number_of,
     one_each,
     owner_of,
     owners_of,
     pair,
-    part_named,
     parted_by_words,
     readers,
     respelt,
-    states_references,
+    with_owner,
+)
+from isocenter.files.layouts.cases.structures import (
+    by_folder_of_masks,
+    by_structure,
     structure_labels,
     structure_map,
-    with_owner,
     without_structure,
 )
+from isocenter.files.layouts.cases.table import states_references
+from isocenter.files.layouts.cases.unnamed_masks import LOOSE, drawn_folders, folder_at, folder_words
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.values import Label, Problem, Split
@@ -239,7 +234,7 @@ def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
 
 
 class _Roles:
-    """Which folders hold images and which labels: by their whole names, else by what these end in, where both do.
+    """The folders of images and those of labels: by their whole names, else by what these end in, where both do.
 
     Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
     it, if most labels have their names.
@@ -321,7 +316,7 @@ class _Roles:
         self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
 
     def level(self, member: Member) -> int | None:
-        """How many folders lie above the one that marks a file as image or label, or above an image beside it."""
+        """The number of folders above the one that marks a file as image or label, or above an image next to it."""
         loose = self._loose if len(member.folders) == self._loose else None
         return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
 

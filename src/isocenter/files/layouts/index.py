@@ -8,18 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases import (
-    PACKED,
-    SPREADSHEETS,
-    Folder,
-    assemble,
-    by_frame,
-    declared_background,
-    on_upright_pixels,
-)
+from isocenter.files.layouts.cases.assembly import assemble
+from isocenter.files.layouts.cases.classes import declared_background
+from isocenter.files.layouts.cases.folder import PACKED, Folder
+from isocenter.files.layouts.cases.frames import by_frame
+from isocenter.files.layouts.cases.orientation import on_upright_pixels
+from isocenter.files.layouts.cases.table import SPREADSHEETS
 from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.modality import asked_modality
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 from isocenter.values import Dataset
 
 LAYOUTS: dict[str, str] = {

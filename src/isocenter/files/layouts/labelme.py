@@ -19,25 +19,23 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.boxes import (
     Annotation,
     Drawn,
-    DrawnReferences,
-    Folder,
-    Member,
     NamedImages,
     Ring,
     by_file_name,
     ellipse,
     image_named,
-    load_image,
     names_in,
-    stem_of,
-    without_image,
 )
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
@@ -53,7 +51,8 @@ WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A JSON file with the name of an image that lists shapes."""
     del options
-    return any(SHAPES.search(member.path.read_bytes()) for member in _files(folder)[:MOST_OPENED] if _is_small(member))
+    opened = (member.path for member in _files(folder)[:MOST_OPENED])
+    return any(SHAPES.search(path.read_bytes()) for path in opened if path.stat().st_size <= LARGEST)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -141,12 +140,8 @@ def _files(folder: Folder) -> list[Member]:
     return [one for one in folder.members if one.suffix == ".json" and one.stem.casefold() in stems]
 
 
-def _is_small(member: Member) -> bool:
-    return member.path.stat().st_size <= LARGEST
-
-
 def _record(path: Path) -> Mapping[str, Any] | None:
-    """What the file says; None where it is about something else."""
+    """The content of the file; None where it is about something else."""
     try:
         record = load_json(path, largest=LARGEST)
     except (ValueError, OSError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases import Folder
+from isocenter.files.layouts.cases.folder import Folder
 from isocenter.values import Image, Label, Problem, Split
 
 # How patients of DICOM are known: a run's record of its data then says which key hid them.

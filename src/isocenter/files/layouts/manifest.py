@@ -1,7 +1,12 @@
-"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels."""
+"""Manifests: a table (CSV, TSV, Parquet, text) with one row a case that names its files and labels.
+
+A folder may hold a table for each part. A table may also have a row for each finding of an image, named
+ID_<image>_<finding>, as in RSNA's set of intracranial haemorrhage.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,40 +17,38 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import (
+    Stated,
+    mask_labels,
+    name_classes,
+    numbered_names,
+    placeholder_notes,
+    placeholders,
+)
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.join import fold_notes, part_named, split_column, split_of
+from isocenter.files.layouts.cases.load import given, load_image, masks_by_reader
+from isocenter.files.layouts.cases.table import (
+    CASE_COLUMNS,
     IMAGE_COLUMNS,
+    MOST_CLASSES,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
-    Folder,
-    Member,
-    Stated,
     Table,
     can_be_named,
     columns_of_classes,
     columns_of_files,
     covariates_of,
-    fold_notes,
-    given,
     header_notes,
     is_labelled,
     kinds_stated,
     label_remedy,
-    load_image,
-    mask_labels,
-    masks_by_reader,
-    name_classes,
-    numbered_names,
-    placeholder_notes,
-    placeholders,
     read_table,
-    split_column,
-    split_of,
+    states_references,
     with_column_of_classes,
-    with_findings,
 )
-from isocenter.files.layouts.labelled_tables import is_submission, joined_tables, labelled_tables
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.layouts.manifest_rows import (
     Manifest,
@@ -83,6 +86,8 @@ SEVERAL = ("image", "mask", "finding", "value")
 # Rows of one person, on average: a number of more is of something else.
 MOST_OF_ONE = 20
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
+PIXEL = re.compile(r"(?i)pixel_?\d+")
+PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -96,11 +101,11 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not (folder.images or folder.dicom):
         return options.references or not folder.films or len(folder.tables) == 1  # films are predicted without tables
-    members = labelled_tables(folder)
+    members = _labelled_tables(folder)
     if not members:
         return False
     try:
-        table = with_findings(read_table(members[0].path), partial(_stems, folder))
+        table = _with_findings(read_table(members[0].path), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
@@ -108,7 +113,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     has_labels, kinds = is_labelled(table) or bool(table.findings), kinds_stated(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     is_asked = has_labels and (not options.kinds or not options.kinds.isdisjoint(kinds))
-    is_sure = is_asked and sum(not is_submission(one) for one in folder.tables) == 1
+    is_sure = is_asked and sum(not _is_submission(one) for one in folder.tables) == 1
     if not is_sure and any(layout.fits(folder, options) for layout in others):
         return False
     # Upper and lower case count when the files are read, where the error names those that differ only so.
@@ -118,7 +123,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return True
     if not has_labels or folder.description is not None:
         return False
-    named, whole = NamedCases.of_table(table, folder, options), joined_tables(members) if members[1:] else table
+    named, whole = NamedCases.of_table(table, folder, options), _joined_tables(members) if members[1:] else table
     return named is not None and named.column(whole, image, ()) is not None
 
 
@@ -127,12 +132,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     given_tables = folder.members[:1] if folder.is_file and _is_table(folder) else folder.tables or folder.text_tables
     if not given_tables:
         raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
-    members = folder.members[:1] if folder.is_file else labelled_tables(folder, options.column.values())
+    members = folder.members[:1] if folder.is_file else _labelled_tables(folder, options.column.values())
     if not members:
         names = ", ".join(member.path.name for member in given_tables)
         remedy = "Give one of the files; tables of parts are joined if their names say which, as train.csv and test.csv"
         raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
-    kinds = {*REFERENCES, *added_kinds()}
+    kinds = {*REFERENCES, *_added_kinds()}
     table, notes = _table(members, options, kinds, folder)
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
     column = manifest.column
@@ -206,11 +211,11 @@ def _table(
     and none is named by hand; and the note on it.
     """
     naming = (options.patient, *map(options.column.get, ("patient", "id")))
-    table = joined_tables(members, codes=naming)
+    table = _joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
-    if not by_hand and (made := with_findings(table, partial(_stems, folder))).findings:
+    if not by_hand and (made := _with_findings(table, partial(_stems, folder))).findings:
         what = f"the rows are those of the findings {listed(made.findings)} of each image"
         return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
     classes = () if by_hand else columns_of_classes(table)
@@ -309,7 +314,7 @@ def _case(
 
 
 def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
-    """What a row says of images that it names otherwise than by a path; of DICOM's people, only their pseudonyms."""
+    """A row's case with the images that it names otherwise than by a path; of DICOM's people only pseudonyms."""
     return replace(
         case,
         name=named_case.name.replace("/", "-") if named_case.patient else case.name,
@@ -335,7 +340,7 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
         references["findings"] = partial(given, findings)
     if (event := manifest.event(row)) is not None:
         references["event"] = partial(given, event)
-    stated = {kind: manifest.stated(row, kind) for kind in added_kinds() if kind in manifest.column}
+    stated = {kind: manifest.stated(row, kind) for kind in _added_kinds() if kind in manifest.column}
     return references | {kind: partial(given, value) for kind, value in stated.items() if value is not None}
 
 
@@ -350,7 +355,7 @@ def _classes_stated(manifest: Manifest) -> list[Stated]:
     return stated
 
 
-def added_kinds() -> tuple[str, ...]:
+def _added_kinds() -> tuple[str, ...]:
     """Kinds of reference that other packages add: each is a role that one column can have."""
     return tuple(kind for kind in added("isocenter.references") if kind not in ROLES)
 
@@ -362,8 +367,8 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     """
     for role, name in options.column.items():
         kind, colon, _ = role.partition(":")
-        if kind not in (SEVERAL if colon else (*ROLES, *added_kinds())):
-            named = ", ".join((*ROLES, *added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
+        if kind not in (SEVERAL if colon else (*ROLES, *_added_kinds())):
+            named = ", ".join((*ROLES, *_added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
             raise UsageError(f"there is no role {role!r}", f"--column {role}={name}", f"Choose one of {named}")
         if name not in table.columns:
             raise UsageError(
@@ -412,6 +417,91 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
         return folder
     holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
     return holders[0] if len(holders) == 1 else folder
+
+
+def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
+    """The one table of a folder; of several the only one with labels next to images, or those of different parts.
+
+    Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
+    none in them.
+    columns: that a person named: the only table that has them all is meant, or those of parts that have
+    """
+    tables = folder.tables or folder.text_tables
+    if len(tables) == 1:
+        return tables
+    having = tuple(member for member in tables if columns and _has(member, columns))
+    if len(having) == 1:
+        return having
+    stating = [member for member in tables if not _is_submission(member)]
+    labelled = tuple(member for member in stating if states_references(member.path)) or having
+    labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
+    parts = [part_named(member.path) for member in labelled]
+    is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
+    return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
+
+
+def _is_submission(member: Member) -> bool:
+    """Whether a table is a sample of what to submit to a challenge."""
+    return "submission" in member.stem.lower()
+
+
+def _holds_pixels(member: Member) -> bool:
+    """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
+    return any(PIXEL.fullmatch(name) for name in read_table(member.path, most=0).columns)
+
+
+def _has(member: Member, columns: Collection[str]) -> bool:
+    try:
+        return set(columns) <= set(read_table(member.path, most=1).columns)
+    except DatasetError:  # reported where it is read
+        return False
+
+
+def _joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
+    """A table; several are joined, each the part that its name states.
+
+    codes: further columns that name patients or cases
+    Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
+    """
+    first, *others = tables = [read_table(member.path, codes=codes) for member in members]
+    if not others:
+        return first
+    for other in others:
+        if unlike := set(first.columns) ^ set(other.columns):
+            raise DatasetError(
+                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
+                str(other.path),
+                "Give all tables of parts the same columns, or give one of the files",
+            )
+    if column := first.column(SPLIT_COLUMNS[:1]):
+        problem = f"column {column} and the name {first.path.name} both state a part"
+        raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
+    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
+    return replace(first, columns=(*first.columns, PART), rows=tuple(rows))
+
+
+def _with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
+    """The table with a row for each image, and a column for each finding; any other table as it is.
+
+    images: the function that knows the names of their files without suffix
+    Every image has each finding, as 0 or 1, and no image bears the name of a row.
+    """
+    column, label = table.column(CASE_COLUMNS), table.column(REFERENCE_COLUMNS["label"])
+    if column is None or label is None or len(table.columns) > 2:
+        return table
+    stated: dict[tuple[str, str], object] = {}
+    for row in table.rows:
+        image, _, finding = str(row[column]).rpartition("_")
+        if row[label] not in (0, 1) or stated.setdefault((image, finding), row[label]) != row[label]:
+            return table
+    named, findings = (tuple(dict.fromkeys(key[place] for key in stated)) for place in (0, 1))
+    if min(len(named), len(findings)) < 2 or len(findings) > MOST_CLASSES or len(stated) < len(named) * len(findings):
+        return table
+    known = images()
+    if 2 * sum(image in known for image in named) <= len(named) or any(str(row[column]) in known for row in table.rows):
+        return table
+    rows = tuple({column: image, **{finding: stated[image, finding] for finding in findings}} for image in named)
+    return replace(table, columns=(column, *findings), rows=rows, findings=findings)
 
 
 LAYOUT = Layout(

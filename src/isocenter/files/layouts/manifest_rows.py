@@ -21,18 +21,12 @@ from isocenter.added import added
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import cases as layout_cases
-from isocenter.files.layouts.cases import (
-    Folder,
-    Table,
-    as_whole,
-    can_be_named,
-    names_nobody,
-    number,
-    stem_of,
-)
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import split_of
+from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
 from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, Reading, left_out
 from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
-from isocenter.files.storage import is_named_inside
+from isocenter.files.storage.sidecar import is_named_inside
 from isocenter.values import Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -175,7 +169,7 @@ class Manifest:
 
     def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
-        split = layout_cases.split_of(self.cell(row, "split"))
+        split = split_of(self.cell(row, "split"))
         return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
 
     @cached_property
@@ -230,7 +224,7 @@ class Manifest:
         return Path(os.path.commonpath(folders)) if folders else self.base
 
     def name_of(self, path: Path) -> str:
-        """What a case is called by the path of its image: its folders say whose it is, where no column does."""
+        """The name of a case by the path of its image: the folders say whose it is, where no column does."""
         return "/".join((*path.absolute().parent.relative_to(self.root).parts, stem_of(path.name)))
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
@@ -360,7 +354,7 @@ def listed_notes(manifest: Manifest) -> Iterator[Problem]:
 def file_problems(
     manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Sequence[CaseFiles]
 ) -> tuple[Problem, ...]:
-    """Of rows without their files, of images without a row, and of those that no column names.
+    """Problems of rows without their files, of images without a row, and of those that no column names.
 
     seen:  the folder as it lies, where rows name its cases
     taken: those that have a row, whole or a slice of them

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files.layouts.cases import Folder, given, name_classes
+from isocenter.files.layouts.cases.classes import name_classes
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.files.numpy_arrays import load_array
-from isocenter.files.storage import opened_zip
+from isocenter.files.numpy_file import load_array
+from isocenter.files.storage.zip_archive import opened_zip
 from isocenter.values import SPLITS, Array, Geometry, Image, Source, Split
 
 # What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).

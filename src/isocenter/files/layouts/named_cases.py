@@ -16,9 +16,12 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts.cases import Folder, Numbered, Table, composed, is_called_mask, part_of_row, stem_of
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import Numbered, part_of_row
+from isocenter.files.layouts.cases.pairs import is_called_mask
+from isocenter.files.layouts.cases.table import Table, composed
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
-from isocenter.files.storage import pseudonym_of_number
+from isocenter.files.storage.patient_key import pseudonym_of_number
 from isocenter.values import Split
 
 # Cells of a column by which it is known whether it names images.
@@ -33,7 +36,7 @@ UID = re.compile(r"[0-2](?:\.\d+){5,}")
 
 @dataclass(frozen=True)
 class Ends:
-    """How much of a path in a table says which image is meant: it may begin elsewhere, as the others of its column do.
+    """The part of paths in a table that says which image is meant: those of a column may begin elsewhere.
 
     shared:  ends that several different paths have: study1/view1.png of a patient who is not here is not another's
     dropped: {root: folders at the beginning that are not those of the files}; every end counts where it lacks a root
@@ -151,7 +154,7 @@ class NamedCases:
             raise DatasetError(problem, self._where, remedy)
 
     def ends_of(self, cells: Iterable[object]) -> Ends:
-        """How much of the paths in a column counts."""
+        """The part of the paths in a column that counts."""
         paths = {text: _endings(text) for text in {_text(cell) for cell in cells if cell is not None}}
         counts = Counter(end for every in paths.values() for end in every)
         ends = Ends(frozenset(end for end, count in counts.items() if count > 1))
@@ -220,19 +223,19 @@ def _text(cell: object) -> str:
 
 
 def _root(text: str) -> str:
-    """Where a whole path begins, as of tables that were made on several machines; empty of any other path."""
+    """The root of a whole path, as tables that were made on several machines have it; empty for any other path."""
     return text.strip("/").partition("/")[0] if text.startswith("/") or text[1:2] == ":" else ""
 
 
 def _layout(folder: Folder, options: DatasetOptions) -> Layout:
-    """As the images lie, whatever else lies beside them; label maps beside DICOM are no images."""
+    """The layout by which the images lie, whatever lies next to them; label maps next to DICOM are no images."""
     if folder.dicom and all(is_called_mask(member.path) for member in folder.images):
         return dicom_folder.LAYOUT
     return case_folders.LAYOUT if case_folders.fits(folder, options) else plain_images.LAYOUT
 
 
 def _names(case: CaseFiles) -> set[str]:
-    """Of the case, of its file where it has one, with its suffix too, and of the folder of several."""
+    """The names of a case: its own, that of its only file with and without suffix, that of the folder of several."""
     places = {path.parent.as_posix() for path in case.files} if len(case.files) > 1 else set()
     single = {case.files[0].as_posix(), stem_of(case.files[0].as_posix())} if len(case.files) == 1 else set()
     return {case.name, *single, *(places if len(places) == 1 else ())}

@@ -9,19 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import (
-    Folder,
-    Key,
-    Member,
-    Pair,
-    by_channel,
-    described_channels,
-    label_maps,
-    mask_labels,
-    number_of,
-    pair,
-    readers,
-)
+from isocenter.files.layouts.cases.classes import described_channels, mask_labels
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import label_maps
+from isocenter.files.layouts.cases.pairs import Key, Pair, by_channel, number_of, pair, readers
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Problem

@@ -9,7 +9,10 @@ from collections import defaultdict
 from functools import partial
 
 from isocenter.errors import counted
-from isocenter.files.layouts.cases import Folder, Member, load_instances, load_mask, mask_labels, readers
+from isocenter.files.layouts.cases.classes import mask_labels
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import load_instances, load_mask
+from isocenter.files.layouts.cases.pairs import readers
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word

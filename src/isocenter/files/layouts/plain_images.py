@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from isocenter.errors import counted
 from isocenter.files.index import format_of
-from isocenter.files.layouts.cases import (
-    Folder,
-    Key,
-    Pair,
-    are_channel_numbers,
-    by_channel,
-    number_of,
-    one_each,
-    readers,
-)
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.pairs import Key, Pair, are_channel_numbers, by_channel, number_of, one_each, readers
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 

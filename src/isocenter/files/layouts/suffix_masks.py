@@ -16,28 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, listed
-from isocenter.files.layouts.cases import (
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given, masks_by_reader
+from isocenter.files.layouts.cases.pairs import (
     IMAGE_SUFFIX,
-    LAST_WORD,
     MASK_WORDS,
     PREFIX,
     READER,
-    SLICER,
-    Folder,
     Key,
-    Member,
     class_names,
-    given,
-    mask_labels,
-    masks_by_reader,
-    name_classes,
     readers,
     respelt,
-    structure_labels,
-    structure_map,
     without_image,
-    without_structure,
 )
+from isocenter.files.layouts.cases.segments import SLICER
+from isocenter.files.layouts.cases.structures import LAST_WORD, structure_labels, structure_map, without_structure
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
@@ -60,7 +54,7 @@ class Drawn:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """At least one mask has its image in the same folder."""
+    """Whether at least one mask has its image in the same folder."""
     del options
     images, masks = _sorted(folder)
     known = _by_any_name(images)

@@ -11,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import (
-    Annotation,
-    Drawn,
-    Folder,
-    Listed,
-    Member,
-    Ring,
-    ellipse,
-    files_of_many,
-    read_listed,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.storage import load_json
+from isocenter.files.storage.json_text import load_json
 
 HEAD_BYTES = 1 << 20
 LARGEST = 1 << 30
@@ -124,7 +116,7 @@ def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | 
 
 
 def _drawn(region: Mapping[str, Any], naming: str | None, where: str) -> Drawn | None:
-    """What a region shows; None where it covers nothing."""
+    """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
     if kind in WITHOUT_AREA:
         return None

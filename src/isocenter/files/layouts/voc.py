@@ -14,23 +14,20 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases import (
-    SPLIT_WORDS,
+from isocenter.files.layouts.cases.boxes import (
     Annotation,
     Drawn,
-    Folder,
-    Member,
     NamedImages,
     by_file_name,
-    composed,
     image_named,
     load_boxes,
-    load_image,
-    name_classes,
     names_in,
-    stem_of,
-    without_image,
 )
+from isocenter.files.layouts.cases.classes import name_classes
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.pairs import without_image
+from isocenter.files.layouts.cases.table import composed
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import SPLITS, Split

@@ -19,18 +19,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases import (
-    Annotation,
-    Drawn,
-    DrawnReferences,
-    Folder,
-    Key,
-    Member,
-    load_image,
-    names_in,
-    respelt,
-    without_image,
-)
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, names_in
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
@@ -69,7 +62,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     points = _points_of(folder, rows)
     _refuse_tracks(rows, points)
     drawn = {key: annotation_of(texts[key].path, rows[texts[key].path], points) for key in images if key in texts}
-    lost = [key.name for key, member in texts.items() if key not in images and _is_in_labels(member)]
+    of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
+    lost = [key.name for key in of_labels if key not in images]
     annotations = list(drawn.values())
     all_outlines = all(box.outline is not None for one in annotations for box in one.boxes)
     names = _stated_names(folder, options, names_in(annotations))
@@ -161,7 +155,7 @@ class Points:
 
     @property
     def numbers(self) -> int:
-        """Of a line."""
+        """The numbers of a line."""
         return NUMBERS + self.count * self.values
 
     def __str__(self) -> str:
@@ -246,10 +240,6 @@ def _key(member: Member) -> Key:
     return Key(folders, member.stem, member.split)
 
 
-def _is_in_labels(member: Member) -> bool:
-    return any(name.lower() in LABELS for name in member.folders)
-
-
 def _first_line(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return file.readline(LARGEST).strip()
@@ -290,7 +280,7 @@ def _yaml_files(folder: Folder) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 
 def _loaded(path: Path) -> Mapping[str, Any]:
-    """What a YAML file states by name; DatasetError where it is damaged."""
+    """The mapping in a YAML file; DatasetError where it is damaged."""
     try:
         stated = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig", errors="replace"))
     except YAMLError as error:

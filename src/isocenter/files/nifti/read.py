@@ -1,13 +1,18 @@
-"""NIfTI-1, NIfTI-2 and Analyze 7.5, https://nifti.nimh.nih.gov: single files and pairs, plain or gzipped."""
+"""NIfTI-1, NIfTI-2 and Analyze 7.5, https://nifti.nimh.nih.gov: single files and pairs, plain or gzipped.
+
+The header of most files has nothing to repair and is read here; odd ones are left to nibabel, whose import takes a
+third of a second: as long as to read a volume.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
 from collections.abc import Mapping
+from copy import copy
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 
@@ -15,10 +20,21 @@ from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.modality import CODES, UNKNOWN_MODALITY
-from isocenter.files.nifti.geometry import geometry_of, is_nifti
-from isocenter.files.nifti.sound import SoundHeader
+from isocenter.files.nifti.header import (
+    END_OF_LINE,
+    FIELDS,
+    MAGIC,
+    SMALLEST_SQUARE,
+    TYPES,
+    NiftiHeader,
+    geometry_of,
+    is_nifti,
+)
 from isocenter.files.nifti.write import write
-from isocenter.files.storage import Block, compression_of, each_once, load_json, not_elsewhere, read_head
+from isocenter.files.storage.block import Block
+from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.packed import compression_of, read_head
+from isocenter.files.storage.sidecar import each_once, not_elsewhere
 from isocenter.files.times import even_times
 from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
@@ -38,6 +54,14 @@ CIFTI = range(3000, 3100)
 _silent = logging.getLogger("isocenter.files.nifti.read.header")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
+ORDERS: Final[tuple[Literal["<"], Literal[">"]]] = ("<", ">")
+FORM_CODES: Final = range(6)
+ALIGNMENT: Final = 16  # bytes, at which SPM wants the voxels to begin
+# NIFTI_UNITS_*, by the names that nibabel gives them.
+OF_SPACE: Final = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
+OF_TIME: Final = {0: "unknown", 8: "sec", 16: "msec", 24: "usec", 32: "hz", 40: "ppm", 48: "rads"}
+NAMES: Final = {number: name for name, number in TYPES.items()}
+FREESURFER: Final = (27307, 1, 6)  # an axis of 163842 points, in three
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -254,7 +278,7 @@ def _times(header: Any, shape: tuple[int, ...], where: str) -> tuple[tuple[float
 
 
 def b_value_table(path: Path, stem: str) -> Path:
-    """Where FSL and BIDS keep the b-values of an image."""
+    """The file in which FSL and BIDS keep the b-values of an image."""
     return path.with_name(f"{stem}.bval")
 
 
@@ -294,6 +318,93 @@ def stated_modality(path: Path, stem: str) -> tuple[str, tuple[Path, ...]]:
     if not isinstance(word, str) or word not in CODES:
         return UNKNOWN_MODALITY, ()
     return word, (record,)
+
+
+class SoundHeader(NiftiHeader):
+    """A header of a single file, without extensions, whose fields nibabel's checks pass; its methods are nibabel's."""
+
+    is_single = True
+
+    @classmethod
+    def of(cls, head: bytes) -> Self | None:
+        """The header at the start of a file; None where it is another one, or a check does not pass."""
+        for version, kind in FIELDS.items():
+            size = kind.itemsize
+            for order in ORDERS:
+                if len(head) < size + 4 or np.frombuffer(head, f"{order}i4", 1)[0] != size:
+                    continue
+                given = np.frombuffer(head, kind.newbyteorder(order), 1)
+                header = cls(version, given.astype(kind).tobytes())
+                header.order = order
+                magic = bytes(given["magic"][0])
+                return header if magic == MAGIC[version] and not head[size] and header._is_sound else None
+        return None
+
+    order: Literal["<", ">"] = "<"
+
+    @property
+    def _is_sound(self) -> bool:
+        count, sizes, steps = int(self["dim"][0]), self["dim"], self["pixdim"]
+        units, offset = int(self["xyzt_units"]), int(self["vox_offset"])
+        name = NAMES.get(int(self["datatype"]))
+        square = 1.0 - sum(float(self[f"quatern_{part}"]) ** 2 for part in "bcd")
+        return bool(
+            name is not None
+            and int(self["bitpix"]) == 8 * np.dtype(name).itemsize
+            and 1 <= count < len(sizes)
+            and (sizes[1 : count + 1] > 0).all()
+            and tuple(sizes[1:4]) != FREESURFER
+            and steps[0] in (-1, 1)
+            and (np.isfinite(steps[1:4]) & (steps[1:4] > 0)).all()
+            and (offset == 0 or (offset >= self.single_vox_offset and offset % ALIGNMENT == 0))
+            and offset == self["vox_offset"]
+            and {int(self["qform_code"]), int(self["sform_code"])} <= set(FORM_CODES)
+            and (int(self["qform_code"]) == 0 or square >= SMALLEST_SQUARE[self.version])
+            and units % 8 in OF_SPACE
+            and units - units % 8 in OF_TIME
+            and (self.version == 1 or tuple(self["eol_check"]) == END_OF_LINE)
+        )
+
+    @property
+    def single_vox_offset(self) -> int:
+        """The byte at which the voxels begin at the earliest."""
+        return int(self.fields.dtype.itemsize) + 4
+
+    @property
+    def binaryblock(self) -> bytes:
+        """Its bytes, little-endian."""
+        return bytes(self.fields.tobytes())
+
+    def as_byteswapped(self, endianness: str) -> Self:
+        """Itself, because its fields are little-endian whatever the file's are."""
+        return self
+
+    def copy(self) -> Self:
+        """Another one whose fields are its own."""
+        other = copy(self)
+        other.fields = self.fields.copy()
+        return other
+
+    def get_data_dtype(self) -> np.dtype[Any]:
+        """The type of the voxels, as they stand in the file."""
+        return np.dtype(NAMES[int(self["datatype"])]).newbyteorder(self.order)
+
+    def get_data_shape(self) -> tuple[int, ...]:
+        """The length of each axis, the fastest first."""
+        return tuple(int(size) for size in self["dim"][1 : int(self["dim"][0]) + 1])
+
+    def get_xyzt_units(self) -> tuple[str, str]:
+        """The units of steps in space and in time."""
+        units = int(self["xyzt_units"])
+        return OF_SPACE[units % 8], OF_TIME[units - units % 8]
+
+    def get_sform(self) -> np.ndarray:
+        """(4, 4)"""
+        return self.sform
+
+    def get_qform(self) -> np.ndarray:
+        """(4, 4)"""
+        return self.qform
 
 
 FORMAT = Format("nifti", read, write)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of, is_nifti
-from isocenter.files.nifti.header import FIELDS, NiftiHeader
+from isocenter.files.nifti.header import FIELDS, NiftiHeader, apart_in_voxels, geometry_of, is_nifti
 from isocenter.files.plain import (
     COLOUR_CHANNELS,
     created,

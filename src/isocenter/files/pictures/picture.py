@@ -1,10 +1,13 @@
 """Picture formats (PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM, PPM): pixels without size in mm and without sides.
 
 A picture's dots per inch are the size at which to print it, not that of the patient: they are not used.
+Two formats are read without Pillow: it stretches PGM and PPM of 12 bits to 16 and cuts colours of 16 bits to 8
+(netpbm.sourceforge.net/doc/pgm.html and ppm.html), and takes two pictures' memory before it looks at a WebP (RFC 9649).
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +25,6 @@ from isocenter.files import label_table
 from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
-from isocenter.files.pictures.netpbm import is_netpbm, read_netpbm
-from isocenter.files.pictures.webp import ORIENTATION, is_webp, read_webp, webp_orientation
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
@@ -57,6 +58,13 @@ BEGINNING, PNG_SIGNATURE = 1 << 16, b"\x89PNG"
 # Of a byte of the file at most: Deflate makes 1032 bytes of it, LZW a row of 4096 of one and a half.
 MOST_PIXELS = {PNG: 8 * 1032, "GIF": 2731}
 BAND = 256  # rows
+GREY, COLOUR = b"25", b"36"
+AS_TEXT = b"23"
+GAP = rb"(?:\s|#[^\r\n]{0,4096}[\r\n])+"
+HEAD = re.compile(rb"P([2356])" + 3 * (GAP + rb"(\d{1,9})") + rb"\s")
+HIGHEST = 65535
+MOVING = 0x02  # of the flags in VP8X
+ORIENTATION = 0x0112  # EXIF 2.32, table 4
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -152,10 +160,10 @@ def _decoded(path: Path, options: ReadOptions) -> tuple[Array, list[str], dict[s
     notes: list[str] = []
     facts: dict[str, Any] = {}
     with _errors_named(path):
-        if is_webp(path):
-            pixels, orientation = read_webp(path)
-        elif is_netpbm(path):
-            pixels, orientation = read_netpbm(path), 1
+        if _is_webp(path):
+            pixels, orientation = _read_webp(path)
+        elif _is_netpbm(path):
+            pixels, orientation = _read_netpbm(path), 1
         else:
             with _opened(path) as opened:
                 facts |= {"lossy": True} if opened.format in LOSSY else {}
@@ -262,7 +270,7 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
 
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
-    """What a decoder raises at a damaged picture becomes a FormatError."""
+    """A context in which what a decoder raises at a damaged picture becomes a FormatError."""
     try:
         yield
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
@@ -283,7 +291,7 @@ def _errors_named(path: Path) -> Iterator[None]:
 
 def _has_palette(path: Path) -> bool:
     """Whether the header names a palette; what cannot be opened is left to `read`, which refuses it."""
-    if is_webp(path):
+    if _is_webp(path):
         return False
     try:
         with warnings.catch_warnings():
@@ -315,8 +323,8 @@ def orientation_of(path: Path) -> int:
     """The EXIF orientation that the header states; 1 where it states none, or cannot be opened, which `read` says."""
     try:
         with _errors_named(path):
-            if is_webp(path):
-                return webp_orientation(path)
+            if _is_webp(path):
+                return _webp_orientation(path)
             if not _names_exif(path):
                 return 1
             with _opened(path) as opened:
@@ -348,6 +356,84 @@ def _has_exif(path: Path) -> bool:
                 return True
             at += 12 + length
     return False
+
+
+def _is_netpbm(path: Path) -> bool:
+    """Whether a file starts as a grey or a colour map."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    return head[:1] == b"P" and head[1:2] in (*_each(GREY), *_each(COLOUR)) and head[2:3] in b" \t\r\n#"
+
+
+def _read_netpbm(path: Path) -> Array:
+    """(rows, columns, channels) as they are stored, of 8 or 16 bits.
+
+    Raises ValueError for a damaged header, samples that are missing, and values above the highest that it states.
+    """
+    stream = path.read_bytes()
+    if (fit := HEAD.match(stream)) is None:
+        raise ValueError("its header states no columns, rows and highest value")
+    columns, rows, highest = (int(fit[place]) for place in (2, 3, 4))
+    if not (columns and rows and 0 < highest <= HIGHEST):
+        raise ValueError(f"it states {columns} x {rows} pixels up to {highest}")
+    channels = 3 if fit[1] in COLOUR else 1
+    count, kind = rows * columns * channels, np.dtype(np.uint8 if highest < 256 else np.uint16)
+    if fit[1] in AS_TEXT:
+        words = stream[fit.end() :].split(maxsplit=min(count, len(stream)))[:count]
+        samples = np.array([int(word) for word in words], dtype=np.int64)
+    else:
+        body = memoryview(stream)[fit.end() : fit.end() + count * kind.itemsize]
+        samples = np.frombuffer(body, kind.newbyteorder(">"), len(body) // kind.itemsize)
+    if len(samples) < count:
+        raise ValueError(f"it is cut short: {len(samples)} of {count} samples")
+    if not 0 <= samples.min() <= samples.max() <= highest:
+        raise ValueError(f"it states {highest} as the highest value and holds {samples.min()} to {samples.max()}")
+    return samples.reshape(rows, columns, channels).astype(kind)
+
+
+def _each(characters: bytes) -> list[bytes]:
+    return [bytes([one]) for one in characters]
+
+
+def _is_webp(path: Path) -> bool:
+    """Whether a file starts as a WebP picture."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+def _read_webp(path: Path) -> tuple[Array, int]:
+    """((rows, columns, channels), EXIF orientation).
+
+    Raises ValueError, RuntimeError or DecompressionBombError for what cannot be decoded, FormatError for a moving one.
+    """
+    stream = path.read_bytes()
+    size, chunks = stated(stream), dict(_chunks(stream))
+    if size.rows * size.columns > (PIL.Image.MAX_IMAGE_PIXELS or size.rows * size.columns):
+        raise PIL.Image.DecompressionBombError(f"{size.rows} x {size.columns} pixels")
+    if chunks.get(b"VP8X", b"\0")[0] & MOVING:
+        raise FormatError("a moving picture", str(path), "Save its frames as TIFF")
+    return imagecodecs.webp_decode(stream), _exif_orientation(chunks)
+
+
+def _webp_orientation(path: Path) -> int:
+    """The EXIF orientation of a WebP picture; 1 where it states none."""
+    return _exif_orientation(dict(_chunks(path.read_bytes())))
+
+
+def _exif_orientation(chunks: Mapping[bytes, bytes]) -> int:
+    exif = PIL.Image.Exif()
+    exif.load(chunks.get(b"EXIF", b""))
+    return int(exif.get(ORIENTATION, 1))
+
+
+def _chunks(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of each chunk of the RIFF file."""
+    at = 12
+    while at + 8 <= len(stream):
+        kind, length = struct.unpack_from("<4sI", stream, at)
+        yield kind, stream[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
 
 
 FORMAT = Format("picture", read, write)

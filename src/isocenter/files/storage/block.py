@@ -16,8 +16,16 @@ import numpy as np
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Part
-from isocenter.files.storage.expansion import refuse_expansion
-from isocenter.files.storage.packed import GET_AGAIN, GZIP, Compression, damage_named, is_compressed, skip, uncompressed
+from isocenter.files.storage.packed import (
+    GET_AGAIN,
+    GZIP,
+    Compression,
+    damage_named,
+    is_compressed,
+    refuse_expansion,
+    skip,
+    uncompressed,
+)
 from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
 from isocenter.values import Array, Deferred
 
@@ -84,7 +92,7 @@ class Block:
 
     @property
     def value_dtype(self) -> np.dtype[Any]:
-        """Of the values after scaling: the stored type where nothing is scaled, else the float that is exact enough."""
+        """The type of scaled values: the stored one where nothing is scaled, else the float that is exact enough."""
         stored = self.dtype.newbyteorder("=")
         if np.issubdtype(stored, np.complexfloating):
             stored = np.dtype(np.float32 if stored.itemsize == 8 else np.float64)
@@ -210,7 +218,7 @@ class Block:
             raise self._broken(f"the voxels are cut short: {len(values)} numbers are promised, {done} there")
 
     def _put_words(self, room: Array, words: list[bytes]) -> int:
-        """What words mean, into the room that there is; how many."""
+        """Write the numbers of words into the room that there is; return how many."""
         words = words[: len(room)]
         try:
             room[: len(words)] = self._values(np.array(words, dtype="S").astype(self.dtype))
@@ -223,7 +231,7 @@ class Block:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
     def _values(self, stored: Array) -> Array:
-        """What stored numbers mean."""
+        """The values that stored numbers mean."""
         values = stored.astype(self.dtype.newbyteorder("="), copy=False)
         if self.part is not None:
             values = real_part(values, self.part, str(self.path))

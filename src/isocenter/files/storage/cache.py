@@ -1,4 +1,4 @@
-"""The folder for what can be made again."""
+"""The folder for what can be made again, and the others that the system keeps for each user."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import platformdirs
+
 from isocenter.errors import UsageError
 from isocenter.files.storage.atomic import unwritable, written
-from isocenter.files.storage.user_folders import user_cache
 
 VARIABLE = "ISOCENTER_CACHE"
 REMEDY = f"The cache holds what can be made again: set {VARIABLE} to a folder that can be written to"
 log = logging.getLogger("isocenter")
+APPLICATION = "isocenter"
 
 
 def cache_folder() -> Path:
@@ -26,7 +28,7 @@ def cache_folder() -> Path:
     Raises UsageError where that belongs to somebody else.
     """
     stated = os.environ.get(VARIABLE)
-    return Path(stated) if stated else user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
+    return Path(stated) if stated else _user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
 
 
 @lru_cache
@@ -58,3 +60,22 @@ def cached(path: Path) -> Iterator[Path]:
             yield partial
     except UsageError as error:
         raise UsageError(error.problem, error.where, REMEDY) from error
+
+
+def user_folder(of: Callable[..., str]) -> Path | None:
+    """The folder that a function of platformdirs names, which need not exist; None for a user without a home."""
+    try:
+        folder = of(APPLICATION, appauthor=False)
+    except RuntimeError:  # neither HOME nor the list of users has a home
+        return None
+    return None if folder.startswith("~") else Path(folder)  # older versions leave the word as it is
+
+
+def _user_cache() -> Path | None:
+    """The user's cache folder."""
+    return user_folder(platformdirs.user_cache_dir)
+
+
+def user_configuration() -> Path | None:
+    """The user's configuration folder."""
+    return user_folder(platformdirs.user_config_dir)

@@ -64,7 +64,7 @@ def write_table(table: pandas.DataFrame, path: Path) -> None:
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a table that somebody else wrote: a comma, a semicolon or a tab.
+    """The separator of a table that somebody else wrote: a comma, a semicolon or a tab.
 
     Raises UnicodeDecodeError for a table that is not in UTF-8.
     """
@@ -75,7 +75,7 @@ def separator_of(path: Path) -> str:
 
 
 def _lines_before(path: Path) -> int:
-    """How many lines stand before the table."""
+    """The number of lines before the table."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return int(SEPARATOR_LINE.fullmatch(file.readline()) is not None)
 

@@ -13,7 +13,7 @@ LARGEST_JSON = 64 << 20
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says. Raises ValueError where it is none, or is nested deeper than 20 levels."""
+    """The value of a JSON text. Raises ValueError where it is none, or is nested deeper than 20 levels."""
     try:
         value = json.loads(text)
     except RecursionError as error:
@@ -27,7 +27,7 @@ def parse_json(text: str) -> Any:
 
 
 def load_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
-    """What a JSON file of at most so many bytes says. Raises ValueError as `parse_json` does, and for a larger one."""
+    """The value of a JSON file of at most so many bytes. ValueError as by `parse_json`, and for a larger file."""
     if path.stat().st_size > largest:
         raise ValueError("larger than any record")
     return parse_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Compressed streams of bytes: recognised, read in parts, and never further than is asked for."""
+"""Compressed streams of bytes, read in parts, and the bound for what a small file may become in memory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ GZIP: Compression = "gzip"
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
 GET_AGAIN = "Get the file again from where it came from"
+# What any file may become without a second thought: a blank mammogram is 64 MB from a few hundred bytes.
+FREE_BYTES = 1 << 30
+# Beyond that. Deflate packs 1032 zeros into a byte; label maps of 64 bit floats come to 900 to 1.
+LARGEST_RATIO = 1000
 
 
 def is_compressed(compression: Compression) -> bool:
@@ -46,7 +50,7 @@ def uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
 
 
 def inflating(file: BinaryIO, wbits: int = zlib.MAX_WBITS) -> io.BufferedReader:
-    """What a zlib stream holds, read in parts; `wbits` below 0 for one without header and check sum."""
+    """The bytes of a zlib stream, read in parts; `wbits` below 0 for one without header and check sum."""
     return io.BufferedReader(_Inflating(file, wbits), CHUNK)
 
 
@@ -98,3 +102,18 @@ STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
     "bzip2": bz2.BZ2File,
     "zlib": inflating,
 }
+
+
+def most_unpacked(packed: int) -> int:
+    """The most bytes that so many bytes of a file may become."""
+    return max(FREE_BYTES, LARGEST_RATIO * packed)
+
+
+def refuse_expansion(packed: int, decoded: int, where: str) -> None:
+    """Raise FormatError where `packed` bytes of a file claim to be far too many `decoded` bytes of voxels."""
+    if decoded > most_unpacked(packed):
+        raise FormatError(
+            f"claims {decoded} bytes of voxels in a file of {packed} bytes, which may be an attack",
+            where,
+            "If it is genuine, save it without compression",
+        )

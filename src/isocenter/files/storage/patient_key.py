@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files.storage.user_folders import user_configuration
+from isocenter.files.storage.cache import user_configuration
 
 VARIABLE = "ISOCENTER_PATIENT_KEY"
 REMEDY = f"Set {VARIABLE} to a secret of your own"
@@ -56,12 +56,12 @@ def is_pseudonym(patient: str) -> bool:
 
 
 def patient_key_id() -> str:
-    """Which key makes the pseudonyms here: a record may hold it, as it says nothing of the key."""
+    """An identifier of the key that makes pseudonyms here; a record may hold it, as it says nothing of the key."""
     return hmac.digest(_key(), b"isocenter patient key", hashlib.sha256).hex()[:ID_LETTERS]
 
 
 def key_file() -> Path:
-    """Where the key of this installation lies, in the user's configuration folder.
+    """The file with the key of this installation, in the user's configuration folder.
 
     Raises UsageError for a user without a home: a key in a temporary folder would be another one tomorrow.
     """
@@ -73,7 +73,7 @@ def key_file() -> Path:
 
 
 def _key() -> bytes:
-    """What the variable holds, else the installation's own, which is drawn when it is needed for the first time."""
+    """The key that the variable holds, else the installation's own, which is drawn at its first use."""
     stated = os.environ.get(VARIABLE)
     return stated.encode() if stated else _kept(key_file())
 

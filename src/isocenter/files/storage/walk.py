@@ -48,7 +48,7 @@ def _listed(place: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _kind(entry: os.DirEntry[str]) -> int:
-    """What an entry is or leads to, as `stat.S_IFMT` has it; 0 for what is neither file nor folder."""
+    """The kind of an entry or of what it leads to, as `stat.S_IFMT` has it; 0 for neither file nor folder."""
     if not entry.is_symlink():
         return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0
     try:

@@ -52,7 +52,7 @@ class Anatomy:
 
 
 def anatomy(names: Iterable[str]) -> Anatomy:
-    """What names suggest about the two sides; one word of the trunk outweighs all others."""
+    """The anatomy that names suggest; one word of the trunk outweighs all others."""
     known = list(names)
     if word := numbered_teeth(known):
         return Anatomy("numbered", word)
@@ -64,7 +64,7 @@ def anatomy(names: Iterable[str]) -> Anatomy:
 
 
 def names_of(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
-    """What a data set calls itself, its structures and classes, and the part of the body that its files name."""
+    """The names of a data set, its structures and classes, and the part of the body that its files name."""
     parts = {str(case.covariates["body_part"]) for case in dataset if case.covariates.get("body_part")}
     return [dataset.name, *(label.name for label in labels), *sorted(parts)]
 

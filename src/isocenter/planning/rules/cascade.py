@@ -1,4 +1,4 @@
-"""The rule for a cascade: when a network at low resolution goes first, and the plan of that network."""
+"""Rules for a cascade, in which a network at low resolution goes first, and for configurations that folds compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.planning.machine import Machine, kind_of
-from isocenter.planning.rules.configurations import CROSS_FITS, least_minutes
 from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
@@ -21,6 +20,13 @@ from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 LEAST_SHARE = 0.25
 # Of each label to be marked worse in training.
 MISTAKES = 0.4
+# Networks of the first stage of a cascade: each marks the training cases that it has not seen.
+CROSS_FITS = 2
+CASCADE = "cascade"
+# {configuration: trainings in a fold}, from the simplest on: by slices, by volumes, by volumes after a first stage.
+TRAININGS = {"2d": 1, "3d": 1, CASCADE: CROSS_FITS + 1}
+# Fewer show nothing of a configuration.
+MINUTES_A_TRAINING = 1.0
 
 
 def cascade_decision(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> dict[str, Decision]:
@@ -30,7 +36,7 @@ def cascade_decision(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -
 
 
 def marks_decision(cascade: float | None) -> Decision:
-    """How often what the first network has marked is marked worse in training."""
+    """The decision how often training makes the marks of the first network worse."""
     if cascade is None:
         return Decision(0.0, "no first network marks labels for this one")
     because = "the first network's labels may be wrong: some are shown too large, too small or not at all"
@@ -73,7 +79,7 @@ def _shared(trainings: int, *, is_compared: bool) -> str:
 
 
 def _factor(grid: Grid, usual: int) -> float:
-    """By which the grid has to be coarser for a patch of usual size to hold the median image, in steps of a half."""
+    """The factor, in steps of a half, by which a coarser grid lets a usual patch hold the median image."""
     ratio = float(np.median(grid.extent, axis=0).prod()) / min(grid.voxels, usual)
     return max(1.5, float(np.ceil(2 * ratio ** (1 / len(grid.patch))) / 2))
 
@@ -130,3 +136,14 @@ def _room(plan: Plan, machine: Machine) -> float:
 def _usual(patch: Sequence[int], machine: Machine) -> int:
     """Voxels of a patch that the device processes quickly."""
     return PATCH_VOXELS[len(patch)][kind_of(machine.device)]
+
+
+def compared_configurations(*, cascade: bool) -> tuple[str, ...]:
+    """The names of those that are compared, from the simplest on; cascade: whether the plan has one."""
+    return tuple(name for name in TRAININGS if cascade or name != CASCADE)
+
+
+def least_minutes(folds: int, *, cascade: bool) -> float:
+    """Minutes with which each training of a comparison has enough: all configurations get equal parts of them."""
+    names = compared_configurations(cascade=cascade)
+    return MINUTES_A_TRAINING * folds * len(names) * max(TRAININGS[name] for name in names)

@@ -13,7 +13,7 @@ from isocenter.belief import FEWEST_UNSEEN, OperatingPoint
 from isocenter.errors import counted
 from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
-from isocenter.tasks import Task
+from isocenter.tasks import Task, found_after_training
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
 
 INNER_FOLDS = 3
@@ -115,7 +115,8 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str,
         return "each fold tests cases that it has not seen"
     if not counts["val"]:
         return "every case trains, and nothing is decided afterwards"
-    if not any(_is_open(plan, setting) for setting in task.traits.tunes if not setting.endswith(NEED_NO_FOLDS)):
+    found = [setting for setting in found_after_training(task) if not setting.endswith(NEED_NO_FOLDS)]
+    if not any(_is_open(plan, setting) for setting in found):
         return "nothing is left to decide on validation cases"
     parts = task.decoding.parts.values() or (task,)
     if all("train" in one.traits.tuned_on and one.scoring.aligned is None for one in parts):

@@ -25,7 +25,7 @@ EARLY = (
 
 @dataclass(frozen=True)
 class Holes:
-    """Which of several images cases lack.
+    """The images that cases lack, where a case has several.
 
     channels: of the network; several images only where there are two, and they are no colours of one
     lacking:  {channel: cases without it}, of those that some case lacks
@@ -76,7 +76,7 @@ class Holes:
 
     @property
     def presence(self) -> dict[str, Any]:
-        """What tells a network which images a case has, as part of `network.context`."""
+        """The columns of `network.context` that say which images a case has."""
         columns = [Presence.of_channel(name, round(self.trained.get(name, 1.0), 6)) for name in self.channels]
         return {one.name: one.settings for one in columns} if self.several else {}
 
@@ -96,7 +96,7 @@ def _channels(images: Sequence[str], channels: Sequence[str]) -> set[str]:
 
 
 def dropout_decision(holes: Holes) -> Decision:
-    """How often training leaves an image of a case out."""
+    """The decision how often training leaves an image of a case out."""
     if not holes.several:
         return Decision(0.0, "each case has one image: nothing could be left out")
     if not holes.lacking:
@@ -115,7 +115,7 @@ def absent_decision(holes: Holes) -> Decision:
 
 
 def with_presence(covariates: Decision, context: Mapping[str, Any] | None, holes: Holes, family: str) -> Decision:
-    """What the network gets: the covariates, and which images a case has, if the family takes it."""
+    """The covariates of the network, with those that say which images a case has, if the family takes them."""
     names = " and ".join(holes.channels)
     if context != covariates.value:
         asked = "" if covariates.value is None else f"{covariates.because}; "

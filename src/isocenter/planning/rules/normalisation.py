@@ -79,7 +79,7 @@ Rule = tuple[Normalisation, str, str]
 
 
 def _rule_for(channel: str, modality: str, fingerprint: Fingerprint) -> Callable[..., Rule]:
-    """By the scale of the channel's kind of image; by each image itself where the cases are of several scales."""
+    """The rule for the scale of the channel's kind of image; by each image itself where cases have several scales."""
     cases = Counter[str]()
     for kind, count in _kinds(fingerprint).items():
         cases[profile_for(kind).scheme] += count
@@ -150,7 +150,7 @@ _RULES = {WINDOW: _hounsfield, UPTAKE: _uptake}
 def constant_problems(
     fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]
 ) -> Iterator[Problem]:
-    """Which cases become one value, though their files hold more: those that are constant themselves are known before.
+    """An error for cases that become one value although their files hold more; constant files are known before.
 
     made: how each channel is normalised
     """
@@ -167,7 +167,7 @@ def constant_problems(
 
 
 def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
-    """How many training cases become one value, in words: packages keep reasons, and name no case."""
+    """The number of training cases that become one value, in words: packages keep reasons, and name no case."""
     empty = _one_value(fingerprint, channels, made)
     if not empty:
         return []
@@ -192,7 +192,7 @@ def _is_one_value(facts: Mapping[str, float], scale: Normalisation) -> bool:
 
 
 def _modality(channel: str, modality: str) -> str:
-    """Of one channel: what it is called ("CT" beside "PET"), else the data set's."""
+    """The modality of one channel: its name ("CT" beside "PET"), else that of the data set."""
     own = modality_word(channel)
     return own if own in BESIDE or modality == UNKNOWN_MODALITY else modality
 
@@ -269,7 +269,7 @@ def _median(fingerprint: Fingerprint, channel: int, channels: Sequence[str], key
 def _facts_of(
     fingerprint: Fingerprint, channel: int, channels: Sequence[str], *, inside: bool
 ) -> list[Mapping[str, float]]:
-    """What is known of a channel in each training case that has it; inside structures alone, where any are marked."""
+    """The facts of a channel in each training case that has it; inside structures alone, where any are marked."""
     marked = [case for case in fingerprint.cases if case.foreground] if inside else []
     known = [_facts(case, channel, channels, inside=inside) for case in marked or fingerprint.cases]
     facts = [one for one in known if one is not None]

@@ -59,7 +59,7 @@ def preprocessing(
 
 
 def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
-    """What is lost of these cases by the normalisation that a plan of them would have."""
+    """Problems of cases that the normalisation of their plan would lose."""
     if not fingerprint.cases:
         return
     if mixed := mixed_kinds(fingerprint):
@@ -78,7 +78,7 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
 
 
 def channels_of(fingerprint: Fingerprint) -> Decision:
-    """What the network expects: the channels of all training cases, grey where they are not all coloured."""
+    """The channels that the network expects: those of all training cases, grey where not all are coloured."""
     kinds = [without_alpha(case.channels) for case in fingerprint.cases]
     if len(set(kinds)) == 1:
         return Decision(list(kinds[0]), f"all {len(kinds)} training cases have them")
@@ -90,7 +90,7 @@ def channels_of(fingerprint: Fingerprint) -> Decision:
 
 
 def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
-    """How many frames of each clip are looked at; none of still images. DatasetError for clips among stills."""
+    """The number of frames of each clip that are used; none for still images. DatasetError for clips among stills."""
     counts = [case.frames for case in fingerprint.cases]
     clips = [count for count in counts if count is not None]
     if not clips:
@@ -133,7 +133,7 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
 
 
 def lasting(fingerprint: Fingerprint, unit: str | None = None) -> tuple[list[float], str]:
-    """How long each clip lasts from its first frame to its last, and in what: s where all say it, else frames."""
+    """The durations of clips from first to last frame, with their unit: s where all clips state it, else frames."""
     seconds = [case.lasts for case in fingerprint.cases if case.lasts is not None]
     if unit != FRAME and len(seconds) == len(fingerprint):
         return seconds, SECOND

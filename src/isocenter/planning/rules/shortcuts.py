@@ -18,7 +18,7 @@ GEIRHOS = "doi:10.1038/s42256-020-00257-z"
 
 @dataclass(frozen=True)
 class Retest:
-    """What tells the classes apart without the disease.
+    """The shortcuts that tell the classes apart without the disease, and a test of what preprocessing leaves.
 
     shortcuts: of all cases as they are; empty where too few patients were there to say
     few:      why nothing could be found, in sentences
@@ -95,7 +95,7 @@ def _decided(
 
 
 def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
-    """What a setting could remove and tells the classes apart most."""
+    """The strongest shortcut that a setting could remove."""
     own = [one for one in shortcuts if one.removable and one.setting == setting]
     return max(own, key=lambda shortcut: shortcut.auc.value, default=None)
 

@@ -109,7 +109,7 @@ def _of_patients(dataset: Dataset) -> str:
 
 
 def counts_of(parts: Parts) -> str:
-    """How many cases are in each part, in words."""
+    """The number of cases in each part, in words."""
     counts = Counter(parts.values())
     calibrating = f", {counts['calibration']} calibrate" if counts["calibration"] else ""
     return f"{counted(counts['train'], 'case')} train, {counts['val']} select{calibrating} and {counts['test']} test"
@@ -195,7 +195,7 @@ def split_folds(
 
 
 def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volumes: bool = False) -> Decision:
-    """How cross-validation parts the cases, in words."""
+    """The split of the cases by cross-validation, in words."""
     cases = len(folds[0])
     outside = [case.id for case in dataset if case.id not in folds[0]]
     tested = sum(dataset.splits.get(case) == "test" for case in outside)
@@ -373,6 +373,6 @@ def strata_names(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 
 def _spread(dataset: Dataset) -> str:
-    """What every fold has its share of, in words."""
+    """The strata of which every fold has its share, in words."""
     strata = [kind.strata for kind in reference_kinds() if kind.strata is not None and kind.name in dataset.kinds]
     return min(strata, key=lambda stratum: stratum.rank).words if strata else "each class"

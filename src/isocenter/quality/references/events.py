@@ -124,7 +124,7 @@ def _units(times: Mapping[str, float]) -> Iterator[Problem]:
 
 
 def _by_writing(values: Floats) -> np.ndarray | None:
-    """Which times are in the larger unit, by decimals among whole numbers; None where there are no such signs."""
+    """(cases,) whether a time is in the larger unit, by decimals among whole numbers; None without such signs."""
     whole = values == np.round(values)
     if not _both(whole):
         return None
@@ -133,7 +133,7 @@ def _by_writing(values: Floats) -> np.ndarray | None:
 
 
 def _by_gap(values: Floats) -> np.ndarray | None:
-    """Which times are in the larger unit, by an empty stretch between them; None where there is none."""
+    """(cases,) whether a time is in the larger unit, by an empty stretch between them; None where there is none."""
     ranked = np.sort(values)
     place = int(np.argmax(ranked[1:] / ranked[:-1])) if len(ranked) > 1 else 0
     short = values <= ranked[place]

@@ -63,7 +63,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
 
 
 def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
-    """What is odd about the objects of a case that can be used."""
+    """Problems of the objects of a case that can be used."""
     numbers = _numbers(reference)
     if numbers is None:
         return

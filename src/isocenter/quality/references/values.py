@@ -190,13 +190,13 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 
 def _spread(values: Floats) -> str:
-    """How many numbers, and where they lie."""
+    """The number of values, and their range."""
     low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
     return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({counted(len(values), 'case')})"
 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
-    """How each measured value is distributed."""
+    """Charts of the distribution of each measured value."""
     for name, values in cohort.fingerprint.values().items():
         if np.ptp(values) > 0:
             yield figures.histogram({name: values}, f"Values: {name}", axis=name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
+    from isocenter.report.figures.charts import courses, forest, histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
@@ -23,13 +23,10 @@ if TYPE_CHECKING:
         roc,
     )
     from isocenter.report.figures.figure import Figure
-    from isocenter.report.figures.forest_plot import forest
     from isocenter.report.figures.heat_map import bars, heat
-    from isocenter.report.figures.instances import objects
     from isocenter.report.figures.lines import traces
-    from isocenter.report.figures.panels import courses
     from isocenter.report.figures.sheets import contact_sheet, one_below_another, pair_sheet
-    from isocenter.report.figures.slices import contours
+    from isocenter.report.figures.slices import contours, objects
     from isocenter.report.figures.survival import (
         SurvivalCurve,
         kaplan_meier,

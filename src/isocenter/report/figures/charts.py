@@ -1,7 +1,8 @@
-"""Charts of numbers: training, scores with intervals, distributions."""
+"""Charts of numbers: training, scores with intervals, distributions, courses, groups."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
 from isocenter.report.figures.figure import Figure
-from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
+from isocenter.report.words import decimals, interval_text, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
 # Columns of a run of folds begin with it.
@@ -22,6 +24,10 @@ OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
 FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
 MOST_OUTLINES = 5  # as many as there are colours; more hide one another
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
+ACROSS = 3
+UNDEFINED = "not defined in this group"
+# Of thousands of groups a drawing would be larger than any picture can be.
+MOST_GROUPS = 60
 
 
 def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
@@ -60,11 +66,10 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
-def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -> Figure:
+def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure:
     """The value of each row as a dot on its interval, one line a label, over the range of what is shown.
 
-    rows:  of one metric. A dashed line marks 0 where it lies within that range.
-    names: {metric: as papers spell it}; without one its own words
+    rows: of one metric. A dashed line marks 0 where it lies within that range.
     Raises UsageError without a row.
     """
     if not rows:
@@ -81,13 +86,13 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
         if low < 0 < high:
             axes.axvline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         unit = rows[0].estimate.unit
-        axes.set_xlabel(f"{metric_name(rows[0].metric, names)}{f' ({unit})' if unit else ''}")
+        axes.set_xlabel(f"{metrics.of(rows[0].metric).words}{f' ({unit})' if unit else ''}")
         plain(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
 
     alt = "; ".join(
-        f"{row_name(row, names)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
+        f"{row_name(row, metrics)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
     )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Dot: value. Line: {level}, absent where none can be given."
@@ -96,7 +101,7 @@ def label_scores(rows: Sequence[Row], title: str, *, names: Mapping[str, str]) -
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
-    """How often which value occurs, one outline a group; of few values, or many groups, each is a dot.
+    """Histogram with one outline a group; with few values, or many groups, each value is a dot.
 
     axis: what is counted, with its unit
     """
@@ -243,3 +248,86 @@ def _spread(values: Floats) -> str:
         return "nothing measured"
     low, middle, high = np.quantile(values, [0, 0.5, 1])
     return f"{values.size} values from {low:.3g} to {high:.3g}, median {middle:.3g}"
+
+
+def courses(
+    steps: Mapping[str, Mapping[int, Estimate]], title: str, *, axes: tuple[str, str], base: float, caption: str
+) -> Figure:
+    """A panel a name, with the estimate of each step on its interval, and a dashed line at `base`.
+
+    steps: {name: {step: estimate}}
+    axes:  what is across and what is up
+    """
+    columns = min(ACROSS, len(steps))
+    rows = math.ceil(len(steps) / columns)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A panel a name."""
+        panels = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+        for panel, (name, own) in zip(panels, steps.items(), strict=False):
+            panel.axhline(base, color=ink.faint, linewidth=1, linestyle="dashed")
+            panel.plot(list(own), [one.value for one in own.values()], "o-", color=ink.series[0], markersize=3.5)
+            for step, estimate in own.items():
+                if estimate.low is not None and estimate.high is not None:
+                    panel.plot(
+                        [step, step], [estimate.low, estimate.high], color=ink.series[0], linewidth=1.2, alpha=0.6
+                    )
+            panel.set_title(short(name), fontsize=9, color=ink.text, parse_math=False)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            plain(panel, ink)
+        for panel in panels[len(steps) :]:
+            panel.set_axis_off()
+        canvas.supxlabel(axes[0], fontsize=9, color=ink.text)
+        canvas.supylabel(axes[1], fontsize=9, color=ink.text)
+
+    ends = [f"{name}: {list(own.values())[-1].value:.3g} at the last step" for name, own in steps.items()]
+    alt = f"{axes[1]} over {axes[0]}, {base:.3g} before. {'; '.join(ends)}"
+    return chart(draw, title=title, caption=caption, alt=alt, size=(0.95 + 1.15 * columns, 0.8 + 1.05 * rows))
+
+
+def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:
+    """A dot on its interval for each group, the groups of an attribute under its name.
+
+    rows: (attribute, group, figure, whether it can be judged: else its dot is hollow); a figure that is not defined
+          has its line too, which says so; the first `MOST_GROUPS` are drawn
+    Raises UsageError without a row.
+    """
+    if not rows:
+        raise UsageError("no group to show", title, "Give at least one row")
+    left, rows = len(rows) - MOST_GROUPS, rows[:MOST_GROUPS]
+    lines: list[tuple[str, Estimate | None, bool]] = []
+    for n, (attribute, group, estimate, judged) in enumerate(rows):
+        if n == 0 or rows[n - 1][0] != attribute:
+            lines.append((attribute, None, True))
+        lines.append((f"{short(group)} ({estimate.n})", estimate, judged))
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A line a group."""
+        axes = canvas.subplots()
+        shown = [(place, one, judged) for place, (_, one, judged) in enumerate(lines) if one is not None]
+        known = [(place, one, judged) for place, one, judged in shown if np.isfinite(one.value)]
+        for place in {place for place, _, _ in shown} - {place for place, _, _ in known}:
+            axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
+        ends = [(place, one.low, one.high) for place, one, _ in known if one.low is not None and one.high is not None]
+        if ends:
+            places, low, high = zip(*ends, strict=True)
+            axes.hlines(places, low, high, color=ink.series[0], linewidth=1.6)
+        for is_full, face in ((True, ink.series[0]), (False, ink.paper)):
+            dots = [(one.value, place) for place, one, judged in known if judged == is_full]
+            if dots:
+                values, places = zip(*dots, strict=True)
+                axes.plot(values, places, "o", markersize=6, color=ink.series[0], markerfacecolor=face)
+        axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], parse_math=False)
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.set_xlabel(axis)
+        plain(axes, ink)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        for (_, estimate, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
+            tick.set_fontweight("bold" if estimate is None else "normal")
+
+    alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
+    words = caption or "Dot: value, hollow where a group cannot be judged. Line: its interval. In brackets: cases."
+    words += f" {left} more groups are not drawn." if left > 0 else ""
+    each = 0.36 if len(lines) <= CROWDED else 0.24
+    return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + each * len(lines)))

@@ -18,7 +18,7 @@ MOST_LINES = 200  # more lines are one grey area
 
 
 def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, caption: str = "") -> Figure:
-    """How many cases of each class, one bar a class, in pieces for the parts of a split.
+    """Numbers of cases, one bar a class, in pieces for the parts of a split.
 
     counts: {class: {part: cases}}; of many classes the commonest are drawn
     Raises UsageError where there is no class.

@@ -187,7 +187,7 @@ def put_boxes(
 def _key(
     drawn: Sequence[tuple[BoundingBoxes, tuple[float, Sequence[float]], bool]], labels: Sequence[Label]
 ) -> list[Line2D]:
-    """Which colour is which class, of those to be seen, and which line is whose."""
+    """The key: the colour of each class that is seen, and whose each line is."""
     seen = {name for one, _, _ in drawn for name in one.names}
     named = colours(labels)
     lines = [

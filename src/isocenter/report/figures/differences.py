@@ -49,7 +49,7 @@ def agreement(
     words = caption or "Dashed: predicted and reference are equal."
     if bars is not None:
         words += " Bars: the network's own error, 1.96 standard deviations."
-    distance = number(_distance(true, predictions))
+    distance = number(float(np.abs(predictions - true).mean()))
     alt = f"Predicted against reference{_of(unit)}, {len(true)} points, mean distance {distance}"
     return chart(draw, title=title, caption=words, alt=alt, size=SIZE)
 
@@ -128,7 +128,3 @@ def _paired(reference: ArrayLike, predicted: ArrayLike, title: str) -> tuple[Flo
 
 def _of(unit: str) -> str:
     return f" ({unit})" if unit else ""
-
-
-def _distance(true: Floats, predictions: Floats) -> float:
-    return float(np.abs(predictions - true).mean())

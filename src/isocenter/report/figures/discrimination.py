@@ -161,7 +161,7 @@ def reliability(
     bins: int = 10,
     counted: str = "cases",
 ) -> Figure:
-    """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
+    """Observed frequency for each tenth of predicted probability, with exact 95 % intervals and the counts.
 
     truth: (cases,) bool; probability: (cases,) in 0..1; counted: what they are of
     Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
@@ -190,7 +190,7 @@ def reliability(
 
 
 def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption: str = "") -> Figure:
-    """What was taken for what. matrix: (reference, predicted) counts of cases."""
+    """Confusion matrix. matrix: (reference, predicted) counts of cases."""
     counts = np.asarray(matrix)
     if counts.shape != (len(classes), len(classes)):
         raise UsageError(

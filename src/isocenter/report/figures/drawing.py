@@ -104,7 +104,7 @@ def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "bes
 
 
 def unnamed(lines: int) -> str:
-    """What a caption says of a chart with more lines than a legend has room for."""
+    """The caption of a chart with more lines than a legend has room for."""
     return f"{lines} lines, too many to name: the tables state the figures of each." if lines > CROWDED else ""
 
 
@@ -124,7 +124,7 @@ def shortened(names: Sequence[str], length: int = 22) -> list[str]:
 
 
 def cycle(ink: Ink, count: int) -> list[str]:
-    """So many colours of series, from the first again where they do not suffice."""
+    """A number of colours of series, from the first again where they do not suffice."""
     return [ink.series[place % len(ink.series)] for place in range(count)]
 
 

@@ -102,7 +102,7 @@ def _evidence(data: Array) -> Array:
 
 
 def _strongest(data: Array) -> float:
-    """What has the strongest colour: a few single voxels far above all others would leave the rest unseen."""
+    """The value with the strongest colour: a few single voxels far above all others would leave the rest unseen."""
     held = _evidence(data)
     return float(np.quantile(held[held > 0], STRONGEST)) if held.any() else 0.0
 

@@ -1,4 +1,4 @@
-"""Slices of images with the outlines of what is drawn on them."""
+"""Slices of images with the outlines of what is drawn on them: labels, or single objects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
+from isocenter.errors import counted
 from isocenter.lazy import ndimage
-from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
+from isocenter.report.display import PALETTE, Plane, colours, foreground, main_plane, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import traces
@@ -26,6 +27,7 @@ PREDICTION_LINE: Dashes = (0, (2.2, 1.4))
 SLICE_DPI = 150
 KEY_ROW = 0.24  # inches
 KEY_LABELS = len(PALETTE)  # more names than these have colours that stand for several
+THIN = 0.9
 
 
 def contours(
@@ -157,7 +159,7 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Line2D]:
-    """Which colour is which label, of those to be seen, and which line is whose."""
+    """The key: the colour of each label that is seen, and whose each line is."""
     named = colours(labels)
     lines = [
         Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
@@ -180,7 +182,7 @@ def _seen(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label
 
 
 def _shared_colours(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> str:
-    """That a colour stands for several labels, where these slices show them."""
+    """A note that a colour stands for several labels, where these slices show them."""
     named = colours(labels)
     each = [named[label.value] for label in _seen(view, shown, labels)]
     return "Colours repeat: some stand for several labels." if len(set(each)) < len(each) else ""
@@ -233,3 +235,32 @@ def _alt(
     if not drawn:
         return what
     return f"{what}, with outlines of {', '.join(label.name for label in foreground(labels))}: {' and '.join(drawn)}"
+
+
+def objects(
+    image: Image, reference: ArrayLike | None, prediction: ArrayLike | None, title: str, *, caption: str = ""
+) -> Figure:
+    """The objects of reference and prediction side by side, in the slice that shows most of the reference.
+
+    reference, prediction: (*spatial) or (1, *spatial) numbers of objects on the image's grid; None where there is none
+    Raises GeometryError where a map does not have the image's shape.
+    """
+    view = view_of(image, reference, prediction)
+    plane = main_plane(view.grid)
+    at = view.fullest_slice(plane)
+    sides = [
+        (name, one) for name, one in (("reference", view.reference), ("prediction", view.prediction)) if one is not None
+    ]
+    canvas, panels = panels_of(view.grid, [plane] * max(1, len(sides)))
+    for axes in panels:
+        put_greys(axes, view, plane, at)
+        put_letters(axes, plane)
+    counts = []
+    for axes, (name, drawn) in zip(panels, sides, strict=False):
+        put_outlines(axes, cut(drawn, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
+        counts.append(f"{name}, {counted(len(np.setdiff1d(drawn, 0)), 'object')}")
+    put_scale_bar(panels[0], view.grid, plane)
+    place = view.place(plane, at)
+    sentences = [caption, f"From the left: {'; '.join(counts)}." if counts else "", f"Shown: {place}." if place else ""]
+    alt = f"Image with outlines of objects: {'; '.join(counts)}"
+    return Figure(title, png(canvas, SLICE_DPI), alt, " ".join(filter(None, sentences)), wide=len(panels) > 1)

@@ -79,7 +79,8 @@ def kaplan_meier(
         below.set_xlabel(axis)
         below.xaxis.label.set(color=ink.text, fontsize=9)
 
-    summary = "; ".join(f"{name}: {_at_ticks(curve, ticks)}" for name, curve in curves.items())
+    values = {name: [f"{curve.at(tick):.2f} at {tick:g}" for tick in ticks[1:]] for name, curve in curves.items()}
+    summary = "; ".join(f"{name}: {', '.join(own)}" for name, own in values.items())
     text = f"{caption} Band: 95 % interval at each time; ticks on the lines: people censored.".strip()
     return chart(
         draw, title=title, caption=text, alt=f"Kaplan-Meier curves. {summary}", size=(4.4, 3.6 + 0.2 * len(curves))
@@ -160,7 +161,7 @@ def _step(axes: Axes, curve: SurvivalCurve, colour: str, name: str) -> None:
 def _table(
     axes: Axes, ticks: Sequence[float], counts: Mapping[str, Sequence[int]], colours: Sequence[str], ink: Ink
 ) -> None:
-    """How many are at risk at each tick, a line a group, in its colour."""
+    """The numbers at risk at each tick, a line a group, in its colour."""
     axes.set_facecolor(ink.paper)
     axes.set(ylim=(len(counts) - 0.4, -1.1), yticks=[])
     for side in ("top", "right", "left", "bottom"):
@@ -170,7 +171,3 @@ def _table(
     for row, (colour, numbers) in enumerate(zip(colours, counts.values(), strict=True)):
         for tick, number in zip(ticks, numbers, strict=True):
             axes.text(tick, row, str(number), ha="center", va="center", fontsize=8.5, color=colour)
-
-
-def _at_ticks(curve: SurvivalCurve, ticks: Sequence[float]) -> str:
-    return ", ".join(f"{curve.at(tick):.2f} at {tick:g}" for tick in ticks[1:])

@@ -41,7 +41,7 @@ class View:
         return np.nan_to_num(np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0))
 
     def fullest_slice(self, plane: Plane) -> int:
-        """Where the plane cuts the most reference; without one the most prediction; else the middle."""
+        """The slice with the most of the reference; without one, of the prediction; else the middle."""
         if plane.through is None:
             return 0
         others = tuple(axis for axis in range(self.grid.ndim) if axis != plane.through)

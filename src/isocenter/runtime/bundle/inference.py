@@ -24,14 +24,16 @@ from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.cascade import LabelledInput, label_numbers
 from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged, WindowSettings, flipped_axes, run_pipeline
+from isocenter.runtime.windows.averaging import Averaged, flipped_axes
+from isocenter.runtime.windows.pipeline import WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import rows_in
+from isocenter.tasks import rows_in, task_from
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction, courses, time_column
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Preprocessing, Restores
+    from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+    from isocenter.runtime.preprocessing.protocol import Restores
     from isocenter.tasks import Task
 
 # The suffix of a file with a column for each channel.
@@ -118,7 +120,7 @@ def inferer(
     """
     settings = load_json(Path(record))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
+    decoder = task_from(task, {key: value for key, value in settings["task"].items() if key != "name"}, parts)
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     how = decoder.decoding
     seen = members[0] if len(members) == 1 else Averaged(members, how.average, _shares(network), each=how.crossed)

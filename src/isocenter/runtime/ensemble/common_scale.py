@@ -16,19 +16,19 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime import bundle
-from isocenter.runtime.guard import Guard
+from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import Normalisation
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    pass
 
 
 class Conversion(NamedTuple):
-    """From one scale to another: values * scale + offset, held within low and high."""
+    """A change from one scale to another: values * scale + offset, held within low and high."""
 
     scale: float = 1.0
     offset: float = 0.0
@@ -37,7 +37,7 @@ class Conversion(NamedTuple):
 
 
 def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
-    """How images are prepared for all members, and the members as networks for images that are prepared so.
+    """The preprocessing for all members, and the members as networks for images that are prepared so.
 
     Raises UsageError for members that differ in more than a window, a mean and a deviation.
     """
@@ -64,7 +64,7 @@ def guard_on(common: Preprocessing, member: Model) -> Guard | None:
 
 
 def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
-    """For each channel what keeps all that any member looks at: the widest window, else as the first has it.
+    """Each channel's normalisation that keeps all that any member looks at: the widest window, else the first one's.
 
     None where the members differ in more than a window, a mean and a deviation.
     """
@@ -77,7 +77,7 @@ def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, .
 
 
 def conversion(given: Normalisation, own: Normalisation) -> Conversion:
-    """From what one normalisation made of a channel to what a member's own would have.
+    """The conversion from what one normalisation made of a channel to what a member's own would have.
 
     Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
     """
@@ -93,15 +93,10 @@ def conversion(given: Normalisation, own: Normalisation) -> Conversion:
 
 
 def conversions(common: Sequence[Normalisation], own: Preprocessing) -> list[Conversion]:
-    """For each channel of a member's network; numbers of labels stay as they are."""
+    """The conversion of each channel of a member's network; numbers of labels stay as they are."""
     each = zip(common, own.normalisation, strict=True)
     made = [conversion(given, scale) for given, scale in each for _ in range(own.frames or 1)]
     return [*made, *[Conversion()] * (own.cascade is not None)]
-
-
-def converting(module: Module, channels: int) -> Module:
-    """The network behind a conversion, which becomes part of its state."""
-    return bundle.OnItsScale(module, channels)
 
 
 def have_own_scales(model: Model) -> bool:
@@ -119,7 +114,7 @@ def _ours(member: Model, where: str) -> Preprocessing:
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
     own = _ours(member, "model")
-    module = converting(member.run.module, own.inputs)
+    module = bundle.OnItsScale(member.run.module, own.inputs)  # the conversion becomes part of its state
     made = conversions(common, own)
     for name in Conversion._fields:
         setattr(module, name, torch.tensor([getattr(one, name) for one in made]))
@@ -127,7 +122,7 @@ def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
 
 
 def _kind(own: Normalisation) -> tuple[object, ...]:
-    """What members must have in common: the method, and the range that becomes 0 to 1."""
+    """The settings that members must have in common: the method, and the range that becomes 0 to 1."""
     return (own.method, own.low, own.high) if own.method == "range" else (own.method,)
 
 

@@ -17,13 +17,16 @@ from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
-from isocenter.runtime.guard import strictest, with_guard
-from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.model_parts import PART_FILES, read_parts, write_parts
-from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.guard.answering import strictest
+from isocenter.runtime.guard.watched import with_guard
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model
+from isocenter.runtime.model_record import PART_FILES, read_parts, write_parts
+from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import settings_of
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -75,7 +78,7 @@ def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
 
 
 def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
-    """Where a model of several comes from: what holds for all of them, and the record of each."""
+    """The record of a model of several: what holds for all of them, and the record of each."""
     records = [dict(one.record) for one in members]
     common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
     digests = [str(one.get("weights_sha256", "")) for one in records]
@@ -101,7 +104,7 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
             shutil.copyfile(checkpoint / name, place / str(number) / name)
         seal(place / str(number))
     record = {
-        "task": {"name": model.task.name, **model.task.settings},
+        "task": {"name": model.task.name, **settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
         "shares": model.shares,

@@ -16,8 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_parts import with_parts, write_parts
-from isocenter.runtime.record_checks import BUILDING_ERRORS
+from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts, write_parts
 from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
 RECORD, SCHEMA = "calibrated.json", "isocenter.calibrated"
@@ -47,8 +46,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     else:
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
-    kept = {*model.task.traits.tunes, *model.task.traits.registers}
-    found = {setting: value for setting, value in model.task.settings.items() if setting in kept}
+    kept = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
+    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in kept}
     write_parts(model.parts, folder)
     parts = {name: part.settings for name, part in model.parts.items()}
     write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **parts, **facts})
@@ -59,7 +58,7 @@ def model_of(path: Path) -> Path:
     """The other program's own file or folder: within such a folder, else the path itself."""
     if not is_calibrated(path):
         return path
-    inner = path / str(_record(path).get("model"))
+    inner = path / str(_record(path)["model"])
     if not inner.resolve().is_relative_to(path.resolve()) or not (is_onnx(inner) or inner.is_dir()):
         raise IntegrityError("names no model in its folder", str(path / RECORD), "Get the folder again, whole")
     return inner
@@ -70,10 +69,10 @@ def with_calibration(model: Model, path: Path) -> Model:
     verify(path, needed=(RECORD,))
     record = _record(path)
     try:
-        task = tasks.build({"name": model.task.name, **model.task.settings, **record["task"]})
+        task = tasks.build({"name": model.task.name, **tasks.settings_of(model.task), **record["task"]})
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
-    kept = {name: record.get(name, []) for name in ("trained", "limits")}
+    kept = {name: record[name] for name in ("trained", "limits")}
     return with_parts(replace(model, task=task, record={**model.record, **kept}), record, path)
 
 

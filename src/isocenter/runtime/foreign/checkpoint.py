@@ -33,7 +33,7 @@ WRAPPED = ("module.", "_orig_mod.")
 
 
 def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any]:
-    """What torch.save wrote, as far as it is tensors, plain values, NumPy's numbers and what is trusted.
+    """The content of a file of torch.save, as far as it is tensors, plain values, NumPy's numbers and what is trusted.
 
     trusted: "module.name" of functions and classes that may take part; they are imported
     Raises IntegrityError for a file that wants anything else, and says what; FormatError for no such file.
@@ -94,7 +94,7 @@ def _refused(path: Path, reason: str) -> IntegrityError:
 
 
 def wanted_names(path: Path, reason: str = "") -> Collection[str]:
-    """What a pickled file would import beyond weights and numbers, found without running any of it."""
+    """Names that a pickled file would import beyond weights and numbers, found without running any of it."""
     try:
         listed = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except TORCH_FILE_ERRORS:

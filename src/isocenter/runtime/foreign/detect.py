@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isocenter import networks
 from isocenter.errors import UsageError
@@ -41,9 +40,16 @@ def load_foreign(
     Raises UsageError where it is none that we know, IntegrityError where code would run.
     """
     if is_calibrated(path):
-        how: dict[str, Any] = {"fold": fold, "trusted": trusted, "largest": largest, "threads": threads}
-        how |= {"activation": activation}
-        return with_calibration(load_foreign(model_of(path), device, **how), path)
+        inner = load_foreign(
+            model_of(path),
+            device,
+            fold=fold,
+            trusted=trusted,
+            largest=largest,
+            threads=threads,
+            activation=activation,
+        )
+        return with_calibration(inner, path)
     if is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
@@ -72,14 +78,14 @@ def refuse_activation(activation: str | None, path: str | Path) -> None:
 
 
 def why_unkept(model: Model) -> str | None:
-    """What keeps a model of another program from being written anew, as a package or as it is; None for nothing."""
+    """The reason why a model of another program cannot be written anew, as a package or as it is; None where it can."""
     if model.preprocessing.settings.get("previous"):
         return "is a cascade of two networks, and packages hold those of our own trainings alone"
     return None
 
 
 def why_unpackable(model: Model) -> str | None:
-    """What keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
+    """The reason that keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
     name = model.network["name"]
     others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
     return why_unkept(model) or others

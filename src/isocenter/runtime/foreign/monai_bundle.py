@@ -13,7 +13,8 @@ from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first, name_of, steps_of
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
-from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
@@ -131,7 +132,7 @@ def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
 
 
 def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
-    """What its steps after the network make of the outputs."""
+    """The task that its steps after the network make of the outputs."""
     exclusive, activation, called, largest = None, "", False, []
     for step in post:
         match name_of(step):

@@ -80,14 +80,14 @@ LONGEST_LITERAL = 10_000
 
 @dataclass(frozen=True)
 class Config:
-    """What the file says, and where it lies."""
+    """The content of a configuration, and where the file lies."""
 
     content: Mapping[str, Any]
     where: str
 
     @classmethod
     def read(cls, path: Path) -> Config:
-        """From JSON; FormatError where it is none."""
+        """Read JSON; FormatError where it is none."""
         try:
             content = load_json(path)
         except (OSError, ValueError) as error:
@@ -105,7 +105,7 @@ class Config:
         return _Unfolding(self).described(value, ())
 
     def made(self, described: Any) -> Any:
-        """What a description stands for; UsageError for any class but those that are allowed."""
+        """Make what a description stands for; UsageError for any class but those that are allowed."""
         if isinstance(described, Mapping):
             if "_target_" not in described:
                 return {key: self.made(one) for key, one in described.items()}

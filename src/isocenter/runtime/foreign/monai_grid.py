@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import BLOCK_VOXELS, SliceOrder, Trace, source_region
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.preprocessing.streamed import source_region
+from isocenter.runtime.preprocessing.trace import SliceOrder, Trace
 from isocenter.transforms import Stretched, Taps, growing, permuted
 from isocenter.values import Floats, Geometry, Image, Reader, Region
 
@@ -28,7 +30,7 @@ LEAST = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What one transform makes of the grid.
+    """The change that one transform makes of the grid.
 
     axes:  of the grid before, in the order in which they come then
     flips: which of them it turns round
@@ -74,7 +76,7 @@ def changes(
 
 @dataclass(eq=False)
 class _Path:
-    """How far a way back has come: for each axis of the grid there, how its rows are made of the network's.
+    """The part of a way back that is gone: for each axis of the grid there, how its rows are made of the network's.
 
     axes:   of the network's grid, by which each of them goes
     flips:  whether it goes against it
@@ -170,7 +172,7 @@ def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
 
 
 def _rows(low: int, count: int, size: int) -> Taps:
-    """So many rows from `low` on, of an axis of this size; 0 beyond it."""
+    """Taps of so many rows from `low` on, of an axis of this size; 0 beyond it."""
     rows = np.arange(low, low + count)
     inside = (rows >= 0) & (rows < size)
     return Taps(np.clip(rows, 0, size - 1)[:, None], inside[:, None].astype(np.float64))
@@ -188,7 +190,7 @@ def _after(first: Taps, second: Taps) -> Taps:
 
 
 def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> Trace | None:
-    """In the order of the network's axes; what no row of the network's grid takes part in is cut away."""
+    """The trace in the order of the network's axes; what no row of the network's grid takes part in is cut away."""
     order = [path.axes.index(axis) for axis in range(source.ndim)]
     crop, shape, pad, back = [], [], [], []
     for own, size in zip(order, padded, strict=True):

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, counted
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
-from isocenter.runtime.foreign.logits import log_odds, logarithm
 from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
-from isocenter.runtime.memory import give_back
-from isocenter.runtime.preprocessing import Held, Part, Source, Trace, parts_of, restored
+from isocenter.runtime.foreign.output_activation import log_odds, logarithm
+from isocenter.runtime.freed_memory import give_back
+from isocenter.runtime.preprocessing.columns import parts_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, Source
+from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import COLOUR, Stretched, padding
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.files import load_json
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
-from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
-from isocenter.runtime.model import Inference, Model, build_module
-from isocenter.runtime.package import joined
+from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
+from isocenter.runtime.foreign.spline import Resampling
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model, build_module
+from isocenter.runtime.package.read import joined
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import Task
+from isocenter.transforms import COLOUR
+from isocenter.values import hidden, parts_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-    from isocenter.tasks import Task
 
 # The finished network, else the best so far.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -59,9 +65,9 @@ def load_nnunet(
     networks = tuple(TorchNetwork(module.to(device), device) for module in modules)
     run = networks[0] if len(networks) == 1 else Averaged(networks, task.decoding.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
-    parts = (task, plans.preprocessing(), inference, network, run, _record(plans, first, files))
     first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
-    return Model(*parts, first=first_stage)
+    record = _record(plans, first, files)
+    return Model(task, plans.preprocessing(), inference, network, run, record, first=first_stage)
 
 
 def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:
@@ -140,3 +146,270 @@ def _record(plans: Plans, checkpoint: Mapping[str, Any], files: Sequence[Path]) 
         "folds": [file.parent.name.removeprefix("fold_") for file in files],
         "weights_sha256": digests[0] if len(digests) == 1 else joined(digests),
     }
+
+
+PLANS, DATASET = "plans.json", "dataset.json"
+# Whether each of nnU-Net's readers turns an image to RAS+ first; all give (slice, row, column).
+READERS = {
+    "SimpleITKIO": False,
+    "NibabelIO": False,
+    "NaturalImage2DIO": False,
+    "Tiff3DIO": False,
+    "NibabelIOWithReorient": True,
+    "SimpleITKIOWithReorient": True,
+}
+# nnU-Net's networks: our family, the setting that counts what it repeats, and nnU-Net's key for that.
+NETWORKS = {
+    "PlainConvUNet": ("plain_conv_unet", "convolutions", "n_conv_per_stage"),
+    "ResidualEncoderUNet": ("residual_encoder_unet", "blocks", "n_blocks_per_stage"),
+}
+CT = "CTNormalization"
+# By the last part of torch's name.
+NORMS = {"InstanceNorm2d": "instance", "InstanceNorm3d": "instance", "BatchNorm2d": "batch", "BatchNorm3d": "batch"}
+ACTIVATIONS = {"LeakyReLU": "leaky_relu", "ReLU": "relu"}
+RGB = ({"R", "G", "B"}, {"red", "green", "blue"})
+ELSEWHERE = "Use it with nnU-Net itself"
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The two files of a result folder, and the configuration of which it holds the networks."""
+
+    folder: Path
+    plans: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    configuration: str
+
+    @classmethod
+    def read(cls, folder: Path, configuration: str) -> Plans:
+        """FormatError for a file that cannot be read, UsageError for a configuration that is not planned."""
+        plans, dataset = (_json(folder / name) for name in (PLANS, DATASET))
+        if configuration not in plans.get("configurations", {}):
+            known = ", ".join(plans.get("configurations", {}))
+            raise UsageError(f"plans no configuration {configuration!r}", str(folder / PLANS), f"It plans {known}")
+        return cls(folder, plans, dataset, configuration)
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """The configuration, with what it inherits."""
+        return self._resolved(self.configuration, ())
+
+    def _resolved(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+        configurations = self.plans["configurations"]
+        if name in seen or name not in configurations:
+            raise FormatError(f"inherits from {name!r}, not there", str(self.folder / PLANS), "Get the file again")
+        own = dict(configurations[name])
+        above = own.get("inherits_from")
+        return {**self._resolved(above, (*seen, name)), **own} if above else own
+
+    @property
+    def previous(self) -> str | None:
+        """The configuration whose result this one sees too, in a cascade."""
+        return self.planned.get("previous_stage")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the images of a case, in order."""
+        named = self.dataset.get("channel_names") or self.dataset["modality"]
+        names = tuple(str(named[key]) for key in sorted(named, key=int))
+        return COLOUR if set(names) in RGB else names
+
+    @property
+    def slicewise(self) -> bool:
+        """Whether the network sees one slice at a time."""
+        return len(self.planned["patch_size"]) == 2
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Of three axes: a network of two sees one slice at a time."""
+        patch = tuple(int(size) for size in self.planned["patch_size"])
+        return (1, *patch) if self.slicewise else patch
+
+    def task(self, largest: Sequence[Sequence[int]] = ()) -> Task:
+        """The task by which its outputs become labels: classes, or regions that are written one over another."""
+        _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
+        given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
+        regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
+        marked: dict[str, tuple[int, ...]] = {}
+        if regions:
+            order = [int(value) for value in self.dataset["regions_class_order"]]
+            marked = {name: _led(mark, given[name]) for name, mark in zip(given, order, strict=True)}
+            names, writes = {one.value: one.name for one in parts_of(marked)}, order
+        else:
+            names = {int(_values(value)[0]): name for name, value in given.items()}
+            writes = [0, *sorted(names)]
+            if writes != list(range(len(given) + 1)):
+                raise FormatError("labels are not 0, 1, 2, ...", str(self.folder / DATASET), ELSEWHERE)
+        return tasks.build(
+            {
+                "name": "imported_segmentation",
+                "labels": [{"value": value, "name": names[value]} for value in sorted(names)],
+                # It is not trained here; these say nothing of how it was.
+                "loss": "dice+ce",
+                "tolerance": 2.0,
+                "writes": writes,
+                "exclusive": not regions,
+                # Those that nobody could tell from a label map are scored by their parts.
+                "regions": marked if regions and not hidden(marked) else None,
+                "weighed": "nnunet",
+                "largest": largest,
+            }
+        )
+
+    def preprocessing(self) -> NNUNetPreprocessing:
+        """The preprocessing of the configuration; UsageError for a step that is not nnU-Net's own."""
+        planned, where = self.planned, self.folder
+        _only(planned.get("preprocessor_name", "DefaultPreprocessor"), {"DefaultPreprocessor"}, "preprocessor", where)
+        reader = _only(self.plans["image_reader_writer"], set(READERS), "reader", where)
+        masked = planned["use_mask_for_norm"]
+        schemes = tuple(
+            self._scheme(number, name, bool(masked[number]))
+            for number, name in enumerate(planned["normalization_schemes"])
+        )
+        return NNUNetPreprocessing(
+            self.channels,
+            schemes,
+            tuple(float(step) for step in planned["spacing"]),
+            self.patch,
+            tuple(int(axis) for axis in self.plans["transpose_forward"]),
+            READERS[reader],
+            self._resampling("data"),
+            self._resampling("probabilities"),
+            self._foreground if self.previous else (),
+            self._resampling("seg"),
+            "CT" if any(scheme.name == CT for scheme in schemes) else "unknown",
+        )
+
+    @property
+    def _foreground(self) -> tuple[int, ...]:
+        """Every value but 0, regions taken apart: the channels of a stage before."""
+        given = (value for name, value in self.dataset["labels"].items() if name != "ignore")
+        flat = {int(one) for value in given for one in _values(value)}
+        return tuple(sorted(flat - {0}))
+
+    def _scheme(self, number: int, name: str, masked: bool) -> Scheme:
+        if name != CT:
+            return Scheme(name, masked)
+        known = self.plans.get("foreground_intensity_properties_per_channel")
+        properties = (known or self.plans["foreground_intensity_properties_by_modality"])[str(number)]
+        return Scheme(
+            name,
+            masked,
+            float(properties["percentile_00_5"]),
+            float(properties["percentile_99_5"]),
+            float(properties["mean"]),
+            float(properties["std"]),
+        )
+
+    def _resampling(self, of: str) -> Resampling:
+        """One of the three: of "data", "seg" and "probabilities"."""
+        function = self.planned[f"resampling_fn_{of}"]
+        given = self.planned[f"resampling_fn_{of}_kwargs"]
+        known = {"resample_data_or_seg_to_shape", "resample_torch_fornnunet"}
+        _only(function, known, "resampling", self.folder)
+        apart, threshold = given.get("force_separate_z"), float(given.get("separate_z_anisotropy_threshold", 3.0))
+        if function == "resample_torch_fornnunet":
+            _only(given.get("mode", "linear"), {"linear"}, "resampling", self.folder)
+            _only(given.get("aniso_axis_mode", "nearest-exact"), {"nearest-exact"}, "resampling", self.folder)
+            return Resampling(1, 0, apart, threshold, by_share=True)
+        return Resampling(int(given.get("order", 3)), int(given.get("order_z", 0)), apart, threshold)
+
+    def network(self) -> dict[str, Any]:
+        """The arguments of `networks.build` but the heads."""
+        name, size = _architecture(self.planned, self.folder)
+        channels = len(self.channels) + (len(self._foreground) if self.previous else 0)
+        if self.slicewise:
+            size["slicewise"] = True
+        return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
+
+
+def _led(mark: int, given: Any) -> tuple[int, ...]:
+    """The values of a region, first the one that marks it."""
+    return tuple(dict.fromkeys([mark, *(int(one) for one in _values(given))]))
+
+
+def _values(given: Any) -> list[Any]:
+    """The values of a label or of a region."""
+    return given if isinstance(given, list) else [given]
+
+
+def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
+    """(family, its settings); plans from before 2024 say the same in other words."""
+    if "architecture" not in planned:
+        return _older_architecture(planned, folder)
+    given, where = planned["architecture"], folder
+    full = str(given["network_class_name"])
+    name = _only(full.rpartition(".")[2], set(NETWORKS), "network", where)
+    if not full.startswith("dynamic_network_architectures.architectures."):
+        raise UsageError(f"its network {full} is not one of nnU-Net's own", str(where / PLANS), ELSEWHERE)
+    own = given["arch_kwargs"]
+    size = {
+        "features": _each(own["features_per_stage"], own["n_stages"]),
+        "kernels": own["kernel_sizes"],
+        "strides": own["strides"],
+        "decoder_convolutions": _each(own["n_conv_per_stage_decoder"], own["n_stages"] - 1),
+        "bias": bool(own.get("conv_bias", False)),
+        "norm": _norm(own.get("norm_op"), where),
+        "norm_options": dict(own.get("norm_op_kwargs") or {}),
+        "activation": ACTIVATIONS[_only(_last(own.get("nonlin")), set(ACTIVATIONS), "activation", where)],
+        "slope": float((own.get("nonlin_kwargs") or {}).get("negative_slope", 0.01)),
+    }
+    family, blocks, counted = NETWORKS[name]
+    for other in ("block", "bottleneck_channels", "stem_channels"):
+        if own.get(other) is not None and _last(own[other]) != "BasicBlockD":
+            raise UsageError(f"its network has a {other} of its own ({own[other]})", str(where / PLANS), ELSEWHERE)
+    if own.get("nonlin_first"):
+        size["norm_last"] = True
+    axes = len(planned["patch_size"])
+    size |= {key: _each_axis(size[key], axes, own["n_stages"]) for key in ("kernels", "strides")}
+    return family, {**size, blocks: _each(own[counted], own["n_stages"])}
+
+
+def _older_architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
+    name = _only(planned.get("UNet_class_name"), set(NETWORKS), "network", folder)
+    family, blocks, _ = NETWORKS[name]
+    convolutions = planned["n_conv_per_stage_encoder"]
+    base, most = planned["UNet_base_num_features"], planned["unet_max_num_features"]
+    size = {
+        "features": [min(base * 2**stage, most) for stage in range(len(convolutions))],
+        "kernels": planned["conv_kernel_sizes"],
+        "strides": planned["pool_op_kernel_sizes"],
+        blocks: list(convolutions),
+        "decoder_convolutions": list(planned["n_conv_per_stage_decoder"]),
+    }
+    return family, size
+
+
+def _norm(given: Any, folder: Path) -> str | None:
+    return None if given is None else NORMS[_only(_last(given), set(NORMS), "normalisation", folder)]
+
+
+def _last(given: Any) -> str:
+    return str(given).rpartition(".")[2]
+
+
+def _each(value: int | Sequence[int], count: int) -> list[int]:
+    return [int(value)] * count if isinstance(value, int) else [int(one) for one in value]
+
+
+def _each_axis(value: Any, axes: int, stages: int) -> list[list[int]]:
+    given = [value] * stages if isinstance(value, int) else list(value)
+    return [[one] * axes if isinstance(one, int) else [int(n) for n in one] for one in given]
+
+
+def _only(given: Any, known: set[str], what: str, folder: Path) -> str:
+    """UsageError for a part that is not one of nnU-Net's own that we know."""
+    if given not in known:
+        problem = f"its {what} is {given}, and known are {', '.join(sorted(known))}"
+        raise UsageError(problem, str(folder / PLANS), ELSEWHERE)
+    return str(given)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"cannot be read ({error})", str(path), "Get the folder again") from error
+    if not isinstance(content, dict):
+        raise FormatError("is not a record", str(path), "Get the folder again")
+    return content

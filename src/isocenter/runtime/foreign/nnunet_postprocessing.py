@@ -21,7 +21,7 @@ class _Steps(pickle.Unpickler):
     """Numbers, lists and the name of one function; the function itself is never imported."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for; UnpicklingError for a name that is not expected."""
+        """Return what a name in the file stands for; UnpicklingError for a name that is not expected."""
         full = f"{module}.{name}"
         if full == LARGEST:
             return LARGEST

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
-from isocenter.runtime.preprocessing import Held, Part, Trace, as_lists, as_tuples, parts_of, restored
+from isocenter.runtime.preprocessing.columns import parts_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, as_lists, as_tuples
+from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import content, padding, permuted, recoloured
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
@@ -28,7 +31,7 @@ LEAST = 1e-8
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one channel is normalised, by nnU-Net's name of it.
+    """The normalisation of one channel, by nnU-Net's name of it.
 
     masked: a z-score counts and changes only what lies within the content
     low, high, mean, deviation: of the training cases, for a CT
@@ -83,7 +86,7 @@ SCHEMES: Mapping[str, Callable[[Scheme, NDArray[np.float32], NDArray[np.bool_] |
 
 @dataclass(frozen=True)
 class OfPicture(Trace):
-    """That of a picture (row, column), which nnU-Net sees as a volume (column, row, slice) of one slice."""
+    """The trace of a picture (row, column), which nnU-Net sees as a volume (column, row, slice) of one slice."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -91,12 +94,12 @@ class OfPicture(Trace):
         return (*self.source.shape[::-1], 1)
 
     def part(self, region: Region) -> Region | None:
-        """As of a volume."""
+        """The same as of a volume."""
         rows, columns = region
         return super().part((columns, rows, slice(0, 1)))
 
     def region(self, part: Region) -> Region:
-        """As of a volume."""
+        """The same as of a volume."""
         columns, rows, _ = super().region(part)
         return rows, columns
 
@@ -140,7 +143,7 @@ class NNUNetPreprocessing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
-        """From a model's record; PlanError for impossible settings."""
+        """Read a model's record; PlanError for impossible settings."""
         values = as_tuples({key: value for key, value in settings.items() if key != "kind"})
         try:
             values["schemes"] = tuple(Scheme(**one) for one in settings["schemes"])
@@ -252,7 +255,7 @@ class NNUNetPreprocessing:
         return image, earlier
 
     def _order(self, geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """From (column, row, slice) to the network's axes."""
+        """The turn from (column, row, slice) to the network's axes."""
         axes, flips = ((0, 1, 2), (False,) * 3) if geometry.is_picture or not self.reorient else geometry.to_canonical
         return tuple(axes[one] for one in self.order_of_axes), tuple(flips[one] for one in self.order_of_axes)
 

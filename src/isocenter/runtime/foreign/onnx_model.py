@@ -29,9 +29,10 @@ from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.foreign.output_activation import ACTIVATIONS, TO_LOGITS, ToLogits, activation_of, noise
-from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
 from isocenter.transforms import Normalisation
@@ -154,14 +155,14 @@ def _keeps_unit(one: Normalisation, bounds: np.iinfo[Any]) -> bool:
 
 
 def _outputs(network: OnnxNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """What the network makes of batches, until it cannot take one: a prediction says why."""
+    """Outputs of the network for batches, until it cannot take one: a prediction says why."""
     with suppress(MemoryError, *onnx_errors()):
         for batch in batches:
             yield from network(batch).values()
 
 
 def _device(name: str, where: str) -> Decision:
-    """Where ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
+    """The device on which ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
     if name == AUTO:
         return Decision(CPU, because="an ONNX file is computed on a GPU only where --device names it")
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:

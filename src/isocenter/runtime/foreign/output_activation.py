@@ -1,4 +1,4 @@
-"""What the outputs of an ONNX network are: logits, or the probabilities of a softmax or sigmoid of its own.
+"""The kind of the outputs of an ONNX network: logits, or the probabilities of a softmax or sigmoid of its own.
 
 The graph shows it where only steps that keep values follow the activation. Where the graph does not show it (a sigmoid
 in other words, an operation that is not known), a trial does: outputs for noise that all lie within 0 and 1 are
@@ -17,13 +17,37 @@ from numpy.typing import NDArray
 
 from isocenter.errors import UsageError
 from isocenter.lazy import onnx
-from isocenter.runtime.foreign.logits import (
-    log_odds,
-    log_odds_of_logarithms,
-    logarithm,
-    logarithm_of_logarithms,
-)
 from isocenter.values import Decision
+
+# A probability of 0 or 1 has no logit.
+LEAST = 1e-7
+
+
+def logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logarithms of probabilities of classes, whose softmax gives these again."""
+    return np.asarray(np.log(_held(likely)))
+
+
+def log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log odds of probabilities each by itself, whose sigmoid gives these again."""
+    held = _held(likely)
+    return np.asarray(np.log(held / (1 - held)))
+
+
+def logarithm_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits from logarithms of probabilities of classes, one of which may be that of 0."""
+    return logarithm(np.exp(logarithms))
+
+
+def log_odds_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log odds from logarithms of probabilities each by itself."""
+    return log_odds(np.exp(logarithms))
+
+
+def _held(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities that have logits; an infinite one is no probability, and stays no number."""
+    return np.asarray(np.clip(np.where(np.isinf(likely), np.nan, likely), LEAST, 1 - LEAST))
+
 
 NONE, SOFTMAX, SIGMOID = "none", "softmax", "sigmoid"
 ACTIVATIONS = (NONE, SOFTMAX, SIGMOID)
@@ -62,7 +86,7 @@ TO_LOGITS: dict[str, ToLogits | None] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What a graph shows of an output.
+    """An output as a graph shows it.
 
     kind:   the activation; None where the graph does not show it
     steps:  operations after it, from the output backwards
@@ -138,7 +162,7 @@ def _by_trial(shown: Shown, tried: Tried | None, where: str, *, exclusive: bool)
 
 
 def trial(outputs: Iterator[NDArray[np.float32]]) -> Tried | None:
-    """What outputs (batch, channels, ...) for noise show; None where none of them is finite."""
+    """A trial of outputs (batch, channels, ...) for noise; None where none of them is finite."""
     each = [one for one in outputs if one.size and np.isfinite(one).all()]
     if not each:
         return None
@@ -162,7 +186,7 @@ def noise(channels: int, patch: Sequence[int], batch: int) -> Iterator[NDArray[n
 
 
 def shown_by(graph: Any) -> Shown:
-    """What the graph shows of its first output."""
+    """Read from the graph what its first output is."""
     return _Graph.of(graph).shown(graph.output[0].name)
 
 
@@ -183,7 +207,7 @@ class _Graph:
         return cls({name: node for node in graph.node for name in node.output}, frozenset(constants), {})
 
     def shown(self, name: str, depth: int = 0) -> Shown:
-        """What is shown of one value."""
+        """One value as the graph shows it."""
         if name not in self.known:
             self.known[name] = self._shown(name, depth)
         return self.known[name]

@@ -52,14 +52,14 @@ class Resampling:
         return longest[0] if len(longest) == 1 else None
 
     def steps(self, old: Sequence[int], new: Sequence[int], far: int | None) -> list[Taps | None]:
-        """For each axis how a new sample is made of old ones; None where it stays. Of order 0 and 1 only."""
+        """Taps of each axis, by which a new sample is made of old ones; None where it stays. Of order 0 and 1 only."""
         orders = [self.order_far if axis == far else self.order for axis in range(len(old))]
         return [None if a == b else taps(a, b, order) for a, b, order in zip(old, new, orders, strict=True)]
 
 
 @lru_cache(maxsize=64)
 def taps(old: int, new: int, order: int) -> Taps:
-    """From `old` samples to `new` ones over the same length; beyond the edge the edge goes on. Order 0 or 1."""
+    """Taps from `old` samples to `new` ones over the same length; beyond the edge the edge goes on. Order 0 or 1."""
     place = old / new * (np.arange(new) + 0.5) - 0.5
     if order == 0:
         index = np.floor(place + 0.5).astype(np.intp)[:, None]
@@ -72,7 +72,7 @@ def taps(old: int, new: int, order: int) -> Taps:
 
 @lru_cache(maxsize=64)
 def _cubic_taps(old: int, new: int) -> Taps:
-    """Of the coefficients of an axis that is continued at either end."""
+    """Taps of the coefficients of an axis that is continued at either end."""
     place = old / new * (np.arange(new) + 0.5) - 0.5 + CONTINUED
     below = np.floor(place).astype(np.intp)
     t = (place - below)[:, None]

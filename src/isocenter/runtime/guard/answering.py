@@ -37,7 +37,7 @@ class Answering:
         return f"the answer is not sure enough ({sure:.3f}; {enough})"
 
     def words(self, *, exact: bool) -> str:
-        """On what the promise rests; exact: whether the cases chose nothing."""
+        """A sentence on what the promise rests; exact: whether the cases chose nothing."""
         whom = counted(self.cases, "case") + (" that chose nothing" if exact else " that decided other things too")
         if math.isinf(self.least):
             few = f"{whom} are too few to show when so few answers are wrong: the model gives no answer at all"
@@ -61,7 +61,7 @@ class Answering:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Answering:
-        """From what `settings` gave."""
+        """Read what `settings` gave."""
         least = settings["least"]
         numbers = float(settings["error"]), float(settings["delta"]), math.inf if least is None else float(least)
         enough = settings["enough"]
@@ -69,5 +69,5 @@ class Answering:
 
 
 def strictest(each: Sequence[Answering | None]) -> Answering | None:
-    """What the mean of several models answers: what is sure enough for every one of them; None where all answer all."""
+    """The answers of the mean of several models: those that are sure enough for each; None where all answer all."""
     return max((one for one in each if one is not None), key=lambda answering: answering.least, default=None)

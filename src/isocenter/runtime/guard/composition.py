@@ -54,7 +54,7 @@ def composition(window: NDArray[np.float32]) -> Composition:
 
 
 def mean_composition(windows: list[Composition]) -> Composition:
-    """That of an image of several windows, at least one."""
+    """The composition of an image of several windows, at least one."""
     return Composition(*(np.mean(each, axis=0) for each in zip(*windows, strict=True)))
 
 

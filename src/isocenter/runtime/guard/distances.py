@@ -31,7 +31,7 @@ class Kept:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Self:
-        """As `arrays` gave them; KeyError where one is missing."""
+        """Read what `arrays` gave; KeyError where one is missing."""
         return cls(*(np.asarray(arrays[f"{name}.{one.name}"], dtype=np.float64) for one in fields(cls)))
 
     def arrays(self, name: str) -> dict[str, Floats]:
@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Ranges(Kept):
-    """Where each of several logarithms lies in training cases.
+    """The ranges of several logarithms in training cases.
 
     middles, spreads: (numbers,) medians and, of a normal distribution, standard deviations
     """
@@ -51,13 +51,13 @@ class Ranges(Kept):
 
     @classmethod
     def of(cls, rows: Floats) -> Ranges:
-        """Of (cases, numbers)."""
+        """Fit (cases, numbers)."""
         middles = np.median(rows, axis=0)
         spreads = OF_MEAN_DEVIATION * np.mean(np.abs(rows - middles), axis=0)
         return cls(middles, np.maximum(LEAST_SPREAD, spreads))
 
     def furthest(self, row: Floats) -> float:
-        """Of the numbers the furthest from its middle, in spreads."""
+        """The distance of the number that is furthest from its middle, in spreads."""
         return float(np.max(np.abs(row - self.middles) / self.spreads))
 
 
@@ -76,7 +76,7 @@ class Correlated(Kept):
 
     @classmethod
     def of(cls, rows: Floats) -> Correlated:
-        """Of (cases, numbers)."""
+        """Fit (cases, numbers)."""
         ranges = Ranges.of(rows)
         standard = (rows - ranges.middles) / ranges.spreads
         cases, numbers = standard.shape
@@ -116,7 +116,7 @@ class Reference(Kept):
 
     @classmethod
     def of(cls, rows: Floats) -> Reference:
-        """Of (cases, numbers), at least two cases."""
+        """Fit (cases, numbers) of at least two cases."""
         mean = rows.mean(axis=0)
         _, lengths, axes = np.linalg.svd(rows - mean, full_matrices=False)
         variances = lengths**2 / (len(rows) - 1)

@@ -49,7 +49,6 @@ def fitted_guard(
         edges=edges,
         spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in seen])),
         features=Reference.of(np.stack(rows)) if len(rows) == len(seen) else None,
-        held_out={},
         trained=len(seen),
         **_composed(seen),
     )
@@ -83,7 +82,7 @@ def _judging_by(guard: Guard, held_out: Sequence[Observation], exact: bool) -> G
 
 
 def _with_words(known: Mapping[str, int], held_out: Sequence[Observation], name: str) -> dict[str, int]:
-    """What a fact was in training and in other cases; nothing where some of these do not say."""
+    """The values of a fact in training and in other cases; nothing where some of these do not say."""
     theirs = _words(held_out, name)
     return {word: known.get(word, 0) + theirs.get(word, 0) for word in sorted({*known, *theirs})} if theirs else {}
 
@@ -125,7 +124,7 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
 
 
 def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Floats]) -> Guard | None:
-    """What needs no network of the gate, by some of its training cases; None where these are too few.
+    """The part of the gate that needs no network, by some of its training cases; None where these are too few.
 
     spectra: of those cases that a network has seen
     """
@@ -143,10 +142,8 @@ def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Float
 
 
 def _composed(seen: Sequence[Observation]) -> dict[str, Any]:
-    """{field of a gate: how training cases are composed}; empty where that is not known of all."""
+    """{field of a gate: how training cases that a network has seen are composed}."""
     composed = [one.composed for one in seen if one.composed is not None]
-    if len(composed) < len(seen):
-        return {}
     return {
         TEXTURE: Ranges.of(np.stack([one.texture for one in composed])),
         LAYOUT: Reference.of(np.stack([one.layout for one in composed])),
@@ -156,7 +153,7 @@ def _composed(seen: Sequence[Observation]) -> dict[str, Any]:
 
 
 def tail_note(guard: Guard) -> str:
-    """How far the gate's level can be believed."""
+    """A sentence on how far the gate's level can be believed."""
     fewest = min(guard.held_out.values(), key=lambda known: (known.patients, len(known)))
     whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"

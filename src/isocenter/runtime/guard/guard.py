@@ -18,7 +18,7 @@ from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Refere
 from isocenter.runtime.guard.header import MODALITY, Header, header_of
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.guard.p_values import Known, is_enough, p_value
-from isocenter.runtime.windows import BLANK
+from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
 
 # {score: what it says}, in the order in which they are computed.
@@ -54,19 +54,16 @@ class Guard:
     numbers:  {fact of the header: (middle, spread)} as natural logarithms
     edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
     spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
+    texture, layout, contrast, symmetry: of these parts of a `Composition`
     features: of pooled features; None for a network without
     held_out: {score: distances} of cases that did not train; where these are few and no network has a say, of training
               cases by others too. Empty until there are such cases: it refuses nothing
     trained:  number of training cases that were looked at
     calibrated: (patients, features) what the network saw in one case of each, for a comparison with other cases; no
               rows where that is not known
+    by_others: {score: distances} of training cases by others, where no network has a say
+    shares:   {score: its part of the level}
     answers:  which answers are sure enough to be given; None: all
-    texture:  of variograms; None where an older version fitted the gate
-    layout:   of coarse pictures, the same
-    by_others: {score: distances} of training cases by others, where no network has a say; empty in a gate of an older
-              version
-    contrast, symmetry: of these; None where an older version fitted the gate
-    shares:   {score: its part of the level}; empty in a gate of an older version, whose scores have equal parts
     """
 
     level: float
@@ -75,17 +72,17 @@ class Guard:
     numbers: Mapping[str, tuple[float, float]]
     edges: Floats
     spectra: Reference
+    texture: Ranges
+    layout: Reference
+    contrast: Correlated
+    symmetry: Ranges
     features: Reference | None
-    held_out: Mapping[str, Known]
     trained: int
+    held_out: Mapping[str, Known] = field(default_factory=dict)
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    answers: Answering | None = None
-    texture: Ranges | None = None
-    layout: Reference | None = None
     by_others: Mapping[str, Known] = field(default_factory=dict)
-    contrast: Correlated | None = None
-    symmetry: Ranges | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    answers: Answering | None = None
 
     def __repr__(self) -> str:
         unseen = min((len(known) for known in self.held_out.values()), default=0)
@@ -172,7 +169,7 @@ class Guard:
         word, is_evidence = self._unknown_word(header) or ("", False)
         if is_evidence:
             return 0.0, word
-        distances = self.distances(Observation(header, np.empty((0, 0), np.float32)))
+        distances = self.distances(Observation(header))
         if not distances:
             return None
         name, joint = self._joined(distances, self.held_out)
@@ -214,7 +211,7 @@ class Guard:
 
     def _shares(self, names: Iterable[str]) -> dict[str, float]:
         """{score: its part of the level} of these scores, which share all of it."""
-        each = {name: self.shares.get(name, 1.0) for name in names}
+        each = {name: self.shares[name] for name in names}
         return {name: share / sum(each.values()) for name, share in each.items()}
 
     def distances(self, observation: Observation) -> dict[str, float]:
@@ -224,15 +221,12 @@ class Guard:
         for name, numbers in ((HEADER, self._of_header), (COLOUR, colour)):
             if (distance := header_distance(observation.header, numbers)) is not None:
                 made[name] = distance
-        if observation.is_seen:
-            made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
         if (composed := observation.composed) is not None:
-            if self.texture is not None and self.layout is not None:
-                made[TEXTURE] = self.texture.furthest(composed.texture)
-                made[LAYOUT] = self.layout.mahalanobis(composed.layout)
-            if self.contrast is not None and self.symmetry is not None:
-                made[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
-                made[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
+            made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
+            made[TEXTURE] = self.texture.furthest(composed.texture)
+            made[LAYOUT] = self.layout.mahalanobis(composed.layout)
+            made[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
+            made[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
         if self.features is not None and observation.features is not None:
             made[FEATURES] = self.features.mahalanobis(observation.features)
             made[NEIGHBOURS] = self.features.neighbour(observation.features)
@@ -240,9 +234,7 @@ class Guard:
 
     @property
     def _of_header(self) -> Mapping[str, tuple[float, float]]:
-        """The numbers that are one score: without colour, which in a gate of an older version was one of them."""
-        if self.held_out and COLOUR not in self.held_out:
-            return self.numbers
+        """The numbers that are one score together; colour is a score of its own."""
         return {name: own for name, own in self.numbers.items() if name != COLOUR}
 
     def spectrum(self, sample: NDArray[np.float32]) -> Floats:
@@ -278,49 +270,52 @@ class Guard:
     @cached_property
     def content(self) -> bytes:
         """The arrays as safetensors."""
-        composed = {TEXTURE: self.texture, LAYOUT: self.layout, CONTRAST: self.contrast, SYMMETRY: self.symmetry}
-        fitted = {FEATURES: self.features, **composed}
-        parts = [part.arrays(name) for name, part in fitted.items() if part is not None]
-        distances = [
-            known.arrays(f"{of}.{name}")
-            for of, each in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others))
-            for name, known in each.items()
-        ]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "edges": self.edges,
             "calibrated": self.calibrated,
             **self.spectra.arrays(INTENSITIES),
-            **{name: array for part in (*parts, *distances) for name, array in part.items()},
+            **self.texture.arrays(TEXTURE),
+            **self.layout.arrays(LAYOUT),
+            **self.contrast.arrays(CONTRAST),
+            **self.symmetry.arrays(SYMMETRY),
         }
+        if self.features is not None:
+            arrays |= self.features.arrays(FEATURES)
+        for kind, each in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others)):
+            for name, known in each.items():
+                arrays |= known.arrays(f"{kind}.{name}")
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Guard:
-        """From what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
-        answers = settings.get("answers")
+        """Read what `settings` and `content` gave; KeyError, TypeError or ValueError where they are not whole."""
+        held_out, by_others = (
+            {name: Known.from_arrays(arrays, f"{kind}.{name}") for name in SCORES if f"{kind}.{name}" in arrays}
+            for kind in (HELD_OUT, BY_OTHERS)
+        )
         return cls(
-            float(settings["level"]),
-            bool(settings["exact"]),
-            settings["words"],
-            {name: (float(middle), float(spread)) for name, (middle, spread) in settings["numbers"].items()},
-            arrays["edges"],
-            Reference.from_arrays(arrays, INTENSITIES),
-            Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
-            {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{HELD_OUT}.{name}") in arrays},
-            int(settings["trained"]),
-            np.asarray(arrays.get("calibrated", np.empty((0, 0))), dtype=np.float32),
-            None if answers is None else Answering.of(answers),
-            Ranges.from_arrays(arrays, TEXTURE) if f"{TEXTURE}.middles" in arrays else None,
-            Reference.from_arrays(arrays, LAYOUT) if f"{LAYOUT}.mean" in arrays else None,
-            {name: Known.from_arrays(arrays, own) for name in SCORES if (own := f"{BY_OTHERS}.{name}") in arrays},
-            Correlated.from_arrays(arrays, CONTRAST) if f"{CONTRAST}.middles" in arrays else None,
-            Ranges.from_arrays(arrays, SYMMETRY) if f"{SYMMETRY}.middles" in arrays else None,
-            {name: float(share) for name, share in settings.get("shares", {}).items()},
+            level=float(settings["level"]),
+            exact=bool(settings["exact"]),
+            words=settings["words"],
+            numbers={name: (float(middle), float(spread)) for name, (middle, spread) in settings["numbers"].items()},
+            edges=arrays["edges"],
+            spectra=Reference.from_arrays(arrays, INTENSITIES),
+            texture=Ranges.from_arrays(arrays, TEXTURE),
+            layout=Reference.from_arrays(arrays, LAYOUT),
+            contrast=Correlated.from_arrays(arrays, CONTRAST),
+            symmetry=Ranges.from_arrays(arrays, SYMMETRY),
+            features=Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
+            trained=int(settings["trained"]),
+            held_out=held_out,
+            calibrated=np.asarray(arrays["calibrated"], dtype=np.float32),
+            by_others=by_others,
+            shares={name: float(share) for name, share in settings["shares"].items()},
+            answers=None if settings["answers"] is None else Answering.of(settings["answers"]),
         )
 
 
 def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) -> float | None:
-    """Of its numbers the furthest from the middle, in spreads; None where it states none of them."""
+    """The distance of the number that is furthest from its middle, in spreads; None where it states none of them."""
     return max(_spreads(header, numbers).values(), default=None)
 
 

@@ -89,7 +89,7 @@ def _numbers(geometry: Geometry) -> dict[str, float]:
 
 
 def _colour(image: Image) -> dict[str, float]:
-    """How far the channels of a picture lie apart, as a share of its range; a grey one has none, however it is kept."""
+    """The distance between the channels of a picture, as a share of its range; none where it is grey, however kept."""
     own = without_alpha(image.channels)
     if len(own) == 1 and image.geometry.is_picture:
         return {"colour": math.log(TINT)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isocenter.runtime.guard.composition import Composition, composition, mean_composition
 from isocenter.runtime.guard.header import Header, header_of
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Image
 
@@ -24,21 +24,21 @@ class Observation:
     """One image as a model saw it.
 
     sample:   (channels, n) intensities of the network's input; (0, 0) where it has not seen it yet
+    composed: how it is composed, the mean of all windows; None where the network has not seen it yet
     features: (features,) pooled, the mean of all windows; None where what computes the network gives none
     patient:  whose image it is, where somebody asks
-    composed: how it is composed, the mean of all windows; None where the network has not seen it yet
     """
 
     header: Header
-    sample: NDArray[np.float32]
+    sample: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    composed: Composition | None = None
     features: NDArray[np.float64] | None = None
     patient: str = ""
-    composed: Composition | None = None
 
     @property
     def is_seen(self) -> bool:
         """Whether a network has seen the image; a large volume passes it only while its result is written."""
-        return self.sample.size > 0
+        return self.composed is not None
 
     @property
     def is_constant(self) -> bool:
@@ -81,13 +81,13 @@ class Watching:
     def observation(
         self, image: Image, covariates: Mapping[str, Any] | None = None, *, whole: bool = True
     ) -> Observation:
-        """What was seen of the image, with its header; of a part of an image its header alone."""
+        """The observation of an image, with its header; of a part of an image its header alone."""
         if not (self.samples and whole):
-            return Observation(header_of(image, covariates), np.empty((0, 0), np.float32))
+            return Observation(header_of(image, covariates))
         sample = np.concatenate(self.samples, axis=1)
         features = np.mean(self.features, axis=0) if self.features else None
         spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
-        return Observation(header_of(image, covariates), spread, features, composed=mean_composition(self.composed))
+        return Observation(header_of(image, covariates), spread, mean_composition(self.composed), features)
 
 
 def _ends(batch: NDArray[np.float32], before: NDArray[np.float32] | None) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """How far cases lie from those that trained, each judged by cases other than itself.
+    """Distances of cases from those that trained, each judged by cases other than itself.
 
     distances: (n,) sorted
     weights:   (n,) of each 1 / (cases of its patient): cases of one patient are alike, so that patients count
@@ -32,7 +32,7 @@ class Known:
 
     @classmethod
     def of(cls, distances: Sequence[float], patients: Sequence[str]) -> Known:
-        """Of cases of these patients; a case of nobody is a patient of its own."""
+        """Sort distances of cases of these patients; a case of nobody is a patient of its own."""
         owners = [f"patient {one}" if one else f"case {n}" for n, one in enumerate(patients)]
         values, (weights, _) = np.asarray(distances, dtype=np.float64), shares_of(len(owners), owners)
         order = np.argsort(values, kind="stable")
@@ -40,7 +40,7 @@ class Known:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats], name: str) -> Known:
-        """As `arrays` gave them."""
+        """Read what `arrays` gave."""
         return cls(arrays[name], arrays[f"{name}.weights"])
 
     def arrays(self, name: str) -> dict[str, Floats]:
@@ -52,11 +52,11 @@ class Known:
 
     @property
     def patients(self) -> int:
-        """How many patients the cases are of."""
+        """The number of patients."""
         return round(float(self.weights.sum()))
 
     def words(self, what: str = "case") -> str:
-        """How many cases, of how many patients where these are fewer."""
+        """The number of cases, and of patients where these are fewer."""
         return cases_of_patients(len(self), self.patients, what)
 
     def joined(self, other: Known) -> Known:

@@ -13,7 +13,7 @@ from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import stacked
 from isocenter.values import Case, Prediction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SCHEMA = "isocenter.certificate"
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far a backend may be from torch; the figures here are those of one that computes in float32.
+    """The distances that a backend may have from torch; the figures here are those of one that computes in float32.
 
     largest, mean: of the probabilities, anywhere and on average; of a model that measures, of its numbers in
                    deviations of the training cases. Sums in float32, in another order, differ by 1e-4
@@ -44,7 +44,7 @@ TOLERANCES: Mapping[str, Tolerances] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one backend is from another on the same images.
+    """The distances of one backend from another on the same images.
 
     largest, mean: absolute, of the probabilities on the images' own grids, or of what stands for them
     voxels:        with a label; of models of whole images the images; 0 where none is labelled
@@ -62,7 +62,7 @@ class Difference:
     otherwise: int = 0
 
     def beyond(self, tolerances: Tolerances) -> list[str]:
-        """What is not within the tolerances, in words."""
+        """Reasons that are not within the tolerances, in words."""
         reasons = []
         single, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
         if not self.largest <= tolerances.largest:
@@ -81,7 +81,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one backend on one device, in a process of its own.
+    """The outcome of one backend on one device, in a process of its own.
 
     passed:      whether it is within the tolerances of its precision; only then is it accepted
     because:     the verdict in words
@@ -104,7 +104,7 @@ class Trial:
 
     @property
     def line(self) -> str:
-        """For a terminal."""
+        """One line for a terminal."""
         verdict = f"{self.backend} on {self.device}: {'accepted' if self.passed else 'not accepted'}, {self.because}"
         if self.start is None or self.seconds is None or self.peak_memory is None:
             return verdict
@@ -136,25 +136,22 @@ class Certificate:
     reference: str = "torch on cpu"
 
     def trial(self, backend: str, device: str) -> Trial | None:
-        """Of a backend on a device."""
+        """The trial of a backend on a device."""
         return next((one for one in self.on(device) if one.backend == backend), None)
 
     def on(self, device: str) -> list[Trial]:
-        """Of all backends on a device; GPUs of one machine are one kind."""
+        """Trials of all backends on a device; GPUs of one machine are one kind."""
         kind = device.partition(":")[0]
         return [one for one in self.trials if one.device.partition(":")[0] == kind]
 
     @property
     def lines(self) -> list[str]:
-        """For a terminal: each backend with its verdict and its times."""
+        """The text for a terminal: each backend with its verdict and its times."""
         return [f"certificate, {self.images}, {self.machine}:", *(f"  {one.line}" for one in self.trials)]
 
     def write(self, folder: Path) -> None:
         """Into a package, which has to be sealed again."""
-        held = {precision: asdict(one) for precision, one in self.tolerances.items()}
-        plain = {one.name: getattr(self, one.name) for one in fields(self)}
-        trials = [asdict(one) for one in self.trials]
-        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**plain, "trials": trials, "tolerances": held})
+        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, asdict(self))
 
 
 def read_certificate(folder: Path) -> Certificate | None:
@@ -166,8 +163,9 @@ def read_certificate(folder: Path) -> Certificate | None:
     try:
         trials = [_trial(one) for one in record["trials"]]
         tolerances = {precision: Tolerances(**one) for precision, one in record["tolerances"].items()}
-        named = {key: record[key] for key in ("images", "machine", "opset", "reference")}
-        return Certificate(trials=tuple(trials), tolerances=tolerances, **named)
+        return Certificate(
+            record["images"], record["machine"], record["opset"], tuple(trials), tolerances, record["reference"]
+        )
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"is not a certificate ({error})", str(path), "Get the package again") from error
 

@@ -28,7 +28,7 @@ log = logging.getLogger("isocenter")
 
 @dataclass(frozen=True)
 class Computing:
-    """With what, and on which device, a model computes."""
+    """The backend and the device with which a model computes."""
 
     backend: backends.Backend
     device: str
@@ -36,7 +36,7 @@ class Computing:
 
     @property
     def decision(self) -> Decision:
-        """For the log and for records."""
+        """The decision for the log and for records."""
         return Decision(f"{self.device} with {self.backend.name}", self.because)
 
 
@@ -63,7 +63,7 @@ def choose_backend(
 
 
 def device_for(backend: backends.Backend, device: str) -> Decision:
-    """Where a backend computes: as asked for, else on a GPU where it can, else on the CPU.
+    """The device on which a backend computes: as asked for, else on a GPU where it can, else on the CPU.
 
     torch is asked for GPUs only where there may be one that the backend can use: that takes seconds.
     Raises ResourceError where the backend cannot compute there.

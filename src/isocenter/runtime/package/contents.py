@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
-from isocenter.runtime.ensemble import converting
 from isocenter.runtime.model import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
 
@@ -72,7 +71,7 @@ def each_head(outputs: Any) -> tuple[Any, ...]:
 
 
 def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """How much each network of a record counts; None where all count alike."""
+    """The shares of the networks of a record; None where all count alike."""
     given = record.get("shares")
     return None if given is None else tuple(float(one) for one in given)
 
@@ -92,7 +91,7 @@ def of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, A
 
 
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
-    """What the task takes the mean of where there are several networks."""
+    """The outputs of which the task takes the mean where there are several networks."""
     return "probabilities" if head in task.decoding.averaged else "outputs"
 
 
@@ -105,7 +104,7 @@ def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path])
     for file, network in zip(weights, networks_in(record, len(weights)), strict=True):
         module = build_module(task, network)
         if record.get("own_scales"):
-            module = converting(module, int(record["network"]["channels"]))
+            module = bundle.OnItsScale(module, int(record["network"]["channels"]))
         module.load_state_dict(read_tensors(file))
         modules.append(module.eval())
     return modules

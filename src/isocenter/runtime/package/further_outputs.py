@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isocenter import networks
 from isocenter.networks import hooked
-from isocenter.runtime.guard import Watched
+from isocenter.runtime.guard.watched import Watched
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import each_head
 from isocenter.tasks import BETWEEN, EACH, WITHIN
@@ -20,7 +20,7 @@ from isocenter.tasks import BETWEEN, EACH, WITHIN
 
 @dataclass(frozen=True)
 class Further:
-    """What an exported network computes beside its heads.
+    """Outputs that an exported network computes beside its heads.
 
     at:       the part of the first network whose output is the deepest map; empty where nobody needs it
     pooled:   whether its features are an output
@@ -40,7 +40,7 @@ class Further:
 
     @classmethod
     def of(cls, model: Model) -> Further:
-        """What a model's way to predict asks for."""
+        """The outputs that a model's way to predict asks for."""
         at, run = networks.family_of(model.networks[0]["name"]).features, model.run
         made = cls(at, bool(at) and model.guard is not None and model.guard.features is not None)
         if isinstance(run, Watched) and run.further is not None:
@@ -55,14 +55,14 @@ class Further:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the outputs after the heads."""
+        """Names of the outputs after the heads."""
         states = [f"{head}{end.replace(':', '_')}" for head in self.heads for end in (WITHIN, BETWEEN)]
         each = [f"{head}{EACH.replace(':', '_')}" for head in self.each]
         return (*states, *each, *(["features"] if self.pooled else []))
 
     @property
     def record(self) -> dict[str, Any]:
-        """How a package names it."""
+        """The entries of a package's record."""
         stated = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
         each = {"each": list(self.each)} if self.each else {}
         return {**stated, **each, **({"features": True} if self.pooled else {})}
@@ -107,5 +107,5 @@ class WithFurther(nn.Module):
         return (*outputs, *further, *([seen.pooled] if own.pooled and seen is not None else []))
 
     def _called(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """By the task's names: an exported network calls no head by a word of Python."""
+        """Outputs by the task's names: an exported network calls no head by a word of Python."""
         return {head: outputs[name] for head in self.heads for name in (head, f"{head}_") if name in outputs}

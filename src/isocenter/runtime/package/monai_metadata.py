@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.ensemble import have_own_scales
+from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of
@@ -25,7 +25,7 @@ METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 NOT_STATED = "not stated"
-# Which file of a package reads images of so many axes.
+# Which function of `bundle/formats.py` names the files of images of so many axes.
 READERS = {1: "tables", 2: "pictures", 3: "volumes"}
 # What MONAI itself brings is no requirement beside it.
 BROUGHT = frozenset({"monai", "numpy", "torch"})
@@ -88,7 +88,7 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": _network_def(model),
         **before,
-        "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
+        "formats": {"_target_": f"scripts.formats.{READERS[model.preprocessing.ndim]}"},
         "dataset": {
             "_target_": "scripts.inference.cases",
             "source": "@dataset_dir",

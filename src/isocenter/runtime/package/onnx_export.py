@@ -67,12 +67,13 @@ def write_onnx(
     weights = path.with_name(f"{path.name}.data")
     outside = sum(one.nbytes for one in module.state_dict().values()) > inside
     shapes = [shape, *([(context,)] if context else [])]
+    errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx_errors())
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
         _export(module, examples, path, outside, list(names))
-        drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
+        drawn = ([torch.randn(n, *one, generator=torch.Generator().manual_seed(0)) for one in shapes] for n in BATCHES)
         apart = max(_apart(module, one, path) for one in drawn)
-    except _errors() as error:
+    except errors as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
     if not apart <= TOLERANCE:
@@ -80,10 +81,6 @@ def write_onnx(
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
     record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
     return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    return (*EXPORT_ERRORS, *onnx_errors())
 
 
 def speakable(module: Module) -> Module:
@@ -152,10 +149,6 @@ def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
 
 def _share(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-6))
-
-
-def _seeded() -> Any:
-    return torch.Generator().manual_seed(0)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,20 +10,17 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import UsageError, listed
-from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import AUTO
-from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.model_parts import files_of, with_parts
+from isocenter.runtime.inference import NONE, Inference
+from isocenter.runtime.model import Model, with_first_stage
+from isocenter.runtime.model_record import built_from, files_of, preprocessing_of, with_parts
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
-from isocenter.runtime.preprocessing_kinds import preprocessing_of
-from isocenter.runtime.record_checks import built_from
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.methods import NONE
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 
 log = logging.getLogger("isocenter")
@@ -110,7 +107,7 @@ def _single_stage(
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
-    """Of the weights, as the manifest says that they are and `verify` has seen that they are."""
+    """The digest of the weights, as the manifest says that they are and `verify` has seen that they are."""
     digests = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
     return digests[weights[0]] if len(weights) == 1 else joined([digests[name] for name in weights])
 

@@ -10,7 +10,8 @@ from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
-from isocenter.runtime.preprocessing import Prepares
+from isocenter.runtime.preprocessing.protocol import Prepares
+from isocenter.tasks import settings_of
 from isocenter.transforms import GREY
 from isocenter.values import Row, counted_in
 
@@ -54,7 +55,7 @@ def readme(
         _inputs(model),
         _outputs(model),
         "## What was measured",
-        "\n".join(f"- {in_words(row, model.task.traits.metric_names)}" for row in rows) if rows else NOTHING,
+        "\n".join(f"- {in_words(row, model.task.metrics)}" for row in rows) if rows else NOTHING,
         "The intervals show how the figures vary with the cases. They do not show how much another training would "
         "differ. `method` of each estimate in `isocenter/model.json` states how its interval was made."
         if rows
@@ -103,7 +104,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
         )
     if decoding.by_covariates is not None:
         given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
-    if any(name.endswith("covering") and found for name, found in model.task.settings.items()):
+    if any(name.endswith("covering") and found for name, found in settings_of(model.task).items()):
         given.append("masks or boxes that miss little (`--covering`)")
     return [
         *given,

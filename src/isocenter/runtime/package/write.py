@@ -16,9 +16,9 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
-from isocenter.runtime.ensemble import have_own_scales
+from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_parts import write_parts
+from isocenter.runtime.model_record import write_parts
 from isocenter.runtime.package.contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -38,14 +38,14 @@ from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset({"name", "of", "heads", "labels", "decoding"})
+PREDICTS = frozenset({"name", "checked", "heads", "labels", "decoding"})
 LICENSE = "LICENSE"
 OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: its performance alone was not estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
@@ -54,7 +54,7 @@ AGREEMENT = 1e-4
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model beside itself.
+    """The evidence about a model beside itself.
 
     rows:      of its evaluation, with intervals; none where nothing was estimated
     limits:    sentences that a reader has to know beside the figures
@@ -126,7 +126,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
-    """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
+    """Write the weights for MONAI, for ONNX and for Isocenter; return what became of the ONNX file."""
     network = every_head(model.task, modules, model.shares).eval()
     _check_mean(model, modules, network)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
@@ -136,14 +136,13 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
     heads = list(model.task.heads)
     names = heads if len(heads) > 1 else ["pred"]
-    given: dict[str, Any] = {"context": len(model.context), "refused": refused}
-    further = Further.of(model)
+    further, context = Further.of(model), len(model.context)
     if not refused and further.names:
         with_further = WithFurther(network, heads, further, model.shares)
-        made = write_onnx(with_further, shape, folder / ONNX, names=[*names, *further.names], **given)
+        made = write_onnx(with_further, shape, folder / ONNX, context=context, names=[*names, *further.names])
         if made["exported"]:
             return {**made, **further.record}
-    return write_onnx(network, shape, folder / ONNX, names=names, **given)
+    return write_onnx(network, shape, folder / ONNX, context=context, names=names, refused=refused)
 
 
 # What the names of tasks of other programs' models begin with: a prefix for the code, and no word for a reader.
@@ -175,12 +174,11 @@ def _sources(model: Model) -> Sources:
     for path, function in sorted({networks.source(one["name"]) for one in model.networks}):
         functions.setdefault(path, []).append(function)
     families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in functions}
-    reader = READERS[model.preprocessing.ndim]
     return travelling(
         {
             f"{TOP}.inference": (),
             f"{TOP}.network": (),
-            f"{TOP}.{reader}": (),
+            f"{TOP}.formats": (READERS[model.preprocessing.ndim],),
             **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
             **dict(zip(families, functions.values(), strict=True)),

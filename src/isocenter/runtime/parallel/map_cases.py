@@ -44,7 +44,7 @@ def local(threads: int, cases: Sequence[Case]) -> Spread:
 def in_threads(
     threads: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """In threads of this process; a case for which memory ran out beside others is tried once more by itself."""
+    """Compute in threads of this process; a case for which memory ran out beside others is tried again by itself."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
         first = _as_done(pool, lambda case: outcome_of(function, case), cases)
         yield from _once_more(first, lambda case: outcome_of(function, case), cases)
@@ -53,7 +53,7 @@ def in_threads(
 def in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done."""
+    """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
 
     def by_itself(case: Case) -> R | IsocenterError:
         """The outcome of a case that is computed in a process of its own."""

@@ -81,7 +81,7 @@ class Worker:
 
 
 def _death(process: subprocess.Popen[bytes], where: str) -> tuple[str, str, str]:
-    """How a process died: problem, where, remedy."""
+    """The death of a process: problem, where, remedy."""
     code = process.wait()
     if code >= 0:
         return f"the process that read it ended with code {code}", where, "Look at its lines above"

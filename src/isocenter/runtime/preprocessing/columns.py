@@ -50,7 +50,7 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
 
 
 def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
-    """What is held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
+    """Bytes that are held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
     walked = trace.slice_order.axis
     plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
     step = trace.steps_back(walked)

@@ -43,7 +43,7 @@ def content_of(image: Image) -> Region:
 
 
 def scales_of(image: Image, normalisation: Sequence[Normalisation], region: Region) -> list[Scale]:
-    """How each channel of a part of a volume's grid is normalised.
+    """The normalisation of each channel of a part of a volume's grid.
 
     The part is gone through as often as that needs: not at all for a window of whole numbers that are all measured.
     """

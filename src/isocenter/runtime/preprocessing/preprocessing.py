@@ -97,7 +97,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
-        """From the plan's section or a model's record."""
+        """Read the plan's section or a model's record."""
         values = as_tuples(settings)
         try:
             values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
@@ -116,7 +116,7 @@ class Preprocessing:
 
     @property
     def _all_images(self) -> str:
-        """What to do about an image that lacks."""
+        """A remedy for an image that lacks."""
         columns = f"--column image:{self.channels[0]}=COLUMN,..."
         return f"Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with {columns}"
 
@@ -171,7 +171,7 @@ class Preprocessing:
         return np.ascontiguousarray(seen, dtype=np.float32), trace
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
-        """Of each channel whether the image has it; DatasetError where one is missing that the model needs."""
+        """Whether the image has each channel; DatasetError where one is missing that the model needs."""
         places = self._places(recoloured(image, self.channels), where)
         return tuple(place in places for place in range(len(self.channels)))
 
@@ -238,13 +238,13 @@ class Preprocessing:
         return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
 
     def _slots(self, image: Image, where: str) -> list[int | None] | None:
-        """Which frame of a clip is looked at in each slot; None for a model of still images."""
+        """The frame of a clip that is looked at in each slot; None for a model of still images."""
         if self.frames is None:
             return None
         return looked_at(image, self.frames, self.interval, self.time_unit, where)
 
     def _places(self, image: Image, where: str) -> tuple[int, ...]:
-        """Which channel of the network each of the image's is; what cannot be used is refused."""
+        """The channel of the network that each of the image's is; what cannot be used is refused."""
         whole = len(image.channels) == len(self.channels)
         places = tuple(range(len(self.channels))) if whole else placed(image.channels, self.channels)
         if places is None or len(places) > len(self.channels):
@@ -320,7 +320,7 @@ class Preprocessing:
         return tuple(axis for axis, _ in kept), tuple(flip for _, flip in kept)
 
     def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
-        """What is kept of the canonical grid: the content, without its border, in the proportions of the shape."""
+        """The kept region of the canonical grid: the content, without its border, in the proportions of the shape."""
         region = tuple(slice(0, size) for size in data.shape[1:])
         if self._crops:
             above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
@@ -352,7 +352,7 @@ class Preprocessing:
 
 
 def _middle(region: Region, sizes: Sequence[int]) -> Region:
-    """As many voxels of a region, about its middle."""
+    """A region of as many voxels, about the middle of another."""
     starts = [part.start + (part.stop - part.start - size) // 2 for part, size in zip(region, sizes, strict=True)]
     return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
@@ -363,5 +363,5 @@ def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
 
 
 def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where there is more than the lowest measurement of the channel."""
+    """A mask of voxels above the lowest measurement of the channel."""
     return measured & (channel > channel[measured].min()) if measured.any() else measured

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from isocenter.runtime.preprocessing.slice_order import SliceOrder
+from isocenter.runtime.preprocessing.trace import SliceOrder
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
 
@@ -22,7 +22,7 @@ def as_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """What of a volume is predicted at a time; None stands for all of it.
+    """A part of a volume that is predicted at a time; None stands for all of it.
 
     kept:   on the grid on which slabs are restored
     needed: of the grid that the network sees, for that
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Held:
-    """What of a large volume is held while it is predicted.
+    """The parts of a large volume that are held while it is predicted.
 
     streamed: bytes as float32 from which on only parts are held of what the network sees of it; None: always all
     restored: only parts of the outputs on their way back; else all, on the network's grid and on the image's own
@@ -72,7 +72,7 @@ class Restores(Protocol):
         """The same, where what the network sees may be made part by part."""
 
     def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
-        """What is predicted one after the other, so that the sums of so many channels need not much memory.
+        """The parts that are predicted one after the other, so that the sums of so many channels need not much memory.
 
         region: of the source's grid, of what nobody wants the rest
         """
@@ -90,11 +90,11 @@ class Prepares(Restores, Protocol):
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:
-        """Which axis of an upright image (RAS+) each axis of the network's grid is."""
+        """The axis of an upright image (RAS+) that each axis of the network's grid is."""
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """What images have to have, by name and order."""
+        """The channels that images have to have, by name and order."""
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
@@ -102,15 +102,15 @@ class Prepares(Restores, Protocol):
 
     @property
     def unit(self) -> str:
-        """Of the spacing: mm, of a series that of its axis."""
+        """The unit of the spacing: mm, of a series that of its axis."""
 
     @property
     def frames(self) -> int | None:
-        """Of a clip that are looked at, as further channels; None for still images."""
+        """The number of frames of a clip that are looked at, as further channels; None for still images."""
 
     @property
     def interval(self) -> float | None:
-        """From one frame that is looked at to the next; None where they are spread evenly over each clip."""
+        """The time from one frame that is looked at to the next; None where they are spread evenly over each clip."""
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -122,10 +122,10 @@ class Prepares(Restores, Protocol):
 
     @property
     def reduction(self) -> float:
-        """By which factor the network's grid is coarser than the spacing, or the image's own grid, makes it."""
+        """The factor by which the network's grid is coarser than the spacing, or the image's own grid, makes it."""
 
     def held(self, geometry: Geometry) -> Held:
-        """What is held of an image of this geometry while it is predicted."""
+        """The parts of an image of this geometry that are held while it is predicted."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -135,4 +135,4 @@ class Prepares(Restores, Protocol):
         """(channels, *padded) as the network sees it, and the way back, which knows its `source` geometry."""
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
-        """Of each channel whether the image has it; DatasetError where one is missing that the model needs."""
+        """Whether the image has each channel; DatasetError where one is missing that the model needs."""

@@ -72,7 +72,7 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
 
 
 def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:
-    """How rows that are asked for are made of rows of the network's grid; None where they are the same rows."""
+    """Taps that make the rows that are asked for of rows of the network's grid; None where they are the same."""
     step = trace.steps_back(axis)
     return None if step is None else step.part(wanted)
 

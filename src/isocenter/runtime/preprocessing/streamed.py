@@ -85,7 +85,7 @@ class Streamed:
 
 
 def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
-    """What of the grid before padding a region of the padded one needs, and its rows there, which may lie beyond."""
+    """The region before padding that a region of the padded grid needs, and its rows there, which may lie beyond."""
     inner, every = [], []
     for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
         rows = np.arange(part.start, part.stop) - before

@@ -1,19 +1,60 @@
-"""The trace of an image to the network's grid, and back."""
+"""The trace of an image to the network's grid, and back, and the order in which its slices are walked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from isocenter.runtime.preprocessing.slice_order import SliceOrder
 from isocenter.transforms import Taps, taps, unpermuted
 from isocenter.values import Array, Geometry, Region
 
 
 @dataclass(frozen=True)
+class SliceOrder:
+    """A grid seen so that it is walked from the first row of its first axis to the last.
+
+    A file gives its slices in one order only: the walk follows it, and what the network sees stays as it is.
+
+    axis:      of the grid, along which it is walked
+    backwards: from its end to its beginning
+    """
+
+    axis: int = 0
+    backwards: bool = False
+
+    def ordered(self, array: Array) -> Array:
+        """(channels, *spatial) as it is walked: a view."""
+        moved = np.moveaxis(array, self.axis + 1, 1)
+        return moved[:, ::-1] if self.backwards else moved
+
+    def restored(self, array: Array) -> Array:
+        """The inverse of `ordered`."""
+        return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
+
+    def order(self, axes: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Values of each axis of the grid, in the order of the walk."""
+        return (axes[self.axis], *axes[: self.axis], *axes[self.axis + 1 :])
+
+    def region(self, region: Region, size: int) -> Region:
+        """A region of the grid, whose own axis has `size` voxels, as one of the walk."""
+        first, *others = self.order(region)
+        return (self._turned(first, size), *others)
+
+    def region_back(self, region: Region, size: int) -> Region:
+        """The inverse of `region`."""
+        first, *others = region
+        others.insert(self.axis, self._turned(first, size))
+        return tuple(others)
+
+    def _turned(self, part: slice, size: int) -> slice:
+        return slice(size - part.stop, size - part.start) if self.backwards else part
+
+
+@dataclass(frozen=True)
 class Trace:
-    """How the grid of a source became the grid that the network sees; enough to go back.
+    """The way from the grid of a source to the grid that the network sees; enough to go back.
 
     squeezed: the one axis of the source that has a single slice, left out for a two-dimensional network
     axes, flips: the source's order of (remaining) axes to canonical order
@@ -43,7 +84,7 @@ class Trace:
 
     @property
     def slice_order(self) -> SliceOrder:
-        """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
+        """The order of the walk over the network's grid: as a file gives its slices, those of its last axis."""
         if self.walked is not None:
             return SliceOrder(self.walked)
         if len(self.axes) < 3:
@@ -61,13 +102,13 @@ class Trace:
         return tuple(part.stop - part.start for part in self.crop)
 
     def steps_back(self, axis: int) -> Taps | None:
-        """How rows of the network's grid become rows of the region that was kept; None where they are the same."""
+        """Taps from rows of the network's grid to rows of the region that was kept; None where they are the same."""
         if self.back is not None:
             return self.back[axis]
         return None if self.shape[axis] == self.kept[axis] else taps(self.shape[axis], self.kept[axis])
 
     def needed(self, part: Region) -> Region:
-        """What of the padded grid a part of the region that was kept is made of."""
+        """The region of the padded grid of which a part of the region that was kept is made."""
         region = []
         for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
             step = self.steps_back(axis)

@@ -46,7 +46,7 @@ class Disagreement:
 
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
-        """That of a task's heads; None of a task that states no uncertainty."""
+        """The disagreement of a task's heads; None of a task that states no uncertainty."""
         decoding = task.decoding
         if decoding.parts:
             return cls._joined({name: cls.of(part) for name, part in decoding.parts.items()})
@@ -60,7 +60,7 @@ class Disagreement:
 
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
-        """That of the heads of several tasks."""
+        """The disagreement of the heads of several tasks."""
         known = {name: part for name, part in parts.items() if part is not None}
 
         def named(field_of: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Disagreement:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Those that state uncertainty."""
+        """The heads that state uncertainty."""
         return tuple(self.kinds)
 
     def of_evidence(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _of_concentrations(outputs: Any) -> tuple[Any, Any]:
 
 
 def _digamma(x: Any) -> Any:
-    """Of 1 and more, by its recurrence and its asymptotic series; ONNX has none of its own. DLMF 5.5.2, 5.11.2"""
+    """The digamma function of 1 and more, by recurrence and asymptotic series; ONNX has none. DLMF 5.5.2, 5.11.2"""
     far = x + RAISED
     series = 1 / (2 * far) + 1 / (12 * far**2) - 1 / (120 * far**4) + 1 / (252 * far**6)
     return _library(x).log(far) - series - sum(1 / (x + step) for step in range(RAISED))

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from isocenter import networks
 from isocenter.errors import PlanError, UsageError
 from isocenter.runtime import bundle
-from isocenter.runtime.guard import Watched, with_features
+from isocenter.runtime.guard.watched import Watched, with_features
+from isocenter.runtime.inference import (
+    AUTO,
+    EVIDENTIAL,
+    LAPLACE,
+    MEMBERS,
+    METHODS,
+    NONE,
+    TTA,
+    VARIATIONAL,
+)
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import Laplace, LastLayers
-from isocenter.runtime.uncertainty.variational import LearntWeights
+from isocenter.runtime.uncertainty.last_layers import Laplace, LastLayers, LearntWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +33,6 @@ if TYPE_CHECKING:
     from isocenter.runtime.bundle import NoisyLogits
     from isocenter.runtime.model import Model
 
-AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
-VARIATIONAL, EVIDENTIAL = "variational", "evidential"
-Method = Literal["auto", "none", "members", "laplace", "variational", "evidential", "tta"]
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, VARIATIONAL, EVIDENTIAL, TTA)
 WHERE = "--uncertainty"
 # What gives several outputs of the last layers.
 Drawing = Laplace | LearntWeights
@@ -67,7 +72,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
 
 
 def last_layers_of(model: Model) -> LastLayers | None:
-    """What gathers the last layers' inputs while cases that trained a model pass; None where nothing comes of it."""
+    """The collector of the last layers' inputs while training cases pass; None where nothing comes of it."""
     differ, run = Disagreement.of(model.task), model.run
     if differ is None or not isinstance(run, TorchNetwork) or not (at := _deepest(model)) or _noise_of(run.module):
         return None
@@ -75,7 +80,7 @@ def last_layers_of(model: Model) -> LastLayers | None:
 
 
 def _deepest(model: Model) -> str:
-    """Where the features of its network are; empty where nobody knows, as of another program's.
+    """The part of its network that gives the features; empty where nobody knows, as of another program's.
 
     Of a torch network alone: the family's file imports torch, which a package may be without.
     """
@@ -84,12 +89,12 @@ def _deepest(model: Model) -> str:
 
 
 def _noise_of(module: Module) -> NoisyLogits | None:
-    """What follows the last layers of a network that states the noise of its logits; no posterior knows of it."""
+    """The module after the last layers of a network that states the noise of its logits; no posterior knows of it."""
     return next((part for part in module.modules() if isinstance(part, bundle.NoisyLogits)), None)
 
 
 def _further(model: Model, method: str, differ: Disagreement) -> Callable[[Features], Mapping[str, Tensor]]:
-    """What adds the uncertainty to the outputs of a network."""
+    """A function that adds the uncertainty to the outputs of a network."""
     if method == EVIDENTIAL:
         return partial(_by_evidence, replace(differ, kinds={head: differ.kinds[head] for head in differ.evidence}))
     drawing = model.laplace if method == LAPLACE else _learnt(model)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.runtime.preprocessing import Trace
+from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.runtime.windows.finite import check_finite
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side, sides_of
@@ -97,7 +97,7 @@ class Mirrored:
         return {**made, **further, **({} if self.differ is None else self.differ(seen))}
 
     def _each(self, name: str, seen: Sequence[Mapping[str, Array]]) -> Array:
-        """What each of several networks says in the mean of all views."""
+        """The outputs of each of several networks in the mean of all views."""
         head, own = name.removesuffix(EACH), [np.asarray(one[name]) for one in seen]
         count = seen[0][head].shape[1]
         made = [
@@ -107,7 +107,7 @@ class Mirrored:
         return np.concatenate(made, axis=1)
 
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
-        """What the network says of one view, brought back to the window as it is."""
+        """The network's outputs of one view, brought back to the window as it is."""
         along = tuple(axis + 2 for axis in view)
         seen = np.flip(batch, along)
         if self.marked is not None and self.crossing in view:
@@ -125,7 +125,7 @@ class Mirrored:
         return {name: one[:, self._changed(name, one.shape[1])] for name, one in dense.items()}
 
     def _changed(self, name: str, count: int) -> list[int]:
-        """What each of so many channels becomes when left and right change sides, for one network after the other."""
+        """The channel that each becomes when left and right change sides, for one network after the other."""
         sides = list(self.sides.get(name.removesuffix(EACH)) or range(count))
         return [start + one for start in range(0, count, len(sides)) for one in sides]
 

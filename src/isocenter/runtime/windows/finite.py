@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isocenter.errors import OutputError
-from isocenter.runtime.windows.batches import Network
+from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array
 
 REMEDY = "Predict in float32 (--backend torch, --device cpu); if that changes nothing, the network has no answer here"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unkn
 from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Restores, Source, Trace
+    from isocenter.runtime.preprocessing.protocol import Restores, Source
+    from isocenter.runtime.preprocessing.trace import Trace
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
@@ -124,8 +125,16 @@ def run_pipeline(
     refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.opened(image, where)
     labelled = preprocessing.cascade is not None
-    how: dict[str, Any] = {"labelled": labelled, "differ": windows.differ, "plain": windows.plain}
-    seen = mirrored(Finite(network, where), task, windows.flips, trace, windows.left_right, **how)
+    seen = mirrored(
+        Finite(network, where),
+        task,
+        windows.flips,
+        trace,
+        windows.left_right,
+        labelled=labelled,
+        differ=windows.differ,
+        plain=windows.plain,
+    )
     patch, overlap, merge = windows.patch, windows.overlap, task.decoding.merge
     parts = preprocessing.parts(trace, region, patch, dense_channels(task))
 

@@ -1,19 +1,22 @@
-"""Sliding windows over an image, merged by weights, of which only the rows in progress are held."""
+"""Sliding windows over an image: cut out, run through the network in batches, and merged by weights.
+
+Only the rows in progress are held.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import SliceOrder, Source
-from isocenter.runtime.windows.batches import Network as Network  # noqa: PLC0414 - known by this name from here
-from isocenter.runtime.windows.batches import Windows, run
-from isocenter.runtime.windows.sums import Sums
+from isocenter.runtime.preprocessing.protocol import Source
+from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
+from isocenter.runtime.preprocessing.trace import SliceOrder
 from isocenter.values import Array, Merge, Region
 
 # Called with what is done and with all.
@@ -21,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> list[int]:
-    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next.
+    """The starts of the windows along one axis: evenly spread, at least `overlap` of a window shared with the next.
 
     MONAI's own ("monai_...") follow each other by whole voxels, and the last is moved back to end with the image.
     """
@@ -139,12 +142,199 @@ def window_count(
     wanted: Region | None = None,
     merge: Merge = "gaussian",
 ) -> int:
-    """How many windows `slide` sees of an image of this shape."""
+    """The number of windows that `slide` sees of an image of this shape."""
     parts = wanted or tuple(slice(0, size) for size in spatial)
     axes = zip(spatial, patch, parts, strict=True)
     return math.prod(len(_touching(max(size, n), n, part, overlap, merge)) for size, n, part in axes)
 
 
 def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
-    """Where the windows of one axis begin that have something of a part."""
+    """The places where the windows of one axis begin that have something of a part."""
     return [start for start in starts(size, patch, overlap, merge) if start < part.stop and start + patch > part.start]
+
+
+# (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or
+# (batch, size)}
+Network = Callable[..., Mapping[str, NDArray[np.float32]]]
+# The row, column, ... at which a window begins, in the order of the walk.
+Corner = tuple[int, ...]
+
+# Windows of one value that are remembered: beside a body there is one, and perhaps a second where a file was padded.
+REMEMBERED = 4
+
+
+@dataclass(eq=False)
+class Windows:
+    """Cuts windows, row after row; of a source that is no array only the rows of one window are held.
+
+    patch: in the order of the walk, as are all corners
+    ends:  where the first and the last window begin along each axis but the one that is walked
+    """
+
+    image: Source
+    slice_order: SliceOrder
+    patch: tuple[int, ...]
+    ends: tuple[tuple[int, int], ...]
+    _row: int | None = None
+    _slab: Array = field(default_factory=lambda: np.empty(0))
+    _held: tuple[int, Array] | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Voxels per axis of the image, in slice order."""
+        return self.slice_order.order(tuple(self.image.shape[1:]))
+
+    def cut(self, corner: Corner) -> Array:
+        """(channels, *patch) as the network sees it."""
+        if corner[0] != self._row:
+            self._row, self._slab = corner[0], self._continued(corner[0])
+        starts = [start - low for start, (low, _) in zip(corner[1:], self.ends, strict=True)]
+        inside = [slice(start, start + n) for start, n in zip(starts, self.patch[1:], strict=True)]
+        return self.slice_order.restored(self._slab[(slice(None), slice(None), *inside)])
+
+    def _continued(self, row: int) -> Array:
+        """The rows of the windows that begin here; where the image is smaller than a window its edge goes on."""
+        low, high = max(row, 0), min(row + self.patch[0], self.sizes[0])
+        beyond = [(low - row, row + self.patch[0] - high)]
+        beyond += [(0, max(0, n - size)) for n, size in zip(self.patch[1:], self.sizes[1:], strict=True)]
+        rows = self._rows(low, high)
+        return np.pad(rows, [(0, 0), *beyond], mode="edge") if np.any(beyond) else rows
+
+    def _rows(self, low: int, high: int) -> Array:
+        """Rows of the image, in the order of the walk; those that the last windows had are not made again."""
+        if isinstance(self.image, np.ndarray):
+            return self.slice_order.ordered(self.image)[(slice(None), slice(low, high), *self._plane)]
+        first, held = self._held or (low, None)
+        known = held[:, low - first :] if held is not None and first <= low < first + held.shape[1] else None
+        start = low if known is None else low + known.shape[1]
+        part = self.slice_order.region_back((slice(start, high), *self._plane), self.sizes[0])
+        new = self.slice_order.ordered(self.image[(slice(None), *part)])
+        self._held = (low, new if known is None else np.concatenate([known, new], axis=1))
+        return self._held[1]
+
+    @property
+    def _plane(self) -> Region:
+        axes = zip(self.ends, self.patch[1:], self.sizes[1:], strict=True)
+        return tuple(slice(first, min(last + n, size)) for (first, last), n, size in axes)
+
+
+def run(
+    network: Network, windows: Windows, corners: Iterable[Corner], batch: int
+) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
+    """What the network says of the windows at these corners, in their order."""
+    alike: dict[bytes | None, Mapping[str, Array]] = {}  # what it says of windows of one value
+    waiting: list[tuple[Corner, int | Mapping[str, Array]]] = []  # for a place in the batch, or for their turn
+    cut: list[Array] = []
+    fresh: dict[bytes, int] = {}
+    for corner in corners:
+        window = windows.cut(corner)
+        value = _one_value(window)
+        if value in alike:
+            waiting.append((corner, alike[value]))
+        else:
+            place = len(cut) if value is None else fresh.setdefault(value, len(cut))
+            waiting.append((corner, place))
+            if place == len(cut):
+                cut.append(window)
+        if not cut or len(cut) == batch:
+            yield from _run_batch(network, cut, waiting, fresh, alike)
+    yield from _run_batch(network, cut, waiting, fresh, alike)
+
+
+def _run_batch(
+    network: Network,
+    cut: list[Array],
+    waiting: list[tuple[Corner, int | Mapping[str, Array]]],
+    fresh: dict[bytes, int],
+    alike: dict[bytes | None, Mapping[str, Array]],
+) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
+    """Run the batch and tell of all that waited for it; what is of one value is remembered."""
+    outputs = network(np.ascontiguousarray(np.stack(cut))) if cut else {}
+    each = [{name: output[n] for name, output in outputs.items()} for n in range(len(cut))]
+    for value, place in list(fresh.items())[: REMEMBERED - len(alike)]:
+        alike[value] = {name: output.copy() for name, output in each[place].items()}
+    for corner, output in waiting:
+        yield corner, each[output] if isinstance(output, int) else output
+    for held in (cut, waiting, fresh):
+        held.clear()
+
+
+def _one_value(window: Array) -> bytes | None:
+    """The value of each channel where it has but one; None where there is something to see."""
+    first = window[(slice(None), *(slice(1) for _ in window.shape[1:]))]
+    last = window[(slice(None), *(slice(-1, None) for _ in window.shape[1:]))]
+    return first.tobytes() if (first == last).all() and (window == first).all() else None
+
+
+@dataclass(eq=False)
+class Sums:
+    """The rows [first, first + len(weight)) of a part of a plane, for each dense head.
+
+    weight: (rows, *plane) of each voxel of a window
+    plane:  the part of the other axes that is wanted
+    first:  row at which what is held begins
+    handed: row up to which means have been handed on
+    """
+
+    weight: NDArray[np.float32]
+    plane: Region
+    first: int
+    handed: int
+    heads: dict[str, Array] = field(default_factory=dict)
+    weights: NDArray[np.float32] = field(init=False)
+    _scratch: NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # All in the order of memory in which windows come, whatever axis is walked: a quarter of the time.
+        self.weights = np.zeros_like(self.weight, shape=self._shape)
+        self._scratch = np.empty_like(self.weight)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (len(self.weight), *(part.stop - part.start for part in self.plane))
+
+    def add(self, corner: tuple[int, ...], outputs: Mapping[str, Array]) -> None:
+        """What a network said of the window at this corner, {head: (channels, *window)}."""
+        place, inside = self._places(corner)
+        self.weights[place] += self.weight[inside]
+        for name, output in outputs.items():
+            if name not in self.heads:
+                shape = (len(output), *self._shape)
+                self.heads[name] = np.zeros_like(output, dtype=np.float32, shape=shape)
+            for held, channel in zip(self.heads[name], output, strict=True):
+                # Into memory that is in the cache already: half the time of a product of its own.
+                np.multiply(channel, self.weight, out=self._scratch)
+                held[place] += self._scratch[inside]
+
+    def _places(self, corner: tuple[int, ...]) -> tuple[Region, Region]:
+        """Where a window lies in what is held, and which part of it does."""
+        place, inside = [slice(None)], [slice(None)]  # the rows are the window's own
+        for start, size, part in zip(corner[1:], self.weight.shape[1:], self.plane, strict=True):
+            low, high = max(start, part.start), min(start + size, part.stop)
+            place.append(slice(low - part.start, high - part.start))
+            inside.append(slice(low - start, high - start))
+        return tuple(place), tuple(inside)
+
+    def finished(self, until: int) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """The means of rows that receive no more windows, a few at a time; none of a network without dense heads."""
+        if not self.heads:
+            return
+        channels = sum(len(held) for held in self.heads.values())
+        rows = max(1, YIELDED_BYTES // (4 * channels * math.prod(self._shape[1:])))
+        while self.handed < until:
+            end = min(self.handed + rows, until)
+            yield (slice(self.handed, end), *self.plane), self._means(self.handed, end)
+            self.handed = end
+
+    def _means(self, start: int, stop: int) -> dict[str, Array]:
+        rows = slice(start - self.first, stop - self.first)
+        return {name: held[:, rows] / self.weights[rows] for name, held in self.heads.items()}
+
+    def advance(self, first: int) -> None:
+        """Let go the rows before `first`."""
+        gone = min(first - self.first, len(self.weight))
+        kept = len(self.weight) - gone
+        for held in (self.weights, *(channel for head in self.heads.values() for channel in head)):
+            held[:kept] = held[gone:].copy()
+            held[kept:] = 0
+        self.first = first

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom.library import entity, kept, referring, report_of, reported
 from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.messages import SUCCESS
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, SUCCESS
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
-from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.store import ObjectStore
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 
@@ -30,7 +30,7 @@ SETTLED_S = 0.02
 def find(
     us: str, peer: Peer, wanted: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
 ) -> list[dict[str, str]]:
-    """What a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
+    """Records that a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
     with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
         rows = []
         for status, answer in association.send_c_find(_identifier(wanted, level), FIND):
@@ -155,7 +155,7 @@ def _identifier(wanted: Mapping[str, str], level: Level) -> pydicom.Dataset:
 
 
 def _moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: Peer) -> int:
-    """How many objects were sent, of the last answer."""
+    """The number of objects that were sent, of the last answer."""
     count = 0
     for status, _ in answers:
         _status(status, peer, *PENDING, *WARNINGS)

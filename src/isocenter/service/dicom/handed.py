@@ -16,9 +16,11 @@ from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
-from isocenter.service.dicom.services import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
-from isocenter.service.objects import CommitmentRequest, ObjectStore, Reply
+from isocenter.service.objects.received import CommitmentRequest
+from isocenter.service.objects.reply import Reply
+from isocenter.service.objects.store import ObjectStore
 
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16
@@ -30,7 +32,7 @@ MOST_AWAITED = 64  # answers on one association; who asks more gets them on othe
 
 
 class Between(threading.Event):
-    """What the library's thread passes between two messages: there `step` can send one that mixes with no other."""
+    """An event that the library's thread passes between two messages: there `step` can send one apart from others."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         super().__init__()

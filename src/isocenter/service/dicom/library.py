@@ -13,7 +13,8 @@ from typing import Any
 from isocenter.errors import FormatError, ResourceError
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects import CommitmentReport, CommitmentRequest, ObjectStore
+from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.store import ObjectStore
 
 AT_ONCE = 1 << 16
 NO_SUCH_OBJECT = 0x0112  # PS3.4 J.4.2
@@ -62,7 +63,7 @@ def sweep(inbox: Path, idle_s: float) -> None:
 
 
 def report_of(event: Any, peer: str) -> CommitmentReport:
-    """What an N-EVENT-REPORT says."""
+    """The content of an N-EVENT-REPORT."""
     dataset = event.event_information
     _, committed = references(dataset, "ReferencedSOPSequence")
     _, failed = references(dataset, "FailedSOPSequence")

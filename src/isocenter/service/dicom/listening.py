@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.service.objects import Sync
+from isocenter.service.objects.store import Sync
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Trusted:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For one association. Raises UsageError for files that are no certificates."""
+        """The context of one association. Raises UsageError for files that are no certificates."""
         try:
             context = ssl.create_default_context(cafile=self.authorities)
             if self.certificate is not None:
@@ -68,13 +68,13 @@ class Secured:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For whoever connects. Raises UsageError for files that are no certificates."""
+        """The context for whoever connects. Raises UsageError for files that are no certificates."""
         return server_context(self.certificate, self.key, self.clients)
 
 
 @dataclass(frozen=True)
 class Listening:
-    """Where one receiver listens, and what an association may take.
+    """The place where one receiver listens, and what an association may take.
 
     max_associations: of this process
     idle_s:           s for one PDU to come

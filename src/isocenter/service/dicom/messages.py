@@ -1,4 +1,7 @@
-"""Commands of DIMSE as bytes, PS3.7 6.3 and E.1, and the head of a file for a data set that came without one."""
+"""Commands of DIMSE as bytes, PS3.7 6.3 and E.1, and the services that they belong to, PS3.4 B.5 and PS3.6 A.
+
+Also the head of a file for a data set that came without one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,23 @@ import struct
 from collections.abc import Mapping
 
 from isocenter.service.dicom.pdus import HEAD, IMPLEMENTATION, P_DATA, VERSION, ProtocolError
+
+VERIFICATION = "1.2.840.10008.1.1"
+COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+_STANDARD = "1.2.840.10008."
+_STORAGE = (
+    f"{_STANDARD}5.1.4.1.1.",
+    # Storage classes that stand among others: stored prints and hardcopies, deliveries of radiation, objects without a
+    # patient.
+    *(f"{_STANDARD}5.1.1.{n}" for n in ("27", "29", "30")),
+    *(f"{_STANDARD}5.1.4.{n}" for n in ("34.7", "34.10", "38.1", "39.1", "43.1", "44.1", "45.1")),
+)
+
+
+def is_storage(sop_class: str) -> bool:
+    """Whether a class is of objects: what the standard lists as such, and whatever is not of the standard."""
+    return not sop_class.startswith(_STANDARD) or sop_class.startswith(_STORAGE[0]) or sop_class in _STORAGE
+
 
 C_STORE, C_ECHO, C_CANCEL, ANSWER = 0x0001, 0x0030, 0x0FFF, 0x8000
 # Elements of group 0

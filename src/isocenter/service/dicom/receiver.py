@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import selectors
 import socket
@@ -17,6 +16,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.handed import Handed
 from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.messages import VERIFICATION, is_storage
 from isocenter.service.dicom.pdus import (
     ASSOCIATE_RQ,
     CALLED_UNKNOWN,
@@ -29,9 +29,8 @@ from isocenter.service.dicom.pdus import (
     parse_request,
     rejection,
 )
-from isocenter.service.dicom.services import VERIFICATION, is_storage
 from isocenter.service.dicom.storage import Association
-from isocenter.service.objects import ObjectStore
+from isocenter.service.objects.store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128
@@ -60,7 +59,7 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Where it listens without TLS."""
+        """The port without TLS."""
         return int(self._doors[0][0].getsockname()[1])
 
     def serve(self, stop: threading.Event) -> None:
@@ -153,12 +152,6 @@ class Receiver:
         until = time.monotonic() + DRAIN_S
         while self._served and time.monotonic() < until:
             time.sleep(POLL / 4)
-
-
-def run_receiver(listening: Listening, folder: Path, stop: threading.Event, name: str = "receiver") -> None:
-    """Receive into a node's folder until `stop`; then what is coming is received to its end."""
-    gc.freeze()  # what is there stays: it need not be looked through between objects
-    Receiver(listening, folder, name).serve(stop)
 
 
 def _secured(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:

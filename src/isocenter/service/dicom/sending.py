@@ -21,6 +21,7 @@ from isocenter.files.dicom import Identity, implicit_data_set, read_identity
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.messages import VERIFICATION
 from isocenter.service.dicom.pdus import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -35,7 +36,6 @@ from isocenter.service.dicom.pdus import (
     parse_acceptance,
     pdu,
 )
-from isocenter.service.dicom.services import VERIFICATION
 
 IDLE_S = 30.0
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2
@@ -48,7 +48,7 @@ class PeerError(IsocenterError):
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of one file. status: the peer's, None where it gave none."""
+    """The outcome of one file. status: the peer's, None where it gave none."""
 
     path: Path
     instance: str

@@ -15,6 +15,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.messages import is_storage
 from isocenter.service.dicom.pdus import (
     ABORT,
     LARGEST_DATA,
@@ -27,8 +28,7 @@ from isocenter.service.dicom.pdus import (
     acceptance,
     pdu,
 )
-from isocenter.service.dicom.services import is_storage
-from isocenter.service.objects import ObjectStore, Part, secure
+from isocenter.service.objects.store import ObjectStore, Part, secure
 
 LOG = logging.getLogger(__name__)
 VALUE = struct.Struct(">IBB")  # length, context and bits of a presentation data value, PS3.8 9.3.5.1 and E.2

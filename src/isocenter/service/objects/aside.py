@@ -62,7 +62,7 @@ def setting_aside(folder: Path) -> Iterator[None]:
 
 
 def read_asides(folder: Path) -> list[Aside]:
-    """What lies aside, by number; a folder that is just being made is left out."""
+    """Objects that lie aside, by number; a folder that is just being made is left out."""
     asides = []
     for place in (folder / ASIDE).glob("[0-9]*"):
         objects = sorted(place.glob("*.dcm"))

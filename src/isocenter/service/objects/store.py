@@ -85,7 +85,7 @@ class Part:
 
 
 class ObjectStore:
-    """Where one process keeps what it receives; threads may share it.
+    """The place where one process keeps what it receives; threads may share it.
 
     folder:      of the node
     name:        of the process, in the name of its folder in `inbox/`
@@ -215,7 +215,7 @@ def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
 
 
 def key_of(uid: str) -> str:
-    """What files and records call an object, a series or a study: a hash, so that no path comes from a UID."""
+    """The name of an object, a series or a study in files and records: a hash, so that no path comes from a UID."""
     return hashlib.sha256(uid.encode()).hexdigest()[:32]
 
 

@@ -91,7 +91,7 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """Where the database is, without a password."""
+        """The place of the database, without a password."""
         return self.engine.url.render_as_string(hide_password=True)
 
     @property

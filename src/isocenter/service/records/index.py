@@ -9,9 +9,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import OPEN, OUTCOMES, REFUSED, closed, record_event, unsettle
+from isocenter.service.records.jobs import (
+    OPEN,
+    OUTCOMES,
+    REFUSED,
+    Wanted,
+    closed,
+    record_event,
+    superseded_because,
+    unsettle,
+)
 from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
-from isocenter.service.records.wanted import Wanted, superseded_because
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,8 @@ class Index:
         here = studies.c.study == first.study
         state = connection.execute(select(studies.c.state).where(here)).scalar()
         if state is None:
-            times = {"received_at": clock, "last_at": clock}
-            connection.execute(
-                insert(studies).values(study=first.study, uid=first.study_uid, state="receiving", **times)
-            )
+            new_study = {"study": first.study, "uid": first.study_uid, "state": "receiving"}
+            connection.execute(insert(studies).values({**new_study, "received_at": clock, "last_at": clock}))
         elif state == "receiving":
             connection.execute(update(studies).where(here).values(last_at=clock))
         else:
@@ -242,7 +248,7 @@ def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bo
 
 
 def _settled(connection: Connection, study: Row[Any]) -> Settled:
-    """What a study came to: the best of what its jobs did, and whether somebody has to look at it."""
+    """The outcome of a study: the best of what its jobs did, and whether somebody has to look at it."""
     mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
     own = connection.execute(mine).all()
     stated = [row for row in own if row.state != "cancelled"]

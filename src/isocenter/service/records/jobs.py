@@ -1,4 +1,4 @@
-"""The queue of jobs: claimed under leases, written only by whoever holds the claim."""
+"""The queue of jobs: wanted by rules, claimed under leases, written only by whoever holds the claim."""
 
 from __future__ import annotations
 
@@ -11,6 +11,38 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, inser
 
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that the rules want of a study.
+
+    inputs: as those of `Job`
+    """
+
+    rule: str
+    model_hash: str
+    inputs_hash: str
+    inputs: Mapping[str, Any]
+
+
+def superseded_because(job: Wanted, wanted: Sequence[Wanted]) -> str | None:
+    """Why a job that was wanted no longer belongs to its study; None where it does."""
+    of_rule = [one for one in wanted if one.rule == job.rule]
+    of_model = [one for one in of_rule if one.model_hash == job.model_hash]
+    if any(one.inputs_hash == job.inputs_hash for one in of_model):
+        return None
+    if not of_rule:
+        return "its rule is gone, waits for an answer, or takes no series of the study now"
+    if not of_model:
+        return "its rule has another model now"
+    of_series = [one for one in of_model if one.inputs["series"] == job.inputs["series"]]
+    if not of_series:
+        return "its rule takes other series now"
+    if all(one.inputs.get("inside") != job.inputs.get("inside") for one in of_series):
+        return "its rule looks within another answer, label or margin now"
+    return "the study has grown, and its inputs have changed"
+
 
 # States of a job on which somebody still works.
 OPEN = ("waiting", "running", "sending")
@@ -57,7 +89,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: a result, or a stated reason why there is none."""
+    """The outcome of a job: a result, or a stated reason why there is none."""
 
     outcome: str
     reason: str = ""
@@ -71,7 +103,7 @@ class Outcome:
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
-    """What a job is called: nothing else has its study, rule, model and inputs."""
+    """The key of a job: nothing else has its study, rule, model and inputs."""
     return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash)).encode()).hexdigest()[:32]
 
 
@@ -166,7 +198,7 @@ class Jobs:
             return connection.execute(update(jobs).where(*_held(job)).values(values)).rowcount == 1
 
     def released(self, worker: str) -> int:
-        """How many jobs a worker that is known to be dead held; they wait again."""
+        """The number of jobs that a worker held that is known to be dead; they wait again."""
         with self.database.write() as connection:
             mine = and_(jobs.c.worker == worker, jobs.c.state == "running")
             values = {"state": "waiting", "lease_until": None, "not_before": Clock()}
@@ -228,10 +260,10 @@ class Jobs:
         fresh = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
         begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
         for name, peer in sorted(fresh):
-            connection.execute(insert(deliveries).values(job=job.job, name=name, peer=peer, **begun))
+            connection.execute(insert(deliveries).values({"job": job.job, "name": name, "peer": peer, **begun}))
         mine = deliveries.c.job == job.job
         given_up = and_(mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(sent))
-        connection.execute(update(deliveries).where(given_up).values(**begun, attempts=0, reason=None))
+        connection.execute(update(deliveries).where(given_up).values({**begun, "attempts": 0, "reason": None}))
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting")
         return connection.execute(still).first() is not None
 

@@ -39,7 +39,7 @@ class Outbox:
     lease_s: float = 60
 
     def claim(self, peer: str, most: int = 100) -> list[Delivery]:
-        """What waits for a peer, oldest first, now held by the caller."""
+        """Deliveries that wait for a peer, oldest first, now held by the caller."""
         ready = and_(
             deliveries.c.peer == peer,
             deliveries.c.state == "waiting",
@@ -106,9 +106,8 @@ class Outbox:
     def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
         mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)
         with self.database.write() as connection:
-            connection.execute(
-                update(deliveries).where(mine).values(**values, attempts=delivery.attempts, lease_until=None)
-            )
+            ended = {**values, "attempts": delivery.attempts, "lease_until": None}
+            connection.execute(update(deliveries).where(mine).values(ended))
         self._close(delivery.job)
 
     def committed(self, sop_instance_uids: list[str], peer: str) -> None:

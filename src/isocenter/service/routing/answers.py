@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.service.records import RESULT, Database
+from isocenter.service.records.database import Database
+from isocenter.service.records.jobs import RESULT
 from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing.models import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.rules import StudyAnswers, inputs_hash
 from isocenter.service.settings import Rule
 
@@ -24,7 +25,7 @@ def study_answers(
     models: Mapping[str, ModelFacts],
     contents: Mapping[str, str],
 ) -> tuple[StudyAnswers, Results]:
-    """What finished jobs of a study say, and those of them that have a result.
+    """The answers of a study's finished jobs, and those of them that have a result.
 
     contents: {series: hash} of the study as it is
     Jobs of models that were replaced, or on inputs that have changed, say nothing.
@@ -65,7 +66,7 @@ def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapp
 def box_inside(
     rule: Rule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any] | None:
-    """Where alone a job of a rule predicts: around which value of which job's answer; None for the whole image.
+    """The box in which alone a job predicts: around which value of which job's answer; None for the whole image.
 
     series: keys of its series; labels: {rule: {label: value} of its answers}
     """
@@ -77,6 +78,6 @@ def box_inside(
 
 
 def _nearest(results: Mapping[str, frozenset[str]], series: Sequence[str]) -> str:
-    """Of jobs with a result the oldest on one of these series, else the oldest."""
+    """The oldest job with a result on one of these series, else the oldest."""
     shared = (job for job, own in results.items() if not own.isdisjoint(series))
     return next(shared, next(iter(results)))

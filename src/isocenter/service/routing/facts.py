@@ -1,4 +1,4 @@
-"""Facts of a series that rules ask for: its headers, and its geometry as `files` reads it."""
+"""Facts that rules ask for: of a series its headers and its geometry as `files` reads it, and of a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST_NUMBER = 2**31 - 1  # of a column, and of an integer string, PS3.5 6.2
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """What is known of a series without its pixels; geometry is None where there is none, and `problem` says why.
+    """The facts of a series without its pixels; geometry is None where there is none, and `problem` says why.
 
     Of several radiographs it is what all have alike.
 
@@ -51,7 +51,7 @@ class SeriesFacts:
 
     @classmethod
     def of_row(cls, row: Any) -> SeriesFacts:
-        """From a row of the records."""
+        """Read a row of the records."""
         stored = row._mapping
         known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
         attributes = stored["attributes"] or {}
@@ -74,7 +74,7 @@ class SeriesFacts:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the records keep of it; the station's name only as a hash."""
+        """The columns that the records keep of it; the station's name only as a hash."""
         header = self.attributes
         station = header.get("StationName")
         kept = {name: value for name, value in asdict(self).items() if name not in ("series", "uid")}
@@ -129,7 +129,7 @@ def folder_of(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def cases_of(folder: Path) -> list[Case]:
-    """What a job predicts of the series in a folder: its one volume, or of radiographs each view, as of a data set.
+    """The cases of the series in a folder: its one volume, or of radiographs each view, as of a data set.
 
     Raises FormatError for a series of several volumes or patients, or one of whose views cannot be read.
     """
@@ -195,3 +195,33 @@ def _number(value: Any) -> Any:
 def _text(value: Any) -> str | None:
     """Several values as one text."""
     return "\\".join(map(str, value)) if isinstance(value, list) else None if value is None else str(value)
+
+
+# Of a model of one image, the role that its series plays.
+IMAGE = "image"
+COLOUR = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The facts that routing asks of a model.
+
+    hash:     of weights and settings: another hash is another model
+    modality: DICOM's word, or "" where it takes any
+    channels: names of its images
+    labels:   {name: value} of the label map of its answers; empty where they are none
+    findings: names of what its answers state with a probability
+    """
+
+    name: str
+    hash: str
+    modality: str = ""
+    channels: Sequence[str] = (IMAGE,)
+    task: str = ""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    findings: Sequence[str] = ()
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """Names of the images that it needs, each a series."""
+        return self.channels if len(self.channels) > 1 and tuple(self.channels) != COLOUR else (IMAGE,)

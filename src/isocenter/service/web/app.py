@@ -16,7 +16,9 @@ from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import aside, health, jobs, metrics, node, studies
-from isocenter.service.web.dicomweb import retrieve_router, search_router, store_router
+from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
+from isocenter.service.web.dicomweb.search import router as search_router
+from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import WebError, WebNode, all_entered

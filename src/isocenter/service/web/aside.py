@@ -11,7 +11,7 @@ from sqlalchemy import select
 from isocenter.errors import FormatError
 from isocenter.files import file_hash
 from isocenter.files.dicom import read_identity
-from isocenter.service.objects import Aside, exchange, read_asides
+from isocenter.service.objects.aside import Aside, exchange, read_asides
 from isocenter.service.records.tables import instances, studies
 from isocenter.service.web.shapes import AsideShape, Listing
 from isocenter.service.web.web_node import Limit, Node, WebError, WebNode

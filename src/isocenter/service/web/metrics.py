@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from isocenter.service.records import Clock
+from isocenter.service.records.database import Clock
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.web.health import silences
 from isocenter.service.web.node import counted_by, free_bytes

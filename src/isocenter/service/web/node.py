@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import Column, func, select
 
-from isocenter.service.dicom import PeerError, echo
+from isocenter.service.dicom.sending import PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
-from isocenter.service.routing import rules_of
+from isocenter.service.routing.rules import rules_of
 from isocenter.service.speaking import spoken_to
 from isocenter.service.stored import stored_models
 from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape, Problem
@@ -81,7 +81,7 @@ def echo_peer(node: Node, name: str) -> EchoShape:
 
 
 def free_bytes(node: WebNode) -> int:
-    """Of the disk that the node's folder lies on."""
+    """Free bytes of the disk that the node's folder lies on."""
     return shutil.disk_usage(node.folder).free
 
 

@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from isocenter.errors import UsageError
-from isocenter.service.dicom import server_context
-from isocenter.service.objects import ObjectStore
-from isocenter.service.records import opened
+from isocenter.service.dicom.listening import server_context
+from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.database import opened
 from isocenter.service.settings import HttpTls, Settings, token_of
 from isocenter.service.web.app import web_app
 from isocenter.service.web.guard import CONNECTIONS

@@ -11,7 +11,9 @@ from fastapi import APIRouter, Query
 from sqlalchemy import Connection, Row, select
 
 from isocenter.service.records.tables import jobs, studies
-from isocenter.service.routing import SeriesFacts, rules_of, study_answers, study_routing
+from isocenter.service.routing.answers import study_answers
+from isocenter.service.routing.facts import SeriesFacts
+from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.stored import stored_models
 from isocenter.service.web.jobs import job_shapes
 from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape

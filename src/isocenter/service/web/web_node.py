@@ -15,8 +15,11 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
-from isocenter.service.objects import ObjectStore, Received, key_of
-from isocenter.service.records import Database, Index, Jobs
+from isocenter.service.objects.received import Received
+from isocenter.service.objects.store import ObjectStore, key_of
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
+from isocenter.service.records.jobs import Jobs
 from isocenter.service.records.tables import studies
 from isocenter.service.settings import Settings
 

@@ -19,8 +19,8 @@ from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Done, computed, image_of
 from isocenter.runtime import Model, write_json
-from isocenter.service.records import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
-from isocenter.service.routing import IMAGE, cases_of, folder_of
+from isocenter.service.records.jobs import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
+from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
@@ -32,7 +32,7 @@ KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "pict
 
 @dataclass(frozen=True)
 class Within:
-    """Where alone is predicted: the box around a value of an earlier answer, a label map, with a margin.
+    """The only place that is predicted: the box around a value of an earlier answer, a label map, with a margin.
 
     frames: frames of reference of the series that the answer is on; None where it is on that of the job itself
     """
@@ -57,7 +57,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What became of one of a job's images. where: which it is, in front of words; empty for the only one.
+    """The outcome of one of a job's images. where: which it is, in front of words; empty for the only one.
 
     stated: what its rows state beside the result, where there are several: its name and SOP Instance UID
     """
@@ -96,8 +96,7 @@ def answered(
                 since = time.monotonic()
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                limits: Any = {"at_most": at_most, "allow_large": allow_large}
-                asked = Asked(folder=room, findings=True, region=region, **limits)
+                asked = Asked(folder=room, findings=True, region=region, at_most=at_most, allow_large=allow_large)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at

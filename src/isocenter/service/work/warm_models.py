@@ -13,14 +13,16 @@ import psutil
 
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime import Model, load
-from isocenter.service.routing import ModelFacts
+from isocenter.service.routing.facts import ModelFacts
+from isocenter.tasks import settings_of
 
 log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """What routing asks of a model; its hash is that of weights, settings of the task, preprocessing and windows."""
-    settings = [model.record.get("weights_sha256"), model.task.name, model.task.settings, model.preprocessing.settings]
+    """The facts of a model for routing; its hash is that of weights, task, preprocessing and windows."""
+    task = {"name": model.task.name, **settings_of(model.task)}
+    settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(model.task.decoding.parts.values()), model.task)  # of several tasks the one with a label map

@@ -18,9 +18,11 @@ from sqlalchemy import select
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.service.records import REFUSED, Database, Index, Job, Jobs, Outcome
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
+from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
-from isocenter.service.routing import inputs_hash, series_hash
+from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import Inputs, Within, answered
 from isocenter.service.work.warm_models import WarmModels
@@ -96,9 +98,7 @@ class Worker:
             shutil.rmtree(room, ignore_errors=True)
 
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
-        """What a job came to; None where its inputs have changed, so that it waits to be superseded."""
-        if job.inputs.get("within"):  # by a version that did not note the label: once it has ended, a new job follows
-            return Outcome(REFUSED, "the job does not state the label that it looks within. The rules make a new one")
+        """The outcome of a job; None where its inputs have changed, so that it waits to be superseded."""
         inputs = self._inputs(job)
         if inputs is None:
             self._wait(job)
@@ -111,12 +111,21 @@ class Worker:
         loading = time.monotonic() - began
         node, rule = self.settings.node, self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
-        limits: Any = {"at_most": self.settings.queue.job_timeout_s, "allow_large": own is not None and own.allow_large}
-        outcome = answered(job, model, inputs, room, node.uid_root, node.text, send, **limits)
+        outcome = answered(
+            job,
+            model,
+            inputs,
+            room,
+            node.uid_root,
+            node.text,
+            send,
+            at_most=self.settings.queue.job_timeout_s,
+            allow_large=own is not None and own.allow_large,
+        )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
-        return Outcome(**{**vars(outcome), "seconds": {"load": loading, **outcome.seconds}})
+        return replace(outcome, seconds={"load": loading, **outcome.seconds})
 
     def _wait(self, job: Job) -> None:
         """Give a job back whose inputs have changed; the rules will supersede it."""

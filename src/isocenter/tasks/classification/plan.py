@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief import (
-    CALLING_SENTENCES,
-    CERTAINTY_SENTENCES,
-    GROUPED_SENTENCES,
     NOBODY,
-    SET_SENTENCES,
     GroupThresholds,
     OperatingPoint,
     calling_decisions,
@@ -26,8 +22,7 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
 from isocenter.tasks.classification.positive import positive_decision
-from isocenter.tasks.shared import SETTING_SENTENCES
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence, grades, rising
+from isocenter.values import Dataset, Decision, Fingerprint, grades, rising
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
@@ -42,22 +37,13 @@ SHIFT_DIGITS = 6
 ROUNDING = 0.01
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 CORN = "arXiv:2111.08851"
-SENTENCES: Mapping[str, Sentence] = {
-    **SETTING_SENTENCES,
-    **CALLING_SENTENCES,
-    **GROUPED_SENTENCES,
-    **CERTAINTY_SENTENCES,
-    **SET_SENTENCES,
-    "smoothing": Sentence("{percent} of each target is spread over all classes", "No target is smoothed"),
-    "prior_shift": Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
-    "positive": Sentence(
-        "Sensitivity, predictive values and thresholds are those of {value}",
-        "Sensitivity, predictive values and thresholds are those of each class against the rest",
-        always=True,
-    ),
-    "order": Sentence("Grades are taught and measured in their order by {value}", "The classes have no order"),
-    "ranked": Sentence("The order of the classes is known", only_with=("task.order",)),
-    "costs": Sentence("Mistakes cost {value}", "No costs of mistakes are stated"),
+# The settings that hold one number a class, and their bounds.
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "counts": (0, 10**12),
+    "weights": (1e-6, 1e6),
+    "prior_shift": (-100, 100),
+    "thresholds": (0, NOBODY),
+    "prevalence": (0, 1),
 }
 
 
@@ -202,29 +188,20 @@ def thresholds(
     return chosen_thresholds(point, cases, "0.5" if len(classes) == 2 else "the class that is called")
 
 
-# The settings that hold one number a class, and what the numbers are.
-BY_CLASS: Mapping[str, type[int] | type[float]] = {
-    "counts": int,
-    "weights": float,
-    "prior_shift": float,
-    "thresholds": float,
-    "prevalence": float,
-}
-
-
-def by_class(setting: str, given: Any, classes: tuple[str, ...], positive: str) -> dict[str, Any] | None:
-    """A setting of one number a class, from a plan; one number as the prevalence of two is of the positive class.
-
-    Of two classes the prevalence of one is that of the other too.
-    """
+def prevalences(given: Any) -> Mapping[str, float] | None:
+    """{class: share of all people} as a plan states it; one number is the share of the positive class, named ""."""
     if given is None:
         return None
-    if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
-        given = {positive: given}
-    made = {str(name): BY_CLASS[setting](value) for name, value in given.items()}
-    if setting == "prevalence" and len(classes) == 2 and len(made) == 1 and set(made) < set(classes):
-        return {name: made[name] if name in made else 1 - sum(made.values()) for name in classes}
-    return made
+    shares = given if isinstance(given, Mapping) else {"": given}
+    return {str(name): float(share) for name, share in shares.items()}
+
+
+def by_class(shares: Mapping[str, float] | None, classes: Sequence[str], positive: str) -> Mapping[str, float] | None:
+    """Prevalences of which that of one class of two is that of the other too; positive: the class named ""."""
+    if shares is None or len(classes) != 2 or len(shares) != 1:
+        return shares
+    made = {name or positive: share for name, share in shares.items()}
+    return {name: made.get(name, 1 - sum(made.values())) for name in classes} if set(made) < set(classes) else made
 
 
 def check_settings(classes: Sequence[str], smoothing: float, each: Mapping[str, Mapping[str, float] | None]) -> None:
@@ -233,10 +210,8 @@ def check_settings(classes: Sequence[str], smoothing: float, each: Mapping[str, 
         raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
-    bounds = {"counts": (0, 10**12), "prior_shift": (-100, 100), "weights": (1e-6, 1e6), "thresholds": (0, NOBODY)}
     for setting, numbers in each.items():
-        low, high = bounds.get(setting, (0, 1))
-        check_numbers(f"task.{setting}", numbers or {}, classes, low, high)
+        check_numbers(f"task.{setting}", numbers or {}, classes, *BOUNDS[setting])
     shares = each.get("prevalence") or {}
     if (total := sum(shares.values())) > 1 + ROUNDING or (len(shares) == len(classes) and total < 1 - ROUNDING):
         problem = f"prevalences of {', '.join(shares)} add up to {total:g}, and one of the classes is right"

@@ -57,15 +57,25 @@ def positive_decision(classes: Sequence[str], counts: Mapping[str, int]) -> Deci
     return Decision(rarer, f"{words}, and it is {rank} ({here} {rarer}, {there} {other}); {DECIDES}")
 
 
-def positive_of(given: Any, classes: Sequence[str]) -> tuple[str, ...]:
-    """The positive classes of a setting, one name or several; none where it states none. PlanError for others."""
+def names_in(given: Any) -> tuple[str, ...]:
+    """The classes that a plan states as positive, one name or several; none where it states none."""
     if given is None:
         return ()
-    names = [given] if isinstance(given, str | int) else list(given)
-    stated = tuple(dict.fromkeys(str(name) for name in names))
+    if not (names := [given] if isinstance(given, str | int) else list(given)):
+        raise PlanError("no class is positive", "task.positive", "Name one of task.classes, or give null")
+    return tuple(dict.fromkeys(str(name) for name in names))
+
+
+def plain_names(positive: Sequence[str]) -> str | list[str] | None:
+    """Positive classes as a plan states them."""
+    return positive[0] if len(positive) == 1 else list(positive) or None
+
+
+def positive_of(stated: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The positive classes that are stated, in the order of all; PlanError for what cannot be."""
     if unknown := [name for name in stated if name not in classes]:
         raise PlanError(f"there is no class {unknown[0]!r}", "task.positive", f"Name one of {', '.join(classes)}")
-    if not stated or (len(classes) == 2 and len(stated) == 2):
+    if len(classes) == 2 and len(stated) == 2:
         problem = f"{len(stated)} of {len(classes)} classes are positive"
         raise PlanError(problem, "task.positive", f"Name one of {', '.join(classes)}")
     return tuple(name for name in classes if name in stated)

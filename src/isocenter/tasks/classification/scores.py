@@ -9,12 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import SET_NAMES, calibration_rows, levels_in_words, slope_rows, stated_chance
+from isocenter.belief import (
+    CALIBRATION_METRICS,
+    SET_METRICS,
+    calibration_rows,
+    levels_in_words,
+    slope_rows,
+    stated_chance,
+)
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
+    CLASS_METRICS,
+    GRADE_METRICS,
+    LABEL_METRICS,
     THRESHOLD,
     CaseValues,
     Confusion,
+    Metric,
+    Metrics,
     Seed,
     Table,
     auroc,
@@ -32,25 +44,16 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared import PROBABILITY_NAMES, Called, called_values, discrimination, label_rows, noted
+from isocenter.tasks.shared import Called, called_values, discrimination, label_rows, noted
 from isocenter.values import Case, Estimate, Floats, Row
 
-METRICS = frozenset(
-    {
-        *("auroc", "accuracy", "average_precision", "balanced_accuracy", "f1", "mcc", "kappa", "brier", "ece"),
-        *("sensitivity", "specificity", "ppv", "npv"),
-    }
-)
-# Of classes with an order, and of those whose mistakes have costs.
-OF_GRADES, OF_COSTS = frozenset({"quadratic_kappa", "mae", "rps"}), frozenset({"expected_cost"})
-NAMES: Mapping[str, str] = {
-    **PROBABILITY_NAMES,
-    **SET_NAMES,
-    "mae": "MAE",
-    "mcc": "MCC",
-    "quadratic_kappa": "Quadratic-weighted kappa",
-    "rps": "Ranked probability score",
-}
+# Of classes whose mistakes have costs.
+COST_METRICS = (Metric("expected_cost", better="less", unit="cost"),)
+METRICS = Metrics(
+    (*LABEL_METRICS, *CLASS_METRICS, *GRADE_METRICS, *COST_METRICS, *SET_METRICS, *CALIBRATION_METRICS),
+    label_word="class",
+    of_case="brier",
+).marked(audited=("auroc", "calibration_slope", "coverage"), calibration="ece")
 # Of two classes the metrics of calibration that are those of the probability of one of them.
 OF_ONE_SIDE = ("ece_equal_mass", "ece_uncalibrated", "mce", "calibration_")
 PLACES = "; distances in places of the order of the classes"
@@ -130,9 +133,10 @@ def class_index(case: Case, classes: Sequence[str]) -> int:
     return classes.index(name)
 
 
-def metrics_of(*, ordered: bool, costly: bool) -> frozenset[str]:
-    """The metrics of classes; ordered: of grades, whose mistakes have costs too; costly: somebody stated costs."""
-    return METRICS | (OF_GRADES if ordered else frozenset()) | (OF_COSTS if ordered or costly else frozenset())
+def primaries_of(*, ordered: bool, costly: bool) -> frozenset[str]:
+    """The metrics that may judge classes; ordered: of grades, whose mistakes have costs too; costly: as stated."""
+    unstated = (*(() if ordered else GRADE_METRICS), *(() if ordered or costly else COST_METRICS))
+    return METRICS.primaries - {one.name for one in unstated}
 
 
 def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:

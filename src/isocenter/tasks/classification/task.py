@@ -10,31 +10,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
-    BY_GROUP,
-    CALLING,
     CERTAINTY,
-    FOUND,
-    GROUPED,
     LEAST_CHANCE,
-    OF_SETS,
+    PREVALENCE,
     SET,
-    SET_ERRORS,
     SETS,
+    THRESHOLDS,
     Certainty,
     GroupThresholds,
     OperatingPoint,
     assured_classes,
     calibrated,
-    calling_of,
     crossed_classes,
     in_json,
     probabilities_of,
-    suited_certainty,
     tuned_by_group,
-    unkept_rule,
 )
-from isocenter.evaluation import USUAL_SPREAD, Scale, Unseen
+from isocenter.evaluation import USUAL_SPREAD, Metrics, Scale, Unseen
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
@@ -53,23 +45,25 @@ from isocenter.tasks.classification.ordinal import (
     towards,
 )
 from isocenter.tasks.classification.plan import (
-    BY_CLASS,
-    SENTENCES,
+    BOUNDS,
     by_class,
     check_grouped,
     check_settings,
     judged,
+    prevalences,
     prior_shift,
     sampling,
     settings_for,
     thresholds,
 )
-from isocenter.tasks.classification.positive import positive_of, usual_positives
-from isocenter.tasks.classification.scores import NAMES, class_index, metrics_of, selected
+from isocenter.tasks.classification.positive import names_in, plain_names, positive_of, usual_positives
+from isocenter.tasks.classification.scores import METRICS, class_index, primaries_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
-from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length, reading
+from isocenter.tasks.settings import CLASSES, COUNTS, LOSS, WEIGHTS
+from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length
 from isocenter.tasks.task import Task
 from isocenter.values import (
+    COMPARED,
     Array,
     Case,
     Dataset,
@@ -80,9 +74,12 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
+    Sentence,
     Slabs,
     Target,
     Vector,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
@@ -93,129 +90,93 @@ if TYPE_CHECKING:
 class Classification:
     """One of several classes that exclude each other.
 
-    classes:         in the order of every probability column
-    smoothing:       share of each target that is spread over all classes
-    counts:          {class: training cases}
-    weights:         {class: how much a case counts in the loss}; 1 where none is given
-    prior_shift:     {class: added to its logit}, so that probabilities refer to the shares of the training cases
-    operating_point: the rule by which validation cases decide from which probability on a class is called
-    operating_confidence: with which the rule holds in a single training; None: on average over trainings
-    thresholds:      {class: that probability}; None until they have decided
-    prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
-    order:           how a network predicts classes that are grades (`ordinal.ORDERS`); "none": they have no order
-    is_ranked:       whether the order of the classes is known; otherwise they can be no grades
-    costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
-                     grades one unit for each that they miss by
-    loss_name:       of `losses.LOSSES`
-    certainty:       how far its probabilities can be believed, and what makes them so
-    grouped:         thresholds of groups of people, of two classes, which these then part
-    positive:        the classes that sensitivity, predictive values and thresholds are of, of two exactly one; empty:
-                     their names decide (`positive.usual_positives`)
-    priced:          as `costs`, by which mistakes are counted, whatever calls were made by; None: by its own
+    classes:     in the order of every probability column
+    loss_name:   of `losses.LOSSES`
+    smoothing:   share of each target that is spread over all classes
+    positive:    the classes that sensitivity, predictive values and thresholds are of, of two exactly one; empty: their
+                 names decide (`positive.usual_positives`)
+    point:       the rule by which validation cases decide from which probability on a class is called
+    counts:      {class: training cases}
+    weights:     {class: how much a case counts in the loss}; 1 where none is given
+    prior_shift: {class: added to its logit}, so that probabilities refer to the shares of the training cases
+    thresholds:  {class: the probability from which on it is called}; None until validation cases have decided
+    prevalence:  {class: share of all people} for predictive values; None: of the cases that are scored
+    order:       how a network predicts classes that are grades (`ordinal.ORDERS`); "none": they have no order
+    is_ranked:   whether the order of the classes is known; otherwise they can be no grades
+    costs:       (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of grades
+                 one unit for each that they miss by
+    grouped:     thresholds of groups of people, of two classes, which these then part
+    certainty:   how far its probabilities can be believed, and what makes them so
+    priced:      as `costs`, by which mistakes are counted, whatever calls were made by; None: by its own
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
     """
 
-    classes: tuple[str, ...]
-    smoothing: float = 0.0
-    counts: Mapping[str, int] | None = None
-    weights: Mapping[str, float] | None = None
-    prior_shift: Mapping[str, float] | None = None
-    operating_point: str = "youden"
-    operating_confidence: float | None = None
-    thresholds: Mapping[str, float] | None = None
-    prevalence: Mapping[str, float] | None = None
-    order: str = NONE
-    is_ranked: bool = True
-    costs: tuple[tuple[float, ...], ...] | None = None
-    loss_name: str = "ce"
-    certainty: Certainty = field(default_factory=Certainty)
-    grouped: GroupThresholds = field(default_factory=GroupThresholds)
-    positive: tuple[str, ...] = ()
-    priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
+    classes: tuple[str, ...] = setting(words=CLASSES, compared=True, target=True)
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    loss_name: str = setting("ce", LOSS, name="loss", search=("ce", "class_balanced", "logit_adjusted"))
+    smoothing: float = setting(
+        0.0, Sentence("{percent} of each target is spread over all classes", "No target is smoothed")
+    )
+    positive: tuple[str, ...] = setting(
+        (),
+        Sentence(
+            "Sensitivity, predictive values and thresholds are those of {value}",
+            "Sensitivity, predictive values and thresholds are those of each class against the rest",
+            always=True,
+        ),
+        read=names_in,
+        plain=plain_names,
+        registered="positive class",
+        compared=True,
+    )
+    point: OperatingPoint = settings_group(OperatingPoint)
+    counts: Mapping[str, int] | None = setting(None, COUNTS)
+    weights: Mapping[str, float] | None = setting(None, WEIGHTS)
+    prior_shift: Mapping[str, float] | None = setting(
+        None, Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior")
+    )
+    thresholds: Mapping[str, float] | None = setting(None, THRESHOLDS, tuned=True)
+    prevalence: Mapping[str, float] | None = setting(
+        None, PREVALENCE, read=prevalences, registered="prevalence", compared=True
+    )
+    order: str = setting(
+        NONE, Sentence("Grades are taught and measured in their order by {value}", "The classes have no order")
+    )
+    is_ranked: bool = setting(
+        True, Sentence("The order of the classes is known", only_with=("task.order",)), name="ranked"
+    )
+    costs: tuple[tuple[float, ...], ...] | None = setting(
+        None, Sentence("Mistakes cost {value}", "No costs of mistakes are stated"), registered="costs of mistakes"
+    )
+    grouped: GroupThresholds = settings_group(GroupThresholds)
+    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *SETS)
+    priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False, metadata={COMPARED: True})
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
-    traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
-        registers={
-            "positive": "positive class",
-            "operating_point": "operating point",
-            "operating_confidence": "confidence of the operating point",
-            "prevalence": "prevalence",
-            "costs": "costs of mistakes",
-            "group_thresholds": "groups with thresholds of their own",
-        },
-        case_metric="brier",
-        # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-        search_values={"loss": ("ce", "class_balanced", "logit_adjusted")},
-        suited=suited_certainty,
-        audited=("auroc", "calibration_slope", "coverage"),
-        belief=(*OF_SETS, *BELIEF),
-        calibration=("ece",),
-        compared_by=("classes", "positive", "prevalence", "priced"),
-        unkept=unkept_rule,
-        sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace", "mae", "rps", "expected_cost"}) | SET_ERRORS,
-        label_word="class",
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, loss, operating point and the like for these training cases; DatasetError where all are alike."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Classification:
-        """A classification with these settings; PlanError names the one that cannot be."""
-        own = ("classes", "smoothing", *CALLING, "order", "ranked", "costs", "loss", "positive")
-        known = (*own, *BY_CLASS, *GROUPED, *CERTAINTY, *SETS)
-        with reading(settings, known, "a classification"):
-            classes = tuple(str(name) for name in settings["classes"])
-            order = settings.get("order", NONE)
-            positive = positive_of(settings.get("positive"), classes)
-            yes = (positive or usual_positives(classes) or ("",))[0]
-            each = {name: by_class(name, settings.get(name), classes, yes) for name in BY_CLASS}
-            costs = costs_of(settings.get("costs"), len(classes))
-            loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
-            given = {**calling_of(settings), "order": order, "costs": costs, "loss_name": loss, **each}
-            given |= {"is_ranked": bool(settings.get("ranked", True))}
-            given |= {"certainty": Certainty.of(settings), "grouped": GroupThresholds.of(settings)}
-            given |= {"priced": prices_of(order, costs, len(classes)), "positive": positive}
-            task = cls(classes, smoothing, **given)
-        check_settings(classes, task.smoothing, each)
-        check_order(order, classes, task.smoothing, is_ranked=task.is_ranked)
-        check_grouped(task.grouped, classes, parted=order == NONE and costs is None)
-        goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
-        check_loss(loss, smoothing=task.smoothing, **goes_with)
+    def checked(self) -> Classification:
+        """With numbers for each class, and prices; PlanError names the setting that cannot be."""
+        positive = positive_of(self.positive, self.classes)
+        costs = costs_of(self.costs, len(self.classes))
+        prevalence = by_class(self.prevalence, self.classes, (positive or usual_positives(self.classes) or ("",))[0])
+        priced = prices_of(self.order, costs, len(self.classes))
+        check_order(self.order, self.classes, self.smoothing, is_ranked=self.is_ranked)
+        task = replace(self, positive=positive, costs=costs, prevalence=prevalence, priced=priced)
+        check_settings(self.classes, self.smoothing, {name: getattr(task, name) for name in BOUNDS})
+        check_grouped(self.grouped, self.classes, parted=self.order == NONE and costs is None)
+        goes_with = {"weighted": bool(self.weights), "counted": self.counts is not None}
+        check_loss(self.loss_name, smoothing=self.smoothing, **goes_with, between=self.order in BETWEEN)
         return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal classification."""
-        each = {name: getattr(self, name) for name in BY_CLASS}
-        return {
-            "classes": list(self.classes),
-            "loss": self.loss_name,
-            "smoothing": self.smoothing,
-            "positive": self.positive[0] if len(self.positive) == 1 else list(self.positive) or None,
-            "operating_point": self.operating_point,
-            "operating_confidence": self.operating_confidence,
-            **{name: None if given is None else dict(given) for name, given in each.items()},
-            "order": self.order,
-            "ranked": self.is_ranked,
-            "costs": None if self.costs is None else [list(row) for row in self.costs],
-            **self.grouped.settings,
-            **self.certainty.settings,
-            **self.certainty.of_sets,
-        }
-
-    @property
-    def _point(self) -> OperatingPoint:
-        """What thresholds keep to."""
-        return OperatingPoint(self.operating_point, self.operating_confidence)
 
     @property
     def positives(self) -> tuple[str, ...]:
@@ -249,7 +210,6 @@ class Classification:
             selects_by="quadratic_kappa" if self._ordered else "auroc",
             quality=self.quality,
             selection=self.selection,
-            target_settings={"classes": list(self.classes)},
             weighs_classes=bool(self.weights) or LOSSES[self.loss_name].weighs or ORDERS[self.order].conditional,
             natural=partial(as_they_come, self.loss_name, self.classes, shifts, self.weights or {}),
         )
@@ -278,14 +238,14 @@ class Classification:
         """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        metrics = metrics_of(ordered=self._ordered, costly=bool(self.costs))
+        primaries = primaries_of(ordered=self._ordered, costly=bool(self.costs))
         tuning = (self.assured, self.crossed)
         named, asked, values = self.classes, self.positives, shown.case_values
-        return Scoring(metrics, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
+        return Scoring(primaries, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
 
     @property
     def _scores(self) -> ClassScoring:
-        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, str(self._point))
+        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, str(self.point))
         prices = self.priced or prices_of(self.order, self.costs, len(self.classes))
         return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices, self.positives)
 
@@ -352,7 +312,7 @@ class Classification:
         levels = self.thresholds
         if levels is None:
             given = (likely, own.reference, own.patients)
-            levels, decision = thresholds(self._point, self.classes, self.positives, *given)
+            levels, decision = thresholds(self.point, self.classes, self.positives, *given)
             made = {**made, "task.thresholds": decision}
         places = {name: self.classes.index(name) for name in self.positives}
         asked = {name: (likely[:, place], (own.reference == place).astype(float)) for name, place in places.items()}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.belief import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions, level_between
+from isocenter.belief import certainty_decisions, covering_decisions, level_between
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
 from isocenter.tasks.detection.scores import SELECTED
-from isocenter.tasks.shared import SETTING_SENTENCES, axes_of, coarser
-from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats, Sentence
+from isocenter.tasks.shared import axes_of, coarser
+from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats
+
+if TYPE_CHECKING:
+    from isocenter.tasks.detection.task import Detection
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
 # As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
@@ -32,18 +35,6 @@ FINE_ENOUGH = 16
 PYRAMID_IN_VOLUMES = 6.0
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
-SENTENCES: Mapping[str, Sentence] = {
-    **SETTING_SENTENCES,
-    **CERTAINTY_SENTENCES,
-    "risk": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are made"),
-    "risk_delta": Sentence("They may miss more in {percent} of calibration sets"),
-    "covering": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True),
-    "axes": Sentence("Boxes have {value} axes"),
-    "typical": Sentence("An output of 1 is a length of {value} voxels"),
-    "suppression": Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped"),
-    "threshold": Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
-    "in_voxels": Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -157,20 +148,17 @@ def threshold(
     return Decision(level, because, MAIER_HEIN)
 
 
-def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
+def check_settings(task: Detection) -> None:
     """PlanError names the setting that cannot be."""
-    if not classes or len(set(classes)) < len(classes):
+    if not task.classes or len(set(task.classes)) < len(task.classes):
         raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
-    if numbers["axes"] not in (2, 3):
-        raise PlanError(f"{numbers['axes']} axes", "task.axes", "Give 2 or 3")
-    if not 0 < numbers["typical"] < float("inf"):
-        raise PlanError(f"a side of {numbers['typical']} voxels", "task.typical", "Give a length above 0")
-    if not isinstance(numbers["in_voxels"], bool):
-        problem = f"{numbers['in_voxels']!r} does not say whether sizes count voxels"
-        raise PlanError(problem, "task.in_voxels", "Give true or false")
-    for name in ("suppression", "threshold"):
-        if numbers[name] is not None and not 0 < numbers[name] <= 1:
-            raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")
+    if task.axes not in (2, 3):
+        raise PlanError(f"{task.axes} axes", "task.axes", "Give 2 or 3")
+    if not 0 < task.typical < float("inf"):
+        raise PlanError(f"a side of {task.typical} voxels", "task.typical", "Give a length above 0")
+    for name, share in (("suppression", task.suppression), ("threshold", task.threshold)):
+        if share is not None and not 0 < share <= 1:
+            raise PlanError(f"{share} is not in (0, 1]", f"task.{name}", "Give a share")
 
 
 def _made(dataset: Dataset) -> str:

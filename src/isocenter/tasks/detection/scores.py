@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED
 from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
+    LABEL_METRICS,
     THRESHOLD,
     UNCALIBRATED,
     Froc,
     Matches,
+    Metric,
+    Metrics,
     Seed,
     Table,
     bootstrap_statistic,
@@ -26,7 +29,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
-from isocenter.tasks.shared import PROBABILITY_NAMES, noted
+from isocenter.tasks.shared import noted
 from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
@@ -40,23 +43,27 @@ CALLED = ("sensitivity", "ppv", "f1")
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
 BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
 SELECTED = "ap10_ap50"
-METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED, "brier", "ece", MISSED, FALSE})
-ERRORS = frozenset({MISSED, FALSE, "brier", "ece", "log_loss", "mce", "ace"})
-NAMES: Mapping[str, str] = {
-    "ap": "AP at IoU 0.5 to 0.95",
-    SELECTED: "Mean AP at IoU 0.1 and 0.5",
-    "ap10": "AP at IoU 0.1",
-    "ap50": "AP at IoU 0.5",
-    "cpm": "Mean sensitivity (CPM)",
-    "cpm_iou10": "Mean sensitivity (CPM) at IoU 0.1",
-    "ppv": "PPV",
-    MISSED: "Missed by covering boxes",
-    FALSE: "False covering boxes a case",
-    **{name: f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan" for name, rate in BY_RATE.items()},
-    **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
-    CHANGED: PROBABILITY_NAMES[CHANGED],
-    **{name: f"Sensitivity, {third} boxes" for name, third in zip(BY_SIZE, THIRDS, strict=True)},
-}
+METRICS = Metrics(
+    (
+        Metric("ap", "AP at IoU 0.5 to 0.95"),
+        Metric("ap50", "AP at IoU 0.5"),
+        Metric("ap10", "AP at IoU 0.1"),
+        Metric("cpm", "Mean sensitivity (CPM)"),
+        Metric("cpm_iou10", "Mean sensitivity (CPM) at IoU 0.1"),
+        *(
+            Metric(name, f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan")
+            for name, rate in BY_RATE.items()
+        ),
+        *(Metric(name, f"Sensitivity, {third} boxes") for name, third in zip(BY_SIZE, THIRDS, strict=True)),
+        *(one for one in LABEL_METRICS if one.name in CALLED),
+        Metric(MISSED, "Missed by covering boxes", "less"),
+        Metric(FALSE, "False covering boxes a case", "less"),
+        Metric(SELECTED, "Mean AP at IoU 0.1 and 0.5", may_judge=False),
+        *CALIBRATION_METRICS,
+    ),
+    label_word="class",
+    of_case="f1",
+).marked(audited=("cpm", "sensitivity"), calibration="ece")
 # A figure of one class under weightings of the cases.
 Figure = Callable[[int, Floats], Floats]
 

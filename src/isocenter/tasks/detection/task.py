@@ -7,24 +7,21 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
     CERTAINTY,
     COVERING,
-    FOUND,
     METHODS_OF_MANY,
     Certainty,
     calibrated,
     covering_rows,
-    suited_certainty,
 )
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table, figure_label, folds_of
+from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -35,7 +32,6 @@ from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
-    SENTENCES,
     SUPPRESSION,
     THRESHOLD,
     check_settings,
@@ -45,9 +41,7 @@ from isocenter.tasks.detection.plan import (
 )
 from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns
 from isocenter.tasks.detection.scores import (
-    ERRORS,
     METRICS,
-    NAMES,
     SELECTED,
     Answers,
     case_row,
@@ -56,7 +50,8 @@ from isocenter.tasks.detection.scores import (
     summary_rows,
 )
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target, reading
+from isocenter.tasks.settings import CLASSES
+from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -73,9 +68,12 @@ from isocenter.values import (
     Label,
     Prediction,
     Row,
+    Sentence,
     Slabs,
     Target,
     columns_of,
+    setting,
+    settings_group,
     table_columns,
 )
 
@@ -102,65 +100,44 @@ class Detection:
     in_voxels:   whether sizes of boxes count voxels wherever their size is known, as where it was not in training
     """
 
-    classes: tuple[str, ...]
-    axes: int
-    typical: float
-    suppression: float = SUPPRESSION[2]
-    threshold: float | None = None
-    certainty: Certainty = field(default_factory=Certainty)
-    in_voxels: bool = False
+    classes: tuple[str, ...] = setting(words=CLASSES, target=True)
+    axes: int = setting(words=Sentence("Boxes have {value} axes"), target=True)
+    typical: float = setting(words=Sentence("An output of 1 is a length of {value} voxels"))
+    suppression: float = setting(
+        SUPPRESSION[2], Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped")
+    )
+    threshold: float | None = setting(
+        None,
+        Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
+        tuned=True,
+    )
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *COVERING,
+        calibration_method={"choices": METHODS_OF_MANY},
+        risk={"words": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are made")},
+        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
+        covering={
+            "words": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True)
+        },
+    )
+    in_voxels: bool = setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
-    traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "threshold", "covering"),
-        case_metric="f1",
-        suited=suited_certainty,
-        errors=ERRORS,
-        belief=BELIEF,
-        calibration=("ece",),
-        audited=("cpm", "sensitivity"),
-        sentences=SENTENCES,
-        metric_names=NAMES,
-        label_word="class",
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Detection:
-        """A detection with these settings; PlanError names the one that cannot be."""
-        known = ("classes", "axes", "typical", "suppression", "threshold", "in_voxels", *CERTAINTY, *COVERING)
-        with reading(settings, known, "a detection"):
-            given = settings.get("threshold")
-            task = cls(
-                tuple(str(name) for name in settings["classes"]),
-                int(settings["axes"]),
-                float(settings["typical"]),
-                float(settings["suppression"]),
-                None if given is None else float(given),
-                Certainty.of(settings, METHODS_OF_MANY),
-                settings.get("in_voxels", False),
-            )
-        check_settings(task.classes, task.settings)
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal detection."""
-        return {
-            "classes": list(self.classes),
-            "axes": self.axes,
-            "typical": self.typical,
-            "suppression": self.suppression,
-            "threshold": self.threshold,
-            "in_voxels": self.in_voxels,
-            **self.certainty.settings,
-            **self.certainty.of_covering,
-        }
+    def checked(self) -> Detection:
+        """The same detection; PlanError names the setting that cannot be."""
+        check_settings(self)
+        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -192,8 +169,7 @@ class Detection:
     @property
     def teaching(self) -> Teaching:
         """Average precision over the validation cases selects."""
-        own = {"classes": list(self.classes), "axes": self.axes}
-        return Teaching(SELECTED, quality=self.quality, selection=self.selection, target_settings=own)
+        return Teaching(SELECTED, quality=self.quality, selection=self.selection)
 
     @property
     def decoding(self) -> Decoding:
@@ -215,7 +191,7 @@ class Detection:
     def scoring(self) -> Scoring:
         """Average precision, free-response metrics and calls at the threshold."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS, *own, assured=self.assured, probable_findings=self.classes)
+        return Scoring(METRICS.primaries, *own, assured=self.assured, probable_findings=self.classes)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from isocenter.belief import (
-    CALLING_SENTENCES,
-    CERTAINTY_SENTENCES,
-    GROUPED_SENTENCES,
     NOBODY,
-    SET_SENTENCES,
     calling_decisions,
     certainty_decisions,
     check_numbers,
@@ -19,20 +15,11 @@ from isocenter.belief import (
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import FEWEST_OF_GROUP
 from isocenter.tasks.findings.losses import BALANCED, LOSSES
-from isocenter.tasks.shared import SETTING_SENTENCES, one_answer_length
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence
+from isocenter.tasks.shared import one_answer_length
+from isocenter.values import Dataset, Decision, Fingerprint
 
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 COUNTED = ("present", "absent")
-SENTENCES: Mapping[str, Sentence] = {
-    **SETTING_SENTENCES,
-    **CALLING_SENTENCES,
-    **GROUPED_SENTENCES,
-    **CERTAINTY_SENTENCES,
-    **SET_SENTENCES,
-    "coverage": Sentence("Sets should contain the truth in {percent} of those with each finding, and of those without"),
-    "findings": Sentence("The findings are {value}"),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -97,8 +84,6 @@ def check_settings(
     """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
     if len(set(findings)) < max(1, len(findings)):
         raise PlanError("at least one finding is needed, and each once", "task.findings", "Name each finding once")
-    if loss not in LOSSES:
-        raise PlanError(f"there is no loss {loss!r}", "task.loss", f"Choose one of {', '.join(LOSSES)}")
     for name, both in counts.items():
         if set(both) != set(COUNTED):
             raise PlanError(f"{dict(both)} for {name}", "task.counts", "Give present and absent")

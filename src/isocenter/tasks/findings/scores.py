@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BEFORE, OF_CALIBRATION, PRESENT, binary_calibration_rows, levels_in_words, of_before
+from isocenter.belief import (
+    CALIBRATION_METRICS,
+    PRESENT,
+    SET_METRICS,
+    binary_calibration_rows,
+    levels_in_words,
+    of_before,
+)
 from isocenter.evaluation import (
+    BEFORE,
     BY_MASS,
     BY_WIDTH,
     EQUAL_WIDTH,
+    LABEL_METRICS,
     THRESHOLD,
     UNCALIBRATED,
     Confusion,
     Gaps,
+    Metrics,
     Seed,
     Table,
     auroc,
@@ -30,8 +40,8 @@ from isocenter.tasks.findings.called import DEFAULT_THRESHOLD
 from isocenter.tasks.shared import Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
-METRICS = frozenset(
-    {"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "kappa", "brier", "ece"}
+METRICS = Metrics((*LABEL_METRICS, *SET_METRICS, *CALIBRATION_METRICS), "finding", "brier").marked(
+    audited=("auroc", "calibration_slope", "coverage"), calibration="ece"
 )
 # Predictive values at another prevalence than that of the cases.
 AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
@@ -115,7 +125,7 @@ def _means(
             words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
             yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
             continue
-        if metric in OF_CALIBRATION or not defined:
+        if metric not in METRICS.primaries or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
             people = int(cases["patient"].nunique())
             method = f"none: {note.lstrip('; ')}"

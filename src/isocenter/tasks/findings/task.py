@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,46 +11,37 @@ from numpy.typing import NDArray
 
 from isocenter.belief import (
     ABSENT,
-    BELIEF,
-    BY_GROUP,
     BY_PRESENCE,
-    CALLING,
     CERTAINTY,
-    FOUND,
-    GROUPED,
     INTERVALS,
-    OF_SETS,
     PRESENT,
+    PREVALENCE,
     SET,
-    SET_ERRORS,
-    SET_NAMES,
+    THRESHOLDS,
     Certainty,
     GroupThresholds,
     OperatingPoint,
     assured_each,
     calibrated,
-    calling_of,
     chosen_thresholds,
     crossed_each,
     groups_of_finding,
     in_json,
     log_odds,
-    numbers_by_name,
     probabilities_of,
-    suited_certainty,
     tuned_by_group,
-    unkept_rule,
 )
 from isocenter.errors import PlanError
-from isocenter.evaluation import USUAL_SPREAD, Unseen, auroc
+from isocenter.evaluation import USUAL_SPREAD, Metrics, Unseen, auroc
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
-from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
-from isocenter.tasks.findings.plan import SENTENCES, check_settings, decisions, settings_for
+from isocenter.tasks.findings.losses import BALANCED, LOSSES, balance, finding_loss
+from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import METRICS
 from isocenter.tasks.findings.scoring import FindingScoring
-from isocenter.tasks.shared import PROBABILITY_NAMES, Shares, crossed, each_of, mean_of, of_one, reading
+from isocenter.tasks.settings import COUNTS, LOSS
+from isocenter.tasks.shared import Shares, crossed, each_of, mean_of, of_one
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -64,16 +55,17 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
+    Sentence,
     Slabs,
     Target,
     Vector,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The settings that hold one number a finding.
-BY_FINDING = ("thresholds", "prevalence")
 # A probability of 0 for what was there would cost infinitely much.
 SMALLEST = 1e-7
 
@@ -84,99 +76,51 @@ class Findings:
 
     A case need not have a reference of each: what is not known is neither learnt nor scored.
 
-    findings:        in the order of every column
-    counts:          {finding: {"present", "absent": training cases}}
-    loss_name:       of `losses.LOSSES`
-    operating_point: the rule by which validation cases decide from which probability on a finding is called
-    operating_confidence: with which the rule holds in a single training; None: on average over trainings
-    thresholds:      {finding: that probability}; None until they have decided
-    prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
-    certainty:       how far its probabilities can be believed, and what makes them so
-    grouped:         thresholds of groups of people
+    findings:   in the order of every column
+    counts:     {finding: {"present", "absent": training cases}}
+    loss_name:  of `losses.LOSSES`
+    point:      the rule by which validation cases decide from which probability on a finding is called
+    thresholds: {finding: that probability}; None until they have decided
+    prevalence: {finding: share of all people} for predictive values; None: of the cases that are scored
+    grouped:    thresholds of groups of people
+    certainty:  how far its probabilities can be believed, and what makes them so
     """
 
-    findings: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, int]] | None = None
-    loss_name: str = "bce"
-    operating_point: str = "youden"
-    operating_confidence: float | None = None
-    thresholds: Mapping[str, float] | None = None
-    prevalence: Mapping[str, float] | None = None
-    certainty: Certainty = field(default_factory=Certainty)
-    grouped: GroupThresholds = field(default_factory=GroupThresholds)
+    findings: tuple[str, ...] = setting(words=Sentence("The findings are {value}"), target=True)
+    counts: Mapping[str, Mapping[str, int]] | None = setting(None, COUNTS)
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    loss_name: str = setting("bce", LOSS, name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))
+    point: OperatingPoint = settings_group(OperatingPoint)
+    thresholds: Mapping[str, float] | None = setting(None, THRESHOLDS, tuned=True)
+    prevalence: Mapping[str, float] | None = setting(None, PREVALENCE, registered="prevalence", compared=True)
+    grouped: GroupThresholds = settings_group(GroupThresholds)
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *INTERVALS,
+        coverage={
+            "words": Sentence(
+                "Sets should contain the truth in {percent} of those with each finding, and of those without"
+            )
+        },
+    )
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
-    traits: ClassVar[Traits] = Traits(
-        tunes=(*FOUND, "thresholds", BY_GROUP, "conformal"),
-        registers={
-            "operating_point": "operating point",
-            "operating_confidence": "confidence of the operating point",
-            "prevalence": "prevalence",
-            "group_thresholds": "groups with thresholds of their own",
-        },
-        case_metric="brier",
-        # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-        search_values={"loss": ("bce", "class_balanced")},
-        suited=suited_certainty,
-        audited=("auroc", "calibration_slope", "coverage"),
-        belief=(*OF_SETS, *BELIEF),
-        calibration=("ece",),
-        compared_by=("prevalence",),
-        unkept=unkept_rule,
-        sentences=SENTENCES,
-        metric_names={**PROBABILITY_NAMES, **SET_NAMES},
-        errors=frozenset({"brier", "ece", "log_loss", "mce", "ace"}) | SET_ERRORS,
-        label_word="finding",
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Findings, loss and operating point for these training cases; DatasetError where none can be learnt."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Findings:
-        """Findings with these settings; PlanError names the one that cannot be."""
-        known = ("findings", "counts", "loss", *CALLING, *BY_FINDING, *GROUPED, *CERTAINTY, *INTERVALS)
-        with reading(settings, known, "findings"):
-            findings = tuple(str(name) for name in settings["findings"])
-            counts = settings.get("counts")
-            each = {name: numbers_by_name(settings.get(name)) for name in BY_FINDING}
-            task = cls(
-                findings,
-                None if counts is None else {str(name): _whole(both) for name, both in counts.items()},
-                str(settings.get("loss", "bce")),
-                **calling_of(settings),
-                thresholds=each["thresholds"],
-                prevalence=each["prevalence"],
-                certainty=Certainty.of(settings),
-                grouped=GroupThresholds.of(settings),
-            )
-        task.grouped.check(findings)
-        check_settings(findings, task.counts or {}, task.loss_name, each)
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes equal findings."""
-        return {
-            "findings": list(self.findings),
-            "counts": None if self.counts is None else {name: dict(both) for name, both in self.counts.items()},
-            "loss": self.loss_name,
-            "operating_point": self.operating_point,
-            "operating_confidence": self.operating_confidence,
-            "thresholds": None if self.thresholds is None else dict(self.thresholds),
-            "prevalence": None if self.prevalence is None else dict(self.prevalence),
-            **self.grouped.settings,
-            **self.certainty.settings,
-            **self.certainty.of_intervals,
-        }
-
-    @property
-    def _point(self) -> OperatingPoint:
-        """What thresholds keep to."""
-        return OperatingPoint(self.operating_point, self.operating_confidence)
+    def checked(self) -> Findings:
+        """The same findings; PlanError names the setting that cannot be."""
+        self.grouped.check(self.findings)
+        each = {"thresholds": self.thresholds, "prevalence": self.prevalence}
+        check_settings(self.findings, self.counts or {}, self.loss_name, each)
+        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -200,7 +144,6 @@ class Findings:
             selects_by="auroc",
             quality=self.quality,
             selection=self.selection,
-            target_settings={"findings": list(self.findings)},
         )
 
     @property
@@ -226,12 +169,12 @@ class Findings:
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tuning = (self.assured, self.crossed)
-        return Scoring(METRICS, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
+        return Scoring(METRICS.primaries, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
 
     @property
     def _scores(self) -> FindingScoring:
         return FindingScoring(
-            self.findings, self.counts or {}, str(self._point), self.thresholds or {}, self.prevalence or {}
+            self.findings, self.counts or {}, str(self.point), self.thresholds or {}, self.prevalence or {}
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -310,7 +253,7 @@ class Findings:
                 name: (own[known[name]], truth[known[name]] > 0, unseen.patients[known[name]])
                 for name, (own, truth) in each.items()
             }
-            levels, made["task.thresholds"] = chosen_thresholds(self._point, chosen, str(DEFAULT_THRESHOLD))
+            levels, made["task.thresholds"] = chosen_thresholds(self.point, chosen, str(DEFAULT_THRESHOLD))
         grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)
         return replace(task, thresholds=levels, grouped=grouped), {**made, **made_by_group}
 
@@ -394,7 +337,3 @@ class Findings:
 def _chance(odds: Floats) -> Floats:
     """Log odds to probabilities."""
     return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
-
-
-def _whole(both: Mapping[str, Any]) -> dict[str, int]:
-    return {str(side): int(count) for side, count in both.items()}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.belief import CERTAINTY_SENTENCES, certainty_decisions, covering_decisions
+from isocenter.belief import certainty_decisions, covering_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, Sentence, blocks, counted_in
+from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint, Prediction, blocks, counted_in
+
+if TYPE_CHECKING:
+    from isocenter.tasks.instances.task import InstanceSegmentation
 
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
@@ -29,20 +32,6 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 }
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
-SENTENCES: Mapping[str, Sentence] = {
-    **CERTAINTY_SENTENCES,
-    "risk": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made"),
-    "risk_delta": Sentence("They may miss more in {percent} of calibration sets"),
-    "covering": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True),
-    "steps": Sentence("The sides of a voxel are {size}, the shortest being 1"),
-    "reach": Sentence("Heights rise up to {value} sides of a voxel from the border"),
-    "smallest": Sentence("Objects of less than {value} are dropped", "No object is too small"),
-    "in_voxels": Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"),
-    "inside": Sentence(
-        "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
-    ),
-    "prominence": Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -113,20 +102,17 @@ def unit_of_size(axes: int, physical: bool) -> str:
     return counted_in(axes)
 
 
-def check_settings(numbers: Mapping[str, Any]) -> None:
+def check_settings(task: InstanceSegmentation) -> None:
     """PlanError names the setting that cannot be."""
-    if len(numbers["steps"]) not in (2, 3) or not all(0 < step < math.inf for step in numbers["steps"]):
-        raise PlanError(f"steps of {numbers['steps']}", "task.steps", "Give a length above 0 for 2 or 3 axes")
-    if not 1 <= numbers["reach"] < math.inf:
-        raise PlanError(f"a reach of {numbers['reach']} voxels", "task.reach", "Give 1 or more")
-    if not 0 <= numbers["smallest"] < math.inf:
-        raise PlanError(f"a smallest size of {numbers['smallest']}", "task.smallest", "Give 0 or more")
-    if not isinstance(numbers["in_voxels"], bool):
-        problem = f"{numbers['in_voxels']!r} does not say whether sizes count voxels"
-        raise PlanError(problem, "task.in_voxels", "Give true or false")
-    for name in ("inside", "prominence"):
-        if numbers[name] is not None and not 0 < numbers[name] < 1:
-            raise PlanError(f"{numbers[name]} is not between 0 and 1", f"task.{name}", "Give a share")
+    if len(task.steps) not in (2, 3) or not all(0 < step < math.inf for step in task.steps):
+        raise PlanError(f"steps of {list(task.steps)}", "task.steps", "Give a length above 0 for 2 or 3 axes")
+    if not 1 <= task.reach < math.inf:
+        raise PlanError(f"a reach of {task.reach} voxels", "task.reach", "Give 1 or more")
+    if not 0 <= task.smallest < math.inf:
+        raise PlanError(f"a smallest size of {task.smallest}", "task.smallest", "Give 0 or more")
+    for name, share in (("inside", task.inside), ("prominence", task.prominence)):
+        if share is not None and not 0 < share < 1:
+            raise PlanError(f"{share} is not between 0 and 1", f"task.{name}", "Give a share")
 
 
 def thresholds(

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BELIEF, CHANGED, FALSE, MISSED, covering_rows
-from isocenter.evaluation import UNCALIBRATED, InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows
+from isocenter.evaluation import InstanceOverlap, Metric, Metrics, Seed, Table, bootstrap_statistic, mean_rows
 from isocenter.tasks.instances.object_calibration import object_calibration_rows, score_columns
-from isocenter.tasks.shared import PROBABILITY_NAMES
 from isocenter.values import Confidence, Floats, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
-COUNTS = {"count_error": "objects", "count_difference": "objects"}
+COUNTS = ("count_error", "count_difference")
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
-METRICS = frozenset({*SHARES, *COUNTS, *POOLED, "brier", "ece", MISSED, FALSE})
-ERRORS = frozenset({"count_error", MISSED, FALSE, "brier", "ece", "log_loss", "mce", "ace"})
-NAMES: Mapping[str, str] = {
-    MISSED: "Missed by covering objects",
-    FALSE: "False covering objects a case",
-    "aji": "Aggregated Jaccard (AJI)",
-    "ap": "AP at IoU 0.5 to 0.95",
-    "ap50": "AP at IoU 0.5",
-    "ap50_pooled": "AP at IoU 0.5, pooled",
-    "ap75": "AP at IoU 0.75",
-    "ap75_pooled": "AP at IoU 0.75, pooled",
-    "pq": "Panoptic quality (PQ)",
-    "rq": "Recognition quality (RQ)",
-    "sq": "Segmentation quality (SQ)",
-    **{name: word for name, word in PROBABILITY_NAMES.items() if name.removesuffix(f"_{UNCALIBRATED}") in BELIEF},
-    CHANGED: PROBABILITY_NAMES[CHANGED],
-}
+METRICS = Metrics(
+    (
+        Metric("ap50", "AP at IoU 0.5"),
+        Metric("ap75", "AP at IoU 0.75"),
+        Metric("ap", "AP at IoU 0.5 to 0.95"),
+        Metric("f1"),
+        Metric("aji", "Aggregated Jaccard (AJI)"),
+        Metric("pq", "Panoptic quality (PQ)"),
+        Metric("sq", "Segmentation quality (SQ)"),
+        Metric("rq", "Recognition quality (RQ)"),
+        Metric("count_error", better="less", unit="objects"),
+        Metric("count_difference", better="aim", aim=0.0, unit="objects"),
+        Metric("ap50_pooled", "AP at IoU 0.5, pooled"),
+        Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
+        Metric(MISSED, "Missed by covering objects", "less"),
+        Metric(FALSE, "False covering objects a case", "less"),
+        *CALIBRATION_METRICS,
+    ),
+    of_case="f1",
+).marked(audited=("pq", "f1"), calibration="ece")
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
     "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",
@@ -71,7 +73,7 @@ def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]
 
 def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Means over cases, then the figures of all objects together; patients are resampled."""
-    rows = mean_rows(table, {**dict.fromkeys(SHARES, ""), **COUNTS}, seed=seed)
+    rows = mean_rows(table, {name: METRICS.of(name).unit for name in (*SHARES, *COUNTS)}, seed=seed)
     rows = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
     counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
     for metric, column in POOLED.items():

@@ -8,23 +8,20 @@ doi:10.1109/TMI.2018.2865709.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.belief import (
-    BELIEF,
     CERTAINTY,
     COVERING,
-    FOUND,
     METHODS_OF_MANY,
     Certainty,
     assured_covering,
     calibrated,
-    suited_certainty,
 )
-from isocenter.evaluation import Table, instance_overlap
+from isocenter.evaluation import Metrics, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -47,7 +44,6 @@ from isocenter.tasks.instances.pictures import overview
 from isocenter.tasks.instances.plan import (
     INSIDE,
     PROMINENCE,
-    SENTENCES,
     check_settings,
     settings_for,
     size_of_objects,
@@ -60,14 +56,13 @@ from isocenter.tasks.instances.promises import (
     covering_objects,
     missed_shares,
 )
-from isocenter.tasks.instances.scores import ERRORS, METRICS, NAMES, case_row, ranked, summary_rows
+from isocenter.tasks.instances.scores import METRICS, case_row, ranked, summary_rows
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import (
     Shares,
     label_values,
     mean_of,
     of_structure,
-    reading,
     refuse_other_grid,
     refuse_other_image_grid,
     sigmoid,
@@ -87,8 +82,11 @@ from isocenter.values import (
     Label,
     Map,
     Prediction,
+    Sentence,
     Slabs,
     Target,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
@@ -116,64 +114,50 @@ class InstanceSegmentation:
     certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
     """
 
-    steps: tuple[float, ...]
-    reach: float
-    smallest: float = 0.0
-    inside: float | None = None
-    prominence: float | None = None
-    certainty: Certainty = field(default_factory=Certainty)
-    in_voxels: bool = False
+    steps: tuple[float, ...] = setting(words=Sentence("The sides of a voxel are {size}, the shortest being 1"))
+    reach: float = setting(words=Sentence("Heights rise up to {value} sides of a voxel from the border"))
+    smallest: float = setting(0.0, Sentence("Objects of less than {value} are dropped", "No object is too small"))
+    inside: float | None = setting(
+        None,
+        Sentence(
+            "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
+        ),
+        tuned=True,
+    )
+    prominence: float | None = setting(
+        None,
+        Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
+        tuned=True,
+    )
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *COVERING,
+        calibration_method={"choices": METHODS_OF_MANY},
+        risk={
+            "words": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made")
+        },
+        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
+        covering={
+            "words": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True)
+        },
+    )
+    in_voxels: bool = setting(False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"))
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
-    traits: ClassVar[Traits] = Traits(
-        tunes=("inside", "prominence", *FOUND, "covering"),
-        audited=("pq", "f1"),
-        case_metric="f1",
-        suited=suited_certainty,
-        errors=ERRORS,
-        belief=BELIEF,
-        calibration=("ece",),
-        sentences=SENTENCES,
-        metric_names=NAMES,
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Voxel sides, reach and smallest size for these training cases; DatasetError where none has an object."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
-        """An instance segmentation with these settings; PlanError names the one that cannot be."""
-        known = ("steps", "reach", "smallest", "in_voxels", "inside", "prominence", *CERTAINTY, *COVERING)
-        with reading(settings, known, "instances"):
-            inside, prominence = (settings.get(name) for name in ("inside", "prominence"))
-            task = cls(
-                tuple(float(step) for step in settings["steps"]),
-                float(settings["reach"]),
-                float(settings["smallest"]),
-                None if inside is None else float(inside),
-                None if prominence is None else float(prominence),
-                Certainty.of(settings, METHODS_OF_MANY),
-                settings.get("in_voxels", False),
-            )
-        check_settings(task.settings)
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal task."""
-        return {
-            "steps": list(self.steps),
-            "reach": self.reach,
-            "smallest": self.smallest,
-            "in_voxels": self.in_voxels,
-            "inside": self.inside,
-            "prominence": self.prominence,
-            **self.certainty.settings,
-            **self.certainty.of_covering,
-        }
+    def checked(self) -> InstanceSegmentation:
+        """The same task; PlanError names the setting that cannot be."""
+        check_settings(self)
+        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -188,7 +172,7 @@ class InstanceSegmentation:
     @property
     def teaching(self) -> Teaching:
         """Average precision over the validation cases selects."""
-        return Teaching(selects_by="ap", quality=self.quality, selection=self.selection, target_settings={})
+        return Teaching(selects_by="ap", quality=self.quality, selection=self.selection)
 
     @property
     def decoding(self) -> Decoding:
@@ -210,7 +194,7 @@ class InstanceSegmentation:
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
         own = (self.score, summary_rows, ranked, self.figures, overview, self.results)
-        return Scoring(METRICS, *own, assured=self.assured)
+        return Scoring(METRICS.primaries, *own, assured=self.assured)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isocenter.errors import PlanError
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Traits
-from isocenter.tasks.multitask.plan import SIGN, joined_traits, settings_for
-from isocenter.tasks.multitask.task import Multitask
+from isocenter.tasks.multitask.plan import SIGN, LossWeighting, joined_metrics, joined_traits, settings_for
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Joined(LossWeighting):
     """Kinds of problem that share a network, in the order of their names."""
 
     kinds: tuple[type[Task], ...]
@@ -37,19 +37,25 @@ class Joined:
         return SIGN.join(kind.name for kind in self.kinds)
 
     @property
+    def parts(self) -> Mapping[str, type[Task]]:
+        """{name: kind}"""
+        return {kind.name: kind for kind in self.kinds}
+
+    @property
     def needs(self) -> frozenset[str]:
         """The kinds of reference that its parts need."""
         return frozenset().union(*(kind.needs for kind in self.kinds))
 
     @property
     def traits(self) -> Traits:
-        """The traits of the parts, under the names that their settings have here."""
+        """The traits of the parts."""
         return joined_traits(self.kinds)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the parts."""
+        return joined_metrics(self.kinds)
 
     def settings_for(self, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The settings of every part, and how their losses are weighed; DatasetError where a part cannot be taught."""
         return settings_for(self.kinds, dataset, fingerprint)
-
-    def of(self, settings: Mapping[str, Any]) -> Multitask:
-        """The tasks on one backbone with these settings; PlanError names the one that cannot be."""
-        return Multitask.of(settings, self.kinds)

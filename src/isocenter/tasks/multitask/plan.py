@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from isocenter.belief import NOT_KEPT
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Metric, Metrics
 from isocenter.tasks.answers import Traits
+from isocenter.tasks.settings import DOT, task_from
 from isocenter.tasks.shared import COARSEST
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence, setting
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
 
-# Between the names of kinds, and between a kind and its setting.
-SIGN, SETTING = "+", "."
+# Between the names of kinds.
+SIGN = "+"
 SELECTED = "mean_of_parts"
-WEIGHTINGS = ("uncertainty", "fixed")
 KENDALL = "arXiv:1705.07115"
 CARUANA = "doi:10.1023/A:1007379606734"
-SENTENCES: Mapping[str, Sentence] = {
-    "weighting": Sentence("The losses of the parts are weighed by {value} weights"),
-    "loss_weights": Sentence("The loss of each part counts by {each}"),
-}
+
+
+def _weights_from(given: Any) -> dict[str, float] | None:
+    """{part: by what its loss is multiplied}, or None; PlanError for what is no weight."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise PlanError(
+            f"{given!r} are no weights of parts", "task.loss_weights", "Give one number above 0 for each part"
+        )
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            remedy = "Give a number above 0, or leave the part out"
+            raise PlanError(f"{value!r} for {name}", "task.loss_weights", remedy)
+    return {str(name): float(value) for name, value in given.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeighting:
+    """How much the loss of each of several parts counts.
+
+    weighting:    "uncertainty" learns it with the weights of the network, "fixed" keeps `loss_weights`
+    loss_weights: {part: by what its loss is multiplied}
+    """
+
+    weighting: Literal["uncertainty", "fixed"] = setting(
+        "uncertainty", Sentence("The losses of the parts are weighed by {value} weights")
+    )
+    loss_weights: Mapping[str, float] | None = setting(
+        None, Sentence("The loss of each part counts by {each}"), read=_weights_from
+    )
 
 
 def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -41,9 +68,9 @@ def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fin
             where = str(dataset.root or dataset.name)
             raise DatasetError(problem, where, f"Leave {kind.name} out of --task, or add its labels")
         own = kind.settings_for(dataset, fingerprint.only(known))
-        drawn = kind.of({key: decision.value for key, decision in own.items()}).under("natural")
+        drawn = task_from(kind, {key: decision.value for key, decision in own.items()}).under("natural")
         own |= {key.removeprefix("task."): decision for key, decision in drawn.items() if key.startswith("task.")}
-        made |= {f"{kind.name}{SETTING}{key}": decision for key, decision in own.items()}
+        made |= {f"{kind.name}{DOT}{key}": decision for key, decision in own.items()}
     return {"weighting": _weighting(kinds, fingerprint), "loss_weights": _weights(kinds), **made}
 
 
@@ -62,87 +89,26 @@ def _weights(kinds: Sequence[type[Task]]) -> Decision:
     return Decision(weights, "no weights of the parts were asked for")
 
 
-def check_settings(rest: Mapping[str, Any], parts: Sequence[str]) -> None:
-    """PlanError for a setting that neither a part nor the whole has, or that cannot be; rest: the whole's settings."""
-    if unknown := sorted(set(rest) - {"weighting", "loss_weights"}):
-        remedy = f"Choose weighting, loss_weights, or a setting of {', '.join(parts)}, as in {parts[0]}.NAME"
-        raise PlanError("there is no such setting", f"task.{unknown[0]}", remedy)
-    weighting, weights = rest.get("weighting", "uncertainty"), rest.get("loss_weights")
-    if weighting not in WEIGHTINGS:
-        problem = f"there is no weighting {weighting!r}"
-        raise PlanError(problem, "task.weighting", f"Choose one of {', '.join(WEIGHTINGS)}")
-    if weights is None:
-        return
-    if not isinstance(weights, Mapping) or set(weights) - set(parts):
-        problem = f"{weights!r} are not weights of {', '.join(parts)}"
+def check_weights(weights: Mapping[str, float], parts: Sequence[str]) -> None:
+    """PlanError for a weight of a part that there is not."""
+    if set(weights) - set(parts):
+        problem = f"{dict(weights)} are not weights of {', '.join(parts)}"
         raise PlanError(problem, "task.loss_weights", "Give one number above 0 for each part")
-    for name, value in weights.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise PlanError(
-                f"{value!r} for {name}", "task.loss_weights", "Give a number above 0, or leave the part out"
-            )
 
 
 def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
-    """The traits of the parts, under the names that their settings have here; a case may lack references of a part."""
+    """The traits of the parts; a case may lack references of a part."""
     own = {kind.name: kind.traits for kind in kinds}
     return Traits(
-        tunes=tuple(f"{name}{SETTING}{key}" for name, traits in own.items() for key in traits.tunes),
         tuned_on=max((traits.tuned_on for traits in own.values()), key=len),
-        registers={
-            f"{name}{SETTING}{key}": f"{words} of {name}"
-            for name, traits in own.items()
-            for key, words in traits.registers.items()
-        },
         alternatives=tuple(kind.needs for kind in kinds),
-        search_values={
-            f"{name}{SETTING}{key}": values
-            for name, traits in own.items()
-            for key, values in traits.search_values.items()
-        },
-        sentences={
-            **SENTENCES,
-            **{f"{name}{SETTING}{key}": one for name, traits in own.items() for key, one in traits.sentences.items()},
-        },
-        metric_names={
-            SELECTED: "the mean over the tasks",
-            **{metric: name for traits in own.values() for metric, name in traits.metric_names.items()},
-        },
-        errors=frozenset().union(*(traits.errors for traits in own.values())),
-        calibration=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.calibration)),
-        audited=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.audited)),
-        belief=tuple(dict.fromkeys(metric for traits in own.values() for metric in traits.belief)),
-        suited=partial(_suited, own),
-        unkept=partial(_unkept, own),
     )
 
 
-def of_part(name: str, decision: str) -> str:
-    """task.loss as task.<part>.loss"""
-    return f"task.{name}{SETTING}{decision.removeprefix('task.')}"
-
-
-def _suited(parts: Mapping[str, Traits], settings: Mapping[str, Any]) -> dict[str, Decision]:
-    return {
-        of_part(name, decision): value
-        for name, traits in parts.items()
-        for decision, value in traits.suited(_given_for(name, settings)).items()
-    }
-
-
-def _unkept(parts: Mapping[str, Traits], decisions: Mapping[str, Decision]) -> Sequence[str]:
-    """Their sentences, each with the part whose rule it is."""
-    return [
-        one.replace(NOT_KEPT, f" of {name}{NOT_KEPT}", 1)
-        for name, traits in parts.items()
-        for one in traits.unkept(_given_for(name, decisions))
-    ]
-
-
-def _given_for(part: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given for a part, under the names that the part itself has for it."""
-    start = f"{part}{SETTING}"
-    return {key.removeprefix(start): value for key, value in given.items() if key.startswith(start)}
+def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:
+    """The metrics of the parts, and what selects checkpoints."""
+    selecting = Metric(SELECTED, "the mean over the tasks", may_judge=False)
+    return Metrics((selecting, *(metric for kind in kinds for metric in kind.metrics)))
 
 
 def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks.multitask.plan import SETTING
 from isocenter.tasks.properties import own_outputs
+from isocenter.tasks.settings import DOT
 from isocenter.values import KNOWN
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def quality(parts: Mapping[str, Task], outputs: Outputs, target: Any) -> dict[st
         if name in target and (own := own_outputs(name, part, outputs)):
             numbers = part.teaching.quality(own, target[name])
             numbers = {**numbers, KNOWN: torch.ones(len(next(iter(numbers.values()))))}
-            made |= {f"{name}{SETTING}{key}": value for key, value in numbers.items()}
+            made |= {f"{name}{DOT}{key}": value for key, value in numbers.items()}
     return made
 
 
@@ -37,7 +37,7 @@ def selection(parts: Mapping[str, Task], collected: Mapping[str, Tensor]) -> flo
     """The mean of the metrics by which the parts are selected, of those that some case has a reference of."""
     metrics = []
     for name, part in parts.items():
-        start = f"{name}{SETTING}"
+        start = f"{name}{DOT}"
         own = {key.removeprefix(start): one for key, one in collected.items() if key.startswith(start)}
         if not own:
             continue

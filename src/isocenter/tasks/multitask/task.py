@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from isocenter.belief import numbers_by_name
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
-from isocenter.tasks.multitask.plan import SELECTED, SETTING, SIGN, agreed, check_settings, joined_traits, of_part
+from isocenter.tasks.multitask.plan import (
+    SELECTED,
+    SIGN,
+    LossWeighting,
+    agreed,
+    check_weights,
+    joined_metrics,
+    joined_traits,
+)
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.selection import quality, selection
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
 from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
+from isocenter.tasks.settings import of_part
 from isocenter.tasks.shared import Shares, place_of_target
 from isocenter.values import (
     KNOWN,
@@ -47,30 +56,19 @@ LARGEST_LOG = 5.0
 
 
 @dataclass(frozen=True)
-class Multitask:
+class Multitask(LossWeighting):
     """Several tasks on one backbone.
 
-    parts:        {kind: task}, those with an output for every voxel first
-    weighting:    "uncertainty" learns how much each loss counts with the weights, "fixed" keeps `loss_weights`
-    loss_weights: {kind: by what its loss is multiplied}
+    parts: {kind: task}
     """
 
     parts: Mapping[str, Task]
-    weighting: Literal["uncertainty", "fixed"] = "uncertainty"
-    loss_weights: Mapping[str, float] | None = None
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], kinds: Sequence[type[Task]]) -> Multitask:
-        """Tasks of these kinds, whose settings are called <kind>.<setting>; PlanError names the one that cannot be."""
-        own: dict[str, dict[str, Any]] = {kind.name: {} for kind in kinds}
-        rest: dict[str, Any] = {}
-        for key, value in settings.items():
-            part, _, name = key.partition(SETTING)
-            (own[part] if name and part in own else rest)[name if name and part in own else key] = value
-        check_settings(rest, list(own))
-        made = {kind.name: _made(kind, own[kind.name]) for kind in kinds}
-        ordered = dict(sorted(made.items(), key=lambda item: (not _is_dense(item[1]), item[0])))
-        return cls(ordered, rest.get("weighting", "uncertainty"), numbers_by_name(rest.get("loss_weights")))
+    def checked(self) -> Multitask:
+        """With parts that have an output for every voxel first; PlanError for weights of other parts."""
+        check_weights(self.loss_weights or {}, list(self.parts))
+        ordered = dict(sorted(self.parts.items(), key=lambda item: (not _is_dense(item[1]), item[0])))
+        return replace(self, parts=ordered)
 
     @property
     def name(self) -> str:
@@ -84,17 +82,13 @@ class Multitask:
 
     @property
     def traits(self) -> Traits:
-        """The traits of the parts, under the names that their settings have here."""
+        """The traits of the parts."""
         return joined_traits(list(self.parts.values()))
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The weighting, and the settings of the parts as <kind>.<setting>."""
-        own = {
-            f"{name}{SETTING}{key}": value for name, part in self.parts.items() for key, value in part.settings.items()
-        }
-        weights = None if self.loss_weights is None else dict(self.loss_weights)
-        return {"weighting": self.weighting, "loss_weights": weights, **own}
+    def metrics(self) -> Metrics:
+        """The metrics of the parts."""
+        return joined_metrics(self.parts.values())
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -123,7 +117,6 @@ class Multitask:
             selects_by=SELECTED,
             quality=partial(quality, self.parts),
             selection=partial(selection, self.parts),
-            target_settings={name: dict(part.teaching.target_settings) for name, part in self.parts.items()},
             terms={"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {},
             uncut="; ".join(filter(None, (part.teaching.uncut for part in self.parts.values()))),
             fewest=lambda cases: max(part.teaching.fewest(cases) for part in self.parts.values()),
@@ -184,7 +177,7 @@ class Multitask:
             if "train" in part.traits.tuned_on
         }
         return Scoring(
-            metrics=frozenset().union(*(part.scoring.metrics for part in self.parts.values())),
+            primaries=frozenset().union(*(part.scoring.primaries for part in self.parts.values())),
             score=scores.score,
             summary=scores.summary,
             rank=scores.rank,
@@ -365,17 +358,6 @@ class Multitask:
             if self._own(name, arrays)
             for key, array in made(name, part).items()
         }
-
-
-def _made(kind: type[Task], settings: Mapping[str, Any]) -> Task:
-    """The part; PlanError names its setting as the plan does."""
-    try:
-        return kind.of(settings)
-    except PlanError as error:
-        if not error.where.startswith("task"):
-            raise
-        where = f"task.{kind.name}{error.where.removeprefix('task')}"
-        raise PlanError(error.problem, where, error.remedy) from error
 
 
 def _is_dense(part: Task) -> bool:

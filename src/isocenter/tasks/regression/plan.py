@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.belief import SET_SENTENCES, interval_decisions
+from isocenter.belief import interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import shares_of
 from isocenter.lazy import stats
-from isocenter.tasks.regression.losses import LOSSES, NOISES
-from isocenter.tasks.shared import SETTING_SENTENCES
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence
+from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared import Measured
@@ -34,16 +32,6 @@ UNITS: Mapping[str, str] = {
     **{"mm2": "mm²", "mm3": "mm³", "cm2": "cm²", "cm3": "cm³", "cc": "ml", "mmHg": "mmHg", "percent": "%", "pct": "%"},
 }
 BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
-SENTENCES: Mapping[str, Sentence] = {
-    **SETTING_SENTENCES,
-    **SET_SENTENCES,
-    "targets": Sentence("The model measures {value}"),
-    "units": Sentence("The units are {each}", "No unit is known"),
-    "mean": Sentence("The mean is {each}"),
-    "deviation": Sentence("The standard deviation is {each}"),
-    "noise": Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
-    "error_factor": Sentence("Error bars are multiplied by {each}", "No factor of error bars is set yet"),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -81,7 +69,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     }  # fmt: skip
 
 
-def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
+def open_factors(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The factors of error bars are open where a person asks for these."""
     if settings["noise"] not in ("gaussian", "evidential"):
         return {}
@@ -153,16 +141,11 @@ def check_settings(
     targets: Sequence[str],
     mean: Mapping[str, float],
     deviation: Mapping[str, float],
-    noise: str,
-    loss: str,
     factors: Mapping[str, float],
 ) -> None:
     """PlanError names the setting that cannot be."""
     if not targets or len(set(targets)) < len(targets):
         raise PlanError("at least one target is needed, and each once", "task.targets", "Name each value once")
-    for setting, chosen, known in (("noise", noise, NOISES), ("loss", loss, LOSSES)):
-        if chosen not in known:
-            raise PlanError(f"there is no {setting} {chosen!r}", f"task.{setting}", f"Choose one of {', '.join(known)}")
     if others := sorted(set(factors) - set(targets)):
         raise PlanError(f"there is no target {others[0]!r}", "task.error_factor", f"Name {', '.join(targets)}")
     for setting, numbers in (("deviation", deviation), ("error_factor", factors)):

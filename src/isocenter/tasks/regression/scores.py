@@ -8,9 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import HIGH, LOW, SET_NAMES, Certainty, finite
+from isocenter.belief import HIGH, LOW, SET_METRICS, Certainty, finite
 from isocenter.evaluation import (
+    AGREEMENT_METRICS,
+    ERROR_BAR_METRICS,
+    VALUE_METRICS,
     CaseValues,
+    Metric,
+    Metrics,
     Seed,
     Table,
     bootstrap_statistic,
@@ -28,27 +33,17 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
-from isocenter.tasks.shared import AGREEMENT, Compared, Measured, agreement_rows, compared_estimate, drawn_as
+from isocenter.tasks.shared import Compared, Measured, agreement_rows, compared_estimate, drawn_as
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
-METRICS = frozenset(
-    {
-        *("mae", "rmse", "median_absolute_error", "r2", "pearson", "spearman", "concordance"),
-        *("bias", "loa_lower", "loa_upper", "icc", "interval_coverage", "nll"),
-    }
-)
-NAMES: Mapping[str, str] = {
-    **AGREEMENT,
-    **SET_NAMES,
-    "concordance": "Concordance (Lin)",
-    "interval_coverage": "Coverage of the 95 % error bar",
-    "mae": "MAE",
-    "nll": "Negative log-likelihood",
-    "pearson": "Pearson's r",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "spearman": "Spearman's rho",
-}
+TARGET = "target"
+# The size of the error of a case, in deviations of the training cases.
+STANDARDISED_DIFFERENCE = Metric("standardised_difference", better="less", may_judge=False)
+METRICS = Metrics(
+    (*VALUE_METRICS, *AGREEMENT_METRICS, *ERROR_BAR_METRICS, STANDARDISED_DIFFERENCE, *SET_METRICS),
+    label_word=TARGET,
+    of_case=STANDARDISED_DIFFERENCE.name,
+).marked(audited=("mae", "coverage"), calibration="coverage")
 
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
 WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
@@ -58,7 +53,7 @@ WITHOUT_UNIT: Mapping[str, Compared] = {
     "spearman": spearman,
     "concordance": concordance,
 }
-STANDARDISED, TARGET = "SD", "target"
+STANDARDISED = "SD"
 V = TypeVar("V")
 
 

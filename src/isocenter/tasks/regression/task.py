@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,17 +13,14 @@ from isocenter.belief import (
     HIGH,
     INTERVALS,
     LOW,
-    OF_SETS,
-    SET_ERRORS,
     Certainty,
     assured_each,
     crossed_each,
     finite,
     interval_rows,
-    numbers_by_name,
 )
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Seed, Table
+from isocenter.evaluation import Metrics, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
@@ -39,10 +36,9 @@ from isocenter.tasks.regression.losses import (
     weighted_likelihood,
 )
 from isocenter.tasks.regression.pictures import HEAD, ValuePictures
-from isocenter.tasks.regression.plan import SENTENCES, check_settings, decisions, error_factors, settings_for, suited
+from isocenter.tasks.regression.plan import check_settings, decisions, error_factors, open_factors, settings_for
 from isocenter.tasks.regression.scores import (
     METRICS,
-    NAMES,
     case_rows,
     error_values,
     labelled,
@@ -51,7 +47,8 @@ from isocenter.tasks.regression.scores import (
     values_of,
     with_ends,
 )
-from isocenter.tasks.shared import BETWEEN, Shares, crossed, each_of, mean_of, place_of_target, reading
+from isocenter.tasks.settings import LOSS
+from isocenter.tasks.shared import BETWEEN, Shares, crossed, each_of, mean_of, place_of_target
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -66,18 +63,24 @@ from isocenter.values import (
     Label,
     Prediction,
     Row,
+    Sentence,
     Slabs,
     Target,
     Vector,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The settings that hold something for each target.
-BY_TARGET = ("units", "mean", "deviation", "error_factor")
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
 METHODS = {"none": "absolute", "gaussian": "normalised", "evidential": "normalised", "quantiles": "cqr"}
+
+
+def _units(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Units of a plan, which knows none or those of some targets."""
+    return {str(name): str(unit or "") for name, unit in (given or {}).items()}
 
 
 @dataclass(frozen=True)
@@ -95,71 +98,39 @@ class Regression:
     certainty:    the intervals that are to hold, and what makes them so
     """
 
-    targets: tuple[str, ...]
-    units: Mapping[str, str]
-    mean: Mapping[str, float]
-    deviation: Mapping[str, float]
-    noise: Literal["none", "gaussian", "quantiles", "evidential"] = "none"
-    loss_name: Literal["huber", "mse", "mae"] = "huber"
-    error_factor: Mapping[str, float] | None = None
-    certainty: Certainty = field(default_factory=Certainty)
+    targets: tuple[str, ...] = setting(words=Sentence("The model measures {value}"), target=True)
+    units: Mapping[str, str] = setting(words=Sentence("The units are {each}", "No unit is known"), read=_units)
+    mean: Mapping[str, float] = setting(words=Sentence("The mean is {each}"), target=True)
+    deviation: Mapping[str, float] = setting(
+        words=Sentence("The standard deviation is {each}"), target=True, compared=True
+    )
+    noise: Literal["none", "gaussian", "quantiles", "evidential"] = setting(
+        "none",
+        Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
+        follows=open_factors,
+    )
+    loss_name: Literal["huber", "mse", "mae"] = setting("huber", LOSS, name="loss", search=("huber", "mse", "mae"))
+    error_factor: Mapping[str, float] | None = setting(
+        None, Sentence("Error bars are multiplied by {each}", "No factor of error bars is set yet"), tuned=True
+    )
+    certainty: Certainty = settings_group(Certainty, *INTERVALS)
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits(
-        tunes=("error_factor", "conformal"),
-        case_metric="standardised_difference",
-        search_values={"loss": ("huber", "mse", "mae")},
-        suited=suited,
-        audited=("mae", "coverage"),
-        belief=OF_SETS,
-        calibration=("coverage",),
-        compared_by=("deviation",),
-        sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=frozenset({"mae", "rmse", "median_absolute_error", "nll", "standardised_difference"}) | SET_ERRORS,
-        label_word="target",
-    )
+    traits: ClassVar[Traits] = Traits()
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Targets, units and standardisation from these training cases; DatasetError for one that cannot be learnt."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Regression:
-        """A regression with these settings; PlanError names the one that cannot be."""
-        known = ("targets", "noise", "loss", *BY_TARGET, *INTERVALS)
-        with reading(settings, known, "a regression"):
-            targets = tuple(str(name) for name in settings["targets"])
-            units = {name: str((settings.get("units") or {}).get(name) or "") for name in targets}
-            mean, deviation = ({name: float(settings[key][name]) for name in targets} for key in ("mean", "deviation"))
-            task = cls(
-                targets,
-                units,
-                mean,
-                deviation,
-                settings.get("noise", "none"),
-                settings.get("loss", "huber"),
-                numbers_by_name(settings.get("error_factor")),
-                Certainty.of(settings),
-            )
-        check_settings(targets, mean, deviation, task.noise, task.loss_name, task.error_factor or {})
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal regression."""
-        return {
-            "targets": list(self.targets),
-            "units": dict(self.units),
-            "mean": dict(self.mean),
-            "deviation": dict(self.deviation),
-            "noise": self.noise,
-            "loss": self.loss_name,
-            "error_factor": None if self.error_factor is None else dict(self.error_factor),
-            **self.certainty.of_intervals,
-        }
+    def checked(self) -> Regression:
+        """With numbers of its targets alone; PlanError names the setting that cannot be."""
+        mean, deviation = ({name: own[name] for name in self.targets} for own in (self.mean, self.deviation))
+        units = {name: self.units.get(name, "") for name in self.targets}
+        check_settings(self.targets, mean, deviation, self.error_factor or {})
+        return replace(self, units=units, mean=mean, deviation=deviation)
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -191,7 +162,6 @@ class Regression:
             selects_by="r2",
             quality=self.quality,
             selection=self.selection,
-            target_settings={key: self.settings[key] for key in ("targets", "mean", "deviation")},
         )
 
     @property
@@ -216,7 +186,7 @@ class Regression:
         shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tested = partial(error_values, self.deviation)
-        return Scoring(METRICS, *own, self.assured, self.crossed, case_values=tested)
+        return Scoring(METRICS.primaries, *own, self.assured, self.crossed, case_values=tested)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""

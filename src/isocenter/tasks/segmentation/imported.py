@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from isocenter.belief import FOUND, USUAL_RISK
+from isocenter.belief import CERTAINTY, COVERING, INTERVALS, USUAL_RISK, Certainty
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
-from isocenter.tasks.answers import Decoding, Traits
+from isocenter.tasks.answers import Decoding
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import Shares, log_mean, mean_of, reading
+from isocenter.tasks.shared import Shares, Tidying, log_mean, mean_of
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -29,13 +29,18 @@ from isocenter.values import (
     Merge,
     Prediction,
     Slabs,
+    redeclared,
+    setting,
+    settings_group,
 )
 
-OWN = ("writes", "exclusive", "averaged", "weighed", "largest", "sampled")
-# What a site's own cases find beside the calibration; a setting that is cleared for it is `sampled`.
-TUNES = ("expected_dice", "covering", "conformal", "sampled")
 # While the largest piece is looked for: two label maps, what belongs to the group, the numbers of pieces, what is kept.
 LARGEST_BYTES = 10
+
+
+def _is_sampled(given: bool | None) -> bool:
+    """Whether voxels are sampled: also where what they have found is cleared."""
+    return given in (True, None)
 
 
 @dataclass(frozen=True)
@@ -52,53 +57,29 @@ class ImportedSegmentation(Segmentation):
                scored; it takes all outputs, which the label map alone does without. `untuned` sets it
     """
 
-    writes: tuple[int, ...] = (0, 1)
-    exclusive: bool = True
-    averaged: Literal["logits", "probabilities"] = "logits"
-    weighed: Merge = "gaussian"
-    largest: tuple[tuple[int, ...], ...] = ()
-    sampled: bool = False
+    writes: tuple[int, ...] = setting((0, 1))
+    exclusive: bool = setting(True)
+    averaged: Literal["logits", "probabilities"] = setting("logits", noun="average of")
+    weighed: Merge = setting("gaussian", noun="weighting of windows")
+    largest: tuple[tuple[int, ...], ...] = setting(())
+    sampled: bool = setting(False, read=_is_sampled, tuned=True)
+    # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
+    postprocessing: Mapping[str, Tidying] | None = redeclared(Segmentation, "postprocessing", tuned=False)
+    calibrated_map: bool | None = redeclared(Segmentation, "calibrated_map", tuned=False)
+    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *COVERING, *INTERVALS, risk={"default": USUAL_RISK})
 
     name: ClassVar[str] = "imported_segmentation"
-    # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
-    traits: ClassVar[Traits] = replace(Segmentation.traits, tunes=(*FOUND, *TUNES))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Always raises PlanError: nothing is trained as this kind."""
         raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> ImportedSegmentation:
-        """A segmentation with the other program's decoding; PlanError names the setting that cannot be."""
-        given = {key: value for key, value in settings.items() if key not in OWN}
-        made = super().of({"risk": USUAL_RISK, **given})
-        assert isinstance(made, cls)  # noqa: S101 - `of` makes what it is called on
-        own = {key: settings[key] for key in OWN if key in settings}
-        with reading(own, OWN, "an imported segmentation"):
-            own["writes"] = tuple(int(value) for value in own["writes"])
-            own["largest"] = tuple(tuple(int(value) for value in group) for group in own.get("largest", ()))
-            own["sampled"] = own.get("sampled", False) in (True, None)
-            task = replace(made, **own)
-        known = {0, *(label.value for label in task.classes)}
-        if not set(task.writes) <= known or task.averaged not in ("logits", "probabilities"):
+    def checked(self) -> Segmentation:
+        """As any segmentation; PlanError where its outputs do not fit its labels."""
+        if not self.writes or not set(self.writes) <= {0, *(label.value for label in self.classes)}:
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
-        if task.weighed not in get_args(Merge):
-            raise PlanError(f"windows are not weighed by {task.weighed!r}", "task.weighed", "Adopt the model again")
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of a segmentation, and how outputs are decoded."""
-        return {
-            **super().settings,
-            "writes": list(self.writes),
-            "exclusive": self.exclusive,
-            "averaged": self.averaged,
-            "weighed": self.weighed,
-            "largest": [list(group) for group in self.largest],
-            "sampled": self.sampled,
-        }
+        return super().checked()
 
     @property
     def heads(self) -> Mapping[str, Head]:

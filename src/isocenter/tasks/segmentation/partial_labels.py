@@ -6,18 +6,16 @@ Regions overlap, voxels are to be ignored, only some slices are drawn, or severa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from isocenter.belief import numbers_by_name
 from isocenter.errors import PlanError, counted
 from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.segmentation.target_codes import codes_of
-from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, hidden
+from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
 
-# The settings of a segmentation that are about this.
-PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
-# The settings that hold one number a structure.
-BY_NAME = ("weights", "several", "expected_dice")
+if TYPE_CHECKING:
+    from isocenter.tasks.segmentation.task import Segmentation
+
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
 # Where less than this share of the voxels is drawn, patches are centred on it and surfaces are not measured.
@@ -26,20 +24,10 @@ LITTLE = 0.5
 FEWEST_READERS = 3
 NNUNET_REGIONS = "arXiv:2011.00848"
 NNUNET_IGNORE = "arXiv:2403.12834"
-PARTLY_SENTENCES: Mapping[str, Sentence] = {
-    "regions": Sentence("Structures that overlap are made of the values {each}", "No two structures overlap"),
-    "ignore": Sentence(
-        "The value {value} of the masks is ignored", "No value of the masks is ignored", zero_counts=True
-    ),
-    "background": Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
-    "sparse": Sentence("Masks are known in single {value} only", "Masks are known as a whole"),
-    "readers": Sentence("Where several readers drew a case, the network learns by the rule {value}"),
-    "observers": Sentence("The readers are {value}", "No readers are named"),
-}
 
 
 def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The settings in `PARTLY` for these training cases."""
+    """The settings about this for these training cases."""
     declared = dataset.classes.get("mask", ())
     ignore = next((label.value for label in declared if label.is_ignored), None)
     background = next((label.value for label in declared if label.is_background), 0)
@@ -90,38 +78,21 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 
-def partly_from(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{setting in `PARTLY`: its value} of a plan or a record; without them every voxel of one mask is a label."""
-    regions, ignore = settings.get("regions"), settings.get("ignore")
-    return {
-        "regions": {str(name): tuple(int(v) for v in own) for name, own in regions.items()} if regions else None,
-        "ignore": None if ignore is None else int(ignore),
-        "background": int(settings.get("background") or 0),
-        "sparse": settings.get("sparse"),
-        "readers": str(settings.get("readers", "first")),
-        "observers": tuple(str(name) for name in settings.get("observers") or ()),
-    }
-
-
-def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]) -> None:
+def check_partly(task: Segmentation) -> None:
     """PlanError names the setting that cannot be."""
-    _check_regions({label.value for label in labels}, settings["regions"] or {})
-    ignore, background, sparse = settings["ignore"], settings["background"], settings["sparse"]
-    if ignore is not None and ignore == background:
+    _check_regions({label.value for label in task.classes}, task.regions or {})
+    if task.ignore is not None and task.ignore == task.background:
         remedy = "Say with --labels which value is ignore and which is background"
-        raise PlanError(f"{ignore} cannot be both to ignore and background", "task.ignore", remedy)
-    if sparse not in (None, "voxels", "slices"):
-        raise PlanError(f"{sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
-    if settings["readers"] not in CONSENSUS_NAMES:
-        remedy = f"Choose one of {', '.join(CONSENSUS_NAMES)}"
-        raise PlanError(f"readers are not combined by {settings['readers']!r}", "task.readers", remedy)
-    divided = settings["readers"] == "soft" and len(settings["observers"]) > 1
-    if divided and loss not in OF_SHARES:
-        problem = f"{loss} cannot learn the share of readers"
+        raise PlanError(f"{task.ignore} cannot be both to ignore and background", "task.ignore", remedy)
+    if task.sparse not in (None, "voxels", "slices"):
+        raise PlanError(f"{task.sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
+    if task.is_divided and task.loss_name not in OF_SHARES:
+        problem = f"{task.loss_name} cannot learn the share of readers"
         raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
-    if divided:
-        _ = codes_of(len(labels), len(settings["observers"])).unknown  # refuses too many ways of being divided
-    if (ignore is not None or sparse is not None) and (near := sorted(NEIGHBOURS & set(loss.split("+")))):
+    if task.is_divided:
+        _ = codes_of(len(task.classes), len(task.observers)).unknown  # refuses too many ways of being divided
+    partly = task.ignore is not None or task.sparse is not None
+    if partly and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
         problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
 
@@ -142,22 +113,14 @@ def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     }
 
 
-def numbers_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{setting in `BY_NAME`: {structure: number}, or None} of a plan or a record."""
-    return {name: numbers_by_name(settings.get(name)) for name in BY_NAME}
-
-
-def tolerance_from(
-    given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]] | None
+def tolerance_of_regions(
+    given: Mapping[str, float] | float, labels: Sequence[Label], regions: Mapping[str, Sequence[int]] | None
 ) -> Mapping[str, float] | float:
-    """The mm of a plan or a record: one for all, or by the name of a structure.
+    """The mm of one for all, or by the name of a structure.
 
     Where they were planned for labels that regions are made of: of a region the largest of its own.
     """
-    if not isinstance(given, Mapping):
-        return float(given)
-    given = {str(name): float(value) for name, value in given.items()}
-    if regions is None:
+    if regions is None or not isinstance(given, Mapping):
         return given
     tolerances = {}
     for name, values in regions.items():

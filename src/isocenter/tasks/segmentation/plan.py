@@ -9,22 +9,15 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief import (
-    CERTAINTY,
-    CERTAINTY_SENTENCES,
-    COVERING,
-    COVERING_SENTENCES,
-    INTERVALS,
-    SET_SENTENCES,
     certainty_decisions,
     covering_decisions,
     interval_decisions,
-    suited_certainty,
 )
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.segmentation.partial_labels import BY_NAME, PARTLY, PARTLY_SENTENCES, partly_decisions, suited_loss
+from isocenter.tasks.segmentation.partial_labels import partly_decisions
 from isocenter.tasks.segmentation.target_codes import MOST
-from isocenter.tasks.shared import COARSEST, SETTING_SENTENCES, axes_of, check_loss, coarser, plain
-from isocenter.values import Dataset, Decision, Fingerprint, Label, Sentence, counted_in
+from isocenter.tasks.shared import COARSEST, axes_of, check_loss, coarser, plain_labels
+from isocenter.values import Dataset, Decision, Fingerprint, Label, counted_in
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
@@ -44,28 +37,6 @@ UNLIKE, HEAVIEST = 100.0, 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
-# All settings of a segmentation.
-OWN = ("labels", "loss", "tolerance", "postprocessing", "centrelines", "calibrated_map", *BY_NAME)
-KNOWN = (*OWN, *PARTLY, *CERTAINTY, *COVERING, *INTERVALS)
-SENTENCES: Mapping[str, Sentence] = {
-    **SETTING_SENTENCES,
-    **PARTLY_SENTENCES,
-    **CERTAINTY_SENTENCES,
-    **COVERING_SENTENCES,
-    **{name: SET_SENTENCES[name] for name in INTERVALS},
-    "labels": Sentence("The structures are {value}"),
-    "tolerance": Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
-    "centrelines": Sentence("Centrelines are followed of {value}", "No structure has a centreline"),
-    "several": Sentence("The share of training references in which a structure has several pieces is: {each}"),
-    "calibrated_map": Sentence(
-        "Each voxel gets the label of the largest calibrated probability",
-        "Each voxel gets the label of the largest output of the network",
-    ),
-    "expected_dice": Sentence(
-        "The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"
-    ),
-    "postprocessing": Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -89,7 +60,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
     lines = _lines(declared, fingerprint) if whole else {}
     return {
-        "labels": Decision([plain(label) for label in declared], because),
+        "labels": Decision(plain_labels(declared), because),
         "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
         "centrelines": _centrelines(lines),
         "weights": _weights(counts),
@@ -108,11 +79,6 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
     }
-
-
-def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    """What follows from settings that a person chose."""
-    return {**suited_loss(settings), **suited_certainty(settings)}
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:

@@ -27,8 +27,12 @@ NNUNET = "doi:10.1038/s41592-020-01008-z"
 NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one would open another")
 
 
-def tidying_from(rule: Mapping[str, Any]) -> Tidying:
-    """The rule of a plan or a record; ValueError for what is none."""
+def rules_from(given: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Tidying] | None:
+    """{label: rule} of a plan or a record, or None; ValueError for what is no rule."""
+    return None if given is None else {name: _rule_from(rule) for name, rule in given.items()}
+
+
+def _rule_from(rule: Mapping[str, Any]) -> Tidying:
     made = Tidying(**rule)
     steps = (made.largest, made.holes, made.in_voxels)
     if not all(isinstance(one, bool) for one in steps) or not float(made.smallest) >= 0:

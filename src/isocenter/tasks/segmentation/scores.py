@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import DOUBT_ERRORS, DOUBT_NAMES, HIGH, LOW, SET_ERRORS, SET_NAMES, finite, interval_rows
+from isocenter.belief import DOUBT_METRICS, HIGH, LOW, SET_METRICS, finite, interval_rows
 from isocenter.errors import counted
 from isocenter.evaluation import (
+    AGREEMENT_METRICS,
+    CENTRELINE_METRICS,
+    FALSE_POSITIVE_VOLUME,
+    OVERLAP_METRICS,
+    POOLED_METRICS,
+    SURFACE_METRICS,
+    UNIT_ENDS,
+    VOLUME_ERROR,
+    Metric,
+    Metrics,
     Overlap,
     Seed,
     Table,
@@ -27,69 +37,65 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure
 from isocenter.tasks.segmentation.voxel_calibration import voxel_in_unit
-from isocenter.tasks.segmentation.voxel_scores import OF_VOXELS
-from isocenter.tasks.shared import AGREEMENT, Measured, agreement_figure, agreement_rows, place_of
+from isocenter.tasks.segmentation.voxel_scores import ECE, VOXEL_METRICS
+from isocenter.tasks.shared import Measured, agreement_figure, agreement_rows, place_of
 from isocenter.values import MM, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
-# The unit is in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
-OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
+STRUCTURE = "structure"
 MEASURED = ("volume_predicted", "volume_reference")
-VOLUME_AGREEMENT = tuple(f"volume_{metric}" for metric in AGREEMENT)
 OF_AREAS = ("_mm2", "_pixels")
-# Of distances without a known size: in pictures, and in volumes.
-UNKNOWN = {"_pixels": "pixels", "_voxels": "voxels"}
-DISTANCES, VOLUMES = ("hd95", "hd95_points", "assd", "nsd"), ("volume_error", "false_positive_volume")
+# Distances and volumes have their unit in the name where it is not mm or ml.
+OF_SERIES = tuple(f"_{unit}" for unit in SERIES_UNITS)
+OF_DISTANCES, OF_VOLUMES = ("_pixels", "_voxels", *OF_SERIES), (*OF_AREAS, "_voxels", *OF_SERIES)
+DISTANCES = tuple(one.name for one in SURFACE_METRICS)
 # Of labels that have a centreline.
-COUNTED = {"components_error": "pieces", "loops_error": "loops"}
-OF_LINES = ("cldice", "centreline_recall", "centreline_precision", *COUNTED)
+OF_LINES = frozenset(one.name for one in CENTRELINE_METRICS)
+VOLUME_AGREEMENT = tuple(
+    replace(
+        one,
+        name=f"volume_{one.name}",
+        words=f"Volume, {one.words if one.words[1].isupper() else one.words[0].lower() + one.words[1:]}",
+        unit="ml" if one.better == "aim" else "",
+    )
+    for one in AGREEMENT_METRICS
+)
 # Of cases that several people drew.
-OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
-METRICS = frozenset(
-    {
-        *OF_LINES,
-        *OF_VOXELS,
-        *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
-        *(f"{name}{unit}" for name in DISTANCES for unit in ("", *UNKNOWN, *OF_SERIES)),
-        *(f"{name}{unit}" for name in (*VOLUMES, *VOLUME_AGREEMENT) for unit in ("", *OF_AREAS, "_voxels", *OF_SERIES)),
-    }
-)
-ERRORS = (
-    frozenset({"hd95", "assd", "false_positive_volume", "components_error", "loops_error", "ece_near"})
-    | frozenset({"summed_volume_error", "covering_missed"})
-    | DOUBT_ERRORS
-    | SET_ERRORS
-)
-NAMES: Mapping[str, str] = {
-    **DOUBT_NAMES,
-    **SET_NAMES,
-    "assd": "ASSD",
-    "cldice": "Centreline Dice",
-    "covering_missed": "Missed by the covering mask",
-    "covering_size": "Size of the covering mask to the reference's",
-    "dice_pooled": "Dice, pooled",
-    "ece_near": "ECE near edges",
-    "ece_near_uncalibrated": "ECE near edges, uncalibrated",
-    "expected_dice": "Expected Dice",
-    "expected_dice_bias": "Expected less true Dice",
-    "expected_dice_pearson": "Expected and true Dice, Pearson",
-    "expected_dice_spearman": "Expected and true Dice, Spearman",
-    "hd95": "HD95",
-    "hd95_points": "HD95 over boundary points",
-    **{f"hd95_points{ending}": "HD95 over boundary points" for ending in UNKNOWN},
-    "iou": "IoU",
-    "iou_pooled": "IoU, pooled",
-    "nsd": "NSD",
-    **{f"nsd{ending}": f"NSD, tolerance in {unit}" for ending, unit in UNKNOWN.items()},
-    "summed_volume_error": "Relative error of the summed probability",
-    "summed_volume_error_uncalibrated": "Relative error of the summed probability, uncalibrated",
-    **{
-        f"volume_{metric}{unit}": f"{quantity}, {name if name[1].isupper() else name[0].lower() + name[1:]}"
-        for metric, name in AGREEMENT.items()
-        for unit, quantity in {"": "Volume", **dict.fromkeys(OF_AREAS, "Area")}.items()
-    },
-    **{f"volume_error{unit}": "Area error" for unit in OF_AREAS},
-    **{f"false_positive_volume{unit}": "False positive area" for unit in OF_AREAS},
-}
+READER_METRICS = (Metric("dice_to_readers"), Metric("dice_between_readers"))
+
+
+def _distance_in(end: str, metric: Metric) -> Metric:
+    """A metric of surfaces in another unit than mm; the words of a ratio name the unit of its tolerance."""
+    words = "" if metric.unit or end in OF_SERIES else f"{metric.words}, tolerance in {UNIT_ENDS[end]}"
+    return metric.in_unit(end, words)
+
+
+def _volume_in(end: str, metric: Metric) -> Metric:
+    """A metric of volumes in another unit than ml; in pictures they are areas."""
+    words = metric.words.replace("volume", "area").replace("Volume", "Area")
+    return metric.in_unit(end, words if end in OF_AREAS else "")
+
+
+METRICS = Metrics(
+    (
+        *OVERLAP_METRICS,
+        *POOLED_METRICS,
+        *SURFACE_METRICS,
+        *(_distance_in(end, one) for one in SURFACE_METRICS for end in OF_DISTANCES),
+        *VOLUME_AGREEMENT,
+        *(
+            _volume_in(end, one)
+            for one in (VOLUME_ERROR, FALSE_POSITIVE_VOLUME, *VOLUME_AGREEMENT)
+            for end in OF_VOLUMES
+        ),
+        *CENTRELINE_METRICS,
+        *READER_METRICS,
+        *SET_METRICS,
+        *VOXEL_METRICS,
+        *DOUBT_METRICS,
+    ),
+    label_word=STRUCTURE,
+    of_case="dice",
+).marked(audited=("dice",), calibration=ECE)
 
 
 def case_rows(
@@ -168,7 +174,7 @@ def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -
     tolerances: {structure: mm} of `nsd`
     """
     metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
-    rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    rows = mean_rows(table, {metric: METRICS.of(metric).unit for metric in metrics}, seed=seed)
     lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
     rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
@@ -195,7 +201,7 @@ def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
     if not set(columns) <= set(table):
         return
     references = [str(name) for name in table if str(name).startswith(MEASURED[1])]
-    unit = unit_of(references[0].replace(MEASURED[1], "volume_error"))
+    unit = METRICS.of(references[0].replace(MEASURED[1], VOLUME_ERROR.name)).unit
     own = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
     for label in dict.fromkeys(own["label"]):
         rows = interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
@@ -207,7 +213,7 @@ def volumes(table: Table) -> list[Volumes]:
     """The volumes of each label that some reference has; cases with an empty reference are left out."""
     made = []
     for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
-        unit = unit_of(f"volume_error{ending}")
+        unit = METRICS.of(f"{VOLUME_ERROR.name}{ending}").unit
         for label in dict.fromkeys(table["label"]):
             own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
             if len(own):
@@ -239,15 +245,6 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
         "components_error": float(abs(line.components)),
         "loops_error": float(abs(line.loops)),
     }
-
-
-def unit_of(metric: str) -> str:
-    """The unit of a column of `case_rows`; none of a ratio."""
-    for ending, unit in {**UNKNOWN, "_mm2": "mm²", **OF_SERIES}.items():
-        if metric.endswith(ending):
-            return "" if metric.startswith("nsd") else unit
-    units = {**dict.fromkeys(("hd95", "hd95_points", "assd"), "mm"), **dict.fromkeys(VOLUMES, "ml"), **COUNTED}
-    return units.get(metric, "")
 
 
 def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -302,7 +299,7 @@ def _noted(row: Row, notes: Sequence[str]) -> Row:
 
 
 def _tolerance_unit(metric: str) -> str:
-    return next((unit for ending, unit in {**UNKNOWN, **OF_SERIES}.items() if metric.endswith(ending)), MM)
+    return next((unit for end, unit in UNIT_ENDS.items() if metric.endswith(end)), MM)
 
 
 def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:

@@ -15,7 +15,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.answers import Assured, Crossed, Scoring
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.reference_labels import with_own_labels
-from isocenter.tasks.segmentation.scores import OF_READERS, case_rows, only_known, summary_rows, volume_figure, volumes
+from isocenter.tasks.segmentation.scores import STRUCTURE, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.voxel_calibration import Believed
 from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
@@ -23,7 +23,6 @@ from isocenter.tasks.shared import refuse_other_grid
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
-STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class MaskScoring:
 
     def answers(
         self,
-        metrics: frozenset[str],
+        primaries: frozenset[str],
         results: Callable[[Prediction], list[Finding]],
         assured: Assured,
         crossed: Crossed | None = None,
     ) -> Scoring:
         """What a task says of its scoring; all but the scores themselves comes from the task."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview)
-        made = Scoring(metrics, *own, results, assured=assured, crossed=crossed)
+        made = Scoring(primaries, *own, results, assured=assured, crossed=crossed)
         return replace(made, own_labels=self.own_labels, undrawn=self.undrawn)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
@@ -122,7 +121,7 @@ class MaskScoring:
         groups = {label: table.loc[table["label"] == label, "dice"].to_numpy(float) for label in labels}
         drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
         drawn += [volume_figure(volume) for volume in volumes(table)]
-        if not set(table) >= OF_READERS:
+        if not set(READERS.values()) <= set(table):
             return drawn
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
         caption = "Mean Dice of each two readers, and of the model to each of them."

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from isocenter.belief import FOUND, Certainty
+from isocenter.belief import CERTAINTY, COVERING, INTERVALS, Certainty
+from isocenter.evaluation import Metrics
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
-from isocenter.tasks.segmentation.partial_labels import PARTLY, check_partly, numbers_of, partly_from, tolerance_from
-from isocenter.tasks.segmentation.plan import KNOWN, SENTENCES, check_settings, decisions, settings_for, suited
-from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, settled_map, tidying_from
+from isocenter.tasks.segmentation.partial_labels import CONSENSUS_NAMES, check_partly, suited_loss, tolerance_of_regions
+from isocenter.tasks.segmentation.plan import check_settings, decisions, settings_for
+from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from, settled_map
 from isocenter.tasks.segmentation.promises import crossed_volumes, in_order, promised
-from isocenter.tasks.segmentation.scores import ERRORS, METRICS, NAMES, OF_READERS, mask_columns, structure_volumes
-from isocenter.tasks.segmentation.scoring import STRUCTURE, MaskScoring
+from isocenter.tasks.segmentation.scores import METRICS, READER_METRICS, mask_columns, structure_volumes
+from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.segmentation.unseen_voxels import Found, unseen_voxels
 from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
 from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
-from isocenter.tasks.segmentation.voxel_scores import BELIEF, ECE
+from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
     Shares,
     Tidying,
     crossed,
-    label_from,
+    labels_from,
     log_mean,
     mean_of,
     of_structure,
-    plain,
-    reading,
+    plain_labels,
     refuse_other_image_grid,
     uncut,
 )
@@ -50,8 +50,11 @@ from isocenter.values import (
     Head,
     Label,
     Prediction,
+    Sentence,
     Slabs,
     Target,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
@@ -80,93 +83,99 @@ class Segmentation:
     readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
     """
 
-    classes: tuple[Label, ...]
-    loss_name: str = "dice+ce"
-    tolerance: Mapping[str, float] | float = 2.0
-    weights: Mapping[str, float] | None = None
-    postprocessing: Mapping[str, Tidying] | None = None
-    centrelines: tuple[str, ...] = ()
-    regions: Mapping[str, tuple[int, ...]] | None = None
-    ignore: int | None = None
-    background: int = 0
-    sparse: Literal["voxels", "slices"] | None = None
-    readers: str = "first"
-    observers: tuple[str, ...] = ()
-    several: Mapping[str, float] | None = None
-    certainty: Certainty = field(default_factory=Certainty)
-    expected_dice: Mapping[str, float] | None = None
-    calibrated_map: bool | None = None
+    classes: tuple[Label, ...] = setting(
+        words=Sentence("The structures are {value}"), name="labels", read=labels_from, plain=plain_labels, target=True
+    )
+    loss_name: str = setting(
+        "dice+ce",
+        LOSS,
+        name="loss",
+        search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"),
+        follows=suited_loss,
+    )
+    tolerance: Mapping[str, float] | float = setting(
+        2.0,
+        Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
+        registered="tolerance",
+    )
+    weights: Mapping[str, float] | None = setting(None, WEIGHTS)
+    postprocessing: Mapping[str, Tidying] | None = setting(
+        None,
+        Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
+        read=rules_from,
+        tuned=True,
+    )
+    centrelines: tuple[str, ...] = setting(
+        (), Sentence("Centrelines are followed of {value}", "No structure has a centreline")
+    )
+    regions: Mapping[str, tuple[int, ...]] | None = setting(
+        None,
+        Sentence("Structures that overlap are made of the values {each}", "No two structures overlap"),
+        target=True,
+    )
+    ignore: int | None = setting(
+        None,
+        Sentence("The value {value} of the masks is ignored", "No value of the masks is ignored", zero_counts=True),
+        target=True,
+    )
+    background: int = setting(
+        0,
+        Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
+        target=True,
+    )
+    sparse: Literal["voxels", "slices"] | None = setting(
+        None, Sentence("Masks are known in single {value} only", "Masks are known as a whole"), target=True
+    )
+    readers: str = setting(
+        "first",
+        Sentence("Where several readers drew a case, the network learns by the rule {value}"),
+        choices=CONSENSUS_NAMES,
+        noun="rule of readers",
+        target=True,
+    )
+    observers: tuple[str, ...] = setting((), Sentence("The readers are {value}", "No readers are named"), target=True)
+    several: Mapping[str, float] | None = setting(
+        None, Sentence("The share of training references in which a structure has several pieces is: {each}")
+    )
+    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *COVERING, *INTERVALS)
+    expected_dice: Mapping[str, float] | None = setting(
+        None,
+        Sentence("The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"),
+        tuned=True,
+    )
+    calibrated_map: bool | None = setting(
+        None,
+        Sentence(
+            "Each voxel gets the label of the largest calibrated probability",
+            "Each voxel gets the label of the largest output of the network",
+        ),
+        tuned=True,
+    )
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("postprocessing", *FOUND, "calibrated_map", "expected_dice", "covering", "conformal"),
-        registers={"tolerance": "tolerance"},
-        case_metric="dice",
         cascades=True,
-        search_values={"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")},
-        suited=suited,
-        audited=("dice",),
-        belief=BELIEF,
-        calibration=(ECE,),
-        sentences=SENTENCES,
-        metric_names=NAMES,
-        errors=ERRORS,
-        label_word=STRUCTURE,
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Segmentation:
-        """A segmentation with these settings; PlanError names the one that cannot be."""
-        with reading(settings, KNOWN, "a segmentation"):
-            partly, by_name = partly_from(settings), numbers_of(settings)
-            silent = {partly["ignore"], partly["background"]} - {0, None}
-            labels = tuple(label for entry in settings["labels"] if (label := label_from(entry)).value not in silent)
-            rules = settings.get("postprocessing")
-            task = cls(
-                labels,
-                settings["loss"],
-                tolerance_from(settings["tolerance"], labels, partly["regions"]),
-                postprocessing=None if rules is None else {name: tidying_from(rule) for name, rule in rules.items()},
-                centrelines=tuple(str(name) for name in settings.get("centrelines") or ()),
-                calibrated_map=settings.get("calibrated_map"),
-                certainty=Certainty.of(settings),
-                **by_name,
-                **partly,
-            )
-        check_partly(labels, task.loss_name, partly)
+    def checked(self) -> Segmentation:
+        """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
+        silent = {self.ignore, self.background} - {0, None}
+        labels = tuple(label for label in self.classes if label.value not in silent)
+        regions = self.regions or None
+        tolerance = tolerance_of_regions(self.tolerance, labels, regions)
+        task = replace(self, classes=labels, regions=regions, tolerance=tolerance)
+        check_partly(task)
         each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         check_settings(task.names, labels, task.loss_name, *each)
         check_voxels(task.certainty.calibration_method, task.believed, task.expected_dice, task.calibrated_map)
         return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal segmentation."""
-        by_name = {"weights": self.weights, "several": self.several, "expected_dice": self.expected_dice}
-        return {
-            "labels": [plain(label) for label in self.classes],
-            "loss": self.loss_name,
-            "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
-            **{name: given and dict(given) for name, given in by_name.items()},
-            "postprocessing": self.postprocessing and {n: asdict(rule) for n, rule in self.postprocessing.items()},
-            "centrelines": list(self.centrelines),
-            "calibrated_map": self.calibrated_map,
-            "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
-            "ignore": self.ignore,
-            "background": self.background,
-            "sparse": self.sparse,
-            "readers": self.readers,
-            "observers": list(self.observers),
-            **self.certainty.settings,
-            **self.certainty.of_covering,
-            **self.certainty.of_intervals,
-        }
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -230,12 +239,10 @@ class Segmentation:
     @property
     def teaching(self) -> Teaching:
         """Dice over the validation cases selects; targets depend on how masks are read."""
-        partly = {name: self.settings[name] for name in PARTLY}
         return Teaching(
             selects_by="dice",
             quality=self.quality,
             selection=self.selection,
-            target_settings={"labels": [[label.value, label.name] for label in self.classes], **partly},
             outside=self.truth.outside,
             uncut=uncut(self.loss_name),
         )
@@ -265,9 +272,10 @@ class Segmentation:
     def scoring(self) -> Scoring:
         """Overlap, surface distances and volumes of each structure."""
         how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
-        metrics = METRICS | OF_READERS if len(self.observers) > 1 else METRICS
+        unstated = () if len(self.observers) > 1 else READER_METRICS
+        primaries = METRICS.primaries - {one.name for one in unstated}
         stating = (self.results, self.assured, None if self.is_divided else self.volumes_crossed)
-        return MaskScoring(self.classes, self.structures, *how).answers(metrics, *stating)
+        return MaskScoring(self.classes, self.structures, *how).answers(primaries, *stating)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""

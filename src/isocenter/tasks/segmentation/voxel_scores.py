@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import BEFORE, HIGH, LOW, MISSED, OF_DOUBT, OF_SETS, finite
-from isocenter.evaluation import BINS, Gaps, Seed, Table, bootstrap, bootstrap_statistic, estimate_of, pearson, spearman
+from isocenter.belief import HIGH, LOW, MISSED, finite
+from isocenter.evaluation import (
+    BEFORE,
+    BINS,
+    Gaps,
+    Metric,
+    Seed,
+    Table,
+    bootstrap,
+    bootstrap_statistic,
+    estimate_of,
+    pearson,
+    spearman,
+)
 from isocenter.files import parse_json
 from isocenter.tasks.segmentation.promises import TIMES, covering_columns
 from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
@@ -20,15 +33,22 @@ from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
 CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": pearson, "spearman": spearman}
-OF_VOXELS = frozenset(
-    {
-        *(f"{metric}{side}" for metric in (ECE, VOLUME) for side in ("", BEFORE)),
-        *(MISSED, TIMES, EXPECTED, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS)),
-    }
+_ERRORS = (
+    Metric(ECE, "ECE near edges", "less", is_of_belief=True),
+    Metric(VOLUME, "Relative error of the summed probability", "less", is_of_belief=True),
 )
-# Metrics that a report shows apart, in this order.
-OF_EXPECTED = (EXPECTED, MISSED, TIMES, f"{EXPECTED}_bias", *(f"{EXPECTED}_{name}" for name in CORRELATIONS))
-BELIEF = (*OF_SETS, ECE, VOLUME, *OF_EXPECTED, *OF_DOUBT)
+VOXEL_METRICS = (
+    *_ERRORS,
+    *(replace(one.ending(BEFORE), may_judge=True) for one in _ERRORS),
+    Metric(EXPECTED, "Expected Dice", is_of_belief=True),
+    Metric(MISSED, "Missed by the covering mask", "less", is_of_belief=True),
+    Metric(TIMES, "Size of the covering mask to the reference's", "aim", aim=1.0, is_of_belief=True),
+    Metric(f"{EXPECTED}_bias", "Expected less true Dice", "aim", aim=0.0, is_of_belief=True),
+    *(
+        Metric(f"{EXPECTED}_{name}", f"Expected and true Dice, {name.capitalize()}", is_of_belief=True)
+        for name in CORRELATIONS
+    ),
+)
 DIGITS = 7
 
 

@@ -8,17 +8,17 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, mean_of
-    from isocenter.tasks.shared.binary_scores import PROBABILITY_NAMES, Called, called_values, label_rows, noted
+    from isocenter.tasks.shared.binary_scores import Called, called_values, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
     from isocenter.tasks.shared.evidence import evidential
     from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser
     from isocenter.tasks.shared.label_maps import (
-        label_from,
         label_values,
+        labels_from,
         own_values,
         place_of,
         places_of,
-        plain,
+        plain_labels,
         refuse_other_grid,
         refuse_other_image_grid,
         renumbered,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (
-        AGREEMENT,
         SCALES,
         Compared,
         Measured,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
-    from isocenter.tasks.shared.settings import SETTING_SENTENCES, reading
     from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
     from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from isocenter.belief import DOUBT_NAMES
 from isocenter.evaluation import (
     CaseValues,
     Confusion,
@@ -20,29 +19,6 @@ from isocenter.evaluation import (
     proportion,
 )
 from isocenter.values import Estimate, Floats, Row
-
-# The names of metrics of probabilities and calls, as papers spell them.
-PROBABILITY_NAMES: Mapping[str, str] = {
-    **DOUBT_NAMES,
-    "auroc": "AUROC",
-    "brier": "Brier score",
-    "kappa": "Cohen's kappa",
-    "ece": "ECE",
-    "ece_uncalibrated": "ECE, uncalibrated",
-    "ece_equal_mass": "ECE of bins of equal mass",
-    "ece_equal_mass_uncalibrated": "ECE of bins of equal mass, uncalibrated",
-    "brier_uncalibrated": "Brier score, uncalibrated",
-    "log_loss": "Log loss",
-    "log_loss_uncalibrated": "Log loss, uncalibrated",
-    "log_loss_change": "Change of the log loss by calibration",
-    "calibration_slope": "Calibration slope",
-    "calibration_intercept": "Calibration intercept",
-    "temperature": "Temperature that remains",
-    "mce": "Largest calibration error",
-    "ace": "Adaptive calibration error",
-    "npv": "NPV",
-    "ppv": "PPV",
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,14 +108,22 @@ def refuse_other_grid(prediction: Prediction, reference: Image, where: str) -> N
         )
 
 
-def plain(label: Label) -> dict[str, Any]:
-    """Plain values, from which `label_from` makes an equal label."""
+def plain_labels(labels: Sequence[Label]) -> list[dict[str, Any]]:
+    """Plain values, from which `labels_from` makes equal labels."""
+    return [_plain(label) for label in labels]
+
+
+def labels_from(entries: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
+    """The labels of a plan's or a model's record."""
+    return tuple(_label_from(entry) for entry in entries)
+
+
+def _plain(label: Label) -> dict[str, Any]:
     kept = {key: value for key, value in asdict(label).items() if value is not None}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def label_from(entry: Mapping[str, Any]) -> Label:
-    """The label of a plan's or a model's record."""
+def _label_from(entry: Mapping[str, Any]) -> Label:
     colour = tuple(int(part) for part in entry["colour"]) if entry.get("colour") else None
     code = Code(**entry["code"]) if entry.get("code") else None
     return Label(int(entry["value"]), str(entry["name"]), colour, code)  # type: ignore[arg-type]

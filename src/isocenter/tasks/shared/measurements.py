@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.evaluation import (
+    AGREEMENT_METRICS,
     IntervalScale,
     Seed,
     absolute_agreement,
@@ -34,13 +35,6 @@ SCALES: Mapping[Compared, IntervalScale] = {
     spearman: "rank correlation",
     concordance: "correlation",
     absolute_agreement: "correlation",
-}
-# {metric: its name as papers spell it}
-AGREEMENT: Mapping[str, str] = {
-    "bias": "Bias",
-    "loa_lower": "Lower limit of agreement",
-    "loa_upper": "Upper limit of agreement",
-    "icc": "ICC(2,1), absolute agreement",
 }
 
 
@@ -79,7 +73,7 @@ def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
         _limit(1, measured, unit, seed),
         compared_estimate(measured, absolute_agreement, "", seed),
     )
-    return [Row(metric, measured.target, own) for metric, own in zip(AGREEMENT, estimates, strict=True)]
+    return [Row(metric.name, measured.target, own) for metric, own in zip(AGREEMENT_METRICS, estimates, strict=True)]
 
 
 def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:

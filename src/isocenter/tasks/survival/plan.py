@@ -10,15 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.belief import SET_SENTENCES, interval_decisions
+from isocenter.belief import interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
 from isocenter.tasks.answers import Teaching
 from isocenter.tasks.shared import one_answer_length
-from isocenter.tasks.survival.bounds import BOUNDS
 from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
 from isocenter.tasks.survival.scores import moments, survival_column
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Prediction, Sentence
+from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Prediction
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
@@ -42,24 +41,6 @@ VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;
 Origin = Literal["unseen", "training", "site"]
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
-SENTENCES: Mapping[str, Sentence] = {
-    **SET_SENTENCES,
-    "bound": Sentence("Lower bounds are those of the {value} time"),
-    "model": Sentence("The model is {value}"),
-    "horizons": Sentence("Probabilities are predicted by the times {value}"),
-    "unit": Sentence("Times are counted in {value}", "The unit of times is not known"),
-    "scale": Sentence("A time of {value} counts as 1"),
-    "edges": Sentence("Intervals of time end at {value}"),
-    "followed": Sentence("Nobody was followed for longer than {value}"),
-    "censoring": Sentence("Censored cases are accounted for by weights ({value})"),
-    "event_free": Sentence("Of the training cases so many were free of the event ({value})"),
-    "baseline": Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
-    "hazard_factor": Sentence(
-        "Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"
-    ),
-    "slope": Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
-    "median_risk": Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
-}
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -314,11 +295,6 @@ def rounded(value: float, digits: int = DIGITS) -> float:
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """PlanError names the setting that cannot be."""
-    if settings["model"] not in MODELS:
-        raise PlanError(f"there is no model {settings['model']!r}", "task.model", f"Choose one of {', '.join(MODELS)}")
-    if settings["bound"] not in BOUNDS:
-        problem = f"there is no bound of the time {settings['bound']!r}"
-        raise PlanError(problem, "task.bound", f"Choose one of {', '.join(BOUNDS)}")
     last = settings["followed"]
     for name in ("scale", "followed"):
         if not 0 < settings[name] < math.inf:

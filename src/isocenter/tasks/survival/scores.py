@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import SET_NAMES
+from isocenter.belief import SET_METRICS
 from isocenter.errors import DatasetError
 from isocenter.evaluation import (
+    D_CALIBRATION,
+    SURVIVAL_METRICS,
     CaseValues,
+    Metrics,
     Seed,
     Steps,
     Table,
@@ -40,23 +43,14 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.shared import noted
 from isocenter.values import Case, Estimate, Floats, Row
 
-METRICS = frozenset(
-    {"uno_c", "harrell_c", "integrated_brier", "calibration_slope", "dynamic_auc", "brier", "expected_over_observed"}
+METRICS = Metrics((*SURVIVAL_METRICS, *SET_METRICS, D_CALIBRATION), "time", "brier").marked(
+    audited=("harrell_c", "uno_c", "coverage"), calibration="calibration_slope"
 )
 # Columns of survival by each horizon, and that which was predicted for a case's own time.
 SURVIVAL = "survival_"
 AT_TIME = f"{SURVIVAL}at_time"
 # The column of a lower bound on the observed time.
 TIME_LOW = "time_low"
-NAMES: Mapping[str, str] = {
-    **SET_NAMES,
-    "brier": "Brier score",
-    "d_calibration": "D-calibration, p",
-    "dynamic_auc": "AUC, cumulative/dynamic",
-    "harrell_c": "Harrell's c",
-    "integrated_brier": "Integrated Brier score",
-    "uno_c": "Uno's c",
-}
 # Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
 PARTS = 20
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
@@ -187,7 +181,7 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
     method = f"none: p of a chi-squared test, its variance less what censoring hides; {words} % of cases"
     method += f" by tenths of predicted survival, until {outcomes.named(last)}"
     people = len(np.unique(outcomes.patients))
-    yield Row("d_calibration", "all", Estimate(p, n=len(outcomes.times), patients=people, method=method))
+    yield Row(D_CALIBRATION.name, "all", Estimate(p, n=len(outcomes.times), patients=people, method=method))
 
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:

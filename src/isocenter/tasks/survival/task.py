@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import INTERVALS, OF_SETS, Certainty, finite
+from isocenter.belief import INTERVALS, Certainty, finite
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import Seed, Steps, Table, harrell_c
+from isocenter.evaluation import Metrics, Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
 from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of, reading
-from isocenter.tasks.survival.bounds import TIME, LowerBound, crossed_bound
+from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
+from isocenter.tasks.survival.bounds import BOUNDS, TIME, LowerBound, crossed_bound
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
-    SENTENCES,
     Origin,
     by_events,
     calibrated,
@@ -36,7 +35,6 @@ from isocenter.tasks.survival.plan import (
 from isocenter.tasks.survival.scores import (
     AT_TIME,
     METRICS,
-    NAMES,
     TIME_LOW,
     Outcomes,
     bound_rows,
@@ -62,17 +60,22 @@ from isocenter.values import (
     Label,
     Prediction,
     Row,
+    Sentence,
     Slabs,
     Target,
     Vector,
+    plain_settings,
+    setting,
+    settings_group,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TIMES, CURVE = ("horizons", "edges"), ("censoring", "event_free", "baseline")
-NUMBERS = ("scale", "followed", "slope", "hazard_factor", "median_risk")
-OPTIONAL = ("unit", "event_free", "baseline", "slope", "hazard_factor", "median_risk", "bound")
+
+def _unit(given: Any) -> str:
+    """The unit of times of a plan, which may know none."""
+    return str(given or "")
 
 
 @dataclass(frozen=True)
@@ -98,78 +101,64 @@ class Survival:
     weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
     """
 
-    model: str
-    horizons: tuple[float, ...]
-    scale: float
-    edges: tuple[float, ...]
-    followed: float
-    censoring: Mapping[str, Sequence[float]]
-    unit: str = ""
-    baseline: Mapping[str, Sequence[float]] | None = None
-    median_risk: float | None = None
-    event_free: Mapping[str, Sequence[float]] | None = None
-    slope: float | None = None
-    bound: str = "observed"
-    hazard_factor: float | None = None
+    model: str = setting(words=Sentence("The model is {value}"), choices=tuple(MODELS))
+    horizons: tuple[float, ...] = setting(
+        words=Sentence("Probabilities are predicted by the times {value}"), registered="horizons", compared=True
+    )
+    scale: float = setting(words=Sentence("A time of {value} counts as 1"))
+    edges: tuple[float, ...] = setting(words=Sentence("Intervals of time end at {value}"))
+    followed: float = setting(words=Sentence("Nobody was followed for longer than {value}"))
+    censoring: Mapping[str, Sequence[float]] = setting(
+        words=Sentence("Censored cases are accounted for by weights ({value})"), read=plain_curve, compared=True
+    )
+    unit: str = setting("", Sentence("Times are counted in {value}", "The unit of times is not known"), read=_unit)
+    baseline: Mapping[str, Sequence[float]] | None = setting(
+        None,
+        Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
+        read=plain_curve,
+        tuned=True,
+    )
+    median_risk: float | None = setting(
+        None, Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"), tuned=True
+    )
+    event_free: Mapping[str, Sequence[float]] | None = setting(
+        None, Sentence("Of the training cases so many were free of the event ({value})"), read=plain_curve
+    )
+    slope: float | None = setting(
+        None,
+        Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
+        tuned=True,
+    )
+    bound: str = setting(
+        "observed",
+        Sentence("Lower bounds are those of the {value} time"),
+        choices=tuple(BOUNDS),
+        noun="bound of the time",
+    )
+    hazard_factor: float | None = setting(
+        None,
+        Sentence("Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"),
+        tuned=True,
+    )
     weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
-    certainty: Certainty = field(default_factory=Certainty)
+    certainty: Certainty = settings_group(Certainty, *INTERVALS)
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     traits: ClassVar[Traits] = Traits(
-        tunes=("baseline", "slope", "hazard_factor", "median_risk", "conformal"),
         tuned_on=("val", "train"),
-        registers={"horizons": "horizons"},
-        case_metric="brier",
-        sentences=SENTENCES,
-        metric_names=NAMES,
-        audited=("harrell_c", "uno_c", "coverage"),
-        belief=(*OF_SETS, "d_calibration"),
-        calibration=("calibration_slope",),
-        compared_by=("horizons", "censoring"),
-        errors=frozenset({"brier", "integrated_brier"}),
-        label_word="time",
     )
+    metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Model, horizons and censoring for these training cases; DatasetError where fewer than two had the event."""
         return settings_for(dataset, fingerprint)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Survival:
-        """A survival with these settings; PlanError names the one that cannot be."""
-        known = tuple(one.name for one in fields(cls) if one.name not in ("certainty", "weighed"))
-        with reading(settings, (*known, *INTERVALS), "a survival"):
-            given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
-            given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
-            given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
-            given |= {name: plain_curve(given[name]) for name in CURVE if name in given}
-            certainty = Certainty.of(settings)
-            given |= {"model": str(given["model"]), "unit": str(given.get("unit") or ""), "weighed": given["censoring"]}
-            task = cls(**{**given, "certainty": certainty})
-        check_settings(task.settings)
-        return task
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal survival."""
-        return {
-            "model": self.model,
-            "horizons": list(self.horizons),
-            "scale": self.scale,
-            "edges": list(self.edges),
-            "followed": self.followed,
-            "censoring": plain_curve(self.censoring),
-            "unit": self.unit,
-            "event_free": plain_curve(self.event_free),
-            "baseline": plain_curve(self.baseline),
-            "slope": self.slope,
-            "hazard_factor": self.hazard_factor,
-            "median_risk": self.median_risk,
-            "bound": self.bound,
-            **self.certainty.of_intervals,
-        }
+    def checked(self) -> Survival:
+        """With the weights of its tables; PlanError names the setting that cannot be."""
+        check_settings(plain_settings(self))
+        return replace(self, weighed=self.censoring)
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -184,7 +173,7 @@ class Survival:
     @property
     def teaching(self) -> Teaching:
         """Harrell's c over the validation cases selects."""
-        teaching = Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection, target_settings={})
+        teaching = Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection)
         return by_events(teaching) if self._hazard_model.relative else teaching
 
     @property
@@ -211,7 +200,9 @@ class Survival:
         by_training, at_site = partial(self.tuned, origin="training"), partial(self.tuned, origin="site")
         tuning = (self.assured, self.crossed, by_training, at_site)
         tested = partial(error_values, self._outcomes)
-        scoring = Scoring(METRICS, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings)
+        scoring = Scoring(
+            METRICS.primaries, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings
+        )
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -35,11 +35,11 @@ class JointTargets:
         return any(kind.large for kind in self.parts.values())
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
-        """On the network's grid."""
+        """The target on the network's grid."""
         return {part: self.parts[part].prepared(one, preprocessing, trace) for part, one in target.data.items()}
 
     def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
-        """By name, with whether it is large."""
+        """The arrays by name, with whether each is large."""
         return {part: self.parts[part].stored(one)[""] for part, one in data.items()}
 
     def opened(self, arrays: Mapping[str, Any]) -> Any:
@@ -47,26 +47,26 @@ class JointTargets:
         return {part: arrays[part] for part in self.parts if part in arrays}
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
-        """Of all parts that are known, by names that are the same in cases of which other parts are known."""
+        """Positions of all known parts, by names that are the same in cases with other known parts."""
         each = {part: self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()}
         return {f"{part}_{name}": where for part, own in each.items() for name, where in own.items()}
 
     def lost(self, target: Target, data: Any) -> tuple[str, ...]:
-        """Of all parts that are known."""
+        """The lost classes of all known parts."""
         each = {part: self.parts[part].lost(own, data[part]) for part, own in target.data.items()}
         return tuple(f"{part}_{name}" for part, own in each.items() for name in own)
 
     def cut(self, data: Any, region: Region) -> Any:
-        """What belongs to a region."""
+        """The part of the target in a region."""
         return {part: self.parts[part].cut(one, region) for part, one in data.items()}
 
     def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
-        """In the shape of a batch."""
+        """An empty target in the shape of a batch."""
         known = {part: [one[part] for one in targets if part in one] for part in self.parts}
         return {part: kind.blank(known[part], patch) for part, kind in self.parts.items() if known[part]}
 
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
-        """Of one shape."""
+        """Targets of one shape."""
         filled = {
             part: self.parts[part].alike([one.get(part, nothing) for one in targets], nothing)
             for part, nothing in blank.items()
@@ -75,7 +75,7 @@ class JointTargets:
         return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(known)]
 
     def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        """What moves with the images."""
+        """The targets as what moves with the images."""
         parts = {
             part: self.parts[part].following(one, spatial, drawn.parts[part])
             for part, one in targets.items()
@@ -84,7 +84,7 @@ class JointTargets:
         return JointFollowing(parts, {part: drawn.parts[part].mirrored for part in parts}, targets[KNOWN])
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
-        """For outputs of another size."""
+        """Targets for outputs of another size."""
         made = {part: self.parts[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}
         return {**made, KNOWN: targets[KNOWN]}
 

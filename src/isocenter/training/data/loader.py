@@ -94,7 +94,7 @@ class Loader:
 
     @cached_property
     def costs(self) -> Costs:
-        """What cases cost, which somebody has to tell it after each step where they are drawn by it."""
+        """The losses of cases, to be noted after each step where cases are drawn by them."""
         return Costs(len(self.cases), self.batch, AHEAD)
 
     def batches(self, first: int) -> Generator[Batch]:
@@ -161,7 +161,7 @@ class Loader:
 
     @cached_property
     def _blank(self) -> Any:
-        """By the targets of all cases, so that batches are alike in every process."""
+        """The empty target, by the targets of all cases, so that batches are alike in every process."""
         return self._kind.blank([case.target for case in self.cases], self.patch)
 
     @cached_property

@@ -7,7 +7,7 @@ balanced_batches: batches have as many cases of each group
 adversarial:      what the network sees is to tell no group: a linear adversary learns to, and the network gets its
                   gradient reversed (Ganin and others, J Mach Learn Res 2016, arXiv:1505.07818)
 constraint:       the last layer is fitted anew after training, so that calls are as right in every group
-                  (`training.linear.reduction`)
+                  (`training.constrained`)
 group_dro:        the loss is mostly that of the group which is worst off (Sagawa et al., arXiv:1911.08731)
 """
 
@@ -111,7 +111,7 @@ class GroupLoss:
         return torch.stack([loss * float(share) for loss, share in zip(losses, shares, strict=True)]).sum() / len(cells)
 
     def adversary_cost(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
-        """What it costs the adversary to tell the groups by (batch, features); the network is taught the reverse."""
+        """The adversary's loss in telling the groups by (batch, features); the network is taught the reverse."""
         reversed_ = 2 * pooled.detach() - pooled
         logits = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
         groups = torch.as_tensor(self.protected.groups[np.asarray(cases)], device=pooled.device)

@@ -43,7 +43,7 @@ IN_AN_EPOCH: Mapping[str, Callable[[NDArray[np.intp]], NDArray[np.intp]]] = {
 
 @dataclass(eq=False)
 class Costs:
-    """What cases cost when they were seen, as far as the draws of an epoch may know it.
+    """The losses of cases when they were last seen, as far as the draws of an epoch may know them.
 
     batch:  samples a step
     ahead:  batches that are made before their step: an epoch knows only what was known when its first may be made, so
@@ -57,7 +57,7 @@ class Costs:
     known: list[tuple[int, int, float]] = field(default_factory=list)
 
     def add(self, step: int, cases: Sequence[int], losses: Iterable[float]) -> None:
-        """What the cases of a step cost; a loss that is no number is left out."""
+        """Note the losses of the cases of a step; a loss that is no number is left out."""
         each = zip(cases, losses, strict=True)
         self.known += [(step, case, float(loss)) for case, loss in each if np.isfinite(loss)]
         epoch = step * self.batch // self.cases
@@ -77,7 +77,7 @@ class Costs:
         return epoch * self.cases // self.batch - self.ahead - 1
 
     def _forget(self, until: int) -> None:
-        """Of each case's times up to a step the last is enough."""
+        """Keep only the last time of each case up to a step."""
         before = {case: (step, case, loss) for step, case, loss in self.known if step <= until}
         self.known = [*before.values(), *(one for one in self.known if one[0] > until)]
 
@@ -117,7 +117,7 @@ class Sampling:
         return self._member(chosen, rounds)
 
     def _epoch_by_epoch(self, number: int) -> tuple[int, np.random.Generator]:
-        """So many cases of each class an epoch, in an order of its own."""
+        """A number of cases of each class an epoch, in an order of its own."""
         each = self._in_an_epoch
         epoch, place = divmod(number, int(each.sum()))
         place = int(generator(self.seed, epoch, 0, EPOCH_DRAW).permutation(int(each.sum()))[place])

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
-from isocenter.tasks import Task
+from isocenter.tasks import Task, target_settings
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
@@ -34,8 +34,6 @@ from isocenter.values import Array, Case, Region, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 10
-# The same for targets of several parts.
-JOINT_LAYOUT = 3
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
@@ -70,7 +68,7 @@ class OnDisk:
 
 @dataclass(frozen=True, eq=False)
 class PositionsOnDisk(OnDisk):
-    """Where a structure lies, among the facts of an entry: of many structures in many cases they take gigabytes.
+    """Positions of a structure, read from an entry on disk: those of many structures and cases take gigabytes.
 
     fact: its name there
     """
@@ -146,7 +144,9 @@ class Prepared:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.stored(self.target).values())]
         arrays += [] if self.marked is None else [self.marked]
-        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in arrays)
+        return int(np.prod(self.image.shape)) * 4 + sum(
+            int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays
+        )
 
     @property
     def in_memory(self) -> Prepared:
@@ -235,10 +235,9 @@ def _prepared(
         dict(reading),
         preprocessing.settings,
         task.name,
-        dict(task.teaching.target_settings),
+        target_settings(task),
         _target_digest(case, task),
         *([] if marked is None else [digest(marked)]),
-        *([JOINT_LAYOUT] if task.decoding.parts else []),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
@@ -298,15 +297,15 @@ def _open(place: Path, case: str) -> Prepared:
     with np.load(place / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
-    positions = tuple(_positions(place / "facts.npz", name, facts) for name in placed)
+    positions = tuple(
+        PositionsOnDisk(place / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
+    )
     structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
     image: Any = _unpacked(place / "image.b2nd")
-    # Prepared before boxes were: as its shape says.
-    names = {_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)}
-    kind = kind_named(names) if names else kind_for(arrays[""].ndim, image.ndim - 1)
+    kind = kind_named({_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)})
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     known: dict[str, Any] = {"marked": marked, "there": facts.get("there"), "structures": structures}
@@ -322,14 +321,6 @@ def _named(part: str, fact: str = TARGET) -> str:
 def _part(name: str, fact: str) -> str:
     """The inverse of `_named`."""
     return name.removeprefix(fact).removeprefix("_")
-
-
-def _positions(path: Path, fact: str, facts: Mapping[str, Array]) -> PositionsOnDisk:
-    return PositionsOnDisk(path, facts[fact].shape, facts[fact].dtype, fact)
-
-
-def _size(array: Array) -> int:
-    return int(np.prod(array.shape)) * array.dtype.itemsize
 
 
 def _unpacked(path: Path) -> OnDisk:

@@ -40,7 +40,7 @@ Positions = Mapping[int | str, NDArray[np.signedinteger[Any]]]
 
 
 class Kind(Protocol):
-    """What a target does on its way into a batch."""
+    """A kind of target: its steps on the way into a batch."""
 
     @property
     def name(self) -> str:
@@ -77,13 +77,13 @@ class Kind(Protocol):
         """The classes, named as by `positions`, that the target shows and what was prepared of it does not."""
 
     def cut(self, data: Any, region: Region) -> Any:
-        """What belongs to a region of the network's grid."""
+        """The part of the target in a region of the network's grid."""
 
     def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
         """A target for what is not known, in the shape that all have in a batch. targets: of all cases"""
 
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
-        """Of one shape, so that they can be stacked."""
+        """Targets of one shape, so that they can be stacked."""
 
     def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
         """A batch of targets as what follows its images."""
@@ -94,7 +94,7 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a batch is moved by.
+    """The movement of a batch that was drawn for its augmentation.
 
     generators: one a sample
     steps:      mm of a voxel per axis
@@ -166,7 +166,7 @@ class OneArray:
     parts: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
 
     def stored(self, data: Array) -> Mapping[str, tuple[bool, Array]]:
-        """By name, with whether it is large."""
+        """The arrays by name, with whether each is large."""
         return {"": (self.large, data)}
 
     def opened(self, arrays: Mapping[str, Any]) -> Any:
@@ -186,31 +186,31 @@ class VectorTargets(OneArray):
     mixes: ClassVar[bool] = True
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        """On the network's grid."""
+        """The target on the network's grid."""
         return target.data
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """For centring patches."""
+        """Positions on which patches are centred."""
         return {}
 
     def cut(self, data: Array, region: Region) -> Array:
-        """What belongs to a region."""
+        """The part of the target in a region."""
         return np.asarray(data)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
-        """In the shape of a batch."""
+        """An empty target in the shape of a batch."""
         return np.zeros_like(np.asarray(targets[0]))
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Of one shape."""
+        """Targets of one shape."""
         return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        """What moves with the images."""
+        """The targets as what moves with the images."""
         return Unmoved(targets)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
-        """For outputs of another size."""
+        """Targets for outputs of another size."""
         return targets
 
 
@@ -246,11 +246,11 @@ class LabelTargets(OneArray):
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        """On the network's grid."""
+        """The target on the network's grid."""
         return preprocessing.labels(target.data, trace, target.outside)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """For centring patches."""
+        """Positions on which patches are centred."""
         return {n: _some(np.isin(data, values), n) for n, values in enumerate(_groups(target), start=1)}
 
     def lost(self, target: Target, data: Array) -> tuple[str, ...]:
@@ -260,19 +260,19 @@ class LabelTargets(OneArray):
         return tuple(str(n) for n, values in every if not before.isdisjoint(values) and after.isdisjoint(values))
 
     def cut(self, data: Array, region: Region) -> Array:
-        """What belongs to a region."""
+        """The part of the target in a region."""
         return np.asarray(data[region] if region else data)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
-        """In the shape of a batch."""
+        """An empty target in the shape of a batch."""
         return np.zeros(tuple(patch), dtype=targets[0].dtype)
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Of one shape."""
+        """Targets of one shape."""
         return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        """What moves with the images."""
+        """The targets as what moves with the images."""
         return LabelMap(targets, drawn.outside)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
@@ -293,11 +293,11 @@ class InstanceTargets(LabelTargets):
     name: ClassVar[str] = "instances"
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        """On the network's grid."""
+        """The target on the network's grid."""
         return preprocessing.labels(target.data, trace).astype(np.int32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """For centring patches."""
+        """Positions on which patches are centred."""
         return {1: _some(np.asarray(data > 0), 1)}
 
     def lost(self, target: Target, data: Array) -> tuple[str, ...]:
@@ -305,7 +305,7 @@ class InstanceTargets(LabelTargets):
         return ("1",) if np.any(target.data) and not np.any(data) else ()
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        """What moves with the images."""
+        """The targets as what moves with the images."""
         return ObjectMap(targets)
 
 
@@ -321,17 +321,17 @@ class BoxTargets(OneArray):
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        """On the network's grid."""
+        """The target on the network's grid."""
         given = np.asarray(target.data, dtype=np.float64)
         return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        """For centring patches."""
+        """Positions on which patches are centred."""
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
         return {one + 1: _kept(centres[data[:, 0] == one], one + 1) for one in range(target.head.count)}
 
     def cut(self, data: Array, region: Region) -> Array:
-        """What belongs to a region."""
+        """The part of the target in a region."""
         if not region:
             return np.asarray(data)
         low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
@@ -340,20 +340,20 @@ class BoxTargets(OneArray):
         return inside - np.array([0, *low, *low], dtype=inside.dtype)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
-        """In the shape of a batch."""
+        """An empty target in the shape of a batch."""
         most = max(one.shape[0] for one in targets)
         return np.full((most, targets[0].shape[1]), -1, dtype=targets[0].dtype)
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
-        """Of one shape."""
+        """Targets of one shape."""
         return [np.concatenate([one, blank[len(one) :]]) for one in targets]
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        """What moves with the images."""
+        """The targets as what moves with the images."""
         return Corners(targets, spatial)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
-        """For outputs of another size."""
+        """Targets for outputs of another size."""
         factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
         return targets * targets.new_tensor([1.0, *factors, *factors])
 
@@ -372,7 +372,7 @@ KINDS: Mapping[type, Kind] = {
 
 
 def kind_for(ndim: int, axes: int) -> Kind:
-    """Of a target of `ndim` axes that nobody named: a value for every voxel of an image of `axes`, or for the whole."""
+    """The kind of an unnamed target of `ndim` axes: a value for every voxel of an image of `axes`, or for the whole."""
     return KINDS[Dense] if ndim == axes else KINDS[Vector]
 
 
@@ -400,14 +400,14 @@ def _kept(known: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
 
 
 def _drawn(count: int, channel: int) -> Any:
-    """Which of so many are kept: all, or as many as may be."""
+    """Indices of the positions that are kept: all, or as many as may be."""
     if count <= POSITIONS:
         return slice(None)
     return generator(0, 0, count, channel).choice(count, POSITIONS, replace=False)
 
 
 def _small(where: NDArray[Any]) -> NDArray[np.signedinteger[Any]]:
-    """In two bytes where they fit: those of all cases are held."""
+    """Positions in two bytes where they fit: those of all cases are held."""
     fits = np.abs(where).max(initial=0) < np.iinfo(np.int16).max
     return where.astype(np.int16) if fits else where.astype(np.int32)
 

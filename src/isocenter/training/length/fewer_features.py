@@ -11,7 +11,8 @@ from isocenter.lazy import torch
 from isocenter.planning import LEAST_BATCH, Settings
 from isocenter.runtime import Context, build_module
 from isocenter.training.length.probe import Probe
-from isocenter.training.step import Compute, normalises_over_batch
+from isocenter.training.step.batch_statistics import normalises_over_batch
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 # With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much
@@ -51,7 +52,7 @@ def narrower(chosen: Settings, left: float) -> Decision | None:
 
 
 def _samples_and_seconds(chosen: Settings) -> tuple[int, float]:
-    """Of a step with as few samples as it may have: their number, and s to compute it with images of noise."""
+    """The fewest samples of a step, and the seconds that it takes with images of noise."""
     training, device = chosen.training, chosen.training.device
     module = build_module(chosen.task, chosen.architecture).to(device).train()
     samples = LEAST_BATCH if normalises_over_batch(module) else 1

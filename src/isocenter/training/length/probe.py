@@ -1,27 +1,35 @@
-"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time."""
+"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time.
+
+It also measures the share of what the machine can do that a step reaches, against the machine's best convolution.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
+from itertools import count, product
+from operator import attrgetter
 from subprocess import SubprocessError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isocenter.lazy import flop_counter, torch
 from isocenter.networks import memory_order
 from isocenter.planning import LEAST_BATCH, Training
 from isocenter.runtime import available_memory
-from isocenter.training.length.peak_operations import Peak, counted, measured_peak, settled
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed, fitting_steps
-from isocenter.training.step import Compute, normalises_over_batch
+from isocenter.training.step.batch_statistics import normalises_over_batch
+from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 # A probe of this share of the time, or of this many steps of each candidate, measures the speed well enough even where
@@ -48,18 +56,21 @@ PROBE_CASES = 3
 STEP_OVERHEAD = 1.06
 # Validation may take this share of the time.
 VALIDATION_SHARE = 0.1
-
 # What compilers raise: torch's own errors, a compiler or a library that is missing, a compiler that ends with an error.
 COMPILER_ERRORS = (RuntimeError, OSError, ImportError, SubprocessError)
 
 # Computes a step of this number there and back.
 Step = Callable[[Compute, int], None]
 Times = Mapping[Compute, list[float]]
+# The convolutions that do most of the work are measured, each so often; the fastest run is the machine's best.
+MOST_SHAPES, REPEATS = 4, 5
+# Rows of a matrix product: more make none faster, and would take gigabytes.
+MOST_ROWS = 16384
 
 
 @dataclass(frozen=True)
 class Budget:
-    """So many steps and validations fit into the time, at this speed, and why."""
+    """The steps and validations that fit into the time, the speed, and the reason."""
 
     steps: int
     validations: int
@@ -69,7 +80,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Probed:
-    """How to compute steps and why, s of each that was tried, the operations of a step and the machine's best."""
+    """The way to compute steps and its reason, s of each that was tried, operations of a step, the machine's best."""
 
     compute: Compute
     because: str
@@ -78,7 +89,7 @@ class Probed:
     peak: Peak | None = None
 
     def decision(self, chosen: Training) -> Decision:
-        """For the plan."""
+        """The decision for the plan."""
         return Decision(self.compute.name(chosen), self.because)
 
 
@@ -96,7 +107,7 @@ class Probe:
     now: Callable[[], float] = time.monotonic
 
     def fastest(self, left: float, most: int | None = None) -> Probed:
-        """How to compute a step fastest, within a small share of the time; the module computes so from now on.
+        """Find the fastest way to compute a step, within a small share of the time; the module keeps it.
 
         left: s that the training has
         most: steps that there may be, so that it may not need them all
@@ -136,7 +147,7 @@ class Probe:
         return min(self.seconds(simplest, number) for number in range(PROBE_WARMUP))
 
     def seconds(self, compute: Compute, number: int) -> float:
-        """What a step of this number takes."""
+        """The seconds that a step with this number of samples takes."""
         compute.applied(self.module)
         self.module.zero_grad()  # gradients in another order than their weights cost time, and torch warns of them
         settled(self.chosen.device)
@@ -195,7 +206,7 @@ class Probe:
 
 
 def candidates(module: Module, chosen: Training) -> list[Compute]:
-    """How a step may be computed here, the simplest first; only what was set by hand where something was."""
+    """The ways to compute a step here, the simplest first; only that which was set by hand, if any."""
     simplest = Compute.of(chosen.compute or "", chosen)
     if chosen.compute is not None or chosen.deterministic or memory_order(module) is None:
         return [simplest]
@@ -248,7 +259,7 @@ def fastest_of(times: Times) -> Compute:
 def budget(
     times: list[float], validation: float, left: float, most_validations: int, most: int | None = None
 ) -> Budget:
-    """How many steps and validations fit into the time left.
+    """The steps and validations that fit into the time left.
 
     times:      s of probed steps
     validation: s of a look at all validation cases
@@ -269,3 +280,106 @@ def budget(
         because += f", for {fitting} steps; {most} are all that there may be"
         fitting = most
     return Budget(max(FEWEST_STEPS, fitting), validations, speed, because)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One convolution of a network.
+
+    images:  (batch, channels, *spatial) of its input; weight: (channels out, channels in / groups, *kernel)
+    options: stride, padding, dilation and groups
+    """
+
+    images: tuple[int, ...]
+    weight: tuple[int, ...]
+    options: tuple[Any, ...]
+    operations: float
+
+    @property
+    def words(self) -> str:
+        """The convolution in words."""
+        kernel, spatial = (" x ".join(str(n) for n in sizes[2:]) for sizes in (self.weight, self.images))
+        return f"{self.weight[1]} to {self.weight[0]} channels, {kernel} over {spatial}"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """operations: a second, floating-point; what: which computation reached them"""
+
+    operations: float
+    what: str
+
+
+def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Shape]]:
+    """Floating-point operations of a step, there and back, and the network's convolutions, the heaviest first."""
+    shapes: set[Shape] = set()
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
+
+    def seen(part: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note the shapes of a convolution, as a forward hook."""
+        options = (part.stride, part.padding, part.dilation, part.groups)
+        work = 2.0 * output.numel() * math.prod(part.weight.shape[1:])
+        shapes.add(Shape(tuple(given[0].shape), tuple(part.weight.shape), options, work))
+
+    with ExitStack() as stack:
+        for part in module.modules():
+            if isinstance(part, kinds):
+                stack.callback(part.register_forward_hook(seen).remove)
+        singles = {torch.ops.aten.mkldnn_convolution: _of_single_volume}
+        counter = stack.enter_context(flop_counter.FlopCounterMode(display=False, custom_mapping=singles))
+        step()
+    return float(counter.get_total_flops()), sorted(shapes, key=lambda shape: -shape.operations)
+
+
+def _of_single_volume(images: list[int], weight: list[int], *_: object, out_shape: list[int]) -> int:
+    """Operations of a convolution that torch's counter does not know: that of a single volume by oneDNN."""
+    return int(flop_counter.conv_flop_count(images, weight, out_shape))
+
+
+def measured_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device: Any) -> Peak | None:
+    """The most operations a second of the heaviest convolutions, plain and channels-last, and of such matrix products.
+
+    None for a network without convolutions.
+    """
+    dtype, known = torch.bfloat16 if half else torch.float32, memory_order(module)
+    if known is None:
+        return None
+    orders = {"plain": torch.contiguous_format, "channels-last": known[1]}
+    reached: list[Peak] = []
+    for shape, (name, order) in product(shapes[:MOST_SHAPES], orders.items()):
+        images = torch.randn(shape.images, dtype=dtype, device=device).contiguous(memory_format=order)
+        weight = torch.randn(shape.weight, dtype=dtype, device=device).contiguous(memory_format=order)
+        convolve = {4: torch.conv2d, 5: torch.conv3d}[images.ndim]
+        seconds = fastest(partial(convolve, images, weight, None, *shape.options), device)
+        reached.append(Peak(shape.operations / seconds, f"a convolution of {shape.words}, {name}"))
+    for shape in shapes[:MOST_SHAPES]:
+        inside, outside = math.prod(shape.weight[1:]), shape.weight[0]
+        rows = min(MOST_ROWS, round(shape.operations / (2 * inside * outside)))
+        left = torch.randn(rows, inside, dtype=dtype, device=device)
+        right = torch.randn(inside, outside, dtype=dtype, device=device)
+        seconds = fastest(partial(torch.matmul, left, right), device)
+        words = f"a matrix product of {rows} x {inside} by {inside} x {outside}"
+        reached.append(Peak(2.0 * rows * inside * outside / seconds, words))
+    return max(reached, key=attrgetter("operations"), default=None)
+
+
+def fastest(call: Callable[[], object], device: Any) -> float:
+    """s of the fastest of some calls."""
+    times = []
+    with torch.no_grad():
+        for _ in range(REPEATS):
+            settled(device)
+            mark = time.perf_counter()
+            call()
+            settled(device)
+            times.append(time.perf_counter() - mark)
+    return min(times)
+
+
+def settled(device: Any) -> None:
+    """Wait until the device has done what it was given: only then does a clock tell the truth."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()

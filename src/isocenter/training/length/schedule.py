@@ -29,7 +29,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Pace:
-    """Where each step lies between the beginning, 0, and the end, 1.
+    """The place of each step between the beginning, 0, and the end, 1.
 
     steps:   of the whole training, as it is planned now
     since:   the step at which they were planned
@@ -42,19 +42,19 @@ class Pace:
 
     @property
     def stride(self) -> float:
-        """How far one step leads."""
+        """The progress of one step."""
         return (1 - self.reached) / max(1, self.steps - self.since)
 
     def progress(self, step: int) -> float:
-        """How far the training is when so many steps are done."""
+        """The progress of the training after a number of steps."""
         return 1.0 if step >= self.steps else self.reached + (step - self.since) * self.stride
 
     def replanned(self, done: int, left: int) -> Pace:
-        """So many steps are done and so many are left, at least one: progress goes on from where it is."""
+        """The pace with other numbers of done and left steps, at least one: progress goes on from where it is."""
         return Pace(done + max(1, left), done, self.progress(done))
 
     def looks(self, done: int, validations: int) -> int:
-        """How many of all validations lie behind when so many steps are done."""
+        """The number of validations that are over after a number of steps."""
         return math.floor(self.progress(done) * validations + ROUNDING)
 
     def is_due(self, done: int, validations: int) -> bool:
@@ -70,7 +70,7 @@ class Speed:
     validation: float
 
     def after(self, step: float | None = None, validation: float | None = None) -> Speed:
-        """With what was measured since; one slow moment counts for half."""
+        """The speed with what was measured since; one slow moment counts for half."""
         known = {"step": (self.step, step), "validation": (self.validation, validation)}
         blended = {
             name: before if now is None else MEMORY * before + (1 - MEMORY) * now
@@ -123,17 +123,17 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
 
 
 def cycles_over(progress: float, chosen: Training) -> int:
-    """How many cycles of the rate lie behind."""
+    """The number of finished cycles of the rate."""
     return math.floor(_down(progress, chosen) * chosen.snapshots + ROUNDING)
 
 
 def moments_over(progress: float) -> int:
-    """How many of the moments lie behind at which weights are kept, evenly over the last part of a training."""
+    """The number of past moments at which weights are kept, evenly over the last part of a training."""
     return max(0, math.floor((progress - MOMENTS_FROM) / (1 - MOMENTS_FROM) * MOMENTS + ROUNDING))
 
 
 def _down(progress: float, chosen: Training) -> float:
-    """How much of the way after the warm-up is behind, 0 to 1."""
+    """The share of the way after the warm-up that is done, 0 to 1."""
     return min(1.0, max(0.0, (progress - chosen.warmup) / max(ROUNDING, 1 - chosen.warmup)))
 
 
@@ -150,6 +150,6 @@ def rate(progress: float, stride: float, chosen: Training) -> float:
 
 
 def decay(step: int, stride: float, chosen: Training) -> float:
-    """How much of the average stays at a step; early on it follows quickly, so that the start is soon forgotten."""
+    """The share of the average that stays at a step; early on it is small, so that the start is soon forgotten."""
     horizon = max(1.0, chosen.ema / chosen.snapshots / stride)
     return min(1 - 1 / horizon, (1 + step) / (10 + step))

@@ -20,8 +20,9 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.runtime import read_tensors, write_tensors
 from isocenter.training.checkpoint import member_checkpoint, write_checkpoint
-from isocenter.training.length import cycles_over, moments_over
-from isocenter.training.step import Compute, measure_batch_statistics
+from isocenter.training.length.schedule import cycles_over, moments_over
+from isocenter.training.step.batch_statistics import measure_batch_statistics
+from isocenter.training.step.compute import Compute
 from isocenter.transforms import generator
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ log = logging.getLogger("isocenter")
 
 
 def keep_members(session: Session, state: State, compute: Compute) -> None:
-    """What the step that has just been taken leaves of members; written once, so that a resumed run goes on from it."""
+    """Keep the members that the last step leaves; written once, so that a resumed run goes on from them."""
     chosen, out = session.chosen, session.out
     before, now = (state.pace.progress(step) for step in (state.step - 1, state.step))
     # A cycle ends with the step that is nearest to its end: with few steps none ends there.
@@ -61,7 +62,7 @@ def keep_members(session: Session, state: State, compute: Compute) -> None:
 
 
 def clear_moments(out: Path) -> None:
-    """Of a training that is over: what draws needed, which one killed before its last checkpoint would need again."""
+    """Remove what draws needed of a finished training; one killed before its last checkpoint would need it again."""
     shutil.rmtree(_moments(out), ignore_errors=True)
 
 
@@ -76,7 +77,7 @@ def _write(session: Session, state: State, compute: Compute, module: Module, num
 
 
 def _draws(files: Sequence[Path], count: int, seed: int) -> list[dict[str, Tensor]]:
-    """So many draws of the weights; none where the training was too short for moments."""
+    """Draws of the weights; none where the training was too short for moments."""
     if len(files) < FEWEST:
         log.warning("%d weights of the last steps are too few for moments: no members are drawn", len(files))
         return []

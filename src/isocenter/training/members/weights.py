@@ -10,8 +10,10 @@ with restricted weights: Breiman, Machine Learning 1996, doi:10.1007/BF00117832.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +22,15 @@ from numpy.typing import NDArray
 from isocenter.errors import cases_of_patients
 from isocenter.evaluation import bootstrap
 from isocenter.lazy import optimize, torch
+from isocenter.runtime import Inference, Network, slide, with_covariates
 from isocenter.tasks import Task
-from isocenter.training.step import each_array
+from isocenter.training.data.joint_targets import kind_of_all
+from isocenter.training.data.loader import stacked_arrays
+from isocenter.training.data.store import Prepared
+from isocenter.training.step.loss import each_array, supervised
+from isocenter.training.step.optimisers import terms_of
 from isocenter.transforms import generator
-from isocenter.values import Array, Estimate, Floats
+from isocenter.values import Array, Estimate, Floats, Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +48,10 @@ PART_DRAW = 2**29
 # Outputs {head: (cases, channels, ...)} and their targets to a number to lower.
 Judge = Callable[[Mapping[str, "Tensor"], Any], "Tensor"]
 Indices = NDArray[np.intp]
+# Numbers of one member's outputs that are held: shares are fitted to them again and again.
+MOST_NUMBERS = 2**21
+# Voxels a side below which a window shows too little of shapes.
+LEAST_SIDE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +85,7 @@ class MemberOutputs:
 
 @dataclass(frozen=True)
 class MemberWeights:
-    """How much each member counts, and why.
+    """The weight of each member, and the reason.
 
     shares:  add up to 1
     of_case: the shares that were fitted without the case and its patient, by which thresholds are tuned on it; None
@@ -118,7 +129,8 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
         return equal_weights(members, f"equal: the task's loss of {cases} is not a number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:
         return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)}", gain)
-    shares = _without_negligible(np.mean(of_part, axis=0))
+    mean = np.mean(of_part, axis=0)
+    shares = _adding_to_one(np.where(mean < NEGLIGIBLE, 0.0, mean))
     return MemberWeights(shares, of_case, f"{how} {_interval(gain)}", gain)
 
 
@@ -160,10 +172,6 @@ def _adding_to_one(shares: Floats) -> tuple[float, ...]:
     return tuple((held / held.sum()).tolist())
 
 
-def _without_negligible(shares: Floats) -> tuple[float, ...]:
-    return _adding_to_one(np.where(shares < NEGLIGIBLE, 0.0, shares))
-
-
 def _interval(gain: Estimate) -> str:
     if gain.low is None or gain.high is None:
         return f"{gain.value:.4f} ({gain.method})"
@@ -172,3 +180,71 @@ def _interval(gain: Estimate) -> str:
 
 def _chosen(targets: Any, chosen: Indices) -> Any:
     return each_array(targets, lambda array: torch.from_numpy(np.ascontiguousarray(array[chosen])))
+
+
+def member_outputs(
+    members: Sequence[Network], task: Task, inference: Inference, cases: Sequence[Prepared], patients: Sequence[str]
+) -> MemberOutputs:
+    """Each member's outputs for the same window of each case, where its structures are; for whole images of all."""
+    size = window_size(task, inference, cases)
+    kind = kind_of_all([case.kind for case in cases])
+    outputs: list[list[Mapping[str, Array]]] = [[] for _ in members]
+    targets = []
+    for case in (one.in_memory for one in cases):
+        image, target = case.cut(placed(case, size))
+        targets.append(target)
+        for of_member, member in zip(outputs, members, strict=True):
+            of_member.append(outputs_of(with_covariates(member, case.context), image, task, inference))
+    spatial = size or cases[0].shape
+    alike = kind.alike(targets, kind.blank([case.target for case in cases], spatial))
+    extent = np.mean([case.steps for case in cases], axis=0) * spatial
+    judge = partial(judged, task, partial(kind.coarse, spatial=spatial), extent.tolist())
+    return MemberOutputs([stacked_arrays(each) for each in outputs], stacked_arrays(alike), patients, task, judge)
+
+
+def judged(
+    task: Task, coarse: Callable[..., Any], extent: Sequence[float], outputs: Mapping[str, Tensor], targets: Any
+) -> Tensor:
+    """The task's loss of cases as they come; terms that are learnt with the weights have their first values."""
+    return supervised(task, task.teaching.natural(outputs), targets, coarse, dict(terms_of(task, "cpu")), extent)
+
+
+def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:
+    """Voxels an axis of the window of each case: its window, or less of it where cases are many.
+
+    None for whole images, where no head has numbers for every voxel.
+    """
+    channels = sum(head.count for head in task.heads.values() if head.is_dense)
+    if not channels:
+        return None
+    size = [min(n, *(case.shape[axis] for case in cases)) for axis, n in enumerate(inference.patch)]
+    while channels * math.prod(size) * len(cases) > MOST_NUMBERS and max(size) >= 2 * LEAST_SIDE:
+        size[size.index(max(size))] //= 2
+    return tuple(size)
+
+
+def placed(case: Prepared, size: Sequence[int] | None) -> Region:
+    """The window of a case: about the middle of its structures, of the image where it has none."""
+    if size is None:
+        return tuple(slice(0, n) for n in case.shape)
+    known = [one for one in case.positions if len(one)]
+    middle = np.median(np.concatenate(known), axis=0) if known else np.asarray(case.shape) / 2
+    room = np.asarray(case.shape) - np.asarray(size)
+    start = np.clip((middle - np.asarray(size) / 2).astype(int), 0, room)
+    return tuple(slice(int(s), int(s) + n) for s, n in zip(start, size, strict=True))
+
+
+def outputs_of(network: Network, image: Array, task: Task, inference: Inference) -> dict[str, Array]:
+    """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
+    outputs: dict[str, Array] = {}
+    overlap, batch = inference.overlap, inference.batch
+    for region, arrays in slide(
+        network, image, inference.patch, overlap=overlap, batch=batch, merge=task.decoding.merge
+    ):
+        for head, array in arrays.items():
+            if not region:
+                outputs[head] = np.asarray(array)
+                continue
+            whole = outputs.setdefault(head, np.zeros((len(array), *image.shape[1:]), dtype=np.float32))
+            whole[(slice(None), *region)] = array
+    return outputs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.training.data import Batch
+from isocenter.training.data.loader import Batch
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import augmented
 

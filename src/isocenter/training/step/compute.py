@@ -31,13 +31,13 @@ class Compute:
 
     @classmethod
     def of(cls, name: str, chosen: Training) -> Compute:
-        """As a plan names it; what it does not name is as the plan's precision has it."""
+        """The computation that a plan names; the rest follows the plan's precision."""
         words = name.split()
         half = chosen.precision == "bf16" and "float32" not in words
         return cls(half, "channels-last" in words, "compiled" in words)
 
     def name(self, chosen: Training) -> str:
-        """As a plan names it."""
+        """The name of the computation in a plan."""
         words = ["float32"] if chosen.precision == "bf16" and not self.half else []
         words += ["compiled"] * self.compiled + ["channels-last"] * self.channels_last
         return " ".join(words) or EAGER

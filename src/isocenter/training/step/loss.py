@@ -15,7 +15,9 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
-from isocenter.training.data import ADVERSARY, Batch, Drawn, GroupLoss, kind_for, moved
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.protected import ADVERSARY, GroupLoss
+from isocenter.training.data.targets import Drawn, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation
@@ -46,7 +48,7 @@ class Seen:
 
 
 def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SINGLE_PROCESS) -> Seen:
-    """On the device; with several ranks each has its part of a batch."""
+    """A batch augmented on the device; with several ranks each has its part of a batch."""
     augmentation, kind = settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
     images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch), marked=batch.marked)
@@ -142,7 +144,7 @@ def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor]
 def mixed(
     augmentation: Augmentation, images: Tensor, generators: Sequence[np.random.Generator], ranks: Ranks
 ) -> tuple[Tensor, Tensor | None, float]:
-    """As `Augmentation.mixed`, for this process's part of a batch that is mixed as a whole, by its first sample."""
+    """`Augmentation.mixed` for this process's part of a batch, which is mixed as a whole by its first sample."""
     if ranks.count == 1 or not augmentation.mixes:
         return augmentation.mixed(images, generators)
     whole, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))

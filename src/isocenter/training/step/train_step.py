@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.training.data import Batch, Costs, GroupLoss
-from isocenter.training.length import Pace, decay, rate
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.protected import GroupLoss
+from isocenter.training.data.sampling import Costs
+from isocenter.training.length.schedule import Pace, decay, rate
 from isocenter.training.processes import Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import batch_loss, bit_by_bit
@@ -29,7 +31,7 @@ MOST_LOST = 10
 
 @dataclass(eq=False)
 class Learner:
-    """What a step needs, and how many batches in a row it could learn nothing from.
+    """The parts that a step needs, and the number of batches in a row that taught nothing.
 
     module: as Fabric has wrapped it
     terms:  of the loss, learnt with the weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +25,8 @@ from isocenter.quality import Examination, descriptors, says_how
 from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.values import Floats
-from isocenter.verbs.evaluation import Audited
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.audited import Audited
 
 SHIFT, BALANCE = "shift.csv", "balance.csv"
 COLUMNS, BALANCED = [*Shifted.__dataclass_fields__], [*Balance.__dataclass_fields__]

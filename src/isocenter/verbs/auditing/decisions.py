@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from isocenter.errors import listed
 from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
 from isocenter.tasks import Task
-from isocenter.verbs.evaluation import Audited
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.audited import Audited
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
 # Of more labels curves would fill pages; the table has them all.

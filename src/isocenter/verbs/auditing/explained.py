@@ -1,13 +1,12 @@
 """Maps of what the answers to the best and worst cases rest on, beside their pictures.
 
-What makes them is named by its room: it is imported when it is first asked for, and brings torch and captum.
+Their parts are named by `explaining`, which imports them when they are first used: they bring torch and captum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from isocenter import explanation
 from isocenter.errors import IsocenterError
@@ -16,10 +15,9 @@ from isocenter.report import Paragraph, Section
 from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.values import Case
 from isocenter.verbs import explaining
-from isocenter.verbs.evaluation import WRONG, Audited
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.scoring import WRONG
 
 TABLE, TITLE = "explanations.csv", "What answers rest on"
 # Of the cases that the report shows; the worst of classes are wrong calls.

@@ -1,4 +1,7 @@
-"""Comparison of a model's figures among groups of people."""
+"""Comparison of a model's figures among groups of people.
+
+Also the change of an answer when the patient is said to be of another group, all else alike.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +23,11 @@ from isocenter.evaluation import (
     UNKNOWN,
     Alike,
     Gap,
+    Metrics,
     Table,
     abstention_gap,
     adjusted_gaps,
+    bootstrap,
     can_be_dealt,
     classes_of,
     covariate_columns,
@@ -39,15 +44,13 @@ from isocenter.evaluation import (
 )
 from isocenter.files import covariates_in
 from isocenter.lazy import pandas as pd
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, p_text
+from isocenter.report import Block, Details, Paragraph, Section, figures, number, p_text, share_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
-from isocenter.values import Dataset, Estimate, Row, is_missing
-from isocenter.verbs.auditing.swapped import Swapped, answer_columns, answered, swapped
-from isocenter.verbs.evaluation import Audited, by_case
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.values import Case, Dataset, Estimate, Floats, Row, is_missing, number_in
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.scoring import by_case, rows_of
 
 GROUPS, FAIRNESS, SCHEMA = "groups.csv", "fairness.json", "isocenter.fairness"
 OF_GROUPS = (GROUPS, FAIRNESS)
@@ -72,11 +75,15 @@ NEAREST = (
     "and in its own. p comes from a permutation of groups: a case of a small group has few neighbours of its own, so "
     "that the difference by chance may be below 0."
 )
+# All further predictions are at most this share of the cases, so that an evaluation takes little longer; with so many
+# cases of each covariate at least something can be stated, of a small set at a higher price.
+SWAPPED_SHARE, FEWEST_SWAPPED = 0.1, 5
+CALLED = "predicted"
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What is known of groups: rows of `groups.csv`, and gaps.
+    """The figures of groups, as rows of `groups.csv`, and the gaps among groups.
 
     rows: (attribute, group, what was measured, whether it can be judged)
     """
@@ -142,11 +149,11 @@ def groups(audit: Audit) -> Audited | None:
     moved = swapped(audit, {name: dict(zip(who.index, own.tolist(), strict=True)) for name, own in assigned.items()})
     plain |= {"gaps": [*map(_record, done.gaps)], "individual": [*map(_record, alike)]}
     plain["swapped"] = [*map(_record, moved)]
-    notes = [_words(gap, scored.metric_names) for gap in _shown(done.gaps)]
+    notes = [_words(gap, scored.metrics) for gap in _shown(done.gaps)]
     return Audited(
         {GROUPS: _csv(done)},
         {FAIRNESS: (SCHEMA, plain)},
-        [_section(done, scored.metric_names, alike, moved, _when(late, audit.registered))],
+        [_section(done, scored.metrics, alike, moved, _when(late, audit.registered))],
         notes,
     )
 
@@ -188,7 +195,7 @@ class Look:
                 yield self.attribute, name, replace(row, label=self._named(row.label)), word
 
     def _thresholds(self, name: str) -> Iterator[Row]:
-        """From which probability on a group's cases were called, where not all have the same threshold."""
+        """The threshold by which a group's cases were called, where not all cases have the same one."""
         for column in threshold_columns(self.table):
             for label, rows in self.table.assign(group=self.groups).groupby("label"):
                 own = rows.loc[rows["group"] == name, column].dropna()
@@ -197,9 +204,9 @@ class Look:
                     yield Row(THRESHOLD, column.partition("_")[2] or str(label), estimate)
 
     def gaps(self) -> Iterator[Gap]:
-        """Of calls, and of the task's own metrics."""
-        given = (self.attribute, self.table, self.groups, self.judged)
-        of_calls = rate_gaps(*given, seed=self.seed, positives=self.task.scoring.positives)
+        """The gaps of calls, and those of the task's own metrics."""
+        positives = self.task.scoring.positives
+        of_calls = rate_gaps(self.attribute, self.table, self.groups, self.judged, seed=self.seed, positives=positives)
         yield from (replace(gap, label=self._named(gap.label)) for gap in (*of_calls, *self._of_metrics()))
 
     def _named(self, label: str) -> str:
@@ -227,11 +234,11 @@ class Look:
         return self.task.scoring.summary(units, seed=how)
 
     def _of_metrics(self) -> Iterator[Gap]:
-        """Of each metric that is audited and label; one that says the same again is left out."""
+        """The gaps of each audited metric and label; one that repeats another is left out."""
         seen: set[tuple[Any, ...]] = set()
         each = {name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()}
         for row in self._of_all:
-            if not self.task.traits.is_audited(row.metric):
+            if not self.task.metrics.of(row.metric).is_audited:
                 continue
             nothing = Estimate(float("nan"))
             judged = self.judged(row.label)
@@ -244,13 +251,14 @@ class Look:
 
     def _gap(self, row: Row, own: Mapping[str, Estimate]) -> Gap:
         gap, recipe = Gap(self.attribute, row.metric, row.label, float("nan")), row.estimate.recipe
-        is_error, of_one = self.task.traits.is_error(row.metric), "slope" in row.metric
+        metric = self.task.metrics.of(row.metric)
+        is_error = metric.better == "less"
         if recipe is not None:
             people = {one: one.partition(SIGN)[2] for one in recipe.people.tolist()}
             known = {one: group for one, group in people.items() if group in own}
             return gap_of_recipe(gap, recipe, known, worse=1 if is_error else -1, seed=self.seed)
-        if of_one:  # right where it is 1
-            return gap_of_estimates(gap, own, lambda value: abs(value - 1))
+        if (aim := metric.aim) is not None:
+            return gap_of_estimates(gap, own, lambda value: abs(value - aim))
         return gap_of_estimates(gap, own, lambda value: value if is_error else -value)
 
 
@@ -265,8 +273,15 @@ def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alik
     patients = who["patient"].to_numpy(dtype=object)[here]
     known = np.isfinite(answers).any(axis=1)
     eyes = np.array([audit.network_of(str(who.index[n])) for n in here])
-    given = (one[known] for one in (rows, answers, groups[here], patients))
-    return neighbour_gap(attribute, *given, seed=audit.seed, eyes=eyes[known])
+    return neighbour_gap(
+        attribute,
+        rows[known],
+        answers[known],
+        groups[here][known],
+        patients[known],
+        seed=audit.seed,
+        eyes=eyes[known],
+    )
 
 
 def _csv(compared: Found) -> Table:
@@ -291,12 +306,12 @@ def _shown(gaps: Sequence[Gap]) -> list[Gap]:
     return sorted((gap for gap in gaps if gap.p_adjusted < LEVEL), key=lambda gap: gap.p_adjusted)
 
 
-def _words(gap: Gap, names: Mapping[str, str]) -> str:
+def _words(gap: Gap, metrics: Metrics) -> str:
     """A gap in a sentence."""
     label = "" if gap.label == ALL else f" of {gap.label}"
     how = f"{number(gap.low)} to {number(gap.high)}, adjusted p {p_text(gap.p_adjusted)}"
     how += f", by chance {number(gap.expected)}" if np.isfinite(gap.expected) else ""
-    what = f"{metric_name(gap.metric, names)}{label}"
+    what = f"{metrics.of(gap.metric).words}{label}"
     return f"Groups of {gap.attribute} differ: {what} by {number(gap.value)} ({how}), worst for {gap.worst}."
 
 
@@ -320,7 +335,7 @@ def _when(late: Sequence[str], registered: str | None) -> str:
 
 
 def _verdict(compared: Found) -> str:
-    """How many gaps are shown, of how many that could be tested, and who are too few."""
+    """The number of gaps that are shown, of those that could be tested, and the groups with too few people."""
     shown, tested = _shown(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
     attributes = listed(list(dict.fromkeys(gap.attribute for gap in compared.gaps)))
     if shown:
@@ -333,16 +348,14 @@ def _verdict(compared: Found) -> str:
     return f"{verdict} Too few to judge, at least by some label: {listed(few)}." if few else verdict
 
 
-def _section(
-    compared: Found, names: Mapping[str, str], alike: Sequence[Alike], moved: Sequence[Swapped], when: str
-) -> Section:
+def _section(compared: Found, metrics: Metrics, alike: Sequence[Alike], moved: Sequence[Swapped], when: str) -> Section:
     words = [_verdict(compared), when, *(one.words for one in moved)]
-    blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, names)]
-    rows = [_cells(gap, names) for gap in _shown(compared.gaps)]
+    blocks: list[Block] = [Paragraph(" ".join(words)), *_forest(compared, metrics)]
+    rows = [_cells(gap, metrics) for gap in _shown(compared.gaps)]
     columns = ("Attribute", "Gap", "Label", "Value", "By chance", "95 % interval", "p", "adjusted p", "Worst for")
     if rows:
         blocks.append(PageTable(columns, rows))
-    blocks += _all_gaps(compared.gaps, names, columns)
+    blocks += _all_gaps(compared.gaps, metrics, columns)
     levels = [
         (a, g, row.label, number(row.estimate.value)) for a, g, row, _ in compared.rows if row.metric == THRESHOLD
     ]
@@ -356,9 +369,9 @@ def _section(
     return Section(TITLE, blocks)
 
 
-def _all_gaps(gaps: Sequence[Gap], names: Mapping[str, str], columns: Sequence[str]) -> Iterator[Block]:
+def _all_gaps(gaps: Sequence[Gap], metrics: Metrics, columns: Sequence[str]) -> Iterator[Block]:
     """Every gap that has a value, and of how many there are too few people, by attribute."""
-    known = [_cells(gap, names) for gap in gaps if np.isfinite(gap.value)]
+    known = [_cells(gap, metrics) for gap in gaps if np.isfinite(gap.value)]
     unknown = Counter(gap.attribute for gap in gaps if not np.isfinite(gap.value))
     if known:
         yield Details(f"All {counted(len(known), 'gap')} with a value", [PageTable(columns, known, HOW)])
@@ -367,7 +380,7 @@ def _all_gaps(gaps: Sequence[Gap], names: Mapping[str, str], columns: Sequence[s
         yield Paragraph(f"{counted(unknown.total(), 'gap')} without a value, {FEW}: {parts}.")
 
 
-def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
+def _forest(compared: Found, metrics: Metrics) -> Iterator[Block]:
     """The first metric whose gaps are tested, of each group; that over all labels, if there is one."""
     audited = [gap for gap in compared.gaps if gap.metric in {row.metric for _, _, row, _ in compared.rows}]
     if not audited:
@@ -379,12 +392,129 @@ def _forest(compared: Found, names: Mapping[str, str]) -> Iterator[Block]:
         if (row.metric, row.label) == (metric, label)
     ]
     if any(np.isfinite(estimate.value) for _, _, estimate, _ in own):
-        yield figures.forest(own, f"{metric_name(metric, names)} by group", axis=metric_name(metric, names))
+        yield figures.forest(own, f"{metrics.of(metric).words} by group", axis=metrics.of(metric).words)
 
 
-def _cells(gap: Gap, names: Mapping[str, str]) -> tuple[Any, ...]:
+def _cells(gap: Gap, metrics: Metrics) -> tuple[Any, ...]:
     interval = f"{number(gap.low)} to {number(gap.high)}" if np.isfinite(gap.low) else ""
     p_values = [p_text(one) if np.isfinite(one) else "" for one in (gap.p, gap.p_adjusted)]
     chance = number(gap.expected) if np.isfinite(gap.expected) else ""
-    what = (gap.attribute, metric_name(gap.metric, names), gap.label)
+    what = (gap.attribute, metrics.of(gap.metric).words, gap.label)
     return (*what, number(gap.value), chance, interval, *p_values, gap.worst)
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Answers with a covariate that the network gets as it is, and as the other groups have it.
+
+    moved:     mean absolute change of probabilities, risks or values, over the other groups, of several values in
+               standard deviations; low, high: of patients
+    changed:   share of cases whose call is another one in some other group; None where nothing is called
+    """
+
+    attribute: str
+    moved: float
+    low: float | None
+    high: float | None
+    changed: float | None
+    cases: int
+
+    @property
+    def words(self) -> str:
+        """The change in a sentence."""
+        interval = "" if self.low is None or self.high is None else f" ({number(self.low)} to {number(self.high)})"
+        calls = "" if self.changed is None else f", and {share_text(self.changed)} of the calls change"
+        moves = (
+            f"the answer changes by {number(self.moved)}{interval} on average{calls} ({counted(self.cases, 'case')})"
+        )
+        return f"With the {self.attribute} of another group and everything else unchanged, {moves}."
+
+
+def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swapped]:
+    """The change of answers with each covariate that the network gets and that makes two groups or more.
+
+    assigned: {attribute: {case id: its group}}
+    Counterfactual fairness of inputs alone: Kusner et al., NeurIPS 2017, arXiv:1703.06856
+    """
+    if not answer_columns(audit.scored.table):
+        return []
+    asked: dict[str, tuple[list[Case], dict[str, Any]]] = {}
+    for attribute, groups in assigned.items():
+        known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
+        values = _values(known, attribute, groups)
+        if len(values) > 1 and attribute in audit.predictor.model_of(known[0].id).context.names:
+            asked[attribute] = known, values
+    return [
+        _swapped(audit, attribute, _some(known, len(values), len(asked), audit), values, assigned[attribute])
+        for attribute, (known, values) in asked.items()
+    ]
+
+
+def _some(known: Sequence[Case], groups: int, attributes: int, audit: Audit) -> list[Case]:
+    """The cases that are predicted again as those of each other group: attributes share what predictions there are."""
+    each = int(SWAPPED_SHARE * len(audit.cases) / attributes / (groups - 1))
+    count = min(len(known), max(FEWEST_SWAPPED, each))
+    return [
+        known[place] for place in sorted(np.random.default_rng(audit.seed).choice(len(known), count, replace=False))
+    ]
+
+
+def _swapped(
+    audit: Audit, attribute: str, cases: Sequence[Case], values: Mapping[str, Any], groups: Mapping[str, str]
+) -> Swapped:
+    table = audit.scored.table
+    is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
+    moved, changed, patients, sizes = list[float](), list[bool](), list[str](), scales(table)
+    for case in cases:
+        own = table[table["case"] == case.id]
+        others = [_scored(audit, case, attribute, value) for name, value in values.items() if name != groups[case.id]]
+        here, calls = _answers(own), own[CALLED].astype(str).tolist() if is_called else []
+        size = own["label"].map(sizes).to_numpy(dtype=float)[:, None]
+        moved.append(float(np.nanmean([np.abs(_answers(one) - here) / size for one in others])))
+        changed.append(is_called and any(one[CALLED].astype(str).tolist() != calls for one in others))
+        patients.append(case.patient)
+    are_shares = all(name.startswith("probability") for name in answer_columns(table))
+    estimate = bootstrap(np.array(moved), np.array(patients), seed=audit.seed, exact=are_shares)
+    share = float(np.mean(changed)) if is_called else None
+    return Swapped(attribute, estimate.value, estimate.low, estimate.high, share, len(cases))
+
+
+def answer_columns(table: Table) -> list[str]:
+    """The columns of a table of cases that hold numbers which a model states: probabilities, a risk, a value."""
+    own = [str(name) for name in table if str(name).startswith("probability")]
+    numbers = [name for name in ("risk", CALLED) if name in table and pd.api.types.is_numeric_dtype(table[name])]
+    return own or numbers
+
+
+def scales(table: Table) -> dict[str, float]:
+    """{label: by what its answers are divided}: of several values, each in its unit, their standard deviation."""
+    if table["label"].nunique() < 2 or CALLED not in answer_columns(table):
+        return dict.fromkeys(table["label"], 1.0)
+    deviations = table.groupby("label")[CALLED].std()
+    return {str(label): float(one) for label, one in deviations.where(deviations > 0, 1.0).items()}
+
+
+def answered(table: Table) -> Table:
+    """(cases, answers) of every label, scaled as above; NaN where a case has no row of it."""
+    names = answer_columns(table)
+    scaled = table[names].astype(float).div(table["label"].map(scales(table)), axis=0)
+    return table[["case", "label"]].join(scaled).pivot(index="case", columns="label", values=names)
+
+
+def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> dict[str, Any]:
+    """{group: the covariate as its cases have it}, of numbers their median."""
+    made = {}
+    for name in dict.fromkeys(groups[case.id] for case in cases):
+        own = [case.covariates.get(attribute) for case in cases if groups[case.id] == name]
+        numbers = [one for value in own if (one := number_in(value)) is not None]
+        made[name] = float(np.median(numbers)) if len(numbers) == len(own) else own[0]
+    return made
+
+
+def _scored(audit: Audit, case: Case, attribute: str, value: Any) -> Table:
+    prediction = audit.predictor.predict(replace(case, covariates={**case.covariates, attribute: value}))
+    return pd.DataFrame(rows_of(prediction, case, audit.predictor.task, "test", audit.folds.get(case.id)))
+
+
+def _answers(rows: Table) -> Floats:
+    return rows[answer_columns(rows)].to_numpy(dtype=float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +29,9 @@ from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.values import Floats
-from isocenter.verbs.evaluation import Audited, case_failures
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.answered import case_failures
+from isocenter.verbs.evaluation.audited import Audited
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
@@ -178,7 +177,7 @@ class Labelled:
 
 
 def _labelled(task: Task, table: Table) -> Iterator[Labelled]:
-    """Of each task: of exclusive classes all cases, of findings those of each finding."""
+    """The labelled cases of each task: all cases where classes exclude each other, else those of each finding."""
     for part, own in task.scoring.tables(table).items():
         unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
         if FOLD not in unseen:

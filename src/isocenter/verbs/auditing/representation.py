@@ -16,7 +16,7 @@ from isocenter.quality import kinds_of
 from isocenter.report import Paragraph, Section
 from isocenter.report import Table as PageTable
 from isocenter.values import Case, Dataset, is_missing, number_in
-from isocenter.verbs.evaluation import Audited
+from isocenter.verbs.evaluation.audited import Audited
 
 REPRESENTATION, TITLE = "representation.csv", "Representation of groups"
 COLUMNS = ("attribute", "group", "patients", "share", "population", "missing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,17 @@ from isocenter.errors import IsocenterError, listed
 from isocenter.evaluation import Table, at_once, case_table, compared
 from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
-from isocenter.report import Block, Details, Paragraph, Section, figures, metric_name, number, share_text
+from isocenter.report import Block, Details, Paragraph, Section, figures, number, share_text
 from isocenter.report import Table as PageTable
 from isocenter.tasks import Task
 from isocenter.transforms import CORRUPTIONS, corrupted
 from isocenter.values import Case, Estimate, Image, Row
-from isocenter.verbs.evaluation import Audited, headline_rows, rows_of, signed, summed_up
-from isocenter.verbs.reading import tracked
-
-if TYPE_CHECKING:
-    from isocenter.verbs.auditing.audits import Audit
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.evaluation.comparison import signed
+from isocenter.verbs.evaluation.scoring import rows_of, summed_up
+from isocenter.verbs.evaluation.verdict import headline_rows
+from isocenter.verbs.reading.progress import tracked
 
 ROBUSTNESS, TITLE = "robustness.csv", "When images get worse"
 NONE, WITHOUT = "none", "without "
@@ -62,7 +63,7 @@ class Condition:
 
 @dataclass(eq=False)
 class _Tried:
-    """What cases came to under one condition, and how many could not be predicted."""
+    """The outcome of cases under one condition, and the number that could not be predicted."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     gated: list[bool | None] = field(default_factory=list)
@@ -81,7 +82,8 @@ def robustness(audit: Audit) -> Audited | None:
     tried = {condition: _Tried() for condition in conditions}
     with tracked("scoring with worse images") as tracker:
         for done, case in enumerate(with_images, start=1):
-            _try(audit, _in_memory(case), tried)
+            in_memory = {name: image.with_pixels(image.data) for name, image in case.images.items()}
+            _try(audit, replace(case, images=in_memory), tried)
             tracker(done, len(with_images))
     lines = _all_lines(audit, tried)
     failed = [f"{one.name} {one.severity or ''}".strip() for one, own in tried.items() if own.failed]
@@ -92,7 +94,7 @@ def robustness(audit: Audit) -> Audited | None:
 
 
 def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], list[str]]:
-    """What is tried, and a note on what such images do not have."""
+    """The conditions that are tried, and a note on corruptions that such images cannot have."""
     image = next(iter(cases[0].images.values()))
     profile = profile_for(image.modality, image.geometry.ndim)
     known = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
@@ -121,10 +123,6 @@ def _channels_of_all(cases: Sequence[Case]) -> Iterator[str]:
 def _channels_of(name: str, image: Image, images: int) -> list[str]:
     """The channels of an image of a case, with the image's name where there are several; one alone has that name."""
     return list(image.channels if images == 1 < len(image.channels) else image.named(name).channels)
-
-
-def _in_memory(case: Case) -> Case:
-    return replace(case, images={name: image.with_pixels(image.data) for name, image in case.images.items()})
 
 
 def _try(audit: Audit, case: Case, tried: Mapping[Condition, _Tried]) -> None:
@@ -204,7 +202,11 @@ def _is_refused(audit: Audit, case: str, p: float | None) -> bool | None:
 def _lines(
     task: Task, condition: Condition, rows: Sequence[Row], table: Table, gated: Sequence[bool | None]
 ) -> Iterator[Line]:
-    known = {row.label: row.estimate.value for row in rows if row.metric in task.traits.calibration}
+    known = {
+        row.label: row.estimate.value
+        for row in rows
+        if task.decoding.parts.get(row.label.partition(": ")[0], task).metrics.of(row.metric).is_calibration
+    }
     cases = table.drop_duplicates("case")
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
     judged = [one for one in gated if one is not None]
@@ -229,13 +231,13 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
     heads = headline_rows(scored.rows, primary, scored.task)
     for head in heads if scored.task is not None and scored.task.decoding.parts else heads[:1]:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
-        sign = -1 if audit.predictor.task.traits.is_error(head.metric) else 1
-        blocks += _blocks(own, metric_name(head.metric, scored.metric_names), sign, partial(_loss, audit, tried))
+        sign = -1 if scored.metrics.of(head.metric).better == "less" else 1
+        blocks += _blocks(own, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))
     return Section(TITLE, [*blocks, Paragraph(HOW)])
 
 
 def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estimate:
-    """How much higher a figure is under the condition of a line than with images as they are, in the same cases."""
+    """The paired difference of a figure: under the condition of a line, less with images as they are."""
     table = case_table(tried[Condition(line.corruption, line.severity)].rows)
     before = audit.scored.table
     before = before[before["case"].isin(set(table["case"]))].reset_index(drop=True)
@@ -246,7 +248,7 @@ def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estima
 
 
 def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], Estimate]) -> Iterator[Block]:
-    """Of one metric, whose first line is that of the images as they are.
+    """The blocks of one metric, whose first line is that of the images as they are.
 
     sign: -1 where less is better
     loss: a line to the difference from the images as they are
@@ -276,7 +278,7 @@ def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], 
 def verdict(
     what: str, worst: Line, metric: str, base: float, sign: int, loss: Callable[[Line], Estimate], tried: int = 1
 ) -> str:
-    """What does most harm of so many that were tried, if the interval of the loss shows that it does any."""
+    """The condition that does most harm, in a sentence, and whether the interval of the loss shows any harm."""
     if sign * (base - worst.value) <= 0:
         return f"No {what} makes {metric} worse than {number(base)}."
     named = worst.words.removeprefix(WITHOUT)

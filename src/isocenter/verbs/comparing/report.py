@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import listed
-from isocenter.report import Block, Paragraph, Table, metric_name, p_text, sentence, share_text
+from isocenter.report import Block, Paragraph, Table, p_text, sentence, share_text
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation import (
-    MRMC,
-    OF_MARGINS,
-    Comparison,
-    ModelTest,
-    Standing,
-    interval_of_difference,
-    signed_number,
-)
+from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
+from isocenter.verbs.evaluation.model_tests import MRMC, OF_MARGINS, ModelTest, Standing
 
 WORDS: Mapping[Standing, str] = {
     "superior": "superior to",
@@ -36,15 +29,15 @@ CORRECTIONS = {"holm": "by Holm", "bh": "by Benjamini and Hochberg", "none": "fo
 
 
 def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
-    """What the test of the primary metric shows of each model beside the first, in a sentence."""
+    """A sentence a model: the result of its test against the first model in the primary metric."""
     primary = [row for row in comparison.tested.rows if row.is_primary]
     if comparison.tested.rows and not primary:
         fitting = {TESTS[row.name] for row in comparison.tested.rows if row.name != MRMC}
-        metric = metric_name(comparison.primary, comparison.metric_names)
+        metric = comparison.metrics.of(comparison.primary).words
         yield f"{metric}, the primary metric, was not tested: {listed(sorted(fitting))} does not fit it."
     for sides in dict.fromkeys(row.sides for row in primary):
         row = next(one for one in primary if one.sides == sides)
-        apart = f"{metric_name(row.metric, comparison.metric_names)} {_difference(row, comparison)}"
+        apart = f"{comparison.metrics.of(row.metric).words} {_difference(row, comparison)}"
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
             margin = f", nor to be non-inferior by the margin of {row.margin:g}"
@@ -60,7 +53,7 @@ def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
     columns = ["Metric", "Label", "Model", "against", "Test", "Difference", "p", "adjusted", "Verdict"]
     cells = [
         [
-            metric_name(row.metric, comparison.metric_names),
+            comparison.metrics.of(row.metric).words,
             row.label,
             *reversed(row.sides),
             TESTS[row.name],
@@ -81,18 +74,18 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
         return []
     words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
     cells = [[one.model, text, share_text(one.best)] for one, text in zip(ranks, words, strict=True)]
-    what = metric_name(comparison.primary, comparison.metric_names)
+    what = comparison.metrics.of(comparison.primary).words
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     caption = f"Ranks by {what} over {drawn} drawn again; in brackets the middle 95 %."
     return [Table(["Model", "Mean rank", "Best in"], cells, caption)]
 
 
 def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
-    """How p-values were adjusted, and which margins nobody fixed beforehand."""
+    """Sentences on the adjustment of p-values, and on margins that nobody fixed beforehand."""
     tested = comparison.tested
     how = CORRECTIONS[tested.correction]
     yield (
-        f"p-values are adjusted {how}: those of {metric_name(comparison.primary, comparison.metric_names)} over all "
+        f"p-values are adjusted {how}: those of {comparison.metrics.of(comparison.primary).words} over all "
         "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory. A "
         "difference is shown where the adjusted p is below 5 % and the interval does not hold 0."
     )

@@ -1,52 +1,94 @@
-"""The tests of models that were scored on the same cases, a row each."""
+"""The tests of models that were scored on the same cases, a row each, with verdicts, margins and studies of readers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import (
     ALL,
     COVARIATE,
     FITTING,
+    OF_RANKS,
     UNKNOWN,
     CaseValues,
     Compared,
     Table,
     Test,
     aligned,
+    benjamini_hochberg,
     bootstrap_ranks,
     case_test,
     covariate_columns,
+    equivalence,
     fitting_tests,
     folds_of,
     groups_of,
+    holm,
     in_order,
     margin_interval,
+    mrmc,
+    non_inferiority,
     paired_bootstrap,
+    refuse_impossible_margin,
 )
+from isocenter.files import read_given_table
+from isocenter.lazy import pandas as pd
 from isocenter.tasks import Task
-from isocenter.values import Estimate
-from isocenter.verbs.comparing.options import ComparisonOptions
-from isocenter.verbs.comparing.readers import reader_tests
-from isocenter.verbs.comparing.standing import verdicts
-from isocenter.verbs.evaluation import (
+from isocenter.values import Estimate, Floats
+from isocenter.verbs.evaluation.comparison import Comparison, comparable, compare_tables, telling_rows
+from isocenter.verbs.evaluation.model_tests import (
     MRMC,
+    READERS,
     UNRELIABLE,
-    Comparison,
     Margin,
     ModelTest,
     Ranked,
+    Standing,
     Tested,
-    comparable,
-    compare_tables,
-    telling_rows,
 )
 
 Values = Mapping[tuple[str, str], CaseValues]
+TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
+CORRECTIONS = ("holm", "bh", "none")
+READER_COLUMNS = ("reader", "case", "score")
+# (metric, label, first, second, name of the test, test)
+ReaderTest = tuple[str, str, str, str, str, Test]
+# Two-sided; a margin is tested on one side, with half of it (ICH E9, section 3.3.2).
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """The options of `compare`, checked. Raises UsageError.
+
+    test:       of TESTS; "auto" takes the one that fits each metric, as the kind of problem says
+    margin:     by which a model may be worse in the primary metric and count as none the worse; None: as registered
+    correction: of p-values for each other, of CORRECTIONS
+    readers:    a table of people's scores of the same cases
+    groups:     columns whose groups are compared by themselves, as in `evaluate`
+    """
+
+    test: str = "auto"
+    margin: float | None = None
+    correction: str = "holm"
+    readers: Path | None = None
+    groups: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.test not in TESTS:
+            raise UsageError(f"there is no test {self.test!r}", "--test", f"Choose {', '.join(TESTS)}")
+        if self.correction not in CORRECTIONS:
+            raise UsageError(f"there is no {self.correction!r}", "--correction", f"Choose {', '.join(CORRECTIONS)}")
+        if self.margin is not None:
+            refuse_impossible_margin(self.margin, "--margin")
+        if self.margin is not None and self.test == "wilcoxon":
+            remedy = "Leave out --margin, or choose --test auto, permutation or bootstrap"
+            raise UsageError(f"no margin can be tested: {OF_RANKS}", "--test wilcoxon", remedy)
 
 
 def significance_of(
@@ -216,7 +258,8 @@ def _judged(
     rows: Sequence[ModelTest], comparison: Comparison, margins: Mapping[str, Margin], correction: str
 ) -> Iterator[ModelTest]:
     bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
-    more = [None if row.metric in comparison.aimed else row.metric not in comparison.errors for row in rows]
+    better = [comparison.metrics.of(row.metric).better for row in rows]
+    more = [None if one == "aim" else one == "more" for one in better]
     judged = verdicts([row.test for row in rows], bounds, more, correction)
     for row, bound, (p, verdict) in zip(rows, bounds, judged, strict=True):
         yield replace(row, p_adjusted=p, margin=bound, verdict=verdict)
@@ -224,7 +267,7 @@ def _judged(
 
 def _ranks(comparison: Comparison) -> Iterator[Ranked]:
     estimates: Sequence[Estimate] = next(row.estimates for row in comparison.rows if row.metric == comparison.primary)
-    drawn = bootstrap_ranks(estimates, more=comparison.primary not in comparison.errors)
+    drawn = bootstrap_ranks(estimates, more=comparison.metrics.of(comparison.primary).better != "less")
     if drawn is None:
         return
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -232,3 +275,117 @@ def _ranks(comparison: Comparison) -> Iterator[Ranked]:
     best /= best.sum(axis=1, keepdims=True)
     for n, name in enumerate(comparison.names):
         yield Ranked(name, float(drawn[:, n].mean()), float(low[n]), float(high[n]), float(best[:, n].mean()))
+
+
+def reader_tests(
+    path: Path, names: Sequence[str], values: Sequence[Mapping[tuple[str, str], CaseValues]]
+) -> Iterator[ReaderTest]:
+    """The AUROC of people, who read every case, against each model's, or of reading with one model against another.
+
+    path: a table with reader, case and score; where people read with a model, its name under `model`; where a case has
+          several labels, which one is scored under `label`
+    Raises DatasetError where readers read other cases, or a score is no number.
+    """
+    table = _read(path)
+    labels = list(dict.fromkeys(table["label"])) if "label" in table else ["all"]
+    for label in labels:
+        areas = [own.get(("auroc", label)) for own in values]
+        truth = areas[0]
+        if truth is None or truth.positive is None or any(one is None for one in areas):
+            known = sorted({name for metric, name in values[0] if metric == "auroc"})
+            remedy = f"Name one of {listed(known)} in the column label" if known else "Compare models that state AUROCs"
+            raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
+        patients = truth.patients if len(np.unique(truth.patients)) < len(truth.patients) else None
+        own = table[table["label"] == label] if "label" in table else table
+        read = _cubes(path, own, truth.cases, names)
+        for first, second, scores in _pairs(names, read, [one.values for one in areas if one is not None]):
+            yield "auroc", label, first, second, MRMC, mrmc(scores, truth.positive, patients)
+
+
+def _pairs(
+    names: Sequence[str], read: Mapping[str, Floats], scores: Sequence[Floats]
+) -> Iterator[tuple[str, str, Floats]]:
+    if READERS in read:  # a model reads as each of them would with it
+        people = read[READERS]
+        for name, own in zip(names, scores, strict=True):
+            yield READERS, name, np.stack([people, np.broadcast_to(own, people.shape)])
+        return
+    for name in names[1:]:
+        yield names[0], name, np.stack([read[names[0]], read[name]])
+
+
+def _read(path: Path) -> Table:
+    if not path.is_file():
+        raise DatasetError("there is no such table", str(path), "Give a CSV with reader, case and score")
+    table = read_given_table(path).rename(columns={"rating": "score"})
+    if absent := [name for name in READER_COLUMNS if name not in table]:
+        raise DatasetError(f"has no column {absent[0]}", str(path), "Give reader, case and score")
+    scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
+    if scores.isna().any():
+        row = table[scores.isna()].iloc[0]
+        problem = f"score {row['score']!r} of reader {row['reader']}, case {row['case']}, is not a number"
+        raise DatasetError(problem, str(path), "Give a number for every reader and case")
+    return table.assign(score=scores)
+
+
+def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str]) -> dict[str, Floats]:
+    """{model they read with: (readers, cases) scores}, in the order of these cases."""
+    with_model = table["model"] if "model" in table else pd.Series(READERS, index=table.index)
+    wanted = [READERS] if "model" not in table else list(names)
+    if others := sorted(set(with_model) ^ set(wanted)):
+        problem = f"readers with {others[0]!r}, models {listed(names)}"
+        raise DatasetError(problem, str(path), "Name in the column model each of the models, or leave it out")
+    cubes, people = {}, sorted(set(table["reader"]))
+    for model in wanted:
+        own = table[with_model == model]
+        if own.duplicated(["reader", "case"]).any():
+            twice = own[own.duplicated(["reader", "case"])].iloc[0]
+            problem = f"reader {twice['reader']} scores case {twice['case']} twice"
+            raise DatasetError(problem, str(path), "Give one score of each reader and case")
+        wide = own.pivot(index="reader", columns="case", values="score").reindex(index=people)
+        for reader, row in wide.iterrows():
+            read = set(row.dropna().index)
+            if apart := sorted(read ^ set(cases.tolist())):
+                where = "not scored by the models" if apart[0] in read else "not read"
+                problem = f"reader {reader} read other cases: {counted(len(apart), 'case')}, {apart[0]} {where}"
+                raise DatasetError(problem, str(path), "Give every reader's score of every case that was scored")
+        cubes[model] = wide[cases.tolist()].to_numpy(dtype=np.float64)
+    return cubes
+
+
+def adjusted(p: Sequence[float], correction: str) -> Floats:
+    """p-values of one family, adjusted for each other: "holm", "bh" or "none"."""
+    given = np.asarray(p, dtype=np.float64)
+    return given if correction == "none" else {"holm": holm, "bh": benjamini_hochberg}[correction](given)
+
+
+def verdicts(
+    tests: Sequence[Test], margins: Sequence[float | None], more: Sequence[bool | None], correction: str
+) -> list[tuple[float, Standing]]:
+    """(adjusted p, verdict) of each test of one family.
+
+    margins: in the unit of each metric; more: whether more of it is better; None where neither is, so
+             that a difference makes no model the better one
+    A difference is shown where p is below 5 % and its interval, which stands on the page, does not hold 0. One that
+    lies within the margin on both sides is none that matters: the models are equivalent.
+    """
+    each = [(test, None if test.unfit else m, up) for test, m, up in zip(tests, margins, more, strict=True)]
+    p = adjusted([test.p for test in tests], correction)
+    none = [float("nan") if not m or up is None else non_inferiority(test, m, more=up).p for test, m, up in each]
+    both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in each]
+    not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
+    made: list[tuple[float, Standing]] = []
+    for n, (test, _, up) in enumerate(each):
+        holds_zero = test.low is not None and test.high is not None and test.low <= 0 <= test.high
+        differs = p[n] < LEVEL and up is not None and not holds_zero
+        verdict: Standing = "not shown"
+        if alike[n]:
+            verdict = "equivalent"
+        elif differs and (test.difference > 0) == up:
+            verdict = "superior"
+        elif not_worse[n]:
+            verdict = "non-inferior"
+        elif differs:
+            verdict = "inferior"
+        made.append((float(p[n]), verdict))
+    return made

@@ -9,6 +9,7 @@ from textwrap import shorten
 
 from isocenter.planning import counts_of
 from isocenter.runtime import Model
+from isocenter.tasks import found_after_training, settings_of
 from isocenter.values import Decision, Plan
 from isocenter.verbs.ensembling.members import Member, Parts
 
@@ -42,8 +43,8 @@ def plan_of(
         plan = plan.with_decision(
             PROMISE, Decision(None, "the members registered different metrics, margins or groups")
         )
-    for name in model.task.traits.tunes:
-        value = model.task.settings[name]
+    for name in found_after_training(model.task):
+        value = settings_of(model.task)[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:
             plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
     for name, decision in decisions.items():

@@ -12,7 +12,8 @@ from isocenter.tasks import Task, tuned_by
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
-from isocenter.verbs.reading import ReadingOptions, tracked
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training import assured, predicted, prepared
 
 # How members may be weighted.
@@ -38,7 +39,7 @@ class Joined:
 
     @property
     def networks(self) -> list[Network]:
-        """That of each member, of a run of folds their mean."""
+        """The network of each member; for a run of folds their mean."""
         networks, averaged = list(self.model.members), list[Network]()
         for member in self.members:
             own, networks = networks[: len(member.models)], networks[len(member.models) :]
@@ -72,12 +73,12 @@ class Joined:
 
 
 def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
-    """As a mean has them: None where all are alike."""
+    """The weights of a mean; None where all are alike."""
     return None if len(set(weights)) == 1 else tuple(weights)
 
 
 def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
-    """How much each member counts: fitted to the validation cases if that was asked for and pays."""
+    """The weight of each member: fitted to the validation cases if that was asked for and surely helps."""
     members, cases = joined.members, joined.cases("val")
     if asked == EQUAL:
         return equal_weights(len(members), "equal: asked for")
@@ -94,7 +95,7 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
 
 
 def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
-    """What is left to be decided, by predictions by weights in which the case itself had no say."""
+    """The task with thresholds and the like, found on predictions whose weights were fitted without the case."""
     task = joined.model.task
     part = next((name for name in task.traits.tuned_on if joined.cases(name)), None)
     if part is None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from isocenter.evaluation import Table, bootstrap, proportion, resampling
+from isocenter.evaluation import OF_ANSWERED, Table, bootstrap, proportion, resampling
 from isocenter.lazy import pandas as pd
 from isocenter.tasks import Task
 from isocenter.values import Row
@@ -33,17 +33,17 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     tables = task.scoring.tables(table)
     each: list[tuple[Series | None, Table]] = []
     for name, own in tables.items():
-        traits = task.decoding.parts.get(name, task).traits
-        wrong, metric = _wrong(own), traits.case_metric
+        metrics = task.decoding.parts.get(name, task).metrics
+        wrong, metric = _wrong(own), metrics.of_case
         if wrong is None and metric in own and "event" not in own:
-            wrong = (own[metric] if traits.is_error(str(metric)) else 1 - own[metric]).dropna()
+            wrong = (own[metric] if metrics.of(str(metric)).better == "less" else 1 - own[metric]).dropna()
             wrong = wrong.rank(pct=True) if len(tables) > 1 else wrong
         each.append((wrong, own))
     return _by_case(each)
 
 
 def _wrong(own: Table) -> Series | None:
-    """How wrong each row is, 0 to 1; None where rows can be neither right nor wrong."""
+    """The error of each row, 0 to 1; None where rows can be neither right nor wrong."""
     if "dice" in own:
         return (1 - own["dice"]).where(own["dice"].notna(), 0.0)
     if not {"predicted", "reference"} <= set(own) or pd.api.types.is_numeric_dtype(own["reference"]):
@@ -75,7 +75,7 @@ def answered_rows(task: Task, table: Table, *, seed: int) -> Iterator[Row]:
     people = dict(zip(own["case"].astype(str), own["patient"].astype(str), strict=True))
     if errors:
         estimate = bootstrap(list(errors.values()), [people[case] for case in errors], seed=seed)
-        yield Row(f"error_{ANSWERED}", "all", estimate)
+        yield Row(f"error{OF_ANSWERED}", "all", estimate)
     for row in task.scoring.summary(own, seed=resampling(own, seed)):
-        if row.metric in task.scoring.metrics and row.label == "all":
-            yield Row(f"{row.metric}_{ANSWERED}", row.label, row.estimate)
+        if row.metric in task.scoring.primaries and row.label == "all":
+            yield Row(f"{row.metric}{OF_ANSWERED}", row.label, row.estimate)

@@ -15,7 +15,7 @@ from isocenter.runtime import write_json
 
 @dataclass(frozen=True, eq=False)
 class Audited:
-    """What one audit of scored cases came to.
+    """The outcome of one audit of scored cases.
 
     tables:   {file name: table}, written as CSV
     records:  {file name: (schema, content)}, written as JSON

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isocenter.errors import UsageError, counted
-from isocenter.files import content_hash, dataset_hash, read_text_table
+from isocenter.files import content_hash, read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
 from isocenter.values import SPLITS, Dataset, Split
@@ -24,7 +24,7 @@ OVER_FOLDS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What is scored.
+    """The cases that are scored, with the reason.
 
     parts: {case id: part}; which: in words; notes: what a reader must know
     folds: {case id: the fold that has not seen it}, empty where one model scores all
@@ -37,21 +37,20 @@ class Choice:
 
 
 def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> Choice:
-    """Of a run's own data (by content) its test cases; of others all that did not train it, unless told otherwise.
+    """Choose the cases to score: the run's test cases of its own data (by content), else all that did not train it.
 
     Raises UsageError for an unknown split, or where nothing is left.
     """
     if split not in (None, *SPLITS, ALL):
         raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join((*SPLITS, ALL))}")
-    table = pd.DataFrame(columns=["case", "patient", "split", "fold"])
     if run is not None and (run / SPLIT).is_file():
-        table = read_text_table(run / SPLIT)
-    record = read_data_record(run) if run is not None else None
-    if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
+        table, record = read_text_table(run / SPLIT), read_data_record(run)
+    else:  # a package knows hashes, and no names; of other models nobody knows what trained them
+        trained = list(model.record.get("trained", ()))
         hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike
         record = DataRecord(hashes, {}, hashes)
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
-    if len(table) and _is_own(dataset, table, record, model):
+    if len(table) and _is_own(dataset, table, record):
         return _of_own(model, table, split, str(run), record)
     return _of_other(dataset, table, record, split, _patients_of(table, model))
 
@@ -66,18 +65,16 @@ def _patients_of(table: pd.DataFrame, model: Model) -> set[str]:
     return set(table.loc[table["split"] != TEST, "patient"]) - {""} if known else set()
 
 
-def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, model: Model) -> bool:
+def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord) -> bool:
     """Whether every case of the run is here, with the same contents."""
     known = set(table["case"])
     ours = dataset.only(known)
     if len(ours) < len(known):
         return False
-    if record is None:  # a run of before there was one
-        return dataset_hash(ours) == model.record.get("data_hash")
     return all(content_hash(case) == record.contents.get(case.id) for case in ours)
 
 
-def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord | None) -> Choice:
+def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord) -> Choice:
     wanted = split or "test"
     notes = []
     if not model.record.get("patients_known", False):
@@ -106,7 +103,7 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
 
 
 def _of_other(
-    dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, split: str | None, people: Collection[str]
+    dataset: Dataset, table: pd.DataFrame, record: DataRecord, split: str | None, people: Collection[str]
 ) -> Choice:
     """people: who trained the model, where patients are known"""
     own = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
@@ -115,8 +112,6 @@ def _of_other(
     if split is None and "test" in dataset.splits.values():
         wanted, words = "test", "the set's own test part"
     parts = _part(own, wanted, str(dataset.root or dataset.name))
-    if record is None:
-        return Choice(parts, words, [*_namesakes(parts, seen), *_people(dataset, parts, people)])
     trained = record.trained(dataset.only(set(parts)), seen)
     if not trained:
         return Choice(parts, words, _people(dataset, parts, people))
@@ -142,23 +137,12 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
 
 def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
-    """How many patients have the name of one who trained a model, and the beginning of what follows; empty for none."""
+    """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
     known = {case.patient for case in dataset} if dataset.patients_known else set()
     if not (count := len(known.intersection(trained))):
         return ""
     same = counted(count, "patient has the name", "patients have the names")
     return f"{same} of patients with whose images this model was trained: if they are the same,"
-
-
-def _namesakes(parts: Collection[str], seen: Mapping[str, Collection[str]]) -> list[str]:
-    """What can be said without a record of contents."""
-    count = sum(bool(set(seen.get(case, ())) - {TEST}) for case in parts)
-    if not count:
-        return []
-    return [
-        f"{counted(count, 'case has the name', 'cases have the names')} of cases that trained this model: "
-        "if they are the same, the figures say nothing about new patients."
-    ]
 
 
 def _part(parts: Mapping[str, Split], wanted: str, where: str) -> dict[str, Split]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from isocenter.errors import IntegrityError, UsageError, counted
-from isocenter.evaluation import ALL, Compared, compared, read_cases, rows_to_json
+from isocenter.errors import UsageError, counted
+from isocenter.evaluation import ALL, Compared, Metrics, compared, read_cases, rows_to_json
 from isocenter.evaluation import Table as Cases
 from isocenter.lazy import pandas as pd
 from isocenter.report import (
@@ -21,17 +21,16 @@ from isocenter.report import (
     decimals,
     figures,
     in_words,
-    metric_name,
     number,
     p_text,
     row_name,
 )
 from isocenter.runtime import read_json
-from isocenter.tasks import Task, build
+from isocenter.tasks import Task, build, compared_by
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.model_tests import OF_MARGINS, ModelTest, Tested
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
-from isocenter.verbs.reading import refuse_missing
+from isocenter.verbs.reading.output_folder import refuse_missing
 
 # A difference whose interval holds 0 is none that these cases show.
 EQUAL = "no difference shown"
@@ -44,9 +43,7 @@ class Comparison(InNotebook):
     names:    of the models; the first is the one that the others are compared with
     left_out: {metric: rows that are undefined for one of them, and so left out for all}
     patients_known: False where each case only stands for a patient
-    metric_names: {metric: as papers spell it}
-    errors:   the metrics of which less is better
-    aimed:    the metrics of which neither more nor less is better
+    metrics:  of the first model's task
     tested:   the tests of its differences, where they were asked for
     """
 
@@ -57,9 +54,7 @@ class Comparison(InNotebook):
     left_out: dict[str, int]
     patients_known: bool = True
     out: Path | None = None
-    metric_names: Mapping[str, str] = field(default_factory=dict)
-    errors: frozenset[str] = frozenset()
-    aimed: frozenset[str] = frozenset()
+    metrics: Metrics = field(default_factory=Metrics)
     tested: Tested = field(default_factory=Tested)
 
     @property
@@ -83,7 +78,7 @@ class Comparison(InNotebook):
         )
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`, and as it is written."""
+        """The record for `--json` and for `comparison.json`."""
         named = {
             name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
             for n, name in enumerate(self.names)
@@ -107,10 +102,8 @@ class Comparison(InNotebook):
         for row in telling_rows(self.rows):
             if row.metric == self.primary:
                 own = [Row(row.metric, row.label, one) for one in row.estimates]
-                what = row_name(own[0], self.metric_names)
-                lines += [
-                    f"{name}: {in_words(one, self.metric_names)}" for name, one in zip(self.names, own, strict=True)
-                ]
+                what = row_name(own[0], self.metrics)
+                lines += [f"{name}: {in_words(one, self.metrics)}" for name, one in zip(self.names, own, strict=True)]
                 lines += [
                     f"{name} less {self.names[0]}: {what} {signed(one)}"
                     for name, one in zip(self.names[1:], row.differences, strict=True)
@@ -152,14 +145,13 @@ def compare_tables(
     names = tuple(tables)
     rows, left_out = compared(tables, [task.scoring.summary for task in comparable(tasks)], seed=seed)
     if not patients_known:
-        rows = [_by_case(row) for row in rows]
+        rows = [
+            replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
+            for row in rows
+        ]
     cases = int(tables[names[0]]["case"].nunique())
-    traits = tasks[0].traits
-    errors = frozenset(row.metric for row in rows if traits.is_error(row.metric))
-    aimed = frozenset(row.metric for row in rows if traits.is_aimed(row.metric))
     judging = primary if primary in {row.metric for row in rows} else rows[0].metric
-    spelled = traits.metric_names
-    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, spelled, errors, aimed)
+    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
 
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:
@@ -169,7 +161,7 @@ def comparable(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _by_settings_of(first: Task, other: Any) -> Task:
-    changed = {name: getattr(first, name) for name in first.traits.compared_by}
+    changed = {name: getattr(first, name) for name in compared_by(first)}
     if parts := first.decoding.parts:
         changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.decoding.parts.items()}
     return cast(Task, replace(other, **changed) if changed else other)
@@ -193,8 +185,6 @@ def evaluation_folder(given: Path) -> Path:
 
 def task_of(folder: Path) -> Task:
     """The kind of problem that an evaluation's folder names; IntegrityError where it names none."""
-    if not (folder / TASK).is_file():
-        raise IntegrityError("says nothing of the kind of problem", str(folder), "Evaluate the model again")
     record = read_json(folder / TASK, TASK_SCHEMA)
     return build({key: value for key, value in record.items() if key not in ("schema", "version")})
 
@@ -229,7 +219,7 @@ def _places(difference: Estimate) -> int:
 
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """By the folders' names, with as many of those above as tell them apart."""
+    """Names of folders, each with as many of its parents as tell them apart."""
     whole = [path.resolve().parts for path in paths]
     if len(set(whole)) < len(whole):
         raise UsageError("an evaluation is given twice", "compare", "Give each once")
@@ -244,22 +234,22 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
     """The primary metric as a picture, and its figures and differences."""
     first, *others = comparison.names
     main = [row for row in comparison.rows if row.metric == comparison.primary]
-    spelled = comparison.metric_names
-    metric = metric_name(comparison.primary, spelled)
+    metrics = comparison.metrics
+    metric = metrics.of(comparison.primary).words
     pictures: list[Block] = []
     for row in main[:1]:
         scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
         both = (
-            figures.label_scores(scores, f"{metric} of each model", names=spelled),
-            figures.label_scores(apart, f"Less that of {first}", names=spelled),
+            figures.label_scores(scores, f"{metric} of each model", metrics=metrics),
+            figures.label_scores(apart, f"Less that of {first}", metrics=metrics),
         )
         pictures = [Gallery(both)]
     return [*pictures, comparison_table(comparison, main)]
 
 
 def comparison_lead(comparison: Comparison) -> str:
-    """Of how many cases, and how the intervals were made."""
+    """The number of cases, and the method of the intervals."""
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
         "Where the interval of a difference"
@@ -271,14 +261,14 @@ def comparison_lead(comparison: Comparison) -> str:
 
 
 def comparison_caveats(comparison: Comparison) -> list[str]:
-    """What a reader has to know of so many differences."""
+    """Caveats about many differences at once."""
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
     notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
     notes = notes if many else []
     stated = {row.metric for row in comparison.rows}
     lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
     notes += [
-        f"{metric_name(metric, comparison.metric_names)}: {rows} undefined for one of the models, left out for all."
+        f"{comparison.metrics.of(metric).words}: {rows} undefined for one of the models, left out for all."
         for metric, rows in lost.items()
     ]
     return notes
@@ -293,7 +283,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
     columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
     cells = [
         [
-            metric_name(row.metric, comparison.metric_names),
+            comparison.metrics.of(row.metric).words,
             row.label,
             *(aligned(one, [Row(row.metric, row.label, other) for other in row.estimates]) for one in row.estimates),
             *(signed(one) for one in row.differences),
@@ -304,7 +294,7 @@ def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragr
 
 
 def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
-    """Those over all labels, and those by label whose figures are not just theirs."""
+    """The rows over all labels, and those of a label whose figures differ from these."""
     overall = {row.metric: _rounded(row) for row in rows if row.label == ALL}
     return [row for row in rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
 
@@ -312,8 +302,3 @@ def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
 def _rounded(row: Compared) -> list[float]:
     """The figures of all models, by which a label that is no news is known."""
     return [round(one.value, 9) for one in row.estimates]
-
-
-def _by_case(row: Compared) -> Compared:
-    """The same, called by what was drawn again."""
-    return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))

@@ -61,7 +61,7 @@ class DataRecord:
         return {case.id for case in known if _content_or_none(case) != self.contents[case.id]}
 
     def inherited_among(self, names: Iterable[str]) -> list[str]:
-        """Those of these cases of the run that an earlier model, whose weights it started from, had seen."""
+        """The cases of the run that an earlier model had seen, from whose weights the run started."""
         return [name for name in names if self.hashes([name]) & self.inherited]
 
 
@@ -107,7 +107,7 @@ def write_data_record(
         if case.files
     ]
     before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}
-    write_json(folder / DATA_RECORD, SCHEMA, {**key, **{k: v for k, v in before.items() if v}, "rows": rows})
+    write_json(folder / DATA_RECORD, SCHEMA, {**key, **before, "rows": rows})
 
 
 def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) -> None:
@@ -118,27 +118,22 @@ def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) 
     write_json(folder / DATA_RECORD, SCHEMA, {**record, "inherited": sorted(inherited), "unknown_weights": unknown})
 
 
-def read_data_record(folder: Path) -> DataRecord | None:
-    """The record in a run's folder; None where there is none. IntegrityError for a damaged one."""
-    if not (folder / DATA_RECORD).is_file():
-        return None
+def read_data_record(folder: Path) -> DataRecord:
+    """The record in a run's folder; IntegrityError for one that is missing or damaged."""
     record = read_json(folder / DATA_RECORD, SCHEMA)
-    rows = record["rows"]
     contents, images, voxels = (
-        {row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels")
+        {row["case"]: row[key] for row in record["rows"] if row[key]} for key in ("content", "image", "voxels")
     )
-    return DataRecord(
-        contents, images, voxels, frozenset(record.get("inherited", ())), tuple(record.get("unknown_weights", ()))
-    )
+    return DataRecord(contents, images, voxels, frozenset(record["inherited"]), tuple(record["unknown_weights"]))
 
 
-def named_as_in_run(dataset: Dataset, record: DataRecord | None) -> Dataset:
+def named_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
     """The run's own data by the names that its cases have in the run, where they are called otherwise now.
 
     Names of DICOM cases follow from the installation's patient key, and were others before there was one. Contents tell
     which is which; data that lack a case of the run are other data, and stay as they are.
     """
-    if record is None or {case.id for case in dataset} >= set(record.contents):
+    if {case.id for case in dataset} >= set(record.contents):
         return dataset
     contents = {case.id: content_hash(case) for case in dataset if case.files}
     if not set(record.contents.values()) <= set(contents.values()):

@@ -1,23 +1,25 @@
-"""What an evaluation states beside its figures: whose the references are, what is not scored, and its early end."""
+"""Notes of an evaluation: the positive class, whose the references are, what is not scored, and an early end."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from isocenter.errors import counted, listed
+from isocenter.errors import UsageError, counted, listed
 from isocenter.evaluation import Table
 from isocenter.prediction import PROGRAM, algorithm_of
 from isocenter.runtime import Model
-from isocenter.tasks import Task
+from isocenter.tasks import Task, build, settings_of
 from isocenter.values import Case, Image
 from isocenter.verbs.evaluation.scoring import Scored
 
 log = logging.getLogger("isocenter")
+FLAG = "--positive"
 
 
 def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
-    """That the evaluation was stopped, and what it therefore lacks."""
+    """A note that the evaluation was stopped, and what it lacks."""
     if scored.stopped is None:
         return
     ended = {*scored.table["case"].astype(str), *(case for one in scored.problems for case in one.cases)}
@@ -48,7 +50,7 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
-    """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
+    """A note on labels that only the references or only the model knows: neither is scored.
 
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
     task of parts each is compared with the cases that have its references.
@@ -69,7 +71,7 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
-    """That references are DICOM objects which this model wrote, or another one of Isocenter: nobody drew them."""
+    """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
     drawn = {
         case.id: listed(one.facts.get("algorithms", ()))
         for case in cases
@@ -82,3 +84,41 @@ def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
         if written:
             cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
             yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
+
+
+def with_positive(model: Model, positive: str | None, source: str) -> Model:
+    """The model whose sensitivity, predictive values and thresholds are those of this class; as it is without one.
+
+    Raises UsageError for a model whose positive class has been decided before, PlanError for a class that it lacks.
+    """
+    if positive is None:
+        return model
+    own = settings_of(model.task)
+    if "positive" not in own:
+        problem = f"no positive class of a {model.task.name} can be chosen here"
+        raise UsageError(problem, FLAG, "Leave it out")
+    task = build({"name": model.task.name, **own, "positive": positive})
+    decided = own["positive"] is not None or own["thresholds"] is not None
+    if decided and task.scoring.positives != model.task.scoring.positives:
+        problem = f"{listed(model.task.scoring.positives)} is positive in this model, and its thresholds are of that"
+        raise UsageError(problem, source, f"Leave out {FLAG}, or train again with {FLAG} {positive}")
+    return replace(model, task=task)
+
+
+def positive_words(task: Task) -> Iterator[str]:
+    """A sentence on the positive classes; none where each class is compared with the rest, or there are no classes."""
+    positives, others = task.scoring.positives, [one.name for one in task.labels]
+    others = [name for name in others if name not in positives]
+    if positives and others:
+        named, rest = listed(positives), listed(others)
+        yield (
+            f"Positive is {named}, negative {rest}. Thresholds, curves and gaps between groups are those of {named}; "
+            f"sensitivity and the like in a row of {rest} take that for positive."
+        )
+
+
+def assumed_positive(task: Task) -> Iterator[str]:
+    """A note where nobody has chosen the positive one of two classes, so that their names decide."""
+    if len(task.labels) == 2 and task.scoring.positives and settings_of(task).get("positive") is None:
+        name = listed(task.scoring.positives)
+        yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

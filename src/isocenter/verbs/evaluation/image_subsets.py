@@ -13,7 +13,7 @@ from isocenter.runtime import Preprocessing
 from isocenter.tasks import Task
 from isocenter.values import Case, Problem
 from isocenter.verbs.evaluation.scoring import Fold, Predictor, Scored, summed_up
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
 MOST = 4
@@ -56,7 +56,7 @@ def with_subsets(
     seed: int,
     patients_known: bool,
 ) -> Scored:
-    """What was scored, and the same of every subset of images in the cases that have it; case after case.
+    """The figures, with those of every subset of images in the cases that have it; case after case.
 
     folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score`
     What a case was scored with as it is is not predicted once more.

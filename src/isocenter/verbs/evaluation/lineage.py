@@ -19,9 +19,9 @@ FIRST = "0"
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where weights come from.
+    """The earlier models from which weights come.
 
-    seen:    hashes of the cases that trained or selected the models before
+    seen:    hashes of the cases that trained or selected earlier models
     unknown: names of files of weights that no run or package explains
     """
 
@@ -47,24 +47,21 @@ def _of_one(start: Path) -> Lineage:
         if (place / DATA_RECORD).is_file() and (place / "split.csv").is_file():
             return _of_run(place, start)
         if (place / "isocenter" / "model.json").is_file():
-            return Lineage(frozenset(package_record(place)["record"].get("trained", ())))
+            return Lineage(frozenset(package_record(place)["record"]["trained"]))
     return Lineage(unknown=(start.name,))
 
 
 def _of_run(run: Path, start: Path) -> Lineage:
-    """Of a run of folds one network is taken: the first, or that of the folder that was given."""
+    """The lineage of a run; of folds one network is taken: the first, or that of the folder that was given."""
     record, table = read_data_record(run), read_text_table(run / "split.csv")
-    assert record is not None  # noqa: S101 - its file was seen
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
     fold = next((number for number in numbers if number in set(table["fold"])), FIRST)
     used = table.loc[(table["fold"] == fold) & table["split"].isin(["train", "val"]), "case"]
     return Lineage(frozenset(record.hashes(used)) | record.inherited, record.unknown)
 
 
-def lineage_notes(record: DataRecord | None, tested: Sequence[str]) -> list[str]:
-    """What speaks against figures on these cases, where earlier models had seen them."""
-    if record is None:
-        return []
+def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
+    """What speaks against figures on these cases, where an earlier model has seen them."""
     notes, seen = [], record.inherited_among(tested)
     if seen:
         notes.append(

@@ -21,7 +21,7 @@ UNRELIABLE = "unreliable"
 
 @dataclass(frozen=True)
 class Margin:
-    """By how much a model may be worse; `because` states why it was or was not fixed before the figures were seen."""
+    """A margin by which a model may be worse; `because` states whether it was fixed before any figure, and why."""
 
     value: float
     is_registered: bool
@@ -39,7 +39,7 @@ class Margin:
         return cls(given, True, "registered before training")
 
     def as_record(self) -> dict[str, Any]:
-        """For `comparison.json`."""
+        """The record for `comparison.json`."""
         return {"margin": self.value, "registered": self.is_registered, "because": self.because}
 
 
@@ -75,7 +75,7 @@ class ModelTest:
 
     @property
     def name_of_p(self) -> str:
-        """What p is of: a verdict by the margin rests on the interval, and p says nothing of it."""
+        """The name of p: a verdict by the margin rests on the interval, and p says nothing about it."""
         return "p of no difference" if self.verdict in OF_MARGINS else "p"
 
     @property
@@ -85,7 +85,7 @@ class ModelTest:
 
     @property
     def margin_words(self) -> str:
-        """By which interval the margin was tested, where it is another than that of the difference; empty where not."""
+        """The interval by which the margin was tested, where it is not that of the difference; else empty."""
         ends = margin_interval(self.test) if self.margin and not self.reason_against_margin else None
         how, unit = self.test.margin_method, f" {self.unit}" * bool(self.unit)
         return (
@@ -100,7 +100,7 @@ class ModelTest:
         return UNRELIABLE in self.test.method
 
     def as_record(self) -> dict[str, Any]:
-        """For `comparison.json`; what is not known is null."""
+        """The record for `comparison.json`; what is not known is null."""
         numbers = {"difference": self.test.difference, "low": self.test.low, "high": self.test.high}
         numbers |= {"statistic": self.test.statistic, "p": self.test.p, "p_adjusted": self.p_adjusted}
         known = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
@@ -133,7 +133,7 @@ class Tested:
     correction: str = "holm"
 
     def as_record(self) -> dict[str, Any]:
-        """For `comparison.json`."""
+        """The record for `comparison.json`."""
         return {
             "tests": [row.as_record() for row in self.rows],
             "correction": self.correction,

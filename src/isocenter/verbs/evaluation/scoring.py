@@ -1,4 +1,8 @@
-"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share."""
+"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share.
+
+A page of a case shows its image with reference and prediction; the shift compares the scored cases with those that
+calibrated the model, by what its network sees in them.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,40 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
-from isocenter.evaluation import COVARIATE, FOLD, Table, case_table, resampling, rows_to_json
+from isocenter.evaluation import (
+    COVARIATE,
+    FOLD,
+    Metrics,
+    Table,
+    case_table,
+    energy_test,
+    one_of_each,
+    resampling,
+    rows_to_json,
+)
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import There, confidence_columns, in_memory, noted
-from isocenter.quality import image_facts, names_a_person
-from isocenter.report import Figure
+from isocenter.quality import image_facts, kinds_of, names_a_person
+from isocenter.report import Figure, overlay, viewer
 from isocenter.runtime import Guard, Model, write_json
-from isocenter.tasks import Task
+from isocenter.tasks import Task, settings_of
 from isocenter.values import (
     Array,
+    BoundingBoxes,
     Case,
     Course,
     Dataset,
     Estimate,
+    Image,
     Prediction,
     Problem,
     Row,
@@ -33,11 +51,9 @@ from isocenter.values import (
 )
 from isocenter.verbs.evaluation.answered import answered_rows
 from isocenter.verbs.evaluation.audited import Audited
-from isocenter.verbs.evaluation.case_page import page_of
 from isocenter.verbs.evaluation.data_record import opened
 from isocenter.verbs.evaluation.fold import Fold
-from isocenter.verbs.evaluation.shift import Shift, shift_of
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading.progress import tracked
 
 # Folders of a run with the files below.
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
@@ -52,10 +68,14 @@ WRONG = "wrong call"
 OF_A_CLASS = re.compile(r"^of | from .+ on(?:,| \()")
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
 MOST_KEPT = 2**27
+# So often cases of the same source are called different.
+SHIFT_LEVEL = 0.01
+# With fewer patients on a side no difference could reach that level.
+FEWEST_FOR_SHIFT = 5
 
 
 class Predictor(Protocol):
-    """What can be scored: a model, or several of which each case has its own."""
+    """A model, or several models of which each case has its own."""
 
     @property
     def task(self) -> Task:
@@ -74,7 +94,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What was measured on some cases.
+    """The figures of some cases, with all that is shown of them.
 
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
     task:     whose figures they are
@@ -102,13 +122,13 @@ class Scored:
     stopped: KeyboardInterrupt | None = None
 
     @property
-    def metric_names(self) -> Mapping[str, str]:
-        """{metric: as papers spell it}, of the task."""
-        return {} if self.task is None else self.task.traits.metric_names
+    def metrics(self) -> Metrics:
+        """The metrics of the task."""
+        return Metrics() if self.task is None else self.task.metrics
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the scored cases before any figure."""
+        """Notes on the scored cases that a reader must know before any figure."""
         shifted = [self.shift.note] if self.shift is not None and self.shift.is_found else []
         return [*shifted, *(note for audit in self.audits for note in audit.notes)]
 
@@ -140,7 +160,7 @@ class Scored:
 
 def write_task(task: Task, folder: Path) -> None:
     """`task.json`, which `task_of` reads."""
-    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **task.settings})
+    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **settings_of(task)})
 
 
 def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None) -> None:
@@ -161,7 +181,7 @@ def view_name(number: int) -> str:
 
 
 class Measured(NamedTuple):
-    """What one case came to: its rows, what is odd about it, and the prediction unless another process made it.
+    """The rows of one case, its problems, and the prediction unless another process made it.
 
     features: what the network saw in it, as in `Confidence`
     facts:    of its first image
@@ -201,7 +221,7 @@ def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[C
 def measured_there(
     places: Mapping[int | None, There], folds: Mapping[str, Fold]
 ) -> Callable[[Sequence[Case]], Outcomes]:
-    """By other processes, fold after fold.
+    """Measure by other processes, fold after fold.
 
     places: {fold: the processes that have its model}, None for that of all
     Raises ResourceError where a worker has not what it needs, which the next case would lack too.
@@ -221,7 +241,7 @@ def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold
 
 
 def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
-    """In the other process; a prediction is large, and made once more where it is shown."""
+    """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
     model = there.model if fold is None else fold.scoring(there.model)
     return measured(model, fold, case)._replace(prediction=None)
 
@@ -286,8 +306,19 @@ def score(
     tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
     shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
-    seen: dict[str, Any] = {"shift": shift, "features": features, "facts": facts, "stopped": stopped}
-    return Scored(table, summary, overview, shown, problems, counted, model.task, **seen)
+    return Scored(
+        table,
+        summary,
+        overview,
+        shown,
+        problems,
+        counted,
+        model.task,
+        shift=shift,
+        features=features,
+        facts=facts,
+        stopped=stopped,
+    )
 
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:
@@ -379,3 +410,89 @@ def split_table(
         if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
     ]
     return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
+
+
+def page_of(case: Case, prediction: Prediction, task: Task) -> str:
+    """The slice viewer of a case with its references and its prediction on top.
+
+    Of several tasks that mark voxels each has its own label map; those after the first one have their names.
+    """
+    overlays = [*_references(case, prediction, task), *_predictions(prediction)]
+    return viewer(next(iter(case.images.values())), overlays, case.id)
+
+
+def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Image]:
+    further = {part for part, _, _ in prediction.label_maps}
+    for kind in kinds_of(case.references):
+        placed = kind.words.drawn(case.references[kind.name])
+        if placed is None or _is_field(placed):
+            continue
+        part = next((name for name, own in task.decoding.parts.items() if kind.name in own.needs), "")
+        labels = prediction.parts.get(part, prediction).labels
+        named = f"reference, {part}" if part in further - {""} else "reference"
+        yield overlay(placed, prediction.geometry, labels, named)
+
+
+def _predictions(prediction: Prediction) -> Iterator[Image]:
+    for part, data, labels in prediction.label_maps:
+        named = f"prediction, {part}" if part else "prediction"
+        yield Image(np.asarray(data)[None], prediction.geometry, channels=(named,), labels=labels)
+    if prediction.called is not None:
+        boxed = next((one for one in prediction.parts.values() if one.boxes is not None), prediction)
+        yield overlay(prediction.called, prediction.geometry, boxed.labels, "prediction")
+
+
+def _is_field(placed: Image | BoundingBoxes) -> bool:
+    """Whether it holds a number for every voxel, and no labels."""
+    if not isinstance(placed, Image) or placed.dtype.kind != "f":
+        return False
+    return not np.array_equal(placed.data, np.rint(placed.data))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The two-sample test between the patients whose cases are scored and those whose cases calibrated.
+
+    p:    the probability of such a difference between patients of one source
+    unit: "patients", or "cases" where each only stands for a patient
+    """
+
+    p: float
+    scored: int
+    calibrated: int
+    level: float = SHIFT_LEVEL
+    unit: str = "patients"
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the scored cases come from another source."""
+        return self.p < self.level
+
+    @property
+    def note(self) -> str:
+        """The finding in a sentence."""
+        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} {self.unit}"
+        how += f", p {self.p:.2g}, level {self.level:g}"
+        if not self.is_found:
+            return f"No difference shown between the scored cases and those that calibrated the model ({how})."
+        words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
+        return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `summary.json`."""
+        return {**asdict(self), "found": self.is_found, "note": self.note}
+
+
+def shift_of(
+    guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int, patients_known: bool
+) -> Shift | None:
+    """The test on {case: (patient, features)}, one scored case of each; None where there is nothing to compare."""
+    if guard is None or not features:
+        return None
+    calibrated = guard.calibrated
+    known = list(features.values())
+    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
+    if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
+        return None
+    unit = "patients" if patients_known else "cases"
+    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.belief import BY_PRESENCE, CHANGED
+from isocenter.belief import BY_PRESENCE, LOG_LOSS_CHANGE
 from isocenter.errors import counted, listed
-from isocenter.evaluation import EVERYONE, Compared, Conformal, Table, class_names, compared
-from isocenter.report import count_text, label_name, metric_name, number, sentence, value_text
-from isocenter.tasks import Task
+from isocenter.evaluation import EVERYONE, Compared, Conformal, Metric, Table, class_names, compared
+from isocenter.report import count_text, label_name, number, sentence, value_text
+from isocenter.tasks import Task, settings_of
 from isocenter.values import Estimate, Row
 from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.verbs.evaluation.model_tests import UNRELIABLE
@@ -36,28 +36,24 @@ NO_GUESS = "there is no baseline without the images to compare it with."
 
 @dataclass(frozen=True)
 class Gain:
-    """How much a model differs from something simpler that was scored on the same cases.
+    """The gain of a model over something simpler that was scored on the same cases.
 
     than:       the simpler thing, in words
     difference: the model's figure less the other's
-    more:       whether more is better
-    names:      {metric: as papers spell it}
     """
 
-    metric: str
+    metric: Metric
     label: str
     than: str
     difference: Estimate
-    more: bool = True
-    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
-        """What the interval shows; a difference without an interval shows nothing."""
+        """The conclusion from the interval; a difference without an interval shows nothing."""
         low, high = self.difference.low, self.difference.high
         if low is None or high is None or low <= 0 <= high:
             return "no difference shown"
-        return "better" if (low > 0) == self.more else "worse"
+        return "better" if (low > 0) == (self.metric.better != "less") else "worse"
 
     @property
     def sentence(self) -> str:
@@ -69,12 +65,12 @@ class Gain:
         label = label_name(self.label)
         text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
         apart = f"{signed_number(self.difference)}, {interval_of_difference(self.difference)}"
-        return sentence(f"{text} ({metric_name(self.metric, self.names)} {apart})")
+        return sentence(f"{text} ({self.metric.words} {apart})")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the figures of a model support; prints the answer.
+    """The conclusion that the figures of a model support; prints it.
 
     gains:    over what is simpler, the main one of each task first
     training: whether it was trained long enough, in sentences
@@ -107,10 +103,10 @@ class Verdict:
                      and gain.than == firsts[_part(gain.label)].than)  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:
-        """For `run.json`, `summary.json` and `--json`."""
+        """The record for `run.json`, `summary.json` and `--json`."""
         gains = [
             {
-                "metric": gain.metric,
+                "metric": gain.metric.name,
                 "label": gain.label,
                 "than": gain.than,
                 "outcome": gain.outcome,
@@ -156,7 +152,7 @@ def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     for part in parts or ("",):
         own = [row for row in scored.rows if not part or _part(row.label) == part]
         if part not in compared_parts and own and not (gains and not parts):
-            value = f"{metric_name(own[0].metric, scored.metric_names)} is {value_text(own[0].estimate)}"
+            value = f"{scored.metrics.of(own[0].metric).words} is {value_text(own[0].estimate)}"
             counts = count_text(own[0].estimate)
             text = f"{f'{part}: ' * bool(part)}{value}{f' in {counts}' * bool(counts)}; {NO_GUESS}"
             yield f"{text[0].upper()}{text[1:]}"
@@ -177,15 +173,15 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
 
 def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list[Gain]:
-    """How much better the model is than a guess that looks at no image; nothing for a kind without such a guess."""
+    """The gains over a guess that looks at no image; none for a kind of problem without such a guess."""
     if scored.task is None or (guess := scored.task.scoring.guess(scored.table)) is None:
         return []
-    keys, is_error = ["case", "label"], scored.task.traits.is_error
+    keys = ["case", "label"]
     same = scored.table.merge(guess.table[keys], on=keys, how="inner")
     summary = scored.task.scoring.summary
     rows, _ = compared({"guess": guess.table, "model": same}, [summary, summary], seed=seed)
     return [
-        Gain(row.metric, row.label, words, _difference(row, patients_known), not is_error(metric), scored.metric_names)
+        Gain(scored.metrics.of(row.metric), row.label, words, _difference(row, patients_known))
         for part, words in guess.words.items()
         for metric in guess.metrics
         for row in _overall([row for row in rows if row.metric == metric and _part(row.label) == part])
@@ -195,10 +191,7 @@ def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list
 def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
     """The gain of a model, the second that is compared, over the first, in one metric over all labels."""
     own = [row for row in comparison.rows if row.metric == metric]
-    more = metric not in comparison.errors
-    return [
-        Gain(row.metric, row.label, than, row.differences[0], more, comparison.metric_names) for row in _overall(own)
-    ]
+    return [Gain(comparison.metrics.of(metric), row.label, than, row.differences[0]) for row in _overall(own)]
 
 
 def constant_predictions(table: Table) -> Iterator[str]:
@@ -237,7 +230,8 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
 
 def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
     """A sentence where calibration made the probabilities of these cases worse, by the interval of the change."""
-    worse = [row for row in rows if row.metric == CHANGED and row.estimate.low is not None and row.estimate.low > 0]
+    changed = [row for row in rows if row.metric == LOG_LOSS_CHANGE.name]
+    worse = [row for row in changed if row.estimate.low is not None and row.estimate.low > 0]
     if worse:
         changes = [(label_name(row.label), row.estimate) for row in worse]
         listed = ", ".join(f"{label}: {value_text(one)}" if label else value_text(one) for label, one in changes)
@@ -251,7 +245,7 @@ def boundless(task: Task) -> Iterator[str]:
     """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
     for part, own in (task.decoding.parts or {"": task}).items():
         for setting, words in BOUNDLESS.items():
-            if (given := own.settings.get(setting)) is None:
+            if (given := settings_of(own).get(setting)) is None:
                 continue
             conformal = Conformal.of(given)
             if conformal.lacking:

@@ -1,17 +1,23 @@
-"""Cases through methods of explanation: a map of each, its row and its picture."""
+"""Cases through methods of explanation: a map of each with its row and its picture, and findings over all cases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError, counted
+from isocenter.evaluation import bootstrap
 from isocenter.explanation import (
+    FEWEST,
+    TESTED,
     USUAL,
     WHOLE,
     CaseOnGrid,
@@ -21,16 +27,21 @@ from isocenter.explanation import (
     UnfitError,
     against,
     explained,
+    findings_of,
     map_measures,
     marked_in,
+    plain_estimate,
 )
 from isocenter.prediction import write_maps
 from isocenter.quality import letters_in
 from isocenter.report import Figure, figures
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.transforms import stacked
-from isocenter.values import Case, Image, Map
-from isocenter.verbs.explaining.tests_of_methods import Tested
+from isocenter.values import Case, Image, Map, Problem
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.explaining.kept_tests import Records, is_kept, keep, kept_records
+from isocenter.verbs.explaining.tests_of_methods import Tested, spread_out, tested_methods
+from isocenter.verbs.reading.progress import tracked
 
 # Of `explanations.csv`.
 COLUMNS = (
@@ -47,11 +58,15 @@ COLUMNS = (
     "seconds",
 )
 DISAGREEMENT = "disagreement"
+T = TypeVar("T")
+log = logging.getLogger("isocenter")
+# Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
+AT_MOST = 600.0
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What became of one case.
+    """The explanation of one case: rows, figures and problems.
 
     rows:    of `explanations.csv`
     figures: of each method, and of covariates
@@ -74,7 +89,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """How cases of a cohort are explained.
+    """An explainer of the cases of a cohort: a model, its methods and what is written.
 
     by_name:     whether a person asked for these methods: one that cannot be is then refused, else left out
     torch_model: the model's networks with gradients; None of a backend without torch
@@ -121,10 +136,12 @@ class Explainer:
         rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
         letters, bars = _letters(image), self._covariates(model, case, image)
-        how: dict[str, Any] = {"target": self.target, "seconds": self.seconds, "torch_model": self.torch_model}
         for method in self.methods:
             try:
-                made = replace(explained(model, case, method, **how), covariates=bars)
+                made = explained(
+                    model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
+                )
+                made = replace(made, covariates=bars)
             except UnfitError as error:
                 if self.by_name:
                     raise
@@ -145,7 +162,7 @@ class Explainer:
         return Made(case.id, rows, drawn, files, details, bars, refused, maps, small)
 
     def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
-        """What each covariate that the network gets is worth to the score of this case."""
+        """The contribution of each covariate to the score of this case."""
         if model.goes_by_frame(image) or not model.context.names:
             return {}
         return CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
@@ -155,7 +172,7 @@ class Explainer:
         return None if reference is None else marked_in(reference, image, target, self.model.task)
 
     def _row(self, case: Case, image: Image, made: Explanation, inside: NDArray[np.bool_] | None) -> dict[str, Any]:
-        """Of `explanations.csv`, and the share of the image that experts marked (`area`)."""
+        """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
         record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
         own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
         own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
@@ -177,22 +194,25 @@ def pictures_of(
     """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
     target = "the answer as a whole" if made.target == WHOLE else made.target
     title = f"{method.name}: {target}"
-    how: dict[str, Any] = {"failed": failed, "inside": inside}
+    drawn_on = partial(figures.heat, image, failed=failed, inside=inside)
     words = f"{method.words[0].upper()}{method.words[1:]}"
     words += "" if inside is None else "; outlined what experts marked"
     for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
-    drawn = {method.name: figures.heat(image, made.data, title, caption=for_all, **how)}
+    drawn = {method.name: drawn_on(made.data, title, caption=for_all)}
     for name, data in made.images.items():
         if name not in image.channels:
             continue  # the case lacks it
-        own: dict[str, Any] = {"channel": image.channels.index(name), "among": list(made.images.values()), **how}
-        caption = f"{words}; colours are those of all images"
-        drawn[f"{method.name}_{name}"] = figures.heat(image, data, f"{title}, {name}", caption=caption, **own)
+        drawn[f"{method.name}_{name}"] = drawn_on(
+            data,
+            f"{title}, {name}",
+            caption=f"{words}; colours are those of all images",
+            channel=image.channels.index(name),
+            among=list(made.images.values()),
+        )
     if made.disagreement is not None:
         caption = "Standard deviation over the members' maps, in the colours of their mean"
-        own = {"among": [made.data], **how}
         name = f"{method.name}_{DISAGREEMENT}"
-        drawn[name] = figures.heat(image, made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, **own)
+        drawn[name] = drawn_on(made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[made.data])
     return drawn
 
 
@@ -208,3 +228,95 @@ def _written(
         picture = folder / f"{name}_{end}.png"
         picture.write_bytes(figure.png)
         yield picture
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """The outcome of a further look at the cases.
+
+    problems: errors are cases that it lacks
+    files:    that were written of single cases
+    """
+
+    audited: Audited
+    problems: Sequence[Problem] = ()
+    files: Sequence[Path] = ()
+
+
+def each_case(
+    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
+) -> tuple[list[T], list[Problem]]:
+    """The result of each case, and an error for each case that failed; the rest goes on.
+
+    what: is done, for the bar of progress
+    made: takes what is made as it comes, for whoever keeps it after Ctrl-C
+    Raises UsageError, because what was asked for then suits no case.
+    """
+    made, failed = list[T]() if made is None else made, list[Problem]()
+    with tracked(what) as tracker:
+        for number, case in enumerate(cases):
+            tracker(number, len(cases))
+            try:
+                made.append(made_of(case))
+            except UsageError:
+                raise
+            except IsocenterError as error:
+                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
+        tracker(len(cases), len(cases))
+    return made, failed
+
+
+def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
+    """The explainer with what is known of its methods; those that were never tested are, with some of the cases.
+
+    path:   of the model, beside which it is kept
+    wanted: so many cases; 0 tests none
+    """
+    records, unfit = kept_records(path, explainer.model)
+    missing = [method for method in explainer.methods if method.name not in records]
+    chosen = spread_out(cases, wanted)
+    if not missing or len(chosen) < FEWEST:
+        return replace(explainer, tested=Tested(records))
+    # One that could not explain the model before is asked again, for another target; it says no at once.
+    if new := [method for method in missing if method.name not in unfit]:
+        once = ", once for this model" if is_kept(path, explainer.model) and explainer.torch_model is not None else ""
+        many = f"{counted(len(new), 'method')} of explanation on {counted(len(chosen), 'case')}"
+        log.info("testing %s%s: this may take minutes", many, once)
+    with tracked("testing the maps") as tracker:
+        tested = tested_methods(
+            explainer.model,
+            missing,
+            chosen,
+            explainer.torch_model,
+            tracker,
+            target=explainer.target,
+            seconds=explainer.seconds,
+            seed=seed,
+            at_most=AT_MOST if wanted == TESTED else math.inf,
+        )
+    records |= tested.records
+    unfit = {name: why for name, why in {**unfit, **tested.refused}.items() if name not in records}
+    keep(path, explainer.model, records, unfit)
+    return replace(explainer, tested=replace(tested, records=records))
+
+
+def with_references(
+    records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
+) -> dict[str, Mapping[str, Any]]:
+    """The records with pointing, energy and area over the cases that have references."""
+    made: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name and row["pointing"] is not None]
+        untested = {"passed": None, "because": "not tested"}
+        for measure in ("pointing", "energy", "area") if own else ():
+            people = [patients[row["case"]] for row in own]
+            estimate = plain_estimate(bootstrap([row[measure] for row in own], people, seed=seed))
+            made[name] = {**made.get(name, untested), measure: estimate}
+    return made
+
+
+def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
+    """The findings of each method over all cases: where its maps hold evidence."""
+    names = dict.fromkeys(name for one in made for name in one.small)
+    each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
+    return [{"method": name, **row} for name, rows in each.items() for row in rows]

@@ -36,9 +36,10 @@ from isocenter.runtime import Differentiable, Model
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
-from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.explaining.case_by_case import Looked, each_case
-from isocenter.verbs.reading import ReadingOptions, open_inputs
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.explaining.cohort import Looked, each_case
+from isocenter.verbs.reading.inputs import open_inputs
+from isocenter.verbs.reading.options import ReadingOptions
 
 CONCEPTS, MEASURED, TITLE = "concepts.csv", "measured", "What the answers go with"
 FOLDER, SURROGATE = "folder", "measured"
@@ -99,7 +100,7 @@ class Cohort:
         return answered.most_common(1)[0][0] if answered else self.target
 
     def _answer(self, case: Case) -> str | None:
-        """What a case is answered with; None of one that cannot be read, which is reported where it is looked at."""
+        """The answer to a case; None for one that cannot be read, which is reported elsewhere."""
         try:
             return self.grid(case, AUTO).target or AUTO
         except IsocenterError:
@@ -220,8 +221,8 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
             return marked
     for method in cohort.methods:
         try:
-            how: dict[str, Any] = {"target": cohort.target, "torch_model": cohort.torch_model}
-            return _strongest(explained(cohort.model, case, method, **how).data)
+            made = explained(cohort.model, case, method, target=cohort.target, torch_model=cohort.torch_model)
+            return _strongest(made.data)
         except UnfitError:
             continue
     raise UnfitError("--concepts measured", "none of these methods has a map")

@@ -26,9 +26,8 @@ from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, f
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
-from isocenter.verbs.evaluation import Audited
-from isocenter.verbs.explaining.case_by_case import Looked, each_case
-from isocenter.verbs.explaining.cohort import DISAGREEMENT
+from isocenter.verbs.evaluation.audited import Audited
+from isocenter.verbs.explaining.cohort import DISAGREEMENT, Looked, each_case
 from isocenter.verbs.explaining.concepts import Cohort
 
 COUNTERFACTUALS, TITLE, NAME, DIFFERENCE = (
@@ -45,7 +44,7 @@ MOST_STRIPS = 12
 
 @dataclass(frozen=True, eq=False)
 class _Flips:
-    """What one case came to; without strips it has the answer already."""
+    """The changes that flip the call of one case; no strips where it has that call already."""
 
     rows: Sequence[Mapping[str, Any]] = ()
     strips: Sequence[Figure] = ()

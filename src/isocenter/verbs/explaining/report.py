@@ -21,7 +21,7 @@ from isocenter.report import (
     share_text,
 )
 from isocenter.verbs.explaining.cohort import Made
-from isocenter.verbs.explaining.kept import Records
+from isocenter.verbs.explaining.kept_tests import Records
 
 MOST_CASES = 20
 # Of findings, after Holm. Two methods of four agree on a place in none of 10 networks that see no mark, and in 40 of 40
@@ -74,7 +74,7 @@ def _case_blocks(made: Made) -> list[Block]:
 
 
 def verdict_sentence(records: Records) -> str:
-    """Which methods passed, in words."""
+    """A sentence on the methods that passed."""
     judged = {name: bool(one["passed"]) for name, one in records.items() if one.get("passed") is not None}
     if not judged:
         return (
@@ -104,13 +104,13 @@ def method_blocks(records: Records, refused: Mapping[str, str]) -> list[Block]:
 
 
 def findings_blocks(findings: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """Where the evidence of the cohort lies, against the share of the image; folded where nothing stands out."""
+    """The table of where the cohort's evidence lies, against the share of the image; folded if nothing stands out."""
     sentence, table = findings_sentence(findings), findings_table(findings)
     return [Paragraph(sentence), table] if sentence else [Paragraph(NOTHING), Details("What was looked for", [table])]
 
 
 def findings_sentence(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Where maps hold more evidence than chance would: where methods agree, then where one stands alone; or nothing."""
+    """Sentences on places with more evidence than by chance: where methods agree, then where one stands alone."""
     methods = list(dict.fromkeys(str(one["method"]) for one in findings))
     methods_at: dict[str, list[str]] = {}
     for finding in findings:

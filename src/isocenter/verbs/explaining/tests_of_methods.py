@@ -13,12 +13,12 @@ from isocenter.explanation import FEWEST, CaseOnGrid, Method, UnfitError, Window
 from isocenter.runtime import Differentiable, Model
 from isocenter.transforms import stacked
 from isocenter.values import Case
-from isocenter.verbs.reading import Tracker
+from isocenter.verbs.reading.progress import Tracker
 
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """What tests found.
+    """The results of the tests of methods.
 
     records: {method: for `explanations.json`}
     cases:   {(case, method): what was found}
@@ -31,12 +31,12 @@ class Tested:
 
 
 def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
-    """So many of the cases, evenly over all of them."""
+    """A number of cases, spread evenly over all."""
     return [cases[n * len(cases) // count] for n in range(count)] if count < len(cases) else list(cases)
 
 
 def _reached(done: int, seconds: float, cases: int, at_most: float) -> int:
-    """How many of the cases are tested within `at_most` at the speed of those that are done, but enough to judge."""
+    """The number of cases that can be tested within `at_most` at the speed so far, but enough to judge."""
     if not done or done * at_most >= cases * seconds:
         return cases
     return min(cases, max(FEWEST, int(done * at_most / seconds) + 1))

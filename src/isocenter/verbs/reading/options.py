@@ -48,7 +48,7 @@ class ReadingKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How a data set is read; without an option the files decide.
+    """Options for reading a data set; where one is not given, the files decide.
 
     layout:   the layout of the folder, by name
     labels:   names of the values, "1=anterior,2=posterior"; "each=NAME" where each number is one object

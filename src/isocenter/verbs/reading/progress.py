@@ -112,7 +112,7 @@ class TrainingWatch:
             log.info("%s: %s", self.what, self.line(moment))
 
     def line(self, moment: Moment) -> str:
-        """Where the training is, in words."""
+        """The state of the training in words."""
         reached = f"{100 * moment.reached:.0f} % of the machine's peak, " if moment.reached is not None else ""
         score = f", {self.metric(self.scores[-1])} {self.scores[-1]:.4f} of the validation cases" if self.scores else ""
         return (

@@ -8,11 +8,12 @@ from operator import itemgetter
 
 import numpy as np
 
-from isocenter.belief import BEFORE, BY_EPISTEMIC, OF_DOUBT, Doubted
-from isocenter.evaluation import Table, risk_coverage
+from isocenter.belief import DOUBT_METRICS, Doubted
+from isocenter.evaluation import BEFORE, BY_EPISTEMIC, Table, risk_coverage
 from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures, share_text
 from isocenter.values import Plan, Row
-from isocenter.verbs.evaluation import ANSWERED, Scored
+from isocenter.verbs.evaluation.answered import ANSWERED
+from isocenter.verbs.evaluation.scoring import Scored
 
 TITLE = "Can it be believed?"
 NOW, FORMER = "as stated", "before calibration"
@@ -21,6 +22,7 @@ PERFECT = "perfect order"
 # The columns of the first table; the rest is folded away.
 MOST_COLUMNS = 10
 OF_CLASSES = "temperature"
+OF_DOUBT = frozenset(one.name for one in DOUBT_METRICS)
 HOW = (
     "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
     "them. The part How each figure was made states the errors that a perfect model would have with as many cases."
@@ -34,8 +36,9 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         return
     blocks = list[Block]()
     for part in tuple(scored.task.decoding.parts) or ("",):
-        belief = scored.task.decoding.parts.get(part, scored.task).traits.belief
-        metrics = [metric for metric in belief if metric not in OF_DOUBT]
+        stated = scored.task.decoding.parts.get(part, scored.task).metrics
+        belief = [one.name.removesuffix(BEFORE) for one in stated if one.is_of_belief and one.name not in OF_DOUBT]
+        metrics = list(dict.fromkeys(belief))
         there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
         placed = [(_place(row, metrics), row) for row in there]
         placed = sorted((pair for pair in placed if pair[0] < len(metrics)), key=itemgetter(0))
@@ -44,7 +47,8 @@ def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
             blocks += _tables(first, [row for row in own if row not in first])
         if part in scored.parts:  # else these cases say nothing of it
-            blocks += _doubts([row for row in there if row.metric in OF_DOUBT], scored.parts[part][1])
+            doubts = [row for row in there if row.metric.removesuffix(BY_EPISTEMIC) in OF_DOUBT]
+            blocks += _doubts(doubts, scored.parts[part][1])
     blocks += _answered(scored.rows)
     if blocks:
         blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import listed
+from isocenter.evaluation import Metric, case_table
 from isocenter.evaluation import Table as Cases
-from isocenter.evaluation import case_table
 from isocenter.planning import settings
-from isocenter.report import Paragraph, Section, Table, metric_name
+from isocenter.report import Paragraph, Section, Table
 from isocenter.runs import (
     BOTH,
     BY_SLICES,
@@ -37,7 +37,7 @@ from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task
 from isocenter.training import Outcome
 from isocenter.values import Decision, Estimate
-from isocenter.verbs.evaluation import compare_tables, signed
+from isocenter.verbs.evaluation.comparison import compare_tables, signed
 from isocenter.verbs.training.fit import Job, More
 from isocenter.verbs.training.loop import Loop, OutOfFold, folds_of, minutes_of
 from isocenter.verbs.training.run_end import predicted_rows
@@ -93,7 +93,7 @@ def configuration_sections(run: Path) -> list[Section]:
     record = read_json(run / RECORD, SCHEMA)
     if not record["rows"]:
         return []
-    columns = ["configuration", metric_name(record["metric"], {}), "less the best"]
+    columns = ["configuration", Metric(record["metric"]).words, "less the best"]
     rows = [[row["name"], Estimate(**row["estimate"]), row["difference"]] for row in record["rows"]]
     text = f"{record['chosen']} was taken: {record['because']}."
     text += f" Left out: {record['left_out']}." if record["left_out"] else ""
@@ -126,7 +126,7 @@ def _compared(loop: Loop) -> dict[str, Any]:
         tables[name], tasks[name] = _scored(run, jobs, outcomes, more if name == BOTH else {}, name)
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
-    sign = -1 if tasks[BOTH].traits.is_error(primary) else 1
+    sign = -1 if tasks[BOTH].metrics.of(primary).better == "less" else 1
     best = max(order, key=lambda name: sign * figures[name].value)
     names = [best, *(name for name in order if name != best)]
     known = run.dataset.patients_known
@@ -138,7 +138,7 @@ def _compared(loop: Loop) -> dict[str, Any]:
     worse = [name for name, one in apart.items() if _is_below(one, sign)]
     chosen = next(name for name in order if name not in worse)
     shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
-    named = metric_name(primary, comparison.metric_names)
+    named = comparison.metrics.of(primary).words
     because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
     because += f"; surely worse: {listed(worse)}" if worse else ""
     rows = [

@@ -14,18 +14,9 @@ from isocenter.runtime import Context, write_json
 from isocenter.tasks import Task
 from isocenter.training import CovariateModel, fit_covariate_model
 from isocenter.values import Case, Row, Split
-from isocenter.verbs.evaluation import (
-    CASES,
-    EVALUATION,
-    OUT_OF_FOLD,
-    Comparison,
-    Gain,
-    compare_tables,
-    comparison_table,
-    evaluated_cases,
-    gains_of,
-    signed,
-)
+from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, comparison_table, evaluated_cases, signed
+from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, OUT_OF_FOLD
+from isocenter.verbs.evaluation.verdict import Gain, gains_of
 from isocenter.verbs.training.run_folder import RunFolder
 
 RECORD = "covariates.json"

@@ -40,7 +40,8 @@ from isocenter.training import (
 )
 from isocenter.training import train as follow
 from isocenter.values import BY_HAND, Case, Plan, Problem, Split
-from isocenter.verbs.reading import ReadingOptions, tracked, watched
+from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.verbs.reading.progress import tracked, watched
 
 log = logging.getLogger("isocenter")
 # Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
@@ -163,7 +164,7 @@ def fit(
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
-    with watched(job.what, selecting_name(chosen.training.selection, chosen.task.traits.metric_names)) as shown:
+    with watched(job.what, selecting_name(chosen.task.metrics.of(chosen.training.selection))) as shown:
 
         def watch(moment: Moment) -> None:
             shown(moment)

@@ -33,8 +33,9 @@ from isocenter.tasks import Task, sureness
 from isocenter.training import Outcome, with_parts
 from isocenter.transforms import stacked
 from isocenter.values import Case, Decision, Prediction
-from isocenter.verbs.evaluation import case_errors, write_gate
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.evaluation.answered import case_errors
+from isocenter.verbs.evaluation.fold import write_gate
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
 from isocenter.verbs.training.tuning import Tuned

@@ -20,7 +20,7 @@ from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import CROSS_FITS, plan_text, read_plan, relative_to, settings
 from isocenter.quality import references_counted
-from isocenter.report import metric_name, row_name
+from isocenter.report import row_name
 from isocenter.runs import (
     MOST_UNSEEN,
     NETWORKS,
@@ -66,8 +66,11 @@ from isocenter.runtime import (
 from isocenter.tasks import Task
 from isocenter.training import Outcome, Several, keep_marked
 from isocenter.values import Case, Decision, Plan, Prediction, Split
-from isocenter.verbs.evaluation import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Fold, Subsets
-from isocenter.verbs.reading import ALLOW_LARGE, tracked
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.image_subsets import Subsets
+from isocenter.verbs.evaluation.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN
+from isocenter.verbs.reading.options import ALLOW_LARGE
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import Job, More, fit
 from isocenter.verbs.training.gate import guarded, looked_at
 from isocenter.verbs.training.run_end import Trained, evaluated, evaluated_control
@@ -129,7 +132,7 @@ def trained(run: RunFolder) -> Trained:
     facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
     if run.own_test:
         overall = [row for row in scored.rows if row.metric == primary][:1]
-        facts |= {f"{row_name(row, scored.metric_names)} out of fold": str(row.estimate) for row in overall}
+        facts |= {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
         mean = load(run.out, jobs[0].settings.training.device)
         scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
         stages.ended("testing")
@@ -518,7 +521,7 @@ def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
     """The primary metric of each fold's cases, and how far the folds lie apart."""
-    named, values = metric_name(primary, task.traits.metric_names), list[float]()
+    named, values = task.metrics.of(primary).words, list[float]()
     for cases in folds:
         ids = {case.id for case in cases}
         rows = task.scoring.summary(table[table["case"].isin(ids)], seed=seed)

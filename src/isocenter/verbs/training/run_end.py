@@ -18,23 +18,18 @@ from isocenter.quality import shortcut_notes
 from isocenter.report import Section
 from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runtime import environment, peak_memory, write_json
+from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Problem, Split
-from isocenter.verbs.auditing import Audit, audited
-from isocenter.verbs.evaluation import (
-    EVALUATION,
-    Fold,
-    Predictor,
-    Scored,
-    Verdict,
-    lineage_notes,
-    read_data_record,
-    rows_of,
-    score,
-    summed_up,
-    with_subsets,
-)
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.auditing.audit import Audit
+from isocenter.verbs.auditing.audits import audited
+from isocenter.verbs.evaluation.data_record import read_data_record
+from isocenter.verbs.evaluation.fold import Fold
+from isocenter.verbs.evaluation.image_subsets import with_subsets
+from isocenter.verbs.evaluation.lineage import lineage_notes
+from isocenter.verbs.evaluation.scoring import EVALUATION, Predictor, Scored, rows_of, score, summed_up
+from isocenter.verbs.evaluation.verdict import Verdict
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import resampled_in
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
@@ -149,7 +144,7 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     plan:    with all that was decided after training
     stopped: why trainings ended early, or were too short
     """
-    notes = [*settings(plan).task.traits.unkept(plan.sections["task"])]
+    notes = [*unkept_rules(settings(plan).task, plan.sections["task"])]
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")

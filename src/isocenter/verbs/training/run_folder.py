@@ -33,23 +33,12 @@ from isocenter.runtime import choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
-from isocenter.verbs.evaluation import (
-    Lineage,
-    lineage_notes,
-    named_as_in_run,
-    read_data_record,
-    split_table,
-    write_data_record,
-)
+from isocenter.verbs.evaluation.data_record import named_as_in_run, read_data_record, write_data_record
+from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes
+from isocenter.verbs.evaluation.scoring import split_table
 from isocenter.verbs.plan import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
-from isocenter.verbs.reading import (
-    ALLOW_LARGE,
-    ReadingOptions,
-    looked_through,
-    open_dataset,
-    refuse_unfit,
-    with_references,
-)
+from isocenter.verbs.reading.dataset import looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.reading.options import ALLOW_LARGE, ReadingOptions
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.evaluation import NONE
+from isocenter.evaluation import NONE, Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.planning import (
     is_silent,
@@ -36,28 +36,19 @@ from isocenter.report import (
     Table,
     figures,
     method_text,
-    metric_name,
     number,
     render,
     row_name,
     selecting_name,
 )
 from isocenter.runs import SearchResult
-from isocenter.tasks import Task, kind
+from isocenter.tasks import Task, kind, registered_settings
 from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Plan, Problem, Row
-from isocenter.verbs.evaluation import (
-    ANSWERED,
-    CASES,
-    SUMMARY,
-    WRONG,
-    Scored,
-    Verdict,
-    headline_rows,
-    positive_words,
-    view_name,
-    wrong_calls,
-)
+from isocenter.verbs.evaluation.answered import ANSWERED
+from isocenter.verbs.evaluation.evaluation_notes import positive_words
+from isocenter.verbs.evaluation.scoring import CASES, SUMMARY, WRONG, Scored, view_name, wrong_calls
+from isocenter.verbs.evaluation.verdict import Verdict, headline_rows
 from isocenter.verbs.training.believed import believed, rows_of_part
 
 REGISTERED = "evaluation.registered"
@@ -143,16 +134,16 @@ class RunReport:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored, self.primary)
         notes, sections = list(_changed(self._registry)), list(self._sections())
-        names = {} if self.scored is None else self.scored.metric_names
+        metrics = Metrics() if self.scored is None else self.scored.metrics
         if self.verdict is None:
-            return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, names))
+            return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, metrics))
         remarks = {
             OTHERS: self.verdict.others,
             ENOUGH: self.verdict.training,
             AGAINST: self.verdict.against,
         }
         answer = self.verdict.answer
-        return render(Page(self.title, headline, sections, self._origin, notes, self.lead, names, answer, remarks))
+        return render(Page(self.title, headline, sections, self._origin, notes, self.lead, metrics, answer, remarks))
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
@@ -247,14 +238,14 @@ def _changed(plan: Plan | None) -> Iterator[str]:
 
 def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
     """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
-    blocks: list[Block] = [Paragraph(f"{_promise(metric_name(primary, scored.metric_names), plan)} {by}".strip())]
+    blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
     parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
     for part in parts or ("",):
         own = rows_of_part(scored.rows, part)
-        own = [row for row in own if scored.task is None or not scored.task.traits.is_of_belief(row.metric)]
-        own = [row for row in own if not row.metric.endswith(ANSWERED)]
+        metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
+        own = [row for row in own if not metrics.of(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)]
         overall = [row for row in own if row.label == "all" and _is_number(row)]
-        by_label, what = _by_label(own), _label_word(scored, part)
+        by_label, what = _by_label(own), metrics.label_word
         blocks += [Paragraph(words) for words in _positive(scored, part)]
         if len({row.label for row in by_label}) == 1:
             overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
@@ -284,12 +275,6 @@ def _task_of(scored: Scored, part: str) -> Task | None:
     return scored.task.decoding.parts[part] if part and scored.task is not None else scored.task
 
 
-def _label_word(scored: Scored, part: str) -> str:
-    """What the labels of a task's figures are: "structure", "class"."""
-    task = _task_of(scored, part)
-    return "label" if task is None else task.traits.label_word
-
-
 def _by_label(rows: Sequence[Row]) -> list[Row]:
     """The rows by label, of metrics that tell more than the figure over all labels does."""
     overall = {row.metric: row.estimate.value for row in rows if row.label == "all"}
@@ -315,7 +300,7 @@ def _methods(scored: Scored) -> Facts:
     """{figure: how its interval was made}, figures of one method together."""
     named: dict[str, list[str]] = {}
     for row in scored.rows:
-        named.setdefault(method_text(row.estimate), []).append(row_name(row, scored.metric_names))
+        named.setdefault(method_text(row.estimate), []).append(row_name(row, scored.metrics))
     return Facts({", ".join(names): method for method, names in named.items()})
 
 
@@ -336,7 +321,7 @@ def _promise(primary: str, plan: Plan | None) -> str:
 
 def _registered_with(plan: Plan) -> str:
     """What was fixed together with the primary metric, as the kind of problem says."""
-    *others, last = ["", *kind(plan["task.name"]).traits.registers.values()]
+    *others, last = ["", *registered_settings(kind(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
 
@@ -387,8 +372,8 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
     words = dict[str, list[str]]()
     for task, table in scored.parts.values():
-        for metric in [name for name in (primary, task.traits.case_metric) if name and name in table][:1]:
-            named = metric_name(metric, scored.metric_names)
+        for metric in [name for name in (primary, task.metrics.of_case) if name and name in table][:1]:
+            named = scored.metrics.of(metric).words
             for case, value in table.groupby("case")[metric].mean().dropna().items():
                 words.setdefault(str(case), []).append(f"{named}: {number(float(value))}")
     return {case: ", ".join(own) for case, own in words.items()}
@@ -403,7 +388,7 @@ def selecting(plan: Plan | None) -> Callable[[float], str]:
     """The name of a figure of the metric that selects checkpoints; "metric" without a plan that names one."""
     if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
         return lambda figure: "metric"
-    return selecting_name(str(plan["training.selection"]), kind(plan["task.name"]).traits.metric_names)
+    return selecting_name(kind(plan["task.name"]).metrics.of(str(plan["training.selection"])))
 
 
 def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Sequence[str] = ()) -> list[Section]:

@@ -13,8 +13,8 @@ from isocenter.runtime import WEIGHTS, Model, averaged_model, load, on_device, w
 from isocenter.tasks import Task, tuned_by
 from isocenter.training import Outcome, with_task
 from isocenter.values import Case, Decision, Prediction
-from isocenter.verbs.evaluation import write_task
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.evaluation.scoring import write_task
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import Job, More
 
 # Cases whose label maps decide for a fold, of all others together: to fit functions of voxels takes its time.

@@ -10,8 +10,9 @@ from isocenter.errors import IsocenterError, counted
 from isocenter.files import content_hash, read_text_table
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
-from isocenter.verbs.evaluation import named_as_in_run, read_data_record
-from isocenter.verbs.reading import ReadingOptions, open_dataset
+from isocenter.verbs.evaluation.data_record import named_as_in_run, read_data_record
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.options import ReadingOptions
 
 # As many as selection has at most; each is predicted several times by every backend.
 MOST = 20

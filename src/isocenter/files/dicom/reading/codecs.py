@@ -47,7 +47,8 @@ def decompress(
     if syntax == RLE:
         return _packed(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
     if syntax == DEFLATED_IMAGE_FRAME:
-        return _packed(lambda limit: _inflate(frame, limit), rows, columns, samples, bits, planar=False)
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS).decompress
+        return _packed(lambda limit: inflate(frame, limit), rows, columns, samples, bits, planar=False)
     raise ValueError("no decoder for this transfer syntax")
 
 
@@ -158,10 +159,6 @@ def _segment_of_rle(segment: bytes, room: bytearray) -> bytes | bytearray | memo
     if len(data) < size:
         raise ValueError(f"an RLE segment of {len(data)} bytes instead of {size}")
     return data
-
-
-def _inflate(frame: bytes, limit: int) -> bytes:
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, limit)
 
 
 def _check_end(frame: bytes) -> None:

@@ -127,7 +127,7 @@ def _layout(head: Header, number: int) -> Layout:
 
 
 def _surplus(head: Header, layout: Layout) -> bytes:
-    """What follows the native pixels in their element."""
+    """The bytes that follow the native pixels in their element."""
     if head.offset is None:  # all is deflated
         return bytes(read_object(head.path)[layout.keyword].value)[layout.size :]
     with head.path.open("rb") as file:

@@ -41,7 +41,7 @@ def names_the_patient(dataset: Dataset, description: str) -> bool:
 
 
 def _names(stated: str) -> set[str]:
-    """What is looked for of a name: its words, and two of them joined, or one with the initial of another."""
+    """The texts that betray a name: its words, two of them joined, or one with the initial of another."""
     found: set[str] = set()
     for group in stated.split("="):  # one for each script, PS3.5 6.2.1.2
         components = [_words(component) for component in group.split("^")]
@@ -62,7 +62,7 @@ def _is_name(word: str, component: list[str]) -> bool:
 
 
 def _identifiers(stated: str) -> set[str]:
-    """What is looked for of an identifier: its parts, and all of them joined."""
+    """The texts that betray an identifier: its parts, and all of them joined."""
     words = _words(stated)
     return {part for part in (*words, "".join(words)) if len(part) >= SHORTEST}
 
@@ -87,7 +87,7 @@ def _apart(stated: str) -> str:
 
 
 def _shortest_inside(part: str) -> int:
-    """How long a part has to be so that it is looked for inside words."""
+    """The length from which on a part is looked for inside words."""
     return SHORTEST_INSIDE_IDEOGRAPHS if _is_ideographic(part) else SHORTEST_INSIDE
 
 

@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what `decode` gives: (frames, rows, columns) or (frames, rows, columns, 3)."""
+        """The shape that `decode` gives: (frames, rows, columns) or (frames, rows, columns, 3)."""
         return (self.frames, self.rows, self.columns) + ((3,) if self.colour else ())
 
     @property

@@ -21,7 +21,7 @@ from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rg
 from isocenter.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, Layout, layout_of
 from isocenter.files.dicom.syntaxes import VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.lazy import pydicom
 
 Stored = NDArray[Any]

@@ -1,19 +1,64 @@
-"""The DICOM format: files and folders of series as images in RAS+ mm."""
+"""The DICOM format: files and folders of series as images in RAS+ mm.
+
+Frames that have a place in the patient become volumes, others pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
-from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom.header import Header, check_pixels, read_header
-from isocenter.files.dicom.reading.images import images_of
-from isocenter.files.dicom.reading.series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
-from isocenter.files.dicom.tags import pydicom_errors
+import numpy as np
+
+from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.files.dicom.elements import Dataset
+from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
+from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header
+from isocenter.files.dicom.identity import originals
+from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
+from isocenter.files.dicom.reading.pictures import frame_times, scale_of
+from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.pixels import as_long_as
+from isocenter.files.dicom.reading.seg import read_segmentation
+from isocenter.files.dicom.reading.series import (
+    SEGMENTATIONS,
+    collected,
+    description_of,
+    grouped,
+    safe,
+    safe_name,
+    unique,
+)
+from isocenter.files.dicom.reading.value_map import ValueMap
+from isocenter.files.dicom.reading.values import (
+    Meaning,
+    has_varying_values,
+    lowest_value,
+    meaning,
+    padding_ranges,
+    unit_of,
+    value_dtype,
+    value_map,
+    window_fact,
+)
+from isocenter.files.dicom.reading.volumes import Volume, volumes_of
+from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
+from isocenter.files.dicom.tags import LONGEST_TEXT, is_too_long, named, pydicom_errors, text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.format import Format, ReadOptions
-from isocenter.values import Image, LazyMapping
+from isocenter.files.storage.packed import refuse_expansion
+from isocenter.values import OF_CHANNELS, Geometry, Image, LazyMapping, Source
+
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
+# A name's suffix, and its image.
+Named = tuple[str, Image]
+T = TypeVar("T")
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -55,7 +100,7 @@ def _volumes_or_refusal(
 ) -> tuple[list[tuple[str, Callable[[], Image]]], IsocenterError | None]:
     """([(a suffix, a function that gives the image)], the error that the one function raises)."""
     try:
-        return [(suffix, partial(_itself, image)) for suffix, image in images_of(group, options)], None
+        return [(suffix, partial(_itself, image)) for suffix, image in _images_of(group, options)], None
     except IsocenterError as error:
         refusal = error
     except pydicom_errors() as error:
@@ -70,6 +115,314 @@ def _itself(image: Image) -> Image:
 
 def _refuse(error: IsocenterError) -> Image:
     raise error
+
+
+def _images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
+    """The images of one series, each with a suffix for its name where there are several.
+
+    An object in several files is read once, with a note.
+    """
+    where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
+    heads, notes = originals(heads, where)
+    images = _images(heads, where, options)
+    return [(suffix, replace(image, notes=(*notes, *image.notes))) for suffix, image in images] if notes else images
+
+
+def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[Named]:
+    if heads[0].sop_class in SEGMENTATIONS:
+        return [(f"_{n + 1}" if len(heads) > 1 else "", read_segmentation(head.path)) for n, head in enumerate(heads)]
+    _refuse_kinds(heads[0])
+    frames = []
+    for head in heads:
+        check_pixels(head)
+        frames.append(frames_of(head))
+    everything = [frame for part in frames for frame in part]
+    lost = [frame for frame in everything if frame.plane is None]
+    if not lost:
+        volumes = _part(volumes_of(everything, where, options), options.part)
+        several = len(volumes) > 1 and len({volume.suffix for volume in volumes}) < len(volumes)
+        suffixes = [f"{v.suffix}_{n + 1}" if several else v.suffix for n, v in enumerate(volumes)]
+        return [(s, _volume_image(heads, v, where, options)) for s, v in zip(suffixes, volumes, strict=True)]
+    if len(lost) < len(everything):
+        raise GeometryError(
+            f"{lost[0].name} does not state where it lies (ImagePositionPatient (0020,0032)), other slices do",
+            where,
+            "Take it out of the series, or export the series again",
+        )
+    return _picture_images(heads, frames, where, options)
+
+
+def _refuse_kinds(head: Header) -> None:
+    if head.sop_class == WHOLE_SLIDE:
+        raise FormatError(
+            "is a whole slide microscopy image, a pyramid of tiles that is not assembled here",
+            head.where,
+            "Export the region you need as TIFF or PNG",
+        )
+
+
+def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: ReadOptions) -> Image:
+    """A positioned volume: (channels[, frames], columns, rows, slices)."""
+    paths = {f.path for kind in volume.frames for slices in kind for f in slices if f is not None}
+    used = [head for head in heads if head.path in paths]
+    voxels = _Voxels(used, where, options, fill=bool(volume.missing))
+    rows, columns = volume.first.shape
+    slices, repeats = len(volume.frames[0][0]), len(volume.frames[0])
+    frames = [
+        (frame, Place(frame.number, channel, repeat, n, None if frame.tile is None else divmod(frame.tile, frame.side)))
+        for channel, kind in enumerate(volume.frames)
+        for repeat, stack in enumerate(kind)
+        for n, frame in enumerate(stack)
+        if frame is not None
+    ]
+    plan = voxels.plan(frames, (len(volume.frames), repeats, slices, rows, columns), volume=True, repeated=repeats > 1)
+    geometry = Geometry((columns, rows, slices), volume.affine, volume.first.frame_of_reference)
+    times = volume.times() if repeats > 1 else None
+    notes = volume.notes
+    if repeats > 1 and times is None and len(used) == 1:
+        times, about_times = frame_times(used[0].dataset, repeats)
+        notes = (*notes, *about_times)
+    channels = volume.kinds if len(volume.kinds) > 1 else ()
+    header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
+    facts = _volume_facts(volume) | _windows(volume, used, voxels.meaning, where)
+    return voxels.image(plan, geometry, times, notes, facts, channels, header)
+
+
+def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
+    """Only one part of a complex signal, where it was asked for and is there."""
+    if part is None or not any(part in volume.kinds for volume in volumes):
+        return volumes
+    kept = [volume for volume in volumes if part in volume.kinds]
+    return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in kept]
+
+
+def _volume_facts(volume: Volume) -> dict[str, Any]:
+    """The values that distinguish repeats, in the order of the frames."""
+    facts: dict[str, Any] = {}
+    for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
+        values = volume.stated(label)
+        if len(set(values)) > 1:
+            facts[name] = values
+    directions = volume.stated(DIRECTION)
+    if len(set(directions)) > 1:
+        turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
+        facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0
+    if volume.missing:
+        facts["missing_slices"] = volume.missing
+    return facts
+
+
+def _windows(volume: Volume, heads: Sequence[Header], meant: Meaning, where: str) -> dict[str, Any]:
+    """The display window of each kind of image, as the first of its frames states it."""
+    order = {head.path: place for place, head in enumerate(heads)}
+    windows = {}
+    for kind, repeats in zip(volume.kinds, volume.frames, strict=True):
+        frames = [frame for stack in repeats for frame in stack if frame is not None]
+        first = min(frames, key=lambda frame: (order[frame.path], frame.number))
+        windows[kind] = window_fact(heads[order[first.path]].dataset, first.number, meant, where)
+    if len(set(windows.values())) == 1:
+        return {"window": next(iter(windows.values()))}
+    return {"window": None, OF_CHANNELS: {kind: {"window": window} for kind, window in windows.items()}}
+
+
+def _picture_images(
+    heads: Sequence[Header], frames: list[list[Frame]], where: str, options: ReadOptions
+) -> list[Named]:
+    """Images without a position: each file its own, but slices of a scanner without a position are frames."""
+    alike = len({frame.shape for part in frames for frame in part}) == 1
+    orders = {frame.order for part in frames for frame in part}
+    in_order = len(orders) == sum(len(part) for part in frames)
+    if len(heads) > 1 and alike and in_order and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
+        note = "the slices state no position: they are frames in the order of their instance numbers"
+        ordered = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
+        return [("", _picture(heads, ordered, where, options, (note,)))]
+    images = [_picture([head], part, head.where, options) for head, part in zip(heads, frames, strict=True)]
+    return [(f"_{n + 1}" if len(images) > 1 else "", image) for n, image in enumerate(images)]
+
+
+def _picture(
+    heads: Sequence[Header],
+    frames: Sequence[Frame],
+    where: str,
+    options: ReadOptions,
+    notes: tuple[str, ...] = (),
+) -> Image:
+    """(channels[, frames], rows, columns)."""
+    scale = scale_of(heads[0].dataset, where)
+    voxels = _Voxels(heads, where, options, fill=False)
+    count, repeated = len(frames), len(frames) > 1
+    places = [(frame, Place(frame.number, 0, n, 0)) for n, frame in enumerate(frames)]
+    plan = voxels.plan(places, (1, count, 1, *frames[0].shape), volume=False, repeated=repeated)
+    times = _picture_times(frames)
+    if repeated and times is None and len(heads) == 1:
+        times, about_times = frame_times(heads[0].dataset, count)
+        notes = (*notes, *about_times)
+    if repeated:
+        notes = (*notes, "frames without a position: where they lie in the patient is not known")
+    geometry = scale.geometry(frames[0].shape)
+    header = {"slices": [(str(frame.path), frame.number, None) for frame in frames]}
+    return voxels.image(plan, geometry, times, (*notes, *scale.notes), scale.facts, (), header)
+
+
+def _picture_times(frames: Sequence[Frame]) -> tuple[float, ...] | None:
+    times = [frame.time for frame in frames if frame.time is not None]
+    if len(times) < len(frames) or len(frames) < 2 or any(b <= a for a, b in pairwise(times)):
+        return None
+    return tuple(round(time - times[0], 6) for time in times)
+
+
+def _about_surplus(heads: Sequence[Header], layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """A note where more than one byte follows native pixels; decoding refuses what is no padding."""
+    native = [(head.length or 0, layout) for head, layout in zip(heads, layouts, strict=True) if not head.is_compressed]
+    most = max((length - as_long_as(layout, length).size for length, layout in native), default=0)
+    return (f"up to {most} bytes behind the pixels of a file were left out as padding",) if most > 1 else ()
+
+
+class _Voxels:
+    """The pixels of one series: one type, one meaning, one padding for all its files."""
+
+    def __init__(self, heads: Sequence[Header], where: str, options: ReadOptions, *, fill: bool) -> None:
+        self.heads, self.where = heads, where
+        self.fill: float | None = None
+        self.plain: dict[str, Plain] = {}
+        layouts = self._of_each(lambda head: layout_of(head.dataset, head.where))
+        self.colour = layouts[0].colour
+        if any(layout.colour != self.colour for layout in layouts):
+            raise FormatError("has grey and coloured slices in one series", where, "Put them into folders of their own")
+        datasets = [head.dataset for head in heads]
+        self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
+        self._refuse_units()
+        self.padding: tuple[float, float] | None = None
+        self.notes = _about_surplus(heads, layouts)
+        if self.colour and fill:
+            raise GeometryError(
+                "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
+            )
+        if self.colour:
+            self.dtype = np.result_type(*[layout.dtype for layout in layouts])
+            each = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
+            self.plain = {where: plain for where, plain in each.items() if plain is not None}
+            return
+        values = self._of_each(self._values_of)
+        self.dtype = np.result_type(*{one if isinstance(one, np.dtype) else one.dtype for one in values})
+        plain = (
+            (h, plain_of(h, o, v)) for h, o, v in zip(heads, layouts, values, strict=True) if isinstance(v, ValueMap)
+        )
+        self.plain = {head.where: one for head, one in plain if one is not None}
+        each_files = self._of_each(lambda head: self._over_frames(padding_ranges, head))
+        paddings = {padding for one in each_files for padding in one}
+        if len(paddings) == 1:
+            self.padding = paddings.pop()
+        else:
+            self.notes = (*self.notes, "slices state different padding values: none is marked")
+        if fill:
+            self._choose_fill()
+
+    def _refuse_units(self) -> None:
+        """Refuse files whose values have different units: one is said of all of them."""
+        units = self._of_each(lambda head: unit_of(head.dataset, self.meaning, head.where))
+        odd = next((n for n, one in enumerate(units) if one != units[0]), None)
+        if odd is not None:
+            stated = (f"{units[n] or 'none'} in {self.heads[n].path.name}" for n in (0, odd))
+            raise FormatError(
+                f"has values of different units in one series: {', '.join(stated)} ({UNIT_ATTRIBUTES})",
+                self.where,
+                "Put the slices of each unit into a folder of their own",
+            )
+
+    def _of_each(self, find: Callable[[Header], T]) -> list[T]:
+        """The result of `find` for each header, computed once for all that state the same about their pixels."""
+        by_statement: dict[Any, T] = {}
+        keys = [getattr(head.dataset, "pixel_statement", head.where) for head in self.heads]
+        for head, key in zip(self.heads, keys, strict=True):
+            if key not in by_statement:
+                by_statement[key] = find(head)
+        return [by_statement[key] for key in keys]
+
+    def _over_frames(self, find: Callable[[Dataset, int, Meaning, str], T], head: Header) -> T:
+        """The result of `find` over all frames of a file."""
+        return find(head.dataset, frame_count(head), self.meaning, head.where)
+
+    def _values_of(self, head: Header) -> ValueMap | np.dtype[Any]:
+        """The map of a file's values; where it differs from frame to frame, their type."""
+        if has_varying_values(head.dataset):
+            return self._over_frames(value_dtype, head)
+        return value_map(head.dataset, 0, self.meaning, head.where)
+
+    def _choose_fill(self) -> None:
+        """A value for missing slices that is no measurement: the padding, else the one below the lowest."""
+        if self.padding is None and np.issubdtype(self.dtype, np.floating):
+            self.fill = math.nan
+            return
+        if self.padding is None:
+            lowest = min(self._of_each(lambda head: self._over_frames(lowest_value, head)))
+            self.padding = (lowest - 1, lowest - 1)
+            self.dtype = np.result_type(self.dtype, np.min_scalar_type(int(lowest) - 1))
+        self.fill = self.padding[0]
+
+    def plan(
+        self,
+        places: Sequence[tuple[Frame, Place]],
+        shape: tuple[int, int, int, int, int],
+        *,
+        volume: bool,
+        repeated: bool,
+    ) -> Plan:
+        """The plan by which the voxels are read, (channels, repeats, slices, rows, columns)."""
+        if self.colour and shape[0] > 1:
+            raise FormatError(
+                "has several kinds of coloured images at one position", self.where, "Put them into folders of their own"
+            )
+        files: dict[str, list[Place]] = {}
+        for frame, place in places:
+            files.setdefault(str(frame.path), []).append(place)
+        return Plan(
+            shape=(3, *shape[1:]) if self.colour else shape,
+            dtype=self.dtype,
+            files=tuple((path, tuple(some)) for path, some in files.items()),
+            meaning=self.meaning,
+            volume=volume,
+            repeated=repeated,
+            colour=self.colour,
+            fill=self.fill,
+            plain=self.plain,
+        )
+
+    def image(
+        self,
+        plan: Plan,
+        geometry: Geometry,
+        times: tuple[float, ...] | None,
+        notes: tuple[str, ...],
+        facts: Mapping[str, Any],
+        channels: tuple[str, ...],
+        header: Mapping[str, Any],
+    ) -> Image:
+        """The image of a plan, with what the series states about it."""
+        dataset = self.heads[0].dataset
+        odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
+        description = description_of(dataset)
+        every = {**self.meaning.facts, **facts, "description": description}
+        size = sum(head.path.stat().st_size for head in self.heads)
+        refuse_expansion(size, math.prod(plan.shape) * plan.dtype.itemsize, self.where)
+        return Image(
+            deferred(plan),
+            geometry,
+            modality=text(dataset, "Modality") or "unknown",
+            channels=("R", "G", "B") if self.colour else channels,
+            times=times,
+            padding=self.padding,
+            notes=(*notes, *self.meaning.notes, *self.notes, *odd, *_cut_texts(dataset)),
+            facts={name: fact for name, fact in every.items() if fact not in (None, "")},
+            source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
+        )
+
+
+def _cut_texts(dataset: Dataset) -> Iterator[str]:
+    """Notes on texts that are far longer than the standard allows."""
+    for keyword in ("PatientName", "PatientID", "SeriesDescription", "StudyDescription", "ProtocolName"):
+        if is_too_long(dataset, keyword):
+            yield f"{named(keyword)} is longer than {LONGEST_TEXT} characters: the rest of it is not looked at"
 
 
 FORMAT = Format("dicom", read)

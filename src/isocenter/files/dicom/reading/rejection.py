@@ -25,14 +25,14 @@ REJECTING: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Rejection:
-    """What a note rejects. reason: its title; instances: SOP Instance UIDs."""
+    """The objects that a note rejects. reason: its title; instances: SOP Instance UIDs."""
 
     reason: str
     instances: frozenset[str]
 
 
 def read_rejection(path: Path) -> Rejection | None:
-    """What a key object selection rejects; None for one with another title. Raises FormatError for a damaged one."""
+    """The rejection of a key object selection; None for another title. Raises FormatError for a damaged one."""
     note = read_header(path).dataset
     title = first_item(note, "ConceptNameCodeSequence")
     code = "" if title is None or text(title, "CodingSchemeDesignator") != "DCM" else text(title, "CodeValue")

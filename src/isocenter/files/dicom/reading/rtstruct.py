@@ -133,7 +133,8 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = (), *
         if len(wide) < len(every):
             which = counted(len(every) - len(wide), "contour")
             thin.append(f"{which} of {label.name} with fewer than {FEWEST_POINTS} points bound nothing")
-        regions.append(_Region(label, wide, _is_xor(closed)))
+        is_xor = any(text(contour, "ContourGeometricType") == XOR for contour in closed)
+        regions.append(_Region(label, wide, is_xor))
     filled = _filled(regions, on, where, fill_contours=fill_contours)
     return Image(
         filled.pixels,
@@ -274,10 +275,6 @@ def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
             scheme, value, meaning = (text(code, k) for k in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
             codes[whole(seen, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
     return codes
-
-
-def _is_xor(closed: list[Dataset]) -> bool:
-    return any(text(contour, "ContourGeometricType") == XOR for contour in closed)
 
 
 def _mask(region: _Region, on: Geometry, where: str) -> _Drawn:

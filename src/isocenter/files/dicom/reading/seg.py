@@ -30,7 +30,7 @@ from isocenter.files.dicom.tags import (
     text,
     whole,
 )
-from isocenter.files.storage import refuse_expansion
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -50,7 +50,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Levels:
-    """What the stored values of fractional segments mean.
+    """The meaning of the stored values of fractional segments.
 
     highest: {segment: the highest value in it}
     maximum: the value of a whole voxel; None where none is stated and 0 and one other value say whether a voxel is in
@@ -61,7 +61,7 @@ class _Levels:
 
     @property
     def half(self) -> float:
-        """From which stored value on a pixel belongs to the segment."""
+        """The stored value from which on a pixel belongs to the segment."""
         return 1 if self.maximum is None else self.maximum / 2
 
     def below_half(self, segment: int) -> str:
@@ -107,7 +107,7 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a segmentation came about.
+    """The origin of a segmentation.
 
     instances: SOP Instance UIDs of the images that it was drawn on
     algorithm: the name of the one that drew all of it alone; empty where a person had a share in it
@@ -126,7 +126,7 @@ class Drawing:
 
 
 def drawing_of(path: Path) -> Drawing:
-    """How a segmentation came about, from the header alone. PS3.3 C.8.20.2 and C.8.20.4"""
+    """The origin of a segmentation, from the header alone. PS3.3 C.8.20.2 and C.8.20.4"""
     dataset = read_header(path).dataset
     groups = [g for k in ("Shared", "PerFrame") for g in items(dataset, f"{k}FunctionalGroupsSequence")]
     derived = [one for group in groups for one in items(group, "DerivationImageSequence")]
@@ -244,7 +244,7 @@ def _own_grid(dataset: Dataset, planes: list[Plane] | None, where: str) -> Geome
 
 
 def _planes(dataset: Dataset, where: str) -> list[Plane] | None:
-    """Where each frame lies; None for a segmentation of a picture without position, such as a radiograph."""
+    """The place of each frame; None for a segmentation of a picture without position, such as a radiograph."""
     frames = _shape(dataset, where)[0]
     groups = [
         [_groups(dataset, n, name) for name in ("PlanePositionSequence", "PlaneOrientationSequence")]
@@ -298,10 +298,6 @@ def _is_label_map(dataset: Dataset) -> bool:
     return text(dataset, "SOPClassUID") == LABEL_MAP or text(dataset, "SegmentationType") == "LABELMAP"
 
 
-def _is_fractional(dataset: Dataset) -> bool:
-    return text(dataset, "SegmentationType") == "FRACTIONAL"
-
-
 def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
     """The segment that a frame belongs to; None for a label map, whose values are segments."""
     if _is_label_map(dataset):
@@ -314,11 +310,11 @@ def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
 
 
 def _levels(dataset: Dataset, parts: list[_Part], where: str) -> _Levels | None:
-    """What the values of fractional segments mean, from all of them; None for other kinds.
+    """The meaning of fractional values, found from all of them; None for other kinds of segments.
 
     Raises FormatError for a value above the stated maximum, and for several values without one.
     """
-    if not _is_fractional(dataset):
+    if text(dataset, "SegmentationType") != "FRACTIONAL":
         return None
     values, highest = set[int](), defaultdict[int | None, int](int)
     for part, frame in zip(parts, decoded(dataset, where, indices=True), strict=True):

@@ -1,24 +1,30 @@
-"""The DICOM series of a folder or DICOMDIR, from headers only, without anybody's identity."""
+"""The DICOM series of a folder or DICOMDIR, from headers only, without anybody's identity. PS3.10 7.1, PS3.3 F.3
+
+A file that is lost is named: a volume that is one slice shorter looks like a whole one.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import FormatError
+from isocenter import errors
+from isocenter.errors import FormatError, counted
 from isocenter.files.dicom.elements import Dataset
-from isocenter.files.dicom.header import Header, read_header
-from isocenter.files.dicom.reading.copies import Originals
-from isocenter.files.dicom.reading.listing import dicom_files, listed
+from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
+from isocenter.files.dicom.identity import Originals
 from isocenter.files.dicom.reading.patient_words import names_the_patient
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage import is_nobody, pseudonym
+from isocenter.files.storage.patient_key import is_nobody, pseudonym
+from isocenter.files.storage.sidecar import is_inside
+from isocenter.files.storage.walk import files_below
 from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
@@ -31,6 +37,11 @@ LONGEST_NAME = 60
 LOCALIZER_SLICES = 9
 # Planes count as parallel, or as at right angles, within 15 degrees.
 SLACK = np.sin(np.radians(15))
+# Patient, study, series, SOP class, and of what is drawn on images the object.
+Key = tuple[str, str, str, str, str]
+OWN_SUFFIXES = (".dcm", ".dicom", ".ima")
+# A number in a file name, which may be hexadecimal: what differs from slice to slice.
+NUMBER_IN_NAME = re.compile(r"[0-9A-F]*[0-9][0-9A-F]*")
 
 
 @dataclass(frozen=True)
@@ -171,10 +182,6 @@ def grouped(heads: Iterable[Header]) -> list[list[Header]]:
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
 
 
-# Patient, study, series, SOP class, and of what is drawn on images the object.
-Key = tuple[str, str, str, str, str]
-
-
 def _key(head: Header, people: dict[str, str]) -> Key:
     """The series that a file belongs to, or the drawn object; people: the pseudonyms that are made already."""
     uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
@@ -186,12 +193,12 @@ def _key(head: Header, people: dict[str, str]) -> Key:
 
 
 def _order(head: Header) -> tuple[float, str]:
-    """Of a file in its series, as far as the header shows it without geometry."""
+    """The order of a file in its series, as far as the header shows it without geometry."""
     return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
 
 
 def _place(key: Key, first: Header) -> tuple[str, str, float, tuple[str, ...], float, str]:
-    """Of a series among others, and of an object in its series."""
+    """The order of a series among others, and of an object in its series."""
     series, instance = (lenient(first.dataset, keyword) or 0 for keyword in ("SeriesNumber", "InstanceNumber"))
     return key[0], key[1], series, key[:4], instance, key[4]
 
@@ -360,7 +367,7 @@ def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
 
 
 def _of_the_scanner(dataset: Dataset) -> dict[str, float | str | None]:
-    """By which scans of one person differ: PS3.3 C.8.3.1, C.8.15.2 and C.8.2.1."""
+    """Settings by which scans of one person differ: PS3.3 C.8.3.1, C.8.15.2 and C.8.2.1."""
     return {
         "field_strength": lenient(dataset, "MagneticFieldStrength"),
         "kv": lenient(dataset, "KVP"),
@@ -372,3 +379,74 @@ def _years(age: str) -> float | None:
     """An age string such as 045Y, 006M, PS3.5 6.2."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
     return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
+
+
+def dicom_files(folder: Path) -> Iterator[Path]:
+    """Every file under a folder that starts as DICOM does, or should by its name; hidden ones are passed over.
+
+    By its name should a file with one of DICOM's own suffixes, and one that is called as the DICOM next to it but for
+    a number, as IM0004 next to IM0003: it is empty or damaged. A README next to them is neither.
+    """
+    for _, paths in groupby(files_below(folder), key=lambda path: path.parent):
+        names, others = set[str](), list[Path]()
+        for path in paths:
+            if path.suffix.lower() in OWN_SUFFIXES or _starts_as_dicom(path):
+                names.add(_without_numbers(path.name))
+                yield path
+            else:
+                others.append(path)
+        yield from (path for path in others if _without_numbers(path.name) in names)
+
+
+def listed(dicomdir: Header) -> list[Path]:
+    """The files that a DICOMDIR lists and that are there; also in lower case, in which Linux shows those of a CD.
+
+    Raises FormatError where a path leads out of the DICOMDIR's folder, where a listed image is missing, or all is.
+    """
+    root = dicomdir.path.parent.resolve()
+    paths, lost = list[Path](), list[str]()
+    for record in items(dicomdir.dataset, "DirectoryRecordSequence"):
+        parts = words(record, "ReferencedFileID")
+        if not parts:
+            continue
+        exact, lower = (root.joinpath(*some).resolve() for some in (parts, [part.lower() for part in parts]))
+        if not is_inside(exact, root) or not is_inside(lower, root):
+            raise FormatError(
+                f"{named('ReferencedFileID')} leads out of its folder: {'/'.join(parts)}",
+                dicomdir.where,
+                "Read the folder instead of the DICOMDIR",
+            )
+        path = exact if exact.is_file() else lower
+        if path.is_file():
+            paths.append(path)
+        elif text(record, "DirectoryRecordType") == "IMAGE":
+            lost.append("/".join(parts))
+    if not paths:
+        raise FormatError("none of the files that it lists exists", dicomdir.where, "Copy the whole medium")
+    if lost:
+        what = counted(len(lost), "image that it lists is", "images that it lists are")
+        raise FormatError(
+            f"{what} missing: {errors.listed(lost)}",
+            dicomdir.where,
+            "Copy the whole medium, or give the folder of a series that is whole",
+        )
+    return list(dict.fromkeys(paths))
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError:  # a link that leads nowhere
+        return False
+    return start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and looks_like_dicom(start))
+
+
+def _may_lack_a_preamble(path: Path) -> bool:
+    """A name without suffix, a UID, or DICOM's own: in others two bytes prove too little."""
+    suffix = path.suffix.lower()
+    return suffix in ("", *OWN_SUFFIXES) or suffix[1:].isdigit()
+
+
+def _without_numbers(name: str) -> str:
+    return NUMBER_IN_NAME.sub("#", name.upper())

@@ -295,5 +295,5 @@ def _coded(node: _Node) -> str:
 
 
 def _value(code: Dataset | None) -> str:
-    """Of a code, which is kept elsewhere where it is long: PS3.3 8.1."""
+    """The value of a code, which is kept elsewhere where it is long: PS3.3 8.1."""
     return "" if code is None else text(code, "CodeValue") or text(code, "LongCodeValue")

@@ -19,7 +19,7 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.pixel_layout import floating_bits
 from isocenter.files.dicom.reading.suv import pet_unit
 from isocenter.files.dicom.tags import attribute, first_item, frame_groups, malformed, number, numbers, text, whole
-from isocenter.files.storage import refuse_scale
+from isocenter.files.storage.scale_factors import refuse_scale
 
 Values = NDArray[Any]
 
@@ -82,7 +82,8 @@ class ValueMap:
         """The smallest integer type that holds every possible value exactly, else float32 (or as stored)."""
         if self.floating is not None:
             return self.floating
-        if self.strict or (self.table is None and not _whole(self.slope, self.intercept)):
+        are_whole = float(self.slope).is_integer() and float(self.intercept).is_integer()
+        if self.strict or (self.table is None and not are_whole):
             return np.dtype(np.float32)
         low, high = (int(end) for end in self.ends)
         fitting = (np.dtype(t) for t in INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
@@ -123,7 +124,8 @@ class ValueMap:
         else:
             values = stored.astype(np.float64) * self.slope + self.intercept
         if self.mirror is not None:
-            values = (int(self.mirror) if is_whole(self.dtype) else self.mirror) - _wide(values)
+            wide = values.astype(np.int64 if is_whole(values.dtype) else np.float64)
+            values = (int(self.mirror) if is_whole(self.dtype) else self.mirror) - wide
         if self.strict:
             values = np.where((stored >= self.low) & (stored <= self.high), values, np.nan)
         return values.astype(self.dtype)
@@ -281,14 +283,6 @@ def holder(dataset: Dataset, keyword: str, frame: int, group: str = "") -> Datas
         if holder is not None and keyword in holder:
             return holder
     return dataset
-
-
-def _whole(*values: float) -> bool:
-    return all(float(value).is_integer() for value in values)
-
-
-def _wide(values: Values) -> Values:
-    return values.astype(np.int64 if is_whole(values.dtype) else np.float64)
 
 
 def is_whole(dtype: np.dtype[Any]) -> bool:

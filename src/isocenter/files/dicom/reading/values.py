@@ -293,5 +293,5 @@ def has_varying_values(dataset: Dataset) -> bool:
 
 
 def _varying_frames(dataset: Dataset, frames: int) -> int:
-    """How many frames need a map of their own: one for all where nothing is stated frame by frame."""
+    """The number of frames that need a map of their own; 1 where nothing is stated frame by frame."""
     return frames if has_varying_values(dataset) else 1

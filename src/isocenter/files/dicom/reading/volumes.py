@@ -1,11 +1,15 @@
-"""Volumes of the frames of one series: order, gaps, and the labels that distinguish frames at one position."""
+"""Volumes of the frames of one series: order, gaps, and the labels that distinguish frames at one position.
+
+A volume must not hold the frames of several b-values, phases or times. So frames at one position are sorted by labels
+that each position has alike, and by rank only where nothing that the files state contradicts it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from operator import eq
 from typing import Any
 
@@ -15,7 +19,10 @@ from isocenter.errors import GeometryError, counted
 from isocenter.files.dicom.geometry import (
     ACQUISITION,
     B_VALUE,
+    DIRECTION,
     ECHO,
+    REFERENCE_TIME,
+    TEMPORAL,
     TRIGGER,
     Frame,
     Label,
@@ -25,12 +32,11 @@ from isocenter.files.dicom.geometry import (
     depths,
     stacked,
 )
-from isocenter.files.dicom.reading.enhanced import KINDS
-from isocenter.files.dicom.reading.repeats import rank_of, repeats_of
+from isocenter.files.dicom.reading.frames import KINDS
 from isocenter.files.format import ReadOptions
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
-NO_TIME = ("", ECHO, rank_of(ECHO))  # labels that are none of time
+NO_TIME = ("", ECHO, f"rank of the {ECHO}")  # labels that are none of time
 NO_SLICES = ("localizer", "projection image")  # values of Image Type of what only looks like a further slice
 SAME_LABEL = 0.01  # of an echo time or b-value: by as much may the slices of a volume differ
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
@@ -38,7 +44,19 @@ NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
 SAME_FIELD = 0.1  # of the pixel spacing: repeats of one place may be written this far apart
 
-Key = Callable[[Frame], Hashable]
+Key = Callable[[Frame], Any]
+MOST_LABELS = 3  # at once; nobody varies time, echo and two of diffusion in one series
+INSTANCE, ACQUIRED = "instance number", "acquisition time"
+RANK = f"rank of the {INSTANCE}"
+NOMINAL = (B_VALUE, ECHO)  # chosen before the scan: they hold for a whole volume
+SAME_NOMINAL = 0.1  # of the largest: by as much may they differ within a volume
+# The first of these that ranks the frames of each position decides. The witnesses only decide where most of them agree:
+# a trigger is jitter in perfusion, times are those of a slice in cine, numbers may be an archive's.
+DECISIVE, WITNESSES = (*NOMINAL, TEMPORAL, REFERENCE_TIME), (TRIGGER, ACQUIRED, INSTANCE)
+APART = "Put the files of each volume into a folder of their own"
+# [position][frame], and [volume][position].
+Groups = Sequence[Sequence[Frame]]
+Repeats = list[list[Frame]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +117,7 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
     Different stacks that an object declares are volumes of their own. At one position there may be several frames:
     kinds (magnitude, phase) that cover the same grid equally often are channels, other kinds volumes of their own;
-    within a kind, `repeats_of` says what distinguishes repeats.
+    within a kind, `_repeats_of` says what distinguishes repeats.
     Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
     stacks = by(frames, lambda frame: frame.stack)
@@ -122,17 +140,17 @@ def _of_objects(objects: list[list[Frame]], frames: Sequence[Frame], where: str,
 
 
 def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
-    refuse_mixture(frames, where)
-    places = places_of(frames)
+    _refuse_mixture(frames, where)
+    places = _places_of(frames)
     counts = Counter(places)
-    refuse_neighbours(frames, places, where)
+    _refuse_neighbours(frames, places, where)
     if max(counts.values()) == 1:
         return _along(frames, where, options)
     kinds = by(frames, lambda frame: frame.kind)
     covers = {kind: Counter(places[n] for n, f in enumerate(frames) if f.kind == kind) for kind in kinds}
     even = all(len(set(cover.values())) == 1 for cover in covers.values())
     if len(kinds) == 1 or not even or not _overlap(list(covers.values())):
-        refuse_uneven(frames, places, where)
+        _refuse_uneven(frames, places, where)
         return [_volume({"": list(frames)}, where, options)]
     if len({frozenset(cover.items()) for cover in covers.values()}) == 1:
         volume = _volume(kinds, where, options)
@@ -184,7 +202,7 @@ def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
 
 
 def _shown(frame: Frame, ordinary: set[str]) -> str:
-    """What a frame shows, empty where it is a slice as others are; ordinary: what slices show that nothing derived."""
+    """A word for what a frame shows, empty for an ordinary slice; ordinary: what slices show that are not derived."""
     is_other = frame.kind in KINDS or any(word in frame.kind.split("\\") for word in NO_SLICES)
     return frame.kind if is_other or (frame.is_derived and ordinary and frame.kind not in ordinary) else ""
 
@@ -220,7 +238,7 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
     apart: str = ""
     notes: tuple[str, ...] = ()
     for name in names:
-        slices, apart, notes = repeats_of(_positions(kinds[name]), where)
+        slices, apart, notes = _repeats_of(_positions(kinds[name]), where)
         grids.append(slices)
     planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
@@ -260,14 +278,14 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
 
 def _positions(frames: list[Frame]) -> list[list[Frame]]:
     """Frames by position, in order of depth."""
-    places = places_of(frames)
+    places = _places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
     return groups
 
 
-def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
+def _refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
     """Refuse places with unequal numbers of frames: one is doubled or another missing."""
     counts = Counter(places)
     if len(set(counts.values())) == 1:
@@ -283,7 +301,7 @@ def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> Non
     )
 
 
-def refuse_mixture(frames: Sequence[Frame], where: str) -> None:
+def _refuse_mixture(frames: Sequence[Frame], where: str) -> None:
     """Refuse frames of several orientations, spacings, sizes or frames of reference: one series is one grid."""
     for what, tag, key, alike in SHARED:
         odd = next((frame for frame in frames if not alike(key(frames[0]), key(frame))), None)
@@ -320,7 +338,7 @@ SHARED: tuple[tuple[str, str, Callable[[Frame], Any], Callable[[Any, Any], bool]
 )
 
 
-def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
+def _refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
     """Refuse frames of one depth that do not lie on each other: neighbouring fields of view are no repeats."""
     first: dict[int, Frame] = {}
     for frame, place in zip(frames, places, strict=True):
@@ -335,7 +353,7 @@ def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) ->
             )
 
 
-def places_of(frames: Sequence[Frame]) -> list[int]:
+def _places_of(frames: Sequence[Frame]) -> list[int]:
     """The place of each frame along the normal, from 0; frames closer than 1 % of a pixel share one."""
     planes = [located(frame) for frame in frames]
     depth = depths(planes)
@@ -359,3 +377,159 @@ def by(frames: Sequence[Frame], key: Key) -> dict[Any, list[Frame]]:
     for frame in frames:
         groups[key(frame)].append(frame)
     return dict(groups)
+
+
+def _repeats_of(groups: Groups, where: str) -> tuple[Repeats, str, tuple[str, ...]]:
+    """([repeat][position], the label that distinguishes repeats, notes) of equally many frames at each position.
+
+    Raises GeometryError where nothing distinguishes them, or where what does contradicts itself.
+    """
+    if len(groups[0]) == 1:
+        return [[group[0] for group in groups]], "", ()
+    apart = _distinguishing_labels(groups)
+    if apart:
+        volumes, how, against = _in_order(groups, _label_key(apart)), " and ".join(apart), ""
+    else:
+        volumes, how, against = _ranked(groups, where)
+    if apart or how in (RANK, ACQUIRED):
+        volumes.sort(key=lambda slices: _in_time(slices, apart))
+    return volumes, how, (f"{len(volumes)} volumes distinguished by {how}{against}",)
+
+
+def _rank_of(label: str) -> str:
+    """The words for volumes that are distinguished by rank, as a label's values differ from position to position."""
+    return f"rank of the {label}"
+
+
+def _ranked(groups: Groups, where: str) -> tuple[Repeats, str, str]:
+    """(volumes of the frames that have one rank at each position, by what, what contradicts it)."""
+    keys = {name: _value_of(name) for name in (*DECISIVE, *WITNESSES)}
+    orders = {name: _in_order(groups, key) for name, key in keys.items() if _ranks(groups, key)}
+    if not orders:
+        names = ", ".join(frame.name for frame in groups[0][:3])
+        raise GeometryError(
+            f"nothing distinguishes the frames at one position ({names}): neither time, diffusion, echo nor "
+            "InstanceNumber (0020,0013)",
+            where,
+            APART,
+        )
+    at_once = ACQUIRED in orders and _distinguish(groups, keys[ACQUIRED])
+    decisive = (name for name in DECISIVE if name in orders and _is_graded(orders[name], name))
+    name = next(decisive, None) or (ACQUIRED if at_once else _agreed(orders, where))
+    volumes = orders[name]
+    _refuse_mixed(volumes, name, where)
+    if INSTANCE in orders and _partition(volumes) == _partition(orders[INSTANCE]):
+        return orders[INSTANCE], RANK, ""
+    how = ACQUIRED if name == ACQUIRED and at_once else _rank_of(name)
+    return volumes, how, ", against the instance numbers" if INSTANCE in orders else ""
+
+
+def _agreed(orders: dict[str, Repeats], where: str) -> str:
+    """The order that most of trigger time, acquisition time and instance number lead to.
+
+    Raises GeometryError where each leads to another.
+    """
+    names = [name for name in WITNESSES if name in orders] or list(orders)
+    partitions = {name: _partition(orders[name]) for name in names}
+    votes = Counter(partitions.values())
+    name = max(partitions, key=lambda name: votes[partitions[name]])
+    if votes[partitions[name]] == 1 < len(partitions):
+        first, other = list(partitions)[:2]
+        odd = next(slices for slices in orders[first] if tuple(map(id, slices)) not in partitions[other])
+        raise GeometryError(
+            f"{first} and {other} sort the frames at one position into different volumes, such as that of "
+            f"{odd[0].name}",
+            where,
+            APART,
+        )
+    return name
+
+
+def _refuse_mixed(volumes: Repeats, name: str, where: str) -> None:
+    """Refuse volumes of several b-values or echo times, or of labels that are the same set at each position."""
+    for label in (*NOMINAL, DIRECTION, TEMPORAL):
+        values = [[frame.labels.get(label) for frame in slices] for slices in volumes]
+        sets = [Counter(position) for position in zip(*values, strict=True)]
+        are_alike = eq if all(one == sets[0] for one in sets) else _are_near
+        for slices, stated in zip(volumes, values, strict=True) if label in NOMINAL or are_alike is eq else ():
+            odd = next((n for n, value in enumerate(stated) if not are_alike(stated[0], value)), None)
+            if odd is not None:
+                raise GeometryError(
+                    f"by the {_rank_of(name)} {slices[0].name} and {slices[odd].name} would belong to one volume, but "
+                    f"their {label}s differ",
+                    where,
+                    APART,
+                )
+
+
+def _are_near(first: Any, other: Any) -> bool:
+    """Whether two nominal values may be those of one volume; one that is not stated may be any."""
+    return first is None or other is None or abs(first - other) <= SAME_NOMINAL * max(first, other)
+
+
+def _is_graded(volumes: Repeats, label: str) -> bool:
+    """Whether each volume has larger values than the one before; only of nominal labels this is needed."""
+    key = _value_of(label)
+    values = [[key(frame) for frame in slices] for slices in volumes] if label in NOMINAL else []
+    return all(max(earlier) < min(later) for earlier, later in pairwise(values))
+
+
+def _value_of(name: str) -> Key:
+    """The number by which a frame ranks at its position, None where it is not stated."""
+    if name == INSTANCE:
+        return lambda frame: frame.order
+    return lambda frame: frame.time if name == ACQUIRED else frame.labels.get(name)
+
+
+def _ranks(groups: Groups, key: Key) -> bool:
+    """Whether all frames at each position have different values."""
+    return all(
+        None not in (values := {key(frame) for frame in group}) and len(values) == len(group) for group in groups
+    )
+
+
+def _in_order(groups: Groups, key: Key) -> Repeats:
+    """The volumes of the frames that have one rank at each position."""
+    ordered = [sorted(group, key=key) for group in groups]
+    return [[group[n] for group in ordered] for n in range(len(ordered[0]))]
+
+
+def _partition(volumes: Repeats) -> frozenset[Hashable]:
+    """The frames of each volume, whatever the order of the volumes."""
+    return frozenset(tuple(map(id, slices)) for slices in volumes)
+
+
+def _distinguishing_labels(groups: Groups) -> tuple[str, ...]:
+    """The fewest labels of which each position has the same set of different values; empty if there are none.
+
+    Labels that are the same everywhere distinguish nothing and are left out.
+    """
+    names = list(dict.fromkeys(name for frame in groups[0] for name in frame.labels))
+    usual = (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO)
+    names.sort(key=lambda name: usual.index(name) if name in usual else len(usual))
+    varying = [name for name in names if len({frame.labels.get(name) for group in groups for frame in group}) > 1]
+    choices = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
+    return next((names for names in choices if _distinguish(groups, _label_key(names))), ())
+
+
+def _distinguish(groups: Groups, key: Key) -> bool:
+    sets = [frozenset(key(frame) for frame in group) for group in groups]
+    return len(sets[0]) == len(groups[0]) and all(values == sets[0] for values in sets)
+
+
+def _label_key(names: tuple[str, ...]) -> Key:
+    """Labels as something to compare; a missing one (the direction of b = 0) is a value too."""
+
+    def key(frame: Frame) -> tuple[str, ...]:
+        """The frame's values of these labels."""
+        return tuple(repr(frame.labels.get(name)) for name in names)
+
+    return key
+
+
+def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
+    """Frames follow what counts time, then acquisition, then instances."""
+    counted = [slices[0].labels.get(n) for n in apart if n in (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, ECHO)]
+    times = [frame.time for frame in slices if frame.time is not None]
+    order = min(frame.order for frame in slices)
+    return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)

@@ -32,7 +32,7 @@ MOST_FRAGMENTS = 1 << 10  # of one frame whose parts are read by their place
 
 @dataclass(frozen=True)
 class Place:
-    """Where one frame of a file goes.
+    """The place in the array that one frame of a file fills.
 
     tile: (row, column) of the tile in tiles, of a mosaic
     """

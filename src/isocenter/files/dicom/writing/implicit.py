@@ -12,7 +12,7 @@ from isocenter.lazy import pydicom
 
 
 def implicit_data_set(path: Path) -> bytes:
-    """What stands behind group 2 of a file without compression, its values as they are. PS3.5 A.1
+    """The data set behind group 2 of a file, without compression, its values as they are. PS3.5 A.1
 
     Raises FormatError.
     """

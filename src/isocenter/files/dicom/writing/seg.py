@@ -20,14 +20,12 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.elements import Dataset as Elements
 from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.reading import frames_of
+from isocenter.files.dicom.reading.frames import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.as_stated import AS_STATED, repeat_as_stated
-from isocenter.files.dicom.writing.character_sets import state_character_sets
-from isocenter.files.dicom.writing.times import state_zone
-from isocenter.files.storage import written
+from isocenter.files.dicom.writing.source_elements import AS_STATED, repeat_elements
+from isocenter.files.storage.atomic import written
 from isocenter.values import Code, Geometry, Image, Label
 
 # Where a label has no code: PS3.16 CID 7150 and 7151 offer nothing less specific than tissue.
@@ -109,9 +107,7 @@ def write_segmentation(
     elif not made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", [None]):
         del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # of pixels without a size
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
-        state_character_sets(made, slices[0].frame.path, [label.name for label in labels])
-        repeat_as_stated(made, slices[0].frame.path)
-        state_zone(made, slices[0].frame.path)
+        repeat_elements(made, slices[0].frame.path, [label.name for label in labels])
         made.save_as(partial)
 
 
@@ -252,40 +248,29 @@ def _made(
 ) -> highdicom.seg.Segmentation:
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
-            return _segmentation(slices, planes, segments, places, description, series_number)
+            return highdicom.seg.Segmentation(
+                source_images=_sources(slices),
+                pixel_array=planes,
+                segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=segments,
+                series_instance_uid=highdicom.UID(),
+                series_number=series_number,
+                sop_instance_uid=highdicom.UID(),
+                instance_number=1,
+                manufacturer="Isocenter",
+                manufacturer_model_name="Isocenter",
+                software_versions=version("isocenter"),
+                device_serial_number="0",
+                content_label="SEGMENTATION",
+                content_description=description[:64],
+                series_description=description[:64],
+                omit_empty_frames=bool(planes.any()),  # there must be a frame
+                **places,
+            )
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         raise FormatError(
             f"no SEG can be written on this source ({error})", where, "Write .nii.gz, or repair the source's header"
         ) from error
-
-
-def _segmentation(
-    slices: list[_Slice],
-    planes: Mask,
-    segments: list[highdicom.seg.SegmentDescription],
-    places: dict[str, Any],
-    description: str,
-    series_number: int,
-) -> highdicom.seg.Segmentation:
-    return highdicom.seg.Segmentation(
-        source_images=_sources(slices),
-        pixel_array=planes,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        series_instance_uid=highdicom.UID(),
-        series_number=series_number,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="Isocenter",
-        manufacturer_model_name="Isocenter",
-        software_versions=version("isocenter"),
-        device_serial_number="0",
-        content_label="SEGMENTATION",
-        content_description=description[:64],
-        series_description=description[:64],
-        omit_empty_frames=bool(planes.any()),  # there must be a frame
-        **places,
-    )
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
@@ -343,7 +328,7 @@ def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
 def completed(dataset: Dataset) -> Dataset:
     """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
 
-    Without its character sets, which `state_character_sets` gives the result, and what `repeat_as_stated` gives it.
+    Without its character sets and `AS_STATED` values, which `repeat_elements` gives the result.
     """
     if "SpecificCharacterSet" in dataset:
         del dataset.SpecificCharacterSet

@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pydicom.valuerep import format_number_as_ds
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 from isocenter.files.world import from_lps
 from isocenter.values import DIRECTION_TOLERANCE, Geometry, Image
 
@@ -154,7 +154,7 @@ def _planes(geometry: Geometry) -> Iterator[dict[str, Any]]:
 
 
 def _decimals(values: Any) -> list[str]:
-    """In the 16 characters that a decimal string has, PS3.5 6.2."""
+    """Numbers in the 16 characters that a decimal string has, PS3.5 6.2."""
     return [format_number_as_ds(float(value)) for value in values]
 
 

@@ -1,11 +1,16 @@
 """Results as a DICOM structured report on the images that they are about, PS3.16 TID 1500; the object is highdicom's.
 
 Each box is a rectangle in pixels, in a volume one on each of its slices: what every viewer of reports can draw.
+A finding without a place is a group of its own, TID 1501: a class or a finding is a qualitative evaluation, a
+probability or a measured value a number with its unit. Its name stands before its value ("effusion: Absent"), so that
+no list of findings shows one that the model denies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,18 +20,16 @@ import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.reading import NOT_DETECTED_CODE
+from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.as_stated import repeat_as_stated
-from isocenter.files.dicom.writing.character_sets import state_character_sets
 from isocenter.files.dicom.writing.seg import completed
-from isocenter.files.dicom.writing.sr_findings import finding_groups, names_in, own_concept
+from isocenter.files.dicom.writing.source_elements import repeat_elements
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.files.dicom.writing.times import state_zone
-from isocenter.files.storage import written
+from isocenter.files.storage.atomic import written
 from isocenter.values import BoundingBoxes, Finding, Floats, Image
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
@@ -39,6 +42,24 @@ Group = (
     | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
     | sr.MeasurementsAndQualitativeEvaluations
 )
+# The classes of a model have names and often no codes; a scheme of our own begins with 99, PS3.3 8.2.
+OWN_SCHEME = "99ISOCENTER"
+LONGEST_MEANING = 64  # LO, PS3.5 6.2
+UNKNOWN_UNIT = "unit not stated"
+DIGITS = 9  # with sign, point and exponent no longer than the 16 letters of DS, PS3.5 6.2
+# Units whose UCUM code is beyond doubt. Others keep their text under our own scheme: an "m" may be a metre or a month.
+PLAIN_UNITS = (
+    *("%", "mm", "cm", "mm2", "cm2", "mm3", "cm3", "ml", "mL", "dl", "l", "L", "mg", "g", "kg", "kPa", "Hz"),
+    *("ms", "s", "min", "h", "d", "wk", "mo", "a", "mm/s", "cm/s", "ml/min", "ml/s"),
+    *("kg/m2", "g/m2", "ml/m2", "mg/ml", "mg/dl", "mg/dL", "mmol/l", "mmol/L"),
+)
+UCUM = {
+    **{unit: unit for unit in PLAIN_UNITS},
+    **{"mm²": "mm2", "cm²": "cm2", "mm³": "mm3", "cm³": "cm3", "kg/m²": "kg/m2", "g/m²": "g/m2", "ml/m²": "ml/m2"},
+    **{"year": "a", "years": "a", "month": "mo", "months": "mo", "week": "wk", "weeks": "wk", "day": "d", "days": "d"},
+    **{"hour": "h", "hours": "h", "minute": "min", "minutes": "min", "second": "s", "seconds": "s"},
+    **{"percent": "%", "mmHg": "mm[Hg]", "HU": "[hnsf'U]", "°C": "Cel", "°": "deg", "deg": "deg", "degrees": "deg"},
+}
 
 
 def write_report(
@@ -72,20 +93,18 @@ def write_report(
             release = version("isocenter")
             sought = [f"looked for: {', '.join(classes)}"] if classes else []
             sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
-            groups, names = list[Group](), [*classes, *limits, *names_in(findings)]
+            groups, names = list[Group](), [*classes, *limits, *_names_in(findings)]
             if boxes is not None:
                 algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
                 groups += [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
                 groups = groups or [_nothing(classes, algorithm)]
                 names += boxes.names
             plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
-            groups += finding_groups(findings, plain)
+            groups += _finding_groups(findings, plain)
             made = _report(
                 groups, list(files.values()), f"{algorithm_name}\0{release}", "Findings" if findings else "Detection"
             )
-            state_character_sets(made, Path(next(iter(files))), names)
-            repeat_as_stated(made, Path(next(iter(files))))
-            state_zone(made, Path(next(iter(files))))
+            repeat_elements(made, Path(next(iter(files))), names)
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
@@ -122,7 +141,7 @@ def _group(
     regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
     finding: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
-        "finding_type": own_concept(boxes.names[number]),
+        "finding_type": _own_concept(boxes.names[number]),
         "algorithm_id": algorithm,
         "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
     }
@@ -192,3 +211,93 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
         is_complete=True,
         series_description=description,
     )
+
+
+def _own_concept(name: str) -> sr.CodedConcept:
+    """A coded concept of our own scheme: the same code for the same name."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
+    return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
+
+
+def _finding_groups(
+    findings: Sequence[Finding], algorithm: sr.AlgorithmIdentification
+) -> list[sr.MeasurementsAndQualitativeEvaluations]:
+    """One group for each answer, in their order: of findings of one group, or of one that stands for itself."""
+    answers: dict[str, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        answers.setdefault(finding.group or f"\0{number}", []).append(finding)
+    return [_findings_group(own, algorithm) for own in answers.values()]
+
+
+def _names_in(findings: Sequence[Finding]) -> list[str]:
+    """All texts that the groups of findings take from them."""
+    return [text for one in findings for text in (one.concept, one.group, one.unit, *(one.possible or ()))]
+
+
+def _findings_group(
+    findings: Sequence[Finding], algorithm: sr.AlgorithmIdentification
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
+    concepts = {one.concept: _concept(one) for one in findings}
+    for one in findings:
+        evaluations += [sr.QualitativeEvaluation(*pair) for pair in _evaluated(one, concepts)]
+        measurements += [sr.Measurement(*number) for number in _measured(one)]
+    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier=first.group or first.concept)
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        algorithm_id=algorithm,
+        measurements=measurements or None,
+        qualitative_evaluations=evaluations or None,
+    )
+
+
+def _evaluated(
+    finding: Finding, classes: dict[str, sr.CodedConcept]
+) -> Iterator[tuple[sr.CodedConcept, sr.CodedConcept | SRCode]]:
+    """(name, value) of the called class and those that are not ruled out, or of a finding's presence."""
+    if finding.called:
+        yield _own_concept(finding.group), classes[finding.concept]
+        for name in finding.possible or ():
+            yield _own_concept(f"Not ruled out: {finding.group}"), classes.get(name) or _own_concept(name)
+    elif isinstance(finding.value, bool):
+        presence = {"present": codes.SCT.Present, "absent": codes.SCT.Absent}
+        yield _concept(finding), presence["present" if finding.value else "absent"]
+        if finding.possible is not None:
+            is_decided = len(finding.possible) == 1
+            verdict = presence[finding.possible[0]] if is_decided else codes.SCT.Undetermined
+            yield _own_concept(f"At the stated coverage: {finding.concept}"), verdict
+
+
+def _measured(finding: Finding) -> Iterator[tuple[sr.CodedConcept, float, sr.CodedConcept | SRCode]]:
+    """(name, value, unit) of its probability, its value and the ends of the interval of that."""
+    if finding.probability is not None:
+        yield _own_concept(f"Probability of {finding.concept}"), _rounded(100 * finding.probability), codes.UCUM.Percent
+    ends = {f"Low end of the interval: {finding.concept}": finding.low}
+    ends[f"High end of the interval: {finding.concept}"] = finding.high
+    if _is_number(finding.value):
+        yield _concept(finding), _rounded(finding.value), _unit(finding.unit)
+    for name, end in ends.items():
+        if end is not None:
+            yield _own_concept(name), _rounded(end), _unit(finding.unit)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value can stand in a report as a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _unit(unit: str) -> sr.CodedConcept | SRCode:
+    if unit == "1":
+        return codes.UCUM.NoUnits
+    if unit in UCUM:
+        return sr.CodedConcept(UCUM[unit], "UCUM", unit)
+    return _own_concept(unit or UNKNOWN_UNIT)
+
+
+def _concept(finding: Finding) -> sr.CodedConcept:
+    code = finding.code
+    return _own_concept(finding.concept) if code is None else sr.CodedConcept(code.value, code.scheme, code.meaning)

@@ -12,9 +12,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.character_sets import UTF_8
-from isocenter.files.dicom.writing.times import date_result
-from isocenter.files.storage import written
+from isocenter.files.dicom.writing.source_elements import UTF_8, date_result
+from isocenter.files.storage.atomic import written
 
 # UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
 OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
@@ -25,7 +24,7 @@ LONGEST = 64  # PS3.5 6.2, UI and LO
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a result's UIDs and times derive from.
+    """The values from which a result's UIDs and times derive.
 
     root: of UIDs; key: of the result; at: when it was asked for (s since 1970); text: what readers have to be told
     """

@@ -1,10 +1,13 @@
-"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems."""
+"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems.
+
+Parts may be listed in text files, an image or a patient in each line: train.txt and val.txt, or train_val_list.txt.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -21,19 +24,23 @@ from isocenter.files.layouts.cases.join import (
     join_courses,
     join_table,
     part_named,
+    parts_named,
 )
-from isocenter.files.layouts.cases.listed_parts import with_listed_parts
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
 from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
 from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, Split, unambiguous_name
 
 LABEL_MAPS = frozenset({"mask", "instances"})
 # Larger groups, on average, are no one person's.
 MOST_TOGETHER = 20
+SUFFIXES = frozenset({".txt", ".list", ".lst"})
+# What holds the validation cases too, of which another list may say which they are.
+BOTH: frozenset[Split] = frozenset({"train", "val"})
+FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to train
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -62,7 +69,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         odd = [one for one in odd if one.severity != "note"] if is_table else odd
     odd += _unread(folder, reading, join)
     files = join.cases if join else files
-    files, parted, unused = with_listed_parts(files, folder) if options.references else (files, "", [])
+    files, parted, unused = _with_listed_parts(files, folder) if options.references else (files, "", [])
     patients = _patients(files, ids, reading, options, join)
     if patients.known or not options.references:  # else what is said of patients parts the data
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
@@ -230,7 +237,8 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
             return error.stating(problem=stated, where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
         remedy = label_remedy(table)
-        if (names := column_of_strangers(table, _called(cases))) is not None:
+        called = {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.files)}
+        if (names := column_of_strangers(table, called)) is not None:
             also += f", and {names} names none of the images"
             remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
     elif tables := [member.path.relative_to(folder.root).as_posix() for member in _tables(folder)]:
@@ -242,11 +250,6 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
         also += f"; {listed(sheets)} cannot be read as a table"
         remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
     return DatasetError(f"{problem}{single}{also}", str(folder.root), remedy)
-
-
-def _called(cases: Sequence[CaseFiles]) -> set[str]:
-    """What a table may call cases by: their ids, and the names of their files."""
-    return {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.files)}
 
 
 def _tables(folder: Folder) -> list[Member]:
@@ -324,3 +327,98 @@ def _named(case: CaseFiles) -> CaseFiles:
 
 def _as(name: str, load: Callable[[], Image]) -> Image:
     return load().named(name)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of one folder, each of another part; `both` names training and validation cases together."""
+
+    parts: Mapping[Split, Path]
+    both: Path | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Their files."""
+        return [*self.parts.values(), *([self.both] if self.both else [])]
+
+
+def _with_listed_parts(cases: Sequence[CaseFiles], folder: Folder) -> tuple[list[CaseFiles], str, list[Problem]]:
+    """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
+
+    Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.
+    Raises DatasetError where two lists name the same case.
+    """
+    found = [] if folder.is_file or any(case.split for case in cases) else list(_lists(folder))
+    keys = _keys(cases, folder.root) if found else {}
+    stated = [(parts, lists) for lists in found if len(set((parts := _parts(lists, keys)).values())) >= FEWEST]
+    whole = [(parts, lists) for parts, lists in stated if len(parts) == len(cases)]
+    if not whole or any(parts != whole[0][0] for parts, _ in whole):
+        return list(cases), "", [_unused(parts, lists, len(cases)) for parts, lists in stated]
+    parts, lists = whole[0]
+    parted = [replace(case, split=parts[number]) for number, case in enumerate(cases)]
+    return parted, f"parts as in {listed(path.name for path in lists.paths)}", []
+
+
+def _unused(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
+    names = listed(path.name for path in lists.paths)
+    absent = count - len(parts)
+    why = f"{counted(absent, 'case is', 'cases are')} in none of them" if absent else "other lists name other parts"
+    remedy = "To use them, list every case once, or give a table with the columns case and split"
+    return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
+
+
+def _lists(folder: Folder) -> Iterator[Lists]:
+    """The lists of each folder that has at most one for each part."""
+    of_folder: dict[Path, list[tuple[frozenset[Split], Path]]] = defaultdict(list)
+    for member in folder.members:
+        if member.suffix in SUFFIXES and (named := parts_named(member.path)):
+            of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
+    for own in of_folder.values():
+        parts = {part: path for named, path in own if len(named) == 1 for part in named}
+        both = [path for named, path in own if named == BOTH]
+        if len(parts) + len(both) == len(own) >= FEWEST and len(both) < FEWEST:
+            yield Lists(parts, both[0] if both else None)
+
+
+def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
+    """{number of a case: its part} of those that are listed."""
+    parts: dict[int, Split] = {}
+    for part, path in lists.parts.items():
+        for number, line in _cases_named(path, keys):
+            if parts.setdefault(number, part) != part:
+                problem = f"lists {line}, which {lists.parts[parts[number]].name} lists too"
+                raise DatasetError(problem, str(path), "Leave it in one of them")
+    for number, line in _cases_named(lists.both, keys) if lists.both else ():
+        if parts.setdefault(number, "train") not in BOTH:
+            problem = f"lists {line}, which {lists.parts[parts[number]].name} lists too"
+            raise DatasetError(problem, str(lists.both), "Leave it in one of them")
+    return parts
+
+
+def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int, str]]:
+    """(number of a case, what names it) for the lines of a list; a line may say more than a name."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        texts = (line.strip(), *line.replace(",", " ").split())
+        name = next((text for text in texts if text in keys), None)
+        yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
+
+
+def _keys(cases: Sequence[CaseFiles], root: Path) -> dict[str, set[int]]:
+    """{what may stand in a list: the cases that are meant}: names, files, folders."""
+    keys: dict[str, set[int]] = defaultdict(set)
+    for number, case in enumerate(cases):
+        for path in case.files:
+            relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
+            for text in (path.name, stem_of(path.name), *(_inner_paths(relative) if relative else ())):
+                keys[text].add(number)
+        for text in (case.name, PurePosixPath(case.name).name):
+            keys[text].add(number)
+    return keys
+
+
+def _inner_paths(relative: PurePosixPath) -> Iterator[str]:
+    """A path as each of its folders sees it, with and without suffix, and the names of these folders."""
+    for start in range(len(relative.parts)):
+        inner = PurePosixPath(*relative.parts[start:])
+        yield from (str(inner), str(inner.with_name(stem_of(inner.name))))
+    yield from relative.parts[:-1]

@@ -35,7 +35,7 @@ CORNERS_OF_ELLIPSE = 64  # its area is then .2 % too small
 
 @dataclass(frozen=True)
 class Outline:
-    """What one object covers in a picture, as polygons or as lengths of runs.
+    """The outline of one object in a picture, as polygons or as lengths of runs.
 
     rings: polygons, of which the object is all that one of them holds
     runs:  numbers of pixels outside, inside, outside and so on, down the columns from the first
@@ -64,7 +64,7 @@ class Drawn:
 
     @classmethod
     def around(cls, name: str, rings: Sequence[Ring], where: str) -> Drawn:
-        """What polygons hold, with the edges of them all; ValueError for one of fewer than three corners."""
+        """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners."""
         if any(len(ring) < 3 for ring in rings) or not rings:
             raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
         x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
@@ -83,7 +83,7 @@ class Drawn:
     def of_pixels(
         cls, name: str, stored: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int] | None, where: str
     ) -> Drawn:
-        """What pixels show, (rows, columns) of them from a corner (x, y) on; ValueError where they leave the image."""
+        """The outline of (rows, columns) pixels from a corner (x, y) on; ValueError where they leave the image."""
         if size is None:
             raise ValueError(f"{where} is a mask, and the image's size is not stated")
         (x, y), (columns, rows), (height, width) = corner, size, stored.shape
@@ -142,7 +142,7 @@ class Annotation:
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     def placed_on(self, geometry: Geometry) -> Annotation:
-        """It in voxels of the image that it was drawn on.
+        """The same box in voxels of the image that it was drawn on.
 
         Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
         not lie within the image, and for mm on one that does not say where it lies.
@@ -183,7 +183,7 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
         seen.add(same)
         notes += [f"{box.where} ({box.name}) reached beyond the image, and was cut back"] if cut else []
         kept.append(box)
-        corners.append(_on_axes(edges, geometry.ndim))
+        corners.append(np.ravel(edges[:, ::-1] if geometry.is_picture else edges))  # along the image's own axes
     return BoundingBoxes(
         np.array(corners).reshape(-1, 2 * geometry.ndim),
         tuple(called[box.name] for box in kept),
@@ -316,11 +316,6 @@ def _around_ball(box: Drawn, geometry: Geometry, path: Path) -> Drawn:
 def _columns_and_rows(geometry: Geometry) -> tuple[int, ...]:
     """Voxels along x, y[, z]: a picture has its rows first."""
     return geometry.shape[::-1] if geometry.is_picture else geometry.shape
-
-
-def _on_axes(edges: Floats, ndim: int) -> Floats:
-    """(2, axes) along x, y[, z] as (2 * axes) along the image's own axes."""
-    return np.ravel(edges[:, ::-1] if ndim == 2 else edges)
 
 
 def _spelled(numbers: Sequence[float]) -> str:

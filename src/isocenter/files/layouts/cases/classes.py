@@ -88,7 +88,8 @@ def mask_regions(folder: Folder, options: DatasetOptions) -> dict[str, tuple[int
     for (name, values), mark in zip(regions.items(), order, strict=True):
         if mark not in values:
             raise DatasetError(f"{name} is marked by {mark}, which is none of its values", where, "Correct the order")
-    return {name: _led(mark, values) for (name, values), mark in zip(regions.items(), order, strict=True)}
+    marked = zip(regions.items(), order, strict=True)
+    return {name: (mark, *(one for one in values if one != mark)) for (name, values), mark in marked}
 
 
 def parse_regions(text: str) -> dict[str, tuple[int, ...]]:
@@ -276,10 +277,6 @@ def _numbers(value: Any, where: str) -> tuple[int, ...]:
     return tuple(int(one) for one in values)
 
 
-def _led(mark: int, values: tuple[int, ...]) -> tuple[int, ...]:
-    return (mark, *(one for one in values if one != mark))
-
-
 def _table_in(described: Any) -> Mapping[str, Any]:
     """A JSON object; empty where it is something else."""
     return described if isinstance(described, Mapping) else {}
@@ -295,7 +292,7 @@ def _description(folder: Folder) -> str:
 
 
 def _table_labels(folder: Folder) -> tuple[Label, ...]:
-    """From a table of names in the folder. A labels.csv may also be a list of images."""
+    """The labels from a table of names in the folder. A labels.csv may also be a list of images."""
     place = folder.root if not folder.is_file else folder.root.parent
     tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]
     try:

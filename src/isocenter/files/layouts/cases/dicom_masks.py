@@ -66,7 +66,7 @@ class DrawnObject:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of its structures, to compare."""
+        """The names of its structures, to compare."""
         return frozenset(name.casefold() for name in self.structures or ())
 
     def replaces(self, other: DrawnObject) -> bool:
@@ -81,7 +81,7 @@ DrawnMap = tuple[DrawnObject, ...]
 
 @dataclass(frozen=True, eq=False)
 class DrawnMasks:
-    """What was drawn on the series of a folder.
+    """The label maps that were drawn on the series of a folder.
 
     of:       {files of an image: its label maps, several where objects name the same structures}
     labels:   one numbering for all: that of the files where they agree, else the names in order
@@ -133,8 +133,9 @@ def masks_on(
     """
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
     objects = (tuple(one.files.paths for one in own) for own in maps)
-    how = {"chosen": chosen, "fill_contours": fill_contours}
-    loaders = (partial(load_drawn, each, image, files, labels, **how) for each in objects)
+    loaders = (
+        partial(load_drawn, each, image, files, labels, chosen=chosen, fill_contours=fill_contours) for each in objects
+    )
     return dict(zip(kinds, loaders, strict=False))
 
 

@@ -15,7 +15,8 @@ from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffi
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
-from isocenter.files.storage import files_below, load_json
+from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.walk import files_below
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -196,7 +197,7 @@ def are_parts(folders: Iterable[str]) -> bool:
 
 
 def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
-    """At which folder level folders are called train, val or test, and what else is in their names.
+    """The level at which folders are called train, val or test, and what else is in their names.
 
     "train" must be among several. The highest level counts.
     """

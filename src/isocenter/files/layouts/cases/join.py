@@ -1,18 +1,23 @@
-"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time."""
+"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time.
+
+A spreadsheet may have rewritten numbers in names: 0001 as 1 or 1.0, and S007 as 7. A table may name patients of DICOM
+by their numbers, and one PatientID of two issuers belongs to two people.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted, listed
+from isocenter.errors import DatasetError, FormatError, counted, listed
+from isocenter.files import dicom
 from isocenter.files.layouts.cases.folder import PART_WORDS, SPLIT_WORDS, Folder, stem_of
-from isocenter.files.layouts.cases.numbered import Numbered
-from isocenter.files.layouts.cases.same_names import same_beginnings, same_names
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
     FOLD_COLUMNS,
@@ -26,7 +31,7 @@ from isocenter.files.layouts.cases.table import (
 )
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.layout import CaseFiles
-from isocenter.files.storage import is_pseudonym
+from isocenter.files.storage.patient_key import is_pseudonym, pseudonym_of_number
 from isocenter.values import Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
@@ -39,6 +44,12 @@ OF_ONE_PERSON = {
 }
 # Names of each side in a problem, and a rule by which each case is its own patient.
 FIRST, EACH_ITS_OWN = 3, "'.+'"
+DECIMALS = re.compile(r"(\d+)\.0+")
+LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+WORD_AND_NUMBER = re.compile(r"(?P<word>\D*)(?P<number>\d+)")
+NO_LETTER = re.compile(r"[\W_]+")
+# What two names have in common where they mean the same; None of a name that has nothing of the kind.
+Key = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -304,7 +315,7 @@ def _row_of_each(
 def _lacking(
     table: Table, column: str, names: Collection[str], missing: Sequence[str], cases: Sequence[tuple[str, str]]
 ) -> DatasetError:
-    """What to say of cases without a row; where patients are hidden, no name in the table is repeated."""
+    """The error on cases without a row; where patients are hidden, it repeats no name in the table."""
     problem = f"has no row for {listed(missing)}"
     remedy = "Add a row, if need be with blanks: what is missing is filled in"
     if twice := sorted(case for case, count in Counter(case for case, _ in cases).items() if count > 1):
@@ -441,7 +452,7 @@ def _owner(name: str, rows: Container[str]) -> str | None:
 
 
 def _beginnings(name: str) -> list[str]:
-    """What a name starts with, up to its end or a separator, the longest first."""
+    """The beginnings of a name, up to its end or a separator, the longest first."""
     return [name[:n] for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
 
 
@@ -452,3 +463,94 @@ def _bare(value: Any) -> str:
 def _dashed(value: Any) -> str:
     """A path as ids of cases have it, where their files' names alone are not different."""
     return stem_of(str(value).replace("\\", "/").replace("/", "-"))
+
+
+def same_names(stated: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """{name of a case: its name in a table}, one to one; empty where some case has none, or two names could be meant.
+
+    stated: the names in the table, of which some may be of no case here
+    """
+    return next(filter(None, (_one_to_one(stated, wanted, key) for key in _keys(stated, wanted))), {})
+
+
+def same_beginnings(stated: Collection[str], beginnings: Sequence[Sequence[str]]) -> list[str]:
+    """The beginning of each case's name that a table states as a patient; empty where some case has none.
+
+    beginnings: of each case's name, the longest first
+    """
+    for key in (_unpadded, _number):
+        known = {key(name) for name in stated} - {None}
+        owners = [next((one for one in own if key(one) in known), "") for own in beginnings]
+        if "" not in owners and same_names(stated, dict.fromkeys(owners)):
+            return owners
+    return []
+
+
+def _unpadded(name: str) -> str:
+    """The name without the zeros before its numbers, without the decimals of a whole number, and in lower case."""
+    whole = DECIMALS.fullmatch(name)
+    return LEADING_ZEROS.sub("", whole[1] if whole else name).casefold()
+
+
+def _keys(stated: Collection[str], wanted: Collection[str]) -> Sequence[Key]:
+    """The keys that may be tried: numbers without their word only where one word stands before all that have any."""
+    words = {_word(_unpadded(name)) for name in (*stated, *wanted)} - {""}
+    is_of_all = len(words) == 1 and None not in words and len(set(stated)) == len(set(wanted))
+    return (_unpadded, _number) if is_of_all else (_unpadded,)
+
+
+def _one_to_one(stated: Collection[str], wanted: Collection[str], key: Key) -> dict[str, str]:
+    names, cases = _by_key(stated, key), _by_key(wanted, key)
+    is_whole = len(cases) == len(set(wanted)) and len(names) == len(set(stated))
+    return {case: names[own] for own, case in cases.items()} if is_whole and cases.keys() <= names.keys() else {}
+
+
+def _by_key(names: Collection[str], key: Key) -> Mapping[str, str]:
+    """{key: the name that has it}; fewer than the names where two have one, or one has none."""
+    return {own: name for name in names if (own := key(name)) is not None}
+
+
+def _word(name: str) -> str | None:
+    """The word before the number of a name; empty for a bare number, None for a name of another form."""
+    fit = WORD_AND_NUMBER.fullmatch(name)
+    return NO_LETTER.sub("", fit["word"]) if fit else None
+
+
+def _number(name: str) -> str | None:
+    """The number of a name that is a word and a number."""
+    fit = WORD_AND_NUMBER.fullmatch(_unpadded(name))
+    return fit["number"] if fit else None
+
+
+class Numbered:
+    """The pseudonyms of patients whose PatientIDs a table may state, without the issuer that files name too."""
+
+    def __init__(self, files: Iterable[Path], where: str) -> None:
+        """files: one of each case, in whose headers issuers are looked up, once; where: what a refusal names."""
+        self._files, self._where = files, where
+
+    def patients(self, number: str, known: Container[str]) -> Sequence[str]:
+        """The known pseudonyms that this number stands for: of no issuer, else of the only one of the files.
+
+        DatasetError where several issuers gave numbers, and this is one of them.
+        """
+        people = self.candidates(number, known)
+        if people and pseudonym_of_number(number) not in known and len(self._issuers) > 1:
+            problem = f"{len(self._issuers)} issuers gave the PatientIDs, and one number may be of several people"
+            remedy = "Name patients as in cases.csv of an evaluation, or images by their files or folders"
+            raise DatasetError(problem, self._where, remedy)
+        return people
+
+    def candidates(self, number: str, known: Container[str]) -> Sequence[str]:
+        """The known pseudonyms that this number may stand for: of no issuer, else of any of the files."""
+        if (own := pseudonym_of_number(number)) in known:
+            return (own,)
+        return [one for issuer in self._issuers if (one := pseudonym_of_number(number, issuer)) in known]
+
+    @cached_property
+    def _issuers(self) -> frozenset[str]:
+        issuers = set()
+        for path in self._files:
+            with suppress(FormatError):  # a case of another format has no issuer
+                issuers.add(dicom.text(dicom.read_header(path).dataset, "IssuerOfPatientID"))
+        return frozenset(issuers - {""})

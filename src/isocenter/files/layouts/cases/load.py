@@ -18,7 +18,7 @@ from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
 from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
-from isocenter.files.storage import is_number
+from isocenter.files.storage.block import is_number
 from isocenter.values import Array, Image, Label
 
 UNKNOWN = "unknown"
@@ -159,7 +159,7 @@ def load_structures(
 
 
 def likeness_to_labels(path: Path, options: ReadOptions) -> int:
-    """How much a file looks like a label map: 3 by few values, 2 by one value, 1 by flat areas, 0 as images do.
+    """The likeness of a file to a label map: 3 by few values, 2 by one value, 1 by flat areas, 0 as images do.
 
     What cannot be read, and a signal, looks like none.
     """

@@ -38,7 +38,7 @@ DEGREES = {3: " (180 degrees)", 6: " (90 degrees clockwise)", 8: " (90 degrees a
 
 @dataclass(frozen=True)
 class Fit:
-    """How what was drawn fits one photograph: whether it can lie on its turned and on its stored pixels at all.
+    """The fit of an annotation to one photograph: whether it can lie on its turned and on its stored pixels at all.
 
     is_same: whether both are the same, as of an empty mask
     gain:    logarithm of how much stronger edges are under it if it lies on the stored pixels; None where unknown
@@ -83,7 +83,7 @@ def on_upright_pixels(reading: Reading, as_stored: Callable[[], Reading], asked:
 
 
 def _decided(fits: Sequence[Fit], what: str, where: Path) -> tuple[Exif, str]:
-    """Where references lie, and why; no reason where it makes no difference. DatasetError where nothing is clear."""
+    """The pixels on which references lie, and why; no reason where it makes no difference. DatasetError if unclear."""
     sizes = {one.stored for one in fits if one.upright != one.stored}
     if len(sizes) == 1:
         return ("stored" if sizes.pop() else "upright"), "only there it has the size of its image"
@@ -101,7 +101,7 @@ def _decided(fits: Sequence[Fit], what: str, where: Path) -> tuple[Exif, str]:
 
 
 def _fit(case: CaseFiles, stored: CaseFiles) -> Fit:
-    """How the references of one case fit its first image; not at all where one of them cannot be read."""
+    """The fit of a case's references to its first image; none where one of them cannot be read."""
     kind = next(kind for kind in case.references if _is_drawn(kind))
     image = _tried(_first(case))
     if image is None:
@@ -117,7 +117,7 @@ def _fit(case: CaseFiles, stored: CaseFiles) -> Fit:
 
 
 def _tried(load: Callable[[], Any]) -> Any:
-    """What is read, or None: whoever reads the case says why it cannot be."""
+    """The value that is read, or None: whoever reads the case says why it cannot be."""
     try:
         return load()
     except IsocenterError:
@@ -203,7 +203,7 @@ def _is_drawn(kind: str) -> bool:
 
 
 def _orientation(files: Sequence[Path]) -> int:
-    """By the EXIF of the first of a case's files that is turned; 1 where none is."""
+    """The EXIF orientation of the first of a case's files that is turned; 1 where none is."""
     opened = (pictures.orientation_of(path) for path in files if suffix_of(path) in entries()["picture"].suffixes)
     return next((turn for turn in opened if turn != 1), 1)
 
@@ -213,6 +213,6 @@ def _spelled(orientations: Iterable[int]) -> str:
 
 
 def _evenly(numbers: Sequence[int], most: int) -> list[int]:
-    """So many of the numbers at most, from all over them."""
+    """At most so many of the numbers, spread evenly over all of them."""
     places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return [numbers[n] for n in places.tolist()]

@@ -1,28 +1,45 @@
-"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image."""
+"""Outlines as files state them, drawn into label maps and maps of objects on the grid of their image.
+
+A file may list many images with what is drawn on each: the images that it names become cases.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, edges_inside, load_boxes, names_in
+from isocenter.files.layouts.cases.boxes import (
+    Annotation,
+    Drawn,
+    Outline,
+    by_file_name,
+    edges_inside,
+    image_named,
+    load_boxes,
+    names_in,
+)
 from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
+from isocenter.files.modality import modality_word
 from isocenter.files.polygon import inside_polygon
-from isocenter.values import WITHOUT_VOXELS, Image, Label, Problem
+from isocenter.values import WITHOUT_VOXELS, Image, Label, Problem, Split
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
 IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_", "background"})
 
 Pixels = NDArray[np.bool_]
+# Of many files, such as the sidecars of BIDS, only so many are opened to know them.
+MOST_OPENED = 32
 
 
 @dataclass(frozen=True)
@@ -76,12 +93,12 @@ class DrawnReferences:
         return {kind: known[kind] for kind in self.kinds}
 
     def counted(self, annotations: Iterable[Annotation]) -> str:
-        """How many boxes or outlines there are, in words."""
+        """The number of boxes or outlines, in words."""
         what = ("box", "boxes") if self.kinds == (BOXES,) else ("outline", "outlines")
         return counted(sum(len(annotation.boxes) for annotation in annotations), *what)
 
     def notes(self, annotations: Iterable[Annotation]) -> tuple[Problem, ...]:
-        """What else could be read of them."""
+        """Notes on what else could be read of them."""
         if not any(box.outline is not None for one in annotations for box in one.boxes):
             return ()
         read = {BOXES: "boxes", MASK: "label maps", OBJECT_MAPS: "maps of single objects"}
@@ -103,7 +120,7 @@ class Covered:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """The area in pixels."""
         return int(np.count_nonzero(self.inside))
 
 
@@ -241,3 +258,73 @@ def _lost(objects: Sequence[tuple[int, Covered]], pixels: NDArray[Any], labels: 
 def _rows_and_columns(image: Image) -> tuple[int, int]:
     shape = image.geometry.shape
     return (shape[0], shape[1]) if image.geometry.is_picture else (shape[1], shape[0])
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image as a file lists it.
+
+    name: of its file, which may begin with folders
+    """
+
+    name: str
+    annotation: Annotation
+    split: Split | None = None
+
+
+def files_of_many(folder: Folder, suffix: str) -> list[Member]:
+    """The first files of a suffix that bear the name of no image, so that they are no sidecar of one."""
+    stems = {member.stem for member in folder.images}
+    return [one for one in folder.members if one.suffix == suffix and one.stem not in stems][:MOST_OPENED]
+
+
+def read_listed(
+    listed: Sequence[Listed],
+    folder: Folder,
+    options: DatasetOptions,
+    *,
+    what: str,
+    usual: str,
+    words: Callable[[Path], Sequence[str]] = lambda path: (),
+) -> Reading:
+    """A case for each image that is listed; an image without a box is known to hold nothing.
+
+    what:  the format
+    usual: the kind of reference where none is asked for
+    words: of folders that may hold the images of a file, the best first
+    Raises DatasetError for an image that is listed twice.
+    """
+    annotations = [entry.annotation for entry in listed]
+    made = DrawnReferences.of(annotations, usual, folder, options)
+    images, modality = by_file_name(folder), modality_word(options.modality)
+    own = {annotation.path.parent for annotation in annotations}
+    cases: dict[Path, CaseFiles] = {}
+    missing = []
+    for entry in listed:
+        path = entry.annotation.path
+        near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
+        near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
+        image = image_named(images, entry.name, near, path, split=entry.split, others=own - {path.parent})
+        if image is None:
+            missing.append(entry.name)
+            continue
+        if image.path in cases:
+            raise DatasetError(f"lists {entry.name}, which is listed already", str(path), "Keep one")
+        loader = partial(load_image, image.path, options.read, modality)
+        cases[image.path] = CaseFiles(
+            image.name,
+            {"image": loader},
+            made.readers(entry.annotation, loader),
+            files=(image.path,),
+            key=entry.annotation.digest,
+            split=entry.split or image.split,
+        )
+    files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
+    absent = f"{counted(len(missing), 'listed image is', 'listed images are')} not there"
+    return Reading(
+        tuple(cases.values()),
+        how=f"{what}: {made.counted(annotations)} on {counted(len(cases), 'image')}, listed in {files}",
+        classes=made.classes,
+        modality=modality,
+        problems=(*left_out(missing, absent, "Correct the names, or get the files"), *made.notes(annotations)),
+    )

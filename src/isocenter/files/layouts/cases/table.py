@@ -12,7 +12,8 @@ from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
-from isocenter.files.storage import is_nobody, read_text_table, separator_of
+from isocenter.files.storage.csv_text import read_text_table, separator_of
+from isocenter.files.storage.patient_key import is_nobody
 from isocenter.lazy import pandas
 from isocenter.values import BLANKS, Problem
 
@@ -103,7 +104,10 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
     except (ValueError, OSError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
-    cells = [[_bare(cell) for cell in frame.iloc[:, n]] for n in range(frame.shape[1])]
+    cells = [
+        [composed(cell.strip()) if isinstance(cell, str) else cell for cell in frame.iloc[:, n]]
+        for n in range(frame.shape[1])
+    ]
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
     values = {
         name: _column(own if separator == "," else _with_points(own), is_code=_plain(name) in naming)
@@ -226,7 +230,7 @@ def columns_of_files(table: Table, folder: Path) -> tuple[str, ...]:
 
 
 def label_remedy(table: Table, used: Collection[str] = ()) -> str:
-    """How to name the column of the labels: for example one of few different values, and for values one of numbers.
+    """The remedy that names a column of labels: for example one of few different values, or one of numbers.
 
     used: columns that hold something else
     """
@@ -274,7 +278,7 @@ def as_whole(value: Any) -> Any:
 
 
 def _text_separator(path: Path) -> str | None:
-    """What parts the columns of a text file that is a table; None of one that is none."""
+    """The separator of the columns of a text file; None where it is no table."""
     if path.suffix.lower() != TEXT_SUFFIX:
         return None
     with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -336,10 +340,6 @@ def _names(columns: Iterable[object]) -> list[str]:
 def composed(text: str) -> str:
     """A text with ü as one letter: some systems write it as u and a mark, so that equal names would differ."""
     return unicodedata.normalize("NFC", text)
-
-
-def _bare(cell: Any) -> Any:
-    return composed(cell.strip()) if isinstance(cell, str) else cell
 
 
 def _plain(column: str) -> str:

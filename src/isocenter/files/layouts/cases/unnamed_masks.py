@@ -95,7 +95,7 @@ def are_paired(images: Mapping[Key, Any], masks: Mapping[Key, Any]) -> bool:
 
 
 def _likeness(members: list[Member], options: ReadOptions) -> int:
-    """How much the files look like label maps; 0 where one of them looks like an image."""
+    """The likeness of files to label maps; 0 where one of them looks like an image."""
     step = max(1, len(members) // LOOKED_AT)
     looks = [likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
     return max(looks) if min(looks) > 0 else 0

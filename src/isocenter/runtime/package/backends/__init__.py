@@ -16,7 +16,7 @@ BACKENDS = {
     "openvino-bf16": "isocenter.runtime.package.backends.openvino:HALF",
     "tensorrt": "isocenter.runtime.package.backends.tensorrt:BACKEND",
     "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
-    "torch-bf16": "isocenter.runtime.package.backends.torch_half:BACKEND",
+    "torch-bf16": "isocenter.runtime.package.backends.torch_eager:HALF",
 }
 # Their first result takes minutes, so that `predict`, which counts ten images, never takes them by itself.
 SLOW_TO_START = frozenset({"compiled", "tensorrt"})
@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
 
 
 def quick_names() -> list[str]:
-    """Those that `predict` may take by itself; likely fast ones first, because they set the time for the others."""
+    """Names of backends that `predict` may take by itself; likely fast ones first: they set the time for the others."""
     likely = {name: place for place, name in enumerate(("openvino-bf16", "openvino", "onnx"))}
     return sorted(set(names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
 

@@ -16,7 +16,7 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError, is_out_o
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
-from isocenter.runtime.windows import POOLED
+from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN
 
@@ -125,8 +125,8 @@ def usable_cores() -> int:
 
 def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The ONNX file of a package and what lies beside it; UsageError where the network could not be written as one."""
-    export = record.get("onnx") or {}
-    if not export.get("exported"):
+    export = record["onnx"]
+    if not export["exported"]:
         problem = f"the package holds no ONNX file ({export.get('because', 'none was written')})"
         raise UsageError(problem, f"{PACKAGED}/{RECORD}", "Choose --backend torch")
     return (ONNX, *export.get("beside", ()))

@@ -34,8 +34,7 @@ from isocenter.runtime.package.contents import (
     weights_files,
 )
 from isocenter.runtime.package.onnx_export import speakable
-from isocenter.runtime.record_files import digest
-from isocenter.runtime.sealed_cache import sealed_entry
+from isocenter.runtime.record_files import digest, sealed_entry
 from isocenter.runtime.windows.slide import Network
 
 # A batch of more windows than this is not foreseen by what is compiled.
@@ -46,7 +45,7 @@ COMPILED = "network.pt2"
 
 @dataclass(frozen=True, eq=False)
 class CompiledNetwork:
-    """What was compiled, (batch, channels, *patch) to a tensor for each head, as a function of NumPy arrays."""
+    """A compiled network, (batch, channels, *patch) to a tensor for each head, as a function of NumPy arrays."""
 
     compiled: Any
     heads: tuple[str, ...]
@@ -99,7 +98,7 @@ class TorchCompiled:
 
 
 def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
-    """What decides the code that is made: weights, network, windows, torch and the processor or GPU."""
+    """The digest of what decides the code that is made: weights, network, windows, torch and the processor or GPU."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     decisive = [
         *(digest(one) for one in weights),

@@ -1,4 +1,4 @@
-"""torch as it is: what the model was trained and measured with, and what every other backend is compared with."""
+"""torch as it is, with which every other backend is compared, and torch in bfloat16."""
 
 from __future__ import annotations
 
@@ -7,27 +7,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isocenter import tasks
-from isocenter.runtime.device import use_threads
+from isocenter.lazy import torch
+from isocenter.networks import channels_last, memory_order, ordered
+from isocenter.runtime.device import MPS, bf16_pays, use_threads
+from isocenter.runtime.package.certificate import BFLOAT16, FLOAT32
 from isocenter.runtime.package.contents import package_record, read_modules, shares_in, weights_files
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
+class HalfNetwork:
+    """A torch module as a function of NumPy arrays, in bfloat16, its channels side by side in memory."""
+
+    def __init__(self, module: Module, device: str) -> None:
+        self.module, self.device = channels_last(module), device
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        images = torch.from_numpy(batch).to(self.device)
+        if memory_order(self.module) is not None:
+            images = ordered(images)
+        with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            outputs = self.module(images, *(torch.from_numpy(one).to(self.device) for one in context))
+        return {name: output.float().cpu().contiguous().numpy() for name, output in outputs.items()}
+
+
 @dataclass(frozen=True)
 class TorchEager:
-    """One operation after the other."""
+    """One operation after the other.
+
+    computing: makes a network of a module and its device
+    """
 
     name: str = "torch"
     packages: tuple[str, ...] = ("torch",)
-    precision: str = "float32"
+    precision: str = FLOAT32
+    computing: Callable[[Module, str], Network] = TorchNetwork
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
+        if self.precision == BFLOAT16 and (device == MPS or not bf16_pays(device)):
+            return f"{device} does not compute in bfloat16 itself: choose --backend torch"
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -37,7 +64,7 @@ class TorchEager:
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
         record = package_record(folder)
-        return averaged(record, [folder / name for name in self.files(record)], device, threads)
+        return averaged(record, [folder / name for name in self.files(record)], device, threads, self.computing)
 
 
 def averaged(
@@ -60,3 +87,5 @@ def averaged(
 
 
 BACKEND = TorchEager()
+# The arithmetic in which most models are trained; twice as fast as float32, and a little beside it.
+HALF = TorchEager("torch-bf16", precision=BFLOAT16, computing=HalfNetwork)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, select, true, tuple_
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import read_header, read_identity
-from isocenter.service.objects import key_of
+from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import answers, instances, jobs, series, studies
 from isocenter.service.web.dicomweb.dicom_json import DicomJson, elements, header_elements
 from isocenter.service.web.web_node import WebNode

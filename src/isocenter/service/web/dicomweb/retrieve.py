@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
@@ -17,20 +18,23 @@ from urllib.request import parse_http_list
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
+from PIL import Image
+from pydantic import BaseModel, Field
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import (
     Header,
+    Window,
     frame_count,
     is_decodable,
     native_frame,
     native_object,
     read_header,
+    shown_frame,
     stored_frame,
 )
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
-from isocenter.service.web.dicomweb.rendering import Rendering, rendered
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
@@ -282,3 +286,36 @@ def _numbers(head: Header, frames: str) -> list[int]:
 
 def _not_acceptable(offered: str) -> WebError:
     return WebError(406, "the Accept header asks for what the node cannot give", "the request", f"Accept {offered}")
+
+
+NUMBER = r"-?\d{1,9}(\.\d{1,9})?"
+FUNCTIONS = {"": "LINEAR", "linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
+
+
+class Rendering(BaseModel):
+    """How a picture is wanted. window: centre, width and function; viewport: width and height (pixels)."""
+
+    window: Annotated[str | None, Field(pattern=rf"^{NUMBER},{NUMBER}(,(linear|linear-exact|sigmoid))?$")] = None
+    viewport: Annotated[str | None, Field(pattern=r"^[1-9]\d{0,3},[1-9]\d{0,3}$")] = None
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+
+
+def rendered(path: Path, number: int, how: Rendering, kind: str) -> bytes:
+    """A frame as `jpeg` or `png`. Raises FormatError where it cannot be decoded."""
+    picture = Image.fromarray(shown_frame(read_header(path), number, _window(how.window)))
+    if how.viewport is not None:
+        width, height = map(int, how.viewport.split(","))
+        scale = min(width / picture.width, height / picture.height)
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    file = io.BytesIO()
+    picture.save(file, kind, quality=how.quality)
+    return file.getvalue()
+
+
+def _window(text: str | None) -> Window | None:
+    if text is None:
+        return None
+    centre, width, function = re.split(",", f"{text},")[:3]
+    if float(width) <= 0:
+        raise WebError(400, "the width of a window must be above 0", "window", "Give window=centre,width,linear")
+    return Window(float(centre), float(width), FUNCTIONS[function])

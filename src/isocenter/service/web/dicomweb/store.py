@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse, Response
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import Identity, read_identity
-from isocenter.service.objects import Part, Received, secure
+from isocenter.service.objects.received import Received
+from isocenter.service.objects.store import Part, secure
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA, element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from isocenter.service.web.shapes import Problem

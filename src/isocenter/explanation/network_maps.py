@@ -1,0 +1,258 @@
+"""Maps that need the network itself.
+
+From its deepest features: CAM, Grad-CAM and Grad-CAM++ by MONAI, and Score-CAM. From gradients by the input: integrated
+gradients and SmoothGrad, by captum. From the attention of a transformer: rollout, plain or weighted by gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
+from torch import Tensor, nn
+
+from isocenter import networks
+from isocenter.explanation.baselines import blurred, stretched
+from isocenter.explanation.subject import Subject, UnfitError
+from isocenter.lazy import monai_visualize
+from isocenter.networks import Features
+
+# How near two numbers are that are the same: what a linear layer takes, and the mean of the deepest map.
+ALIKE = 1e-4
+# Maps that Score-CAM tries, those that vary most, and images that it shows the network at once.
+MOST_MAPS, BATCH = 64, 8
+
+
+def gradcam(subject: Subject) -> Tensor:
+    """(1, 1, *window) Grad-CAM of the deepest map, arXiv:1610.02391."""
+    return _by_gradients(subject, "gradcam", monai_visualize.GradCAM)
+
+
+def gradcam_plus(subject: Subject) -> Tensor:
+    """(1, 1, *window) Grad-CAM++ of the deepest map, arXiv:1710.11063."""
+    return _by_gradients(subject, "gradcam++", monai_visualize.GradCAMpp)
+
+
+def cam(subject: Subject) -> Tensor:
+    """(1, 1, *window) class activation map, arXiv:1512.04150: the last layer at each place of the deepest map."""
+    seen = _seen(subject, "cam")
+    weights, offset = _last_layer(subject, seen)
+    with _watched(subject, "cam") as scored, torch.no_grad():
+        made = monai_visualize.CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
+        maps = made.compute_map(subject.image, class_idx=[0] * len(seen.deepest))
+    return _on_window(maps, subject, "cam")
+
+
+def scorecam(subject: Subject) -> Tensor:
+    """(1, 1, *window) Score-CAM, arXiv:1910.01279: each map weighs what is scored where it is high."""
+    deepest = _seen(subject, "scorecam").deepest
+    if deepest.ndim - 2 == len(subject.spatial) and len(deepest) > len(subject.image):
+        raise UnfitError("scorecam", "its deepest maps are of single frames, and a mask shows the place in all of them")
+    maps = _by_image(deepest, subject, "scorecam")[0][:, None]
+    maps = maps[maps.flatten(1).std(dim=1).argsort(descending=True)[:MOST_MAPS]]
+    masks, ones = stretched(maps, subject.spatial), (-1, *[1] * (maps.ndim - 1))
+    low, high = masks.flatten(1).amin(dim=1).reshape(ones), masks.flatten(1).amax(dim=1).reshape(ones)
+    shown, base = (masks - low) / (high - low).clamp(min=1e-12), blurred(subject.image)
+    gained = torch.cat([subject.scores(part * subject.image + (1 - part) * base) for part in shown.split(BATCH)])
+    weights = (gained - subject.scores(base)).softmax(dim=0)
+    return (weights.reshape(ones) * masks).sum(dim=0, keepdim=True).relu()
+
+
+def _by_gradients(subject: Subject, name: str, kind: type[monai_visualize.GradCAM]) -> Tensor:
+    _refuse_unknown(subject, name)
+    with _watched(subject, name) as scored, torch.enable_grad():
+        maps = kind(scored, "peek").compute_map(subject.image, class_idx=0)
+    return _on_window(maps.detach(), subject, name)
+
+
+class _Scored(nn.Module):
+    """Images to (batch, 1) the subject's scalar, with its deepest map as the output of the layer `peek`.
+
+    Gradients end at the deepest map: what comes before it is computed as in a prediction.
+    """
+
+    def __init__(self, subject: Subject, method: str) -> None:
+        super().__init__()
+        self.peek, self.network, self.subject, self.method = nn.Identity(), subject.module, subject, method
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = self.subject.score(images)
+        if torch.is_grad_enabled() and not score.requires_grad:
+            raise UnfitError(self.method, "its detections have no gradient with respect to its deepest feature map")
+        # MONAI's Grad-CAM++ takes the exponential of the score, a factor of the whole map: of 0 it is no overflow.
+        return (score - score.detach())[:, None]
+
+    def passed(self, output: Any) -> Any:
+        """The part's output, whose last tensor has gone through `peek`."""
+        if isinstance(output, dict):
+            name = list(output)[-1]
+            return {**output, name: self.passed(output[name])}
+        if isinstance(output, (list, tuple)):
+            return type(output)([*output[:-1], self.passed(output[-1])])
+        maps: Tensor = self.peek(output.detach().requires_grad_(torch.is_grad_enabled()))
+        if maps.requires_grad:
+            maps.register_hook(lambda gradient: gradient.contiguous())  # MONAI takes a view of it
+        return maps
+
+
+@contextmanager
+def _watched(subject: Subject, method: str) -> Iterator[_Scored]:
+    """The subject's network as MONAI's methods want it, for as long as they need it."""
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    scored = _Scored(subject, method).eval()  # else MONAI puts the network back into training
+    part = networks.deepest_part(subject.module, _deepest_of(subject.family))
+    handle = part.register_forward_hook(lambda _, __, output: scored.passed(output))
+    try:
+        yield scored
+    finally:
+        handle.remove()
+
+
+def _seen(subject: Subject, method: str) -> Features:
+    """The features of the case itself."""
+    _refuse_unknown(subject, method)
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    given = [one for one in (subject.image, subject.context) if one is not None]
+    with torch.no_grad():
+        return networks.features(subject.module, *given, at=_deepest_of(subject.family), last=True)
+
+
+def _deepest_of(family: networks.Family) -> str:
+    """The part whose output is the deepest map."""
+    return family.grid_features or family.features
+
+
+def _refuse_unknown(subject: Subject, method: str) -> None:
+    if subject.family is None or not subject.family.features:
+        raise UnfitError(method, "the deepest feature map of this family is not known")
+
+
+def _by_image(deepest: Tensor, subject: Subject, method: str) -> Tensor:
+    """(batch * n, maps, *grid) to (batch, maps, *grid): n slices become an axis, n frames one map each."""
+    ndim, count = len(subject.spatial), len(deepest) // len(subject.image)
+    axes = deepest.ndim - 2
+    if axes == ndim - 1 and count > 1:
+        axis = int((subject.size or {}).get("axis", 0))
+        deepest = deepest.unflatten(0, (-1, count)).movedim(1, axis + 2)
+    elif axes == ndim and count > 1:
+        deepest = deepest.unflatten(0, (-1, count)).flatten(1, 2)
+    elif axes != ndim:
+        raise UnfitError(method, "the deepest features of its network are a vector, which has no place in the image")
+    if math.prod(deepest.shape[2:]) == 1:
+        raise UnfitError(method, "the deepest feature map of its network is a single voxel")
+    return deepest
+
+
+def _on_window(maps: Tensor, subject: Subject, method: str) -> Tensor:
+    return stretched(_by_image(maps, subject, method), subject.spatial)
+
+
+def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
+    """(maps,) how much each map's mean counts in the scalar, and (1,) what is there without any.
+
+    Raises UnfitError where the mean of the deepest map does not meet a linear layer.
+    """
+    _by_image(seen.deepest, subject, "cam")
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
+    layers = networks.last_layers(subject.module, _deepest_of(subject.family))
+    with torch.enable_grad():
+        outputs = {name: one.detach().float().requires_grad_() for name, one in seen.outputs.items()}
+        subject.objective(outputs).sum().backward()
+    moved = {name: one.grad[0] for name, one in outputs.items() if one.grad is not None and one.grad.any()}
+    maps = seen.pooled.shape[1]
+    reason = "no linear layer follows the mean of the deepest feature map"
+    name = next(iter(moved), "")
+    layer, taken = layers.get(name), seen.inputs.get(name)
+    if len(moved) != 1 or taken is None or not isinstance(layer, nn.Linear):
+        raise UnfitError("cam", reason)
+    if taken.ndim != 2 or taken.shape[1] < maps or not torch.allclose(taken[:, :maps], seen.pooled, atol=ALIKE):
+        raise UnfitError("cam", reason)
+    rest = taken[0, maps:] @ layer.weight[:, maps:].T
+    bias = layer.bias if layer.bias is not None else torch.zeros_like(moved[name])
+    return moved[name] @ layer.weight[:, :maps], ((rest + bias) @ moved[name])[None]
+
+
+def _weighed(weights: Tensor, offset: Tensor, features: Tensor) -> Tensor:
+    """(batch, maps) of one place to (batch, 1)."""
+    return (features @ weights)[:, None] + offset
+
+
+# Of the path between nothing and the image, arXiv:1703.01365 section 5: 20 to 300.
+STEPS = 32
+# Noisy copies, and their noise as a share of the image's range, arXiv:1706.03825 section 3.
+COPIES, NOISE = 16, 0.15
+
+
+def integrated_gradients(subject: Subject) -> Tensor:
+    """(1, channels, *window) the share of each number in the score, arXiv:1703.01365; they sum to what 0 lacks of it.
+
+    0 is what a normalised image has on average.
+    """
+    method = IntegratedGradients(_InputScore(subject, "integrated_gradients"))
+    image = torch.nan_to_num(subject.image)
+    with torch.enable_grad():
+        made = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=BATCH)
+    return torch.nan_to_num(made.detach().float())
+
+
+def smoothgrad(subject: Subject, seed: int = 0) -> Tensor:
+    """(1, channels, *window) how much the score changes with each number, in the mean of noisy copies."""
+    image = torch.nan_to_num(subject.image)
+    spread = float(image.max() - image.min()) * NOISE
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method = NoiseTunnel(Saliency(_InputScore(subject, "smoothgrad")))
+        made = method.attribute(
+            image, nt_samples=COPIES, nt_samples_batch_size=BATCH, stdevs=max(spread, 1e-12), nt_type="smoothgrad"
+        )
+    return torch.nan_to_num(made.detach().float())
+
+
+class _InputScore:
+    """The subject's score of images; of frames that a clip does not have nothing is made up."""
+
+    def __init__(self, subject: Subject, method: str) -> None:
+        self.subject, self.method = subject, method
+
+    def __call__(self, images: Tensor) -> Tensor:
+        given = images.masked_fill(torch.isnan(self.subject.image), torch.nan)
+        score = self.subject.score(given)
+        if torch.is_grad_enabled() and not score.requires_grad:
+            raise UnfitError(self.method, "its detections have no gradient with respect to the image")
+        return score
+
+
+def attention(subject: Subject) -> Tensor:
+    """(1, 1, *window) attention rollout, arXiv:2005.00928: the share of each patch in what goes to the heads."""
+    return _rolled(subject, "attention", by_gradients=False)
+
+
+def attention_by_gradients(subject: Subject) -> Tensor:
+    """(1, 1, *window) rollout of attention times its gradient, the positive part: Chefer et al., arXiv:2103.15679."""
+    return _rolled(subject, "attention_gradients", by_gradients=True)
+
+
+def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
+    if subject.module is None or subject.family is None or not subject.family.attention:
+        raise UnfitError(name, "its answer is not computed by attention among all patches of the image")
+    if refused := networks.without_rollout(subject.module, subject.family.attention):
+        raise UnfitError(name, refused)
+    if subject.objective.places is not None:
+        raise UnfitError(name, "its answer for each voxel also depends on paths that bypass its attention")
+    given = [one for one in (subject.image, subject.context) if one is not None]
+    with torch.set_grad_enabled(by_gradients):
+        image = given[0].clone().requires_grad_(by_gradients)
+        seen = networks.attention(subject.module, image, *given[1:], at=subject.family.attention)
+        weights = seen.weights
+        if by_gradients:
+            gradients = torch.autograd.grad(subject.objective(seen.outputs).sum(), weights)
+            weights = [(one * slope).clamp(min=0) for one, slope in zip(weights, gradients, strict=True)]
+        flow = networks.rollout(torch.stack(list(weights), dim=1), weighed=by_gradients)
+        # That each patch counts for itself is known before any weight is: it would only lift the whole map.
+        own = torch.eye(flow.shape[-1], device=flow.device) if by_gradients else 0
+        return seen.spread(flow - own).detach()

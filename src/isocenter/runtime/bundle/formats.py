@@ -1,0 +1,25 @@
+"""Files that a package reads, by their suffix; the first is the one that results are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isocenter.files import Format, numpy_file, series
+from isocenter.files.nifti import read as nifti
+from isocenter.files.pictures import picture
+
+
+def tables() -> Mapping[str, Format]:
+    """Series in tables of numbers, or in plain arrays."""
+    return {".csv": series.FORMAT, ".tsv": series.FORMAT, ".npy": numpy_file.FORMAT, ".npz": numpy_file.FORMAT}
+
+
+def pictures() -> Mapping[str, Format]:
+    """Images in picture files, or in volume files of a single slice."""
+    suffixes = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm")
+    return {**volumes(), **dict.fromkeys(suffixes, picture.FORMAT)}
+
+
+def volumes() -> Mapping[str, Format]:
+    """Images in volume files: NIfTI."""
+    return {".nii.gz": nifti.FORMAT, ".nii": nifti.FORMAT}

@@ -1,0 +1,152 @@
+"""The record of a model: its types are checked before anything is built from it.
+
+Parts that are found after training have their settings in it, and their arrays in files beside the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError, is_out_of_memory
+from isocenter.runtime.directions import Directions
+from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
+from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.watched import with_guard
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.protocol import Prepares
+from isocenter.runtime.record_files import digest
+from isocenter.runtime.uncertainty.last_layers import Laplace
+
+if TYPE_CHECKING:
+    from isocenter.runtime.model import Model
+
+
+class Kind(NamedTuple):
+    """A part of a model: its file, what it is, and what makes it of its settings and arrays."""
+
+    file: str
+    what: str
+    of: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+
+
+# {name in a model's record, and of the field of `Model`: its kind}
+PARTS: Mapping[str, Kind] = {
+    "guard": Kind("guard.safetensors", "gate", Guard.of),
+    "laplace": Kind("laplace.safetensors", "posterior", Laplace.of),
+    "directions": Kind("directions.safetensors", "directions", Directions.of),
+}
+PART_FILES = tuple(kind.file for kind in PARTS.values())
+
+
+def write_parts(parts: Mapping[str, Any], folder: Path) -> None:
+    """The arrays of parts, as `Model.parts` has them, into an existing folder."""
+    for name, part in parts.items():
+        (folder / PARTS[name].file).write_bytes(part.content)
+
+
+def files_of(record: Mapping[str, Any]) -> list[str]:
+    """The files of the parts that a model's record names."""
+    return [kind.file for name, kind in PARTS.items() if record.get(name)]
+
+
+def read_parts(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The parts that a model's record names.
+
+    Raises IntegrityError for a file that is missing, or is not the one that the record names.
+    """
+    return {name: _read(record[name], folder / kind.file, kind) for name, kind in PARTS.items() if record.get(name)}
+
+
+def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+    """The model with the parts that its record names."""
+    parts = read_parts(record, folder)
+    guard = parts.pop("guard", None)
+    return with_guard(replace(model, **parts), guard)
+
+
+def _read(settings: Mapping[str, Any], path: Path, kind: Kind) -> Any:
+    remedy = "Get the model again from its maker"
+    if not path.is_file():
+        raise IntegrityError("is missing", str(path), remedy)
+    try:
+        if digest(path) != settings["sha256"]:
+            raise IntegrityError(f"is not the {kind.what} of this model (its SHA-256 differs)", str(path), remedy)
+        return kind.of(settings, load(path.read_bytes()))
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"holds no {kind.what} ({error})", str(path), remedy) from error
+
+
+# Sections that are names with values, whatever these are.
+SECTIONS = ("task", "network", "record")
+# What building a task, a network or a preprocessing raises of values that no writer of ours gives.
+BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def built_from(record: Mapping[str, Any], place: Path) -> Iterator[None]:
+    """A model is built within from this record, whose types are looked at first.
+
+    place: the model's folder, which errors name
+    Raises IntegrityError where record and weights are no model, MemoryShortageError where it needs too much memory.
+    """
+    _refuse_other_types(record, place)
+    try:
+        yield
+    except IsocenterError:
+        raise
+    except BUILDING_ERRORS as error:
+        if is_out_of_memory(error):
+            remedy = "Free some, or choose --device cpu"
+            raise MemoryShortageError("takes more memory than there is", str(place), remedy) from error
+        raise IntegrityError(f"weights and record do not fit ({error})", str(place), "Get the model again") from error
+
+
+def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
+    for section in SECTIONS:
+        if not isinstance(record.get(section), Mapping):
+            raise _malformed(place, f"{section!r} holds no names with values")
+    preprocessing, origin = record.get("preprocessing"), record["record"]
+    is_nnunet = isinstance(preprocessing, Mapping) and preprocessing.get("kind") == KIND
+    held: dict[str, tuple[Any, Any]] = {
+        "preprocessing": (NNUNetPreprocessing if is_nnunet else Preprocessing, preprocessing),
+        "inference": (Inference, record.get("inference")),
+        "limits": (list[str], origin.get("limits", [])),
+    }
+    # Of the images that trained, for each axis; a model of another program has none.
+    members = origin.get("members") if isinstance(origin.get("members"), list) else []
+    for place_of, own in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
+        images = (own.get("fingerprint") or {}) if isinstance(own, Mapping) else own
+        held[f"{place_of}fingerprint"] = (dict[str, Any], images)
+        if isinstance(images, Mapping):
+            per_axis = dict[str, list[float]] | None
+            held |= {f"{place_of}{name}": (per_axis, images.get(name)) for name in ("shape", "spacing", "largest")}
+    for section, (kind, value) in held.items():
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            entry = ".".join(str(part) for part in (section, *first["loc"]))
+            raise _malformed(place, f"{entry}: {first['msg']}, not {first['input']!r:.50}") from error
+
+
+def _malformed(place: Path, problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"its record is not that of a model: {problem}", str(place), "Get the model again from its maker"
+    )
+
+
+def preprocessing_of(settings: Mapping[str, Any]) -> Prepares:
+    """Read a model's record; PlanError for a kind that is not known here."""
+    kind = settings.get("kind")
+    if kind not in (None, KIND):
+        raise PlanError(f"there is no preprocessing of the kind {kind!r}", "preprocessing", "Update isocenter")
+    return Preprocessing.of(settings) if kind is None else NNUNetPreprocessing.of(settings)

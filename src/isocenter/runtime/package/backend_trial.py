@@ -1,0 +1,126 @@
+"""The trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
+
+`python -m isocenter.runtime.package.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
+crashes ends this process alone, and the memory measured is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import psutil
+
+from isocenter.errors import IsocenterError
+from isocenter.files import load_json
+from isocenter.runtime.device import peak_memory
+from isocenter.runtime.model import Model
+from isocenter.runtime.model_files import load
+from isocenter.tasks import BETWEEN, OUTPUT, WITHIN
+from isocenter.values import Array, Image, Prediction, Region
+
+TASK, FOUND = "task.json", "found.json"
+# Of the probabilities of one image so many are kept for the comparison: 256 MiB.
+MOST_KEPT = 2**26
+# Images are predicted once more until so many times are known, or so many seconds are over.
+REPEATS, ENOUGH_SECONDS = 5, 15.0
+
+
+@dataclass
+class Kept:
+    """Probabilities of an image, written into a file as they come: every backend gives them in the same order."""
+
+    file: BinaryIO
+    room: int = MOST_KEPT
+    vectors: list[Array] = field(default_factory=list)
+
+    def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        for array in (one for name, one in arrays.items() if not name.endswith((WITHIN, BETWEEN, OUTPUT))):
+            flat = np.ravel(np.asarray(array, dtype=np.float32))[: self.room]
+            self.file.write(flat.tobytes())
+            self.room -= len(flat)
+            if not region:
+                self.vectors.append(flat)
+
+
+def keep_image(image: Image, path: Path) -> None:
+    """An image for the other process; its source stays here."""
+    values = {one.name: getattr(image, one.name) for one in fields(Image) if one.name not in ("pixels", "source")}
+    values |= {"facts": dict(image.facts), "pixels": np.asarray(image.data)}
+    path.write_bytes(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def kept_image(path: Path) -> Image:
+    """The inverse of `keep_image`, from a folder that only this user's processes write into."""
+    return Image(**pickle.loads(path.read_bytes()))  # noqa: S301 - our own file of a moment ago
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The kept images of a folder, in order."""
+    return sorted(folder.glob("image_*.pickle"))
+
+
+def main(folder: Path) -> None:
+    """Run the trial that `task.json` describes; its figures, or the reason without any, go into `found.json`."""
+    asked = load_json(folder / TASK)
+    try:
+        outcome = _tried(folder, **asked)
+    except (IsocenterError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        outcome = {"because": str(error).strip().partition("\n")[0] or type(error).__name__}
+    (Path(asked["out"]) / FOUND).write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def _tried(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> dict[str, Any]:
+    model = load(package, device, backend=backend, threads=threads)
+    start, times = 0.0, list[float]()
+    for path in images_in(folder):
+        image = kept_image(path)
+        with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
+            kept = Kept(file)
+            prediction = model.predict(image, receiver=kept, covariates={})
+        np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, kept))
+        (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated(prediction)), encoding="utf-8")
+        start = start or time.time() - psutil.Process().create_time()
+    paths, began = images_in(folder), time.perf_counter()
+    while len(times) < REPEATS and (not times or time.perf_counter() - began < ENOUGH_SECONDS):
+        times.append(_seconds(model, kept_image(paths[len(times) % len(paths)])))
+    peak = peak_memory() / 2**20
+    return {"start": start, "seconds": statistics.median(times), "repeats": len(times), "peak_memory": peak}
+
+
+def _seconds(model: Model, image: Image) -> float:
+    began = time.perf_counter()
+    np.asarray(model.predict(image, covariates={}).data)  # a result that is made when it is read is read
+    return time.perf_counter() - began
+
+
+def _labels(prediction: Prediction, kept: Kept) -> Array:
+    """The label of each voxel; of a model of whole images the likeliest class, and nothing where it names none."""
+    if prediction.data is not None:
+        return np.asarray(prediction.data)
+    if prediction.probabilities is None:
+        return np.zeros(0, dtype=np.intp)
+    return np.array([int(np.argmax(one)) for one in kept.vectors])
+
+
+def stated(prediction: Prediction) -> dict[str, Any]:
+    """The promises of an answer: sets, ends of intervals, and whether the model gives it."""
+    each = [one.confidence for one in (prediction, *prediction.parts.values())]
+    # A lower bound of a time has no upper end.
+    pairs = [(low, one.high.get(name, math.inf)) for one in each for name, low in one.low.items()]
+    ends = [[end if math.isfinite(end) else None for end in pair] for pair in pairs]
+    sets = [[name, list(answers)] for one in each for name, answers in one.set.items()]
+    return {"given": prediction.abstained is None, "sets": sets, "ends": ends}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

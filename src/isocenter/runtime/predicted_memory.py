@@ -1,0 +1,236 @@
+"""The memory that a prediction will take, from the image's header and the model only."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, finalize
+
+from isocenter.errors import MemoryShortageError
+from isocenter.lazy import torch
+from isocenter.runtime.device import available_memory
+from isocenter.runtime.inference import NONE
+from isocenter.runtime.model import Model
+from isocenter.runtime.preprocessing.columns import HELD_BYTES
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
+from isocenter.runtime.proportion import prepared_shape, shape_around
+from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.averaging import members_of
+from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import dense_channels, voxel_bytes
+from isocenter.values import Head, Image, Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+GIB = 2**30
+# A network that is not torch's is not looked into: so many float32 a voxel of the window are those of a U-Net that is
+# 32 channels wide, of which three levels' worth are alive at a time.
+FLOATS_A_VOXEL = 100
+# What the kernels hold beside what is counted: reordered copies of what goes in and out, for each byte alive.
+KERNELS = 1.3
+# What a first window brings with it, whatever its size: compiled kernels, threads, arenas of the allocator.
+FIRST_WINDOW = 3 * 2**24
+# Bytes for each voxel of an image that is prepared in memory: as it was read and as float32, and what was measured.
+READ_COPIES = 9
+# Finished parts that are worked on at a time: probabilities, their copies, and what is resampled of them.
+PARTS = 4
+# Of what is free the rest stays for the system and for what the prediction misses.
+USABLE = 0.9
+# What was counted of a network, for as long as somebody has it: {shapes of a batch: bytes}.
+_counted: WeakKeyDictionary[Module, dict[tuple[tuple[int, ...], ...], int | None]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Bytes that predicting one image takes beside what the program holds already.
+
+    image:   as it is read and prepared, or the parts of it that are held
+    network: while a batch of windows goes through
+    sums:    of windows that overlap, and what is resampled back of them
+    result:  what is kept until it is written
+    """
+
+    image: int
+    network: int
+    sums: int
+    result: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all four."""
+        return self.image + self.network + self.sums + self.result
+
+    def __str__(self) -> str:
+        parts = {"the image": self.image, "the network": self.network, "sums": self.sums, "the result": self.result}
+        listing = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({listing})"
+
+
+def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
+    """The memory that predicting this image will take; nothing of it is read but its header.
+
+    batch:  windows at once; as the model was planned if not said
+    region: of the image's grid, of which alone something is said
+    Of a cascade it is what the stage takes that takes most.
+    """
+    own = _expected(model, image, batch or model.inference.batch, region)
+    if model.first is None:
+        return own
+    first = expected_memory(model.first, image)
+    joined = 0
+    if model.preprocessing.held(image.geometry).streamed is None:
+        # Another program's second sees the image as float32 with one more channel, made of the first's result.
+        joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
+    second = replace(own, image=own.image + joined + first.result)
+    return max(first, second, key=attrgetter("total"))
+
+
+def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
+    patch, in_parts = model.inference.patch, model.preprocessing.held(image.geometry)
+    spatial = prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
+    channels = int(model.network["channels"])
+    source = math.prod(image.shape)
+    dense = dense_channels(model.task)
+    dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
+    streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
+    streamed = streamed and len(patch) == 3 and image.geometry.is_volume
+    seen = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
+    walked = _walked(image, seen, patch)
+    if in_parts.streamed is None:
+        walked = min(length * math.prod(seen) // size for length, size in zip(patch, seen, strict=True))
+    if streamed:
+        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
+    else:
+        held = READ_COPIES * source + in_parts.copies * channels * math.prod(spatial)
+    plane = 4 * (dense + 1) * walked
+    if in_parts.restored:
+        sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
+    else:
+        sums = plane + 4 * dense * (math.prod(spatial) + math.prod(image.geometry.shape))
+    result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
+    return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
+
+
+def fitting_memory(model: Model, image: Image, where: str, region: Region | None = None) -> Model:
+    """The model, with fewer windows at once where as many as planned would not fit beside this image.
+
+    Raises MemoryShortageError, with the figure, where not even one would.
+    """
+    if model.first is not None:
+        model = replace(model, first=fitting_memory(model.first, image, where))
+    free = USABLE * available_memory()
+    batch = model.inference.batch
+    while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
+        batch //= 2
+    if expected.total > free:
+        problem = f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used"
+        remedy = "Give a part of it by --region, close other programs, or take a machine with more memory"
+        if not model.preprocessing.held(image.geometry).restored:
+            problem += "; the transforms of this model can be undone only for the whole image"
+            remedy = "Close other programs, take a machine with more memory, or resample the image to fewer voxels"
+        raise MemoryShortageError(problem, where, remedy)
+    return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
+
+
+def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
+    """Voxels of the rows of one window over the whole plane, along the axis that the walk follows: the file's last."""
+    axes, _ = image.geometry.to_canonical
+    axis = axes.index(len(axes) - 1) if len(spatial) == len(axes) == 3 else 0
+    return patch[axis] * math.prod(spatial) // spatial[axis]
+
+
+def _network(model: Model, batch: int) -> int:
+    """While a batch goes through: what is alive of its layers at the most, one member after the other."""
+    patch = model.inference.patch
+    members = members_of(within_smaller_batches(model.run))
+    outputs = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
+    held = outputs * len(members) if len(members) > 1 else 0  # what each has said waits for the others
+    if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):
+        return FIRST_WINDOW + held  # the device has memory of its own
+    # A second network of a cascade takes more channels than the images have.
+    context = len(model.context)
+    shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, context)] if context else [])]
+    differing = members if model.architectures else members[:1]
+    alive = max(_of_one(member, shapes) for member in differing)
+    return int(KERNELS * alive) + FIRST_WINDOW + held
+
+
+def _numbers(head: Head, patch: Sequence[int]) -> int:
+    """Numbers of one window's output."""
+    return head.count * (math.prod(patch) if head.is_dense else 1)
+
+
+def _of_one(member: Network, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Bytes of one network's layers that are alive together."""
+    alive = _alive(member.module, *shapes) if isinstance(member, TorchNetwork) else None
+    images = shapes[0]
+    return FLOATS_A_VOXEL * 4 * images[0] * math.prod(images[2:]) if alive is None else alive
+
+
+def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
+    """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device.
+
+    None for a network that looks at numbers, of which there are none there.
+    """
+    known = _counted.setdefault(module, {})
+    if shapes not in known:
+        alive = _Alive()
+        # The layers with tensors that hold nothing in place of their weights.
+        weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
+        try:
+            with torch.device("meta"), torch.inference_mode():
+                empty = copy.deepcopy(module, weights)
+                for layer in empty.modules():
+                    layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
+                empty(*(torch.empty(shape) for shape in shapes))
+            known[shapes] = alive.most
+        except RuntimeError:
+            known[shapes] = None
+    return known[shapes]
+
+
+class _Alive:
+    """The storage of tensors, from when they are seen until nobody holds them."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def see(self, value: Any) -> None:
+        """Every tensor in nested tuples, lists and dictionaries."""
+        match value:
+            case torch.Tensor():
+                self._count(value)
+            case dict():
+                self.see(tuple(value.values()))
+            case tuple() | list():
+                for part in value:
+                    self.see(part)
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def with_smaller_batches(model: Model) -> Model:
+    """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
+    first = None if model.first is None else with_smaller_batches(model.first)
+    return replace(model, run=in_smaller_batches(model.run), first=first)

@@ -1,0 +1,206 @@
+"""Distributions of the weights of a network's last layers, and draws from them.
+
+`LearntWeights` are distributions that training has learnt. `Laplace` is the posterior after a training that has learnt
+numbers, by Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into
+one of its inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et
+al., ICLR 2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels
+it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from isocenter import networks
+from isocenter.lazy import torch
+from isocenter.runtime.uncertainty.disagreement import chances
+from isocenter.values import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from isocenter.networks import Features, VariationalLinear
+
+# Precisions of the prior that are tried, and voxels of a window that are looked at.
+PRECISIONS, OF_A_WINDOW = np.logspace(-4, 6, 101), 2**12
+# By how much a head's output may differ from what its last layer makes of its inputs.
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The posterior of one layer's weights and bias: normal about those of training.
+
+    inputs, outputs: (n, n) eigenvectors of both factors of the Gauss-Newton matrix, as columns
+    input_values, output_values: (n,) their eigenvalues; the products of each pair are those of the whole matrix
+    precision: of the prior
+    """
+
+    inputs: Floats
+    input_values: Floats
+    outputs: Floats
+    output_values: Floats
+    precision: Floats
+
+    @classmethod
+    def of(cls, inputs: Floats, outputs: Floats, weights: Floats) -> Posterior:
+        """Fit the factors, the first summed over all cases and the second a mean, and the layer's weights."""
+        (input_values, u), (output_values, v) = np.linalg.eigh(inputs), np.linalg.eigh(outputs)
+        pairs = np.multiply.outer(input_values.clip(0), output_values.clip(0)).reshape(1, -1)
+        norm, tried = float((weights**2).sum()), PRECISIONS[:, None]
+        evidence = weights.size * np.log(tried[:, 0]) - PRECISIONS * norm - np.log(pairs + tried).sum(axis=1)
+        best = PRECISIONS[[int(evidence.argmax())]]
+        return cls(u, input_values.clip(0), v, output_values.clip(0), best)
+
+    def draws(self, inputs: Tensor, outputs: Tensor, noise: Tensor) -> list[Tensor]:
+        """(batch, outputs, ...) as often as there are rows of (draws, outputs) standard normal noise."""
+
+        def tensor(array: Floats) -> Tensor:
+            return torch.as_tensor(array, dtype=outputs.dtype, device=outputs.device)
+
+        joined = torch.cat([inputs.to(outputs.dtype), torch.ones_like(inputs[:, :1], dtype=outputs.dtype)], dim=1)
+        seen = (joined.movedim(1, -1) @ tensor(self.inputs)) ** 2
+        variances = 1 / (np.multiply.outer(self.input_values, self.output_values) + self.precision)
+        deviations = (seen @ tensor(variances)).sqrt()
+        turned = tensor(self.outputs).T
+        at_once = 1 if outputs.shape[2:] else len(noise)  # all draws of a vector are small
+        rows = noise.to(outputs).reshape(len(noise), *[1] * (outputs.ndim - 1), -1).split(at_once)
+        return [one for some in rows for one in outputs + ((deviations * some) @ turned).movedim(-1, 2)]
+
+
+@dataclass(frozen=True, eq=False)
+class Laplace:
+    """The posteriors of a network's last layers: {head: of its layer}."""
+
+    heads: Mapping[str, Posterior]
+
+    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws of the weights, the same for every image and every window."""
+        size = max(len(one.output_values) for one in self.heads.values())
+        noise = paired_noise(count, size)
+        drawn = {
+            head: one.draws(seen.inputs[head], seen.outputs[head], torch.from_numpy(noise[:, : len(one.output_values)]))
+            for head, one in self.heads.items()
+        }
+        return [dict(zip(drawn, each, strict=True)) for each in zip(*drawn.values(), strict=True)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for `model.json`: the SHA-256 of the file with its arrays."""
+        return {"sha256": hashlib.sha256(self.content).hexdigest()}
+
+    @cached_property
+    def content(self) -> bytes:
+        """The arrays as safetensors."""
+        arrays = {f"{head}.{name}": array for head, one in self.heads.items() for name, array in vars(one).items()}
+        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Laplace:
+        """Read what `settings` and `content` gave; KeyError where they are not whole."""
+        heads = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
+        names = Posterior.__dataclass_fields__
+        return cls({head: Posterior(**{name: arrays[f"{head}.{name}"] for name in names}) for head in heads})
+
+
+@dataclass(eq=False)
+class LastLayers:
+    """Gathers what the last layers of a network take and give while training cases pass.
+
+    layers: {head: its last layer}; one that is not linear, or is not the last, is left out
+    kinds:  {head: "classes" or "labels"}
+    """
+
+    layers: dict[str, Module]
+    kinds: Mapping[str, str]
+    inputs: dict[str, Floats] = field(default_factory=dict)
+    outputs: dict[str, Floats] = field(default_factory=dict)
+    windows: int = 0
+
+    @classmethod
+    def of(cls, module: Module, at: str, kinds: Mapping[str, str]) -> LastLayers:
+        """The last layers of a module of which `at` is the deepest map."""
+        known = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
+        return cls({head: layer for head, layer in known.items() if _is_linear(layer)}, kinds)
+
+    def __call__(self, seen: Features) -> dict[str, Tensor]:
+        """Look at a batch of windows; nothing is added to its outputs."""
+        self.windows += len(seen.pooled)
+        for head, layer in list(self.layers.items()):
+            inputs, outputs = seen.inputs[head], seen.outputs[head]
+            if (layer(inputs) - outputs).abs().max() > ROUNDING * outputs.abs().max().clamp(min=1):
+                del self.layers[head]
+                continue
+            for window, made in zip(inputs, outputs, strict=True):
+                x, logits = (_rows(one) for one in (window, made))
+                x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+                likely = chances(logits, self.kinds[head])
+                hessian = np.diag((likely if self.kinds[head] == "classes" else likely * (1 - likely)).mean(axis=0))
+                if self.kinds[head] == "classes":
+                    hessian = hessian - likely.T @ likely / len(likely)
+                self.inputs[head] = self.inputs.get(head, 0.0) + x.T @ x / len(x)
+                self.outputs[head] = self.outputs.get(head, 0.0) + hessian
+        return {}
+
+    def fitted(self, cases: int) -> Laplace | None:
+        """The posteriors after training with so many cases; None where no layer can have one."""
+        made = {}
+        for head, layer in self.layers.items():
+            if self.windows:
+                weights = np.concatenate([one.detach().cpu().double().numpy().ravel() for one in layer.parameters()])
+                inputs, outputs = (each[head] / self.windows for each in (self.inputs, self.outputs))
+                made[head] = Posterior.of(inputs * cases, outputs, weights)
+        return Laplace(made) if made else None
+
+
+def paired_noise(count: int, size: int) -> Floats:
+    """(count, size) standard normal numbers, always the same, in pairs about the mean, which is what is stated."""
+    half = np.random.default_rng(0).standard_normal((-(-count // 2), size))
+    return np.concatenate([half, -half])[:count]
+
+
+def _is_linear(layer: Module) -> bool:
+    """Whether each output is a sum of the inputs of its own place, and a bias."""
+    if getattr(layer, "bias", None) is None or getattr(layer, "groups", 1) != 1:
+        return False
+    ones = {*getattr(layer, "kernel_size", ()), *getattr(layer, "stride", ())} <= {1}
+    return isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d) and ones
+
+
+def _rows(window: Tensor) -> Floats:
+    """(voxels, channels) of (channels, ...), of many voxels some that are evenly spread."""
+    flat = window.flatten(1) if window.ndim > 1 else window[:, None]
+    return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].cpu().double().numpy().T
+
+
+@dataclass(frozen=True, eq=False)
+class LearntWeights:
+    """The distributions of a network's last layers: {head: its layer}.
+
+    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
+    """
+
+    layers: Mapping[str, VariationalLinear]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads whose last layers are distributions."""
+        return tuple(self.layers)
+
+    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws, the same for every image."""
+        made: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for head, layer in self.layers.items():
+            outputs, deviations = seen.outputs[head], layer.variances(seen.inputs[head]).sqrt()
+            noise = torch.as_tensor(paired_noise(count, outputs.shape[1]), dtype=outputs.dtype, device=outputs.device)
+            for view, drawn in zip(made, noise, strict=True):
+                view[head] = outputs + deviations * drawn
+        return made

@@ -1,0 +1,156 @@
+"""Settings of a kind of problem: they are declared once, as fields of its class, and all that is asked of them follows.
+
+A kind that is made of kinds has theirs as "<kind>.<setting>".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from isocenter.belief import NOT_KEPT
+from isocenter.errors import PlanError
+from isocenter.values import Decision, Sentence, plain_settings, settings_in, values_of
+from isocenter.values import compared_by as compared_in
+
+if TYPE_CHECKING:
+    from isocenter.tasks.task import Task
+    from isocenter.values import Setting
+
+# A class, or a value that stands for several.
+Kind: TypeAlias = "type[Task] | Task"
+# The sentences of plans about settings that several kinds have.
+CLASSES, LOSS = Sentence("The classes are {value}"), Sentence("The loss is {value}")
+COUNTS = Sentence("The training cases are {each}")
+WEIGHTS = Sentence("In the loss the classes weigh {each}", "In the loss all classes weigh alike", always=True)
+# Between the name of a part and that of its setting.
+DOT = "."
+
+
+def task_from(kind: type[Task], settings: Mapping[str, Any], kinds: Sequence[type[Task]] = ()) -> Task:
+    """The task with the values of a plan's section "task", or of a model's record.
+
+    kinds: what it is made of
+    Raises PlanError for a setting that there is not, and for an impossible value.
+    """
+    own, each = _parted(settings, [part.name for part in kinds])
+    known = list(settings_in(kind))
+    if unknown := sorted(set(own) - set(known)):
+        remedy = f"Choose one of {', '.join(known)}"
+        if each:
+            remedy = f"Choose {', '.join(known)}, or a setting of {', '.join(each)}, as in {next(iter(each))}.NAME"
+        raise PlanError("there is no such setting", f"task.{unknown[0]}", remedy)
+    parts = {part.name: _part_from(part, each[part.name]) for part in kinds}
+    try:
+        return kind(**values_of(kind, own), **({"parts": parts} if parts else {})).checked()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"impossible settings of {kind.name} ({type(error).__name__}: {error})"
+        raise PlanError(problem, "task", "Plan again, or correct it") from error
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """Plain values, which fit into JSON and YAML, from which `task_from` makes an equal task."""
+    own = plain_settings(task)
+    return own | {f"{part}{DOT}{name}": one for part, whole in _parts(task).items() for name, one in whole.items()}
+
+
+def target_settings(task: Task) -> dict[str, Any]:
+    """The settings on which the targets of cases depend: prepared targets are kept by them."""
+    plain = plain_settings(task)
+    own = {name: plain[name] for name, one in settings_in(type(task)).items() if one.target}
+    return own | {name: target_settings(part) for name, part in task.decoding.parts.items()}
+
+
+def compared_by(task: Task) -> list[str]:
+    """The fields without which figures of two models are not the same figures: a model has those of the first then."""
+    return compared_in(type(task))
+
+
+def found_after_training(kind: Kind) -> tuple[str, ...]:
+    """The settings that unseen cases find after training, each None until then."""
+    return tuple(name for name, one in declared(kind).items() if one.tuned)
+
+
+def registered_settings(kind: Kind) -> dict[str, str]:
+    """{setting: in words} of what is fixed before training with the primary metric: another value could flatter."""
+    own = {name: one.registered for name, one in _own(kind).items() if one.registered}
+    for part, inner in _kinds(kind).items():
+        own |= {f"{part}{DOT}{name}": f"{words} of {part}" for name, words in registered_settings(inner).items()}
+    return own
+
+
+def search_values(kind: Kind) -> dict[str, tuple[Any, ...]]:
+    """{setting: values} that a search may try in place of the planned one."""
+    return {name: one.search for name, one in declared(kind).items() if one.search}
+
+
+def setting_sentences(kind: Kind) -> dict[str, Sentence]:
+    """{setting: what the prose of a plan says of it}"""
+    return {name: one.words for name, one in declared(kind).items() if one.words is not None}
+
+
+def following(kind: Kind, settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """The decisions that follow from settings that a person chose, by "task.<setting>"."""
+    made = dict[str, Decision]()
+    for one in _own(kind).values():
+        made |= {} if one.follows is None else one.follows(settings)
+    for part, inner in _kinds(kind).items():
+        given = _parted(settings, [part])[1][part]
+        made |= {of_part(part, name): decision for name, decision in following(inner, given).items()}
+    return made
+
+
+def unkept_rules(kind: Kind, decisions: Mapping[str, Decision]) -> list[str]:
+    """Sentences on what a person chose in a plan's section "task", and cases were too few to keep."""
+    own = [sentence for one in _own(kind).values() if one.unkept for sentence in one.unkept(decisions)]
+    for part, inner in _kinds(kind).items():
+        given = _parted(decisions, [part])[1][part]
+        own += [sentence.replace(NOT_KEPT, f" of {part}{NOT_KEPT}", 1) for sentence in unkept_rules(inner, given)]
+    return own
+
+
+def of_part(part: str, decision: str) -> str:
+    """The name of a part's decision in the plan of the whole: task.loss as task.<part>.loss"""
+    return f"task.{part}{DOT}{decision.removeprefix('task.')}"
+
+
+def declared(kind: Kind) -> dict[str, Setting]:
+    """{name: setting} of a kind of problem, and of the kinds that it is made of."""
+    parts = {part: declared(inner) for part, inner in _kinds(kind).items()}
+    return {**_own(kind), **{f"{part}{DOT}{name}": one for part, each in parts.items() for name, one in each.items()}}
+
+
+def _own(kind: Kind) -> Mapping[str, Setting]:
+    return settings_in(kind if isinstance(kind, type) else type(kind))
+
+
+def _kinds(kind: Kind) -> Mapping[str, Kind]:
+    """{name: kind} of a kind of problem that is made of kinds; empty of any other."""
+    parts: Mapping[str, Kind] = getattr(kind, "parts", {})
+    return {} if isinstance(kind, type) else parts
+
+
+def _parts(task: Task) -> dict[str, dict[str, Any]]:
+    return {name: settings_of(part) for name, part in task.decoding.parts.items()}
+
+
+def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
+    """The part; PlanError names its setting as the plan does."""
+    try:
+        return task_from(kind, settings)
+    except PlanError as error:
+        if not error.where.startswith("task"):
+            raise
+        raise error.stating(where=f"task.{kind.name}{error.where.removeprefix('task')}") from error
+
+
+def _parted(given: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What is given for the whole, and {part: what is given for it} under the names that the part has for it."""
+    own, each = dict[str, Any](), {part: dict[str, Any]() for part in parts}
+    for name, value in given.items():
+        part, _, inner = name.partition(DOT)
+        if inner and part in each:
+            each[part][inner] = value
+        else:
+            own[name] = value
+    return own, each

@@ -1,0 +1,210 @@
+"""Settings that are declared once: fields of a dataclass with their type, default, words and rules.
+
+A kind of problem is such a dataclass; its settings are a plan's section "task", and part of a model's record. A group
+of settings that several kinds share is a dataclass too, held as one field: its settings lie flat beside the others.
+
+A copy of this file travels with a packaged model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from isocenter.errors import PlanError
+from isocenter.values.plan import Decision, Sentence
+
+# Keys of a field's metadata: its setting, its group of settings, and whether figures of two models need it alike.
+SETTING, GROUP, COMPARED = "setting", "group", "compared"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The declaration of a setting, beside its type and default.
+
+    words:      the sentence about it in the prose of a plan; without one "<Setting> is <value>"
+    name:       in a plan, where it is not the field's
+    read:       plain value to the field's; by default the type of the field says how
+    plain:      the field's value, if it is not None, to a plain one; by default tuples become lists, mappings dicts
+    choices:    the values that there are; of a Literal they are in the type
+    noun:       its name in the refusal of a value that is none of the choices
+    tuned:      unseen cases find it after training; it is None until then
+    registered: in words, where it is fixed before training with the primary metric: another value later could flatter
+    target:     the target of a case depends on it
+    search:     the values that a search may try in place of the planned one
+    follows:    values of a plan's section to the decisions that follow where a person chose some of them
+    unkept:     decisions of a plan's section to sentences on what a person chose and cases could not keep
+    type:       of its field
+    default:    where it is not given
+    """
+
+    words: Sentence | None = None
+    name: str = ""
+    read: Callable[[Any], Any] | None = None
+    plain: Callable[[Any], Any] | None = None
+    choices: Sequence[str] = ()
+    noun: str = ""
+    tuned: bool = False
+    registered: str = ""
+    target: bool = False
+    search: tuple[Any, ...] = ()
+    follows: Callable[[Mapping[str, Any]], dict[str, Decision]] | None = None
+    unkept: Callable[[Mapping[str, Decision]], Sequence[str]] | None = None
+    type: Any = None
+    default: Any = field(default_factory=lambda: MISSING)
+
+    def value_of(self, given: Any) -> Any:
+        """The field's value of a plain one; PlanError for what is none of the choices."""
+        choices = self.choices or (get_args(self.type) if get_origin(self.type) is Literal else ())
+        if choices and given not in choices:
+            problem = f"there is no {self.noun or self.name} {given!r}"
+            raise PlanError(problem, f"task.{self.name}", f"Choose one of {', '.join(choices)}")
+        if self.type is bool and self.read is None and not isinstance(given, bool):
+            raise PlanError(f"{given!r} is neither true nor false", f"task.{self.name}", "Give true or false")
+        return _read(self.type, given) if self.read is None else self.read(given)
+
+    def plain_of(self, value: Any) -> Any:
+        """The plain value, for JSON and YAML, of which `value_of` makes an equal one."""
+        return plain_value(value) if value is None or self.plain is None else self.plain(value)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The settings of another dataclass that a field holds.
+
+    kind:     the dataclass
+    settings: {name: setting}, those that its holder has; the others keep their defaults
+    """
+
+    kind: type
+    settings: Mapping[str, Setting]
+
+
+def setting(default: Any = MISSING, words: Sentence | None = None, *, compared: bool = False, **declared: Any) -> Any:
+    """A field that is a setting; without a default it has to be given.
+
+    compared: figures of two models are the same figures only where it is alike
+    declared: of `Setting`
+    """
+    one = Setting(words, **declared)
+    return field(default=default, metadata={SETTING: one, COMPARED: compared})
+
+
+def settings_group(kind: type, *names: str, **changed: Mapping[str, Any]) -> Any:
+    """A field that holds settings of another dataclass, by default all of them.
+
+    changed: {setting: what of its `Setting` its holder declares otherwise}
+    """
+    known = settings_in(kind)
+    chosen = {name: replace(known[name], **changed.get(name, {})) for name in names or known}
+    return field(default_factory=kind, metadata={GROUP: Group(kind, chosen)})
+
+
+def redeclared(kind: type, name: str, **changed: Any) -> Any:
+    """The setting of a base class with this field, of which a derived class declares something otherwise."""
+    [own] = [one for one in fields(kind) if one.name == name]
+    metadata = {**own.metadata, SETTING: replace(own.metadata[SETTING], **changed)}
+    return field(default=own.default, metadata=metadata)
+
+
+@cache
+def settings_in(kind: type) -> Mapping[str, Setting]:
+    """{name in a plan: setting} of a dataclass and of its groups."""
+    made = dict[str, Setting]()
+    for _, held in _held(kind):
+        made |= held.settings if isinstance(held, Group) else {held.name: held}
+    return made
+
+
+def values_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """{field: value} of the plain settings that are given; KeyError for one that is not, and has no default."""
+    made = dict[str, Any]()
+    for name, held in _held(kind):
+        if isinstance(held, Group):
+            made[name] = _group_of(held, given)
+        elif held.name in given:
+            made[name] = held.value_of(given[held.name])
+        elif held.default is MISSING:
+            raise KeyError(held.name)
+    return made
+
+
+def plain_settings(value: Any) -> dict[str, Any]:
+    """{name in a plan: plain value} of a dataclass and of its groups."""
+    made = dict[str, Any]()
+    for name, held in _held(value.__class__):
+        content = getattr(value, name)
+        if isinstance(held, Group):
+            own = plain_settings(content)
+            made |= {key: own[key] for key in held.settings}
+        else:
+            made[held.name] = held.plain_of(content)
+    return made
+
+
+def compared_by(kind: type) -> list[str]:
+    """The fields without which figures of two models are not the same figures."""
+    return [one.name for one in fields(kind) if one.metadata.get(COMPARED)]
+
+
+def plain_value(value: Any) -> Any:
+    """A value of tuples, mappings and dataclasses as lists and dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain_value(one) for key, one in value.items()}
+    return [plain_value(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+@cache
+def _held(kind: type) -> tuple[tuple[str, Setting | Group], ...]:
+    """(field, what it holds) of the fields that are declared as settings."""
+    return tuple(_declared(kind))
+
+
+def _declared(kind: type) -> Iterator[tuple[str, Setting | Group]]:
+    types = _types_of(kind)
+    for one in fields(kind):
+        if GROUP in one.metadata:
+            yield one.name, one.metadata[GROUP]
+        elif SETTING in one.metadata:
+            own: Setting = one.metadata[SETTING]
+            yield one.name, replace(own, name=own.name or one.name, type=types[one.name], default=one.default)
+
+
+def _types_of(kind: type) -> dict[str, Any]:
+    """{field: its type} of the classes with settings: others may name what is imported for checkers of types alone."""
+    declared = {one.name for one in fields(kind) if SETTING in one.metadata}
+    bases = [base for base in reversed(kind.__mro__) if declared & inspect.get_annotations(base).keys()]
+    return {name: one for base in bases for name, one in inspect.get_annotations(base, eval_str=True).items()}
+
+
+def _group_of(held: Group, given: Mapping[str, Any]) -> Any:
+    """The group of the settings that its holder has; PlanError for one that cannot be."""
+    own = {one.name: name for name, one in _held(held.kind) if isinstance(one, Setting)}
+    each = held.settings.items()
+    return held.kind(**{own[name]: one.value_of(given[name]) if name in given else one.default for name, one in each})
+
+
+def _read(kind: Any, given: Any) -> Any:
+    """A plain value as one of this type; TypeError or ValueError for what is none."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if given is None and NoneType in inner:
+            return None
+        others = [one for one in inner if one is not NoneType]
+        fitting = [one for one in others if isinstance(given, Mapping) == _is_mapping(one)]
+        return _read((fitting or others)[0], given)
+    if origin is tuple:
+        return tuple(_read(inner[0], one) for one in given or ())
+    if _is_mapping(kind):
+        return {str(name): _read(inner[1], one) for name, one in given.items()}
+    return kind(given) if kind in (str, int, float) else given
+
+
+def _is_mapping(kind: Any) -> bool:
+    return get_origin(kind) is Mapping

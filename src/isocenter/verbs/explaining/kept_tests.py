@@ -1,0 +1,108 @@
+"""Tests of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`.
+
+Of a package that cannot be written, such as a zip, it lies in the cache, by the hash of the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.explanation import TESTS_VERSION
+from isocenter.files import cache_folder, cached, written
+from isocenter.runtime import (
+    EXPLANATIONS,
+    EXPLANATIONS_SCHEMA,
+    PACKAGED,
+    Model,
+    amend,
+    read_json,
+    unpacked,
+    write_json,
+)
+
+log = logging.getLogger("isocenter")
+Records = Mapping[str, Mapping[str, Any]]
+SHA_256 = re.compile(r"[0-9a-f]{64}")
+
+
+def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """{method: what its tests found} and {method: why it could not explain} of this model.
+
+    Both are empty where it was not tested, or only by tests that have changed since, or another model was.
+    """
+    if path is None or not path.exists():
+        return {}, {}
+    with unpacked(path) as folder:
+        records, refused = _records_in(_place(folder), model)
+    if _is_writable(path) or (entry := _cache_entry(model)) is None:
+        return records, refused
+    others, also_refused = _records_in(entry, model)
+    return others | records, also_refused | refused
+
+
+def is_kept(path: Path | None, model: Model) -> bool:
+    """Whether what tests find can be kept: beside the model, or in the cache by the hash of its weights."""
+    return path is not None and (_is_writable(path) or _cache_entry(model) is not None)
+
+
+def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str, str]) -> None:
+    """Beside the model, or in the cache where its package cannot be written, such as a zip.
+
+    refused: {method: why it cannot explain the model}
+    """
+    if path is None:
+        return
+    judged = {name: one for name, one in records.items() if one.get("passed") is not None}
+    weights = model.record.get("weights_sha256")
+    content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
+    place = _place(path) if _is_writable(path) else _cache_entry(model)
+    try:
+        if place is not None and place.parent == path / PACKAGED:
+            amend(path, place.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
+        elif place is not None:
+            with written(place, overwrite=True) if _is_writable(path) else cached(place) as partial:
+                write_json(partial, EXPLANATIONS_SCHEMA, content)
+    except IsocenterError as error:  # what was found holds all the same, and is only found again next time
+        log.warning("what the tests of methods found is not kept: %s", error)
+
+
+def kept_content(folder: Path) -> dict[str, Any]:
+    """The tests that a run's folder keeps, for its package."""
+    place = _place(folder)
+    return read_json(place, EXPLANATIONS_SCHEMA) if place.is_file() else {}
+
+
+def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """The records in a file that are of this model and of the tests of today.
+
+    Nothing of another model or of former tests, of a damaged file and of one that is not there.
+    """
+    if not place.is_file():
+        return {}, {}
+    try:
+        record = read_json(place, EXPLANATIONS_SCHEMA)
+    except IntegrityError:
+        return {}, {}
+    same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION
+    return (dict(record["methods"]), dict(record["refused"])) if same else ({}, {})
+
+
+def _is_writable(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK)
+
+
+def _cache_entry(model: Model) -> Path | None:
+    """The file of a model's weights in the cache; None where their hash is not known."""
+    weights = str(model.record.get("weights_sha256") or "")
+    return cache_folder() / "explanations" / f"{weights}.json" if SHA_256.fullmatch(weights) else None
+
+
+def _place(folder: Path) -> Path:
+    inside = folder / PACKAGED
+    return (inside if inside.is_dir() else folder) / EXPLANATIONS
