@@ -34,7 +34,7 @@ import pydicom
 from recorded import record
 
 from isocenter.service.dicom.listening import Listening
-from isocenter.service.dicom.receiver import run_receiver
+from isocenter.service.dicom.receiver import Receiver
 
 OURS, TWO, STORESCP, FORKING, PYNETDICOM = (
     "isocenter",
@@ -97,7 +97,7 @@ def receive(kind: str, setting: str, folder: Path, port: int) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if kind in (OURS, TWO):
-        run_receiver(Listening(port=port, min_free_gb=0, sync=setting), folder, stop)
+        Receiver(Listening(port=port, min_free_gb=0, sync=setting), folder, "receiver").serve(stop)
         return
     import pynetdicom
     from pynetdicom import _config, evt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -9,8 +10,12 @@ from claims.law import Law, Random
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from isocenter.belief import ABSENT, BY_PRESENCE, PRESENT, Certainty, assured_each, crossed_each, groups_of_finding
-from isocenter.values import Floats
+from isocenter.belief import ABSENT, PRESENT, Certainty, label_sets
+from isocenter.belief.certainty import BY_PRESENCE
+from isocenter.belief.labels import groups_of_finding
+from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
+from isocenter.evaluation import Conformal
+from isocenter.values import Decision, Floats
 
 CLAIM = "sets of findings, 90 % of new patients with the finding and of those without"
 # The second where networks are averaged: their mean is better than each, so that its sets hold more.
@@ -48,17 +53,22 @@ def covered(
     groups = dict(zip(groups_of_finding(NAME), (truth, ~truth), strict=True))
     scores = {group: np.abs(truth - likely)[there] for group, there in groups.items()}
     each = {group: (scores[group], owner[there]) for group, there in groups.items()}
-    certainty, _ = assured_each(Certainty(), "lac", BY_PRESENCE, each, exact=True)
+    certainty = _with(thresholds_by_group(Certainty(), "lac", BY_PRESENCE, each, exact=True))
     if certainty.conformal is None or certainty.conformal.lacking:
         return float("nan")
     if folds > 1:
         scored = {group: (scores[group], fold[there], owner[there]) for group, there in groups.items()}
-        certainty, _ = crossed_each(certainty, scored, folds)
+        certainty = _with(scores_of_folds(certainty.conformal, scored, folds))
     new = chances(np.full(NEW, side == PRESENT), np.arange(NEW))
     sets = [
-        certainty.finding_sets({NAME: float(own.mean())}, own[:, None] if folds > 1 else None)[NAME] for own in new.T
+        label_sets(certainty, {NAME: float(own.mean())}, own[:, None] if folds > 1 else None)[NAME] for own in new.T
     ]
     return float(np.mean([side in one for one in sets]))
+
+
+def _with(made: Mapping[str, Decision]) -> Certainty:
+    """The thresholds and scores that were found."""
+    return Certainty(conformal=Conformal.of(made["task.conformal"].value))
 
 
 def _law(prevalence: float, auroc: float, side: str, few: int = 0, **how: int) -> Law:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
+from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
 from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import Header
@@ -17,7 +18,8 @@ UNLIKE = "of no training case"
 GOOD = "the gate, at a level of 1 %: good images refused for words of their headers"
 ODD = "the gate, at a level of 1 %: images refused for a word that no training patient had"
 # Tells a gate enough to be one; nothing is judged by it.
-SAMPLE = np.linspace(0.0, 1.0, 40, dtype=np.float32)[None]
+SAMPLE = np.linspace(0.0, 1.0, 64, dtype=np.float32)[None]
+COMPOSED = composition(SAMPLE.reshape(1, 8, 8))
 EMPTY = np.empty((0, 0), np.float32)
 
 
@@ -29,7 +31,7 @@ def headers(random: Random, shares: list[float], count: int, facts: int) -> list
 
 def gate(known: list[dict[str, str]]) -> Guard:
     """Of images with these words, the last of which did not train."""
-    seen = [Observation(Header(words, {}), SAMPLE) for words in known]
+    seen = [Observation(Header(words, {}), SAMPLE, COMPOSED) for words in known]
     made = fitted_guard(seen[:-HELD_OUT], seen[-HELD_OUT:], LEVEL, exact=True)
     assert made is not None
     return made

@@ -14,7 +14,10 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.belief import COVERS_FROM, Certainty, OperatingPoint, assured_covering, chosen_thresholds
+from isocenter.belief import Certainty, OperatingPoint
+from isocenter.belief.covering import COVERS_FROM, covering_thresholds
+from isocenter.belief.operating_points import chosen_thresholds
+from isocenter.evaluation import Conformal
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"
@@ -103,8 +106,9 @@ def found_boxes(patients: int, risk: float, delta: float | None, random: Random)
     missed = (scores[..., None] < COVERS_FROM).mean(axis=2).reshape(-1, len(COVERS_FROM))
     owners = np.repeat([f"p{n}" for n in range(patients)], DECIDING)
     certainty = Certainty(risk=risk, risk_delta=delta)
-    made, _ = assured_covering(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
-    if (least := (made.covers_from or {}).get("lesion")) is None:
+    made = covering_thresholds(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
+    found = Certainty(covering=Conformal.of(made["task.covering"].value))
+    if (least := (found.covers_from or {}).get("lesion")) is None:
         return float("nan")
     return float(stats.norm.sf((special.logit(np.clip(least, 1e-12, 1 - 1e-12)) - mean) / spread))
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.belief import Certainty
+from isocenter.belief import Certainty, softmax
 from isocenter.errors import GeometryError, PlanError
 from isocenter.evaluation import Conformal, cross_interval
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.bundle.network import mean_output
 from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
 from isocenter.tasks.shared.averages import mean_of
-from isocenter.tasks.shared.softmax_labels import softmax
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

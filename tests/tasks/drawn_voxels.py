@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from isocenter.belief import softmax
+from isocenter.tasks import (
+    Evidence,
+    with_calibration,
+)
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared import softmax
 from isocenter.values import Case, Geometry, Image, Label
 
 GRID = Geometry((48, 48), np.eye(3))
@@ -51,4 +55,4 @@ def tuned(task: Segmentation, cases: int, factor: float, shift: float = 0.0):
         outputs[-2] += shift
         made.append(task.decode([(WHOLE, {"mask": outputs.astype(np.float32)})], GRID))
         references.append(case(mask, seed))
-    return *task.tuned(made, references), made, references
+    return *with_calibration(task, Evidence(made, references)), made, references

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from isocenter import tasks
-from isocenter.belief import Certainty
+from isocenter.belief import Certainty, box_calibration_rows, boxes_of, calibrated_boxes, sides_of
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import rows_in, settings_of
-from isocenter.tasks.detection.box_calibration import box_calibration_rows, calibrated_boxes
+from isocenter.tasks import Evidence, rows_in, settings_of, with_calibration, with_sets
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))
 CORNERS = np.array([(row, column) for row in (0, 32) for column in (0, 16, 32, 48)], float)
 PLACES, COUNT = np.arange(8), 80
+
+
+def stated_boxes(task, predictions) -> list[BoundingBoxes]:
+    """The boxes with scores as this task calibrates them, of predictions that were made before it, too."""
+    each = [(boxes_of(one), sides_of(one.geometry, task.in_voxels)) for one in predictions]
+    return [calibrated_boxes(boxes, task.certainty.calibrator, sides) for boxes, sides in each]
 
 
 def task_of(**settings) -> Detection:
@@ -49,7 +54,9 @@ def drawn(slope: float, seed: int, *, sure: float = 1.0, count: int = COUNT) -> 
 
 def figures(task: Detection, predictions: list[Prediction], cases: list[Case]) -> dict[str, float]:
     """Metrics of these predictions as the task calibrates them."""
-    stated = [replace(one, boxes=boxes) for one, boxes in zip(predictions, task._stated(predictions), strict=True)]
+    stated = [
+        replace(one, boxes=boxes) for one, boxes in zip(predictions, stated_boxes(task, predictions), strict=True)
+    ]
     answers = task._answers(task.scoring.score(stated, cases))
     matches = answers.matches("cell", 0.5)
     rows = box_calibration_rows("all", [(matches, answers.predicted["cell"])], answers.patients, seed=0)
@@ -58,7 +65,7 @@ def figures(task: Detection, predictions: list[Prediction], cases: list[Case]) -
 
 def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
     found, new = drawn(1.5, 0), drawn(1.5, 1)
-    task, decisions = task_of().tuned(*found)
+    task, decisions = with_calibration(task_of(), Evidence(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
     factor, _, slope = calibration.parameters["cell"]
@@ -67,13 +74,13 @@ def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
     now = figures(task, *new)
     assert now["log_loss"] < now["log_loss_uncalibrated"] - 0.05
     assert now["brier"] < now["brier_uncalibrated"]
-    by_score = figures(task_of(calibration_method="platt").tuned(*found)[0], *new)
+    by_score = figures(with_calibration(task_of(calibration_method="platt"), Evidence(*found))[0], *new)
     assert now["log_loss"] < by_score["log_loss"] - 0.05
     assert now["ap50"] > by_score["ap50"] == pytest.approx(figures(task_of(), *new)["ap50"])
 
 
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, _ = task_of().tuned(*drawn(0.8, 2, sure=2.5))
+    task, _ = with_calibration(task_of(), Evidence(*drawn(0.8, 2, sure=2.5)))
     now = figures(task, *drawn(0.8, 3, sure=2.5))
     assert now["ece"] < 0.5 * now["ece_uncalibrated"]
     assert now["ece_equal_mass"] < 0.5 * now["ece_equal_mass_uncalibrated"]
@@ -105,22 +112,22 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
 
 @pytest.mark.parametrize("sure", [1.0, 2.5])
 def test_where_the_size_says_nothing_the_score_alone_calibrates(sure):
-    task, _ = task_of().tuned(*drawn(0.0, 4, sure=sure))
+    task, _ = with_calibration(task_of(), Evidence(*drawn(0.0, 4, sure=sure)))
     assert task.certainty.calibration.method in ("temperature", "platt", "none")
 
 
 def test_the_threshold_and_covering_scores_are_those_of_calibrated_scores_and_stay_with_the_task():
     found = drawn(1.5, 0)
-    task, decisions = task_of(risk=0.3).tuned(*found)
-    assured, _ = task.scoring.assured(*found, exact=True)
+    task, decisions = with_calibration(task_of(risk=0.3), Evidence(*found))
+    assured, _ = with_sets(task, Evidence(*found), exact=True)
     again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(assured)))})
     assert again == assured and set(decisions) == {"task.calibration", "task.threshold"}
-    stated = np.concatenate([boxes.scores for boxes in task._stated(found[0])])
+    stated = np.concatenate([boxes.scores for boxes in stated_boxes(task, found[0])])
     called = stated >= task.threshold
     assert 0.3 < called.mean() < 0.7 and (stated != np.concatenate([one.boxes.scores for one in found[0]])).all()
     # Predictions that are calibrated already decide the same.
-    calibrated = [replace(one, boxes=own) for one, own in zip(found[0], task._stated(found[0]), strict=True)]
-    assert task.scoring.assured(calibrated, found[1], exact=True)[0] == assured
+    calibrated = [replace(one, boxes=own) for one, own in zip(found[0], stated_boxes(task, found[0]), strict=True)]
+    assert with_sets(task, Evidence(calibrated, found[1]), exact=True)[0] == assured
 
 
 def test_without_calibration_the_same_boxes_are_called_with_the_scores_of_the_network():
@@ -151,16 +158,16 @@ def test_sizes_are_measured_in_mm_where_that_is_known():
 def test_a_class_without_a_box_or_no_box_at_all_and_scores_that_are_alike_calibrate_nothing_odd(method):
     predictions, cases = drawn(1.0, 7, count=12)
     task = task_of(classes=["cell", "clump"], calibration_method=method)
-    tuned, _ = task.tuned(predictions, cases)
+    tuned, _ = with_calibration(task, Evidence(predictions, cases))
     clump = BoundingBoxes(np.array([[1.0, 1, 5, 5]]), ("clump",), np.array([0.6]))
-    [stated] = tuned._stated([Prediction(SPACE, boxes=clump)])
+    [stated] = stated_boxes(tuned, [Prediction(SPACE, boxes=clump)])
     assert 0 < stated.scores[0] < 1
     nothing = [replace(one, boxes=BoundingBoxes.none(2, scored=True)) for one in predictions]
-    empty, decisions = task.tuned(nothing, cases)
+    empty, decisions = with_calibration(task, Evidence(nothing, cases))
     assert "task.calibration" in decisions and empty.certainty.calibration.method in ("none", method)
     assert "log_loss" not in figures(empty, nothing, cases)
     alike = [replace(one, boxes=replace(one.boxes, scores=np.full(8, 0.5))) for one in predictions]
-    assert np.isfinite(task.tuned(alike, cases)[0]._stated(alike)[0].scores).all()
+    assert np.isfinite(stated_boxes(with_calibration(task, Evidence(alike, cases))[0], alike)[0].scores).all()
 
 
 @pytest.mark.parametrize("number", [np.nan, 0.0])
@@ -182,7 +189,7 @@ def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_s
         tasks.build({"name": "findings", "findings": ["mass"], "calibration_method": "size"})
     [one], [case] = drawn(1.0, 8, count=1)
     older = task_of(threshold=0.3)
-    assert older.certainty == Certainty() and older._stated([one])[0].scores is not None
+    assert older.certainty == Certainty() and stated_boxes(older, [one])[0].scores is not None
     assert "uncalibrated" in (table := older.scoring.score([one], [case])) and table["uncalibrated"].isna().all()
 
 
@@ -195,7 +202,7 @@ def test_sizes_count_pixels_in_images_of_known_size_too_where_training_knew_no_s
         for step in (1.0, 0.1):
             grid = Geometry.of_spacing((64, 64), (step, step))
             given = Prediction(grid, boxes=BoundingBoxes(corners, ("cell",), np.array([0.8])))
-            stated.append(float(task._stated([given])[0].scores[0]))
+            stated.append(float(stated_boxes(task, [given])[0].scores[0]))
     assert stated[0] == stated[1] == pytest.approx(stated[2])
     assert stated[3] < stated[2] / 2
     case = Case(

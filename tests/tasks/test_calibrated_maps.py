@@ -11,8 +11,12 @@ from numpy.testing import assert_allclose
 from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.segmentation.promises import sizes_of
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    task_from,
+    with_calibration,
+)
 from isocenter.tasks.segmentation.task import Segmentation
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
@@ -43,7 +47,7 @@ def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_
     # What was not predicted anew is known all the same: an image this small is its own sample.
     for seed, (prediction, reference) in enumerate(zip(made[:3], references, strict=False)):
         drawn_mask = reference.references["mask"].data[0]
-        sizes = sizes_of(prediction, drawn_mask, str(seed), task.truth, task.believed)[0]
+        sizes = task.answers.sizes(prediction, drawn_mask, str(seed), task.probable)[0]
         assert_allclose(sizes, of_map(task, seed)[1], atol=1e-3)
     expected = [task.decode([(WHOLE, {"mask": moved(n)})], GRID).confidence.expected["organ"] for n in range(8)]
     assert np.mean(expected) == pytest.approx(np.mean([of_map(task, n)[0][0] for n in range(8)]), abs=0.01)
@@ -69,7 +73,7 @@ def test_a_label_map_that_is_tidied_stays_that_of_the_network_where_a_calibrated
         for one in outputs:
             one[2, 2:9:3, 2:44:3] += speck
         made = [TASK.decode([(WHOLE, {"mask": one})], GRID) for one in outputs]
-        task, decisions = TASK.tuned(made, [case(mask, seed) for seed, mask in enumerate(smooth)])
+        task, decisions = with_calibration(TASK, Evidence(made, [case(mask, seed) for seed, mask in enumerate(smooth)]))
         assert ("lesion" in task.postprocessing) is bool(speck), decisions["task.postprocessing"].because
         mapped.append(task.calibrated_map)
     assert mapped == [True, False]

@@ -12,7 +12,12 @@ from isocenter import tasks
 from isocenter.belief import Certainty, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    task_from,
+    with_calibration,
+)
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
@@ -251,7 +256,7 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     truths = np.arange(200) % 2
     chances = (1 / (1 + np.exp(-(rng.normal(0, 1, 200) + 2 * truths - 1)))).round(6)
     predictions, cases = answers(chances, truths)
-    task, decisions = TWO.tuned(predictions, cases)
+    task, decisions = with_calibration(TWO, Evidence(predictions, cases))
     level = task.thresholds["yes"]
     assert decisions["task.thresholds"].value == {"yes": level}
     assert np.mean(chances[truths == 1] >= level) >= 0.95
@@ -265,12 +270,12 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
     assert f"yes from {level:.3g} on (sensitivity>=0.95 on average, unseen cases)" in rows["sensitivity", "yes"].method
     assert rows["accuracy", "all"].value == pytest.approx(np.mean((chances > 0.5) == truths))
-    assert task.tuned(predictions, cases) == (task, {})
+    assert with_calibration(task, Evidence(predictions, cases)) == (task, {})
 
 
 def test_too_few_validation_cases_leave_one_half_and_say_so():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0] * 6 + [1] * 6)
-    task, decisions = TWO.tuned(predictions, cases)
+    task, decisions = with_calibration(TWO, Evidence(predictions, cases))
     assert task.thresholds == {}
     assert "too few" in decisions["task.thresholds"].because
     rows = {
@@ -388,8 +393,8 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     truths = (random.random(400) < 1 / (1 + np.exp(-odds))).astype(int)
     sure = 1 / (1 + np.exp(-3 * odds))
     predictions, cases = answers(sure, truths)
-    task, decided = Classification(("no", "yes")).tuned(predictions, cases)
-    assert decided["task.calibration"].value["method"] == task.certainty.calibrator.method != "none"
+    task, made = with_calibration(Classification(("no", "yes")), Evidence(predictions, cases))
+    assert made["task.calibration"].value["method"] == task.certainty.calibrator.method != "none"
     made = np.exp(task.certainty.calibrator.classes(np.log(np.stack([1 - sure, sure], axis=1)), task.classes))
     after = [
         replace(one, probabilities=dict(zip(task.classes, new, strict=True)), confidence=Confidence(uncalibrated=given))

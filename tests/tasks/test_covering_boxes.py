@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from isocenter import tasks
-from isocenter.belief import covering_rows
+from isocenter.belief import covering_box_columns, covering_rows
+from isocenter.belief.boxes import best_box_scores
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal
-from isocenter.tasks import rows_in, settings_of
-from isocenter.tasks.detection.promises import best_scores, covering_columns
+from isocenter.tasks import Evidence, covering_of, rows_in, settings_of, with_sets
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
@@ -47,13 +47,13 @@ def missed(task: Detection, predictions: list[Prediction], cases: list[Case]) ->
     """The mean share of a case's cells that the covering boxes miss."""
     pairs = [(one.boxes, case.references["boxes"]) for one, case in zip(predictions, cases, strict=True)]
     least = task.certainty.covers_from["cell"]
-    return float(np.mean([(best_scores(*pair, 0.5) < least).mean() for pair in pairs]))
+    return float(np.mean([(best_box_scores(*pair, 0.5) < least).mean() for pair in pairs]))
 
 
 def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average():
     shares = []
     for seed in range(30):
-        task, decisions = task_of().scoring.assured(*drawn(60, seed), exact=True)
+        task, decisions = with_sets(task_of(), Evidence(*drawn(60, seed)), exact=True)
         shares.append(missed(task, *drawn(60, 1000 + seed)))
     assert 0.15 < np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(30)
     because = decisions["task.covering"].because
@@ -61,39 +61,44 @@ def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average(
     assert "decided nothing else" in because and "no score is known to do so for clump" in because
     assert task.certainty.covering.n == {"cell": 60, "clump": 0}
     again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))})
-    assert again == task and again.scoring.assured(*drawn(60, 0), exact=True)[0] == task
+    assert again == task and with_sets(again, Evidence(*drawn(60, 0)), exact=True)[0] == task
 
 
 def test_with_a_confidence_fewer_are_missed_and_where_too_many_are_lost_no_score_is_known():
     held = drawn(200, 0)
-    usual, sure = (task_of(risk_delta=delta).scoring.assured(*held, exact=True)[0] for delta in (None, 0.05))
+    usual, sure = (with_sets(task_of(risk_delta=delta), Evidence(*held), exact=True)[0] for delta in (None, 0.05))
     assert sure.certainty.covers_from["cell"] < usual.certainty.covers_from["cell"]
-    blind, decisions = task_of().scoring.assured(*drawn(100, 1, lost=0.4), exact=False)
+    blind, decisions = with_sets(task_of(), Evidence(*drawn(100, 1, lost=0.4)), exact=False)
     assert blind.certainty.covers_from == {"cell": 0.0, "clump": 0.0}
     assert "approximate" in decisions["task.covering"].because
 
 
 def test_of_fewer_patients_than_the_risk_asks_for_all_boxes_are_listed():
-    few, enough = (task_of(risk=0.1).scoring.assured(*drawn(count, 0, lost=0.0), exact=True)[0] for count in (8, 9))
+    few, enough = (
+        with_sets(task_of(risk=0.1), Evidence(*drawn(count, 0, lost=0.0)), exact=True)[0] for count in (8, 9)
+    )
     assert few.certainty.covers_from["cell"] == 0.0 < enough.certainty.covers_from["cell"]
     [one], _ = drawn(1, 0)
-    assert len(few.decoding.covering(one).boxes) == len(one.boxes)
+    assert len(covering_of(few).completed(one, None).boxes) == len(one.boxes)
 
 
 def test_a_patient_with_many_cases_counts_once():
     predictions, cases = drawn(40, 2)
     many = [replace(one, patient="p0" if n < 20 else one.patient) for n, one in enumerate(cases)]
-    task, _ = task_of().scoring.assured(predictions, many, exact=True)
+    task, _ = with_sets(task_of(), Evidence(predictions, many), exact=True)
     assert task.certainty.covering.n["cell"] == 21
 
 
 def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_they_miss():
     predictions, cases = drawn(30, 3)
-    task, _ = task_of().scoring.assured(predictions, cases, exact=True)
+    task, _ = with_sets(task_of(), Evidence(predictions, cases), exact=True)
     least = task.certainty.covers_from["cell"]
     assert least < 0.3
     [one] = [p for p in predictions if p.boxes.scores.min() < least < 0.3 < p.boxes.scores.max()][:1]
-    usual, covering = rows_in(task.decoding.outputs(one)), rows_in(task.decoding.outputs(task.decoding.covering(one)))
+    usual, covering = (
+        rows_in(task.decoding.outputs(one)),
+        rows_in(task.decoding.outputs(covering_of(task).completed(one, None))),
+    )
     assert [row["score"] for row in usual] == pytest.approx([s for s in one.boxes.scores if s >= 0.3])
     assert [row["score"] for row in covering] == pytest.approx([s for s in one.boxes.scores if s >= least])
     table = task.scoring.score(predictions, cases).assign(split="test")
@@ -112,7 +117,7 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
     predicted = Prediction(SPACE, boxes=given, threshold=0.3)
     image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
     case = Case("c", "p", {"image": image}, {"boxes": BoundingBoxes(PLACES[:2], ("cell",) * 2)})
-    assert len(rows_in(task.decoding.outputs(task.decoding.covering(predicted)))) == 3
+    assert len(rows_in(task.decoding.outputs(covering_of(task).completed(predicted, None)))) == 3
     row = task.scoring.score([predicted], [case]).set_index("label").loc["cell"]
     assert (row["covering_missed"], row["covering_false"]) == (0.0, 1.0)
 
@@ -120,13 +125,13 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
 def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():
     region = BoundingBoxes(np.array([[0.0, 0, 90, 90]]), ("cell",), ignored=np.array([True]))
     inside = BoundingBoxes(np.array([[5.0, 5, 9, 9], [95, 95, 99, 99]]), ("cell",) * 2, np.array([0.9, 0.9]))
-    assert covering_columns(inside, region, 0.5, 0.2)["covering_false"] == 1
+    assert covering_box_columns(inside, region, 0.5, 0.2)["covering_false"] == 1
 
 
 def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
     held = drawn(60, 0)
-    assert task_of(risk=None).scoring.assured(*held, exact=True) == (task_of(risk=None), {})
-    assert task_of(risk=None).decoding.covering is None
+    assert with_sets(task_of(risk=None), Evidence(*held), exact=True) == (task_of(risk=None), {})
+    assert covering_of(task_of(risk=None)) is None
     older = tasks.build({"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5})
     assert "covering_missed" not in older.scoring.score(*held)
     with pytest.raises(PlanError, match=r"task\.risk"):

@@ -10,12 +10,18 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter import tasks
-from isocenter.belief import Certainty, assured_covering
+from isocenter.belief import Certainty
+from isocenter.belief.covering import covering_thresholds
+from isocenter.belief.objects import best_object_scores, missed_objects
 from isocenter.errors import PlanError
-from isocenter.evaluation import instance_overlap
-from isocenter.tasks import settings_of
+from isocenter.evaluation import Conformal, instance_overlap
+from isocenter.tasks import (
+    Evidence,
+    covering_of,
+    settings_of,
+    with_sets,
+)
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.tasks.instances.promises import best_scores, missed_shares
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -94,11 +100,10 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 
     missed, people = [], [f"p{number}" for number in range(60)]
     for seed in range(30):
-        certainty, decisions = assured_covering(
-            Certainty(risk=0.2), {"object": missed_shares(list(held(seed)), people)}, exact=True, words=("{}", "")
-        )
-        least = certainty.covers_from["object"]
-        missed.append(np.mean([(best_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]))
+        missing = {"object": missed_objects(list(held(seed)), people)}
+        decisions = covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
+        least = Certainty(covering=Conformal.of(decisions["task.covering"].value)).covers_from["object"]
+        missed.append(np.mean([(best_object_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]))
     assert 0.15 < np.mean(missed) <= 0.2 + 3 * np.std(missed) / np.sqrt(30)
     assert decisions["task.covering"].value["n"] == {"object": 60}
 
@@ -106,22 +111,22 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     task = task_of()
     predictions, _ = found = drawn(task, 40, 0)
-    assert task.decoding.covering is None
-    assured, decisions = task.scoring.assured(*found, exact=True)
+    assert covering_of(task) is None
+    assured, decisions = with_sets(task, Evidence(*found), exact=True)
     because = decisions["task.covering"].because
     assert "objects from these scores on miss at most 20 % of those of a case on average" in because
     least = assured.certainty.covers_from["object"]
     assert 0 < least < 0.5
     again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(assured)))})
-    assert again == assured and again.scoring.assured(*found, exact=True) == (assured, {})
+    assert again == assured and with_sets(again, Evidence(*found), exact=True) == (assured, {})
     usual = assured.scoring.summary(assured.scoring.score(*found), seed=0)
     rows = {row.metric: row.estimate for row in usual}
     assert rows["covering_missed"].value < 0.2 < 1 - np.mean([one.data.max() / 6 for one in predictions])
     assert rows["covering_false"].value == pytest.approx(1.0, abs=0.3)
-    covering = assured.decoding.covering(predictions[0]).maps["covering"]
+    covering = covering_of(assured).completed(predictions[0], None).maps["covering"]
     assert covering.data.max() >= predictions[0].data.max()
     assert (covering.data[np.asarray(predictions[0].data) > 0] > 0).all()
-    sure, _ = task_of(risk_delta=0.1).scoring.assured(*found, exact=True)
+    sure, _ = with_sets(task_of(risk_delta=0.1), Evidence(*found), exact=True)
     assert sure.certainty.covers_from["object"] < least
 
 
@@ -129,15 +134,18 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
     task = task_of(risk=0.05)
     numbers, inside, height = discs(np.array([0.9, 0.9, 0.9, 0.9, 0.3, 0.004]))
     held = [predicted(task, inside, height)] * 30, [case_of(numbers, f"c{number}") for number in range(30)]
-    blind, decisions = task.scoring.assured(*held, exact=False)
+    blind, decisions = with_sets(task, Evidence(*held), exact=False)
     assert blind.certainty.covers_from == {"object": 0.0}
     assert "no score is known to do so for object" in decisions["task.covering"].because
-    assert blind.decoding.covering(held[0][0]).maps["covering"].data.max() == 5
-    clip = blind.decoding.covering(replace(held[0][0], untuned=None))
+    assert covering_of(blind).completed(held[0][0], None).maps["covering"].data.max() == 5
+    clip = covering_of(blind).completed(replace(held[0][0], untuned=None), None)
     assert "clip" in clip.notes[-1] and not clip.maps
-    empty = task.scoring.assured(
-        held[0],
-        [replace(one, references={"instances": Image(np.zeros((1, *SPACE.shape), int), SPACE)}) for one in held[1]],
+    empty = with_sets(
+        task,
+        Evidence(
+            held[0],
+            [replace(one, references={"instances": Image(np.zeros((1, *SPACE.shape), int), SPACE)}) for one in held[1]],
+        ),
         exact=True,
     )
     assert empty[0].certainty.covers_from == {"object": 0.0}
@@ -146,18 +154,21 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
 def test_maps_that_are_no_numbers_hold_no_object():
     nothing = np.full(SPACE.shape, np.nan)
     made = predicted(task_of(), nothing, nothing)
-    assured, _ = task_of().scoring.assured(
-        [made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)], exact=True
+    assured, _ = with_sets(
+        task_of(), Evidence([made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)]), exact=True
     )
     assert assured.certainty.covers_from == {"object": 0.0}
-    assert not assured.decoding.covering(made).maps["covering"].data.any()
+    assert not covering_of(assured).completed(made, None).maps["covering"].data.any()
 
 
 def test_without_a_risk_nothing_is_kept_for_it_and_an_impossible_one_is_refused():
     numbers, inside, height = discs(np.full(6, 0.9))
     older = task_of(risk=None)
     made = predicted(older, inside, height)
-    assert made.untuned is None and older.scoring.assured([made], [case_of(numbers, "c")], exact=True) == (older, {})
+    assert made.untuned is None and with_sets(older, Evidence([made], [case_of(numbers, "c")]), exact=True) == (
+        older,
+        {},
+    )
     assert "covering_missed" not in older.scoring.score([made], [case_of(numbers, "c")])
     with pytest.raises(PlanError, match=r"task\.risk"):
         task_of(risk=1.2)

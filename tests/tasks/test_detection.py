@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
+from isocenter.belief.boxes import called_from
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
-from isocenter.tasks import rows_in, settings_of, task_from
+from isocenter.tasks import Evidence, rows_in, settings_of, task_from, with_calibration
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
-from isocenter.tasks.detection.plan import threshold
 from isocenter.tasks.detection.scores import SELECTION_OVERLAPS
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
@@ -356,11 +356,11 @@ def test_cases_are_ranked_from_the_one_that_was_found_whole():
 
 def test_the_threshold_is_where_validation_boxes_are_best_called_and_stays_once_set():
     predictions, cases = scored_cases()
-    tuned, decisions = TASK.tuned(predictions, cases)
+    tuned, decisions = with_calibration(TASK, Evidence(predictions, cases))
     assert 0.2 < tuned.threshold < 0.7
     assert "F1" in decisions["task.threshold"].because
-    assert tuned.tuned(predictions, cases) == (tuned, {})
-    few, decisions = TASK.tuned(predictions[:2], cases[:2])
+    assert with_calibration(tuned, Evidence(predictions, cases)) == (tuned, {})
+    few, decisions = with_calibration(TASK, Evidence(predictions[:2], cases[:2]))
     assert few.threshold == 0.3
     assert "too few" in decisions["task.threshold"].because
 
@@ -368,7 +368,7 @@ def test_the_threshold_is_where_validation_boxes_are_best_called_and_stays_once_
 def test_the_threshold_of_boxes_whose_scores_are_nearly_1_parts_them_still():
     predictions, cases = scored_cases(missed=4)
     sure = [replace(one.boxes, scores=1 - 1e-7 * (1 - one.boxes.scores)) for one in predictions]
-    level = threshold(sure, [one.references["boxes"] for one in cases], TASK.classes, 0.5).value
+    level = called_from(sure, [one.references["boxes"] for one in cases], TASK.classes, 0.5).value
     assert 1 - 8e-8 < level < 1 - 3e-8  # false boxes lie below, right ones above
 
 
@@ -376,10 +376,10 @@ def test_boxes_of_one_score_are_called_together_where_the_threshold_is_chosen():
     hit, far = (0, 0, 5, 5), (15, 15, 20, 20)
     references = [boxes(("cell", hit))] * 20
     alike = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9])) for n in range(20)]
-    chosen = threshold(alike, references, ["cell"], 0.5)
+    chosen = called_from(alike, references, ["cell"], 0.5)
     assert chosen.value <= 0.9 and "the highest F1, 0.500," in chosen.because  # 10 of 20 right, 10 of 20 found
     apart = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9 if n < 15 else 0.4])) for n in range(20)]
-    chosen = threshold(apart, references, ["cell"], 0.5)
+    chosen = called_from(apart, references, ["cell"], 0.5)
     assert (chosen.value, "the highest F1, 0.571," in chosen.because) == (pytest.approx(0.65), True)
 
 

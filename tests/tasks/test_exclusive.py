@@ -9,8 +9,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
-from isocenter.tasks.shared import softmax_labels as exclusive
-from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
+from isocenter.belief import softmax
+from isocenter.tasks.shared import log_mean
+from isocenter.tasks.shared import tidying as exclusive
+from isocenter.tasks.shared.tidying import Tidying, tidied
 
 OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
 

@@ -14,7 +14,13 @@ from isocenter.belief import Certainty, OperatingPoint
 from isocenter.belief.calibration_scores import calibration_rows
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
-from isocenter.tasks import settings_of, task_from, unkept_rules
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    task_from,
+    unkept_rules,
+    with_calibration,
+)
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import (
@@ -259,15 +265,16 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
     predictions, cases, chances, truth, known = drawn(120)
     known_of = [{k: v for k, v in one.references["findings"].items() if k != "hernia"} for one in cases]
     few = [case(one.id, **known) for one, known in zip(cases, known_of, strict=True)]
-    task, decisions = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN).tuned(
-        predictions, few
+    task, decisions = with_calibration(
+        Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN),
+        Evidence(predictions, few),
     )
     assert set(task.thresholds) == {"effusion", "nodule"}
     for place, name in enumerate(("effusion", "nodule")):
         positive = chances[known[:, place] & truth[:, place], place]
         assert np.mean(positive >= task.thresholds[name]) >= 0.9
     assert "sensitivity>=0.9 on average of" in decisions["task.thresholds"].because
-    assert task.tuned(predictions, few) == (task, {})
+    assert with_calibration(task, Evidence(predictions, few)) == (task, {})
 
 
 def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_threshold():
@@ -275,7 +282,7 @@ def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_thre
     predictions, cases, *_ = drawn(120, blank=0.0)
     of_two = [case(one.id, **{k: v for k, v in one.references["findings"].items() if k != "hernia"}) for one in cases]
     task = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
-    found, decisions = task.tuned(predictions, of_two)
+    found, decisions = with_calibration(task, Evidence(predictions, of_two))
     assert set(found.thresholds) == {"effusion", "nodule"}
     because = decisions["task.thresholds"].because
     assert "0 unseen cases of hernia and 0 others are too few for a threshold" in because

@@ -12,7 +12,13 @@ from isocenter.belief import Certainty, GroupThresholds
 from isocenter.belief.group_thresholds import group_threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import (
+    Evidence,
+    by_covariates,
+    settings_of,
+    task_from,
+    with_calibration,
+)
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Confidence, Geometry, Prediction
@@ -44,7 +50,7 @@ def drawn(task: Classification | Findings, count: int = 400):
 
 
 def called(task, predictions, cases):
-    each = [task.decoding.by_covariates(one, case.covariates) for one, case in zip(predictions, cases, strict=True)]
+    each = [by_covariates(task)(one, case.covariates) for one, case in zip(predictions, cases, strict=True)]
     table = task.scoring.score(each, cases)
     return (table["predicted"].isin(["ill", "present"])).to_numpy(), table
 
@@ -73,7 +79,8 @@ def test_many_images_of_a_patient_move_no_threshold(task):
     predictions, cases, *_ = drawn(task)
     again = [0, *[0] * 40, *range(1, len(cases)), *[1] * 40]
     once, often = (
-        task.tuned([predictions[n] for n in own], [cases[n] for n in own])[0] for own in (range(len(cases)), again)
+        with_calibration(task, Evidence([predictions[n] for n in own], [cases[n] for n in own]))[0]
+        for own in (range(len(cases)), again)
     )
     assert often.thresholds == once.thresholds
     assert often.grouped == once.grouped
@@ -82,12 +89,13 @@ def test_many_images_of_a_patient_move_no_threshold(task):
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))])
 def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_found_as_often(task):
     predictions, cases, sex, ill, chances = drawn(task)
-    tuned, decisions = task.tuned(predictions, cases)
+    tuned, decisions = with_calibration(task, Evidence(predictions, cases))
     decision = decisions["task.thresholds_by_group"]
     assert decision.value == tuned.grouped.levels and set(decision.value) == {"f", "m"}
     assert decision.value["f"]["ill"] < tuned.thresholds["ill"] < decision.value["m"]["ill"]
     assert "sensitivity of the common threshold" in decision.because and "f: " in decision.because
-    assert tuned.tuned(predictions, cases) == (tuned, {}) and task_from(type(task), settings_of(tuned)) == tuned
+    assert with_calibration(tuned, Evidence(predictions, cases)) == (tuned, {})
+    assert task_from(type(task), settings_of(tuned)) == tuned
     by_group, table = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
     rates = {
@@ -106,7 +114,7 @@ def test_thresholds_of_rare_findings_are_not_rounded_to_0():
     for one in predictions:
         own = {"ill": 1e-8 * one.probabilities["ill"]}
         rare.append(replace(one, probabilities=own, confidence=Confidence(uncalibrated=own)))
-    found, usual = (task.tuned(own, cases)[0].grouped.levels for own in (rare, predictions))
+    found, usual = (with_calibration(task, Evidence(own, cases))[0].grouped.levels for own in (rare, predictions))
     for sex in "fm":
         assert found[sex]["ill"] == pytest.approx(1e-8 * usual[sex]["ill"], rel=1e-3)
 
@@ -114,7 +122,7 @@ def test_thresholds_of_rare_findings_are_not_rounded_to_0():
 def test_equalised_odds_count_false_alarms_too():
     task = replace(FINE_ILL, grouped=GroupThresholds("sex", "equalised_odds"))
     predictions, cases, sex, ill, chances = drawn(task)
-    tuned, _ = task.tuned(predictions, cases)
+    tuned, _ = with_calibration(task, Evidence(predictions, cases))
     by_group, _ = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
     before, after = (equalized_odds_difference(ill, own, sensitive_features=sex) for own in (common, by_group))
@@ -123,17 +131,17 @@ def test_equalised_odds_count_false_alarms_too():
 
 def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_says_so():
     predictions, cases, *_ = drawn(FINE_ILL)
-    tuned, _ = FINE_ILL.tuned(predictions, cases)
+    tuned, _ = with_calibration(FINE_ILL, Evidence(predictions, cases))
     chance = (tuned.thresholds["ill"] + tuned.grouped.levels["f"]["ill"]) / 2
     own = Prediction(GRID, probabilities={"fine": 1 - chance, "ill": chance})
-    made = {sex: tuned.decoding.by_covariates(own, {"sex": sex}) for sex in ("f", "D", "")}
+    made = {sex: by_covariates(tuned)(own, {"sex": sex}) for sex in ("f", "D", "")}
     assert {sex: tuned.decoding.outputs(one)["predicted"] for sex, one in made.items()} == {
         "f": "ill",
         "D": "fine",
         "": "fine",
     }
     assert not made["f"].notes
-    for stated in (made["D"], made[""], tuned.decoding.by_covariates(own, {})):
+    for stated in (made["D"], made[""], by_covariates(tuned)(own, {})):
         assert "the common threshold holds" in stated.notes[0]
 
 
@@ -141,7 +149,7 @@ def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
     predictions, cases, _, ill, _ = drawn(FINE_ILL)
     well = np.flatnonzero(~ill)
     task = replace(FINE_ILL, thresholds={"ill": 0.5})
-    tuned, decisions = task.tuned([predictions[n] for n in well], [cases[n] for n in well])
+    tuned, decisions = with_calibration(task, Evidence([predictions[n] for n in well], [cases[n] for n in well]))
     assert tuned.grouped.levels == {}
     assert "too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
 
@@ -149,12 +157,12 @@ def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
 def test_groups_of_too_few_unseen_cases_change_nothing():
     task = replace(FINE_ILL, grouped=GroupThresholds("age:22"))
     predictions, cases, *_ = drawn(task)
-    tuned, decisions = task.tuned(predictions[:60], cases[:60])
+    tuned, decisions = with_calibration(task, Evidence(predictions[:60], cases[:60]))
     assert "<22: " in decisions["task.thresholds_by_group"].because
     assert "are too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
     assert set(tuned.grouped.levels) == {">=22"}
-    few, _ = task.tuned(predictions[:15], cases[:15])
-    assert few.grouped.levels == {} and few.decoding.by_covariates is None
+    few, _ = with_calibration(task, Evidence(predictions[:15], cases[:15]))
+    assert few.grouped.levels == {} and by_covariates(few) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Evidence, Task, settings_of, with_calibration, with_sets
 from isocenter.transforms import Stretched, taps
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -132,11 +132,11 @@ def test_a_sites_cases_calibrate_a_network_that_is_too_sure_and_leave_its_label_
     assert all(one.untuned is None for one in stated(adopted, each))
     opened = tasks.untuned(adopted)
     before = stated(opened, each)
-    tuned, made = opened.tuned(before, cases)
+    tuned, made = with_calibration(opened, Evidence(before, cases))
     assert made["task.calibration"].value["cases"] == 6
     factor = settings_of(tuned)["calibration"]["parameters"]["all"][0]
     assert factor == pytest.approx(1 / 3, rel=0.15)
-    assured, promised = tuned.scoring.assured(stated(tuned, each), cases, exact=False)
+    assured, promised = with_sets(tuned, Evidence(stated(tuned, each), cases), exact=False)
     assert {"task.conformal", "task.covering"} <= set(promised)
     after = stated(assured, each)
     for one, other in zip(stated(adopted, each), after, strict=True):
@@ -149,5 +149,5 @@ def test_regions_of_which_only_the_marks_are_known_are_not_calibrated():
     cases, each = balls(sure=1.0, seed=0)
     regions = tasks.untuned(task(exclusive=False, writes=[2, 1]))
     two = [{"mask": one["mask"][1:]} for one in each]
-    assert regions.tuned(stated(regions, two), cases) == (regions, {})
-    assert regions.scoring.assured(stated(regions, two), cases, exact=False) == (regions, {})
+    assert with_calibration(regions, Evidence(stated(regions, two), cases)) == (regions, {})
+    assert with_sets(regions, Evidence(stated(regions, two), cases), exact=False) == (regions, {})

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.belief import FALSE, MISSED
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
-from isocenter.tasks import build, kind_for, settings_of, task_from, voxel_bytes
+from isocenter.tasks import Evidence, build, kind_for, settings_of, task_from, voxel_bytes, with_calibration
 from isocenter.tasks.instances import decode
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
@@ -262,21 +262,21 @@ def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     cases = [case_of(truth, str(n)) for n in range(3)]
     made = [TASK.decode([(region, {HEAD: array})], geometry) for _ in cases]
     assert set(made[0].untuned) == {"inside", "height"}
-    tuned, decisions = TASK.tuned(made, cases)
+    tuned, decisions = with_calibration(TASK, Evidence(made, cases))
     assert set(decisions) == {"task.inside", "task.prominence", "task.calibration"}
     assert "12 objects of 3 validation cases" in decisions["task.inside"].because
     assert tuned.inside == 0.5
     assert tuned.decode([(region, {HEAD: array})], geometry).untuned is None
-    assert tuned.tuned(made, cases) == (tuned, {})
+    assert with_calibration(tuned, Evidence(made, cases)) == (tuned, {})
     chosen = replace(TASK, inside=0.9)
-    assert set(chosen.tuned(made, cases)[1]) == {"task.prominence", "task.calibration"}
+    assert set(with_calibration(chosen, Evidence(made, cases))[1]) == {"task.prominence", "task.calibration"}
 
 
 def test_of_few_objects_nothing_is_found_out():
     truth = balls((20, 20), [(10, 10)], 4.0)
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
     made = TASK.decode([(region, {HEAD: outputs_of(truth)})], geometry)
-    tuned, decisions = TASK.tuned([made], [case_of(truth)])
+    tuned, decisions = with_calibration(TASK, Evidence([made], [case_of(truth)]))
     assert (tuned.inside, tuned.prominence) == (0.5, 0.2)
     assert "too few" in decisions["task.inside"].because
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import settings_of, tuned_by
+from isocenter.tasks import Evidence, aligned, needs_alignment, settings_of, with_calibration
 from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
@@ -405,20 +405,19 @@ def test_of_another_network_the_hazard_ratios_alone_get_the_zero_of_the_models()
         ]
         for zero in (0.0, -4.0)
     )
-    made = TIMED.scoring.aligned(theirs[2:], theirs[:2], ours[:2])
+    made = aligned(TIMED, theirs[2:], theirs[:2], ours[:2])
     assert made[0].parts["survival"].values["risk"] == pytest.approx(3.0)
     assert made[0].parts["classification"] is theirs[2].parts["classification"]
-    assert BOTH.scoring.aligned is None
+    assert not needs_alignment(BOTH)
 
 
 def test_where_every_case_trains_only_the_part_that_needs_it_is_tuned_by_cases_that_trained():
     answer = {"classification_class": np.array([0.0, 1.0], np.float32), "survival_event": np.float32([0.7])}
     one = Case("a", "a", {}, {"class": "ill", "event": (3.0, True)})
     made = TIMED.decoding.decode([((), answer)], GRID)
-    task, decisions = tuned_by(TIMED, "train", [made], [one])
+    task, decisions = with_calibration(TIMED, Evidence([made], [one]), "training")
     assert TIMED.traits.tuned_on == ("val", "train")
     assert task.parts["survival"].baseline["time"] == [3.0]
     assert task.parts["classification"] == TIMED.parts["classification"]
     assert {name.partition(".")[2].partition(".")[0] for name in decisions} == {"survival"}
     assert BOTH.traits.tuned_on == ("val",)
-    assert BOTH.scoring.by_training is None

@@ -9,8 +9,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.evaluation import Conformal
-from isocenter.runtime import CoveringMap
-from isocenter.tasks import masks_from, rows_in, states_covering
+from isocenter.tasks import Evidence, covering_of, rows_in, with_sets
 from isocenter.values import BoundingBoxes, Case, Confidence, Geometry, Image, Map, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))
@@ -45,11 +44,10 @@ def with_boxes(task: tasks.Task) -> Prediction:
 
 def test_covering_boxes_of_a_part_are_listed_where_somebody_asks():
     task = joined("detection", "classification")
-    assert task.decoding.covering is None and not states_covering(task)
+    assert covering_of(task) is None
     task = joined("detection", "classification", **{"detection.covering": from_score("cell", 0.1)})
-    assert states_covering(task)
     usual = with_boxes(task)
-    covering = task.decoding.covering(usual)
+    covering = covering_of(task).completed(usual, None)
     assert [row["score"] for row in rows_in(task.decoding.outputs(usual))] == [0.9]
     assert [row["score"] for row in rows_in(task.decoding.outputs(covering))] == [0.9, 0.2]
     assert (len(covering.called), len(usual.called)) == (2, 1)
@@ -82,9 +80,9 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
     }
     made = task.decode([(WHOLE, outputs)], SPACE)
     assert np.asarray(made.parts["instances"].data).max() == 1
-    assert task.decoding.covering(made).maps["covering"].data.max() == 2
+    assert covering_of(task).completed(made, None).maps["covering"].data.max() == 2
     mask = Map(np.ones(SPACE.shape, np.uint8))
-    both = task.decoding.covering(replace(made, maps={"covering": mask})).maps
+    both = covering_of(task).completed(replace(made, maps={"covering": mask}), None).maps
     assert both["covering"] is mask and both["instances_covering"].data.max() == 2
     assert made.decided.parts["instances"].untuned is None
     assert task.decoding.bytes_per_voxel == task.parts["instances"].decoding.bytes_per_voxel
@@ -93,8 +91,8 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
 def test_covering_masks_are_found_behind_a_part_that_finds_boxes():
     own = {"segmentation.covering": from_score("lesion", 0.25)}
     task = joined("detection", "segmentation", **own)
-    assert masks_from(task) == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
-    covering = CoveringMap(task, SPACE)
+    assert covering_of(task).masks == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
+    covering = covering_of(task).stream(SPACE)
     chances = np.stack([np.full(SPACE.shape, 0.7), np.full(SPACE.shape, 0.3)])
     chances[1, :, :20] = 0.1
     covering(WHOLE, {"segmentation_mask": chances, "detection_boxes": np.zeros((1, *SPACE.shape))})
@@ -108,6 +106,6 @@ def test_the_parts_find_their_scores_by_the_cases_that_have_their_reference():
     drawn = boxes(0.9, 0.2, 0.05)
     reference = replace(drawn.at(np.array([True, True, False])), scores=None)
     cases = [Case(f"c{n}", f"c{n}", {"image": image}, {"boxes": reference, "class": "benign"}) for n in range(20)]
-    found, decisions = task.scoring.assured([with_boxes(task)] * 20, cases, exact=True)
+    found, decisions = with_sets(task, Evidence([with_boxes(task)] * 20, cases), exact=True)
     assert "task.detection.covering" in decisions
     assert 0.05 < found.parts["detection"].certainty.covers_from["cell"] <= 0.2

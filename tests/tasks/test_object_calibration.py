@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from isocenter import tasks
+from isocenter.belief import object_calibration_rows
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import settings_of
-from isocenter.tasks.instances.object_calibration import object_calibration_rows
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    with_calibration,
+)
 from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -69,7 +73,7 @@ def figures(
 
 
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, decisions = task_of().tuned(*drawn(task_of(), 0.0, 0, sure=2.5))
+    task, decisions = with_calibration(task_of(), Evidence(*drawn(task_of(), 0.0, 0, sure=2.5)))
     assert task.certainty.calibration.method in ("temperature", "platt")
     assert "scaling" in decisions["task.calibration"].because
     now = figures(task, 0.0, 1, sure=2.5, count=120)
@@ -81,12 +85,12 @@ def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
 
 def test_where_small_objects_are_right_less_often_the_size_makes_scores_true():
     found = drawn(task_of(), 1.5, 0)
-    task, _ = task_of().tuned(*found)
+    task, _ = with_calibration(task_of(), Evidence(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
     factor, _, slope = calibration.parameters["object"]
     assert (factor, slope) == (pytest.approx(1, abs=0.25), pytest.approx(1.5, abs=0.5))
-    by_score, _ = task_of(calibration_method="platt").tuned(*found)
+    by_score, _ = with_calibration(task_of(calibration_method="platt"), Evidence(*found))
     assert figures(task, 1.5, 1)["log_loss"] < figures(by_score, 1.5, 1)["log_loss"] - 0.03
 
 
@@ -139,7 +143,7 @@ def test_the_objects_that_calibrate_are_those_of_the_thresholds_that_are_chosen(
     made = [predicted(blind, np.linspace(0.31, 0.39, 6), np.full(6, 5.0)) for _ in range(12)]
     predictions, cases = [one for one, _ in made], [case_of(own, f"c{n}") for n, (_, own) in enumerate(made)]
     assert not any(one.confidence.scores for one in predictions)
-    task, decisions = blind.tuned(predictions, cases)
+    task, decisions = with_calibration(blind, Evidence(predictions, cases))
     assert task.inside == 0.3 and task.certainty.calibration.cases == 72
     assert set(decisions) == {"task.inside", "task.prominence", "task.calibration"}
     score = task.decode([((slice(0, 36), slice(0, 48)), {HEAD: _outputs(0.35)})], SPACE).confidence.scores
@@ -154,9 +158,9 @@ def _outputs(chance: float) -> np.ndarray:
 
 def test_a_calibration_stays_with_the_task_and_an_older_plan_states_the_scores_of_the_network():
     found = drawn(task_of(), 0.0, 2, sure=2.0, count=30)
-    task, _ = task_of().tuned(*found)
+    task, _ = with_calibration(task_of(), Evidence(*found))
     again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(task)))})
-    assert again == task and again.tuned(*found) == (task, {})
+    assert again == task and with_calibration(again, Evidence(*found)) == (task, {})
     older = task_of()
     table = older.scoring.score(*found)
     assert table["uncalibrated"].isna().all() and len(json.loads(table["scores"][0])) == found[0][0].data.max()
@@ -170,12 +174,14 @@ def test_without_an_object_with_outputs_that_are_no_numbers_or_all_alike_nothing
     task = task_of(calibration_method=method)
     nothing = task.decode([((slice(0, 36), slice(0, 48)), {HEAD: np.full((2, 36, 48), np.nan, np.float32)})], SPACE)
     empty = case_of(np.zeros(SPACE.shape, int), "empty")
-    tuned, decisions = task.tuned([nothing] * 3, [replace(empty, patient=f"p{n}") for n in range(3)])
+    tuned, decisions = with_calibration(
+        task, Evidence([nothing] * 3, [replace(empty, patient=f"p{n}") for n in range(3)])
+    )
     assert "task.calibration" in decisions and not nothing.confidence.scores
     rows = tuned.scoring.summary(tuned.scoring.score([nothing], [empty]), seed=0)
     assert "log_loss" not in {row.metric for row in rows}
     alike = [predicted(task, np.full(6, 0.5), np.full(6, 5.0)) for _ in range(12)]
     cases = [case_of(own, f"c{n}") for n, (_, own) in enumerate(alike)]
-    tuned, _ = task.tuned([one for one, _ in alike], cases)
+    tuned, _ = with_calibration(task, Evidence([one for one, _ in alike], cases))
     made, _ = predicted(tuned, np.full(6, 0.5), np.full(6, 5.0))
     assert np.isfinite([*made.confidence.scores.values()]).all()

@@ -17,7 +17,7 @@ from isocenter.belief import Certainty, GroupThresholds, OperatingPoint
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
-from isocenter.tasks import build, settings_of, task_from
+from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
 from isocenter.tasks.classification.positive import positive_decision, usual_positives
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
@@ -122,7 +122,7 @@ def test_a_positive_class_comes_back_from_its_settings_and_one_that_there_is_not
 def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensitivity():
     predictions, cases = drawn("sick", "well")
     task = Classification(("sick", "well"), point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
-    tuned, made = task.tuned(predictions, cases)
+    tuned, made = with_calibration(task, Evidence(predictions, cases))
     assert list(tuned.thresholds) == ["sick"] and "of sick" in made["task.thresholds"].because
     sick = [one.probabilities["sick"] for one, case in zip(predictions, cases, strict=True)
             if case.references["class"] == "sick"]  # fmt: skip
@@ -134,7 +134,9 @@ def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensit
 def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_columns():
     predictions, cases = drawn("covid", "normal")
     one, other = (Classification(names, certainty=AS_GIVEN) for names in (("covid", "normal"), ("normal", "covid")))
-    ours, theirs = (figures(task.tuned(predictions, cases)[0], predictions, cases) for task in (one, other))
+    ours, theirs = (
+        figures(with_calibration(task, Evidence(predictions, cases))[0], predictions, cases) for task in (one, other)
+    )
     assert list(ours) == list(theirs)
     for key, estimate in ours.items():
         assert_allclose(estimate.value, theirs[key].value, atol=1e-9, err_msg=str(key))
@@ -159,11 +161,12 @@ def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one
 
 def test_thresholds_of_groups_are_of_the_positive_class_and_call_by_it():
     predictions, cases = drawn("covid", "normal")
-    tuned, _ = Classification(("covid", "normal"), certainty=AS_GIVEN, grouped=GroupThresholds("sex")).tuned(
-        predictions, cases
+    tuned, _ = with_calibration(
+        Classification(("covid", "normal"), certainty=AS_GIVEN, grouped=GroupThresholds("sex")),
+        Evidence(predictions, cases),
     )
     assert {tuple(own) for own in tuned.grouped.levels.values()} == {("covid",)}
-    stated = tuned.decoding.by_covariates(predictions[0], cases[0].covariates)
+    stated = by_covariates(tuned)(predictions[0], cases[0].covariates)
     level = tuned.grouped.levels["f"]["covid"]
     for chance, called in ((level + 0.01, "covid"), (level - 0.01, "normal")):
         own = replace(stated, probabilities={"covid": chance, "normal": 1 - chance})

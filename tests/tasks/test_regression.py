@@ -10,7 +10,12 @@ import torch
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    task_from,
+    with_calibration,
+)
 from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
@@ -171,15 +176,15 @@ def test_several_networks_are_their_mean():
 def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
-    right, decisions = task.tuned(predictions, cases)
+    right, decisions = with_calibration(task, Evidence(predictions, cases))
     assert right.error_factor == {}
     assert "as chance explains" in decisions["task.error_factor"].because
     small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
-    wider, decisions = task.tuned(small, cases)
+    wider, decisions = with_calibration(task, Evidence(small, cases))
     assert wider.error_factor["volume"] == pytest.approx(3, rel=0.35)
     assert decisions["task.error_factor"].value == wider.error_factor
-    assert wider.tuned(small, cases) == (wider, {})
-    assert VOLUME.tuned(small, cases) == (VOLUME, {})
+    assert with_calibration(wider, Evidence(small, cases)) == (wider, {})
+    assert with_calibration(VOLUME, Evidence(small, cases)) == (VOLUME, {})
 
 
 def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
@@ -188,7 +193,9 @@ def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
     small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
     worst = int(np.argmax([abs(r["predicted"] - r["reference"]) for r in task.score(small, cases).to_dict("records")]))
     factors = [
-        task.tuned([*small, *[small[worst]] * more], [*cases, *[cases[worst]] * more])[0].error_factor["volume"]
+        with_calibration(task, Evidence([*small, *[small[worst]] * more], [*cases, *[cases[worst]] * more]))[
+            0
+        ].error_factor["volume"]
         for more in (0, 30)
     ]
     assert factors[0] == factors[1]
@@ -197,8 +204,12 @@ def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
 def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort(400)
-    tuned, _ = task.tuned(
-        [replace(one, confidence=Confidence(deviations=one.confidence.deviations * 4)) for one in predictions], cases
+    tuned, _ = with_calibration(
+        task,
+        Evidence(
+            [replace(one, confidence=Confidence(deviations=one.confidence.deviations * 4)) for one in predictions],
+            cases,
+        ),
     )
     outputs = np.array([0.0, 2 * np.log(4 * 0.2 / 0.5)])  # an error bar of 0.8 ml
     assert decoded(tuned, *outputs).confidence.deviations.tolist() == pytest.approx([0.2], rel=0.1)
@@ -206,7 +217,7 @@ def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
 
 def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
     predictions, cases = cohort(9)
-    task, decisions = replace(VOLUME, noise="gaussian").tuned(predictions, cases)
+    task, decisions = with_calibration(replace(VOLUME, noise="gaussian"), Evidence(predictions, cases))
     assert task.error_factor == {}
     assert "9 unseen cases are too few" in decisions["task.error_factor"].because
 

@@ -14,7 +14,7 @@ from isocenter.evaluation import surface_distance, wilson
 from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.segmentation.scores import case_rows, summary_rows
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared.softmax_labels import Tidying
+from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))

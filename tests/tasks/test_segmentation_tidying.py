@@ -5,9 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import (
+    Evidence,
+    settings_of,
+    task_from,
+    with_calibration,
+)
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared.softmax_labels import Tidying
+from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -29,7 +34,7 @@ def tuned(pairs: list[tuple[np.ndarray, np.ndarray]], patients: Sequence[str] = 
     predictions = [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs]
     owners = patients or [str(n) for n in range(len(pairs))]
     cases = [case(str(n), truth, owner) for n, ((_, truth), owner) in enumerate(zip(pairs, owners, strict=True))]
-    return TASK.tuned(predictions, cases)
+    return with_calibration(TASK, Evidence(predictions, cases))
 
 
 def with_speck(size: int) -> np.ndarray:
@@ -52,9 +57,12 @@ def test_the_largest_piece_alone_is_never_kept_where_training_references_have_se
     """Ten validation cases with one lesion each say little where one patient in ten has two."""
     pairs = [(with_speck(2), organ()) for _ in range(10)]
     rare, common = (
-        replace(TASK, several={"organ": share}).tuned(
-            [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
-            [case(str(n), truth) for n, (_, truth) in enumerate(pairs)],
+        with_calibration(
+            replace(TASK, several={"organ": share}),
+            Evidence(
+                [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
+                [case(str(n), truth) for n, (_, truth) in enumerate(pairs)],
+            ),
         )[0]
         for share in (0.01, 0.1)
     )
@@ -132,7 +140,7 @@ def test_it_is_off_where_it_does_not_help_where_few_gain_and_where_cases_are_few
 def test_what_a_person_set_stays():
     by_hand = Segmentation(TASK.classes, postprocessing={})
     predictions = [Prediction(GRID, data=with_speck(2), labels=TASK.classes)] * 6
-    task, decisions = by_hand.tuned(predictions, [case(str(n), organ()) for n in range(6)])
+    task, decisions = with_calibration(by_hand, Evidence(predictions, [case(str(n), organ()) for n in range(6)]))
     assert (task, decisions) == (by_hand, {})
 
 
@@ -145,7 +153,7 @@ def test_a_smallest_size_that_was_found_in_voxels_counts_voxels_in_images_of_kno
     marked[12:14, 12:14] = 4
     image = Image(np.zeros((1, *grid.shape), np.float32), grid)
     cases = [Case(str(n), str(n), {"image": image}, {"mask": Image(lesion[None], grid)}) for n in range(5)]
-    task, decisions = TASK.tuned([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases)
+    task, decisions = with_calibration(TASK, Evidence([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases))
     assert task.postprocessing == {"lesion": Tidying(smallest=18.0, in_voxels=True)}
     rules = decisions["task.postprocessing"].value
     assert task_from(Segmentation, {**settings_of(task), "postprocessing": rules}) == task

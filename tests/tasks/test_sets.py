@@ -11,7 +11,13 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import class_scores
-from isocenter.tasks import settings_of
+from isocenter.tasks import (
+    Evidence,
+    by_covariates,
+    settings_of,
+    with_calibration,
+    with_sets,
+)
 from isocenter.values import Case, Geometry, Prediction
 from isocenter.verbs.evaluation.verdict import boundless
 
@@ -56,7 +62,7 @@ def drawn(count: int, seed: int = 0, names=CLASSES):
 
 
 def assured(task, outputs, cases, *, exact=True):
-    return task.scoring.assured(decoded(task, outputs), cases, exact=exact)
+    return with_sets(task, Evidence(decoded(task, outputs), cases), exact=exact)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +108,9 @@ def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already()
     logits, truths = drawn(300)
     raw, cases = classes(), cases_of("class", truths)
     predictions = decoded(raw, logits)
-    tuned, _ = raw.tuned(predictions, cases)
-    first, _ = tuned.scoring.assured(predictions, cases, exact=False)
-    second, decisions = tuned.scoring.assured(decoded(tuned, logits), cases, exact=False)
+    tuned, _ = with_calibration(raw, Evidence(predictions, cases))
+    first, _ = with_sets(tuned, Evidence(predictions, cases), exact=False)
+    second, decisions = with_sets(tuned, Evidence(decoded(tuned, logits), cases), exact=False)
     assert first.certainty.conformal.settings == second.certainty.conformal.settings
     assert "approximate, no guarantee" in decisions["task.conformal"].because
 
@@ -202,7 +208,7 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
     made, decisions = assured(classes(conformal_by="site"), logits[:700], cases[:700])
     found = decisions["task.conformal"].value
     assert (found["by"], set(found["thresholds"]), sum(found["n"].values())) == ("site", {"north", "south"}, 560)
-    narrow = made.decoding.by_covariates
+    narrow = by_covariates(made)
     raw = decoded(made, logits[700:])
     for site in ("north", "south"):
         own = [(narrow(one, {"site": site}), case) for one, case in zip(raw, cases[700:], strict=True)]
@@ -213,7 +219,7 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
         unknown = narrow(raw[0], covariates)
         assert "site is unknown" in unknown.notes[0]
         assert unknown.confidence.set == raw[0].confidence.set == narrow(raw[0], {"site": "south"}).confidence.set
-    assert classes().decoding.by_covariates is None
+    assert by_covariates(classes()) is None
     no_sites, _ = assured(classes(conformal_by="ward"), logits[:60], cases[:60])
     assert decoded(no_sites, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
 
@@ -226,7 +232,7 @@ def test_a_value_of_a_covariate_is_known_however_it_is_written(calibrating, aske
     cases = [Case(f"c{n}", f"p{n}", {}, {"class": truth}, {"site": site}) for n, (truth, site) in stated]
     made, _ = assured(classes(conformal_by="site"), logits, cases)
     (raw,) = decoded(made, logits[:1])
-    own, same = (made.decoding.by_covariates(raw, {"site": one}) for one in (asked, calibrating))
+    own, same = (by_covariates(made)(raw, {"site": one}) for one in (asked, calibrating))
     assert not own.notes and own.confidence.set == same.confidence.set
 
 
@@ -324,9 +330,9 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     cases = cases_of("value", [{"size": float(v)} for v in 10 + 2 * (guess + 2 * spread * random.normal(size=1200))])
     outputs = np.column_stack([guess, logs]) if noise == "gaussian" else guess[:, None]
     task = values(noise=noise)
-    task, _ = task.tuned(decoded(task, outputs[:600]), cases[:600])
-    first, _ = task.scoring.assured(decoded(values(noise=noise), outputs[:600]), cases[:600], exact=False)
-    made, decisions = task.scoring.assured(decoded(task, outputs[:600]), cases[:600], exact=True)
+    task, _ = with_calibration(task, Evidence(decoded(task, outputs[:600]), cases[:600]))
+    first, _ = with_sets(task, Evidence(decoded(values(noise=noise), outputs[:600]), cases[:600]), exact=False)
+    made, decisions = with_sets(task, Evidence(decoded(task, outputs[:600]), cases[:600]), exact=True)
     assert made.certainty.conformal.thresholds == first.certainty.conformal.thresholds
     assert decisions["task.conformal"].value["method"] == ("normalised" if noise == "gaussian" else "absolute")
     predictions = decoded(made, outputs[600:])
@@ -410,9 +416,9 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     cases, raw = cases_of("event", outcomes), survival()
     outputs = ratios[:, None]
     before = decoded(raw, outputs[:400])
-    task, _ = raw.tuned(before, cases[:400])
-    first, _ = task.scoring.assured(before, cases[:400], exact=False)
-    made, decisions = task.scoring.assured(decoded(task, outputs[:400]), cases[:400], exact=True)
+    task, _ = with_calibration(raw, Evidence(before, cases[:400]))
+    first, _ = with_sets(task, Evidence(before, cases[:400]), exact=False)
+    made, decisions = with_sets(task, Evidence(decoded(task, outputs[:400]), cases[:400]), exact=True)
     limits = [one.certainty.conformal.thresholds["all"] for one in (first, made)]
     assert limits[0] == pytest.approx(limits[1])
     assert decisions["task.conformal"].value["n"] == {"all": 400}
@@ -436,8 +442,8 @@ def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_re
     lows, stated = {}, {}
     for kind in ("observed", "event"):
         raw = survival(bound=kind, censoring=followed, horizons=[0.5, 1.0, 2.0])
-        task, _ = raw.tuned(decoded(raw, ratios[:800, None]), cases[:800])
-        made, decisions = task.scoring.assured(decoded(task, ratios[:800, None]), cases[:800], exact=True)
+        task, _ = with_calibration(raw, Evidence(decoded(raw, ratios[:800, None]), cases[:800]))
+        made, decisions = with_sets(task, Evidence(decoded(task, ratios[:800, None]), cases[:800]), exact=True)
         stated[kind] = decisions["task.conformal"]
         predictions = decoded(made, ratios[800:, None])
         lows[kind] = np.array([one.confidence.low["time"] for one in predictions])
@@ -486,7 +492,7 @@ def test_several_tasks_state_the_sets_of_each():
         Case(f"c{n}", f"p{n}", {}, {"class": name, **({"value": {"size": 10.0 + n}} if n % 2 else {})})
         for n, name in enumerate(truths)
     ]
-    made, decisions = both.scoring.assured(parts, cases, exact=True)
+    made, decisions = with_sets(both, Evidence(parts, cases), exact=True)
     assert decisions["task.classification.conformal"].value["n"] == {"all": 60}
     assert decisions["task.regression.conformal"].value["n"] == {"size": 30}
     assert made.parts["regression"].certainty.conformal is not None

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from isocenter import tasks
 from isocenter.evaluation import class_scores, cross_interval, cross_sets
-from isocenter.tasks import EACH, settings_of
+from isocenter.tasks import EACH, Evidence, settings_of, with_calibration, with_sets, with_sets_of_folds
 from isocenter.values import Case, Geometry, Image, Prediction
 
 GRID, PLANE = Geometry((4, 4), np.eye(3)), Geometry.of_pixels((24, 24))
@@ -72,8 +72,8 @@ def crossed(kind: str, each: np.ndarray, cases: list[Case], **settings):
     """The task of the mean, and the outputs by the fold that has not seen a case."""
     task, folds = tasks.build({**KINDS[kind], **settings}), np.arange(KNOWN) % FOLDS
     predictions = decoded(task, each[folds, np.arange(KNOWN)])
-    first, _ = task.scoring.assured(predictions, cases[:KNOWN], exact=False)
-    return first.scoring.crossed(predictions, cases[:KNOWN], folds.tolist())
+    first, _ = with_sets(task, Evidence(predictions, cases[:KNOWN]), exact=False)
+    return with_sets_of_folds(first, Evidence(predictions, cases[:KNOWN], folds.tolist()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,8 +173,8 @@ def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alo
         return task.decoding.decode([((), {**own, **beside})], GRID)
 
     own = [said(task, number, fold) for number, fold in enumerate(folds)]
-    made, _ = task.scoring.assured(own, cases[:KNOWN], exact=False)
-    made, decisions = made.scoring.crossed(own, cases[:KNOWN], folds.tolist())
+    made, _ = with_sets(task, Evidence(own, cases[:KNOWN]), exact=False)
+    made, decisions = with_sets_of_folds(made, Evidence(own, cases[:KNOWN], folds.tolist()))
     assert set(decisions) == {"task.classification.conformal", "task.regression.conformal"}
     whole = [said(made, number, -1) for number in range(KNOWN, KNOWN + NEW)]
     for name, kind in kinds.items():
@@ -195,8 +195,8 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
     drawn = [random.normal(size=5) for _ in cases]
     each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in drawn]
     own = [task.decoding.decode([((), one)], GRID) for one in each]
-    made, _ = task.scoring.assured(own, cases, exact=False)
-    made, _ = made.scoring.crossed(own, cases, [number % FOLDS for number in range(60)])
+    made, _ = with_sets(task, Evidence(own, cases), exact=False)
+    made, _ = with_sets_of_folds(made, Evidence(own, cases, [number % FOLDS for number in range(60)]))
     assert made.decoding.crossed == {"classification_class": FOLDS}
 
 
@@ -233,10 +233,10 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
     folds = np.arange(known) % FOLDS
     own = [outlined(raw, each[:, n], fold) for n, fold in enumerate(folds)]
-    task, _ = raw.tuned(own, cases[:known])
-    task, _ = task.scoring.assured(own, cases[:known], exact=False)
+    task, _ = with_calibration(raw, Evidence(own, cases[:known]))
+    task, _ = with_sets(task, Evidence(own, cases[:known]), exact=False)
     approximate = task
-    task, decisions = task.scoring.crossed(own, cases[:known], folds.tolist())
+    task, decisions = with_sets_of_folds(task, Evidence(own, cases[:known], folds.tolist()))
     assert "mean of 3 folds" in decisions["task.conformal"].because and task.decoding.crossed == {"mask": FOLDS}
     assert tasks.build({"name": task.name, **settings_of(task)}) == task
     held, ends = [], []
@@ -264,5 +264,5 @@ def test_volumes_of_many_labels_go_by_thresholds():
     cases = blobs(6)
     outputs = np.random.default_rng(0).normal(size=(6, 40, 24, 24)).astype(np.float32)
     own = [raw.decoding.decode([((slice(0, 24), slice(0, 24)), {"mask": one})], PLANE) for one in outputs]
-    task, _ = raw.scoring.assured(own, cases, exact=False)
-    assert task.scoring.crossed(own, cases, [0, 1, 2] * 2) == (task, {})
+    task, _ = with_sets(raw, Evidence(own, cases), exact=False)
+    assert with_sets_of_folds(task, Evidence(own, cases, [0, 1, 2] * 2)) == (task, {})

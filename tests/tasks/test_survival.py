@@ -15,8 +15,7 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.properties import tuned_by
+from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
 from isocenter.tasks.survival.curves import Known, proportional, weibull
 from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
 from isocenter.tasks.survival.scores import _frequency
@@ -186,7 +185,7 @@ def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_d
     times = random.exponential(np.exp(-truth) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     told = 2 * (0.6 * truth + 0.8 * errors)
-    task, decisions = COX.tuned([decoded(COX, one) for one in told[:300]], cases[:300])
+    task, decisions = with_calibration(COX, Evidence([decoded(COX, one) for one in told[:300]], cases[:300]))
     assert 0.1 < task.slope < 0.3  # 0.3 of what it says is true
     assert "300 cases" in decisions["task.slope"].because
     predictions = [decoded(task, one) for one in told[300:]]
@@ -197,7 +196,7 @@ def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_d
     by_heart = replace(task, slope=1.0)
     sure = by_heart.score([decoded(by_heart, one) for one in told[300:]], cases[300:])
     assert table["brier"].mean() < sure["brier"].mean() - 0.02
-    single, _ = COX.tuned([decoded(COX, 0.7)], cases[:1])
+    single, _ = with_calibration(COX, Evidence([decoded(COX, 0.7)], cases[:1]))
     assert single.slope == 1.0
 
 
@@ -232,12 +231,12 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     times = random.exponential(np.exp(-ratio) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     predictions = [decoded(COX, one) for one in ratio]
-    task, decisions = COX.tuned(predictions, cases)
+    task, decisions = with_calibration(COX, Evidence(predictions, cases))
     assert set(decisions) == {"task.baseline", "task.slope", "task.median_risk"}
     assert task.slope == pytest.approx(1, abs=0.1)
     # Found anew from what it says itself, and from other numbers of the same order.
-    again, _ = task.tuned([decoded(task, one) for one in ratio], cases)
-    shifted, _ = task.tuned([decoded(task, one + 3) for one in ratio], cases)
+    again, _ = with_calibration(task, Evidence([decoded(task, one) for one in ratio], cases))
+    shifted, _ = with_calibration(task, Evidence([decoded(task, one + 3) for one in ratio], cases))
     assert_allclose(again.baseline["hazard"], task.baseline["hazard"], rtol=1e-3)
     by_slope = np.exp(3 * task.slope)
     assert_allclose(shifted.baseline["hazard"], np.array(task.baseline["hazard"]) / by_slope, rtol=1e-3)
@@ -276,7 +275,7 @@ def distances(random: np.random.Generator) -> list[float]:
     when, truth = np.array([2.0, 5.0, 10.0]), np.linspace(-2, 2, 9)
     survival, apart = np.exp(-when / 8 * np.exp(truth)[:, None]), []
     for each in (ours, sum(aligned, ours), sum(raw, ours)):
-        task, _ = replace(COX, event_free=free).tuned(each, cases[: len(each)])
+        task, _ = with_calibration(replace(COX, event_free=free), Evidence(each, cases[: len(each)]))
         curves = [np.exp(-proportional(np.array([2 * one]), when, task._known)) for one in truth]
         apart.append(float(((curves - survival) ** 2).mean()))
     return apart
@@ -296,8 +295,8 @@ def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     learnt_by_heart = -np.log(times)  # the time itself, of which a slope that fits makes still more
     predictions = [decoded(COX, one) for one in learnt_by_heart]
-    assert tuned_by(COX, "val", predictions, cases)[0].slope > 1
-    task, decisions = tuned_by(COX, "train", predictions, cases)
+    assert with_calibration(COX, Evidence(predictions, cases))[0].slope > 1
+    task, decisions = with_calibration(COX, Evidence(predictions, cases), "training")
     assert task.slope == 1.0
     assert "every case trains" in decisions["task.slope"].because
     assert "at a slope of 1" in decisions["task.baseline"].because
@@ -314,11 +313,11 @@ def test_at_a_site_where_people_have_the_event_more_or_less_often_the_baseline_i
     cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
     free = curve(kaplan_meier(np.minimum(times, last)[:400], (times <= last)[:400]), "share")
     task, site = replace(COX, event_free=free), slice(400, 700)
-    made, decisions = task.scoring.at_site([decoded(task, one) for one in ratio[site]], cases[site])
+    made, decisions = with_calibration(task, Evidence([decoded(task, one) for one in ratio[site]], cases[site]), "site")
     survival = [decoded(made, one).values["survival_10"] for one in (-1.0, 0.0, 1.0)]
     assert_allclose(survival, np.exp(-10 / 8 * hazard * np.exp([-1, 0, 1])), atol=0.06)
     assert "times" in decisions["task.baseline"].because
-    assert task.scoring.at_site([decoded(task, 0.0)], [case("a", 3.0, False)]) == (
+    assert with_calibration(task, Evidence([decoded(task, 0.0)], [case("a", 3.0, False)]), "site") == (
         task,
         {},
     )  # too few to say less often
@@ -337,7 +336,7 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
     times, last = random.exponential(8 / hazard, 600), random.uniform(2, 14, 600)
     cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
     before = decoded(task, *outputs)
-    made, decisions = task.scoring.at_site([before] * 600, cases)
+    made, decisions = with_calibration(task, Evidence([before] * 600, cases), "site")
     assert set(decisions) == {"task.hazard_factor", "task.median_risk"}
     assert made.hazard_factor == pytest.approx(hazard, rel=0.15)
     after = decoded(made, *outputs)
@@ -345,10 +344,13 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
     assert after.values["median_survival"] == pytest.approx(8 * np.log(2) / made.hazard_factor, rel=1e-3)
     assert after.values["risk"] == pytest.approx(made.median_risk, abs=1e-5)
     assert after.confidence.uncalibrated == before.confidence.uncalibrated
-    again, _ = made.scoring.at_site([after] * 600, cases)
+    again, _ = with_calibration(made, Evidence([after] * 600, cases), "site")
     assert again.hazard_factor == pytest.approx(made.hazard_factor, rel=0.02)
     assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(made)))}) == made
-    assert task.scoring.at_site([before], [case("a", 3.0, False)]) == (task, {})  # nobody had the event
+    assert with_calibration(task, Evidence([before], [case("a", 3.0, False)]), "site") == (
+        task,
+        {},
+    )  # nobody had the event
 
 
 def test_a_batch_of_cox_has_four_events_on_average_however_few_minutes_there_are():
@@ -357,11 +359,11 @@ def test_a_batch_of_cox_has_four_events_on_average_however_few_minutes_there_are
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():
-    assert COX.tuned([decoded(COX, 0.1)], [case("a", 3.0, False)]) == (COX, {})
+    assert with_calibration(COX, Evidence([decoded(COX, 0.1)], [case("a", 3.0, False)])) == (COX, {})
 
 
 def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned_on_validation_cases():
-    task, decisions = COX.tuned([decoded(COX, 0.7)], [case("a", 3.0, True)])
+    task, decisions = with_calibration(COX, Evidence([decoded(COX, 0.7)], [case("a", 3.0, True)]))
     assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.log(2) * np.exp(-0.7), rel=1e-4)]}
     assert set(decisions) == {"task.baseline", "task.slope", "task.median_risk"}
     assert tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).traits.tuned_on == ("val",)

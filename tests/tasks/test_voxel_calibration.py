@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.belief import COVERS_FROM, Certainty
+from isocenter.belief import Certainty, VoxelProbabilities, softmax
+from isocenter.belief.covering import COVERS_FROM
+from isocenter.belief.voxel_calibration import SIZES
+from isocenter.belief.voxel_sample import (
+    near_edges,
+)
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.segmentation.promises import missed_shares, sizes_of
+from isocenter.tasks import (
+    Evidence,
+    covering_of,
+    settings_of,
+    task_from,
+    with_calibration,
+    with_sets,
+)
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed
-from isocenter.tasks.segmentation.voxel_sample import near_edges
-from isocenter.tasks.shared import Tidying, softmax
+from isocenter.tasks.shared import Tidying
 from isocenter.values import Geometry
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
@@ -29,7 +38,7 @@ def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor
     assert np.abs(task.probabilities({"mask": outputs})["mask"] - softmax(true_outputs(9))).max() < 0.02
     again = task.decode([(WHOLE, {"mask": (2 * true_outputs(0)).astype(np.float32)})], GRID)
     assert np.array_equal(again.data, made[0].data)  # the label map stays
-    assert task.tuned(made, []) == (task, {})
+    assert with_calibration(task, Evidence(made, [])) == (task, {})
 
 
 def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
@@ -69,7 +78,9 @@ def test_voxels_of_which_nothing_is_known_say_nothing():
         case(np.where(one.references["mask"].data[0] == 9, 2, one.references["mask"].data[0]), n)
         for n, one in enumerate(hidden)
     ]
-    found, misled = (partly.tuned(made, given)[0].certainty.calibration for given in (hidden, wrong))
+    found, misled = (
+        with_calibration(partly, Evidence(made, given))[0].certainty.calibration for given in (hidden, wrong)
+    )
     assert found.parameters["all"][0] == pytest.approx(0.5, rel=0.1)
     assert misled.parameters.get("all", [1.0])[0] != pytest.approx(0.5, rel=0.1)
 
@@ -78,9 +89,9 @@ def test_two_channels_are_calibrated_by_the_odds_of_the_second():
     outputs = np.array([[0.3, -2.0], [1.0, 4.0]], np.float32)
     odds = 0.5 * (outputs[1] - outputs[0]) - 1.0
     for name in ("organ", "all"):  # which is also how the one factor of a temperature is called
-        believed = Believed(("background", name), True, Calibrator("vector", {name: [0.5, -1.0]}))
-        np.testing.assert_allclose(believed(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
-        assert believed.moves_edges
+        probable = VoxelProbabilities(("background", name), True, Calibrator("vector", {name: [0.5, -1.0]}))
+        np.testing.assert_allclose(probable(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
+        assert probable.moves_edges
 
 
 def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
@@ -90,7 +101,7 @@ def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
         for calibrator in (Calibrator("temperature", {"all": [0.4]}), Calibrator("vector", numbers)):
             names = ("background", name, "lesion")
             theirs = np.exp(calibrator.classes(outputs.T, names)).T
-            np.testing.assert_allclose(Believed(names, True, calibrator)(outputs), theirs, atol=2e-6)
+            np.testing.assert_allclose(VoxelProbabilities(names, True, calibrator)(outputs), theirs, atol=2e-6)
 
 
 def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one():
@@ -116,9 +127,10 @@ def test_many_images_of_a_patient_whose_mask_is_wrong_do_not_decide_what_dice_is
     _, _, made, references = tuned(TASK, 10, 2.0)
     odd = replace(references[0], references=references[5].references)  # the mask of another patient
     powers = [
-        replace(TASK, certainty=Certainty("none", Calibrator()))
-        .tuned([*made, *[made[0]] * more], [odd, *references[1:], *[odd] * more])[0]
-        .expected_dice
+        with_calibration(
+            replace(TASK, certainty=Certainty("none", Calibrator())),
+            Evidence([*made, *[made[0]] * more], [odd, *references[1:], *[odd] * more]),
+        )[0].expected_dice
         for more in (0, 20)
     ]
     assert powers[0] == powers[1]
@@ -136,7 +148,7 @@ def test_what_was_found_for_a_structure_goes_by_its_name_whichever_comes_first()
     one, other = (own.decode(slabs, GRID).confidence for own in (task, turned))
     assert (one.expected, one.low, one.high) == (other.expected, other.low, other.high)
     masks = replace(found, thresholds={"lesion": 0.9, "organ": 0.7})
-    covering = replace(TASK, certainty=Certainty(risk=0.1, covering=masks)).decoding.covers_from
+    covering = covering_of(replace(TASK, certainty=Certainty(risk=0.1, covering=masks))).masks["mask"]
     assert [*covering] == ["organ", "lesion"]
 
 
@@ -228,7 +240,7 @@ def promising(**wishes) -> Segmentation:
 
 def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
     """(cases, structures) the share of each structure outside of its covering mask, voxel by voxel."""
-    least, shares = task.decoding.covers_from, []
+    least, shares = covering_of(task).masks["mask"], []
     for seed in seeds:
         right = true_outputs(seed)
         truth, chances = drawn(right, seed), softmax(how.get("sure", 1.0) * right)
@@ -240,7 +252,7 @@ def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
 @pytest.mark.parametrize("sure", [1.0, 3.0])
 def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_the_probabilities(sure):
     task = promising(risk=0.1)
-    task, decisions = task.assured(*stated(task, range(200), sure=sure), exact=True)
+    task, decisions = with_sets(task, Evidence(*stated(task, range(200), sure=sure)), exact=True)
     shares = missed(task, range(200, 400), sure=sure).mean(axis=0)
     assert (shares < 0.12).all()
     assert (shares > 0.06).all()  # the largest threshold that does it
@@ -251,16 +263,16 @@ def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_th
 def test_with_a_confidence_masks_are_larger_and_miss_less():
     on_average, confident = promising(risk=0.1), promising(risk=0.1, risk_delta=0.05)
     made = stated(on_average, range(60))
-    first, second = (task.assured(*made, exact=False)[0] for task in (on_average, confident))
-    limits = [task.decoding.covers_from for task in (first, second)]
+    first, second = (with_sets(task, Evidence(*made), exact=False)[0] for task in (on_average, confident))
+    limits = [covering_of(task).masks["mask"] for task in (first, second)]
     assert all(limits[1][name] < limits[0][name] <= 0.5 for name in NAMES)
     assert (missed(second, range(60, 160)).mean(axis=0) < 0.1).all()
 
 
 def test_with_too_few_patients_the_mask_is_the_whole_image_and_that_is_said():
     task = promising(risk=0.1)
-    task, decisions = task.assured(*stated(task, range(5)), exact=True)
-    assert task.decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+    task, decisions = with_sets(task, Evidence(*stated(task, range(5))), exact=True)
+    assert covering_of(task).masks["mask"] == {"organ": 0.0, "lesion": 0.0}
     assert "the whole image" in decisions["task.covering"].because
     assert task_from(Segmentation, settings_of(task)).certainty.covering == task.certainty.covering
 
@@ -269,7 +281,10 @@ def test_a_structure_that_nobody_sampled_counts_as_missed():
     task = promising(risk=0.1)
     made, cases = stated(task, range(40))
     lost = [replace(one, untuned=None) for one in made]
-    assert task.assured(lost, cases, exact=True)[0].decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+    assert covering_of(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+        "organ": 0.0,
+        "lesion": 0.0,
+    }
 
 
 def test_what_lies_beyond_the_part_that_the_network_saw_is_missed():
@@ -278,7 +293,7 @@ def test_what_lies_beyond_the_part_that_the_network_saw_is_missed():
     truth = drawn(right, 0)
     part = (slice(0, 24), slice(4, 44))
     made = task.decode([(part, {"mask": right[(slice(None), *part)]})], GRID)
-    shares = missed_shares([made], [case(truth, 0)], task.truth, NAMES, task.believed)
+    shares = task.answers.missed(task.rows([made], [case(truth, 0)]))
     for value, chances, name in zip((2, 5), softmax(right)[1:], NAMES, strict=True):
         there, seen = truth == value, np.zeros(GRID.shape, bool)
         seen[part] = True
@@ -294,7 +309,10 @@ def test_outputs_that_are_no_numbers_are_in_no_mask():
     blank = [{**one.untuned, "outputs": np.full_like(one.untuned["outputs"], np.nan)} for one in made]
     lost = [replace(one, untuned=own) for one, own in zip(made, blank, strict=True)]
     with np.errstate(invalid="ignore"):
-        assert task.assured(lost, cases, exact=True)[0].decoding.covers_from == {"organ": 0.0, "lesion": 0.0}
+        assert covering_of(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+            "organ": 0.0,
+            "lesion": 0.0,
+        }
 
 
 def test_regions_have_covering_masks_of_their_own():
@@ -305,13 +323,13 @@ def test_regions_have_covering_masks_of_their_own():
         right = np.stack([np.maximum(organ, lesion), lesion])
         cases.append(case(np.select([right[1] > 0, right[0] > 0], [5, 2]).astype(np.uint8), seed))
         made.append(task.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
-    found = task.assured(made, cases, exact=True)[0].decoding.covers_from
+    found = covering_of(with_sets(task, Evidence(made, cases), exact=True)[0]).masks["mask"]
     assert found == {"organ": 0.5, "lesion": 0.5}  # never less than what is likely
 
 
 def test_scores_say_what_the_masks_miss_and_how_large_they_are():
     task = promising(risk=0.1)
-    task, _ = task.assured(*stated(task, range(60)), exact=True)
+    task, _ = with_sets(task, Evidence(*stated(task, range(60))), exact=True)
     rows = task.scoring.summary(task.scoring.score(*stated(task, range(60, 80))), seed=0)
     values = {(row.metric, row.label): row.estimate.value for row in rows}
     for place, name in enumerate(NAMES):
@@ -320,10 +338,10 @@ def test_scores_say_what_the_masks_miss_and_how_large_they_are():
 
 
 def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
-    task, made = promising().assured(*stated(TASK, range(3)), exact=True)
+    task, made = with_sets(promising(), Evidence(*stated(TASK, range(3))), exact=True)
     assert task.certainty.covering is None
     assert set(made) == {"task.conformal"}
-    assert TASK.decoding.covers_from is None
+    assert covering_of(TASK) is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("risk", 1.2), ("risk", True), ("risk_delta", 0), ("covering", {"n": 1})])
@@ -335,7 +353,7 @@ def test_an_impossible_risk_is_refused_by_its_name(name, value):
 def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
     task, _ = tuned(replace(TASK, certainty=Certainty(coverage=0.8)), 20, 1.0)[:2]
     assert stated(task, range(1))[0][0].confidence.low == {}
-    task, decisions = task.assured(*stated(task, range(100, 250)), exact=True)
+    task, decisions = with_sets(task, Evidence(*stated(task, range(100, 250))), exact=True)
     assert "hold the truth in 80 % of new patients" in decisions["task.conformal"].because
     predictions, cases = stated(task, range(250, 400))
     rows = {
@@ -359,7 +377,7 @@ def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_i
     before, cases = stated(TASK, range(100, 105))
     after, _ = stated(task, range(100, 105))
     for earlier, later, one in zip(before, after, cases, strict=True):
-        found = sizes_of(earlier, task.truth.of(one)[0], one.patient, task.truth, task.believed)
+        found = task.answers.sizes(earlier, task.truth.of(one)[0], one.patient, task.probable)
         assert SIZES not in earlier.untuned
         assert_allclose(found, later.untuned[SIZES], rtol=0.02)
 
@@ -374,17 +392,17 @@ def test_the_interval_of_a_volume_is_set_by_masks_that_are_tidied_as_those_that_
             cases.append(case(drawn(right, seed), seed))
             right[1, 40:46, 40:46] += 30.0  # a piece of the organ that nobody drew
             made.append(own.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
-        found.append(task.assured(made, cases, exact=True)[0].certainty.conformal.threshold("organ"))
+        found.append(with_sets(task, Evidence(made, cases), exact=True)[0].certainty.conformal.threshold("organ"))
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_interval():
     task, _ = tuned(TASK, 20, 1.0)[:2]
-    few, decisions = task.assured(*stated(task, range(4)), exact=True)
+    few, decisions = with_sets(task, Evidence(*stated(task, range(4))), exact=True)
     assert "too few patients" in decisions["task.conformal"].because
     assert few.decoding.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
     partly = replace(task, ignore=9)
-    assert partly.assured(*stated(partly, range(20)), exact=True)[0].certainty.conformal is None
+    assert with_sets(partly, Evidence(*stated(partly, range(20))), exact=True)[0].certainty.conformal is None
 
 
 def test_the_interval_of_a_volume_stands_in_millilitres_and_ends_at_nothing():

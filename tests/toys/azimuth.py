@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from isocenter.belief import (
+    Rows,
+)
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, stated_image
+from isocenter.tasks import Decoding, Origin, Outputs, Scoring, Shares, Teaching, Traits, stated_image
 from isocenter.values import (
     Array,
     Case,
@@ -143,8 +146,13 @@ class Azimuth:
         across, up = np.asarray(arrays[HEAD], dtype=np.float64).tolist()
         return Prediction(geometry, values={self.angle: float(np.rad2deg(np.arctan2(up, across)) + self.offset) % 360})
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        return self, {}
+    answers = None
+
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        return {}
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        raise NotImplementedError("nothing is calibrated")
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         rows = []

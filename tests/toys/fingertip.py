@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import nn
 
+from isocenter.belief import (
+    Rows,
+)
 from isocenter.errors import FormatError
 from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.files import Entry, Format, ReadOptions
 from isocenter.lazy import pandas as pd
 from isocenter.networks import Family
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Outputs, Scoring, Shares, Task, Teaching, Traits, stated_image
+from isocenter.tasks import Decoding, Origin, Outputs, Scoring, Shares, Teaching, Traits, stated_image
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -268,8 +271,13 @@ class Pointing:
                 place = np.array([part.start + at for part, at in zip(region, where, strict=True)], dtype=float)
         return Prediction(geometry, values=dict(zip(("row", "column"), place.tolist(), strict=True)))
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        return self, {}
+    answers = None
+
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        return {}
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        raise NotImplementedError("nothing is calibrated")
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].flatten(1).amax(dim=1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import ElasticNet, LogisticRegression
 
-from isocenter.training.covariate_model import ABSOLUTE_SHARE, fitted, inner_folds, sparse, strongest
+from isocenter.training.covariate_model import ABSOLUTE_SHARE, inner_folds, sparse, sparse_weights, strongest
 
 torch.set_num_threads(1)
 
@@ -32,7 +32,7 @@ def crossed(truth: torch.Tensor):
 def test_numbers_get_the_weights_that_scikit_learn_finds():
     covariates, truth = drawn(60, 20)
     theirs = ElasticNet(alpha=0.2, l1_ratio=ABSOLUTE_SHARE, tol=1e-8).fit(covariates.numpy(), truth.numpy())
-    ours = fitted(covariates, 1, squared(truth), range(60), 0.2)[:, 0]
+    ours = sparse_weights(covariates, 1, squared(truth), range(60), 0.2)[:, 0]
     assert_allclose(ours[1:], theirs.coef_, atol=2e-3)
     assert ours[0] == pytest.approx(theirs.intercept_, abs=2e-3)
     assert (ours[1:] == 0).sum() == (theirs.coef_ == 0).sum() > 0
@@ -45,7 +45,7 @@ def test_classes_get_the_probabilities_that_scikit_learn_finds():
     theirs = LogisticRegression(
         C=1 / (80 * 0.05), l1_ratio=ABSOLUTE_SHARE, solver="saga", max_iter=5000, tol=1e-6, penalty="elasticnet"
     ).fit(covariates.numpy(), classes.numpy())
-    ours = fitted(covariates, 3, crossed(classes), range(80), 0.05)
+    ours = sparse_weights(covariates, 3, crossed(classes), range(80), 0.05)
     assert_allclose(
         torch.softmax(covariates @ ours[1:] + ours[0], dim=1), theirs.predict_proba(covariates.numpy()), atol=5e-3
     )
@@ -53,11 +53,11 @@ def test_classes_get_the_probabilities_that_scikit_learn_finds():
 
 def test_at_the_strongest_penalty_no_column_has_a_weight_and_just_below_one_has():
     covariates, truth = drawn(50, 10)
-    start = fitted(covariates, 1, squared(truth), range(50), np.inf)
+    start = sparse_weights(covariates, 1, squared(truth), range(50), np.inf)
     assert start[0, 0] == pytest.approx(truth.mean().item(), abs=1e-3)
     most = strongest(covariates, squared(truth), range(50), start)
-    assert (fitted(covariates, 1, squared(truth), range(50), 1.001 * most)[1:] == 0).all()
-    assert (fitted(covariates, 1, squared(truth), range(50), 0.95 * most)[1:] != 0).sum() == 1
+    assert (sparse_weights(covariates, 1, squared(truth), range(50), 1.001 * most)[1:] == 0).all()
+    assert (sparse_weights(covariates, 1, squared(truth), range(50), 0.95 * most)[1:] != 0).sum() == 1
 
 
 def test_of_many_columns_those_that_tell_keep_the_largest_weights():

@@ -73,7 +73,7 @@ def test_a_trial_below_the_median_of_those_before_it_is_hopeless_and_the_plan_ne
         study.finish(bad, PRUNED)
         good = study.next()
         assert not good.is_hopeless(0.5, 0.85)
-        study.finish(good, IMPOSSIBLE, why="it does not fit")
+        study.finish(good, IMPOSSIBLE, facts={"why": "it does not fit"})
         assert [one.state for one in study.done] == [*[COMPLETE] * 4, PRUNED, IMPOSSIBLE]
 
 

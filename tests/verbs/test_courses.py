@@ -14,7 +14,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError
 from isocenter.files import covariates_in
-from isocenter.runtime.bundle import pictures
+from isocenter.runtime.bundle import formats
 from isocenter.runtime.bundle.inference import read_covariates
 from isocenter.values import Course
 
@@ -104,9 +104,9 @@ def test_a_bundle_reads_the_same_of_a_table_of_times(tmp_path):
     table = tmp_path / "vitals.csv"
     table.write_text("case,time (min),pulse,sex\na.png,5,60,F\nb.png,7,99,M\na.png,50,95.5,F\nb.png,58,61,M\n")
     [ours, other] = covariates_in(table, [("a", "a"), ("b", "b")])
-    theirs = read_covariates(table, pictures.formats())
+    theirs = read_covariates(table, formats.pictures())
     assert ours["pulse"] == Course((300.0, 3000.0), (60.0, 95.5), "s")
     assert {case: {name: one[name] for name in ours} for case, one in theirs.items()} == {"a": ours, "b": other}
     table.write_text("case,time,pulse\na.png,5,60\na.png,soon,99\n")
     with pytest.raises(DatasetError, match="'soon' is not a time, in column time"):
-        read_covariates(table, pictures.formats())
+        read_covariates(table, formats.pictures())

@@ -19,7 +19,7 @@ import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import settings_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
@@ -189,12 +189,11 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
     """A task that decides on a tolerance of 7 mm from its validation cases, and on nothing else."""
     asked = []
 
-    def tuned(task, predictions, cases):
+    def fitted(task, predictions, cases, origin):
         asked.append((len(predictions), [case.id for case in cases]))
-        settings = {**settings_of(task), "tolerance": 7.0}
-        return task_from(Segmentation, settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
+        return {"task.tolerance": Decision(7.0, "the validation cases say so")}
 
-    monkeypatch.setattr(Segmentation, "tuned", tuned)
+    monkeypatch.setattr(Segmentation, "fitted", fitted)
     run = trained.segmenting(segmented.data, tmp_path / "run").out
     split = pd.read_csv(run / "split.csv", dtype=str)
     val = split.loc[split["split"] == "val", "case"].tolist()
@@ -207,12 +206,12 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
 
 
 def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
-    def refused(task, predictions, cases):
+    def refused(task, predictions, cases, origin):
         assert not predictions or len(cases) == 1  # one case, to know how long it takes
-        return task, {}
+        return {}
 
     data = trained.blobs(tmp_path / "data", 6)
-    monkeypatch.setattr(Segmentation, "tuned", refused)
+    monkeypatch.setattr(Segmentation, "fitted", refused)
     assert trained.segmenting(data, tmp_path / "run", everything=True).rows == ()
 
 

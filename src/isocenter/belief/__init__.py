@@ -7,33 +7,18 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.belief.assurance import (
-        COVERS_FROM,
-        FALSE,
-        HIGH,
-        LOW,
-        MISSED,
-        SET,
-        SET_METRICS,
-        Found,
-        assured_classes,
-        assured_covering,
-        assured_each,
-        covering_decisions,
-        covering_rows,
-        crossed_classes,
-        crossed_each,
-        interval_decisions,
-        interval_rows,
-        set_decisions,
-        set_rows,
+    from isocenter.belief.boxes import (
+        CALLED_FROM,
+        MAIER_HEIN,
+        BoxAnswers,
+        box_calibration_rows,
+        boxes_of,
+        calibrated_boxes,
+        covering_box_columns,
+        sides_of,
     )
     from isocenter.belief.calibration import (
-        LEAST_CHANCE,
-        calibrated,
         certainty_decisions,
-        log_odds,
-        spread_of_many,
     )
     from isocenter.belief.calibration_scores import (
         CALIBRATION_METRICS,
@@ -41,7 +26,6 @@ if TYPE_CHECKING:
         binary_calibration_rows,
         calibration_rows,
         of_before,
-        rows_of_many,
         slope_rows,
         stated_chance,
     )
@@ -50,6 +34,7 @@ if TYPE_CHECKING:
         BY_PRESENCE,
         CERTAINTY,
         COVERING,
+        HOLD_TOGETHER,
         INTERVALS,
         METHODS_OF_MANY,
         PRESENT,
@@ -57,16 +42,44 @@ if TYPE_CHECKING:
         USUAL_RISK,
         Certainty,
         finite,
-        groups_of_finding,
         in_json,
         probabilities_of,
+        uncalibrated_of,
+    )
+    from isocenter.belief.classes import Classes, class_set
+    from isocenter.belief.covering import (
+        COVERING_MAP,
+        FALSE,
+        MISSED,
+        Covering,
+        covering_decisions,
+        covering_rows,
     )
     from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
         BY_GROUP,
+        Calls,
         GroupThresholds,
         grouped_decisions,
-        tuned_by_group,
+    )
+    from isocenter.belief.labels import Labels, label_sets
+    from isocenter.belief.objects import (
+        OBJECT,
+        SCORES,
+        Candidates,
+        Numbers,
+        ObjectAnswers,
+        ObjectRow,
+        Objects,
+        confidence_of,
+        covering_object_columns,
+        network_scores,
+        object_calibration_rows,
+        object_sizes,
+        objects_of,
+        renumbered,
+        score_columns,
+        scores_in_json,
     )
     from isocenter.belief.operating_points import (
         FEWEST_UNSEEN,
@@ -78,10 +91,30 @@ if TYPE_CHECKING:
         OperatingPoint,
         calling_decisions,
         check_numbers,
-        chosen_thresholds,
-        level_between,
         levels_in_words,
     )
+    from isocenter.belief.prediction_sets import (
+        HIGH,
+        LOW,
+        SET,
+        SET_METRICS,
+        interval_decisions,
+        interval_rows,
+        set_decisions,
+        set_rows,
+    )
+    from isocenter.belief.probabilities import chance_of, sigmoid, softmax
+    from isocenter.belief.rows import Answers, Rows
+    from isocenter.belief.times import BOUNDS, TIME, LowerBound, Times
+    from isocenter.belief.values import INTERVAL_METHODS, Values, by_fold, interval, quantiles, variances, widened
+    from isocenter.belief.voxel_calibration import (
+        VoxelProbabilities,
+        VoxelStream,
+        check_voxels,
+        voxel_in_unit,
+    )
+    from isocenter.belief.voxel_scores import ECE, VOXEL_METRICS, voxel_columns, voxel_rows
+    from isocenter.belief.voxels import FEWEST_PATIENTS, MARGIN, VoxelAnswers, surely_rises
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,29 +10,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
 from operator import attrgetter, itemgetter
 from typing import Any
-
-import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import (
     EVERYONE,
     METHODS,
-    NEVER_EMPTY,
     SET_METHODS,
     SIZE,
     Calibrator,
     Conformal,
-    class_scores,
-    cross_interval,
-    cross_sets,
-    ordered_ends,
-    prediction_sets,
-    widest,
 )
-from isocenter.values import Decision, Floats, Prediction, Sentence, is_missing, level_in, setting
+from isocenter.values import Decision, Prediction, Sentence, is_missing, level_in, setting
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -42,6 +32,8 @@ INTERVALS = ("coverage", "conformal")
 SETS = (*INTERVALS, "conformal_method", "conformal_by")
 # Those of masks that miss little.
 COVERING = ("risk", "risk_delta", "covering")
+# Ends of the names of settings that hold only beside the other settings with which they were found.
+HOLD_TOGETHER = ("conformal", "covering")
 # Of the calibration of boxes and objects, which have a size.
 METHODS_OF_MANY = (AUTO, *METHODS, SIZE)
 PRESENT, ABSENT = "present", "absent"
@@ -199,106 +191,6 @@ class Certainty:
         levels = {level_in(name): limit for name, limit in sorted(stated.items(), key=itemgetter(1))}
         return None if is_missing(value) else levels.get(level_in(value))
 
-    def class_set(
-        self,
-        probabilities: Sequence[float],
-        classes: Sequence[str],
-        group: Any = None,
-        each: Floats | None = None,
-    ) -> dict[str, tuple[str, ...]]:
-        """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found.
-
-        group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
-        each:  (folds, classes) probabilities by each of the folds whose mean the model is, uncalibrated
-        """
-        conformal = self.conformal
-        if conformal is None:
-            return {}
-        offered = np.array([probabilities]) if each is None else each
-        steps = [conformal.steps(name, len(offered)) for name in classes]
-        crossed = all(steps)
-        scores = class_scores(offered if crossed else [probabilities], conformal.method)  # type: ignore[arg-type]
-        limits = [conformal.threshold(name) for name in classes]
-        if self.covariate is not None:
-            limit = self.limit_of(group)
-            limits = [widest(conformal.thresholds) if limit is None else limit] * len(classes)
-        kept = prediction_sets(scores[0], limits)
-        if crossed:
-            own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
-            kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
-        if conformal.method in NEVER_EMPTY:
-            kept[np.argmax(probabilities)] = True
-        if conformal.method == "contiguous" and kept.any():
-            kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
-        return {"": tuple(compress(classes, kept))}
-
-    def finding_sets(
-        self, probabilities: Mapping[str, float], each: Floats | None = None
-    ) -> dict[str, tuple[str, ...]]:
-        """{finding: present, absent, or both where it stays undecided}; without thresholds of both a finding has none.
-
-        each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
-        """
-        conformal = self.conformal
-        if conformal is None:
-            return {}
-        made = {}
-        for place, (name, chance) in enumerate(probabilities.items()):
-            groups = groups_of_finding(name)
-            if not all(group in conformal.thresholds for group in groups):
-                continue
-            kept = prediction_sets([1 - chance, chance], [conformal.threshold(group) for group in groups])
-            if each is not None:
-                steps = [conformal.steps(group, len(each)) for group in groups]
-                own = zip(steps, (1 - each[:, place], each[:, place]), strict=True)
-                crossed = [cross_sets(one, score, conformal.level) for one, score in own if one is not None]
-                kept = kept if None in steps else np.array(crossed)
-            if not kept.any():  # where neither is ruled in, the likelier answer: that covers no less
-                kept = np.array([chance, 1 - chance]) >= 0.5
-            made[name] = tuple(compress((PRESENT, ABSENT), kept))
-        return made
-
-    def interval(self, values: Mapping[str, float], deviations: Sequence[float]) -> tuple[dict[str, float], ...]:
-        """{target: lower end} and {target: upper end}; nothing before thresholds are found."""
-        if self.conformal is None:
-            return {}, {}
-        wide = [self.conformal.threshold(name) * one for name, one in zip(values, deviations, strict=True)]
-        return tuple(
-            {name: value + side * half for (name, value), half in zip(values.items(), wide, strict=True)}
-            for side in (-1, 1)
-        )
-
-    def crossed_interval(
-        self, names: Sequence[str], low: Floats, high: Floats, widths: Floats
-    ) -> tuple[dict[str, float], dict[str, float]] | None:
-        """{target: lower end} and {target: upper end} by folds whose mean the model is; None where thresholds decide.
-
-        low, high: (folds, targets) what each of them says: one value, or its quantiles
-        widths:    (folds, targets) its error bars as they came, or 1
-        """
-        conformal = self.conformal
-        steps = [] if conformal is None else [conformal.steps(name, len(low)) for name in names]
-        if conformal is None or None in steps:
-            return None
-        columns = zip(names, steps, low.T, high.T, widths.T, strict=True)
-        ends = {
-            name: cross_interval(own, below, above, wide, conformal.level)
-            for name, own, below, above, wide in columns
-            if own is not None
-        }
-        return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
-
-    def widened(self, low: Mapping[str, float], high: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Both ends further out by the threshold of each target, or further in; as they are before it is found."""
-        out = {name: 0.0 if self.conformal is None else self.conformal.threshold(name) for name in low}
-        ends = {name: ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()}
-        return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
-
-
-def groups_of_finding(finding: str) -> tuple[str, str]:
-    """The groups of patients within each of whom sets of a finding hold: those who have it, and those who do not."""
-    return f"with {finding}", f"without {finding}"
-
 
 def in_json(answers: Sequence[str] | None) -> str | None:
     """A set as a column has it; None where there is none."""
@@ -314,3 +206,8 @@ def probabilities_of(prediction: Prediction) -> Mapping[str, float]:
     """{class or finding: probability}"""
     assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
     return prediction.probabilities
+
+
+def uncalibrated_of(prediction: Prediction) -> Mapping[str, float]:
+    """{class or finding: probability before calibration}; of a prediction without such its probabilities."""
+    return prediction.confidence.uncalibrated or probabilities_of(prediction)

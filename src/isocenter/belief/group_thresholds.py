@@ -11,10 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief.operating_points import DIGITS, FEWEST_UNSEEN, NOBODY, between, check_numbers, weighted_curve
+from isocenter.belief.operating_points import (
+    DIGITS,
+    FEWEST_UNSEEN,
+    NOBODY,
+    OperatingPoint,
+    between,
+    check_numbers,
+    chosen_thresholds,
+    weighted_curve,
+)
+from isocenter.belief.rows import Rows
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import UNKNOWN, groups_of, shares_of
-from isocenter.values import Case, Decision, Prediction, Sentence, setting
+from isocenter.values import Decision, Prediction, Sentence, setting
 
 OPPORTUNITY, ODDS = "equal_opportunity", "equalised_odds"
 CRITERIA: Mapping[str, str] = {
@@ -93,22 +103,57 @@ class GroupThresholds:
         return replace(prediction, confidence=replace(prediction.confidence, thresholds=own))
 
 
-def tuned_by_group(
+@dataclass(frozen=True)
+class Calls:
+    """Calls of classes or labels by thresholds of probability: their rule, and what unseen cases have found so far.
+
+    levels:  {class or label: threshold}; None until they are found
+    grouped: thresholds of groups of people
+    instead: what holds for a label without a threshold, in words
+    """
+
+    point: OperatingPoint
+    levels: Mapping[str, float] | None
+    grouped: GroupThresholds
+    instead: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether unseen cases are to find thresholds."""
+        return self.levels is None or self.grouped.is_open
+
+    def found(self, probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Rows) -> dict[str, Decision]:
+        """The thresholds of all people, and of groups, that are open.
+
+        probabilities: {class or label: (cases,) probabilities, and whether each case is positive, NaN if not known}
+        """
+        made, levels = dict[str, Decision](), self.levels
+        if levels is None:
+            known = {name: np.isfinite(truth) for name, (_, truth) in probabilities.items()}
+            chosen = {
+                name: (own[known[name]], truth[known[name]] > 0, rows.patients[known[name]])
+                for name, (own, truth) in probabilities.items()
+            }
+            levels, made["task.thresholds"] = chosen_thresholds(self.point, chosen, self.instead)
+        return {**made, **thresholds_of_groups(self.grouped, rows, probabilities, levels)}
+
+
+def thresholds_of_groups(
     grouped: GroupThresholds,
-    cases: Sequence[Case],
+    rows: Rows,
     probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]],
     common: Mapping[str, float],
-) -> tuple[GroupThresholds, dict[str, Decision]]:
-    """With the threshold of each group, and the decision; as it is where nothing is open.
+) -> dict[str, Decision]:
+    """Find the threshold of each group; nothing where no group is to have its own, or all have it.
 
     probabilities: {class or finding: (cases,) probabilities, and whether each case is positive, NaN if not known}
     common: {class or finding: the threshold for all}; what has none has none by group either
     Hardt, Price and Srebro, arXiv:1610.02413, without their calls by lot: patients who are alike are called alike.
     """
     if not grouped.is_open:
-        return grouped, {}
-    of_case = np.array([grouped.group_in(case.covariates) for case in cases], dtype=object)
-    patients = np.array([case.patient for case in cases])
+        return {}
+    of_case = np.array([grouped.group_in(covariates) for covariates in rows.covariates], dtype=object)
+    patients = rows.patients
     levels, reasons = dict[str, dict[str, float]](), []
     for name, (chances, truth) in probabilities.items():
         if name not in common:
@@ -128,9 +173,9 @@ def tuned_by_group(
             own = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
             levels.setdefault(group, {})[name] = own
             reasons.append(numbers)
-    because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(cases), 'unseen case')}: "
+    because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(rows), 'unseen case')}: "
     because += "; ".join(reasons) or "nobody's group is known"
-    return replace(grouped, levels=levels), {f"task.{BY_GROUP}": Decision(levels, because, HARDT)}
+    return {f"task.{BY_GROUP}": Decision(levels, because, HARDT)}
 
 
 def group_threshold(

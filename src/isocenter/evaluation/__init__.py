@@ -168,6 +168,7 @@ if TYPE_CHECKING:
         iou,
         overlap,
         overlaps,
+        place_of,
         volume_unit,
     )
     from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED, UNIT_ENDS, Metric, Metrics

@@ -143,3 +143,8 @@ def _refuse_other_shape(predicted: Array, reference: Array) -> None:
     if predicted.shape != reference.shape:
         problem = f"a prediction of {predicted.shape} for a reference of {reference.shape}"
         raise GeometryError(problem, "overlap", "Score on the reference's own grid")
+
+
+def place_of(own: tuple[int, ...], values: Array) -> Array:
+    """(*spatial) where a label map has one of these values."""
+    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))

@@ -20,7 +20,6 @@ from isocenter.prediction.result_files import Wanted, probability_files, room_fo
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     BLANK,
-    CoveringMap,
     Model,
     Receiver,
     Watching,
@@ -31,7 +30,7 @@ from isocenter.runtime import (
     refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, masks_from, refuse_unknown_sides, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Task, covering_of, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
 
@@ -182,9 +181,8 @@ def computed(
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
-        decoding = model.task.decoding
-        masks = asked.wanted.covering and masks_from(model.task)
-        covering = CoveringMap(model.task, image.geometry) if masks else None
+        covering = covering_of(model.task) if asked.wanted.covering else None
+        masks = covering.stream(image.geometry) if covering else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         if not model.allows_large:
             refuse_out_of_proportion(model, image, case.id, region)
@@ -194,7 +192,7 @@ def computed(
             image,
             seen,
             mirror=asked.mirror,
-            receiver=each_of(receiver, covering),
+            receiver=each_of(receiver, masks),
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
@@ -202,10 +200,8 @@ def computed(
             covariates=case.covariates or None,
             maps=asked.wanted.maps,
         )
-        maps = {**prediction.maps, **(covering.maps if covering else {})}
-        prediction = replace(prediction, case=case.id, maps=maps)
-        if asked.wanted.covering and decoding.covering is not None:
-            prediction = decoding.covering(prediction)
+        prediction = replace(prediction, case=case.id)
+        prediction = covering.completed(prediction, masks) if covering else prediction
         prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:

@@ -12,11 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from isocenter.belief import COVERING_MAP
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
 from isocenter.prediction.placeless import has_place, promises
 from isocenter.report import Figure, figures
-from isocenter.runtime import COVERING, EPISTEMIC, TOTAL, Model
+from isocenter.runtime import EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of, head_of
 from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
@@ -64,7 +65,7 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    own, parts = (TOTAL, EPISTEMIC, COVERING), list(task.decoding.parts)
+    own, parts = (TOTAL, EPISTEMIC, COVERING_MAP), list(task.decoding.parts)
     further = (*own, PROBABILITIES.lstrip("_"))
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module
-from isocenter.tasks import Task, found_after_training
+from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
 
@@ -263,7 +263,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
     """
     prediction, predict = timed(lambda: model.predict(case))
     _, score = timed(lambda: model.task.scoring.score([prediction], [case]))
-    _, tune = timed(lambda: model.task.tuned([prediction], [case]))
+    _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
     return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         Presence,
         with_covariates,
     )
-    from isocenter.runtime.covering_map import COVERING, CoveringMap
     from isocenter.runtime.device import (
         available_memory,
         bf16_pays,

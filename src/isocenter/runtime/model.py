@@ -33,7 +33,7 @@ from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertaint
 from isocenter.runtime.windows.averaging import Averaged, flipped_axes, members_of
 from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network, Progress
-from isocenter.tasks import Task, settings_of, sureness
+from isocenter.tasks import Task, by_covariates, settings_of, sureness
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Deferred, Dense, Head, Image, Prediction, Region, Vector
 
@@ -149,7 +149,7 @@ class Model:
             receiver=each_of(receiver, sought),
             region=region,
         )
-        if (narrowed := self.task.decoding.by_covariates) is not None:
+        if (narrowed := by_covariates(self.task)) is not None:
             prediction = narrowed(prediction, covariates or {})
         prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))

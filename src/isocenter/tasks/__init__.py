@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.tasks.answers import Decoding, Guess, Outputs, Scoring, Teaching, Traits
+    from isocenter.tasks.answers import Decoding, Guess, Origin, Outputs, Scoring, Teaching, Traits
     from isocenter.tasks.catalogue import (
         TASKS,
         build,
@@ -20,22 +20,33 @@ if TYPE_CHECKING:
         untuned,
         voxel_bytes,
     )
+    from isocenter.tasks.fitting import (
+        Evidence,
+        aligned,
+        deciding_part,
+        fitted,
+        found_settings,
+        needs_alignment,
+        with_calibration,
+        with_sets,
+        with_sets_of_folds,
+    )
     from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.properties import (
+        by_covariates,
+        covering_of,
         dense_channels,
         head_of,
-        masks_from,
-        may_cover,
+        leaves,
+        may_miss,
         own_outputs,
         picks_a_side,
         refuse_unknown_sides,
         rows_in,
         sides_of,
         stated_image,
-        states_covering,
         suffices,
         sureness,
-        tuned_by,
     )
     from isocenter.tasks.settings import (
         compared_by,

@@ -12,7 +12,6 @@ from isocenter.tasks.shared import Shares
 from isocenter.values import (
     Array,
     Case,
-    Decision,
     Finding,
     Geometry,
     Label,
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from isocenter.tasks.task import Task
 
 Outputs = Mapping[str, "Tensor"]
+# Whose cases decide after training: none of them trained, they trained, or they are of another site.
+Origin = Literal["unseen", "training", "site"]
 # The columns of `predictions.csv`, or several rows of them.
 Columns = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -51,7 +52,8 @@ class Summary(Protocol):
 class Traits:
     """The facts of a kind of problem that hold for all its settings; the defaults suit most kinds.
 
-    tuned_on:      the parts of whose predictions `Task.tuned` is given the first that has cases
+    tunes:         the settings that cases find after training, each None until then
+    tuned_on:      the parts of which the first that has cases decides after training
     alternatives:  sets of kinds of reference, each of which teaches something; empty: all that the task needs
     cascades:      whether its result is a map of its labels, which a second network can get as an input
     """
@@ -111,7 +113,6 @@ class Decoding:
     probabilities:   outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector; a task
                      that measures has none and gives the numbers that it decodes, scaled as its training cases
     decode:          finished parts of the source grid, in order, to a result
-    by_covariates:   a result and covariates to the result whose sets go by these; None where no set does
     outputs:         the columns of `predictions.csv`; several rows where a case has several results, never none
     averaged:        the heads of which `average` takes the mean of probabilities; of all others that of outputs
     sides:           {head: as `mirrored`}, where heads differ in it
@@ -119,8 +120,6 @@ class Decoding:
     channel_labels:  the meaning of the channels of its dense head, where those are not its labels
     bytes_per_voxel: memory for each voxel of the image while it decodes; None: that of a label
     exclusive:       whether outputs are classes, of which the largest wins
-    covers_from:     {structure: probability from which on a voxel is in its covering mask}; None where there is none
-    covering:        a result to the one with all boxes that miss little; None where there is none
     targets:         what `Task.saliency` takes by name: classes, findings, structures, values
     marks:           {target: values by which label maps mark it}, where those are not its label's own
     picks:           whether a case's answer is one of them; else it is all of them together
@@ -142,14 +141,11 @@ class Decoding:
     decode: Callable[[Slabs, Geometry], Prediction]
     outputs: Callable[[Prediction], Columns]
     averaged: Collection[str] = ()
-    by_covariates: Callable[[Prediction, Mapping[str, Any]], Prediction] | None = None
     sides: Mapping[str, tuple[int, ...] | None] | None = None
     parts: Mapping[str, Task] = field(default_factory=dict)
     channel_labels: tuple[Label, ...] | None = None
     bytes_per_voxel: int | None = None
     exclusive: bool = True
-    covers_from: Mapping[str, float] | None = None
-    covering: Callable[[Prediction], Prediction] | None = None
     targets: tuple[str, ...] = ()
     marks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     picks: bool = False
@@ -171,31 +167,6 @@ class Guess:
     table: Table
     words: Mapping[str, str]
     metrics: tuple[str, ...]
-
-
-class Tuned(Protocol):
-    """A task with what predictions decide, and those decisions."""
-
-    def __call__(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """predictions: before anything was decided"""
-
-
-class Assured(Protocol):
-    """A task with thresholds of sets or intervals by cases that did not train, and that decision."""
-
-    def __call__(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """predictions: calibrated or not; exact: these cases have decided nothing else"""
-
-
-class Crossed(Protocol):
-    """A task with what sets or intervals of the mean of folds rest on, and that decision."""
-
-    def __call__(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """predictions: each by the fold that has not seen the case; folds: the number of that fold"""
 
 
 class Aligned(Protocol):
@@ -235,11 +206,7 @@ class Scoring:
     overview: charts of all cases
     results:  the findings of one prediction, for a structured report
     guess:    a table of cases to that of a guess without images; None where nothing can be guessed, as with masks
-    assured:  the task with what unseen cases say about sets, intervals or covering masks; None where it states none
-    crossed:  the same of the mean of folds, after `assured`; None where it needs more than their outputs
     aligned:  brings predictions of several networks together; None where their outputs have one zero by themselves
-    by_training: as `Task.tuned`, by cases that trained, which the network knows too well; None where they say as much
-    at_site:  the same by cases of other people than those whom the task knows; None where they say as much
     tables:   a table of cases to {part: its rows, with its own labels and columns} of a task that is made of tasks
     case_values: a table of cases to what its figures are made of, by which models are tested; those that are means of
               columns of the same name need nothing said
@@ -258,10 +225,6 @@ class Scoring:
     overview: Callable[[Table], list[Figure]]
     results: Callable[[Prediction], list[Finding]]
     guess: Callable[[Table], Guess | None] = _no_guess
-    assured: Assured | None = None
-    crossed: Crossed | None = None
-    by_training: Tuned | None = None
-    at_site: Tuned | None = None
     tables: Callable[[Table], Mapping[str, Table]] = _one_table
     case_values: Callable[[Table], Sequence[CaseValues]] = column_values
     aligned: Aligned | None = None

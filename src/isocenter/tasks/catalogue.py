@@ -119,7 +119,7 @@ def build(settings: Mapping[str, Any]) -> Task:
 
 
 def untuned(task: Task, kept: Collection[str] = ()) -> Task:
-    """The task as it was before `Task.tuned`; kept: settings that a person chose."""
+    """The task as it was before cases decided; kept: settings that a person chose."""
     cleared = dict.fromkeys(name for name in found_after_training(task) if name not in kept)
     return build({"name": task.name, **settings_of(task), **cleared})
 

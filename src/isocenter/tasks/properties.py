@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isocenter.belief import Covering
 from isocenter.errors import GeometryError
+from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.tasks.settings import declared
 from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
-from isocenter.values import Case, Decision, Geometry, Image, Prediction, Split
+from isocenter.values import Case, Geometry, Image, Prediction
 
 if TYPE_CHECKING:
     from isocenter.tasks.answers import Columns
     from isocenter.tasks.task import Task
-
-
-def tuned_by(
-    task: Task, part: Split, predictions: Sequence[Prediction], cases: Sequence[Case]
-) -> tuple[Task, dict[str, Decision]]:
-    """The task with what predictions of cases of this part decide, and those decisions."""
-    by_training = task.scoring.by_training
-    if part == "train" and by_training is not None:
-        return by_training(predictions, cases)
-    return task.tuned(predictions, cases)
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
@@ -51,12 +43,39 @@ def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
     return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
 
 
-def masks_from(task: Task) -> dict[str, Mapping[str, float]]:
-    """{dense head: as `Decoding.covers_from`}, of a task of parts those of each; empty where there are none."""
-    decoding = task.decoding
-    own = {head_of(name, head): one for name, part in decoding.parts.items() for head, one in masks_from(part).items()}
-    least = decoding.covers_from
-    return own if least is None else {next(name for name, head in task.heads.items() if head.is_dense): least}
+def leaves(task: Task) -> Mapping[str, Task]:
+    """{name: part} of a task that is made of tasks; {"": the task} of any other."""
+    return task.decoding.parts or {"": task}
+
+
+def covering_of(task: Task) -> Covering | None:
+    """The masks, boxes and objects of a task that miss little, of all its parts; None where there are none."""
+    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.covering)}
+    if not each:
+        return None
+    if "" in each:
+        return each[""]
+    masks = {head_of(name, head): least for name, one in each.items() for head, least in one.masks.items()}
+    results = {name: one.result for name, one in each.items() if one.result}
+
+    def result(prediction: Prediction) -> Prediction:
+        """The prediction with all boxes and objects of its parts that it takes to miss little."""
+        return with_parts(prediction, {name: made(prediction.parts[name]) for name, made in results.items()})
+
+    return Covering(masks, result if results else None)
+
+
+def by_covariates(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+    """A result and covariates to the result with the patient's own sets and thresholds; None where no part has them."""
+    each = {name: own for name, part in leaves(task).items() if part.answers and (own := part.answers.by_covariates)}
+    if not each or "" in each:
+        return each.get("")
+
+    def result(prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+        """Each part's own result, by what is known of the patient."""
+        return with_parts(prediction, {name: made(prediction.parts[name], covariates) for name, made in each.items()})
+
+    return result
 
 
 def picks_a_side(task: Task) -> bool:
@@ -83,12 +102,7 @@ def refuse_unknown_sides(task: Task, geometry: Geometry, where: str) -> None:
         raise GeometryError(unknown_sides(named), where, STATE_SIDES)
 
 
-def states_covering(task: Task) -> bool:
-    """Whether it has masks, boxes or objects that miss little."""
-    return task.decoding.covering is not None or bool(masks_from(task))
-
-
-def may_cover(task: Task) -> bool:
+def may_miss(task: Task) -> bool:
     """Whether it marks something in images, of which a share that may be missed can be asked."""
     return any(name.rpartition(".")[2] == "risk" for name in declared(task))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from isocenter.belief import Answers, Rows
 from isocenter.evaluation import Metrics
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Head, Label, Prediction, Target
 
 if TYPE_CHECKING:
@@ -67,11 +68,18 @@ class Task(Protocol):
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """A number to lower, of a batch; spacing: mm per axis of its dense outputs."""
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """This task with what predictions of validation cases decide, and those decisions as "task.<field>".
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """What decoding finds by itself by these cases, as "task.<field>": post-processing, slopes, baselines.
 
-        Where the kind is tuned on another part, of the cases of that. A single case decides what it can, or nothing.
+        A single case decides what it can, or nothing. What is set stays, unless it belongs to the network's weights.
         """
+
+    @property
+    def answers(self) -> Answers | None:
+        """The kind of its answers, whose calibration, thresholds and sets cases find; None: they find nothing."""
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """What the network states of these cases, and what is true, as `answers` takes them."""
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the scalar that an explanation explains.

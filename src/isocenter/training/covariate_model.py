@@ -17,7 +17,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Task, head_of, tuned_by
+from isocenter.tasks import Evidence, Task, deciding_part, fitted, head_of
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
 if TYPE_CHECKING:
@@ -71,14 +71,11 @@ def fit_covariate_model(
     if model is None:
         return None
     parts: Mapping[Split, Sequence[Case]] = {"train": train, "val": val}
-    part = next((name for name in task.traits.tuned_on if parts[name]), None)
+    part = deciding_part(task, parts)
     if part is None:
         return model
-    tuning = parts[part]
-    predictions = [model.predict(case) for case in tuning]
-    tuned, _ = tuned_by(task, part, predictions, tuning)
-    if val and (assured := tuned.scoring.assured) is not None:
-        tuned, _ = assured(predictions, tuning, exact=False)
+    deciding = Evidence([model.predict(case) for case in parts[part]], parts[part])
+    tuned, _ = fitted(task, deciding, origin="unseen" if val else "training")
     return replace(model, task=tuned)
 
 
@@ -156,19 +153,19 @@ def sparse(columns: Tensor, outputs: int, cost: Cost, patients: Sequence[str], *
     columns: (cases, entries)
     """
     every = list(range(len(columns)))
-    start = fitted(columns, outputs, cost, every, np.inf)
+    start = sparse_weights(columns, outputs, cost, every, np.inf)
     strengths = strongest(columns, cost, every, start) * np.geomspace(1, WEAKEST, STRENGTHS)
     costs = np.zeros(STRENGTHS)
     for held_out in inner_folds(patients, seed):
         others = [n for n in every if n not in held_out]
         weights = start
         for place, strength in enumerate(strengths):
-            weights = fitted(columns, outputs, cost, others, float(strength), weights)
+            weights = sparse_weights(columns, outputs, cost, others, float(strength), weights)
             costs[place] += float(cost(_answers(columns[list(held_out)], weights), list(held_out))) * len(held_out)
     costs[~np.isfinite(costs)] = np.inf  # a fold without any event, say
     best, weights = int(np.argmin(costs)), start
     for strength in strengths[: best + 1]:
-        weights = fitted(columns, outputs, cost, every, float(strength), weights)
+        weights = sparse_weights(columns, outputs, cost, every, float(strength), weights)
     used = int((weights[1:] != 0).any(dim=1).sum())
     return Sparse(weights.numpy(), float(strengths[best]), used)
 
@@ -188,7 +185,7 @@ def strongest(columns: Tensor, cost: Cost, rows: Sequence[int], start: Tensor) -
     return float(slope[1:].abs().max()) / ABSOLUTE_SHARE
 
 
-def fitted(
+def sparse_weights(
     columns: Tensor, outputs: int, cost: Cost, rows: Sequence[int], strength: float, start: Tensor | None = None
 ) -> Tensor:
     """(1 + entries, outputs): the weights of least cost and penalty.

@@ -30,7 +30,16 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
-from isocenter.tasks import Task, build, found_after_training, settings_of, unkept_rules, untuned
+from isocenter.tasks import Evidence as Deciding
+from isocenter.tasks import (
+    Task,
+    fitted,
+    found_after_training,
+    found_settings,
+    settings_of,
+    unkept_rules,
+    untuned,
+)
 from isocenter.values import Case, Dataset, Decision
 from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trained
 from isocenter.verbs.evaluation.data_record import hashes_by_case
@@ -42,13 +51,12 @@ from isocenter.verbs.reading.dataset import open_labelled
 from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
 from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import assured, gate_of_site, guarded_by, predicted
+from isocenter.verbs.training import gate_of_site, guarded_by, predicted
 from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 NO_TEST = "what calibrates a model cannot test it"
 SILENT = "No calibrating case has a reference of "
-# The ends of the names of settings that promise something, and why one is not set any more.
-PROMISES = ("conformal", "covering")
+# Why thresholds of sets are not set any more.
 NOT_SET = "the cases that calibrated the model could not set it"
 UNCHECKED = (
     "Which cases trained it is not known, so that none of those that calibrated it could be refused as one of them."
@@ -182,20 +190,23 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     exact, silent = bool(held), _silent_parts(loaded.task, tuning)
     kept = {f"{name}.{setting}" for name, part in silent.items() for setting in found_after_training(part)}
     open_task = untuned(loaded.task, kept)
-    predictions = predicted(loaded, open_task, tuning)
-    task, decisions = (open_task.scoring.at_site or open_task.tuned)(predictions, tuning)
-    task = _filled(task, loaded.task)
-    stated = predicted(loaded, task, held) if exact else predictions
-    task, promised = assured(task, stated, held or tuning, exact=exact)
+    deciding = Deciding(predicted(loaded, open_task, tuning), tuning)
+
+    def calibrating(task: Task) -> Deciding:
+        """Cases that decide nothing else, by the task so far."""
+        return Deciding(predicted(loaded, task, held), held)
+
+    conformal = calibrating if exact else None
+    task, decisions = fitted(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
     renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
     settled, judged = guarded_by(renewed, held or tuning, exact=exact)
-    decided = {**decisions, **promised, **judged}
+    decided = {**decisions, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"
         raise UsageError(
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )
-    lost = [name for name in _found(loaded.task) if settings_of(task)[name] is None]
+    lost = [name for name in found_settings(loaded.task) if settings_of(task)[name] is None]
     return settled, decided | {f"task.{name}": Decision(None, NOT_SET) for name in lost}
 
 
@@ -218,18 +229,6 @@ def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
     parts = task.decoding.parts.items()
     return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
-
-
-def _filled(task: Task, before: Task) -> Task:
-    """The task with what no case could decide as it was before; promises do not hold on beside other settings."""
-    own, past = settings_of(task), settings_of(before)
-    former = {name: past[name] for name in _found(before) if own[name] is None and not name.endswith(PROMISES)}
-    return build({"name": task.name, **own, **former}) if former else task
-
-
-def _found(task: Task) -> list[str]:
-    """Of the settings that cases find after training those that they have found."""
-    return [name for name in found_after_training(task) if settings_of(task)[name] is not None]
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:

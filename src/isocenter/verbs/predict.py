@@ -36,7 +36,7 @@ from isocenter.prediction import (
 )
 from isocenter.report import InNotebook
 from isocenter.runtime import Model, with_uncertainty, write_json
-from isocenter.tasks import Task, may_cover, states_covering
+from isocenter.tasks import Task, covering_of, may_miss
 from isocenter.values import Case, Prediction, Problem
 from isocenter.verbs.reading.dataset import path_of
 from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
@@ -202,10 +202,10 @@ def predict(
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:
-    if not may_cover(task):
+    if not may_miss(task):
         problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
         raise UsageError(problem, where, "Predict without --covering")
-    if not states_covering(task):
+    if covering_of(task) is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", where, remedy)
 

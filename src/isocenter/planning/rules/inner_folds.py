@@ -13,7 +13,7 @@ from isocenter.belief import FEWEST_UNSEEN, OperatingPoint
 from isocenter.errors import counted
 from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
-from isocenter.tasks import Task, found_after_training
+from isocenter.tasks import Task, found_after_training, leaves, needs_alignment
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
 
 INNER_FOLDS = 3
@@ -118,8 +118,7 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str,
     found = [setting for setting in found_after_training(task) if not setting.endswith(NEED_NO_FOLDS)]
     if not any(_is_open(plan, setting) for setting in found):
         return "nothing is left to decide on validation cases"
-    parts = task.decoding.parts.values() or (task,)
-    if all("train" in one.traits.tuned_on and one.scoring.aligned is None for one in parts):
+    if not needs_alignment(task) and all("train" in one.traits.tuned_on for one in leaves(task).values()):
         return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"

@@ -11,7 +11,10 @@ from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.preprocessing.protocol import Prepares
-from isocenter.tasks import settings_of
+from isocenter.tasks import (
+    by_covariates,
+    covering_of,
+)
 from isocenter.transforms import GREY
 from isocenter.values import Row, counted_in
 
@@ -102,9 +105,9 @@ def _only_with_isocenter(model: Model) -> list[str]:
             "uncertainty: `total`, `aleatoric` and `epistemic` of each case (`--uncertainty`), of label maps of each "
             "voxel too (`--maps`)"
         )
-    if decoding.by_covariates is not None:
+    if by_covariates(model.task) is not None:
         given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
-    if any(name.endswith("covering") and found for name, found in settings_of(model.task).items()):
+    if covering_of(model.task) is not None:
         given.append("masks or boxes that miss little (`--covering`)")
     return [
         *given,

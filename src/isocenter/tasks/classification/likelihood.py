@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.belief import Certainty, probabilities_of
+from isocenter.belief import Certainty, class_set
 from isocenter.evaluation import normalised
 from isocenter.tasks.classification.ordinal import NONE, log_probabilities, outputs_of
 from isocenter.tasks.shared import each_of
@@ -49,20 +48,5 @@ class Likelihood:
         stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
         by_fold = each_of(arrays, head, outputs_of(self.order, len(self.classes)))
         by_fold = None if by_fold is None else np.exp(normalised(self.logs(by_fold)))
-        sets = self.certainty.class_set(each[0], self.classes, each=by_fold)
+        sets = class_set(self.certainty, each[0], self.classes, each=by_fold)
         return Prediction(geometry, probabilities=stated, confidence=Confidence(set=sets, uncalibrated=given))
-
-    def by_covariate(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
-        """The prediction with the set of the patient's group, where sets hold by a covariate."""
-        if self.certainty.covariate is None:
-            return prediction
-        name, stated = str(self.certainty.covariate), probabilities_of(prediction)
-        group, notes = covariates.get(name), prediction.notes
-        sets = self.certainty.class_set([stated[one] for one in self.classes], self.classes, group)
-        if self.certainty.limit_of(group) is None:
-            notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
-        return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
-
-    def uncalibrated(self, predictions: Sequence[Prediction]) -> Floats:
-        """(cases, classes)"""
-        return np.array([[one.confidence.uncalibrated[name] for name in self.classes] for one in predictions])

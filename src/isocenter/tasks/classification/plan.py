@@ -10,11 +10,9 @@ import numpy as np
 from isocenter.belief import (
     NOBODY,
     GroupThresholds,
-    OperatingPoint,
     calling_decisions,
     certainty_decisions,
     check_numbers,
-    chosen_thresholds,
     grouped_decisions,
     set_decisions,
 )
@@ -168,24 +166,6 @@ def prior_shift(
     causes = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": given.balances}
     named = " and ".join(cause for cause, holds in causes.items() if holds)
     return Decision(value, f"{named} made rare classes seem common: back to the shares of the training cases", SAERENS)
-
-
-def thresholds(
-    point: OperatingPoint,
-    classes: Sequence[str],
-    positives: Sequence[str],
-    probabilities: np.ndarray,
-    reference: np.ndarray,
-    patients: np.ndarray,
-) -> tuple[dict[str, float], Decision]:
-    """{positive class: threshold} at the operating point for (cases, classes) probabilities, and the decision.
-
-    patients: (cases,) whose; all weigh alike, however many cases they have
-    A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
-    """
-    chosen = [classes.index(name) for name in positives]
-    cases = {classes[index]: (probabilities[:, index], reference == index, patients) for index in chosen}
-    return chosen_thresholds(point, cases, "0.5" if len(classes) == 2 else "the class that is called")
 
 
 def prevalences(given: Any) -> Mapping[str, float] | None:

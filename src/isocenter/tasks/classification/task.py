@@ -11,24 +11,23 @@ import numpy as np
 
 from isocenter.belief import (
     CERTAINTY,
-    LEAST_CHANCE,
     PREVALENCE,
     SET,
     SETS,
     THRESHOLDS,
+    Calls,
     Certainty,
+    Classes,
     GroupThresholds,
     OperatingPoint,
-    assured_classes,
-    calibrated,
-    crossed_classes,
+    Rows,
     in_json,
     probabilities_of,
-    tuned_by_group,
+    uncalibrated_of,
 )
-from isocenter.evaluation import USUAL_SPREAD, Metrics, Scale, Unseen
+from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
 from isocenter.tasks.classification.losses import LOSSES, as_they_come, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
@@ -54,14 +53,12 @@ from isocenter.tasks.classification.plan import (
     prior_shift,
     sampling,
     settings_for,
-    thresholds,
 )
 from isocenter.tasks.classification.positive import names_in, plain_names, positive_of, usual_positives
 from isocenter.tasks.classification.scores import METRICS, class_index, primaries_of, selected
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.settings import CLASSES, COUNTS, LOSS, WEIGHTS
 from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length
-from isocenter.tasks.task import Task
 from isocenter.values import (
     COMPARED,
     Array,
@@ -225,7 +222,6 @@ class Classification:
             decode=self.decode,
             outputs=self.outputs,
             averaged=() if self.order in BETWEEN else ("class",),
-            by_covariates=self.by_covariates if self.certainty.covariate or self.grouped.levels else None,
             targets=ends(self.classes) if self.order in BETWEEN else self.classes,
             picks=self.order not in BETWEEN,
             crossed=self.certainty.crossed("class"),
@@ -239,9 +235,8 @@ class Classification:
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         primaries = primaries_of(ordered=self._ordered, costly=bool(self.costs))
-        tuning = (self.assured, self.crossed)
         named, asked, values = self.classes, self.positives, shown.case_values
-        return Scoring(primaries, *own, *tuning, case_values=values, probable_findings=named, positives=asked)
+        return Scoring(primaries, *own, case_values=values, probable_findings=named, positives=asked)
 
     @property
     def _scores(self) -> ClassScoring:
@@ -299,60 +294,27 @@ class Classification:
         """(classes, ...) probabilities, brought back to the shares of the training cases."""
         return {"class": np.moveaxis(self._likelihood(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
-        if not cases or not (None in (self.thresholds, self.certainty.calibration) or self.grouped.is_open):
-            return self, {}
-        own = self._scores.answers(self._scores.score(predictions, cases))
-        logs = np.log(own.probabilities.clip(LEAST_CHANCE))
-        scale: Scale = "grades" if self._ordered else "classes"
-        unseen = Unseen(logs, own.reference, own.patients, self.classes, scale, spread=USUAL_SPREAD)
-        certainty, made = calibrated(self.certainty, unseen)
-        likely = own.probabilities if not made else np.exp(unseen.calibrated(certainty.calibrator))
-        levels = self.thresholds
-        if levels is None:
-            given = (likely, own.reference, own.patients)
-            levels, decision = thresholds(self.point, self.classes, self.positives, *given)
-            made = {**made, "task.thresholds": decision}
-        places = {name: self.classes.index(name) for name in self.positives}
-        asked = {name: (likely[:, place], (own.reference == place).astype(float)) for name, place in places.items()}
-        grouped, made_by_group = tuned_by_group(self.grouped, cases, asked, levels)
-        return replace(self, certainty=certainty, thresholds=levels, grouped=grouped), {**made, **made_by_group}
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Nothing: decoding finds nothing by itself."""
+        return {}
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds of sets of classes; those that are set stay."""
-        if not cases or self.certainty.conformal is not None:
-            return self, {}
-        own = self._likelihood
-        likely = np.exp(own.calibrated(np.log(own.uncalibrated(predictions).clip(LEAST_CHANCE))))
-        truth, patients = np.array([self._index(case) for case in cases]), [case.patient for case in cases]
-        how: dict[str, Any] = {"ordered": self._ordered, "exact": exact}
-        how["covariates"] = [case.covariates for case in cases]
-        certainty, made = assured_classes(self.certainty, likely, truth, patients, self.classes, **how)
-        return replace(self, certainty=certainty), made
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Probabilities of the classes before calibration, and the index of the class."""
+        outputs = [[uncalibrated_of(one)[name] for name in self.classes] for one in predictions]
+        truth, patients = ([self._index(case) for case in cases], [case.patient for case in cases])
+        return Rows(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
 
-    def crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what sets of the mean of folds rest on; not where they hold by a covariate."""
-        if self.certainty.conformal is None or self.certainty.covariate is not None:
-            return self, {}
-        truth, patients = np.array([self._index(case) for case in cases]), np.array([case.patient for case in cases])
-        given, numbers = self._likelihood.uncalibrated(predictions), np.asarray(folds)
-        certainty, made = crossed_classes(self.certainty, given, truth, numbers, patients, self.classes)
-        return replace(self, certainty=certainty), made
+    @property
+    def answers(self) -> Classes:
+        """Classes, with thresholds of the positive ones."""
+        instead = "0.5" if len(self.classes) == 2 else "the class that is called"
+        calls = Calls(self.point, self.thresholds, self.grouped, instead)
+        return Classes(self.certainty, self.classes, self._ordered, self.positives, calls)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
         return self._likelihood.decoded(arrays, "class", geometry)
-
-    def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
-        """The prediction with what goes by covariates: thresholds of the patient's group, and the set."""
-        prediction = self.grouped.stated(prediction, covariates) if self.grouped.levels else prediction
-        return self._likelihood.by_covariate(prediction, covariates)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""

@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.belief import certainty_decisions, covering_decisions, level_between
+from isocenter.belief import (
+    CALLED_FROM,
+    MAIER_HEIN,
+    certainty_decisions,
+    covering_decisions,
+)
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Matches
 from isocenter.tasks.detection.scores import SELECTED
 from isocenter.tasks.shared import axes_of, coarser
-from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats
+from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from isocenter.tasks.detection.task import Detection
 
-ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
+ZHOU = "arXiv:1904.07850"
 # As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
 NNDETECTION = "arXiv:2106.00817"
 OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
-# Until validation cases have decided: CenterNet's own for its pictures.
-THRESHOLD = 0.3
 # Voxels that the smallest kind of box is still across on the network's grid, four to each answer of a pyramid. Chosen
 # by reasoning and never varied; what it leads to is in docs/benchmarks.md.
 FINE_ENOUGH = 16
@@ -33,8 +35,6 @@ FINE_ENOUGH = 16
 # less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
 # known.
 PYRAMID_IN_VOLUMES = 6.0
-# Of fewer boxes of validation cases a threshold would be chance.
-FEWEST_BOXES = 10
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -61,7 +61,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             SUPPRESSION[axes], "two boxes of one class that overlap so much are one find", NNDETECTION
         ),
         "threshold": Decision(
-            None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
+            None, f"found on the validation cases after training; {CALLED_FROM} where their boxes are too few", ZHOU
         ),
         "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
         **certainty_decisions(),
@@ -115,37 +115,6 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
         )
         return {"network.name": Decision("pyramid", because, "docs/benchmarks.md")}
     return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
-
-
-def threshold(
-    predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes], names: Sequence[str], overlap: float
-) -> Decision:
-    """The score from which on boxes are called: that of the highest F1 over all classes together."""
-    scores: list[Floats] = [np.zeros(0)]
-    right, total = [np.zeros(0, bool)], 0
-    for name in names:
-        own, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
-        matches = Matches.at(overlap, own, truth)
-        scores.append(matches.scores)
-        right.append(matches.right)
-        total += int(matches.references.sum())
-    if total < FEWEST_BOXES or not np.concatenate(right).any():
-        because = (
-            f"{counted(total, 'box', 'boxes')} of validation cases are too few (at least {FEWEST_BOXES} are needed)"
-        )
-        return Decision(THRESHOLD, because if total < FEWEST_BOXES else "no box of a validation case was found")
-    # Boxes of one score are called together.
-    levels, place = np.unique(np.concatenate(scores), return_inverse=True)
-    hits, called = (np.bincount(place, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(place))))
-    f1 = 2 * hits / (called + total)
-    best = int(f1.argmax())
-    # Half-way to the next, so that rounding does not decide.
-    upper, following = [*levels[::-1], 0.0][best : best + 2]
-    level = level_between(float(upper), float(following))
-    because = (
-        f"the highest F1, {f1[best]:.3f}, of {counted(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
-    )
-    return Decision(level, because, MAIER_HEIN)
 
 
 def check_settings(task: Detection) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, box_calibration_rows
 from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
     LABEL_METRICS,
@@ -27,7 +27,6 @@ from isocenter.evaluation import (
     box_sizes,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.detection.box_calibration import box_calibration_rows
 from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
 from isocenter.tasks.shared import noted
 from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in

@@ -7,39 +7,41 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from isocenter.belief import (
+    CALLED_FROM,
     CERTAINTY,
     COVERING,
     METHODS_OF_MANY,
+    BoxAnswers,
     Certainty,
-    calibrated,
+    Rows,
+    boxes_of,
+    calibrated_boxes,
+    covering_box_columns,
     covering_rows,
+    sides_of,
 )
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.detection.box_calibration import calibrated_boxes, sides_of, unseen_boxes
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
 from isocenter.tasks.detection.plan import (
     OVERLAPS,
     SUPPRESSION,
-    THRESHOLD,
     check_settings,
     decisions,
     settings_for,
-    threshold,
 )
-from isocenter.tasks.detection.promises import assured_boxes, covering_boxes, covering_columns
 from isocenter.tasks.detection.scores import (
     METRICS,
     SELECTED,
@@ -52,7 +54,6 @@ from isocenter.tasks.detection.scores import (
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.settings import CLASSES
 from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -181,7 +182,6 @@ class Detection:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
-            covering=None if self.certainty.covers_from is None else self.covering,
             targets=(*RANKED, *self.classes),
             uncertainty="boxes",
             log_odds=PRIOR,
@@ -191,7 +191,7 @@ class Detection:
     def scoring(self) -> Scoring:
         """Average precision, free-response metrics and calls at the threshold."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS.primaries, *own, assured=self.assured, probable_findings=self.classes)
+        return Scoring(METRICS.primaries, *own, probable_findings=self.classes)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
@@ -252,45 +252,28 @@ class Detection:
         boxes = calibrated_boxes(boxes, self.certainty.calibrator, sides_of(geometry, self.in_voxels))
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with calibrated scores, and that from which on boxes are best called; what is set already stays."""
-        if None not in (self.threshold, self.certainty.calibration) or not cases:
-            return self, {}
-        references, patients = [self._reference(case) for case in cases], [case.patient for case in cases]
-        given = [self._boxes(one) for one in predictions]
-        sides = [sides_of(one.geometry, self.in_voxels) for one in predictions]
-        unseen = unseen_boxes(given, references, patients, self.classes, self.overlap, sides)
-        certainty, made = calibrated(self.certainty, unseen)
-        task = replace(self, certainty=certainty)
-        if self.threshold is None:
-            made["task.threshold"] = threshold(task._stated(predictions), references, self.classes, self.overlap)
-            task = replace(task, threshold=float(made["task.threshold"].value))
-        return task, made
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Nothing: decoding finds nothing by itself."""
+        return {}
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with the score of each class from which on boxes miss little; those that are set stay."""
-        if not cases or self.certainty.risk is None or self.certainty.covering is not None:
-            return self, {}
-        references, patients = [self._reference(case) for case in cases], [case.patient for case in cases]
-        own = (self._stated(predictions), references, patients, self.classes, self.overlap)
-        certainty, made = assured_boxes(self.certainty, *own, exact=exact)
-        return replace(self, certainty=certainty), made
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Boxes with the network's scores, and those of the reference."""
+        outputs = [(boxes_of(one), sides_of(one.geometry, self.in_voxels)) for one in predictions]
+        return Rows(outputs, [self._reference(case) for case in cases], np.array([case.patient for case in cases]))
 
-    def covering(self, prediction: Prediction) -> Prediction:
-        """The prediction with all boxes that it takes to miss little."""
-        boxes = covering_boxes(self._boxes(prediction), self._level, self.certainty.covers_from or {})
-        return replace(prediction, boxes=boxes, threshold=0.0)
+    @property
+    def answers(self) -> BoxAnswers:
+        """Boxes, with the score from which on they are called."""
+        return BoxAnswers(self.certainty, self.classes, self.overlap, self.threshold)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and class; the boxes themselves stand in it as JSON."""
         rows, least = [], {name: min(self._level, one) for name, one in (self.certainty.covers_from or {}).items()}
         for prediction, case in zip(predictions, cases, strict=True):
-            reference, predicted, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
+            reference, predicted, geometry = self._reference(case), boxes_of(prediction), prediction.geometry
             for name in self.classes:
                 row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
-                row |= covering_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
+                row |= covering_box_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
                 rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
         return pd.DataFrame(rows)
 
@@ -302,7 +285,7 @@ class Detection:
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
-        boxes = self._boxes(prediction)
+        boxes = boxes_of(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         called = boxes.at(boxes.scores >= self._level)
         reference = self._reference(case) if "boxes" in case.references else None
@@ -319,7 +302,7 @@ class Detection:
 
     def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
-        boxes = self._boxes(prediction)
+        boxes = boxes_of(prediction)
         names = columns_of(boxes.axes)
         return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, prediction.threshold)
 
@@ -332,7 +315,7 @@ class Detection:
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""
-        boxes = self._boxes(prediction)
+        boxes = boxes_of(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         return [
             Finding(name, value=corners.tolist(), unit="voxels", probability=float(score))
@@ -351,20 +334,9 @@ class Detection:
             )
         return boxes
 
-    def _boxes(self, prediction: Prediction) -> BoundingBoxes:
-        """DatasetError for a clip, of which each frame has its own."""
-        if prediction.boxes is None:
-            raise DatasetError("boxes of a clip are those of its frames", prediction.case, "Give the frames as images")
-        return prediction.boxes
-
-    def _stated(self, predictions: Sequence[Prediction]) -> list[BoundingBoxes]:
-        """The boxes with scores as this task calibrates them, of predictions that were made before it, too."""
-        each = [(self._boxes(one), sides_of(one.geometry, self.in_voxels)) for one in predictions]
-        return [calibrated_boxes(boxes, self.certainty.calibrator, sides) for boxes, sides in each]
-
     def _answers(self, table: Table) -> Answers:
         return Answers.of(table, [*map(figure_label, self.classes)], self._level)
 
     @property
     def _level(self) -> float:
-        return THRESHOLD if self.threshold is None else self.threshold
+        return CALLED_FROM if self.threshold is None else self.threshold

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isocenter.belief import (
     ABSENT,
-    BY_PRESENCE,
     CERTAINTY,
     INTERVALS,
     PRESENT,
     PREVALENCE,
     SET,
     THRESHOLDS,
+    Calls,
     Certainty,
     GroupThresholds,
+    Labels,
     OperatingPoint,
-    assured_each,
-    calibrated,
-    chosen_thresholds,
-    crossed_each,
-    groups_of_finding,
+    Rows,
+    chance_of,
     in_json,
-    log_odds,
+    label_sets,
     probabilities_of,
-    tuned_by_group,
+    uncalibrated_of,
 )
 from isocenter.errors import PlanError
-from isocenter.evaluation import USUAL_SPREAD, Metrics, Unseen, auroc
+from isocenter.evaluation import Metrics, auroc
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.losses import BALANCED, LOSSES, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
@@ -42,7 +39,6 @@ from isocenter.tasks.findings.scores import METRICS
 from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.settings import COUNTS, LOSS
 from isocenter.tasks.shared import Shares, crossed, each_of, mean_of, of_one
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -156,7 +152,6 @@ class Findings:
             probabilities=self.probabilities,
             decode=self.decode,
             outputs=self.outputs,
-            by_covariates=self.grouped.stated if self.grouped.levels else None,
             targets=self.findings,
             picks=True,
             crossed=self.certainty.crossed("findings"),
@@ -168,8 +163,7 @@ class Findings:
         """Discrimination, calibration and calls of each finding, and their means."""
         shown = self._scores
         own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tuning = (self.assured, self.crossed)
-        return Scoring(METRICS.primaries, *own, *tuning, case_values=shown.case_values, probable_findings=self.findings)
+        return Scoring(METRICS.primaries, *own, case_values=shown.case_values, probable_findings=self.findings)
 
     @property
     def _scores(self) -> FindingScoring:
@@ -231,71 +225,29 @@ class Findings:
         """(findings,) log odds of one case to a probability of each."""
         [(_, arrays)] = slabs  # a vector head is one slab
         odds = self._odds(np.asarray(arrays["findings"]))
-        each = [_chance(one).tolist() for one in (self._calibrated(odds), odds)]
+        each = [chance_of(one).tolist() for one in (self._calibrated(odds), odds)]
         stated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
         by_fold = each_of(arrays, "findings", len(self.findings))
-        sets = self.certainty.finding_sets(stated, None if by_fold is None else _chance(self._odds(by_fold)))
+        sets = label_sets(self.certainty, stated, None if by_fold is None else chance_of(self._odds(by_fold)))
         confidence = Confidence(set=sets, uncalibrated=given)
         return Prediction(geometry, probabilities=stated, confidence=confidence)
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with a calibration, and then thresholds by the operating point's rule; what is set already stays."""
-        if not cases or not (None in (self.thresholds, self.certainty.calibration) or self.grouped.is_open):
-            return self, {}
-        unseen = self._unseen(predictions, cases)
-        certainty, made = calibrated(self.certainty, unseen)
-        task, levels = replace(self, certainty=certainty), self.thresholds
-        chances = _chance(task._calibrated(unseen.logs)) if made else _chance(unseen.logs)
-        each = {name: (chances[:, n], unseen.truth[:, n]) for n, name in enumerate(self.findings)}
-        if levels is None:
-            known = {name: np.isfinite(truth) for name, (_, truth) in each.items()}
-            chosen = {
-                name: (own[known[name]], truth[known[name]] > 0, unseen.patients[known[name]])
-                for name, (own, truth) in each.items()
-            }
-            levels, made["task.thresholds"] = chosen_thresholds(self.point, chosen, str(DEFAULT_THRESHOLD))
-        grouped, made_by_group = tuned_by_group(self.grouped, cases, each, levels)
-        return replace(task, thresholds=levels, grouped=grouped), {**made, **made_by_group}
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Nothing: decoding finds nothing by itself."""
+        return {}
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds of each finding, of those who have it and of others; those that are set stay."""
-        if not cases or self.certainty.conformal is not None:
-            return self, {}
-        given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
-        chances, patients = _chance(self._calibrated(log_odds(given))), np.array([case.patient for case in cases])
-        scores = {name: (own, patients[known]) for name, own, known in self._scored(chances, cases)}
-        certainty, made = assured_each(self.certainty, "lac", BY_PRESENCE, scores, exact=exact)
-        return replace(self, certainty=certainty), made
-
-    def crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what sets of the mean of folds rest on."""
-        if self.certainty.conformal is None or not self.certainty.conformal.thresholds:
-            return self, {}
-        given = np.array([[one.confidence.uncalibrated[name] for name in self.findings] for one in predictions])
-        people, numbers = np.array([case.patient for case in cases]), np.asarray(folds)
-        limits = self.certainty.conformal.thresholds
-        each = [one for one in self._scored(given, cases) if one[0] in limits]
-        scores = {name: (own, numbers[known], people[known]) for name, own, known in each}
-        certainty, made = crossed_each(self.certainty, scores, max(folds) + 1)
-        return replace(self, certainty=certainty), made
-
-    def _scored(self, chances: Floats, cases: Sequence[Case]) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
-        """Each group of each finding, how far from the truth the chance is in its cases, and which these are."""
-        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
-        for place, name in enumerate(self.findings):
-            for group, side in zip(groups_of_finding(name), (1, 0), strict=True):
-                known = truth[:, place] == side
-                yield group, np.abs(side - chances[:, place])[known], known
-
-    def _unseen(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Unseen:
-        chances = np.array([[probabilities_of(one)[name] for name in self.findings] for one in predictions])
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Probabilities of the findings before calibration, and whether each is there, NaN where it is not known."""
+        outputs = [[uncalibrated_of(one)[name] for name in self.findings] for one in predictions]
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
         patients = np.array([case.patient for case in cases])
-        return Unseen(log_odds(chances), truth, patients, self.findings, "labels", spread=USUAL_SPREAD)
+        return Rows(np.array(outputs), truth, patients, [case.covariates for case in cases])
+
+    @property
+    def answers(self) -> Labels:
+        """Findings, with a threshold for each."""
+        calls = Calls(self.point, self.thresholds, self.grouped, str(DEFAULT_THRESHOLD))
+        return Labels(self.certainty, self.findings, calls)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""
@@ -321,7 +273,7 @@ class Findings:
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., findings) log odds to probabilities, calibrated once unseen cases have found how."""
-        return _chance(self._calibrated(self._odds(outputs)))
+        return chance_of(self._calibrated(self._odds(outputs)))
 
     def _calibrated(self, odds: Floats) -> Floats:
         return self.certainty.calibrator.odds(odds, self.findings)
@@ -332,8 +284,3 @@ class Findings:
         if self.loss_name in BALANCED:
             odds = odds - np.log(self._balance[:, 1] / self._balance[:, 0])
         return odds
-
-
-def _chance(odds: Floats) -> Floats:
-    """Log odds to probabilities."""
-    return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))

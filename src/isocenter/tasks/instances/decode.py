@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.belief import Numbers, renumbered
 from isocenter.lazy import ndimage
 from isocenter.values import Array, Floats, Geometry
 
@@ -25,7 +26,6 @@ RIPPLE = 1.0
 # Probabilities of inside at which objects are looked for that are not called: each takes a watershed of its own.
 LOWER = (0.5, 0.25, 0.1, 0.03)
 
-Numbers = NDArray[np.integer]
 Places = NDArray[np.intp]
 
 
@@ -95,20 +95,6 @@ def smoothing_on(geometry: Geometry) -> tuple[float, ...]:
     longer = [step for step, size in zip(geometry.steps, geometry.shape, strict=True) if size > 1]
     shortest = min(longer, default=min(geometry.steps))
     return smoothing([max(step, shortest) for step in geometry.steps])
-
-
-def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:
-    """Objects of at least so many voxels, numbered anew without a gap in the order of their first voxels."""
-    flat = numbers.reshape(-1)
-    counts = np.bincount(flat)
-    first = np.zeros(len(counts), dtype=np.intp)
-    first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)  # of several places of one number the last to be set stays
-    kept = (counts > 0) & (counts >= smallest)
-    kept[0] = False
-    numbered = np.flatnonzero(kept)
-    table = np.zeros(len(counts), dtype=np.uint16 if len(numbered) < 2**16 else np.uint32)
-    table[numbered[np.argsort(first[numbered], kind="stable")]] = np.arange(1, len(numbered) + 1)
-    return np.asarray(table[flat]).reshape(numbers.shape)
 
 
 def _flooded(there: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:

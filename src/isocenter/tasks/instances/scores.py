@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows
+from isocenter.belief import (
+    CALIBRATION_METRICS,
+    FALSE,
+    MISSED,
+    covering_rows,
+    object_calibration_rows,
+    score_columns,
+)
 from isocenter.evaluation import InstanceOverlap, Metric, Metrics, Seed, Table, bootstrap_statistic, mean_rows
-from isocenter.tasks.instances.object_calibration import object_calibration_rows, score_columns
 from isocenter.values import Confidence, Floats, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,29 +18,30 @@ from isocenter.belief import (
     CERTAINTY,
     COVERING,
     METHODS_OF_MANY,
+    OBJECT,
+    SCORES,
+    Candidates,
     Certainty,
-    assured_covering,
-    calibrated,
+    ObjectAnswers,
+    ObjectRow,
+    Objects,
+    Rows,
+    confidence_of,
+    covering_object_columns,
+    network_scores,
+    object_sizes,
+    objects_of,
+    scores_in_json,
+    sigmoid,
 )
 from isocenter.evaluation import Metrics, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.instances.maps import instance_loss
-from isocenter.tasks.instances.object_calibration import (
-    OBJECT,
-    SCORES,
-    Objects,
-    confidence_of,
-    in_json,
-    network_scores,
-    object_sizes,
-    objects_of,
-    unseen_objects,
-)
 from isocenter.tasks.instances.pictures import overview
 from isocenter.tasks.instances.plan import (
     INSIDE,
@@ -48,13 +50,6 @@ from isocenter.tasks.instances.plan import (
     settings_for,
     size_of_objects,
     thresholds,
-)
-from isocenter.tasks.instances.promises import (
-    OF_OBJECTS,
-    Candidates,
-    covering_columns,
-    covering_objects,
-    missed_shares,
 )
 from isocenter.tasks.instances.scores import METRICS, case_row, ranked, summary_rows
 from isocenter.tasks.properties import stated_image
@@ -65,9 +60,7 @@ from isocenter.tasks.shared import (
     of_structure,
     refuse_other_grid,
     refuse_other_image_grid,
-    sigmoid,
 )
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -80,7 +73,6 @@ from isocenter.values import (
     Head,
     Instances,
     Label,
-    Map,
     Prediction,
     Sentence,
     Slabs,
@@ -186,7 +178,6 @@ class InstanceSegmentation:
             outputs=self.outputs,
             bytes_per_voxel=BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES,
             targets=tuple(label.name for label in self.labels),
-            covering=None if self.certainty.covers_from is None else self.covering,
             uncertainty="objects",
         )
 
@@ -194,7 +185,7 @@ class InstanceSegmentation:
     def scoring(self) -> Scoring:
         """Objects that were found, missed and wrongly called."""
         own = (self.score, summary_rows, ranked, self.figures, overview, self.results)
-        return Scoring(METRICS.primaries, *own, assured=self.assured)
+        return Scoring(METRICS.primaries, *own)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""
@@ -268,50 +259,34 @@ class InstanceSegmentation:
             geometry, data=numbers, labels=labels, confidence=confidence, untuned=maps if is_open else None
         )
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds that part validation objects best, and calibrated scores; what is set stays."""
-        task, made = self._parted(predictions, cases)
-        known = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
-        if not known or task.certainty.calibration is not None:
-            return task, made
-        # Maps are there while thresholds are open; objects that these part are others than those predicted before.
-        objects = [task._shown(one) for one, _ in known]
-        references, patients = [self._reference(case, one) for one, case in known], [case.patient for _, case in known]
-        certainty, calibration = calibrated(task.certainty, unseen_objects(objects, references, patients))
-        return replace(task, certainty=certainty), {**made, **calibration}
-
-    def _parted(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case]
-    ) -> tuple[InstanceSegmentation, dict[str, Decision]]:
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Thresholds that part these objects best; those that are set stay."""
         there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
         if not (there and open_yet):
-            return self, {}
+            return {}
         references = [self._reference(case, made) for made, case in there]
         grids = [self._on(made.geometry) for made, _ in there]
         decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
-        chosen: dict[str, Any] = {name: float(decision.value) for name, decision in decisions.items()}
-        return replace(self, **chosen), {f"task.{name}": decision for name, decision in decisions.items()}
+        return {f"task.{name}": decision for name, decision in decisions.items()}
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with the score from which on objects miss little; one that is set already stays."""
-        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
-        if not there or self.certainty.risk is None or self.certainty.covering is not None:
-            return self, {}
-        pairs = [(self._candidates(one), self._reference(case, one)) for one, case in there]
-        missed = missed_shares(pairs, [case.patient for _, case in there])
-        certainty, made = assured_covering(self.certainty, {OBJECT: missed}, exact=exact, words=OF_OBJECTS)
-        return replace(self, certainty=certainty), made
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Objects of images; a clip has none of its own.
 
-    def covering(self, prediction: Prediction) -> Prediction:
-        """The prediction with a map of all objects that it takes to miss little."""
-        if prediction.untuned is None:
-            note = "a clip has no covering objects: what they are made of is not kept for each frame"
-            return replace(prediction, notes=(*prediction.notes, note))
-        numbers = covering_objects(*self._candidates(prediction), self._least)
-        return replace(prediction, maps={**prediction.maps, "covering": Map(numbers)})
+        Maps are there while thresholds are open; objects that these part are others than those predicted before.
+        """
+        known = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
+        outputs = [
+            ObjectRow(partial(self._shown, one), None if one.untuned is None else partial(self._candidates, one))
+            for one, _ in known
+        ]
+        truth = [self._reference(case, one) for one, case in known]
+        return Rows(outputs, truth, np.array([case.patient for _, case in known]))
+
+    @property
+    def answers(self) -> ObjectAnswers:
+        """Objects, each with a score."""
+        return ObjectAnswers(self.certainty, self._candidates)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case, on the reference's own grid."""
@@ -321,7 +296,7 @@ class InstanceSegmentation:
         reference = self._reference(case, prediction)
         row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
         if self.certainty.covers_from is not None and prediction.untuned is not None:
-            row |= covering_columns(self._candidates(prediction), reference, self._least)
+            row |= covering_object_columns(self._candidates(prediction), reference, self.answers.least)
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -333,7 +308,7 @@ class InstanceSegmentation:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores."""
         count, size, unit = size_of_objects(prediction)
-        scores = in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
+        scores = scores_in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
@@ -350,11 +325,6 @@ class InstanceSegmentation:
         inside = INSIDE if self.inside is None else self.inside
         prominence = PROMINENCE if self.prominence is None else self.prominence
         return Decoder(inside, prominence, smooth=smoothing(self.steps))
-
-    @property
-    def _least(self) -> float:
-        """The score from which on an object is in the covering map."""
-        return (self.certainty.covers_from or {}).get(OBJECT, 0.0)
 
     def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
         """Numbers of the objects that these maps show, scores of the network, and sizes."""

@@ -12,7 +12,6 @@ from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
 from isocenter.tasks.answers import Guess
-from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.values import Case, Finding, Prediction, Row
 
 if TYPE_CHECKING:
@@ -102,17 +101,6 @@ class PartScoring:
     def probable_findings(self) -> tuple[str, ...]:
         """The names of findings with a probability, of all parts."""
         return tuple(name for part in self.parts.values() for name in part.scoring.probable_findings)
-
-    def aligned(
-        self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
-    ) -> list[Prediction]:
-        """Another network's predictions, of the parts whose outputs have no common zero by themselves."""
-        for name, part in self.parts.items():
-            if (align := part.scoring.aligned) is not None:
-                each = ([one.parts[name] for one in many] for many in (predictions, theirs, ours))
-                made = align(*each)
-                predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
-        return list(predictions)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""

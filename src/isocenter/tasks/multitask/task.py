@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
@@ -26,7 +26,7 @@ from isocenter.tasks.multitask.plan import (
 )
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.selection import quality, selection
-from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each, with_parts
+from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
 from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
 from isocenter.tasks.settings import of_part
 from isocenter.tasks.shared import Shares, place_of_target
@@ -136,8 +136,6 @@ class Multitask(LossWeighting):
             averaged=tuple(head_of(name, key) for name, part in self.parts.items() for key in part.decoding.averaged),
             sides={head_of(name, key): own for name, part in self.parts.items() for key, own in sides_of(part).items()},
             parts=self.parts,
-            by_covariates=self.by_covariates if any(self._narrowing.values()) else None,
-            covering=self.covering if any(self._covering.values()) else None,
             bytes_per_voxel=max(filter(None, (part.decoding.bytes_per_voxel for part in parts)), default=None),
             targets=self._targets,
             crossed={
@@ -149,33 +147,9 @@ class Multitask(LossWeighting):
         )
 
     @property
-    def _narrowing(self) -> dict[str, Callable[[Prediction, Mapping[str, Any]], Prediction] | None]:
-        return {name: part.decoding.by_covariates for name, part in self.parts.items()}
-
-    def by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
-        """Each part's own result, by what is known of the patient."""
-        made = {name: narrow(prediction.parts[name], covariates) for name, narrow in self._narrowing.items() if narrow}
-        return with_parts(prediction, made)
-
-    @property
-    def _covering(self) -> dict[str, Callable[[Prediction], Prediction] | None]:
-        return {name: part.decoding.covering for name, part in self.parts.items()}
-
-    def covering(self, prediction: Prediction) -> Prediction:
-        """The prediction with all boxes and objects of its parts that it takes to miss little."""
-        made = {name: cover(prediction.parts[name]) for name, cover in self._covering.items() if cover}
-        return with_parts(prediction, made)
-
-    @property
     def scoring(self) -> Scoring:
         """Each part scores its own results."""
         scores = PartScoring(self.parts)
-        # Of the others thresholds by cases that trained would promise too much.
-        by_training = {
-            name: part.scoring.by_training or part.tuned
-            for name, part in self.parts.items()
-            if "train" in part.traits.tuned_on
-        }
         return Scoring(
             primaries=frozenset().union(*(part.scoring.primaries for part in self.parts.values())),
             score=scores.score,
@@ -185,18 +159,11 @@ class Multitask(LossWeighting):
             overview=scores.overview,
             results=scores.results,
             guess=scores.guess,
-            assured=self.assured,
-            crossed=self.crossed if any(part.scoring.crossed for part in self.parts.values()) else None,
             tables=scores.tables,
             case_values=scores.case_values,
             own_labels=scores.own_labels,
             undrawn=scores.undrawn,
             probable_findings=scores.probable_findings,
-            aligned=scores.aligned if any(part.scoring.aligned for part in self.parts.values()) else None,
-            by_training=partial(self._decided, by_training) if by_training else None,
-            at_site=partial(
-                self._decided, {name: one.scoring.at_site or one.tuned for name, one in self.parts.items()}
-            ),
         )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -279,47 +246,6 @@ class Multitask(LossWeighting):
         """A part's own result of slabs with the outputs of all parts."""
         own = ((region, self._own(name, arrays)) for region, arrays in slabs)
         return self.parts[name].decoding.decode(own, geometry)
-
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """Each part by the cases that have its reference."""
-        return self._decided({name: part.tuned for name, part in self.parts.items()}, predictions, cases)
-
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """Each part that states sets or intervals, by the cases that have its reference."""
-        stating = {name: part.scoring.assured for name, part in self.parts.items()}
-        deciding = {name: partial(assured, exact=exact) for name, assured in stating.items() if assured is not None}
-        return self._decided(deciding, predictions, cases)
-
-    def crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """Each part that has sets or intervals of the mean of folds, where each fold has cases with its reference."""
-        stating = {name: part.scoring.crossed for name, part in self.parts.items()}
-        known = {name: self._known(name, cases) for name in self.parts}
-        each = {name: {folds[place] for place in known[name]} for name in self.parts}
-        deciding = {
-            name: partial(crossed, folds=[folds[place] for place in known[name]])
-            for name, crossed in stating.items()
-            if crossed is not None and each[name] == set(folds)
-        }
-        return self._decided(deciding, predictions, cases)
-
-    def _known(self, name: str, cases: Sequence[Case]) -> list[int]:
-        """The places of the cases that have a part's reference."""
-        return [place for place, case in enumerate(cases) if self.parts[name].needs <= set(case.references)]
-
-    def _decided(
-        self, deciding: Mapping[str, Callable[..., Any]], predictions: Sequence[Prediction], cases: Sequence[Case]
-    ) -> tuple[Task, dict[str, Decision]]:
-        parts, made = dict(self.parts), dict[str, Decision]()
-        for name, decide in deciding.items():
-            if known := self._known(name, cases):
-                own = [predictions[place].parts[name] for place in known]
-                parts[name], decided = decide(own, [cases[place] for place in known])
-                made |= {of_part(name, key): decision for key, decision in decided.items()}
-        return cast("Task", replace(self, parts=parts)), made
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The columns of all parts side by side; of several rows each repeats the other parts' columns."""

@@ -11,20 +11,25 @@ import numpy as np
 
 from isocenter.belief import (
     HIGH,
+    INTERVAL_METHODS,
     INTERVALS,
     LOW,
     Certainty,
-    assured_each,
-    crossed_each,
+    Rows,
+    Values,
+    by_fold,
     finite,
+    interval,
     interval_rows,
+    quantiles,
+    variances,
+    widened,
 )
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metrics, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
-from isocenter.tasks.regression.intervals import Missed, by_fold, missed, quantiles, variances
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.regression.losses import (
     BARS,
     LEAST_LOG,
@@ -49,7 +54,6 @@ from isocenter.tasks.regression.scores import (
 )
 from isocenter.tasks.settings import LOSS
 from isocenter.tasks.shared import BETWEEN, Shares, crossed, each_of, mean_of, place_of_target
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -73,9 +77,6 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
-METHODS = {"none": "absolute", "gaussian": "normalised", "evidential": "normalised", "quantiles": "cqr"}
 
 
 def _units(given: Mapping[str, str] | None) -> dict[str, str]:
@@ -186,7 +187,7 @@ class Regression:
         shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
         tested = partial(error_values, self.deviation)
-        return Scoring(METRICS.primaries, *own, self.assured, self.crossed, case_values=tested)
+        return Scoring(METRICS.primaries, *own, case_values=tested)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""
@@ -246,12 +247,12 @@ class Regression:
         values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64))
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
         if errors is not None and not self.is_noisy:
-            low, high = self._by_fold(arrays) or self.certainty.widened(*quantiles(measured, errors, self._deviation))
+            low, high = self._by_fold(arrays) or widened(self.certainty, *quantiles(measured, errors, self._deviation))
             of_views: dict[str, Any] = variances(self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}"))
             return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, **of_views))
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
-        low, high = self._by_fold(arrays) or self.certainty.interval(measured, wide.tolist())
+        low, high = self._by_fold(arrays) or interval(self.certainty, measured, wide.tolist())
         given = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
         spread: dict[str, Any] = variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
         confidence = Confidence({}, low, high, bars, uncalibrated=given, **spread)
@@ -276,41 +277,32 @@ class Regression:
         factors = np.tile(self._factors, bars)
         return outputs[:count], errors * factors.reshape(-1, *[1] * (outputs.ndim - 1))
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with factors that make error bars as large as the errors of these cases; those that are set stay."""
-        if not self.is_noisy or self.error_factor is not None or not cases:
-            return self, {}
-        factors, decision = error_factors(self.targets, measured_of(self.score(predictions, cases), self.targets))
-        return replace(self, error_factor=factors), {"task.error_factor": decision}
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Factors that make error bars as large as the errors of these cases, unless they are set."""
+        if not self.is_noisy or self.error_factor is not None:
+            return {}
+        _, decision = error_factors(self.targets, measured_of(self.score(predictions, cases), self.targets))
+        return {"task.error_factor": decision}
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with how wide intervals are, in error bars where there are any; what is set stays."""
-        if not cases or self.certainty.conformal is not None:
-            return self, {}
-        patients, factors = np.array([one.patient for one in cases]), self._factors if self.is_noisy else None
-        scores = {name: (own, patients[known]) for name, own, known in self._missed(predictions, cases, factors)}
-        certainty, made = assured_each(self.certainty, METHODS[self.noise], "target", scores, exact=exact)
-        return replace(self, certainty=certainty), made
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Values and error bars as they came, 1 without any, or both quantiles; the references."""
+        truth = np.stack([self._references(case) for case in cases])
+        outputs = np.array([self._stated(one) for one in predictions])
+        return Rows(outputs, truth, np.array([case.patient for case in cases]))
 
-    def crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what intervals of the mean of folds rest on."""
-        if self.certainty.conformal is None:
-            return self, {}
-        people, numbers = np.array([case.patient for case in cases]), np.asarray(folds)
-        each = self._missed(predictions, cases)
-        scores = {name: (own, numbers[known], people[known]) for name, own, known in each}
-        certainty, made = crossed_each(self.certainty, scores, max(folds) + 1)
-        return replace(self, certainty=certainty), made
+    def _stated(self, prediction: Prediction) -> list[list[float]]:
+        confidence = prediction.confidence
+        if self.noise == "quantiles":
+            return [[end[name] for name in self.targets] for end in (confidence.low, confidence.high)]
+        values = values_of(self.targets, prediction)[0]
+        bars = [confidence.uncalibrated.get(name, 1.0) for name in self.targets]
+        return [[values[name] for name in self.targets], bars]
 
-    def _missed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], factors: Floats | None = None
-    ) -> list[Missed]:
-        references = np.stack([self._references(case) for case in cases])
-        return missed(self.targets, predictions, references, factors, between=self.noise == "quantiles")
+    @property
+    def answers(self) -> Values:
+        """Numbers, with intervals."""
+        factors = self._factors if self.is_noisy else np.ones(len(self.targets))
+        return Values(self.certainty, self.targets, INTERVAL_METHODS[self.noise], factors)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and target that it has a reference of, in the target's unit.

@@ -8,13 +8,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from isocenter.belief import CERTAINTY, COVERING, INTERVALS, USUAL_RISK, Certainty
+from isocenter.belief import CERTAINTY, COVERING, INTERVALS, USUAL_RISK, Certainty, VoxelAnswers
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
-from isocenter.tasks.answers import Decoding
+from isocenter.tasks.answers import Decoding, Origin
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared import Shares, Tidying, log_mean, mean_of
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -148,13 +147,15 @@ class ImportedSegmentation(Segmentation):
             mask[own & ~_largest_pieces(own)] = 0
         return mask
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with a calibration and with what Dice is to be expected; its maker has decided what is marked."""
-        if not self.tells_structures:
-            return self, {}
-        task, made = Segmentation.tuned(replace(self, postprocessing={}, calibrated_map=False), predictions, cases)
-        assert isinstance(task, ImportedSegmentation)  # noqa: S101 - tuning keeps the kind
-        return replace(task, postprocessing=self.postprocessing, calibrated_map=self.calibrated_map), made
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Nothing: its maker has decided what is marked."""
+        return {}
+
+    @property
+    def answers(self) -> VoxelAnswers | None:
+        """Labels of voxels, whose map stays as its maker has decided."""
+        answers = super().answers
+        return None if answers is None else replace(answers, calibrated_map=False)
 
 
 def _counted(slabs: Slabs, counts: Array) -> Slabs:

@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.belief import FEWEST_PATIENTS, MARGIN, surely_rises
 from isocenter.errors import cases_of_patients
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import Tidying, tidied
 from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction
 
-# A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
-MARGIN = 0.002
-# Fewer patients say too little about a rule.
-FEWEST_PATIENTS = 5
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
 RARELY = 0.02
-# One-sided bound of the gain, over draws of the patients with replacement.
-SURE, DRAWS = 0.95, 2000
 LARGEST = "largest piece kept"
 NNUNET = "doi:10.1038/s41592-020-01008-z"
 NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one would open another")
@@ -139,14 +134,6 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
         score = overlap(predicted, pair.truth == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
-
-
-def surely_rises(gains: np.ndarray, patients: Sequence[str]) -> bool:
-    """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
-    people, owner = np.unique(patients, return_inverse=True)
-    sums, counts = np.bincount(owner, gains), np.bincount(owner)
-    drawn = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
-    return bool(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 1 - SURE) > 0)
 
 
 def _pieces(mask: Array) -> Array:

@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import DOUBT_METRICS, HIGH, LOW, SET_METRICS, finite, interval_rows
+from isocenter.belief import (
+    DOUBT_METRICS,
+    ECE,
+    HIGH,
+    LOW,
+    SET_METRICS,
+    VOXEL_METRICS,
+    finite,
+    interval_rows,
+    voxel_in_unit,
+)
 from isocenter.errors import counted
 from isocenter.evaluation import (
     AGREEMENT_METRICS,
@@ -30,15 +40,14 @@ from isocenter.evaluation import (
     metric_columns,
     overlap,
     overlaps,
+    place_of,
     pooled_rows,
     proportion,
     surface_distance,
     volume_unit,
 )
 from isocenter.report import Figure
-from isocenter.tasks.segmentation.voxel_calibration import voxel_in_unit
-from isocenter.tasks.segmentation.voxel_scores import ECE, VOXEL_METRICS
-from isocenter.tasks.shared import Measured, agreement_figure, agreement_rows, place_of
+from isocenter.tasks.shared import Measured, agreement_figure, agreement_rows
 from isocenter.values import MM, SERIES_UNITS, Array, Estimate, Geometry, Prediction, Row, blocks
 
 STRUCTURE = "structure"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import doubt_rows
+from isocenter.belief import VoxelProbabilities, doubt_rows, voxel_columns, voxel_rows
 from isocenter.evaluation import Seed, Table, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Assured, Crossed, Scoring
+from isocenter.tasks.answers import Scoring
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.reference_labels import with_own_labels
 from isocenter.tasks.segmentation.scores import STRUCTURE, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.segmentation.voxel_calibration import Believed
-from isocenter.tasks.segmentation.voxel_scores import voxel_columns, voxel_rows
 from isocenter.tasks.shared import refuse_other_grid
 from isocenter.values import Case, Finding, Label, Prediction, Row
 
@@ -34,8 +32,8 @@ class MaskScoring:
     tolerances:  {name: mm} of `nsd`
     centrelines: names of structures whose centrelines are scored
     truth:       how masks are read
-    believed:    what made probabilities of outputs
-    covers_from: {name: probability from which on a voxel is in its covering mask}; None without
+    probable:    what made probabilities of outputs
+    covers_from: {name: probability from which on a voxel is in the mask that misses little of it}; None without
     """
 
     labels: tuple[Label, ...]
@@ -43,20 +41,13 @@ class MaskScoring:
     tolerances: Mapping[str, float]
     centrelines: tuple[str, ...]
     truth: Truth
-    believed: Believed
+    probable: VoxelProbabilities
     covers_from: Mapping[str, float] | None = None
 
-    def answers(
-        self,
-        primaries: frozenset[str],
-        results: Callable[[Prediction], list[Finding]],
-        assured: Assured,
-        crossed: Crossed | None = None,
-    ) -> Scoring:
+    def answers(self, primaries: frozenset[str], results: Callable[[Prediction], list[Finding]]) -> Scoring:
         """What a task says of its scoring; all but the scores themselves comes from the task."""
         own = (self.score, self.summary, self.rank, self.figures, self.overview)
-        made = Scoring(primaries, *own, results, assured=assured, crossed=crossed)
-        return replace(made, own_labels=self.own_labels, undrawn=self.undrawn)
+        return Scoring(primaries, *own, results, own_labels=self.own_labels, undrawn=self.undrawn)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with masks under the model's numbers, and sentences on labels that one side lacks."""
@@ -90,7 +81,7 @@ class MaskScoring:
             known=known,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.believed, self.covers_from)
+        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.probable, self.covers_from)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [

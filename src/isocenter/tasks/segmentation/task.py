@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from isocenter.belief import CERTAINTY, COVERING, INTERVALS, Certainty
+import numpy as np
+
+from isocenter.belief import (
+    CERTAINTY,
+    COVERING,
+    INTERVALS,
+    Certainty,
+    Rows,
+    VoxelAnswers,
+    VoxelProbabilities,
+    VoxelStream,
+    check_voxels,
+)
 from isocenter.evaluation import Metrics
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.files import Spool
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.segmentation.decoding import decoded
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import CONSENSUS_NAMES, check_partly, suited_loss, tolerance_of_regions
 from isocenter.tasks.segmentation.plan import check_settings, decisions, settings_for
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from, settled_map
-from isocenter.tasks.segmentation.promises import crossed_volumes, in_order, promised
 from isocenter.tasks.segmentation.scores import METRICS, READER_METRICS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.segmentation.unseen_voxels import Found, unseen_voxels
-from isocenter.tasks.segmentation.voxel_calibration import SIZES, Believed, SoftDice, check_voxels
-from isocenter.tasks.segmentation.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
+    EACH,
     Shares,
     Tidying,
     crossed,
@@ -35,11 +45,9 @@ from isocenter.tasks.shared import (
     refuse_other_image_grid,
     uncut,
 )
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
-    Confidence,
     Dataset,
     Decision,
     Deferred,
@@ -174,7 +182,7 @@ class Segmentation:
         check_partly(task)
         each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         check_settings(task.names, labels, task.loss_name, *each)
-        check_voxels(task.certainty.calibration_method, task.believed, task.expected_dice, task.calibrated_map)
+        check_voxels(task.certainty.calibration_method, task.probable, task.expected_dice, task.calibrated_map)
         return task
 
     @property
@@ -260,7 +268,6 @@ class Segmentation:
             averaged=("mask",) if self.exclusive else (),
             channel_labels=self.channel_labels,
             exclusive=self.exclusive,
-            covers_from=in_order(self.certainty.covers_from, self.names),
             targets=tuple(self.structures),
             marks=self.structures,
             crossed=self.certainty.crossed("mask"),
@@ -271,11 +278,10 @@ class Segmentation:
     @property
     def scoring(self) -> Scoring:
         """Overlap, surface distances and volumes of each structure."""
-        how = (self.tolerances, self.centrelines, self.truth, self.believed, self.certainty.covers_from)
+        how = (self.tolerances, self.centrelines, self.truth, self.probable, self.certainty.covers_from)
         unstated = () if len(self.observers) > 1 else READER_METRICS
         primaries = METRICS.primaries - {one.name for one in unstated}
-        stating = (self.results, self.assured, None if self.is_divided else self.volumes_crossed)
-        return MaskScoring(self.classes, self.structures, *how).answers(primaries, *stating)
+        return MaskScoring(self.classes, self.structures, *how).answers(primaries, self.results)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
@@ -326,70 +332,56 @@ class Segmentation:
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(channels, ...) calibrated probability of the background and each label, or of each region."""
-        return {"mask": self.believed(arrays["mask"])}
+        return {"mask": self.probable(arrays["mask"])}
 
     @property
-    def believed(self) -> Believed:
+    def probable(self) -> VoxelProbabilities:
         """What makes probabilities, and label maps, of outputs."""
         names = ("background", *self.names) if self.exclusive else self.names
-        return Believed(names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map))
+        return VoxelProbabilities(
+            names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)
+        )
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
-        most = SAMPLED if self.certainty.calibration is None else SCORED
-        sampler = Sampler(geometry, most) if self.tells_structures else None
-        soft = None if self.expected_dice is None else SoftDice(tuple(self.structures.values()), self.believed)
-        folds = SoftDice.of_each(self.certainty.folds, tuple(self.structures.values()), self.believed)
-        takers = [one for one in (sampler, soft) if one]
-        data = decoded(slabs, geometry, self.believed, max(self.writes), takers, folds)
-        confidence, untuned, whole = Confidence(), sampler.drawn if sampler else None, self.settled(data, geometry)
-        if soft is not None:
-            sizes = soft.sizes(whole)
-            confidence = soft.confidence(self.certainty, self.expected_dice or {}, sizes, geometry, folds)
-            untuned = None if untuned is None else {**untuned, SIZES: sizes}
-        data = data if whole is None else whole
+        structures, given = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
+        stream = VoxelStream(geometry, structures, *given, samples=self.tells_structures)
+        mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
+        for region, arrays in slabs:
+            mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
+        whole = self.settled(mask.data, geometry)
+        confidence, untuned = stream.stated(whole)
+        data = mask.data if whole is None else whole
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
     def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
         """The tidied label map; None where all stays."""
         return settled_map(data, self.classes, self.postprocessing or {}, geometry)
 
-    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """The task with the post-processing that helps these cases, and what their voxels say of its probabilities.
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """The post-processing that helps these cases, unless it is set."""
+        if self.postprocessing and self.calibrated_map is None and self.answers is not None:
+            because = "the post-processing that was chosen by hand is for label maps of the network's own outputs"
+            return {"task.calibrated_map": Decision(False, because)}
+        if self.postprocessing is not None:
+            return {}
+        if not self.exclusive:
+            return {"task.postprocessing": NONE_OF_REGIONS}
+        _, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
+        return {"task.postprocessing": decision}
 
-        What is set already stays. Readers who are divided are not calibrated: their share is no class.
-        """
-        task, made = self, dict[str, Decision]()
-        if self.postprocessing is None:
-            rules, decision = dict[str, Tidying](), NONE_OF_REGIONS
-            if self.exclusive:
-                rules, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
-            task, made = replace(self, postprocessing=rules), {"task.postprocessing": decision}
-        found = Found(self.certainty, self.calibrated_map, self.expected_dice)
-        if self.is_divided or found.is_whole:
-            return task, made
-        unseen = unseen_voxels(predictions, cases, self.truth, self.believed, task.postprocessing or {}, self.classes)
-        found, decisions = unseen.tuned(found if not self.postprocessing else found._replace(calibrated_map=False))
-        if "task.postprocessing" in decisions:
-            task = replace(task, postprocessing={})
-        return replace(task, **found._asdict()), {**made, **decisions}
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Predictions with their sampled voxels, and functions that read what people drew."""
+        truth = [partial(self.truth.of, case) for case in cases]
+        return Rows(predictions, truth, np.array([case.patient for case in cases]))
 
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with thresholds of covering masks and of volumes; divided readers have no one truth for either."""
-        if not cases or self.is_divided or not self.tells_structures:
-            return self, {}
-        given = (predictions, cases, self.truth, self.believed, self.settled)
-        certainty, made = promised(self.certainty, *given, exact=exact)
-        return replace(self, certainty=certainty), made
-
-    def volumes_crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what intervals of volumes by the mean of folds rest on."""
-        certainty, made = crossed_volumes(self.certainty, predictions, cases, folds, self.truth, self.believed)
-        return replace(self, certainty=certainty), made
+    @property
+    def answers(self) -> VoxelAnswers | None:
+        """Labels of voxels; None where the share of divided readers is taught, which is no class."""
+        if self.is_divided or not self.tells_structures:
+            return None
+        given = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
+        return VoxelAnswers(self.certainty, "mask", *given, self.settled)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""

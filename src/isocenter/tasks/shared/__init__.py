@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, mean_of
+    from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, log_mean, mean_of
     from isocenter.tasks.shared.binary_scores import Called, called_values, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
     from isocenter.tasks.shared.evidence import evidential
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         label_values,
         labels_from,
         own_values,
-        place_of,
         places_of,
         plain_labels,
         refuse_other_grid,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.loss_terms import SMOOTH
     from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (
-        SCALES,
         Compared,
         Measured,
         agreement_figure,
@@ -44,8 +42,7 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
-    from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
-    from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
+    from isocenter.tasks.shared.tidying import Tidying, tidied
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

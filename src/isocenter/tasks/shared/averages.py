@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isocenter.belief import softmax
+
 # Beside a head's name: what several views say of uncertainty in each of them, and of that between them.
 WITHIN, BETWEEN = ":within", ":between"
 # And what each of them says itself, one after the other along the channels.
@@ -17,6 +19,8 @@ EACH = ":each"
 ENDS = (WITHIN, BETWEEN, EACH)
 # The outputs from which the probabilities of a head were made.
 OUTPUT = ":output"
+# The logarithm of a probability of 0 would be infinite; a float32 softmax gives nothing smaller than this but 0.
+LEAST = float(np.finfo(np.float32).tiny)
 # How much each of several outputs counts, in sum 1; None where all count alike.
 Shares = Sequence[float] | None
 
@@ -27,6 +31,19 @@ def mean_of(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.f
     for place, other in enumerate(outputs[1:], start=1):
         total += _numbers(other) * (1.0 if shares is None else shares[place])
     return np.asarray(total / len(outputs) if shares is None else total)
+
+
+def log_mean(
+    outputs: Sequence[ArrayLike], axis: int = 1, shares: Sequence[float] | None = None
+) -> NDArray[np.floating]:
+    """Logarithm of the mean probability that several outputs give each class, itself an output.
+
+    shares: how much each of them counts, in sum 1; None where all count alike
+    """
+    total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
+    for place, other in enumerate(outputs[1:], start=1):
+        total += softmax(other, axis) * (1.0 if shares is None else shares[place])
+    return np.asarray(np.log(np.maximum(total / len(outputs) if shares is None else total, LEAST)))
 
 
 def each_of(arrays: Mapping[str, ArrayLike], head: str, count: int) -> NDArray[np.float64] | None:

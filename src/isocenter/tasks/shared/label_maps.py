@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError
+from isocenter.evaluation import place_of
 from isocenter.values import Array, Code, Image, Label, Prediction
 
 
@@ -29,11 +30,6 @@ def label_values(data: Array, where: str) -> Array:
 def places_of(structures: Mapping[str, tuple[int, ...]], values: Array) -> dict[str, Array]:
     """{structure: (*spatial) where it is} in a label map; structures: {name: its values}."""
     return {name: place_of(own, values) for name, own in structures.items()}
-
-
-def place_of(own: tuple[int, ...], values: Array) -> Array:
-    """(*spatial) where a label map has one of these values."""
-    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
 
 
 def own_values(ours: Sequence[Label], declared: Sequence[Label], where: str) -> dict[int, int]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from isocenter.belief import finite
+from isocenter.belief import TIME, finite
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.survival.bounds import TIME
 from isocenter.tasks.survival.scores import Outcomes, moments, overview_figures, survival_column, time_axis
 from isocenter.values import Case, Finding, Prediction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from isocenter.belief import interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
-from isocenter.tasks.answers import Teaching
+from isocenter.tasks.answers import Origin, Teaching
 from isocenter.tasks.shared import one_answer_length
 from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
 from isocenter.tasks.survival.scores import moments, survival_column
@@ -37,8 +37,6 @@ GENSHEIMER = "doi:10.7717/peerj.6257"
 UNO = "doi:10.1002/sim.4154"
 CROWSON = "doi:10.1177/0962280213497434"
 VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
-# Of the cases that decide slope and baseline: none of them trained, they trained, or they are of another site.
-Origin = Literal["unseen", "training", "site"]
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
 

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import INTERVALS, Certainty, finite
+from isocenter.belief import BOUNDS, INTERVALS, TIME, Certainty, LowerBound, Rows, Times, finite
 from isocenter.errors import PlanError, counted
 from isocenter.evaluation import Metrics, Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
-from isocenter.tasks.answers import Decoding, Outputs, Scoring, Teaching, Traits
+from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
-from isocenter.tasks.survival.bounds import BOUNDS, TIME, LowerBound, crossed_bound
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
-    Origin,
     by_events,
     calibrated,
     check_settings,
@@ -46,7 +44,6 @@ from isocenter.tasks.survival.scores import (
     survival_at,
     survival_column,
 )
-from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
@@ -197,12 +194,8 @@ class Survival:
         """Discrimination and calibration by the horizons."""
         shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
         own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        by_training, at_site = partial(self.tuned, origin="training"), partial(self.tuned, origin="site")
-        tuning = (self.assured, self.crossed, by_training, at_site)
         tested = partial(error_values, self._outcomes)
-        scoring = Scoring(
-            METRICS.primaries, *own, *tuning, case_values=tested, probable_findings=shown.probable_findings
-        )
+        scoring = Scoring(METRICS.primaries, *own, case_values=tested, probable_findings=shown.probable_findings)
         return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -253,16 +246,14 @@ class Survival:
         when = np.array([last / 2, last][-len(outputs) :])
         return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
 
-    def tuned(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, origin: Origin = "unseen"
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with slope, baseline and median risk of these cases; origin: as `calibrated` has it.
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Slope, baseline and median risk of these cases; origin: as `calibrated` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
         times, happened = np.array([event_of(case) for case in cases], dtype=float).T
         if not happened.any():
-            return self, {}
+            return {}
         task, made = self, dict[str, Decision]()
         risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
@@ -272,12 +263,23 @@ class Survival:
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
         elif origin == "site":
             decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
-            task, made["task.hazard_factor"] = replace(task, hazard_factor=decision.value), decision
+            made["task.hazard_factor"] = decision
             risks = risks + np.log(decision.value / self._known.hazard_factor)
         middle = rounded(float(np.median(risks)))
         because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
-        made["task.median_risk"] = Decision(middle, because)
-        return replace(task, median_risk=middle), made
+        return {**made, "task.median_risk": Decision(middle, because)}
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """The risk before calibration and the time that is expected; time and event."""
+        risks = [one.confidence.uncalibrated["risk"] for one in predictions]
+        outputs = np.array([(risk, self._usual_time(risk)) for risk in risks])
+        truth = np.array([event_of(case) for case in cases], dtype=np.float64)
+        return Rows(outputs, truth, np.array([case.patient for case in cases]))
+
+    @property
+    def answers(self) -> Times:
+        """Times, with a lower bound."""
+        return Times(self.certainty, self._bound)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Outputs of one case to risk, survival by the horizons and between, and the median where it is reached."""
@@ -296,26 +298,6 @@ class Survival:
         between = arrays.get(f"event{BETWEEN}")
         spread: dict[str, Any] = {} if between is None else variances(between)
         return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}, **spread))
-
-    def assured(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with a lower bound of the observed time, and so of the event's; what is set stays."""
-        if not cases or self.certainty.conformal is not None:
-            return self, {}
-        usual = [self._usual_time(one.confidence.uncalibrated["risk"]) for one in predictions]
-        certainty, made = self._bound.found(self.certainty, usual, cases, exact=exact)
-        return replace(self, certainty=certainty), made
-
-    def crossed(
-        self, predictions: Sequence[Prediction], cases: Sequence[Case], folds: Sequence[int]
-    ) -> tuple[Task, dict[str, Decision]]:
-        """The task with what a bound of the mean of folds rests on; one of the event's time goes by its threshold."""
-        if self.certainty.conformal is None or self.bound == "event":
-            return self, {}
-        risks = [one.confidence.uncalibrated["risk"] for one in predictions]
-        certainty, made = crossed_bound(self.certainty, risks, cases, folds)
-        return replace(self, certainty=certainty), made
 
     def _uncalibrated(self, outputs: Floats) -> float:
         """The risk, or the log hazard ratio, before any case that did not train had a say."""

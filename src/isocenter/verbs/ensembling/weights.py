@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.planning import settings
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
-from isocenter.tasks import Task, tuned_by
+from isocenter.tasks import Evidence, Origin, Task, deciding_part, fitted
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
-from isocenter.values import Case, Dataset, Decision, Prediction, Split
+from isocenter.values import SPLITS, Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
-from isocenter.verbs.training import assured, predicted, prepared
+from isocenter.verbs.training import predicted, prepared
 
 # How members may be weighted.
 FITTED: str = "fitted"
@@ -97,22 +97,23 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
 def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """The task with thresholds and the like, found on predictions whose weights were fitted without the case."""
     task = joined.model.task
-    part = next((name for name in task.traits.tuned_on if joined.cases(name)), None)
+    parts: Mapping[Split, Sequence[Case]] = {name: joined.cases(name) for name in SPLITS}
+    part = deciding_part(task, parts)
     if part is None:
         return task, {}
-    cases = joined.cases(part)
+    whole = joined.counting(weighed.shares)
     if weighed.of_case is None or part != "val":
-        made = predicted(joined.counting(weighed.shares), task, cases)
+        made = predicted(whole, task, parts[part])
     else:
-        made = _cross_predicted(joined, cases, weighed.of_case)
-    task, decisions = tuned_by(task, part, made, cases)
-    held = joined.cases("calibration") if task.scoring.assured is not None else []
-    if held:
-        made = predicted(joined.counting(weighed.shares), task, held)
-    if part == "train" and not held:  # cases that trained promise nothing
-        return task, decisions
-    task, promised = assured(task, made, held or cases, exact=bool(held))
-    return task, {**decisions, **promised}
+        made = _cross_predicted(joined, parts[part], weighed.of_case)
+
+    def held(task: Task) -> Evidence:
+        """Cases that decide nothing else, by the task so far."""
+        return Evidence(predicted(whole, task, parts["calibration"]), parts["calibration"])
+
+    origin: Origin = "training" if part == "train" else "unseen"
+    conformal = held if parts["calibration"] else None
+    return fitted(task, Evidence(made, parts[part]), origin=origin, conformal=conformal)
 
 
 def _cross_predicted(joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]) -> list[Prediction]:

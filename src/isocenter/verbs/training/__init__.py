@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
     from isocenter.verbs.training.search import refuse_unsearchable
-    from isocenter.verbs.training.tuning import assured, predicted
+    from isocenter.verbs.training.tuning import predicted
     from isocenter.verbs.training.validation_course import training_length
 
 if not TYPE_CHECKING:

@@ -24,7 +24,7 @@ from isocenter.runtime import (
     read_json,
     write_json,
 )
-from isocenter.tasks import Task
+from isocenter.tasks import Origin, Task, deciding_part, leaves
 from isocenter.training import (
     Clock,
     Decided,
@@ -94,8 +94,7 @@ class Job:
 
         Not where outputs of several networks have no scale in common: there its own validation cases decide.
         """
-        task = self.settings.task
-        parts = (task, *task.decoding.parts.values())
+        parts = leaves(self.settings.task).values()
         return self.fold is not None and bool(self.test) and all(one.traits.tuned_on == ("val",) for one in parts)
 
     @property
@@ -104,23 +103,18 @@ class Job:
         if self.is_crossed:
             return ()
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
-        return next((parts[name] for name in self.settings.task.traits.tuned_on if parts[name]), ())
+        part = deciding_part(self.settings.task, parts)
+        return () if part is None else parts[part]
 
     @property
-    def tuned_on(self) -> Split:
-        """The part of the cases that decide; of a crossed fold that of the others' cases, which have not trained it."""
-        return "val" if self.is_crossed or self.val else "train"
-
-    @property
-    def calibrating(self) -> Sequence[Case]:
-        """The cases that set what is promised, of a task that promises anything."""
-        return self.calibration if self.settings.task.scoring.assured is not None else ()
+    def origin(self) -> Origin:
+        """Whether the cases that decide trained; those of a crossed fold are other folds' cases, which did not."""
+        return "unseen" if self.is_crossed or self.val else "training"
 
     @property
     def unseen(self) -> Sequence[Case]:
-        """Of a fold the cases that it has not seen, which decide for other folds and promise for the mean of all."""
-        task = self.settings.task
-        if self.fold is None or not (self.is_crossed or task.scoring.crossed is not None):
+        """Of a fold the cases that it has not seen: they decide for other folds, and set sets of the mean of all."""
+        if self.fold is None:
             return ()
         # Label maps take their time: so many of each fold, from all over it, are enough.
         return evenly(self.test, MOST_UNSEEN) if self.is_dense else self.test

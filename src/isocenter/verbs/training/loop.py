@@ -63,7 +63,7 @@ from isocenter.runtime import (
     write_json,
     write_members,
 )
-from isocenter.tasks import Task
+from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several, keep_marked
 from isocenter.values import Case, Decision, Plan, Prediction, Split
 from isocenter.verbs.evaluation.fold import Fold
@@ -169,7 +169,7 @@ class Loop:
             if training.role in (Role.TRIAL, Role.SEARCH):
                 self._search(training)
             elif not self.is_dealt:
-                self._begin()  # and ask again, by a plan that the minutes allow
+                self._deal()  # and ask again, by a plan that the minutes allow
             else:
                 self._fit(training)
         self._decide_networks()
@@ -213,7 +213,7 @@ class Loop:
         if fold is None and self.finished and self.finished[-1].training.role is Role.SEARCH:
             self._decide(self.finished[-1].decided)
 
-    def _begin(self) -> None:
+    def _deal(self) -> None:
         """Measure what follows training, and give up what the minutes do not allow, unless an earlier session did."""
         self.is_dealt = True
         if self.finished:
@@ -445,7 +445,7 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
         of_mean_size(
             [*jobs[0].val, *jobs[0].train], run.examination.fingerprint, spaced=preprocessing.spacing is not None
         ),
-        trainings * sum(len(job.tuning) + len(job.calibrating) + len(job.unseen) for job in jobs)
+        trainings * sum(len(job.tuning) + len(job.calibration) + len(job.unseen) for job in jobs)
         + predicted_by_inner_folds(jobs[0])
         + trainings * predicted_by_mean(jobs),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), folds)] * often],
@@ -461,9 +461,9 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
 
 def predicted_by_inner_folds(job: Job) -> int:
     """How many predictions inner folds make of its cases: of validation cases too where these align the networks."""
-    count, aligned = job.settings.split.inner_folds, job.settings.task.scoring.aligned is not None
+    count, aligns = job.settings.split.inner_folds, needs_alignment(job.settings.task)
     unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
-    return (unseen if count else 0) + count * aligned * len(job.tuning)
+    return (unseen if count else 0) + count * aligns * len(job.tuning)
 
 
 def write_mean(out: Path, networks: Sequence[Sequence[Outcome]], model: Model) -> None:

@@ -49,7 +49,7 @@ from isocenter.verbs.evaluation.answered import ANSWERED
 from isocenter.verbs.evaluation.evaluation_notes import positive_words
 from isocenter.verbs.evaluation.scoring import CASES, SUMMARY, WRONG, Scored, view_name, wrong_calls
 from isocenter.verbs.evaluation.verdict import Verdict, headline_rows
-from isocenter.verbs.training.believed import believed, rows_of_part
+from isocenter.verbs.training.belief_section import belief_section, rows_of_part
 
 REGISTERED = "evaluation.registered"
 # Decisions that are stated before the whole plan.
@@ -148,7 +148,7 @@ class RunReport:
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
             yield self._with_figures(_results(self.scored, self.primary, self._registry, self.by))
-            yield from map(self._with_figures, believed(self.scored, self.plan))
+            yield from map(self._with_figures, belief_section(self.scored, self.plan))
             yield from self._audited(self.scored)
         yield from self.members
         if self.scored is not None and self.scored.shown:

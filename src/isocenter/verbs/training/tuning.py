@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from isocenter.errors import counted
 from isocenter.runs import evenly
 from isocenter.runtime import WEIGHTS, Model, averaged_model, load, on_device, with_uncertainty
-from isocenter.tasks import Task, tuned_by
+from isocenter.tasks import Evidence, Task, aligned, fitted, needs_alignment
 from isocenter.training import Outcome, with_task
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation.scoring import write_task
@@ -48,7 +48,7 @@ def tuned(
     """
     models = [model_of(job, outcome, more) for job, outcome in zip(jobs, outcomes, strict=True)]
     is_crossed = all(job.is_crossed for job in jobs)
-    # Of folds with several networks nothing is promised by fold: where they are not crossed either, nobody asks.
+    # Of folds with several networks sets go by their mean: where they are not crossed either, nobody asks each fold.
     asked = [job.unseen if is_crossed or not more else () for job in jobs]
     unseen = [
         Evidence(predicted(model, job.settings.task, cases), cases)
@@ -56,27 +56,24 @@ def tuned(
     ]
     if is_crossed:
         most = -(-MOST_DECIDING // max(1, len(jobs) - 1))
-        deciding = [one.some(most) if job.is_dense else one for job, one in zip(jobs, unseen, strict=True)]
-        each = [joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
-        everything = joined(deciding)
+        deciding = [some_of(one, most) if job.is_dense else one for job, one in zip(jobs, unseen, strict=True)]
+        each = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
+        everything = Evidence.joined(deciding)
     else:
         each = [_own(job, model, inner, more) for job, model in zip(jobs, models, strict=True)]
-        everything = joined(_on_zero_of_mean(jobs, outcomes, task, each, more))
+        everything = Evidence.joined(_on_zero_of_mean(jobs, outcomes, task, each, more))
     decisions: Mapping[str, Decision] = {}
     for place, (job, evidence) in enumerate(zip(jobs, each, strict=True)):
         if evidence.cases:
-            decided, decisions = _tuned_by(job, models[place], evidence, inner)
+            decided, decisions = _fitted(job, models[place], evidence, inner)
             models[place] = replace(models[place], task=decided)
             if job.fold is not None:
                 write_task(decided, job.out)
     common = models[0].task
     if len(jobs) > 1:
-        common, decisions = task.tuned(*everything) if everything.cases else (task, {})
-        if is_crossed:
-            decisions = {name: _with_unseen(decision, everything) for name, decision in decisions.items()}
-        common, promised = assured(common, *everything, exact=False)
-        common, of_mean = (common, {}) if more else crossed(common, unseen)
-        decisions = {**decisions, **promised, **of_mean}
+        by_fold = Evidence.joined(unseen) if not more and all(one.cases for one in unseen) else None
+        because = _by_unseen_fold(everything) if is_crossed else ""
+        common, decisions = fitted(task, everything, because=because, by_fold=by_fold)
     for job in jobs if everything.cases else ():
         for name in ("best", "last"):
             if (job.out / "checkpoints" / name).is_dir():
@@ -84,37 +81,25 @@ def tuned(
     return Tuned(models, common, decisions)
 
 
-class Evidence(NamedTuple):
-    """Cases with what was predicted of them, in the same order, before anything was decided."""
-
-    predictions: Sequence[Prediction]
-    cases: Sequence[Case]
-
-    def some(self, most: int) -> Evidence:
-        """So many of them at most, from all over."""
-        return Evidence(evenly(self.predictions, most), evenly(self.cases, most))
-
-
-def joined(each: Sequence[Evidence]) -> Evidence:
-    """All of them as one."""
-    predictions = [prediction for one in each for prediction in one.predictions]
-    return Evidence(predictions, [case for one in each for case in one.cases])
+def some_of(evidence: Evidence, most: int) -> Evidence:
+    """So many cases of the evidence at most, from all over."""
+    return Evidence(evenly(evidence.predictions, most), evenly(evidence.cases, most))
 
 
 def _own(job: Job, model: Model, inner: Sequence[tuple[Job, Outcome]], more: More) -> Evidence:
     """The cases that decide for a training by itself, and those of the trainings beside it."""
     if not job.tuning:
-        return Evidence((), ())
+        return Evidence()
     task = job.settings.task
-    own, align = Evidence(predicted(model, task, job.tuning), job.tuning), task.scoring.aligned
+    own = Evidence(predicted(model, task, job.tuning), job.tuning)
     each = [own]
     for other, reached in inner:
         network = model_of(other, reached, more)
         unseen = predicted(network, task, other.test)
-        if align is not None:
-            unseen = align(unseen, predicted(network, task, own.cases), own.predictions)
+        if needs_alignment(task):
+            unseen = aligned(task, unseen, predicted(network, task, own.cases), own.predictions)
         each.append(Evidence(unseen, other.test))
-    return joined(each)
+    return Evidence.joined(each)
 
 
 def _on_zero_of_mean(
@@ -124,36 +109,36 @@ def _on_zero_of_mean(
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """
-    align = task.scoring.aligned
-    if len(jobs) < 2 or align is None:
+    if len(jobs) < 2 or not needs_alignment(task):
         return each
     checkpoints = [one for pair in zip(jobs, outcomes, strict=True) for one in _checkpoints(*pair, more)]
     mean = _mean_of(checkpoints, jobs[0].settings.training.device)
     means = [predicted(mean, task, one.cases) for one in each]
     pairs = zip(each, means, strict=True)
-    return [Evidence(align(own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases]
+    return [
+        Evidence(aligned(task, own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases
+    ]
 
 
 def predicted_by_mean(jobs: Sequence[Job]) -> int:
     """How many predictions by a single network it takes to bring folds to the zero of their mean."""
-    aligned = len(jobs) > 1 and jobs[0].settings.task.scoring.aligned is not None
-    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligned else 0
+    aligns = len(jobs) > 1 and needs_alignment(jobs[0].settings.task)
+    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligns else 0
 
 
-def _tuned_by(
+def _fitted(
     job: Job, model: Model, evidence: Evidence, inner: Sequence[tuple[Job, Outcome]]
 ) -> tuple[Task, dict[str, Decision]]:
-    """The task of a training as the evidence decides it, and what it promises."""
-    few = evidence.some(max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
-    decided, made = tuned_by(job.settings.task, job.tuned_on, *few)
-    decisions = {name: _with_inner(decision, job, inner) for name, decision in made.items()}
-    promised: Mapping[str, Decision] = {}
-    if job.calibrating:
-        held = predicted(model, decided, job.calibrating)
-        decided, promised = assured(decided, held, job.calibrating, exact=True)
-    elif job.is_crossed or job.val:  # cases that trained promise nothing
-        decided, promised = assured(decided, *evidence, exact=False)
-    return decided, {**decisions, **promised}
+    """The task of a training as the evidence decides it, with sets by calibration cases where there are any."""
+
+    def held(task: Task) -> Evidence:
+        """Cases that decide nothing else, by the task so far."""
+        return Evidence(predicted(model, task, job.calibration), job.calibration)
+
+    few = some_of(evidence, max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
+    others = evidence if job.origin == "unseen" else None
+    how: Mapping[str, Any] = {"because": _by_inner_folds(job, inner), "conformal": held if job.calibration else others}
+    return fitted(job.settings.task, few, origin=job.origin, **how)
 
 
 def model_of(job: Job, outcome: Outcome, more: More) -> Model:
@@ -173,35 +158,19 @@ def _mean_of(checkpoints: Sequence[Path], device: str) -> Model:
     return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
 
 
-def assured(
-    task: Task, predictions: Sequence[Prediction], cases: Sequence[Case], *, exact: bool
-) -> tuple[Task, Mapping[str, Decision]]:
-    """The task with thresholds of sets or intervals, where it states any; exact: as in `Assured`"""
-    state = task.scoring.assured
-    return (task, {}) if state is None or not cases else state(predictions, cases, exact=exact)
-
-
-def crossed(common: Task, unseen: Sequence[Evidence]) -> tuple[Task, Mapping[str, Decision]]:
-    """The task of the mean of folds with sets or intervals by what each fold says of cases that it has not seen."""
-    if common.scoring.crossed is None or not all(one.cases for one in unseen):
-        return common, {}
-    folds = [number for number, one in enumerate(unseen) for _ in one.cases]
-    return common.scoring.crossed(*joined(unseen), folds)
-
-
-def _with_unseen(decision: Decision, everything: Evidence) -> Decision:
-    """A decision for the mean of crossed folds with what was predicted by whom."""
+def _by_unseen_fold(everything: Evidence) -> str:
+    """End of a reason: which fold predicted the cases that decide for the mean of crossed folds."""
     cases = counted(len(everything.cases), "case")
-    return replace(decision, because=f"{decision.because}; of {cases}, each predicted by the fold that has not seen it")
+    return f"; of {cases}, each predicted by the fold that has not seen it"
 
 
-def _with_inner(decision: Decision, job: Job, inner: Sequence[tuple[Job, Outcome]]) -> Decision:
-    """A decision with what was predicted by whom, where there are inner folds."""
+def _by_inner_folds(job: Job, inner: Sequence[tuple[Job, Outcome]]) -> str:
+    """End of a reason: which networks predicted the cases; empty where there are no inner folds."""
     if not inner:
-        return decision
+        return ""
     unseen = sum(len(other.test) for other, _ in inner)
     parts = f"{len(job.tuning)} validation cases, and {unseen} training cases predicted by"
-    return replace(decision, because=f"{decision.because}; {parts} {len(inner)} networks that had not seen them")
+    return f"; {parts} {len(inner)} networks that had not seen them"
 
 
 @dataclass(frozen=True, eq=False)

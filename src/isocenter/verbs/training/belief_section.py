@@ -30,7 +30,7 @@ HOW = (
 FOUND = ("calibration", "conformal")
 
 
-def believed(scored: Scored, plan: Plan | None) -> Iterator[Section]:
+def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
     """The section; none for a kind of problem without such figures."""
     if scored.task is None:
         return

@@ -1,4 +1,4 @@
-"""A lower bound of the time of the event, by the times of cases that did not train.
+"""Answers that are times to an event: a lower bound of the time, by the times of cases that did not train.
 
 Nobody's event is earlier than the last visit, so that a bound of the observed time is one of the event's, whatever
 censors: Candès et al., arXiv:2103.09672. Where nothing that ends an observation has to do with the patient, a sharper
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from isocenter.belief import Certainty, Found, assured_each, crossed_each
+from isocenter.belief.certainty import Certainty
+from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
+from isocenter.belief.rows import Answers, Rows
 from isocenter.evaluation import EVERYONE, Steps, cross_lower_bound, time_scores
-from isocenter.tasks.survival.scores import event_of
-from isocenter.values import Case, Floats
+from isocenter.values import Decision, Floats
 
 # The name of the bound among a prediction's intervals.
 TIME = "time"
@@ -52,19 +52,6 @@ class LowerBound:
             (one for one in self.horizons if self.followed.before(one) >= STILL_OBSERVED), default=self.horizons[0]
         )
 
-    def found(self, certainty: Certainty, usual: ArrayLike, cases: Sequence[Case], *, exact: bool) -> Found:
-        """With the threshold of these cases. usual: (cases,) the time that each is expected to reach"""
-        times, happened = np.array([event_of(case) for case in cases], dtype=np.float64).T
-        kept = np.ones(len(times), dtype=bool)
-        if self.kind == "event":
-            kept, times = self._observed(times, happened > 0), np.minimum(times, self.latest)
-        scores = time_scores(np.asarray(usual)[kept], times[kept]), np.array([case.patient for case in cases])[kept]
-        found, made = assured_each(certainty, BOUNDS[self.kind], EVERYONE, {EVERYONE: scores}, exact=exact)
-        if self.kind == "event":
-            words = ASSUMED.format(self.latest)
-            made = {name: replace(one, because=one.because + words, source=SESIA) for name, one in made.items()}
-        return found, made
-
     def stated(self, certainty: Certainty, usual: float, risks: Sequence[float]) -> dict[str, float]:
         """The bound under its name, by what each of several folds says, or by the threshold; none before it is found.
 
@@ -91,21 +78,49 @@ class LowerBound:
             return (times >= low).astype(np.float64)
         return np.asarray(1 - happened * (times < low) / np.maximum(self.followed.before(times), TINY))
 
+
+@dataclass(frozen=True, eq=False)
+class Times(Answers):
+    """Times to an event; of its rows outputs are (cases, 2) the risk, uncalibrated, and the time that is expected.
+
+    truth of rows: (cases, 2) the time, and 1 where the event happened then, 0 where the case was censored
+    """
+
+    certainty: Certainty
+    bound: LowerBound
+
+    def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
+        """The threshold of a lower bound of the observed time, and so of the event's."""
+        if self.certainty.conformal is not None:
+            return {}
+        kind, latest = self.bound.kind, self.bound.latest
+        times, happened = np.array(rows.truth, dtype=np.float64).T
+        kept = np.ones(len(times), dtype=bool)
+        if kind == "event":
+            kept, times = self._observed(times, happened > 0), np.minimum(times, latest)
+        scores = time_scores(rows.outputs[kept, 1], times[kept]), rows.patients[kept]
+        made = thresholds_by_group(self.certainty, BOUNDS[kind], EVERYONE, {EVERYONE: scores}, exact=exact)
+        if kind != "event":
+            return made
+        words = ASSUMED.format(latest)
+        return {name: replace(one, because=one.because + words, source=SESIA) for name, one in made.items()}
+
+    def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
+        """The scores of folds; a bound of the event's time goes by its threshold."""
+        if self.certainty.conformal is None or self.bound.kind == "event":
+            return {}
+        logs = -rows.outputs[:, 0] - np.log(rows.truth[:, 0])
+        return scores_of_folds(
+            self.certainty.conformal, {EVERYONE: (logs, rows.folds, rows.patients)}, int(rows.folds.max()) + 1
+        )
+
     def _observed(self, times: Floats, happened: np.ndarray) -> np.ndarray:
         """(cases,) who is under observation at `latest`, where the time, as far as that, is known of everyone.
 
         Whoever had the event before is drawn with the probability of being observed so long that training cases tell.
         """
-        chance = float(self.followed.before(self.latest)) / np.maximum(self.followed.before(times), TINY)
+        chance = float(self.bound.followed.before(self.bound.latest)) / np.maximum(
+            self.bound.followed.before(times), TINY
+        )
         drawn = np.random.default_rng(0).random(len(times)) < chance
-        return np.asarray((times >= self.latest) | (happened & drawn))
-
-
-def crossed_bound(certainty: Certainty, risks: ArrayLike, cases: Sequence[Case], folds: Sequence[int]) -> Found:
-    """With what a bound of the observed time by the mean of folds rests on.
-
-    risks: (cases,) uncalibrated, of the fold that has not seen the case
-    """
-    logs = -np.asarray(risks) - np.log([event_of(case)[0] for case in cases])
-    people = np.array([case.patient for case in cases])
-    return crossed_each(certainty, {EVERYONE: (logs, np.asarray(folds), people)}, max(folds) + 1)
+        return np.asarray((times >= self.bound.latest) | (happened & drawn))

@@ -1,20 +1,17 @@
-"""Exclusive classes: from a network's outputs to probabilities, to a label map, to a tidy label map.
+"""Tidy label maps: rules by which pieces of a label go, or holes become part of it.
 
 NumPy and SciPy only, and nothing of ours: a packaged model carries a copy of this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
-
-# The logarithm of a probability of 0 would be infinite; a float32 softmax gives nothing smaller than this but 0.
-LEAST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -31,28 +28,6 @@ class Tidying:
     holes: bool = False
     smallest: float = 0.0
     in_voxels: bool = False
-
-
-def softmax(outputs: ArrayLike, axis: int = 0) -> NDArray[np.floating]:
-    """Probabilities of classes that lie along an axis."""
-    logits = np.asarray(outputs)
-    if logits.dtype.kind != "f" or logits.dtype.itemsize < 4:
-        logits = logits.astype(np.float32)
-    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
-
-
-def log_mean(
-    outputs: Sequence[ArrayLike], axis: int = 1, shares: Sequence[float] | None = None
-) -> NDArray[np.floating]:
-    """Logarithm of the mean probability that several outputs give each class, itself an output.
-
-    shares: how much each of them counts, in sum 1; None where all count alike
-    """
-    total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
-    for place, other in enumerate(outputs[1:], start=1):
-        total += softmax(other, axis) * (1.0 if shares is None else shares[place])
-    return np.asarray(np.log(np.maximum(total / len(outputs) if shares is None else total, LEAST)))
 
 
 def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:

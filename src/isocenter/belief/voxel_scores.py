@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import HIGH, LOW, MISSED, finite
+from isocenter.belief.certainty import finite
+from isocenter.belief.covering import MISSED
+from isocenter.belief.prediction_sets import HIGH, LOW
+from isocenter.belief.voxel_calibration import VoxelProbabilities
+from isocenter.belief.voxel_sample import NEAR, near_edges
+from isocenter.belief.voxels import TIMES_AS_LARGE, SampledVoxels, covering_mask_columns, volume_errors
 from isocenter.evaluation import (
     BEFORE,
     BINS,
     Gaps,
+    IntervalScale,
     Metric,
     Seed,
     Table,
@@ -24,11 +30,6 @@ from isocenter.evaluation import (
     spearman,
 )
 from isocenter.files import parse_json
-from isocenter.tasks.segmentation.promises import TIMES, covering_columns
-from isocenter.tasks.segmentation.unseen_voxels import Voxels, volume_errors
-from isocenter.tasks.segmentation.voxel_calibration import Believed
-from isocenter.tasks.segmentation.voxel_sample import NEAR, near_edges
-from isocenter.tasks.shared import SCALES
 from isocenter.values import Array, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
@@ -42,21 +43,22 @@ VOXEL_METRICS = (
     *(replace(one.ending(BEFORE), may_judge=True) for one in _ERRORS),
     Metric(EXPECTED, "Expected Dice", is_of_belief=True),
     Metric(MISSED, "Missed by the covering mask", "less", is_of_belief=True),
-    Metric(TIMES, "Size of the covering mask to the reference's", "aim", aim=1.0, is_of_belief=True),
+    Metric(TIMES_AS_LARGE, "Size of the covering mask to the reference's", "aim", aim=1.0, is_of_belief=True),
     Metric(f"{EXPECTED}_bias", "Expected less true Dice", "aim", aim=0.0, is_of_belief=True),
     *(
         Metric(f"{EXPECTED}_{name}", f"Expected and true Dice, {name.capitalize()}", is_of_belief=True)
         for name in CORRELATIONS
     ),
 )
-DIGITS = 7
+SCALES: Mapping[str, IntervalScale] = {"pearson": "correlation", "spearman": "rank correlation"}
+DIGITS_OF_GAPS = 7
 
 
 def voxel_columns(
     made: Prediction,
     reference: tuple[Array, Array | None],
     structures: Mapping[str, tuple[int, ...]],
-    believed: Believed,
+    probable: VoxelProbabilities,
     covers_from: Mapping[str, float] | None,
 ) -> dict[str, dict[str, Any]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
@@ -73,20 +75,20 @@ def voxel_columns(
         for name in ends.keys() & rows:
             end = finite(ends[name])
             rows[name][f"volume_predicted_{side}"] = np.nan if end is None else end
-    voxels = Voxels.of(made, reference, "", tuple(structures.values()), exclusive=believed.exclusive)
+    voxels = SampledVoxels.of(made, reference, "", tuple(structures.values()), exclusive=probable.exclusive)
     if voxels is None:
         return rows
     near = near_edges(reference[0], made.geometry)[tuple(voxels.places.T)]
-    sides = {"": believed}
-    if believed.moves:
-        sides[BEFORE] = believed.plain
+    sides = {"": probable}
+    if probable.moves:
+        sides[BEFORE] = probable.plain
     for side, own in sides.items():
         chances = voxels.probabilities(own)
         for place, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
             rows[name][f"{VOLUME}{side}"] = error
             gaps = _gaps(chances[near, place], voxels.true[near, place], voxels.weights[near])
-            rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS) for gap in gaps.tolist()])
-    covering = covering_columns(voxels, voxels.probabilities(believed), covers_from or {}, tuple(structures))
+            rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS_OF_GAPS) for gap in gaps.tolist()])
+    covering = covering_mask_columns(voxels, voxels.probabilities(probable), covers_from or {}, tuple(structures))
     return {name: {**row, **covering.get(name, {})} for name, row in rows.items()}
 
 
@@ -108,19 +110,19 @@ def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
     for label, own in parts.items():
         apart = bootstrap(own[EXPECTED] - own["dice"], own["patient"], seed=seed, exact=False)
         rows.append(Row(f"{EXPECTED}_bias", label, apart))
-    for name, figure in CORRELATIONS.items():
-        rows += [Row(f"{EXPECTED}_{name}", label, _correlation(figure, own, seed)) for label, own in parts.items()]
+    for name in CORRELATIONS:
+        rows += [Row(f"{EXPECTED}_{name}", label, _correlation(name, own, seed)) for label, own in parts.items()]
     return rows
 
 
-def _correlation(figure: Callable[..., Floats], table: Table, seed: Seed) -> Estimate:
+def _correlation(name: str, table: Table, seed: Seed) -> Estimate:
     expected, dice = table[EXPECTED].to_numpy(float), table["dice"].to_numpy(float)
 
     def statistic(weights: Floats) -> Floats:
         """The correlation, for each weighting."""
-        return figure(expected, dice, weights)
+        return CORRELATIONS[name](expected, dice, weights)
 
-    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, scale=SCALES[figure])
+    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, scale=SCALES[name])
 
 
 def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Calibrated probabilities of voxels, and the Dice that they let expect of a mask.
+"""Probabilities of voxels, calibrated, and what is summed up of them while they pass by: expected Dice and volumes.
 
 NumPy only: a packaged model carries a copy of this file.
 """
@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.belief import Certainty
+from isocenter.belief.certainty import Certainty
+from isocenter.belief.probabilities import sigmoid, softmax, written
+from isocenter.belief.values import interval, interval_of_folds
+from isocenter.belief.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator, volume_unit
-from isocenter.tasks.shared import place_of, sigmoid, softmax, written
+from isocenter.evaluation import Calibrator, place_of, volume_unit
 from isocenter.transforms import winners
 from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Region
 
@@ -29,7 +31,7 @@ LEAST_DOUBT = 1e-9
 
 
 @dataclass(frozen=True)
-class Believed:
+class VoxelProbabilities:
     """What makes probabilities of a network's outputs.
 
     names:     of the channels; of exclusive labels the first is the background's
@@ -50,7 +52,7 @@ class Believed:
         return softmax(scores) if self.exclusive else sigmoid(scores)
 
     @property
-    def plain(self) -> Believed:
+    def plain(self) -> VoxelProbabilities:
         """The same of outputs that nobody has calibrated."""
         return replace(self, calibrator=Calibrator(), maps=False)
 
@@ -119,20 +121,15 @@ class SoftDice:
     p: calibrated probabilities of all voxels, the background that is far away too; m: the mask.
     """
 
-    def __init__(self, structures: Sequence[Sequence[int]], believed: Believed) -> None:
-        self._structures, self._believed = structures, believed
-        self._names = believed.names[-len(structures) :]
+    def __init__(self, structures: Sequence[Sequence[int]], probable: VoxelProbabilities) -> None:
+        self._structures, self._probable = structures, probable
+        self._names = probable.names[-len(structures) :]
         self._sums = np.zeros((3, len(structures)))
-
-    @classmethod
-    def of_each(cls, networks: int, structures: Sequence[Sequence[int]], believed: Believed) -> list[SoftDice]:
-        """One for each of so many networks, by their own probabilities, which nobody has calibrated."""
-        return [cls(structures, believed.plain) for _ in range(networks)]
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
         for rows in _rows(labels, outputs):
-            own = self._believed(outputs[:, rows])[-len(self._structures) :]
+            own = self._probable(outputs[:, rows])[-len(self._structures) :]
             for place, values in enumerate(self._structures):
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
                 chance = own[place].ravel()
@@ -168,28 +165,77 @@ class SoftDice:
         marked, doubt = voxel_in_unit(geometry) * sizes
         seen = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
         each = voxel_in_unit(geometry) * np.array(seen).reshape(-1, 2, len(self._names))
-        by_fold = certainty.crossed_interval(self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
+        by_fold = interval_of_folds(certainty, self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
         volumes = dict(zip(self._names, marked.tolist(), strict=True))
-        low, high = by_fold or certainty.interval(volumes, doubt.tolist())
+        low, high = by_fold or interval(certainty, volumes, doubt.tolist())
         low = {name: max(0.0, end) if np.isfinite(end) else end for name, end in low.items()}
         return Confidence(low=low, high=high, expected=self.expected(powers))
 
 
+class VoxelStream:
+    """Notes on a label map while its parts pass by: sampled voxels, the Dice to expect, and intervals of volumes.
+
+    structures: the values of each; powers: as `SoftDice.expected` has them, None before they are found
+    samples:    whether voxels are sampled, which tell of calibration afterwards
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        structures: Sequence[tuple[int, ...]],
+        probable: VoxelProbabilities,
+        certainty: Certainty,
+        powers: Mapping[str, float] | None,
+        *,
+        samples: bool,
+    ) -> None:
+        self._geometry, self._probable, self._certainty, self._powers = geometry, probable, certainty, powers
+        most = SAMPLED if certainty.calibration is None else SCORED
+        self._sampler = Sampler(geometry, most) if samples else None
+        self._soft = None if powers is None else SoftDice(structures, probable)
+        self._folds = [SoftDice(structures, probable.plain) for _ in range(certainty.folds)]
+
+    def take(self, region: Region, outputs: Array, each: Array | None) -> Array:
+        """(*region) the label map of a part, of which the outputs are noted.
+
+        outputs: (channels, *region); each: those of each fold, one after the other along the channels, where known
+        """
+        # The largest of outputs that are yet to be resampled is found without all of them; what notes needs them all.
+        takers = [one for one in (self._sampler, self._soft) if one is not None]
+        outputs = np.asarray(outputs) if takers else outputs
+        labels = self._probable.marked(outputs)
+        for taker in takers:
+            taker.take(region, labels, outputs)
+        if self._folds and each is not None:
+            for fold, own in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
+                fold.take(region, self._probable.plain.marked(own), own)
+        return labels
+
+    def stated(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
+        """Expected Dice and intervals of volumes, and what is kept to calibrate; tidied: as in `SoftDice.sizes`."""
+        untuned = None if self._sampler is None else self._sampler.drawn
+        if self._soft is None:
+            return Confidence(), untuned
+        sizes = self._soft.sizes(tidied)
+        confidence = self._soft.confidence(self._certainty, self._powers or {}, sizes, self._geometry, self._folds)
+        return confidence, None if untuned is None else {**untuned, SIZES: sizes}
+
+
 def check_voxels(
-    method: str, believed: Believed, expected: Mapping[str, float] | None, calibrated_map: bool | None
+    method: str, probable: VoxelProbabilities, expected: Mapping[str, float] | None, calibrated_map: bool | None
 ) -> None:
     """PlanError for a calibration that voxels do not have, or that is not of these channels.
 
     method: as a person chose it
     """
-    known = ("auto", "none", *VOXEL_METHODS[believed.exclusive])
-    for setting, given in (("calibration_method", method), ("calibration", believed.calibrator.method)):
+    known = ("auto", "none", *VOXEL_METHODS[probable.exclusive])
+    for setting, given in (("calibration_method", method), ("calibration", probable.calibrator.method)):
         if given not in known:
             problem = f"voxels are not calibrated by {given}"
             raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(known)}")
-    columns = believed.calibrator.parameters
-    structures = believed.names[believed.exclusive :]
-    own = ({"all"},) if believed.calibrator.method == TEMPERATURE else (set(believed.names), set(structures[-1:]))
+    columns = probable.calibrator.parameters
+    structures = probable.names[probable.exclusive :]
+    own = ({"all"},) if probable.calibrator.method == TEMPERATURE else (set(probable.names), set(structures[-1:]))
     if columns and set(columns) not in own:
         remedy = "Leave it to `isocenter train`"
         raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)

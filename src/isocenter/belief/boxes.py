@@ -1,0 +1,240 @@
+"""Answers that are boxes: the probability that a box is a true one, the score from which on boxes are called, and those
+that miss few of what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
+from isocenter.belief.calibration_scores import rows_of_many
+from isocenter.belief.certainty import Certainty
+from isocenter.belief.covering import COVERS_FROM, FALSE, MISSED, Covering, covering_thresholds
+from isocenter.belief.operating_points import level_between
+from isocenter.belief.rows import Answers, Rows
+from isocenter.errors import DatasetError, counted
+from isocenter.evaluation import Calibrator, Matches, Seed, Unseen, box_hits, box_iou, box_sizes
+from isocenter.values import BoundingBoxes, Decision, Floats, Geometry, Prediction, Row
+
+# The score from which on boxes are called until cases have decided: CenterNet's own for its pictures.
+CALLED_FROM = 0.3
+# Of fewer boxes of validation cases a threshold would be chance.
+FEWEST_BOXES = 10
+OF_BOXES = (
+    "boxes from these scores on miss at most {} % of those of a case",
+    "no score is known to do so for",
+)
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+
+
+@dataclass(frozen=True)
+class BoxAnswers(Answers):
+    """Boxes of classes; of its rows outputs are the boxes of each case with the network's scores, and voxel lengths.
+
+    truth of rows: the boxes that people drew
+    overlap: intersection over union from which a box of the reference is found
+    called:  the score from which on boxes are called; None until unseen cases have decided
+    """
+
+    certainty: Certainty
+    classes: tuple[str, ...]
+    overlap: float
+    called: float | None
+
+    @property
+    def level(self) -> float:
+        """The score from which on boxes are called."""
+        return CALLED_FROM if self.called is None else self.called
+
+    @property
+    def covering(self) -> Covering | None:
+        """All boxes that it takes to miss little."""
+        return None if self.certainty.covers_from is None else Covering({}, self._covering)
+
+    def _covering(self, prediction: Prediction) -> Prediction:
+        boxes = boxes_of(prediction)
+        assert boxes.scores is not None  # noqa: S101 - as decoded
+        least = self.certainty.covers_from or {}
+        limits = np.array([min(self.level, least.get(name, self.level)) for name in boxes.names])
+        return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
+
+    def calibrated(self, rows: Rows) -> dict[str, Decision]:
+        """Calibrated scores, and that from which on boxes are best called."""
+        if None not in (self.called, self.certainty.calibration):
+            return {}
+        certainty, made = calibrated(self.certainty, unseen_boxes(rows, self.classes, self.overlap))
+        if self.called is None:
+            stated = _stated(rows, certainty.calibrator)
+            made["task.threshold"] = called_from(stated, rows.truth, self.classes, self.overlap)
+        return made
+
+    def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
+        """The score of each class from which on boxes miss little."""
+        if self.certainty.risk is None or self.certainty.covering is not None:
+            return {}
+        stated = _stated(rows, self.certainty.calibrator)
+        missed = missed_boxes(stated, rows.truth, rows.patients.tolist(), self.classes, self.overlap)
+        return covering_thresholds(self.certainty, missed, exact=exact, words=OF_BOXES)
+
+
+def _stated(rows: Rows, calibrator: Calibrator) -> list[BoundingBoxes]:
+    """The boxes of rows with calibrated scores."""
+    return [calibrated_boxes(boxes, calibrator, steps) for boxes, steps in rows.outputs]
+
+
+def boxes_of(prediction: Prediction) -> BoundingBoxes:
+    """The boxes of a prediction; DatasetError for a clip, of which each frame has its own."""
+    if prediction.boxes is None:
+        raise DatasetError("boxes of a clip are those of its frames", prediction.case, "Give the frames as images")
+    return prediction.boxes
+
+
+def sides_of(geometry: Geometry, in_voxels: bool) -> tuple[float, ...]:
+    """Lengths of a voxel per axis by which sizes of boxes are known: 1 where they count voxels."""
+    return (1.0,) * geometry.ndim if in_voxels else geometry.steps
+
+
+def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
+    """The boxes with calibrated scores, whether or not they have such; those of the network stay beside them.
+
+    steps: length of a voxel per axis, as `sides_of` has it
+    """
+    given = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
+    assert given is not None  # noqa: S101 - as decoded
+    if calibrator.method == "none" or not len(boxes):
+        return replace(boxes, scores=given, uncalibrated=None)
+    names = tuple(dict.fromkeys(boxes.names))
+    kinds, odds = [names.index(name) for name in boxes.names], np.repeat(log_odds(given)[:, None], len(names), axis=1)
+    stated = calibrator.odds(odds, names, np.log(box_sizes(boxes, steps)))[np.arange(len(boxes)), kinds]
+    return replace(boxes, scores=np.exp(-np.logaddexp(0.0, -stated)), uncalibrated=given)
+
+
+def unseen_boxes(rows: Rows, classes: Sequence[str], overlap: float) -> Unseen:
+    """The scores of boxes as the network gave them, their sizes, and which of them are right."""
+    patients, references = rows.patients, rows.truth
+    scores, right, sizes = list[Floats](), list[Floats](), list[Floats]()
+    owners = list[np.ndarray]()
+    plain, steps = _stated(rows, Calibrator()), [step for _, step in rows.outputs]
+    for kind, name in enumerate(classes):
+        own, truth = [one.of(name) for one in plain], [one.of(name) for one in references]
+        matches = Matches.at(overlap, own, truth)
+        known = np.full((len(matches.right), len(classes)), np.nan)
+        known[:, kind] = matches.right
+        every = [box_sizes(one, step) for one, step in zip(own, steps, strict=True)]
+        sizes.append(np.array([every[image][number] for image, number in _places(matches)]))
+        scores.append(matches.scores)
+        right.append(known)
+        owners.append(patients[matches.image])
+    logs = np.repeat(log_odds(np.concatenate(scores))[:, None], len(classes), axis=1)
+    of_whom, log_sizes = np.concatenate(owners), np.log(np.concatenate(sizes))
+    spread = spread_of_many(of_whom)
+    return Unseen(logs, np.concatenate(right), of_whom, tuple(classes), "labels", spread=spread, sizes=log_sizes)
+
+
+def called_from(
+    predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes], names: Sequence[str], overlap: float
+) -> Decision:
+    """The score from which on boxes are called: that of the highest F1 over all classes together."""
+    scores: list[Floats] = [np.zeros(0)]
+    right, total = [np.zeros(0, bool)], 0
+    for name in names:
+        own, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
+        matches = Matches.at(overlap, own, truth)
+        scores.append(matches.scores)
+        right.append(matches.right)
+        total += int(matches.references.sum())
+    if total < FEWEST_BOXES or not np.concatenate(right).any():
+        because = (
+            f"{counted(total, 'box', 'boxes')} of validation cases are too few (at least {FEWEST_BOXES} are needed)"
+        )
+        return Decision(CALLED_FROM, because if total < FEWEST_BOXES else "no box of a validation case was found")
+    # Boxes of one score are called together.
+    levels, place = np.unique(np.concatenate(scores), return_inverse=True)
+    hits, called = (np.bincount(place, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(place))))
+    f1 = 2 * hits / (called + total)
+    best = int(f1.argmax())
+    # Half-way to the next, so that rounding does not decide.
+    upper, following = [*levels[::-1], 0.0][best : best + 2]
+    level = level_between(float(upper), float(following))
+    because = (
+        f"the highest F1, {f1[best]:.3f}, of {counted(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
+    )
+    return Decision(level, because, MAIER_HEIN)
+
+
+def missed_boxes(
+    predicted: Sequence[BoundingBoxes],
+    references: Sequence[BoundingBoxes],
+    patients: Sequence[str],
+    classes: Sequence[str],
+    overlap: float,
+) -> dict[str, tuple[Floats, np.ndarray]]:
+    """{class: ((cases, limits) share of its boxes that only boxes below each of `COVERS_FROM` find, patients)}.
+
+    Of cases that have a box of the class; a box that nothing finds is missed at every limit.
+    """
+    made = {}
+    for name in classes:
+        pairs = [(a.of(name), b.of(name), who) for a, b, who in zip(predicted, references, patients, strict=True)]
+        there = [(found, truth, who) for found, truth, who in pairs if not truth.ignored.all()]
+        rows = [
+            (best_box_scores(found, truth, overlap)[:, None] < COVERS_FROM).mean(axis=0) for found, truth, _ in there
+        ]
+        made[name] = np.reshape(rows, (-1, len(COVERS_FROM))), np.array([who for *_, who in there])
+    return made
+
+
+def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float) -> Floats:
+    """(references,) the highest score of a box that overlaps each so much, -1 where none does; ignored ones are not."""
+    assert predicted.scores is not None  # noqa: S101 - as decoded
+    hits = box_iou(predicted.corners, reference.corners[~reference.ignored]) >= overlap
+    return np.asarray(np.where(hits, predicted.scores[:, None], -1.0).max(axis=0, initial=-1.0))
+
+
+def covering_box_columns(
+    predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float | None
+) -> Mapping[str, float]:
+    """Of one case and class the share that boxes from a score on miss, and how many of these find nothing."""
+    if least is None:
+        return {}
+    assert predicted.scores is not None  # noqa: S101 - as decoded
+    missed = best_box_scores(predicted, reference, overlap) < max(least, 0.0)
+    own = predicted.at(predicted.scores >= least)
+    right = box_hits(own, reference, overlap).any(axis=1)
+    return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~right).sum())}
+
+
+def box_calibration_rows(
+    label: str,
+    matched: Sequence[tuple[Matches, Sequence[BoundingBoxes]]],
+    patients: np.ndarray,
+    *,
+    seed: Seed,
+) -> Iterator[Row]:
+    """How often boxes of a score are right, now and before calibration; nothing where there is no box.
+
+    matched:  of each class what is right, and the boxes of each case; patients: (cases,)
+    """
+    scores = np.concatenate([matches.scores for matches, _ in matched])
+    if not len(scores):
+        return
+    right = np.concatenate([matches.right for matches, _ in matched])
+    owners = patients[np.concatenate([matches.image for matches, _ in matched])]
+    before = np.concatenate([_before(matches, boxes) for matches, boxes in matched])
+    images = len(np.unique(np.concatenate([matches.image for matches, _ in matched])))
+    note = f"; {counted(len(scores), 'box', 'boxes')}"
+    yield from rows_of_many(label, scores, right, owners, before=before, cases=images, note=note, seed=seed)
+
+
+def _before(matches: Matches, boxes: Sequence[BoundingBoxes]) -> Floats:
+    """(boxes,) scores before calibration, of images where nothing was calibrated those that there are."""
+    each = [one.scores if one.uncalibrated is None else one.uncalibrated for one in boxes]
+    return np.array([own[number] for image, number in _places(matches) if (own := each[image]) is not None])
+
+
+def _places(matches: Matches) -> Iterator[tuple[int, int]]:
+    """The image of each box, and its number among those of the image."""
+    return zip(matches.image.tolist(), matches.number.tolist(), strict=True)

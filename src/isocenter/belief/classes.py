@@ -1,0 +1,160 @@
+"""Answers that are one of several classes: calibration, thresholds of calls, and sets that hold the true class.
+
+A copy of what decodes travels with a packaged model, and needs NumPy only there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from isocenter.belief.calibration import LEAST_CHANCE, calibrated
+from isocenter.belief.certainty import AUTO, BY_CLASS, Certainty, probabilities_of
+from isocenter.belief.group_thresholds import Calls
+from isocenter.belief.prediction_sets import CONFORMAL, scores_of_folds, set_decision
+from isocenter.belief.rows import Answers, Rows
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    EVERYONE,
+    NEVER_EMPTY,
+    USUAL_SPREAD,
+    Scale,
+    Unseen,
+    class_scores,
+    cross_sets,
+    fewest_of_group,
+    mondrian_thresholds,
+    prediction_sets,
+    widest,
+)
+from isocenter.values import Decision, Floats, Prediction, is_missing, level_in
+
+
+def class_set(
+    certainty: Certainty,
+    probabilities: Sequence[float],
+    classes: Sequence[str],
+    group: Any = None,
+    each: Floats | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """{"": the classes that the coverage does not rule out}, of grades without gaps; nothing before it is found.
+
+    group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
+    each:  (folds, classes) probabilities by each of the folds whose mean the model is, uncalibrated
+    """
+    conformal = certainty.conformal
+    if conformal is None:
+        return {}
+    offered = np.array([probabilities]) if each is None else each
+    steps = [conformal.steps(name, len(offered)) for name in classes]
+    crossed = all(steps)
+    scores = class_scores(offered if crossed else [probabilities], conformal.method)  # type: ignore[arg-type]
+    limits = [conformal.threshold(name) for name in classes]
+    if certainty.covariate is not None:
+        limit = certainty.limit_of(group)
+        limits = [widest(conformal.thresholds) if limit is None else limit] * len(classes)
+    kept = prediction_sets(scores[0], limits)
+    if crossed:
+        own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
+        kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
+    if conformal.method in NEVER_EMPTY:
+        kept[np.argmax(probabilities)] = True
+    if conformal.method == "contiguous" and kept.any():
+        kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
+    return {"": tuple(compress(classes, kept))}
+
+
+@dataclass(frozen=True)
+class Classes(Answers):
+    """Answers that are one of several classes; of its rows outputs are (cases, classes) probabilities, truth indices.
+
+    ordered:   the classes are grades
+    positives: the classes that thresholds are of
+    calls:     thresholds of these, and by groups of people
+    """
+
+    certainty: Certainty
+    names: tuple[str, ...]
+    ordered: bool
+    positives: tuple[str, ...]
+    calls: Calls
+
+    @property
+    def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+        """The set and the thresholds of the patient's group; None where neither goes by groups."""
+        return self._by_covariates if self.certainty.covariate or self.calls.grouped.levels else None
+
+    def _by_covariates(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+        if self.calls.grouped.levels:
+            prediction = self.calls.grouped.stated(prediction, covariates)
+        if self.certainty.covariate is None:
+            return prediction
+        name, stated = str(self.certainty.covariate), probabilities_of(prediction)
+        group, notes = covariates.get(name), prediction.notes
+        sets = class_set(self.certainty, [stated[one] for one in self.names], self.names, group)
+        if self.certainty.limit_of(group) is None:
+            notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
+        return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
+
+    def calibrated(self, rows: Rows) -> dict[str, Decision]:
+        """A calibration, and then thresholds by the rule of the operating point."""
+        if self.certainty.calibration is not None and not self.calls.is_open:
+            return {}
+        scale: Scale = "grades" if self.ordered else "classes"
+        logs = np.log(rows.outputs.clip(LEAST_CHANCE))
+        unseen = Unseen(logs, rows.truth, rows.patients, self.names, scale, spread=USUAL_SPREAD)
+        certainty, made = calibrated(self.certainty, unseen)
+        likely = np.exp(unseen.calibrated(certainty.calibrator))
+        places = {name: self.names.index(name) for name in self.positives}
+        each = {name: (likely[:, place], (rows.truth == place).astype(float)) for name, place in places.items()}
+        return {**made, **self.calls.found(each, rows)}
+
+    def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
+        """Thresholds of sets of classes. A class without any of these cases is in every set."""
+        certainty, truth, owners = self.certainty, rows.truth, rows.patients
+        if certainty.conformal is not None:
+            return {}
+        logs = np.log(rows.outputs.clip(LEAST_CHANCE))
+        likely = np.exp(certainty.calibrator.classes(logs, self.names, ordered=self.ordered))
+        usual = "contiguous" if self.ordered else "lac"
+        method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
+        counts = [len(np.unique(owners[truth == place])) for place in range(len(self.names))]
+        by, needed = certainty.conformal_by, fewest_of_group(certainty.coverage)
+        if by == AUTO:
+            by = BY_CLASS if min(counts) >= needed else EVERYONE
+        scores = class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+        groups: list[str | None] = [self.names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
+        if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
+            groups = [None if is_missing(one.get(by)) else level_in(one[by]) for one in rows.covariates]
+        known = np.array([one is not None for one in groups])
+        named = [one for one in groups if one is not None]
+        limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known]) or {
+            EVERYONE: (math.inf, 0)
+        }
+        absent = {name: (math.inf, 0) for name, count in zip(self.names, counts, strict=True) if not count}
+        if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
+            limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
+        made = set_decision(certainty.coverage, method, by, {**limits, **absent}, [owners[known]], exact=exact)
+        if certainty.conformal_by == AUTO and by == EVERYONE:
+            rarest = f"{counted(min(counts), 'patient')} of {self.names[int(np.argmin(counts))]}, {needed} needed"
+            because = made[CONFORMAL].because
+            because += f"; over all classes together, a rare one may be held less often: {rarest}"
+            made = {CONFORMAL: replace(made[CONFORMAL], because=because)}
+        return made
+
+    def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
+        """The scores of folds; none where sets hold by a covariate. A class without any case is in every set."""
+        conformal, truth = self.certainty.conformal, rows.truth
+        if conformal is None or self.certainty.covariate is not None:
+            return {}
+        scores = class_scores(rows.outputs, conformal.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+        groups = {} if conformal.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
+        by_class = {name: truth == place for place, name in enumerate(self.names)}
+        groups |= {name: own for name, own in by_class.items() if conformal.by == BY_CLASS or not own.any()}
+        each = {name: (scores[own], rows.folds[own], rows.patients[own]) for name, own in groups.items()}
+        return scores_of_folds(conformal, each, int(rows.folds.max()) + 1)

@@ -1,0 +1,132 @@
+"""Covering results: masks, boxes and objects that miss no more of what is there than a person allows.
+
+Angelopoulos et al., arXiv:2208.02814, and with a confidence arXiv:2110.01052
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isocenter.belief.certainty import USUAL_RISK, Certainty
+from isocenter.belief.prediction_sets import APPROXIMATE, CRC, EXACT, LTT
+from isocenter.evaluation import Conformal, Seed, Table, bootstrap, controlled_on_average, controlled_with_confidence
+from isocenter.files import Spool, stacked_spools
+from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
+
+# Probabilities from which on a voxel may be in a covering mask: never fewer voxels than what is likely, at last all.
+COVERS_FROM = np.append(1 / (1 + np.exp(np.arange(0.0, 14.0, 0.125))), 0.0)
+OF_MASKS = (
+    "masks from these probabilities on miss at most {} % of a structure",
+    "nothing less than the whole image is known to do so for",
+)
+# Columns of cases, and their metrics: the share that is missed, and what finds nothing.
+MISSED, FALSE = "covering_missed", "covering_false"
+# The map of a prediction that holds covering masks or objects.
+COVERING_MAP = "covering"
+
+
+@dataclass(frozen=True)
+class Covering:
+    """The covering results that a task can make.
+
+    masks:  {dense head: {structure: probability from which on a voxel is in its mask}}
+    result: a prediction to the one with all boxes or objects that miss little; None where it has neither
+    """
+
+    masks: Mapping[str, Mapping[str, float]]
+    result: Callable[[Prediction], Prediction] | None = None
+
+    def stream(self, geometry: Geometry) -> CoveringMasks | None:
+        """A receiver of the probabilities of a case's voxels, whose `maps` are the masks; None without masks."""
+        return CoveringMasks(self.masks, geometry) if self.masks else None
+
+    def completed(self, prediction: Prediction, masks: CoveringMasks | None) -> Prediction:
+        """The prediction with the masks that were made while its probabilities passed by, its boxes and its objects."""
+        if masks is not None:
+            prediction = replace(prediction, maps={**prediction.maps, **masks.maps})
+        return prediction if self.result is None else self.result(prediction)
+
+
+class CoveringMasks:
+    """Masks that miss little of each structure, made while the probabilities of voxels pass by.
+
+    A structure of which no threshold is known has a mask of the whole image.
+    """
+
+    def __init__(self, masks: Mapping[str, Mapping[str, float]], geometry: Geometry) -> None:
+        [(self._head, self._least)] = masks.items()
+        self._spools = [Spool(geometry.shape, np.dtype(np.uint8), fill=not one) for one in self._least.values()]
+
+    def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        if self._head in arrays:
+            own = arrays[self._head][-len(self._spools) :]  # a background comes first
+            for spool, chances, least in zip(self._spools, own, self._least.values(), strict=True):
+                spool[region] = (chances >= least).astype(np.uint8)
+
+    @property
+    def maps(self) -> dict[str, Map]:
+        """{"covering": 1 within the mask}, of several structures one after the other."""
+        if len(self._spools) == 1:
+            return {COVERING_MAP: Map(self._spools[0].data)}
+        return {COVERING_MAP: Map(stacked_spools(self._spools, np.dtype(np.uint8)), names=tuple(self._least))}
+
+
+def covering_decisions(
+    because: str = "a covering mask may miss a tenth of its structure on average",
+) -> dict[str, Decision]:
+    """The settings of a task that states masks or boxes that miss little, before any case has found something."""
+    return {
+        "risk": Decision(USUAL_RISK, because, CRC),
+        "risk_delta": Decision(None, "it holds on average over calibration sets: no confidence was asked for"),
+        "covering": Decision(None, "they are found after training, on cases that did not train"),
+    }
+
+
+def covering_thresholds(
+    certainty: Certainty,
+    missed: Mapping[str, tuple[Floats, np.ndarray]],
+    *,
+    exact: bool,
+    words: tuple[str, str] = OF_MASKS,
+) -> dict[str, Decision]:
+    """Find a threshold for each structure or class of which no more is missed than `risk` allows.
+
+    missed: {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
+    words:  what misses how much, and what is said where no threshold is known
+    """
+    risk, delta = certainty.risk, certainty.risk_delta
+    assert risk is not None  # noqa: S101 - nobody asks for masks without it
+    limits, counts = dict[str, float](), dict[str, int]()
+    for name, (losses, people) in missed.items():
+        counts[name] = len(np.unique(people))
+        place = -1
+        if delta is None and counts[name]:
+            place = controlled_on_average(losses, risk, people)
+        elif delta is not None and counts[name]:
+            place = controlled_with_confidence(losses, risk, delta, people)
+        limits[name] = math.inf if place in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[place])
+    method = "crc" if delta is None else "ltt"
+    conformal = Conformal(method, 1 - risk, "label", counts, limits, exact)
+    how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
+    because = f"{words[0].format(f'{100 * risk:g}')} {how} in new patients like "
+    because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
+    because += EXACT if exact else APPROXIMATE
+    if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
+        because += f"; {words[1]} {', '.join(endless)}"
+    return {"task.covering": Decision(conformal.settings, because, CRC if delta is None else LTT)}
+
+
+def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed) -> Iterator[Row]:
+    """How much covering boxes or objects miss, and how many of them find nothing, over all classes and for each."""
+    for metric, counted_in in ((MISSED, ""), (FALSE, unit)):
+        for label in ("all", *classes) if metric in table else ():
+            own = table if label == "all" else table[table["label"] == label]
+            if metric == FALSE:  # a case has those of all its classes
+                own = own[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
+            values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
+            known = own["case"][np.isfinite(values)].nunique()
+            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=counted_in), n=known))

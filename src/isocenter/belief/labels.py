@@ -1,0 +1,108 @@
+"""Answers of several labels, each present or absent: calibration, thresholds of calls, and sets of both answers.
+
+A copy of what decodes travels with a packaged model, and needs NumPy only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.belief.calibration import calibrated, log_odds
+from isocenter.belief.certainty import ABSENT, BY_PRESENCE, PRESENT, Certainty
+from isocenter.belief.group_thresholds import Calls
+from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
+from isocenter.belief.probabilities import chance_of
+from isocenter.belief.rows import Answers, Rows
+from isocenter.evaluation import USUAL_SPREAD, Unseen, cross_sets, prediction_sets
+from isocenter.values import Decision, Floats, Prediction
+
+
+def groups_of_finding(finding: str) -> tuple[str, str]:
+    """The groups of patients within each of whom sets of a finding hold: those who have it, and those who do not."""
+    return f"with {finding}", f"without {finding}"
+
+
+def label_sets(
+    certainty: Certainty, probabilities: Mapping[str, float], each: Floats | None = None
+) -> dict[str, tuple[str, ...]]:
+    """{finding: present, absent, or both where it stays undecided}; without thresholds of both a finding has none.
+
+    each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
+    """
+    conformal = certainty.conformal
+    if conformal is None:
+        return {}
+    made = {}
+    for place, (name, chance) in enumerate(probabilities.items()):
+        groups = groups_of_finding(name)
+        if not all(group in conformal.thresholds for group in groups):
+            continue
+        kept = prediction_sets([1 - chance, chance], [conformal.threshold(group) for group in groups])
+        if each is not None:
+            steps = [conformal.steps(group, len(each)) for group in groups]
+            own = zip(steps, (1 - each[:, place], each[:, place]), strict=True)
+            crossed = [cross_sets(one, score, conformal.level) for one, score in own if one is not None]
+            kept = kept if None in steps else np.array(crossed)
+        if not kept.any():  # where neither is ruled in, the likelier answer: that covers no less
+            kept = np.array([chance, 1 - chance]) >= 0.5
+        made[name] = tuple(compress((PRESENT, ABSENT), kept))
+    return made
+
+
+@dataclass(frozen=True)
+class Labels(Answers):
+    """Labels that do not exclude each other; of its rows outputs are (cases, labels) probabilities of presence.
+
+    truth of rows: (cases, labels) 1 where present, 0 where absent, NaN where it is not known
+    calls:         thresholds of the labels, and by groups of people
+    """
+
+    certainty: Certainty
+    names: tuple[str, ...]
+    calls: Calls
+
+    @property
+    def by_covariates(self) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+        """The thresholds of the patient's group; None where no group has its own."""
+        return self.calls.grouped.stated if self.calls.grouped.levels else None
+
+    def calibrated(self, rows: Rows) -> dict[str, Decision]:
+        """A calibration, and then thresholds by the rule of the operating point."""
+        if self.certainty.calibration is not None and not self.calls.is_open:
+            return {}
+        odds = log_odds(rows.outputs)
+        unseen = Unseen(odds, rows.truth, rows.patients, self.names, "labels", spread=USUAL_SPREAD)
+        certainty, made = calibrated(self.certainty, unseen)
+        chances = chance_of(certainty.calibrator.odds(odds, self.names))
+        each = {name: (chances[:, place], rows.truth[:, place]) for place, name in enumerate(self.names)}
+        return {**made, **self.calls.found(each, rows)}
+
+    def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
+        """Thresholds of each label, of those who have it and of others."""
+        if self.certainty.conformal is not None:
+            return {}
+        chances = chance_of(self.certainty.calibrator.odds(log_odds(rows.outputs), self.names))
+        scores = {name: (own, rows.patients[known]) for name, own, known in self._scored(chances, rows)}
+        return thresholds_by_group(self.certainty, "lac", BY_PRESENCE, scores, exact=exact)
+
+    def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
+        """The scores of folds, of groups that have a threshold."""
+        conformal = self.certainty.conformal
+        if conformal is None or not conformal.thresholds:
+            return {}
+        each = [one for one in self._scored(rows.outputs, rows) if one[0] in conformal.thresholds]
+        scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in each}
+        return scores_of_folds(conformal, scores, int(rows.folds.max()) + 1)
+
+    def _scored(self, chances: Floats, rows: Rows) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
+        """Each group of each label, how far from the truth the chance is in its cases, and which these are."""
+        for place, name in enumerate(self.names):
+            for group, side in zip(groups_of_finding(name), (1, 0), strict=True):
+                known = rows.truth[:, place] == side
+                yield group, np.abs(side - chances[:, place])[known], known

@@ -1,0 +1,178 @@
+"""Thresholds of sets and intervals by unseen cases, and how often and how well these hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.belief.certainty import AUTO, BY_CLASS, BY_PRESENCE, Certainty
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    FEWEST_OF_GROUP,
+    Conformal,
+    Metric,
+    Seed,
+    Table,
+    bootstrap,
+    conformal_threshold,
+    cross_bound,
+    cross_steps,
+    fewest_controlling,
+    fewest_of_group,
+    people_of,
+    proportion,
+)
+from isocenter.files import parse_json
+from isocenter.values import Decision, Floats, Row
+
+ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
+ROMANO = "arXiv:2006.02544"
+EXACT = ": these cases trained nothing and decided nothing else"
+APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
+# A coverage is right where it is the one that was asked for.
+SET_METRICS = tuple(
+    replace(one, is_of_belief=True, may_judge=False)
+    for one in (
+        Metric("coverage", "Coverage of sets and intervals", "aim"),
+        Metric("coverage_present", "Coverage where present", "aim"),
+        Metric("coverage_absent", "Coverage where absent", "aim"),
+        Metric("set_size", "Mean size of sets", "less"),
+        Metric("interval_width", "Mean width of intervals", "less"),
+    )
+)
+CONFORMAL = "task.conformal"
+# Columns of cases: a set as JSON, and the ends of an interval.
+SET, LOW, HIGH = "set", "low", "high"
+# Scores of cases, the fold that gave each, and patients.
+Scored = tuple[Floats, np.ndarray, np.ndarray]
+
+
+def interval_decisions() -> dict[str, Decision]:
+    """The settings of a task that states intervals, before any case has found something."""
+    return {
+        "coverage": Decision(Certainty.coverage, "the truth may lie outside in one patient of ten", ANGELOPOULOS),
+        "conformal": Decision(None, "they are found after training, on cases that did not train"),
+    }
+
+
+def set_decisions() -> dict[str, Decision]:
+    """The settings of a task that states sets, before any case has found something."""
+    by = f"auto takes each class by itself where each has {FEWEST_OF_GROUP} patients, else all cases together"
+    return interval_decisions() | {
+        "conformal_method": Decision(
+            AUTO, "auto takes lac, which gives the smallest sets, and sets without gaps for grades"
+        ),
+        "conformal_by": Decision(AUTO, by),
+    }
+
+
+def thresholds_by_group(
+    certainty: Certainty, method: str, by: str, scores: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool
+) -> dict[str, Decision]:
+    """Find a threshold for each group of findings, or each target.
+
+    scores: {name: (cases,) scores of the truth and patients}
+    """
+    limits = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
+    return set_decision(certainty.coverage, method, by, limits, [people for _, people in scores.values()], exact=exact)
+
+
+def scores_of_folds(conformal: Conformal, scores: Mapping[str, Scored], networks: int) -> dict[str, Decision]:
+    """Add the scores of the folds to thresholds, for sets and intervals of their mean.
+
+    scores: {class, group of a finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not
+            seen the case, uncalibrated, the number of that fold, and patients}
+    networks: how many folds there are
+    """
+    crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
+    surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
+    known = _whose([people for *_, people in scores.values()])
+    because = f"{_lacking(conformal)}sets and intervals of the mean of {networks} folds "
+    because += f"hold the truth in about {100 * conformal.level:g} % of "
+    because += f"{_whom(conformal.by)}, surely in {100 * surely:.0f} %, like {known} were scored by the fold "
+    because += "that had not seen them (CV+); a single fold uses thresholds, which are approximate"
+    return {CONFORMAL: Decision(replace(conformal, crossed=crossed).settings, because, ROMANO)}
+
+
+def _whose(owners: Sequence[np.ndarray]) -> str:
+    """The patients whose cases, or those of the cases that, where each case stands for a patient, known or not.
+
+    owners: (cases,) of each class, finding or target
+    """
+    people = {name for own in owners for name in np.asarray(own).tolist()}
+    if all(len(np.unique(own)) == len(own) for own in owners):
+        return f"those of the {counted(len(people), 'case')} that"
+    return f"the {counted(len(people), 'patient')} whose cases"
+
+
+def set_decision(
+    level: float,
+    method: str,
+    by: str,
+    stated: Mapping[str, tuple[float, int]],
+    owners: Sequence[np.ndarray],
+    *,
+    exact: bool,
+) -> dict[str, Decision]:
+    """Return the thresholds of sets or intervals as a decision.
+
+    level:  coverage; stated: {group: threshold and patients}; owners: as `_whose` has them
+    exact:  the cases have decided nothing else
+    """
+    least = fewest_of_group(level) if by == BY_PRESENCE else 0
+    limits = {name: limit for name, (limit, people) in stated.items() if people >= least}
+    counts = {name: people for name, (_, people) in stated.items()}
+    conformal = Conformal(method, level, by, counts, limits, exact)
+    because = f"{_lacking(conformal)}sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % "
+    because += f"of {_whom(by)} like {_whose(owners)} set them{EXACT if exact else APPROXIMATE}"
+    if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
+        lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
+        because += f"; {lacking}: too few patients with finite outputs (at least {fewest_controlling(1 - level)}), "
+        because += "so nothing is left out"
+    return {CONFORMAL: Decision(conformal.settings, because, ANGELOPOULOS)}
+
+
+def _whom(by: str) -> str:
+    """The patients for whom sets hold, in words."""
+    each = {BY_CLASS: " of each class", BY_PRESENCE: " with each finding, and of those without it,"}
+    return f"new patients{each.get(by, '')}"
+
+
+def _lacking(conformal: Conformal) -> str:
+    """The start of a reason: groups that are too small."""
+    return f"no sets: {conformal.lacking}; other " if conformal.lacking else ""
+
+
+def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ()) -> Iterator[Row]:
+    """How often the sets of these cases hold the reference, and how many answers they hold; of cases that have sets.
+
+    sides: references of each of which the coverage is stated by itself
+    """
+    if SET not in table:
+        return
+    own = table[table[SET].notna() & (table[SET] != "")]
+    if not len(own):
+        return
+    sets, patients = [parse_json(one) for one in own[SET]], own["patient"].to_numpy(str)
+    covered = np.array([true in one for true, one in zip(own["reference"], sets, strict=True)])
+    yield Row("coverage", label, proportion(covered, patients, seed=seed))
+    for side in sides:
+        if (there := (own["reference"] == side).to_numpy(bool)).any():
+            yield Row(f"coverage_{side}", label, proportion(covered[there], patients[there], seed=seed))
+    yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
+
+
+def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterator[Row]:
+    """How often the intervals of these cases hold the reference, and how wide they are."""
+    if LOW not in table:
+        return
+    own = table[table[LOW].notna() & table[HIGH].notna()]
+    if not len(own):
+        return
+    low, high, true = (own[name].to_numpy(float) for name in (LOW, HIGH, "reference"))
+    patients = own["patient"].to_numpy(str)
+    yield Row("coverage", label, proportion((low <= true) & (true <= high), patients, seed=seed))
+    yield Row("interval_width", label, bootstrap(high - low, patients, seed=seed, unit=unit or "unit unknown"))

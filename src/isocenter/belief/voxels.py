@@ -1,0 +1,472 @@
+"""Answers that are labels of voxels: calibration, the Dice to expect, covering masks, and intervals of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from isocenter.belief.certainty import Certainty
+from isocenter.belief.covering import COVERS_FROM, MISSED, Covering, covering_thresholds
+from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
+from isocenter.belief.rows import Answers, Rows
+from isocenter.belief.voxel_calibration import SIZES, VOXEL_METHODS, VoxelProbabilities
+from isocenter.belief.voxel_sample import LOOKED_AT, VoxelSample
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    Calibrator,
+    Unseen,
+    chosen_calibrator,
+    normalised,
+    overlap,
+    place_of,
+    shares_of,
+    value_scores,
+)
+from isocenter.values import Array, Decision, Deferred, Floats, Geometry, Prediction
+
+# A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
+MARGIN = 0.002
+# Fewer patients say too little about a rule.
+FEWEST_PATIENTS = 5
+# One-sided bound of the gain, over draws of the patients with replacement.
+SURE, DRAWS = 0.95, 2000
+# Of fewer cases only a temperature is fitted.
+FEWEST_CASES = 5
+# Numbers (voxels times channels) of all cases that are fitted to: what varies between cases outweighs more of them.
+MOST_NUMBERS = 300_000
+# What the mean relative error of summed probabilities may grow by.
+MOST_VOLUME_LOST = 0.02
+LEAST_POWER, MOST_POWER = 0.2, 5.0
+# Outputs of all folds for each voxel, beyond which what each of them says of a volume is not looked at.
+MOST_CHANNELS = 64
+# A column of cases, and its metric.
+TIMES_AS_LARGE = "covering_size"
+GUO = "arXiv:1706.04599"
+# A label map to the tidied one; None where nothing tidies it.
+Tidied = Callable[[Array | Deferred, Geometry], Array | None]
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelAnswers(Answers):
+    """Labels of voxels; of its rows outputs are predictions, truth functions that read label maps.
+
+    truth of rows: of each case a function to its label map, and to where that is known, None for everywhere
+    head:           of the network
+    structures:     the values of each structure
+    probable:       what makes probabilities of outputs
+    calibrated_map: whether calibrated outputs make the label map; None: nobody has compared
+    expected_dice:  {structure: power that makes the true Dice of what probabilities expect}; None: not found yet
+    tidied:         a label map to the tidied one, None where nothing tidies it; these predictions may be without
+    """
+
+    certainty: Certainty
+    head: str
+    structures: tuple[tuple[int, ...], ...]
+    probable: VoxelProbabilities
+    calibrated_map: bool | None
+    expected_dice: Mapping[str, float] | None
+    tidied: Tidied
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the structures."""
+        return self.probable.names[-len(self.structures) :]
+
+    @property
+    def covering(self) -> Covering | None:
+        """A mask of each structure that misses little of it."""
+        least = self.certainty.covers_from
+        return None if least is None else Covering({self.head: {name: least.get(name, 0.0) for name in self.names}})
+
+    def calibrated(self, rows: Rows) -> dict[str, Decision]:
+        """A calibration, whether it makes the label map, and what makes the expected Dice the true one."""
+        if self.certainty.calibration is not None and self.expected_dice is not None:
+            return {}
+        return self._unseen(rows).found(self.certainty, self.calibrated_map, self.expected_dice)
+
+    def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
+        """Thresholds of covering masks, and of intervals of volumes."""
+        made = dict[str, Decision]()
+        if self.certainty.risk is not None and self.certainty.covering is None:
+            made = covering_thresholds(self.certainty, self.missed(rows), exact=exact)
+        if self.certainty.conformal is None:
+            off, whole = self._volumes_off(rows, self.probable, self.tidied)
+            each = zip(self.names, np.array(off).T, strict=True) if off else ()
+            scores = {name: (own, rows.patients[whole]) for name, own in each}
+            made |= thresholds_by_group(self.certainty, "doubt", "label", scores, exact=exact) if scores else {}
+        return made
+
+    def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
+        """The scores of folds for volumes; nothing where they would take much memory, or where no thresholds are."""
+        conformal, networks = self.certainty.conformal, int(rows.folds.max()) + 1
+        if conformal is None or networks * len(self.probable.names) > MOST_CHANNELS:
+            return {}
+        off, whole = self._volumes_off(rows, self.probable.plain)
+        if set(rows.folds[whole].tolist()) != set(rows.folds.tolist()):
+            return {}
+        columns = zip(self.names, np.array(off).T, strict=True)
+        scores = {name: (own, rows.folds[whole], rows.patients[whole]) for name, own in columns}
+        return scores_of_folds(conformal, scores, networks)
+
+    def missed(self, rows: Rows) -> dict[str, tuple[Floats, np.ndarray]]:
+        """{structure: ((cases, limits) share of it less probable than each of `COVERS_FROM`, patients)}, where it is.
+
+        A structure without any sampled voxel lies far from whatever was marked: it counts as missed, and so do its
+        voxels where the network did not look.
+        """
+        shares: dict[str, list[Floats]] = {name: [] for name in self.names}
+        patients: dict[str, list[str]] = {name: [] for name in self.names}
+        nothing = np.append(np.ones(len(COVERS_FROM) - 1), 0.0)
+        for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
+            drawn, known = truth()
+            voxels = self.sampled(made, drawn, known, patient)
+            chances = None if voxels is None else voxels.probabilities(self.probable)
+            for place, (name, values) in enumerate(zip(self.names, self.structures, strict=True)):
+                there = place_of(values, drawn) if known is None else place_of(values, drawn) & known
+                if not there.any():
+                    continue
+                own = None if voxels is None or chances is None else share_below(voxels, chances, place, COVERS_FROM)
+                shares[name].append(nothing if own is None else own)
+                patients[name].append(patient)
+        limits = len(COVERS_FROM)
+        return {name: (np.array(own).reshape(-1, limits), np.array(patients[name])) for name, own in shares.items()}
+
+    def sampled(self, made: Prediction, drawn: Array, known: Array | None, patient: str) -> SampledVoxels | None:
+        """The sampled voxels of a case; None where no sample was drawn, or nothing of it is known."""
+        return SampledVoxels.of(made, (drawn, known), patient, self.structures, exclusive=self.probable.exclusive)
+
+    def _unseen(self, rows: Rows) -> UnseenVoxels:
+        """The sampled voxels of all cases, of those without a sample none, and the Dice of their label maps."""
+        voxels, dice, untidied, tidies = list[SampledVoxels](), [], [], False
+        for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
+            drawn, known = truth()
+            own = self.sampled(made, drawn, known, patient)
+            if own is not None:
+                data = np.asarray(made.data)
+                mask = self.tidied(data, made.geometry)
+                untidied.append(dice_of(data, drawn, known, self.structures))
+                dice.append(untidied[-1] if mask is None else dice_of(mask, drawn, known, self.structures))
+                tidies = tidies or mask is not None
+                voxels.append(own)
+        return UnseenVoxels(voxels, np.array(dice), np.array(untidied), self.probable, self.structures, tidies)
+
+    def _volumes_off(
+        self, rows: Rows, probable: VoxelProbabilities, tidied: Tidied | None = None
+    ) -> tuple[list[Floats], list[int]]:
+        """(structures,) how many times its doubtful voxels each volume is off, and the places of cases that tell it."""
+        off, whole = list[Floats](), list[int]()
+        for place, (made, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
+            drawn, known = truth()
+            stated = self.sizes(made, drawn, str(rows.patients[place]), probable, tidied) if known is None else None
+            if stated is not None:
+                sizes = [float(np.count_nonzero(place_of(values, drawn))) for values in self.structures]
+                off.append(value_scores(stated[0], sizes, stated[1]))
+                whole.append(place)
+        return off, whole
+
+    def sizes(
+        self, made: Prediction, drawn: Array, patient: str, probable: VoxelProbabilities, tidied: Tidied | None = None
+    ) -> Floats | None:
+        """(2, structures) voxels of each mask, and voxels that are expected to be wrong; None where nothing tells.
+
+        Of a prediction that was made before its task was calibrated, the sampled voxels tell of the second.
+        """
+        if made.untuned is not None and SIZES in made.untuned:
+            return np.asarray(made.untuned[SIZES])
+        voxels = self.sampled(made, drawn, None, patient)
+        if voxels is None:
+            return None
+        mask = np.asarray(made.data)
+        changed = None if tidied is None else tidied(mask, made.geometry)
+        mask = mask if changed is None else changed
+        marked = np.array([float(np.count_nonzero(place_of(values, mask))) for values in self.structures])
+        if probable.maps:  # the map was made before calibrated outputs were chosen to make it
+            mapped = voxels.mapped_by(probable, self.structures)
+            marked = (marked + voxels.weights @ (mapped.marked * 1.0 - voxels.marked)).clip(0.0)
+            voxels = mapped
+        return np.stack([marked, voxels.weights @ np.abs(voxels.marked - voxels.probabilities(probable))])
+
+
+@dataclass(frozen=True, eq=False)
+class SampledVoxels:
+    """Sampled voxels of a case whose truth is known there.
+
+    places:  (n, axes) their indices; outputs: (n, channels) of the network
+    truth:   (n,) number of the class, 0 the background; of regions (n, regions) whether it is true
+    marked:  (n, structures) whether the prediction marks it
+    weights: (n,) voxels that each stands for
+    beyond:  (structures,) true voxels where the network did not look, as beyond what an image was cropped to
+    """
+
+    patient: str
+    places: Array
+    outputs: Array
+    truth: Array
+    marked: Array
+    weights: Array
+    beyond: Array
+
+    @classmethod
+    def of(
+        cls,
+        made: Prediction,
+        reference: tuple[Array, Array | None],
+        patient: str,
+        structures: Sequence[tuple[int, ...]],
+        *,
+        exclusive: bool,
+    ) -> SampledVoxels | None:
+        """None where no sample was drawn, or nothing of it is known.
+
+        reference: label map, and where it is known, None for everywhere
+        """
+        if made.untuned is None or made.data is None:
+            return None
+        sample = VoxelSample.of(made.untuned)
+        drawn, known = reference
+        there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
+        if not there.any():
+            return None
+        values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
+        true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
+        numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
+        beyond = _beyond(drawn if known is None else np.where(known, drawn, 0), made.untuned.get(LOOKED_AT), structures)
+        own = (sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there], beyond)
+        return cls(patient, *own)
+
+    def mapped_by(self, probable: VoxelProbabilities, structures: Sequence[tuple[int, ...]]) -> SampledVoxels:
+        """The same voxels in the label map that these probabilities make."""
+        values = probable.marked(self.outputs.T)
+        return replace(self, marked=np.stack([np.isin(values, own) for own in structures], axis=1))
+
+    @property
+    def true(self) -> Array:
+        """(n, structures) truths."""
+        return self.truth if self.truth.ndim == 2 else self.truth[:, None] == np.arange(1, self.marked.shape[1] + 1)
+
+    def probabilities(self, probable: VoxelProbabilities) -> Floats:
+        """(n, structures)"""
+        return np.asarray(probable(self.outputs.T)[-self.marked.shape[1] :].T, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class UnseenVoxels:
+    """The voxels of all unseen cases.
+
+    dice, untidied: (cases, structures) of the label maps after and before tidying; NaN where neither side has it
+    structures:     the values of each
+    tidies:         whether any rule tidies label maps
+    """
+
+    cases: Sequence[SampledVoxels]
+    dice: Floats
+    untidied: Floats
+    probable: VoxelProbabilities
+    structures: Sequence[tuple[int, ...]]
+    tidies: bool
+
+    def found(
+        self, certainty: Certainty, calibrated_map: bool | None, powers: Mapping[str, float] | None
+    ) -> dict[str, Decision]:
+        """The calibration, whether calibrated outputs make the label map, and the powers of expected Dice, where open.
+
+        certainty, calibrated_map, powers: what is set already; None where it is open
+        """
+        made = dict[str, Decision]()
+        if not self.cases:
+            return made
+        calibrator = certainty.calibration
+        if calibrator is None:
+            calibrator, made["task.calibration"] = self.calibration(certainty.calibration_method)
+        unseen = self if calibrated_map is False else self.mapped_by(calibrator)
+        if calibrated_map is None:
+            calibrated_map, because = self.gains(unseen, calibrator)
+            made["task.calibrated_map"] = Decision(calibrated_map, because)
+            if calibrated_map and self.tidies:
+                because = "off: label maps of calibrated outputs score more without it than others with it"
+                made["task.postprocessing"] = Decision({}, because)
+        if powers is None:
+            made["task.expected_dice"] = (unseen if calibrated_map else self).expected(calibrator)
+        return made
+
+    def mapped_by(self, calibrator: Calibrator) -> UnseenVoxels:
+        """The same voxels with the label maps of outputs calibrated so, which nothing tidies.
+
+        Their Dice is that of the untidied maps, and what the sampled voxels say of the difference: no image is
+        predicted anew.
+        """
+        probable = replace(self.probable, calibrator=calibrator, maps=True)
+        if not probable.moves_edges:
+            return self
+        cases = [one.mapped_by(probable, self.structures) for one in self.cases]
+        change = [true_dice(now) - true_dice(before) for now, before in zip(cases, self.cases, strict=True)]
+        dice = (np.nan_to_num(self.untidied, nan=1.0) + change).clip(0.0, 1.0)
+        return replace(self, cases=cases, dice=dice)
+
+    def gains(self, mapped: UnseenVoxels, calibrator: Calibrator) -> tuple[bool, str]:
+        """Whether calibrated label maps surely have the higher Dice, and that of no structure is lower, and why."""
+        if not replace(self.probable, calibrator=calibrator).moves_edges:
+            return False, "a calibration by one factor, or none, changes no label"
+        patients = [one.patient for one in self.cases]
+        if len(set(patients)) < FEWEST_PATIENTS:
+            few = f"{counted(len(set(patients)), 'patient')} are too few to compare label maps"
+            return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
+        before, after = (np.nan_to_num(one.dice, nan=1.0) for one in (self, mapped))
+        apart = after - before
+        words = f"mean Dice of {counted(len(patients), 'unseen case')} {before.mean():.4f} by outputs of the network"
+        words += f", {after.mean():.4f} by calibrated ones: "
+        if apart.mean() <= MARGIN or not surely_rises(apart.mean(axis=1), patients):
+            return False, f"{words}no sure gain"
+        if lost := [name for name, own in zip(self.names, apart.T, strict=True) if own.mean() < -MARGIN]:
+            return False, f"{words}a gain, at the cost of {', '.join(lost)}"
+        return True, f"{words}a gain in 95 % of the draws of patients"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the structures."""
+        return self.probable.names[-self.dice.shape[1] :]
+
+    def calibration(self, method: str) -> tuple[Calibrator, Decision]:
+        """The calibration of a method ("auto" chooses), by voxels of which each patient's weigh as much in all."""
+        chosen = chosen_calibrator(
+            method,
+            self._unseen,
+            tried=VOXEL_METHODS[self.probable.exclusive] if len(self.cases) >= FEWEST_CASES else ("temperature",),
+            admits=lambda tried: self._volume_error(tried) <= self._volume_error(Calibrator()) + MOST_VOLUME_LOST,
+        )
+        calibrator = replace(chosen.calibrator, cases=len(self.cases))
+        errors = [100 * self._volume_error(one) for one in (Calibrator(), calibrator)]
+        because = f"{chosen.because}; summed probabilities are {errors[0]:.1f} % off before and {errors[1]:.1f} % after"
+        return calibrator, Decision(calibrator.settings, because, GUO)
+
+    def expected(self, calibrator: Calibrator) -> Decision:
+        """{structure: power that makes the Dice of calibrated probabilities the true one, on average of patients}."""
+        soft = np.array(
+            [soft_dice(one, one.probabilities(replace(self.probable, calibrator=calibrator))) for one in self.cases]
+        )
+        powers, words = dict[str, float](), []
+        for name, own, dice in zip(self.names, soft.T, self.dice.T, strict=True):
+            there, power = np.isfinite(own) & np.isfinite(dice), 1.0
+            means = [self._mean(np.where(there, each, np.nan), 1.0) for each in (dice, own)]
+            if min(means) > 0 and max(means) < 1:
+                power = float(np.clip(np.log(means[0]) / np.log(means[1]), LEAST_POWER, MOST_POWER))
+            powers[name] = round(power, 4)
+            words.append(f"{name} {means[0]:.3f}, by calibrated probabilities {means[1]:.3f}")
+        because = f"mean Dice of {len(self.cases)} unseen cases: {'; '.join(words)}"
+        return Decision(powers, because)
+
+    def _volume_error(self, calibrator: Calibrator) -> float:
+        """The relative error of summed probabilities: of each structure the mean, their sizes averaged."""
+        errors = np.array(
+            [volume_errors(one, one.probabilities(replace(self.probable, calibrator=calibrator))) for one in self.cases]
+        )
+        return float(np.mean([abs(self._mean(own, 0.0)) for own in errors.T]))
+
+    def _mean(self, values: Floats, instead: float) -> float:
+        """Mean of (cases,) values, of which patients weigh alike and NaN is left out; `instead` of none."""
+        there = np.isfinite(values)
+        shares, people = shares_of(int(there.sum()), [one.patient for one in compress(self.cases, there)])
+        return float(shares @ values[there] / people) if people else instead
+
+    @cached_property
+    def _unseen(self) -> Unseen:
+        names, exclusive = self.probable.names, self.probable.exclusive
+        each = max(1000, MOST_NUMBERS // max(1, len(self.cases) * len(names)))
+        random = np.random.default_rng(0)
+        kept = [random.permutation(len(one.weights))[:each] for one in self.cases]
+        outputs, truth, weights = (
+            np.concatenate([getattr(one, name)[own] for one, own in zip(self.cases, kept, strict=True)])
+            for name in ("outputs", "truth", "weights")
+        )
+        patients = np.repeat([one.patient for one in self.cases], [len(own) for own in kept])
+        logs = normalised(outputs) if exclusive else outputs.astype(np.float64)
+        return Unseen(logs, truth, patients, names, "classes" if exclusive else "labels", weights)
+
+
+def _beyond(drawn: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]) -> Floats:
+    """(structures,) voxels of a label map outside of (axes, 2) where the network looked; None: it looked everywhere."""
+    if looked_at is None:
+        return np.zeros(len(structures))
+    inside = drawn[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
+    if inside.size == drawn.size:
+        return np.zeros(len(structures))
+    each = [(place_of(own, drawn), place_of(own, inside)) for own in structures]
+    return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in each])
+
+
+def dice_of(mask: Array, drawn: Array, known: Array | None, structures: Sequence[tuple[int, ...]]) -> list[float]:
+    """(structures,) of a label map, within what is known."""
+    mask = mask if known is None else np.where(known, mask, 0)
+    return [overlap(place_of(one, mask), place_of(one, drawn)).dice for one in structures]
+
+
+def true_dice(voxels: SampledVoxels) -> Floats:
+    """(structures,) 2 sum(t m) / (sum(t) + sum(m)) by weighted voxels; 1 where neither side has the structure."""
+    both = voxels.weights @ (voxels.true * voxels.marked)
+    size = voxels.weights @ (voxels.true * 1.0 + voxels.marked) + voxels.beyond
+    return np.where(size > 0, 2 * both / np.maximum(size, 1e-9), 1.0)
+
+
+def soft_dice(voxels: SampledVoxels, probabilities: Floats) -> Floats:
+    """(structures,) 2 sum(p m) / (sum(p) + sum(m)) by weighted voxels; NaN of an empty mask."""
+    both = voxels.weights @ (probabilities * voxels.marked)
+    marked = voxels.weights @ voxels.marked
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(marked > 0, 2 * both / (voxels.weights @ probabilities + marked), np.nan)
+
+
+def volume_errors(voxels: SampledVoxels, probabilities: Floats) -> Floats:
+    """(structures,) relative error of the summed probability; NaN of a structure that is not there."""
+    true = voxels.weights @ voxels.true + voxels.beyond
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(true > 0, voxels.weights @ probabilities / true - 1, np.nan)
+
+
+def share_below(voxels: SampledVoxels, chances: Floats, place: int, limits: Any) -> Floats | None:
+    """(limits,) share of a structure that is less probable than each of them; None without a voxel of it.
+
+    chances: (n, structures)
+    """
+    true = np.asarray(voxels.true[:, place], dtype=bool)
+    beyond = float(voxels.beyond[place])
+    if not true.any() and not beyond:
+        return None
+    own = np.where(np.isnan(chances[true, place]), -1.0, chances[true, place])  # what is no number is in no mask
+    order = np.argsort(own, kind="stable")
+    sums = np.append(0.0, np.cumsum(np.asarray(voxels.weights, dtype=np.float64)[true][order]))
+    # Where the network did not look only a mask of the whole image holds anything.
+    below = sums[np.searchsorted(own[order], limits)] + beyond * (np.asarray(limits) > 0)
+    return np.asarray(below / (sums[-1] + beyond))
+
+
+def covering_mask_columns(
+    voxels: SampledVoxels, chances: Floats, least: Mapping[str, float], names: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """{structure: columns}: the share of it that its covering mask misses, and how many times as large that is.
+
+    names: of the structures, in the order of their columns
+    """
+    made: dict[str, dict[str, float | None]] = {}
+    for name, limit in least.items():
+        place = names.index(name)
+        share = share_below(voxels, chances, place, [limit])
+        size = float(voxels.weights @ voxels.true[:, place]) + float(voxels.beyond[place])
+        covered = float(voxels.weights @ (chances[:, place] >= limit))
+        made[name] = {
+            MISSED: None if share is None else float(share[0]),
+            TIMES_AS_LARGE: covered / size if size else None,
+        }
+    return made
+
+
+def surely_rises(gains: np.ndarray, patients: Sequence[str]) -> bool:
+    """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
+    people, owner = np.unique(patients, return_inverse=True)
+    sums, counts = np.bincount(owner, gains), np.bincount(owner)
+    drawn = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
+    return bool(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 1 - SURE) > 0)

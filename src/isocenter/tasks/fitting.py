@@ -1,0 +1,186 @@
+"""Fitting after training: what cases that did not train, or trained, decide of a task, in one order for all kinds.
+
+First what decoding finds by itself, then the calibration of its probabilities and thresholds of calls, then thresholds
+of prediction sets, of intervals, and of masks, boxes and objects that miss little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from isocenter.belief import HOLD_TOGETHER
+from isocenter.tasks.answers import Origin
+from isocenter.tasks.catalogue import build
+from isocenter.tasks.multitask.slabs import with_parts
+from isocenter.tasks.properties import leaves
+from isocenter.tasks.settings import found_after_training, of_part, settings_of
+from isocenter.values import Case, Decision, Prediction, Split
+
+if TYPE_CHECKING:
+    from isocenter.tasks.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Cases with what a network predicts of them, in the same order.
+
+    predictions: before anything was decided by these cases
+    folds:       of each case the number of the fold that predicted it; empty where one model predicted all
+    """
+
+    predictions: Sequence[Prediction] = ()
+    cases: Sequence[Case] = ()
+    folds: Sequence[int] = ()
+
+    @classmethod
+    def joined(cls, each: Sequence[Evidence]) -> Evidence:
+        """All of them as one, the number of each as the fold of its cases."""
+        predictions = [prediction for one in each for prediction in one.predictions]
+        cases, folds = list[Case](), list[int]()
+        for number, one in enumerate(each):
+            cases += one.cases
+            folds += [number] * len(one.cases)
+        return cls(predictions, cases, folds)
+
+    def of_part(self, name: str, needs: Collection[str]) -> Evidence:
+        """What the cases with these references say of a part of a task."""
+        known = [place for place, case in enumerate(self.cases) if set(needs) <= set(case.references)]
+        folds = [self.folds[place] for place in known] if self.folds else ()
+        return Evidence([self.predictions[place].parts[name] for place in known], [self.cases[p] for p in known], folds)
+
+
+def deciding_part(task: Task, parts: Mapping[Split, Sized]) -> Split | None:
+    """The part whose cases decide what a task leaves open: the first of its kind's that has cases; None without any."""
+    return next((name for name in task.traits.tuned_on if parts.get(name)), None)
+
+
+def fitted(
+    task: Task,
+    deciding: Evidence,
+    *,
+    origin: Origin = "unseen",
+    because: str = "",
+    otherwise: Task | None = None,
+    conformal: Evidence | Callable[[Task], Evidence] | None = None,
+    by_fold: Evidence | None = None,
+) -> tuple[Task, dict[str, Decision]]:
+    """The task with all that these cases find, and the decisions.
+
+    because:   end of the reasons of what is decided first, such as which network predicted which case
+    otherwise: the task whose settings hold where no case decides, but for those of sets, which are found anew
+    conformal: other cases for thresholds of sets; a function predicts cases that decide nothing else with the task so
+               far. None: the deciding cases, unless they trained
+    by_fold:   cases that each fold has not seen, for sets and intervals by what each fold says
+    """
+    task, made = with_calibration(task, deciding, origin)
+    made = {name: replace(one, because=one.because + because) for name, one in made.items()}
+    task = task if otherwise is None else _filled(task, otherwise)
+    exact = callable(conformal)
+    if callable(conformal):
+        conformal = conformal(task)
+    elif conformal is None:
+        conformal = Evidence() if origin == "training" else deciding
+    task, sets = with_sets(task, conformal, exact=exact)
+    made |= sets
+    if by_fold is not None:
+        task, sets = with_sets_of_folds(task, by_fold)
+        made |= sets
+    return task, made
+
+
+def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") -> tuple[Task, dict[str, Decision]]:
+    """The task with what decoding finds by itself, a calibration and thresholds of calls, and those decisions.
+
+    Cases that trained decide of the kinds alone that are fitted to such: others would promise too much.
+    """
+
+    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+        """What the cases of a part decide of it."""
+        if origin == "training" and "train" not in part.traits.tuned_on:
+            return {}
+        made = part.fitted(own.predictions, own.cases, origin)
+        part = _with(part, made)
+        if part.answers is None:
+            return made
+        return {**made, **part.answers.calibrated(part.rows(own.predictions, own.cases))}
+
+    return _each(task, deciding, found)
+
+
+def with_sets(task: Task, evidence: Evidence, *, exact: bool) -> tuple[Task, dict[str, Decision]]:
+    """The task with thresholds of sets, intervals and the like; exact: the cases have decided nothing else."""
+
+    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+        """The thresholds of a part by its cases."""
+        return part.answers.sets(part.rows(own.predictions, own.cases), exact=exact) if part.answers else {}
+
+    return _each(task, evidence, found)
+
+
+def with_sets_of_folds(task: Task, evidence: Evidence) -> tuple[Task, dict[str, Decision]]:
+    """The task with the scores of folds, each of the cases that it has not seen, for sets of their mean; after sets."""
+
+    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+        """The scores of a part, where each fold has cases with its reference."""
+        if part.answers is None or set(own.folds) != set(evidence.folds):
+            return {}
+        return part.answers.sets_of_folds(part.rows(own.predictions, own.cases).of_folds(own.folds))
+
+    return _each(task, evidence, found)
+
+
+def _each(
+    task: Task, evidence: Evidence, found: Callable[[Task, Evidence], dict[str, Decision]]
+) -> tuple[Task, dict[str, Decision]]:
+    """The task with what is found of each of its parts, by the cases that have the part's reference."""
+    made = dict[str, Decision]()
+    for name, part in leaves(task).items():
+        own = evidence.of_part(name, part.needs) if name else evidence
+        if own.cases:
+            made |= {of_part(name, key) if name else key: one for key, one in found(part, own).items()}
+    return _with(task, made), made
+
+
+def _with(task: Task, made: Mapping[str, Decision]) -> Task:
+    """The task with the values of decisions as its settings."""
+    values = {name.removeprefix("task."): one.value for name, one in made.items()}
+    return build({"name": task.name, **settings_of(task), **values}) if values else task
+
+
+def needs_alignment(task: Task) -> bool:
+    """Whether outputs of several networks have no zero in common, as log hazard ratios."""
+    return any(part.scoring.aligned is not None for part in leaves(task).values())
+
+
+def aligned(
+    task: Task, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+) -> list[Prediction]:
+    """Another network's predictions, of parts whose outputs have no common zero as if they had the model's.
+
+    theirs, ours: of the same cases, by that network and by the model
+    """
+    for name, part in leaves(task).items():
+        if (align := part.scoring.aligned) is None:
+            continue
+        if not name:
+            return align(predictions, theirs, ours)
+        made = align(*([one.parts[name] for one in many] for many in (predictions, theirs, ours)))
+        predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
+    return list(predictions)
+
+
+def found_settings(task: Task) -> list[str]:
+    """Of the settings that cases find after training those that they have found."""
+    found = settings_of(task)
+    return [name for name in found_after_training(task) if found[name] is not None]
+
+
+def _filled(task: Task, before: Task) -> Task:
+    """The task with what no case could decide as it was before."""
+    own, past = settings_of(task), settings_of(before)
+    former = {
+        name: past[name] for name in found_settings(before) if own[name] is None and not name.endswith(HOLD_TOGETHER)
+    }
+    return build({"name": task.name, **own, **former}) if former else task
