@@ -116,10 +116,10 @@ class Trials:
         """
         with self._study() as study:
             if training.plan["training.seed"] != self.main.plan["training.seed"]:  # one is trained once more
-                outcome = fit(job, self._clock_of(study, job), lambda decisions: None)
-                numbers = validation_of(outcome.checkpoint)
+                repeated = fit(job, self._clock_of(study, job), lambda decisions: None)
+                numbers = validation_of(repeated.checkpoint)
                 _slim(job.out)
-                return [Finished(training, outcome, trial=Trial(None, numbers))]
+                return [Finished(training, repeated, trial=Trial(None, numbers))]
             known = len(study.done)
             outcome = self._fit(study, job)
             first, *others = self._since(study, known, self._asked(study))
@@ -197,7 +197,11 @@ class Trials:
         asked, began, looks = study.next(), self.clock.seconds, list[float]()
         plan = tried(self.main.plan, asked.choices, study.space, self.room)
         outcome, state, value = None, IMPOSSIBLE, None
-        facts = {"changed": changed(self.main.plan, plan), TRIED: words(asked.choices, study.space), "why": ""}
+        facts: dict[str, Any] = {
+            "changed": changed(self.main.plan, plan),
+            TRIED: words(asked.choices, study.space),
+            "why": "",
+        }
         self._prepare(job)
         try:
             outcome = fit(job, self._clock_of(study, job), lambda decisions: None, look=_judge(asked, looks))
