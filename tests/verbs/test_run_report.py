@@ -37,7 +37,11 @@ def rows(metric: str, *values: float, low: float | None = 0.1) -> list[Row]:
 def plan() -> Plan:
     sections = {
         "task": {"name": Decision("segmentation", "masks"), "tolerance": Decision({"liver": 2.0}, "two voxels")},
-        "evaluation": {"primary": Decision("dice", "overlap is asked for")},
+        "evaluation": {
+            "primary": Decision("dice", "overlap is asked for"),
+            "groups": Decision(None, "nobody named any"),
+            "margin": Decision(None, "nobody named one"),
+        },
     }
     made = Plan(sections)
     return made.with_decision("evaluation.registered", Decision(registered(made), "before training"))
