@@ -45,7 +45,7 @@ class SearchResult:
 
     @property
     def decided(self) -> dict[str, Decision]:
-        """What the plan gets by it; whoever trains by that plan does not search again."""
+        """Decisions for the plan; whoever trains by that plan does not search again."""
         over = "the search is over, and what it has found stands in this plan"
         return {**self.changed, **dict.fromkeys(("search.minutes", "search.trials"), Decision(None, over))}
 

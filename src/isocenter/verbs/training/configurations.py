@@ -76,7 +76,7 @@ def configured(run: RunFolder) -> RunFolder:
 
 
 def configuration_notes(run: RunFolder) -> list[str]:
-    """That the cases which chose a configuration are those of its figures; nothing where nothing was compared.
+    """A note that the cases of the figures chose the configuration too; none where nothing was compared.
 
     Varma and Simon, doi:10.1186/1471-2105-7-91
     """
@@ -101,7 +101,7 @@ def configuration_sections(run: Path) -> list[Section]:
 
 
 def _minutes(run: RunFolder) -> Minutes | None:
-    """What follows all trainings: the comparison, then all that follows the folds of the one that is taken."""
+    """The minutes of a comparison, and of all that follows the folds of the configuration that is taken."""
     made, names = run.made, configurations(run.made)
     volumes = replace(made, plan=configuration_plan(made, BY_VOLUMES))
     mains = [training_of(volumes, {}, fold) for fold in run.folds]

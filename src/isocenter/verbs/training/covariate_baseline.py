@@ -33,7 +33,7 @@ ADDED = {COVARIATES_ONLY: "what the images add to the covariates", IMAGES: "what
 
 @dataclass(frozen=True)
 class CovariateShare:
-    """What images and covariates each add to the model.
+    """The shares of images and of covariates in the model.
 
     facts:  in words, for the foot of a report
     halves: {what was left: the comparison of that with the model}
@@ -43,7 +43,7 @@ class CovariateShare:
     halves: Mapping[str, Comparison] = field(default_factory=dict)
 
     def gains(self, primary: str) -> list[Gain]:
-        """How much better the model is than each half in the primary metric."""
+        """Gains of the model over each half in the primary metric."""
         return [gain for name, half in self.halves.items() for gain in gains_of(half, primary, name)]
 
     @property

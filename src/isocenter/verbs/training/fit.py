@@ -113,7 +113,7 @@ class Job:
 
     @property
     def unseen(self) -> Sequence[Case]:
-        """Of a fold the cases that it has not seen: they decide for other folds, and set sets of the mean of all."""
+        """The cases that a fold has not seen: they decide for other folds, and set sets of the mean of all."""
         if self.fold is None:
             return ()
         # Label maps take their time: so many of each fold, from all over it, are enough.
@@ -182,7 +182,7 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class Errand:
-    """What the first of several processes asks the others to train along with it."""
+    """A training that the first of several processes asks the others to take part in."""
 
     job: Job
     clock: Clock

@@ -280,7 +280,7 @@ class Loop:
         return self.minutes.first_end(self.fresh[name])
 
     def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Model) -> float:
-        """By which second a training must end, if this is its model half-way."""
+        """s after the command's start by which a training must end, if this is its model half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         whole = self._whole(half_trained, training.fold, training.plan)
         return due(self.minutes.end(self.minutes.costs(whole)))
@@ -296,7 +296,7 @@ class Loop:
         return with_first_stage(second, fresh_model(settings(first_stage_plan(self.run.made, plan, fold))))
 
     def _costs(self, outcome: Outcome) -> Costs:
-        """What a case costs by the model of a training that has ended."""
+        """Costs of a case by the model of a training that has ended."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         if outcome.checkpoint not in self.costs:
             own = load(outcome.checkpoint, self.run.made.settings.training.device)
@@ -316,13 +316,13 @@ class Loop:
         return self.minutes.several(self.fresh[""]) if self._counts_networks(training) else None
 
     def _decide_networks(self) -> None:
-        """How many networks there are, written down as soon as it is known."""
+        """Write down the number of networks as soon as it is known."""
         made, plan = self.run.made, self.run.plan
         if not compares(made) and NETWORKS in plan and plan[NETWORKS] is None:
             self._decide({NETWORKS: networks_decision(made, self._done, self.minutes)})
 
     def _decided(self, decisions: Mapping[str, Decision]) -> None:
-        """What a single training has decided is of the plan of the run, written at once."""
+        """Take the decisions of a single training into the plan of the run, and log them."""
         self._decide(decisions)
         log_decisions("training", decisions)
 
@@ -331,7 +331,7 @@ class Loop:
         self.run.write_plan(self.run.plan)
 
     def _reason_stages(self, folder: Path) -> None:
-        """What holds of the networks at low resolution stands in their plan, once all have been trained."""
+        """State in the plan of the networks at low resolution what they were trained with, once all have ended."""
         own = [one for one in self.finished if self.run.place(one.training.name).parent == folder]
         plans, outcomes = [one.training.plan for one in own], [one.reached for one in own]
         _write_stage_plan(with_reasons(read_plan(folder / "plan.yaml"), plans, outcomes), folder)
@@ -385,7 +385,7 @@ def job_of(run: RunFolder, training: Training) -> Job:
 
 
 def _write_inner_split(run: RunFolder, training: Training) -> None:
-    """Which inner fold tests which training case: all of them, also where few of a part are predicted."""
+    """Write the inner fold of every training case, also where few of a part are predicted."""
     place = run.out / _place(training, 1) / "split.csv"
     if place.is_file():
         return
@@ -427,9 +427,9 @@ def _digest(case: Case) -> str:
 
 
 def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Minutes | None:
-    """What follows all trainings within the minutes; None where the plan fixes the steps.
+    """The minutes of a run, with what follows its trainings; None where the plan fixes the steps.
 
-    mains:     the trainings of the model, of which fewer or other ones may follow from what they take
+    mains:     the trainings of the model
     trainings: of each part, 2 with a control
     """
     jobs, first = [job_of(run, one) for one in mains], mains[0]
@@ -460,7 +460,7 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
 
 
 def predicted_by_inner_folds(job: Job) -> int:
-    """How many predictions inner folds make of its cases: of validation cases too where these align the networks."""
+    """Number of predictions by inner folds: of validation cases too where these align the networks."""
     count, aligns = job.settings.split.inner_folds, needs_alignment(job.settings.task)
     unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
     return (unseen if count else 0) + count * aligns * len(job.tuning)

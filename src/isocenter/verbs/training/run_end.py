@@ -42,7 +42,7 @@ PREDICTED = "training.memory"
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What the trainings of a run came to.
+    """The result of the trainings of a run.
 
     plan:     with all that was decided
     scored:   what was measured; None where every case was trained on
@@ -139,7 +139,7 @@ def predicted_rows(
 
 
 def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
-    """What a reader must know before any figure.
+    """Notes for a reader before any figure.
 
     plan:    with all that was decided after training
     stopped: why trainings ended early, or were too short
@@ -178,7 +178,7 @@ def write_notes(
 
 
 def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
-    """That some training cases were never seen, of the training or of each fold that was so short."""
+    """Notes that some training cases were never seen, of the training or of each fold that was so short."""
     short = list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
         batch = outcome.batch or int(done.plan["training.batch"])
@@ -273,7 +273,7 @@ def write_report(
 
 
 def speed_record(outcome: Outcome) -> dict[str, Any]:
-    """How steps were computed, how long they took, and their share of the machine's peak where it was measured."""
+    """A record of how steps were computed, how long they took, and their share of the machine's peak where it was measured."""
     record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
     if (work := outcome.work) is not None:
         record |= {"step_seconds": work.step, "step_operations": work.operations}
@@ -282,7 +282,7 @@ def speed_record(outcome: Outcome) -> dict[str, Any]:
 
 
 def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """How fast the steps were beside what the machine can do, of a training or of the first fold; for the facts."""
+    """The speed of the steps beside what the machine can do, of a training or of the first fold; for the facts."""
     work = outcomes[0].work
     if work is None or work.reached is None:
         return {}
@@ -290,7 +290,7 @@ def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 def _by(run: RunFolder, folds: int) -> str:
-    """Which of a run's models scored the cases."""
+    """A sentence on which of a run's models scored the cases."""
     if folds == 1:
         return ""
     if run.own_test:
@@ -323,7 +323,7 @@ def memory_record(plan: Plan) -> dict[str, Any]:
 
 
 def memory_words(record: dict[str, Any]) -> str:
-    """For the report's facts."""
+    """The peak memory in words, for the report's facts."""
     measured = f"{record['peak_memory_gib']:.2f} GiB"
     if "peak_device_memory_gib" in record:
         measured += f", on the device {record['peak_device_memory_gib']:.2f} GiB"
