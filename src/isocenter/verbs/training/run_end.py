@@ -273,7 +273,7 @@ def write_report(
 
 
 def speed_record(outcome: Outcome) -> dict[str, Any]:
-    """A record of how steps were computed, how long they took, and their share of the machine's peak where it was measured."""
+    """Record of how steps were computed and how long they took; their share of the machine's peak where measured."""
     record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
     if (work := outcome.work) is not None:
         record |= {"step_seconds": work.step, "step_operations": work.operations}
