@@ -20,7 +20,7 @@ from isocenter.planning import SCALE, read_plan
 from isocenter.report import figures
 from isocenter.runs import training_of, with_reasons
 from isocenter.runtime import Preprocessing, read_json
-from isocenter.tasks import Evidence, untuned, with_calibration
+from isocenter.tasks import Evidence, settings_of, untuned, with_calibration
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
@@ -359,12 +359,12 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
         of_fold = [plain.predict(case) for case in unseen]
         own, _ = with_calibration(plain.task, Evidence(of_fold, unseen))
         other = json.loads((halved / f"fold_{1 - fold}" / "task.json").read_text())
-        assert other["thresholds"] == pytest.approx(own.settings["thresholds"], abs=1e-6)
-        assert other["calibration"]["cases"] == own.settings["calibration"]["cases"] == 12
+        assert other["thresholds"] == pytest.approx(settings_of(own)["thresholds"], abs=1e-6)
+        assert other["calibration"]["cases"] == settings_of(own)["calibration"]["cases"] == 12
         predictions, cases = [*predictions, *of_fold], [*cases, *unseen]
     mean, _ = with_calibration(plain.task, Evidence(predictions, cases))
     plan = read_plan(halved / "plan.yaml")
-    assert plan["task.thresholds"] == pytest.approx(mean.settings["thresholds"], abs=1e-6)
+    assert plan["task.thresholds"] == pytest.approx(settings_of(mean)["thresholds"], abs=1e-6)
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
