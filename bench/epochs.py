@@ -29,12 +29,12 @@ from recorded import commit, record
 from trainings import ROOT, kept, spread
 
 from isocenter.evaluation import auroc
-from isocenter.planning import settings
+from isocenter.planning import Planned, settings
 from isocenter.runtime import load
 from isocenter.training import Clock
 from isocenter.training.length.schedule import most_steps
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.plan import Planned, PlanRequest, planned
+from isocenter.verbs.plan import PlanRequest, planned
 from isocenter.verbs.training.fit import Job, fit
 
 TESTED = 600

@@ -19,7 +19,7 @@ from machine import described
 
 import isocenter
 from isocenter.planning import parse_value
-from isocenter.verbs.training.search import result_in
+from isocenter.runs import result_in
 
 
 def main() -> None:

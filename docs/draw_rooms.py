@@ -16,6 +16,7 @@ CONTENTS = {
     "cli": "arguments, calls, output",
     "verbs": "train, predict, evaluate, ...: a file for each verb; they join the rooms",
     "service": "a DICOM node: receiving, queue, routing, answers",
+    "runs": "what a run trains, in which order, and the minutes of each training",
     "training": "the recipe: steps, checkpoints, searches",
     "planning": "decisions about a training, each with its reason",
     "explanation": "what an answer rests on: maps, their tests, what they look at",

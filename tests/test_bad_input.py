@@ -369,6 +369,7 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
         "plan.yaml",
         "split.csv",
         "tensorboard",
+        "trainings.json",
     ]
     assert nothing_in(here / "run" / "checkpoints")
     isocenter.train(resume=here / "run")

@@ -22,7 +22,6 @@ from isocenter.planning import (
 from isocenter.planning.search import OF_A_FOLD, STRENGTHS, TRIED, words
 from isocenter.transforms import Augmentation
 from isocenter.values import BY_HAND
-from isocenter.verbs.plan import room_of
 
 SIZE = {"network.size": trained.SMALL_RESNET}
 
@@ -35,11 +34,11 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(made):
-    return space(made.plan, room_of(made))
+    return space(made.plan, made.room)
 
 
 def test_the_plans_own_choices_are_the_plan_itself(made, whole):
-    assert tried(made.plan, own_choices(whole), whole, room_of(made)) is made.plan
+    assert tried(made.plan, own_choices(whole), whole, made.room) is made.plan
 
 
 def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
@@ -55,7 +54,7 @@ def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
 
 
 def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made, whole):
-    room = room_of(made)
+    room = made.room
     others = {name: domain.values[-1] if isinstance(domain, OneOf) else domain.high for name, domain in whole.items()}
     plan = tried(made.plan, others, whole, room)
     settings(plan)
@@ -71,15 +70,15 @@ def test_what_a_person_has_set_is_no_knob(made):
     by_hand = with_settings(
         made.plan, {"training.learning_rate": 1e-3, "network.name": "resnet", "augmentation.rotation": 30.0}
     )
-    found = space(by_hand, room_of(made))
+    found = space(by_hand, made.room)
     assert {"training.learning_rate", "network.name"}.isdisjoint(found)
-    stronger = tried(by_hand, {"augmentation": 2.0}, found, room_of(made))
+    stronger = tried(by_hand, {"augmentation": 2.0}, found, made.room)
     assert stronger["augmentation.rotation"] == 30.0
     assert stronger["augmentation.noise"] == 2 * made.plan["augmentation.noise"]
 
 
 def test_folds_try_only_what_their_mean_does_not_need_in_common(made):
-    found = space(made.plan, room_of(made), of_fold=True)
+    found = space(made.plan, made.room, of_fold=True)
     assert found and set(found) <= set(OF_A_FOLD)
 
 

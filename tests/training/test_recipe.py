@@ -17,6 +17,8 @@ from isocenter import networks, tasks
 from isocenter.errors import IsocenterError
 from isocenter.files import write_text
 from isocenter.planning import plan_text, read_plan, settings, with_settings
+from isocenter.runs import Minutes, Role, Training
+from isocenter.runs import minutes as minutes_of_runs
 from isocenter.runtime import load, read_json, write_tensors
 from isocenter.training import (
     FEWEST_STEPS,
@@ -35,11 +37,7 @@ from isocenter.training.checkpoint_choice import Validation, judged
 from isocenter.values import Decision
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
-from isocenter.verbs.training import time_budget as verb_budget
-from isocenter.verbs.training.affordable import narrower_network
-from isocenter.verbs.training.part import Part
 from isocenter.verbs.training.run_folder import planned_from
-from isocenter.verbs.training.time_budget import Afterwards
 
 
 @dataclass(frozen=True)
@@ -206,10 +204,10 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
         return Planned(clock, 400, ClockedLength(clock, **given))
 
     monkeypatch.setattr(fit, "length_of", simulated)
-    monkeypatch.setattr(verb_budget, "REPORT_SECONDS", 0.0)
-    asked, measured = [], verb_budget.measured_costs
+    monkeypatch.setattr(minutes_of_runs, "REPORT_SECONDS", 0.0)
+    asked, measured = [], minutes_of_runs.measured_costs
     monkeypatch.setattr(
-        verb_budget, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
+        minutes_of_runs, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
     )
     alone = {"training.steps": None, "training.networks": 1}
     with trained.watching(slowly):
@@ -311,21 +309,21 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
     found = Decision(plan["network.size"], "trial 1 of 9 was better", "search/trials.csv, trial 1")
     searched = plan.with_decision("network.size", found)  # cases have shown that it is better so
-    parts = [Part(fit.Job(segmented.out, one, [], [], {}), None) for one in (plan, searched)]
-    planned, kept = (narrower_network(part, 0.01) for part in parts)
+    trainings = [Training("", Role.MAIN, one, {}, 1.0) for one in (plan, searched)]
+    planned, kept = (minutes_of_runs.narrower_network(one, 0.01, is_given=False) for one in trainings)
     assert planned.value == half.value
     assert kept is None
 
 
 @pytest.mark.whole
 def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(segmented, tmp_path, monkeypatch):
-    threads, costs = [], Afterwards.costs
+    threads, costs = [], Minutes.costs
 
     def watched(after, model):
         threads.append(torch.get_num_threads())
         return costs(after, model)
 
-    monkeypatch.setattr(Afterwards, "costs", watched)
+    monkeypatch.setattr(Minutes, "costs", watched)
     torch.set_num_threads(2)
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}

@@ -56,7 +56,7 @@ def test_the_trial_that_a_killed_session_left_is_given_again(tmp_path):
     with Study(tmp_path / "study.db", {}, seed=0) as study:
         again = study.next()
         assert (again.number, again.choices) == (left.number, left.choices)
-        study.finish(again, COMPLETE, 1.0, steps=7)
+        study.finish(again, COMPLETE, 1.0, {"steps": 7})
         assert [one.facts.get("steps") for one in study.done] == [None, 7]
         assert study.next().number == 2
 
@@ -73,7 +73,7 @@ def test_a_trial_below_the_median_of_those_before_it_is_hopeless_and_the_plan_ne
         study.finish(bad, PRUNED)
         good = study.next()
         assert not good.is_hopeless(0.5, 0.85)
-        study.finish(good, IMPOSSIBLE, why="it does not fit")
+        study.finish(good, IMPOSSIBLE, facts={"why": "it does not fit"})
         assert [one.state for one in study.done] == [*[COMPLETE] * 4, PRUNED, IMPOSSIBLE]
 
 

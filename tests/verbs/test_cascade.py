@@ -19,7 +19,7 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import BEFORE, load, read_json, read_tensors
-from isocenter.verbs.training import cascade_stage as room
+from isocenter.verbs.training import loop
 from isocenter.verbs.training.fit import fit
 from packages import CONFIG, without_isocenter
 
@@ -54,7 +54,7 @@ def cascade(tmp_path_factory):
         return fit(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "fit", recorded)
+        patch.setattr(loop, "fit", recorded)
         train(trained.blobs(root / "data"), root / "run")
     return Cascade(root / "data", root / "run", fits)
 

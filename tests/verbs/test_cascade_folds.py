@@ -18,7 +18,7 @@ import trained
 from isocenter.errors import UsageError
 from isocenter.planning import read_plan
 from isocenter.runtime import BEFORE, load, read_tensors
-from isocenter.verbs.training import cascade_stage, trainings
+from isocenter.verbs.training import loop
 from isocenter.verbs.training.fit import fit
 from isocenter.verbs.training.run_folder import resumed_run
 from packages import CONFIG, without_isocenter
@@ -65,8 +65,7 @@ def crossed(tmp_path_factory):
         return fit(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for room in (cascade_stage, trainings):
-            patch.setattr(room, "fit", recorded)
+        patch.setattr(loop, "fit", recorded)
         train(trained.blobs(root / "data", 8), root / "run")
     return Crossed(root / "data", root / "run", fits)
 

@@ -12,12 +12,11 @@ import isocenter
 import trained
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
+from isocenter.runs import configuration_plan
+from isocenter.runs import configurations as names_of
 from isocenter.runtime import Averaged
-from isocenter.training import Clock
 from isocenter.values import Estimate
 from isocenter.verbs.training import configurations
-from isocenter.verbs.training.configurations import plans_of
-from isocenter.verbs.training.run_folder import new_run
 
 FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
 
@@ -93,10 +92,10 @@ CASCADE = {
 def test_a_plan_with_a_cascade_compares_it_with_networks_that_see_the_image_alone(blobs, tmp_path):
     chosen = {**trained.TWO_STEPS, "search.configurations": "auto", "network.size": trained.SMALL_UNET, **CASCADE}
     made = isocenter.plan(blobs, labels=trained.LABELS, device="cpu", threads=1, folds=2, assignments=chosen)
-    run = new_run(tmp_path / "run", made, Clock(0.0))
-    found = {name: (plan["network.name"], plan["preprocessing.cascade"]) for name, plan in plans_of(run).items()}
+    plans = {name: configuration_plan(made, name) for name in names_of(made)}
+    found = {name: (plan["network.name"], plan["preprocessing.cascade"]) for name, plan in plans.items()}
     assert found == {"2d": ("unet_slices", None), "3d": ("unet", None), "cascade": ("unet", 2.0)}
-    for name, plan in plans_of(run).items():
+    for name, plan in plans.items():
         assert settings(plan).architecture["channels"] == 1 + (name == "cascade")
 
 

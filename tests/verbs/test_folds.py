@@ -16,10 +16,11 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
-from isocenter.planning import read_plan
+from isocenter.planning import SCALE, read_plan
 from isocenter.report import figures
-from isocenter.runtime import Preprocessing
-from isocenter.tasks import Evidence, untuned, with_calibration
+from isocenter.runs import training_of, with_reasons
+from isocenter.runtime import Preprocessing, read_json
+from isocenter.tasks import Evidence, settings_of, untuned, with_calibration
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
@@ -31,12 +32,11 @@ from isocenter.verbs.package import evidence_of, finished_plan
 from isocenter.verbs.reading.dataset import open_dataset
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.train import train
-from isocenter.verbs.training import trainings
-from isocenter.verbs.training.decisions import SCALE, with_reasons
 from isocenter.verbs.training.gate import error_note
+from isocenter.verbs.training.loop import job_of
+from isocenter.verbs.training.loop import trained as train_all
 from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
 from isocenter.verbs.training.run_folder import RunFolder, new_run
-from isocenter.verbs.training.trainings import jobs_of
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
         "report.html",
         "run.json",
         "split.csv",
+        "trainings.json",
     ]
     for fold in range(3):
         assert sorted(path.name for path in (run / f"fold_{fold}").iterdir()) == [
@@ -66,6 +67,14 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
             "task.json",
             "tensorboard",
         ]
+
+
+def test_a_run_keeps_what_each_of_its_trainings_came_to(crossed):
+    _, run = crossed
+    rows = read_json(run / "trainings.json", "isocenter.trainings")["rows"]
+    facts = [(row["name"], row["role"], row["state"], row["steps"]) for row in rows]
+    assert facts == [(f"fold_{fold}", "fold", "finished", 6) for fold in range(3)]
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_every_case_is_tested_in_exactly_one_fold_and_trains_in_the_others(crossed):
@@ -234,14 +243,11 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
         signal.raise_signal(signal.SIGINT)
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        trainings.trained(run)
+        train_all(run)
     state = json.loads((run.out / "fold_0" / "checkpoints" / "last" / "state.json").read_text())
     assert 2400 <= state["turn"] <= state["seconds"]
     half = (0.98 * 3600 - state["turn"]) / 2  # of what is left, without what follows training
     assert 0 < state["deadline"] - state["turn"] < half
-    later = replace(run, clock=Clock(time.monotonic(), spent=3000.0))
-    assert trainings.Part.of(later, jobs_of(later)[0]).turn_began(later.clock) == state["turn"]
-    assert trainings.Part.of(later, jobs_of(later)[1]).turn_began(later.clock) >= 3000
 
 
 def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
@@ -353,12 +359,12 @@ def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_tr
         of_fold = [plain.predict(case) for case in unseen]
         own, _ = with_calibration(plain.task, Evidence(of_fold, unseen))
         other = json.loads((halved / f"fold_{1 - fold}" / "task.json").read_text())
-        assert other["thresholds"] == pytest.approx(own.settings["thresholds"], abs=1e-6)
-        assert other["calibration"]["cases"] == own.settings["calibration"]["cases"] == 12
+        assert other["thresholds"] == pytest.approx(settings_of(own)["thresholds"], abs=1e-6)
+        assert other["calibration"]["cases"] == settings_of(own)["calibration"]["cases"] == 12
         predictions, cases = [*predictions, *of_fold], [*cases, *unseen]
     mean, _ = with_calibration(plain.task, Evidence(predictions, cases))
     plan = read_plan(halved / "plan.yaml")
-    assert plan["task.thresholds"] == pytest.approx(mean.settings["thresholds"], abs=1e-6)
+    assert plan["task.thresholds"] == pytest.approx(settings_of(mean)["thresholds"], abs=1e-6)
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
@@ -385,7 +391,8 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     data, found = trained.blobs(tmp_path / "data", 9), []
     for louder in (1, 3):
         made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
-        jobs = jobs_of(new_run(tmp_path / f"run{louder}", made, Clock(0.0)))
+        run = new_run(tmp_path / f"run{louder}", made, Clock(0.0))
+        jobs = [job_of(run, training_of(made, {}, fold)) for fold in run.folds]
         found.append([job.record["fingerprint"] for job in jobs])
         assert [one["cases"] for one in found[-1]] == [len(job.train) for job in jobs]
         changed = {case.id for case in (*jobs[0].test, *jobs[0].val)}

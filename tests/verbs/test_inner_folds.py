@@ -18,8 +18,6 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan, settings, split, with_inner_folds
-from isocenter.runtime import read_json
-from isocenter.training import STATE_SCHEMA
 from isocenter.values import Case, Dataset
 from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit, planned_from
@@ -102,24 +100,6 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
     isocenter.train(resume=tmp_path / "run")
     ours, theirs = (read_plan(run / "plan.yaml")["task.thresholds"] for run in (tmp_path / "run", parted.out))
     assert ours == theirs
-
-
-@pytest.mark.whole
-def test_inner_folds_have_their_share_of_the_minutes_and_none_more_than_the_model(classified, tmp_path):
-    chosen = {
-        "training.steps": None,
-        "training.epochs": 1,
-        "split.inner_folds": 2,
-        "split.inner_share": 0.4,
-        "training.networks": 1,
-    }
-    run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
-    folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
-    ends = [read_json(one / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["deadline"] / 60 for one in folders]
-    assert ends[0] == pytest.approx(0.6 * 30, rel=0.05)
-    # The model was done at once, and left nearly all of its minutes over.
-    assert ends[1] == pytest.approx(0.5 * 30, rel=0.05)
-    assert ends[2] == pytest.approx(0.6 * 30, rel=0.05)
 
 
 @pytest.mark.parametrize(

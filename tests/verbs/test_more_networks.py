@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from itertools import count
 
@@ -16,10 +15,6 @@ from isocenter.files import read_dataset
 from isocenter.planning import read_plan
 from isocenter.runtime import Averaged
 from isocenter.tasks import settings_of
-from isocenter.training import Outcome
-from isocenter.values import Decision
-from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.more_networks import more_jobs
 
 THREE = {**trained.TWO_STEPS, "training.networks": 3}
 
@@ -79,24 +74,6 @@ def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, 
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
-def test_further_networks_have_the_batch_to_which_few_steps_have_brought_the_first(classified):
-    job = Job(classified.out, read_plan(classified.out / "plan.yaml"), [], [], {})
-    for batch, taken in ((1, 1), (None, job.plan["training.batch"])):
-        jobs = more_jobs(job, Outcome(classified.out, "", steps=40, batch=batch), 3)
-        assert [(one.plan["training.batch"], one.plan["training.steps"]) for one in jobs] == [(taken, 40)] * 2
-
-
-@pytest.mark.whole
-def test_runs_of_neighbouring_seeds_have_no_network_in_common(classified):
-    plans = (read_plan(classified.out / "plan.yaml").with_decision("training.seed", Decision(n, "")) for n in range(4))
-    seeds = [
-        one.plan["training.seed"]
-        for plan in plans
-        for one in more_jobs(Job(classified.out, plan, [], [], {}), Outcome(classified.out, "", steps=2), 5)
-    ]
-    assert len({*range(4), *seeds}) == 4 + 4 * 4
-
-
 @pytest.mark.whole
 def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
@@ -107,30 +84,8 @@ def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classif
     assert "left" in plan.decision("training.networks").because
 
 
-@pytest.mark.whole
-def test_networks_by_hand_share_the_minutes(segmented, tmp_path):
-    """The first of three ends after a third of the time, whatever follows; the others take as many steps."""
-
-    def pressed(moment):
-        signal.raise_signal(signal.SIGINT)
-
-    given = {"training.networks": 3, "training.steps": None, "split.inner_folds": 0, "training.compute": "eager"}
-    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=given)
-    state = json.loads((tmp_path / "run" / "checkpoints" / "last" / "state.json").read_text())
-    assert 400 < state["deadline"] < 700
-
-
 def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):
     assert read_plan(classified.out / "plan.yaml")["training.networks"] == 1
-
-
-@pytest.mark.whole
-def test_each_network_of_inner_folds_has_as_many_beside_it(classified, tmp_path):
-    chosen = {**trained.TWO_STEPS, "training.networks": 2, "split.inner_folds": 2}
-    run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen)
-    folders = [run.out, *(run.out / "inner" / f"fold_{n}" for n in (0, 1))]
-    assert all((folder / "more" / "1" / "checkpoints" / "last").is_dir() for folder in folders)
 
 
 def test_folds_are_networks_of_one_model_already(classified, tmp_path):

@@ -15,9 +15,10 @@ import pytest
 import isocenter
 from isocenter.errors import DatasetError
 from isocenter.prediction import Asked, computed, image_of
+from isocenter.runs import Costs, Minutes
 from isocenter.service.work.answer import Inputs, answered
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.training import gate, time_budget
+from isocenter.verbs.training import gate
 
 
 def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -100,6 +101,6 @@ def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_all
 def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen(monkeypatch):
     monkeypatch.setattr(gate, "observed", lambda model, case, layers: (case, None))
     assert len(gate._looked(None, range(20), seconds=-1.0, most=-1.0)[0]) == 1
-    costs = time_budget.Costs(predict=60.0, score=0.0, tune=0.0)
-    after = time_budget.Afterwards(10.0, None, 0, [], looking=(200,))
+    costs = Costs(predict=60.0, score=0.0, tune=0.0)
+    after = Minutes(10.0, None, 0, [], looking=(200,))
     assert after.seconds(costs) - replace(after, looking=()).seconds(costs) == pytest.approx(300.0)  # half of 10 min

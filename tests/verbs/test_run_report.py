@@ -13,8 +13,7 @@ from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
 from isocenter.verbs.evaluation.scoring import WRONG, Scored
-from isocenter.verbs.training.decided_here import MOST_LINES, decided_section
-from isocenter.verbs.training.run_report import RunReport
+from isocenter.verbs.training.run_report import MOST_LINES, RunReport, decided_section
 
 TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
 TABLE = pd.DataFrame(
@@ -38,7 +37,11 @@ def rows(metric: str, *values: float, low: float | None = 0.1) -> list[Row]:
 def plan() -> Plan:
     sections = {
         "task": {"name": Decision("segmentation", "masks"), "tolerance": Decision({"liver": 2.0}, "two voxels")},
-        "evaluation": {"primary": Decision("dice", "overlap is asked for")},
+        "evaluation": {
+            "primary": Decision("dice", "overlap is asked for"),
+            "groups": Decision(None, "nobody named any"),
+            "margin": Decision(None, "nobody named one"),
+        },
     }
     made = Plan(sections)
     return made.with_decision("evaluation.registered", Decision(registered(made), "before training"))

@@ -16,15 +16,13 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
+from isocenter.runs import Role, SearchLength, SearchResult, Stages, result_in, selected, training_of, with_searches
 from isocenter.training import IMPOSSIBLE, Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
-from isocenter.verbs.plan import room_of
 from isocenter.verbs.train import train
-from isocenter.verbs.training.decisions import with_searches
-from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.loop import Loop
 from isocenter.verbs.training.run_folder import RunFolder
-from isocenter.verbs.training.search import SearchResult, _value, length_of, searched
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -56,15 +54,11 @@ def with_(plan, values):
     return plan
 
 
-def job_of(made, out, plan=None):
-    learning, selecting = (
-        [case for case in made.examination.dataset if made.parts.get(case.id) == part] for part in ("train", "val")
-    )
-    return Job(out, plan or made.plan, learning, selecting, {})
-
-
-def search(made, out, plan=None, **given):
-    return searched(job_of(made, out, plan), Clock(time.monotonic()), room_of(made), **given)
+def search(made, out, plan=None):
+    """What the trials before a training come to, which itself does not begin."""
+    run = RunFolder(out, made if plan is None else replace(made, plan=plan), Clock(time.monotonic()))
+    Loop(run, Stages(run.clock)).fit_all((Role.TRIAL, Role.SEARCH))
+    return result_in(out)
 
 
 def reported(found):
@@ -99,8 +93,8 @@ def test_the_first_trial_is_the_plan_as_it_stands_and_the_others_are_other_plans
     assert "training.learning_rate" in json.loads(second["changed"])
 
 
-def test_a_trial_whose_validations_never_had_a_number_has_none_either(made, tmp_path):
-    assert math.isnan(_value(job_of(made, tmp_path), {}))
+def test_a_trial_whose_validations_never_had_a_number_has_none_either(made):
+    assert math.isnan(selected(training_of(made, {}, None), {}))
 
 
 def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
@@ -117,7 +111,7 @@ def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_pat
     other = planned(spoiled(data, tmp_path / "spoiled", tested), folds=2)
     assert other.folds == made.folds
     ours, theirs = (
-        search(one.of_fold(1), tmp_path / name, folds=2) for one, name in ((made, "ours"), (other, "theirs"))
+        search(replace(one.of_fold(1), folds=()), tmp_path / name) for one, name in ((made, "ours"), (other, "theirs"))
     )
     assert reported(ours) == reported(theirs)
 
@@ -179,7 +173,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     plan = learning_nothing(made, tmp_path)
     found = search(made, tmp_path, plan)
     assert set(found.changed) == {"training.learning_rate"}
-    edited = found.applied(plan)
+    edited = plan.with_decisions(found.decided)
     assert edited["training.learning_rate"] > 1e-4
     because = edited.decision("training.learning_rate").because
     assert "validation cases, the plan's own" in because and "once more from another seed" in because
@@ -189,23 +183,14 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
 @pytest.mark.whole
 def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp_path):
     """The validation cases only choose the trial."""
-    plan = learning_nothing(made, tmp_path)
-    job = job_of(made, tmp_path, plan)
-    halves = job.train[::2], job.train[1::2]
-    inner = [replace(job, train=ours, val=theirs) for ours, theirs in (halves, halves[::-1])]
-    found = searched(job, Clock(time.monotonic()), room_of(made), inner=inner)
+    plan = with_(learning_nothing(made, tmp_path), {"split.inner_folds": 2})
+    found, count = search(made, tmp_path, plan), list(made.parts.values()).count("train")
     [decision] = found.changed.values()
-    assert f"on {len(job.train)} training cases in inner folds" in decision.because
+    assert f"on {count} training cases in inner folds" in decision.because
     assert "Bonferroni" not in decision.because and "of bootstrap draws" not in decision.because
     assert sorted(one.name for one in (tmp_path / "search").glob("again_*")) == [
         f"again_{trial}_fold_{fold}" for trial in ("000", "001") for fold in (0, 1)
     ]
-
-
-def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
-    found = search(made, tmp_path, with_(made.plan, {**TIMED, "search.minutes": 0.002}))
-    assert (len(found.rows), found.changed) == (1, {})
-    assert "leaves no time for another and its confirmation: the plan stays" in found.statement
 
 
 @pytest.mark.parametrize(
@@ -220,7 +205,7 @@ def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
     ],
 )
 def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, folds, seconds, steps, ends):
-    length = length_of(with_(made.plan, {**TIMED, **given}), 7.0, folds)
+    length = SearchLength.of(settings(with_(made.plan, {**TIMED, **given})), 7.0, folds)
     assert (length.seconds, length.steps, length.ends) == (seconds, steps, ends)
 
 
@@ -304,7 +289,7 @@ def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkey
 
 def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
     found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
-    edited = SearchResult({"training.weight_decay": found}, "").applied(made.plan)
+    edited = made.plan.with_decisions(SearchResult({"training.weight_decay": found}, "").decided)
     plan = with_searches(made.plan, [made.plan, edited])
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]

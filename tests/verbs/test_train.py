@@ -32,6 +32,7 @@ def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
         "run.json",
         "split.csv",
         "tensorboard",
+        "trainings.json",
     ]
     assert sorted(path.name for path in (segmented.out / "checkpoints").iterdir()) == ["best", "last"]
 

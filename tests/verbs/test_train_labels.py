@@ -17,7 +17,7 @@ import isocenter
 import trained
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan
-from isocenter.verbs.training import more_networks
+from isocenter.runs import minutes
 from packages import CONFIG, no_export, without_isocenter
 
 torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def values(run: Path) -> dict[tuple[str, str], dict]:
 
 @pytest.mark.whole
 def test_minutes_that_are_left_train_a_further_network_of_findings(found, tmp_path, monkeypatch):
-    monkeypatch.setattr(more_networks, "MOST", 2)  # five take too long for a test
+    monkeypatch.setattr(minutes, "MOST_NETWORKS", 2)  # five take too long for a test
     chosen = {**SMALL, "training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
     chosen["training.compute"] = "eager"
     reading = {"column": COLUMN, "device": "cpu", "threads": 1}

@@ -111,7 +111,7 @@ class Study:
         given = self._study.ask(self._distributions)
         return Trial(given, self._choices(given.params))
 
-    def finish(self, trial: Trial, state: str, value: float | None = None, **facts: Any) -> None:
+    def finish(self, trial: Trial, state: str, value: float | None = None, facts: Mapping[str, Any] = {}) -> None:
         """A trial is over."""
         states = self._optuna.trial.TrialState
         for name, fact in facts.items():

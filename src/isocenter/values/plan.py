@@ -111,6 +111,13 @@ class Plan:
         sections = {**self.sections, section: {**self.sections.get(section, {}), key: decision}}
         return replace(self, sections=sections)
 
+    def with_decisions(self, decisions: Mapping[str, Decision]) -> Plan:
+        """The plan with each of these decisions in place of its own, or in addition."""
+        plan = self
+        for name, decision in decisions.items():
+            plan = plan.with_decision(name, decision)
+        return plan
+
 
 def with_pixels(text: str) -> str:
     """A text on images as one on pictures: pixels in place of voxels."""

@@ -13,7 +13,7 @@ from isocenter.evaluation import NONE, Metrics, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin
+from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
 from isocenter.report import Block, InNotebook, Paragraph, Section, Table, in_words
 from isocenter.runtime import (
     WEIGHTS,
@@ -46,7 +46,6 @@ from isocenter.verbs.evaluation.comparison import (
 from isocenter.verbs.evaluation.data_record import copy_data_record, named_as_in_run
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, Scored, score, split_table, write_verdict
 from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
-from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading.dataset import open_dataset, with_references
 from isocenter.verbs.reading.device import announced_device
 from isocenter.verbs.reading.failures import failures_among

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,113 +14,49 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.keywords import named_keywords
-from isocenter.lazy import pandas as pd
 from isocenter.planning import (
+    COVARIATES,
+    EVERYTHING,
     GROUPS,
+    TOO_LARGE,
     Machine,
     Parts,
+    Planned,
     Retest,
-    Room,
     Wishes,
     check_value,
     check_wishes,
     folds_decision,
-    for_fold,
     make_plan,
-    overview,
     plan_text,
-    prose,
     refuse_groups,
+    relative_to,
     settings,
     shared_by_folds,
     split,
     split_folds,
     this_machine,
+    training_ids,
     with_inner_folds,
     with_memory,
     with_settings,
 )
-from isocenter.quality import Examination, retested, shortcut_notes
-from isocenter.report import InNotebook
+from isocenter.quality import Examination, retested
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
-from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut, Split
+from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
 from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, refuse_unfit, with_references
 from isocenter.verbs.reading.device import announced_device
-from isocenter.verbs.reading.options import COVARIATES, EVERYTHING, ReadingKeywords, ReadingOptions
+from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
 from isocenter.verbs.reading.output_folder import refuse_taken
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
 # How often a plan is made anew without cases out of all proportion, until the same ones stay out.
 MOST_PLANS = 3
-# Why a case that is out of all proportion is left out.
-TOO_LARGE = "it is left out: its prediction would take more time than all others"
 # By its suffix `train` knows a plan from data.
 PLAN_SUFFIXES = (".yaml", ".yml")
 POSITIVE = "task.positive"
-
-
-@dataclass(frozen=True, eq=False)
-class Planned(InNotebook):
-    """A plan with the data that it was made for; prints its decisions with their reasons.
-
-    parts: {case id: part}, with folds those of the first
-    folds: the parts of each fold; empty where there is one test part
-    """
-
-    plan: Plan
-    examination: Examination
-    parts: Mapping[str, Split]
-    out: Path | None = field(default=None)
-    folds: tuple[Parts, ...] = ()
-
-    def of_fold(self, number: int) -> Planned:
-        """The plan and parts of one fold: every statistic in it is of that fold's training cases."""
-        parts = self.folds[number]
-        fingerprint, asked = self.examination.fingerprint.only(_training(parts)), self.plan.options.get(COVARIATES)
-        return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint, asked), parts=parts)
-
-    def __repr__(self) -> str:
-        lines = [*self.left_out, *shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
-        return "\n".join([overview(self.plan), *(f"\n{line}" for line in lines)])
-
-    @property
-    def left_out(self) -> list[str]:
-        """The cases that are in no part because they are out of all proportion, in sentences."""
-        large = (one for one in self.examination.problems if one.why == TOO_LARGE)
-        return [f"left out: {one.what}. {one.remedy}" for one in large]
-
-    def with_memory_of(self, edited: Plan) -> Plan:
-        """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""
-        machine = this_machine(edited["training.device"], edited["training.threads"])
-        return with_memory(edited, self.examination.fingerprint.only(_training(self.parts)), machine)
-
-    @property
-    def shortcuts(self) -> tuple[Shortcut, ...]:
-        """The shortcuts in what the network sees: those that were found, until they are shown to be gone."""
-        shortcuts = self.examination.shortcuts
-        if not any(one.standing for one in shortcuts):
-            return shortcuts
-        aspect, border, shape = (self.plan[f"preprocessing.{name}"] for name in ("aspect", "border", "shape"))
-        return retested(self.examination, aspect=aspect, border=border, shape=shape)
-
-    @property
-    def explained(self) -> str:
-        """The reasons as prose, a paragraph for each section."""
-        return prose(self.plan)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """The decisions, a row each: name, value, because, source."""
-        return pd.DataFrame(self.as_record()["rows"])
-
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        decisions = [
-            {"name": name, "value": one.value, "because": one.because, "source": one.source} for name, one in self.plan
-        ]
-        return {"schema": "isocenter.plan", "version": 1, "data_hash": self.plan.data_hash, "rows": decisions}
 
 
 @dataclass(frozen=True)
@@ -255,7 +190,7 @@ def _planned_for(
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = _parted(examination, request)
     parts = made_of[0]
-    training, asked = examination.fingerprint.only(_training(parts)), request.assignments.get("network.context")
+    training, asked = examination.fingerprint.only(training_ids(parts)), request.assignments.get("network.context")
     made = make_plan(
         usable,
         training,
@@ -274,7 +209,7 @@ def _planned_for(
             reduction=request.reduction,
             configurations=request.assignments.get("search.configurations"),
         ),
-        _retest(examination, _training(parts), seed),
+        _retest(examination, training_ids(parts), seed),
     )
     made = made.with_decision("split.calibration", parted["calibration"])
     if numbered:
@@ -286,7 +221,7 @@ def _planned_for(
     made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
     by_threshold = [name for name, _ in made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
-        refuse_groups(made[name], usable, _training(parts), name)
+        refuse_groups(made[name], usable, training_ids(parts), name)
     made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
@@ -306,7 +241,7 @@ def out_of_proportion(made: Planned, every: Fingerprint) -> list[Problem]:
     grids = {name: _grid(one) for name, one in facts.items()}
     large = dict[str, int]()
     for parts in made.folds or (made.parts,):
-        large |= disproportionate(looking, grids, _training(parts))
+        large |= disproportionate(looking, grids, training_ids(parts))
     usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
     return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
 
@@ -418,35 +353,3 @@ def _retest(examination: Examination, training: set[str], seed: int) -> Retest:
 
     patients = {case.patient for case in examination.dataset if case.id in training}
     return Retest(examination.shortcuts, examination.unmeasured, len(patients), after)
-
-
-def _training(parts: Parts) -> set[str]:
-    return {case for case, part in parts.items() if part == "train"}
-
-
-def fewest_that_select(made: Planned) -> int:
-    """Validation patients, of folds those of the one that has fewest; with inner folds validation cases.
-
-    The cases of one patient are no independent evidence; with inner folds they only choose what training cases confirm.
-    """
-    confirmed = settings(made.plan).split.inner_folds
-    owners = {case.id: case.id if confirmed else case.patient for case in made.examination.dataset}
-    return min(
-        len({owners[case] for case, part in parts.items() if part == "val"}) for parts in made.folds or (made.parts,)
-    )
-
-
-def room_of(made: Planned) -> Room:
-    """The training cases and the machine that a plan must fit."""
-    machine = this_machine(made.plan["training.device"], made.plan["training.threads"])
-    return Room(made.examination.fingerprint.only(_training(made.parts)), machine)
-
-
-def relative_to(made: Plan, folder: Path) -> Plan:
-    """The plan with its data path relative to the folder that it will lie in."""
-    if not made.data:
-        return made
-    try:
-        return replace(made, data=Path(os.path.relpath(made.data, folder.resolve())).as_posix())
-    except ValueError:  # another drive on Windows has no relative path
-        return made

@@ -14,8 +14,9 @@ from isocenter.evaluation import Metrics, rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import registered_margin, settings
+from isocenter.planning import Planned, registered_margin, settings
 from isocenter.report import InNotebook, in_words
+from isocenter.runs import result_in, trials_in
 from isocenter.runtime import build_module
 from isocenter.training import Clock, take_over
 from isocenter.values import Dataset, Row
@@ -25,9 +26,7 @@ from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_o
 from isocenter.verbs.plan import (
     PLAN_SUFFIXES,
     POSITIVE,
-    Planned,
     PlanRequest,
-    fewest_that_select,
     planned,
     positive_among,
 )
@@ -51,14 +50,12 @@ from isocenter.verbs.training import (
     notes_of,
     planned_from,
     refuse_unsearchable,
-    result_in,
     resumed_run,
     search_sections,
     selecting,
     trained,
     training_length,
     training_log,
-    trials_in,
     weights_of,
     write_environment,
     write_notes,
@@ -183,7 +180,7 @@ def train(
     refuse_taken(Path(out), overwrite, MARKS)
     with locked(Path(out)), weights_of(None if start is None else Path(start)) as weights:
         made = _planned(data, request)
-        refuse_unsearchable(made.plan, fewest_that_select(made))
+        refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = settings(made.plan)
         pretrained_file = None if chosen.network.pretrained in (None, PUBLISHED) else Path(chosen.network.pretrained)
         files = [file for file in (pretrained_file, weights) if file is not None]
@@ -224,8 +221,8 @@ def _finished(run: RunFolder) -> Run:
     """Prepare, train, evaluate, report; an error of the system, or of memory, becomes one line."""
     try:
         write_environment(run, run.plan)
-        run, others = configured(run)
-        finished = _reported(run, trained(run, others))
+        run = configured(run)
+        finished = _reported(run, trained(run))
         shutil.rmtree(run.out / START, ignore_errors=True)
         return finished
     except FileNotFoundError as error:

@@ -287,7 +287,7 @@ def score(
                         features[case.id] = case.patient, outcome.features
                     if outcome.prediction is not None:
                         voxels += math.prod(outcome.prediction.geometry.shape)
-                        made |= {case.id: outcome.prediction} if draws and are_kept(voxels) else {}
+                        made |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
         if not keeps or not any(own for own, _ in ended.values()):
@@ -343,11 +343,6 @@ def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> l
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
     rows = [*task.summary(table, seed=resampling(table, seed)), *answered_rows(task, table, seed=seed)]
     return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
-
-
-def are_kept(voxels: int) -> bool:
-    """Whether predictions of so many voxels together are kept in memory."""
-    return voxels <= MOST_KEPT
 
 
 def by_case(estimate: Estimate) -> Estimate:

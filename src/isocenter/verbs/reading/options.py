@@ -8,13 +8,12 @@ from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer, refuse_no_orientation
+from isocenter.planning import COVARIATES, EVERYTHING
 from isocenter.verbs.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
 VOXELS = ("part", "prefer", "orientation", "fill_missing", "fill_contours", "align")
 DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
-# The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
-EVERYTHING, COVARIATES = "everything", "covariates"
 # The reading option by which cases out of all proportion are kept.
 ALLOW_LARGE = "allow_large"
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from isocenter.verbs.training.fit import prepared
     from isocenter.verbs.training.gate import gate_of_site, guarded_by
     from isocenter.verbs.training.initial_weights import weights_of
+    from isocenter.verbs.training.loop import OutOfFold, trained
     from isocenter.verbs.training.run_end import (
         ENVIRONMENT,
+        Trained,
         less_than_one_pass,
         notes_of,
         training_log,
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
         resumed_run,
     )
     from isocenter.verbs.training.run_report import RunReport, search_sections, selecting
-    from isocenter.verbs.training.search import refuse_unsearchable, result_in, trials_in
-    from isocenter.verbs.training.trainings import OutOfFold, Trained, trained
+    from isocenter.verbs.training.search import refuse_unsearchable
     from isocenter.verbs.training.tuning import predicted
     from isocenter.verbs.training.validation_course import training_length
 

@@ -7,82 +7,76 @@ the simplest is taken that is not surely worse than the best, by the paired inte
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import listed
 from isocenter.evaluation import Metric, case_table
 from isocenter.evaluation import Table as Cases
-from isocenter.planning import CASCADE, compared_configurations, settings, without_cascade
+from isocenter.planning import settings
 from isocenter.report import Paragraph, Section, Table
+from isocenter.runs import (
+    BOTH,
+    BY_SLICES,
+    BY_VOLUMES,
+    CONFIGURATIONS,
+    CONFIGURED,
+    NNUNET,
+    Minutes,
+    Role,
+    Stages,
+    compares,
+    configuration_plan,
+    configurations,
+    has_cascade,
+    training_of,
+)
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task
 from isocenter.training import Outcome
-from isocenter.values import Decision, Estimate, Plan
+from isocenter.values import Decision, Estimate
 from isocenter.verbs.evaluation.comparison import compare_tables, signed
-from isocenter.verbs.plan import room_of
-from isocenter.verbs.training.decisions import log_decisions, with_decisions
 from isocenter.verbs.training.fit import Job, More
-from isocenter.verbs.training.image_only_control import predicted_rows
-from isocenter.verbs.training.run_folder import CONFIGURED, RunFolder
-from isocenter.verbs.training.time_budget import Afterwards, Shares
-from isocenter.verbs.training.trainings import (
-    OutOfFold,
-    Part,
-    Timed,
-    afterwards,
-    first_limit,
-    fitted,
-    folds_of,
-    jobs_of,
-)
+from isocenter.verbs.training.loop import Loop, OutOfFold, folds_of, minutes_of
+from isocenter.verbs.training.run_end import predicted_rows
+from isocenter.verbs.training.run_folder import RunFolder
 from isocenter.verbs.training.tuning import tuned
 
 log = logging.getLogger("isocenter")
-WANTED, RECORD, SCHEMA = "search.configurations", "configurations.json", "isocenter.configurations"
-SLICES, VOLUMES, BOTH = "unet_slices", "unet", "ensemble"
-BY_SLICES, BY_VOLUMES = "2d", "3d"
-NNUNET = "doi:10.1038/s41592-020-01008-z"
-Trainings = tuple[Sequence[Job], Sequence[Outcome]]
+RECORD, SCHEMA = "configurations.json", "isocenter.configurations"
 
 
-def configured(run: RunFolder) -> tuple[RunFolder, More]:
+def configured(run: RunFolder) -> RunFolder:
     """The run with the configuration that its folds have chosen, whose trainings then lie in its folds.
 
-    Returns the further networks of each fold too, where the mean was chosen. What compares nothing stays as it is.
+    What compares nothing stays as it is.
     """
-    if WANTED not in run.plan or run.plan[WANTED] not in ("auto", BOTH):
-        return run, {}
-    runs = {name: replace(run, out=run.out / CONFIGURED / name, made=replace(run.made, plan=plan))
-            for name, plan in plans_of(run).items()}  # fmt: skip
+    if not compares(run.made):
+        return run
     if not (run.out / RECORD).is_file():
-        trainings = _trained(run, runs)
+        loop = Loop(run, Stages(run.clock), minutes=_minutes(run), is_dealt=True)
+        loop.fit_all()
         record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
-        record = record if run.plan[WANTED] == BOTH else _compared(run, trainings)
+        record = record if run.plan[CONFIGURATIONS] == BOTH else _compared(loop)
         write_json(run.out / RECORD, SCHEMA, record)
         log.info("configuration: %s: %s", record["chosen"], record["because"])
     record = read_json(run.out / RECORD, SCHEMA)
     chosen = str(record["chosen"])
     first = BY_VOLUMES if chosen == BOTH else chosen
     for fold in run.folds:
-        place = runs[first].folder(fold)
+        place = run.place(f"{CONFIGURED}/{first}/fold_{fold}")
         if place.is_dir():
             place.rename(run.folder(fold))
     decision = Decision(chosen, str(record["because"]), NNUNET)
-    after = replace(run, made=replace(run.made, plan=runs[first].plan.with_decision(WANTED, decision)))
-    after.write_plan(after.plan)
-    if chosen != BOTH:
-        return after, {}
-    slices = runs[BY_SLICES]
-    pairs = zip(run.folds, jobs_of(slices), strict=True)
-    return after, {run.folder(fold): [_outcome(slices, job)] for fold, job in pairs}
+    plan = configuration_plan(run.made, first).with_decision(CONFIGURATIONS, decision)
+    run.write_plan(plan)
+    return replace(run, made=replace(run.made, plan=plan))
 
 
 def configuration_notes(run: RunFolder) -> list[str]:
-    """That the cases which chose a configuration are those of its figures; nothing where nothing was compared.
+    """A note that the cases of the figures chose the configuration too; none where nothing was compared.
 
     Varma and Simon, doi:10.1186/1471-2105-7-91
     """
@@ -106,71 +100,24 @@ def configuration_sections(run: Path) -> list[Section]:
     return [Section("Configurations", [Paragraph(text), Table(columns, rows)])]
 
 
-def plans_of(run: RunFolder) -> dict[str, Plan]:
-    """{configuration: its plan}; the plan's own network is one of them."""
-    own, room = str(run.plan["network.name"]), room_of(run.made)
-    plans = {}
-    for name in _names(run):
-        plan, family = run.plan, SLICES if name == BY_SLICES else VOLUMES if own == SLICES else own
-        because = f"the configuration {name}, which is compared with others"
-        if family != own:
-            size = {"network.size": Decision(dict(room.size(plan, family)), because)}
-            plan = with_decisions(plan, {"network.name": Decision(family, because), **size})
-        if name != CASCADE and _has_cascade(run):
-            plan = without_cascade(plan, because)
-        plans[name] = plan if plan is run.plan else room.fitted(plan)
-    return plans
-
-
-def _has_cascade(run: RunFolder) -> bool:
-    """Whether one is compared too: where the plan has one."""
-    return run.plan["preprocessing.cascade"] is not None
-
-
-def _names(run: RunFolder) -> tuple[str, ...]:
-    """The configurations that are trained, from the simplest on."""
-    return compared_configurations(cascade=_has_cascade(run))
-
-
-def _left_out(run: RunFolder) -> str:
-    return "" if _has_cascade(run) else f"a cascade: {run.plan.decision('preprocessing.cascade').because}"
-
-
-def _trained(run: RunFolder, runs: Mapping[str, RunFolder]) -> dict[str, Trainings]:
-    """The trainings of every fold by each configuration, which have equal parts of the minutes."""
-    jobs = {name: jobs_of(own) for name, own in runs.items()}
-    after = _after(run, jobs)
-    shares, trained = Shares(len(jobs) * len(run.folds)), dict[str, Trainings]()
-    for name, own in jobs.items():
-        outcomes = []
-        for own_job in own:
-            job = replace(own_job, what=f"{own_job.what}, {name}")
-            part, timed = Part.of(runs[name], job), None
-            if after is not None:
-                turn = shares.turn(part.turn_began(run.clock))
-                timed = Timed(after, turn, partial(first_limit, after, part, None))
-            outcomes.append(fitted(runs[name], part, partial(log_decisions, job.what), timed))
-        trained[name] = own, outcomes
-    return trained
-
-
-def _after(run: RunFolder, jobs: Mapping[str, Sequence[Job]]) -> Afterwards | None:
-    """What follows all trainings: the comparison, then all that follows the folds of the one that is taken."""
-    after = afterwards(run, jobs[BY_VOLUMES], 1)
-    if after is None:
+def _minutes(run: RunFolder) -> Minutes | None:
+    """The minutes of a comparison, and of all that follows the folds of the configuration that is taken."""
+    made, names = run.made, configurations(run.made)
+    volumes = replace(made, plan=configuration_plan(made, BY_VOLUMES))
+    mains = [training_of(volumes, {}, fold) for fold in run.folds]
+    minutes = minutes_of(run, mains, 1)
+    if minutes is None:
         return None
-    tested = sum(len(job.test) for job in jobs[BY_VOLUMES])
-    compared = [*[(tested, 1)] * len(jobs), (tested, 2)]  # of the mean both networks predict each case
-    return replace(after, tested=[*after.tested, *compared], selecting=(2 + len(compared)) * after.selecting)
+    tested = sum(len(main.cases["test"]) for main in mains)
+    compared = [*[(tested, 1)] * len(names), (tested, 2)]  # of the mean both networks predict each case
+    return replace(minutes, tested=[*minutes.tested, *compared], selecting=(2 + len(compared)) * minutes.selecting)
 
 
-def _outcome(run: RunFolder, job: Job) -> Outcome:
-    """Of a training that is finished."""
-    return fitted(run, Part(job, None), lambda decisions: None, None)
-
-
-def _compared(run: RunFolder, trainings: Mapping[str, Trainings]) -> dict[str, Any]:
+def _compared(loop: Loop) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
+    run = loop.run
+    folders = {name: f"{CONFIGURED}/{name}/" for name in configurations(run.made)}
+    trainings = {name: loop.trained_as(Role.CONFIGURATION, below=folder) for name, folder in folders.items()}
     slices, volumes, order = trainings[BY_SLICES], trainings[BY_VOLUMES], (*trainings, BOTH)
     more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
     tables, tasks = dict[str, Cases](), dict[str, Task]()
@@ -214,6 +161,11 @@ def _scored(
     predictor = OutOfFold.of(own.task, jobs, own.models)
     rows = predicted_rows(predictor, cases, {}, folds_of(jobs, own.models), f"of configuration {name}")
     return case_table(rows), own.task
+
+
+def _left_out(run: RunFolder) -> str:
+    because = run.plan.decision("preprocessing.cascade").because
+    return "" if has_cascade(run.made) else f"a cascade: {because}"
 
 
 def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from isocenter.evaluation import FOLD, Compared, Table, case_table, rows_to_json
 from isocenter.planning import settings, with_settings
 from isocenter.report import Paragraph, Section
+from isocenter.runs import IMAGE_ONLY
 from isocenter.runtime import Context, write_json
 from isocenter.tasks import Task
 from isocenter.training import CovariateModel, fit_covariate_model
@@ -16,14 +17,10 @@ from isocenter.values import Case, Row, Split
 from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, comparison_table, evaluated_cases, signed
 from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, OUT_OF_FOLD
 from isocenter.verbs.evaluation.verdict import Gain, gains_of
-from isocenter.verbs.training.decisions import of_fold
-from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
+from isocenter.verbs.training.run_folder import RunFolder
 
 RECORD = "covariates.json"
 SCHEMA = "isocenter.covariates"
-# s for each entry of each training case: 8 s for 5,000 of 210 on one core, and 4 s to make numbers of them.
-FIT_SECONDS = 1.2e-5
 # The two halves in the report, and what the model adds to each.
 COVARIATES_ONLY = "the covariates alone, without images"
 IMAGES = "the images alone, trained as long without the covariates"
@@ -34,14 +31,9 @@ HALVES = (
 ADDED = {COVARIATES_ONLY: "what the images add to the covariates", IMAGES: "what the covariates add to the images"}
 
 
-def covariates_seconds(jobs: Sequence[Job]) -> float:
-    """s that fits to the covariates alone will take, of one training or of each fold."""
-    return sum(FIT_SECONDS * len(Context.of(job.settings.network.context)) * len(job.train) for job in jobs)
-
-
 @dataclass(frozen=True)
 class CovariateShare:
-    """What images and covariates each add to the model.
+    """The shares of images and of covariates in the model.
 
     facts:  in words, for the foot of a report
     halves: {what was left: the comparison of that with the model}
@@ -51,7 +43,7 @@ class CovariateShare:
     halves: Mapping[str, Comparison] = field(default_factory=dict)
 
     def gains(self, primary: str) -> list[Gain]:
-        """How much better the model is than each half in the primary metric."""
+        """Gains of the model over each half in the primary metric."""
         return [gain for name, half in self.halves.items() for gain in gains_of(half, primary, name)]
 
     @property
@@ -104,7 +96,7 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
 
 def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
     """A model without images, by the training cases, and the cases that test it."""
-    plan = run.plan if fold is None else of_fold(run.plan, run.made.of_fold(fold).plan)
+    plan = run.made.plan_of(fold)
     # It sees cases as they come: nothing of how the network draws them is to be taken out of its probabilities.
     chosen = settings(with_settings(plan, {"training.sampling": "natural"}))
     parts: tuple[Split, Split] = ("train", "val")

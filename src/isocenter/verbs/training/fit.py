@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from isocenter.errors import listed
 from isocenter.evaluation import groups_of
 from isocenter.planning import CACHED_SHARE, Settings, Training, settings
 from isocenter.report import selecting_name
+from isocenter.runs import MOST_UNSEEN, evenly
 from isocenter.runtime import (
     Context,
     available_memory,
@@ -38,19 +39,15 @@ from isocenter.training import (
     prepare_all,
 )
 from isocenter.training import train as follow
-from isocenter.values import BY_HAND, Case, Decision, Plan, Problem, Split
+from isocenter.values import BY_HAND, Case, Plan, Problem, Split
 from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked, watched
-from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
-# Cases of a fold whose label maps say how wide intervals of volumes are, at most.
-MOST_UNSEEN = 30
 # Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
 RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
 # {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
 More = Mapping[Path, Sequence[Outcome]]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +113,7 @@ class Job:
 
     @property
     def unseen(self) -> Sequence[Case]:
-        """Of a fold the cases that it has not seen: they decide for other folds, and set sets of the mean of all."""
+        """The cases that a fold has not seen: they decide for other folds, and set sets of the mean of all."""
         if self.fold is None:
             return ()
         # Label maps take their time: so many of each fold, from all over it, are enough.
@@ -126,10 +123,6 @@ class Job:
     def is_dense(self) -> bool:
         """Whether a result has values at every voxel."""
         return any(head.is_dense for head in self.settings.task.heads.values())
-
-    def deciding(self, decisions: Mapping[str, Decision]) -> Job:
-        """The same training with these decisions in its plan."""
-        return replace(self, plan=with_decisions(self.plan, decisions))
 
     def prepared(self) -> tuple[list[Prepared], list[Prepared]]:
         """Its training and its validation cases as the network sees them."""
@@ -189,7 +182,7 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class Errand:
-    """What the first of several processes asks the others to train along with it."""
+    """A training that the first of several processes asks the others to take part in."""
 
     job: Job
     clock: Clock
@@ -283,8 +276,3 @@ def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
     [groups] = groups_of(covariates, chosen.protected).values()
     return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]
-
-
-def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """So many of them at most, from all over."""
-    return items[:: -(-len(items) // most) or 1]

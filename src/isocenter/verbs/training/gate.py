@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.evaluation import cases_to_answer, least_sureness
+from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
@@ -37,7 +38,6 @@ from isocenter.verbs.evaluation.fold import write_gate
 from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_folder import RunFolder, minutes_decide
-from isocenter.verbs.training.time_budget import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.verbs.training.tuning import Tuned
 
 GATE, ERROR = "guard.gate", "guard.error"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IntegrityError, counted, listed
-from isocenter.evaluation import NONE
+from isocenter.errors import IntegrityError, IsocenterError, counted, listed
+from isocenter.evaluation import NONE, case_table
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section
+from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
@@ -25,12 +27,12 @@ from isocenter.verbs.evaluation.data_record import read_data_record
 from isocenter.verbs.evaluation.fold import Fold
 from isocenter.verbs.evaluation.image_subsets import with_subsets
 from isocenter.verbs.evaluation.lineage import lineage_notes
-from isocenter.verbs.evaluation.scoring import EVALUATION, Predictor, Scored, score
+from isocenter.verbs.evaluation.scoring import EVALUATION, Predictor, Scored, rows_of, score, summed_up
 from isocenter.verbs.evaluation.verdict import Verdict
+from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.training.fit import resampled_in
 from isocenter.verbs.training.run_folder import NOTES, REPORT, RunFolder
 from isocenter.verbs.training.run_report import RunReport
-from isocenter.verbs.training.time_budget import stages_in_words
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -40,7 +42,7 @@ PREDICTED = "training.memory"
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What the trainings of a run came to.
+    """The result of the trainings of a run.
 
     plan:     with all that was decided
     scored:   what was measured; None where every case was trained on
@@ -96,8 +98,48 @@ def evaluated(
     return scored
 
 
+def evaluated_control(
+    run: RunFolder,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folds: Mapping[str, Fold] = {},
+) -> Scored | None:
+    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
+    rows = predicted_rows(model, cases, parts, folds, "without the covariates")
+    if not rows:
+        return None
+    table = case_table(rows)
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=known)
+    scored = Scored(table, summary, task=model.task)
+    with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
+        partial_folder.mkdir()
+        scored.write(partial_folder)
+    return scored
+
+
+def predicted_rows(
+    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folds: Mapping[str, Fold], what: str
+) -> list[dict[str, Any]]:
+    """The rows of all cases that a model can predict, of one that is compared with others.
+
+    what: it is, in words
+    """
+    rows = list[dict[str, Any]]()
+    with tracked(f"predicting and scoring {what}") as tracker:
+        for done, case in enumerate(cases, start=1):
+            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
+                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
+            tracker(done, len(cases))
+    return rows
+
+
 def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
-    """What a reader must know before any figure.
+    """Notes for a reader before any figure.
 
     plan:    with all that was decided after training
     stopped: why trainings ended early, or were too short
@@ -136,7 +178,7 @@ def write_notes(
 
 
 def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
-    """That some training cases were never seen, of the training or of each fold that was so short."""
+    """Notes that some training cases were never seen, of the training or of each fold that was so short."""
     short = list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
         batch = outcome.batch or int(done.plan["training.batch"])
@@ -231,7 +273,7 @@ def write_report(
 
 
 def speed_record(outcome: Outcome) -> dict[str, Any]:
-    """How steps were computed, how long they took, and their share of the machine's peak where it was measured."""
+    """Record of how steps were computed and how long they took; their share of the machine's peak where measured."""
     record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
     if (work := outcome.work) is not None:
         record |= {"step_seconds": work.step, "step_operations": work.operations}
@@ -240,7 +282,7 @@ def speed_record(outcome: Outcome) -> dict[str, Any]:
 
 
 def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """How fast the steps were beside what the machine can do, of a training or of the first fold; for the facts."""
+    """The speed of the steps beside what the machine can do, of a training or of the first fold; for the facts."""
     work = outcomes[0].work
     if work is None or work.reached is None:
         return {}
@@ -248,7 +290,7 @@ def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 def _by(run: RunFolder, folds: int) -> str:
-    """Which of a run's models scored the cases."""
+    """A sentence on which of a run's models scored the cases."""
     if folds == 1:
         return ""
     if run.own_test:
@@ -281,7 +323,7 @@ def memory_record(plan: Plan) -> dict[str, Any]:
 
 
 def memory_words(record: dict[str, Any]) -> str:
-    """For the report's facts."""
+    """The peak memory in words, for the report's facts."""
     measured = f"{record['peak_memory_gib']:.2f} GiB"
     if "peak_device_memory_gib" in record:
         measured += f", on the device {record['peak_device_memory_gib']:.2f} GiB"

@@ -13,43 +13,37 @@ from isocenter import networks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
 from isocenter.planning import (
+    COVARIATES,
+    EVERYTHING,
     GROUPS,
+    Planned,
     Training,
     plan_text,
     read_plan,
     registered,
+    relative_to,
     settings,
     untrained,
     with_inner_folds,
     with_settings,
 )
 from isocenter.quality import Examination
-from isocenter.runtime import BEFORE, choose_device, read_json
+from isocenter.runs import AS_STEPS
+from isocenter.runtime import choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.evaluation.data_record import named_as_in_run, read_data_record, write_data_record
 from isocenter.verbs.evaluation.lineage import Lineage, lineage_notes
 from isocenter.verbs.evaluation.scoring import split_table
-from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, out_of_proportion, planned, relative_to
+from isocenter.verbs.plan import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.verbs.reading.dataset import looked_through, open_dataset, refuse_unfit, with_references
-from isocenter.verbs.reading.options import ALLOW_LARGE, COVARIATES, EVERYTHING, ReadingOptions
-from isocenter.verbs.training.time_budget import AS_STEPS
+from isocenter.verbs.reading.options import ALLOW_LARGE, ReadingOptions
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
 # Notes for a reader before any figure; a package repeats them.
 NOTES = "run.json"
-# The control that trains without the covariates.
-IMAGE_ONLY = "image_only"
-# The networks by which each training case has a prediction of one that has not seen it.
-INNER = "inner"
-# Networks of other seeds, whose mean with the first one is the model: in the folder of each training.
-MORE = "more"
-# Where trainings lie whose configurations are compared.
-CONFIGURED = "configurations"
-# Where a search lies that went before a training: in the run's folder, or in that of a fold.
-SEARCH = "search"
 # The weights to start from, until the run is finished: every fold and every further network begins from them.
 START = "start"
 # Files by which the folder of a run is known.
@@ -88,12 +82,17 @@ class RunFolder:
     @property
     def folds(self) -> Sequence[int | None]:
         """Numbers of the folds; (None,) where one training has its own test part."""
-        return range(len(self.made.folds)) if self.made.folds else (None,)
+        return self.made.numbers
 
     def cases(self, part: Split, fold: int | None = None) -> list[Case]:
         """The cases of a part, of one fold or of the whole run."""
-        parts = self.made.parts if fold is None else self.made.folds[fold]
+        parts = self.made.parts_of(fold)
         return [case for case in self.dataset if parts.get(case.id) == part]
+
+    def cases_of(self, ids: Sequence[str]) -> list[Case]:
+        """The cases of these ids, in their order."""
+        known = {case.id: case for case in self.dataset}
+        return [known[case] for case in ids]
 
     @property
     def cases_in_a_part(self) -> set[str]:
@@ -113,6 +112,10 @@ class RunFolder:
     def folder(self, fold: int | None) -> Path:
         """Where a training lies: in `fold_k`, or in the run's own folder."""
         return self.out if fold is None else self.out / f"fold_{fold}"
+
+    def place(self, name: str) -> Path:
+        """The folder of a training by its name below the run."""
+        return self.out / name
 
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.yaml`, an older one replaced."""
@@ -259,7 +262,8 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
     if dataset_hash(made.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
-    spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
+    states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
+    spent = max((float(state["seconds"]) for state in states), default=0.0)
     return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
 
 
@@ -270,18 +274,6 @@ def _refuse_other_machine(out: Path, plan: Plan) -> None:
     except ResourceError as error:
         remedy = f"Resume it where that is, or write another into training.device of {out / 'plan.yaml'}"
         raise ResourceError(error.problem, str(out), remedy) from error
-
-
-def _trainings_within(out: Path) -> list[Path]:
-    """The folders of folds, of first stages of cascades, of the control, of inner folds, trials, further networks."""
-    control = out / IMAGE_ONLY
-    folds = sorted(out.glob("fold_*"))
-    trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
-    others = [folder for place in (control, out / INNER) for folder in sorted(place.glob("fold_*"))]
-    configured = sorted((out / CONFIGURED).glob("*/fold_*"))
-    before = [stage for one in (out, *folds, *configured) for stage in sorted((one / BEFORE).glob("fold_*"))]
-    more = [folder for place in sorted(out.rglob(MORE)) for folder in sorted(place.iterdir()) if folder.is_dir()]
-    return [*folds, *others, *([control] if control.is_dir() else []), *trials, *configured, *before, *more]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -11,10 +11,18 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.evaluation import NONE, Metrics
 from isocenter.lazy import pandas as pd
-from isocenter.planning import registered, registered_groups, registered_margin
+from isocenter.planning import (
+    is_silent,
+    paragraphs,
+    registered,
+    registered_groups,
+    registered_margin,
+    sentences_of,
+)
 from isocenter.report import (
     Block,
     ByLabel,
+    Decisions,
     Details,
     Estimates,
     Facts,
@@ -33,17 +41,40 @@ from isocenter.report import (
     row_name,
     selecting_name,
 )
+from isocenter.runs import SearchResult
 from isocenter.tasks import Task, kind, registered_settings
-from isocenter.values import Plan, Problem, Row
+from isocenter.training import NARROWER
+from isocenter.values import BY_HAND, Decision, Plan, Problem, Row
 from isocenter.verbs.evaluation.answered import ANSWERED
 from isocenter.verbs.evaluation.evaluation_notes import positive_words
 from isocenter.verbs.evaluation.scoring import CASES, SUMMARY, WRONG, Scored, view_name, wrong_calls
 from isocenter.verbs.evaluation.verdict import Verdict, headline_rows
 from isocenter.verbs.training.belief_section import belief_section, rows_of_part
-from isocenter.verbs.training.decided_here import decided_section
-from isocenter.verbs.training.search import SearchResult
 
 REGISTERED = "evaluation.registered"
+# Decisions that are stated before the whole plan.
+MOST_LINES = 10
+# Decisions that follow from the data, those that a reader asks for first.
+OF_THE_DATA = (
+    "task.classes",
+    "task.labels",
+    "task.findings",
+    "task.targets",
+    "split.method",
+    "preprocessing.spacing",
+    "preprocessing.shape",
+    "preprocessing.normalisation",
+    "network.name",
+    "network.context",
+    "network.pretrained",
+    "training.patch",
+    "training.batch",
+    "training.steps",
+    "training.sampling",
+    "task.loss",
+    "augmentation.flips",
+    "inference.overlap",
+)
 # Labels beside the row over all of them that stand in the headline.
 MOST_LABELS = 4
 # Metrics that stand side by side on a page.
@@ -153,6 +184,37 @@ class RunReport:
         environment = self.environment or {}
         plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
         return {**self.facts, **plain, **environment.get("versions", {})}
+
+
+def decided_section(plan: Plan) -> Section:
+    """What a person set, then what the minutes and the data decided, at most ten; the whole plan on a click."""
+    shown = list(_chosen(plan))[:MOST_LINES]
+    made = _made(plan)
+    off = [name for name in plan.names if name not in made]
+    whole: list[Block] = [Decisions(made.items())]
+    if off:
+        whole.append(Paragraph(f"Off or not set: {', '.join(off)}."))
+    folded = Details(f"The whole plan: {len(made)} decisions, each with its reason and source", whole)
+    return Section("Decided for the training data", [Facts(paragraphs(plan, shown)), folded])
+
+
+def _chosen(plan: Plan) -> Iterator[str]:
+    """By hand; then by the clock, which no reader of the plan could have expected; then by the data."""
+    known = _made(plan)
+    for name, decision in known.items():
+        if decision.because.startswith(BY_HAND):
+            yield name
+    if (size := known.get("network.size")) and size.because.endswith(NARROWER):
+        yield "network.size"
+    for name in OF_THE_DATA:
+        if name in known and not known[name].because.startswith(BY_HAND):
+            yield name
+
+
+def _made(plan: Plan) -> dict[str, Decision]:
+    """The decisions that say more than none, off or no."""
+    sentences = sentences_of(plan)
+    return {name: decision for name, decision in plan if not is_silent(decision, sentences.get(name))}
 
 
 def _headline(scored: Scored, primary: str) -> list[Row]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import counted
+from isocenter.runs import evenly
 from isocenter.runtime import WEIGHTS, Model, averaged_model, load, on_device, with_uncertainty
 from isocenter.tasks import Evidence, Task, aligned, fitted, needs_alignment
 from isocenter.training import Outcome, with_task
 from isocenter.values import Case, Decision, Prediction
 from isocenter.verbs.evaluation.scoring import write_task
 from isocenter.verbs.reading.progress import tracked
-from isocenter.verbs.training.fit import Job, More, evenly
+from isocenter.verbs.training.fit import Job, More
 
 # Cases whose label maps decide for a fold, of all others together: to fit functions of voxels takes its time.
 MOST_DECIDING = 40

@@ -1,43 +1,18 @@
-"""Decisions that fall while a run trains: into its plan, and into the log."""
+"""Decisions that fall while trainings run: in the log, and in the plan of their run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from isocenter.planning import ENDED_EARLY, FOLD_BATCHES, FOLD_SCALES, FOLD_SEARCHES, before_run
+from isocenter.planning import ENDED_EARLY, FOLD_BATCHES, FOLD_SCALES, FOLD_SEARCHES, SCALE, before_run
+from isocenter.runs.training import SEARCH
 from isocenter.training import Outcome
-from isocenter.values import Decision, Plan, stands_for
-from isocenter.verbs.training.run_folder import SEARCH
+from isocenter.values import Decision, Plan
 
 log = logging.getLogger("isocenter")
-SCALE, EARLY_STOP = "preprocessing.normalisation", "training.early_stop"
-# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
-# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
-STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
-OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
-
-
-def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
-    """The plan with these decisions in it."""
-    for name, decision in decisions.items():
-        plan = plan.with_decision(name, decision)
-    return plan
-
-
-def of_fold(plan: Plan, own: Plan) -> Plan:
-    """The plan of a run with the statistics of a fold's own training cases.
-
-    own: all that these cases would decide
-    """
-    names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
-    methods, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, plan))
-    if methods != of_all:  # one model, one kind of scale
-        names = [name for name in names if name != SCALE]
-    return with_decisions(plan, {name: own.decision(name) for name in names})
-
-
+EARLY_STOP = "training.early_stop"
 # {decision: its line in the log}, in the order in which they are logged.
 DECIDED = {
     "network.size": "{what} with a narrower network: {because}",
@@ -53,23 +28,6 @@ def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
     for name, line in DECIDED.items():
         if (decision := decisions.get(name)) is not None:
             log.info(line.format(what=what, value=decision.value, because=decision.because))
-
-
-@dataclass
-class PlanLog:
-    """The plan of a run while its training decides the rest: each decision is written down at once, and logged.
-
-    plan:  with all decisions so far
-    write: writes the plan into the run's folder
-    """
-
-    plan: Plan
-    write: Callable[[Plan], None]
-
-    def __call__(self, decisions: Mapping[str, Decision], what: str = "training") -> None:
-        self.plan = with_decisions(self.plan, decisions)
-        self.write(self.plan)
-        log_decisions(what, decisions)
 
 
 def with_outcome(plan: Plan, outcome: Outcome) -> Plan:

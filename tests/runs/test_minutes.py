@@ -1,28 +1,34 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from fingerprints import facts
 from isocenter import tasks
+from isocenter.runs import Costs, Finished, Minutes, Role, Stages, Training, stages_in_words
+from isocenter.runs import minutes as budget
+from isocenter.training import Clock
 from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
 from isocenter.verbs.training import gate
-from isocenter.verbs.training import time_budget as budget
-from isocenter.verbs.training.affordable import fewer_views
-from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, seconds_after, training_deadline
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
 
 
+def following(selecting: int, tested: list[tuple[int, int]], costs: Costs = COSTS) -> float:
+    """s after training, but for the report."""
+    return Minutes(10.0, None, selecting, tested, drawn=6, kept=2**27).seconds(costs) - budget.REPORT_SECONDS
+
+
 def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
-    assert seconds_after(COSTS, 0, []) == budget.REPORT_SECONDS
-    assert seconds_after(COSTS, 10, []) == budget.REPORT_SECONDS + 10 * (2.0 + 1.0)
+    assert following(0, []) == 0
+    assert following(10, []) == 10 * (2.0 + 1.0)
     shown = 6  # two each of best, median and worst
     large = replace(COSTS, voxels=2**30)  # those that are shown are predicted once more
-    assert seconds_after(large, 0, [(40, 1)]) == budget.REPORT_SECONDS + (40 + shown) * 2.0 + 40 * 0.5
-    assert seconds_after(large, 0, [(3, 5)]) == budget.REPORT_SECONDS + (3 + 3) * 5 * 2.0 + 3 * 0.5
-    assert seconds_after(COSTS, 0, [(40, 1)]) == budget.REPORT_SECONDS + 40 * 2.0 + 40 * 0.5
+    assert following(0, [(40, 1)], large) == (40 + shown) * 2.0 + 40 * 0.5
+    assert following(0, [(3, 5)], large) == (3 + 3) * 5 * 2.0 + 3 * 0.5
+    assert following(0, [(40, 1)]) == 40 * 2.0 + 40 * 0.5
 
 
 @pytest.mark.parametrize(
@@ -61,33 +67,33 @@ def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_lear
     plan = Plan({"inference": {"flips": flips}, "training": {"deterministic": exact}})
     by_hand = plan.with_decision("inference.flips", Decision([0, 1], BY_HAND))
     exact = plan.with_decision("training.deterministic", Decision(True, ""))
-    few, many = Afterwards(10.0, None, 10, [(20, 1)]), Afterwards(10.0, None, 20, [(60, 1)])
+    few, many = Minutes(10.0, None, 10, [(20, 1)]), Minutes(10.0, None, 20, [(60, 1)])
     assert 10 * 2.0 + 20 * 2.0 < 150 < 20 * 2.0 + 60 * 2.0
-    assert fewer_views(plan, few, COSTS) is None
-    given_up = fewer_views(plan, many, COSTS)
+    assert few.fewer_views(plan, COSTS) is None
+    given_up = many.fewer_views(plan, COSTS)
     assert given_up.value == []
     assert "4 views of each window the predictions after training would take 160 s, more than 25%" in given_up.because
-    assert fewer_views(plan, few, replace(COSTS, score=60.0)) is None  # fewer views would not make that faster
-    assert fewer_views(by_hand, many, COSTS) is None
-    assert fewer_views(exact, many, COSTS) is None
+    assert few.fewer_views(plan, replace(COSTS, score=60.0)) is None  # fewer views would not make that faster
+    assert many.fewer_views(by_hand, COSTS) is None
+    assert many.fewer_views(exact, COSTS) is None
 
 
 def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
-    after = Afterwards(3.0, None, 2, [(6, 1)])
+    after = Minutes(3.0, None, 2, [(6, 1)])
     ragged = Costs(predict=1.0, score=60.0, tune=30.0)
     assert after.seconds(ragged) > 180
-    assert after.first_deadline(ragged) == training_deadline(3.0, 0.4 * 180)
+    assert after.first_end(ragged) == 180 * (1 - budget.RESERVE) - 0.4 * 180
     smooth = Costs(predict=1.0, score=2.0, tune=1.0)
-    assert after.first_deadline(smooth) == training_deadline(3.0, after.seconds(smooth))
+    assert after.first_end(smooth) == after.end(smooth)
     slow = Costs(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
-    assert after.first_deadline(slow) == training_deadline(3.0, budget.REPORT_SECONDS + 8 * 15.0)
+    assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 15.0)
 
 
 def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_lasts_but_at_a_few_in_any_case():
     def seconds(predict: float, *looking: int) -> float:
         """s of looking at training cases within 10 minutes."""
         costs = Costs(predict, score=0.0, tune=0.0)
-        bare, whole = (Afterwards(10.0, None, 2, [(6, 1)], 5, own) for own in ((), looking))
+        bare, whole = (Minutes(10.0, None, 2, [(6, 1)], 5, own) for own in ((), looking))
         return whole.seconds(costs) - bare.seconds(costs)
 
     assert seconds(0.1, 200) == pytest.approx(20.0)  # all of them
@@ -109,7 +115,7 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
     assert budget.fitting_seconds(task, 10.0, 1) == each
     assert budget.fitting_seconds(task, 60.0, 5) == 6 * each  # the mean of five folds has its own
     assert budget.fitting_seconds(task, 1.0, 5) == (3.0 if fitted else 0.0)
-    whole, bare = (Afterwards(10.0, None, 2, [(6, 1)], baseline=one) for one in (each, 0.0))
+    whole, bare = (Minutes(10.0, None, 2, [(6, 1)], fitting=one) for one in (each, 0.0))
     assert whole.seconds(COSTS) - bare.seconds(COSTS) == each
 
 
@@ -120,17 +126,64 @@ def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):
     assert len(gate._looked(None, range(50))[0]) == 50
 
 
+def of(share: float, role: Role = Role.FOLD) -> Training:
+    return Training("", role, Plan({}), {}, share)
+
+
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():
-    elapsed, ends = 20.0, []
-    for fold in range(5):
-        ends.append(Turn(elapsed, 5 - fold).deadline(520.0))
-        elapsed = ends[-1]
+    elapsed, ends, finished = 20.0, [], []
+    for _ in range(5):
+        ends.append(budget.deadline(of(0.2), finished, elapsed, 520.0))
+        elapsed, finished = ends[-1], [*finished, Finished(of(0.2), None)]
     assert ends == pytest.approx([120, 220, 320, 420, 520])
 
 
 def test_a_fold_that_took_longer_takes_from_all_that_follow():
-    assert Turn(220.0, 3).deadline(520.0) == 320.0
+    assert budget.deadline(of(0.2), [Finished(of(0.2), None)] * 2, 220.0, 520.0) == pytest.approx(320.0)
+
+
+@pytest.mark.parametrize("role", [Role.CONTROL, Role.INNER])
+def test_a_training_beside_the_model_takes_no_longer_than_that_however_much_is_left(role):
+    done = [Finished(of(0.6, Role.MAIN), None)]
+    assert budget.deadline(of(0.4, role), done, 10.0, 500.0) == pytest.approx(10 + 0.6 * 500)
+    assert budget.deadline(of(0.4, role), done, 400.0, 500.0) == pytest.approx(500.0)
 
 
 def test_a_reserve_is_kept_of_the_minutes():
-    assert training_deadline(10.0, 60.0) == 600 * (1 - budget.RESERVE) - 60
+    minutes = Minutes(10.0, None, 0, [])
+    assert minutes.end(COSTS) == 600 * (1 - budget.RESERVE) - budget.REPORT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("each", "predict", "networks"),
+    [(60.0, 0.1, 5), (250.0, 0.1, 3), (60.0, 0.4, 2), (2000.0, 0.1, 1), (1.0, 2.0, 1)],
+)
+def test_as_many_networks_as_the_time_left_allows_and_as_a_case_may_take(each, predict, networks):
+    minutes, costs = Minutes(10.0, None, 0, []), Costs(predict, 0.0, 0.0)
+    decision = minutes.networks_in_time(Decision(None, "open"), costs, 50.0, each)
+    assert decision.value == networks
+    assert decision.because.startswith("open: one took")
+
+
+def test_each_stage_has_the_time_between_its_end_and_that_of_the_one_before():
+    now = [100.0]
+    stages = Stages(Clock(began=90.0, now=lambda: now[0]))
+    for name, at in (("reading", 95.0), ("training", 800.0), ("testing", 830.0)):
+        now[0] = at
+        stages.ended(name)
+    assert stages.seconds == {"reading": 5.0, "training": 705.0, "testing": 30.0}
+    assert stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
+
+
+def test_a_resumed_run_tells_the_time_of_earlier_sessions_from_its_own():
+    stages = Stages(Clock(began=0.0, spent=60.0, now=lambda: 7.0))
+    stages.ended("reading")
+    assert stages.seconds == {budget.EARLIER: 60.0, "reading": 7.0}
+
+
+def test_the_stages_of_a_run_fill_its_minutes_and_stand_in_its_report(segmented):
+    seconds = json.loads((segmented.out / "environment.json").read_text(encoding="utf-8"))["seconds"]
+    assert list(seconds) == ["reading and planning", "training", "calibration and thresholds", "gate", "testing"]
+    minutes = json.loads((segmented.out / "run.json").read_text(encoding="utf-8"))["minutes"]
+    assert 0 < sum(seconds.values()) <= 60 * minutes + 0.5  # what is left is the report's, and each is rounded
+    assert "reading and planning" in (segmented.out / "report.html").read_text(encoding="utf-8")

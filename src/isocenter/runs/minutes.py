@@ -1,0 +1,390 @@
+"""The minutes of a run: what each step of it costs, the deadline of each training, and what few minutes give up."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TypeVar
+
+from isocenter.planning import Room, Settings
+from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
+from isocenter.runtime import Context, Model, TorchNetwork, build_module
+from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
+from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
+from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
+
+# s for the summary, the pictures and the report.
+REPORT_SECONDS = 12.0
+# Of the minutes, as a reserve for what was not foreseen.
+RESERVE = 0.02
+# With this the reason to give up mirrored views ends; where other minutes are given, they are taken again.
+AS_STEPS = "they serve better as steps"
+# Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
+# ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
+DOUBTED_SHARE = 0.4
+# Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
+# a case takes 10 s, the 200 that make a whole gate would take half an hour.
+LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
+# Of the minutes, what they may take at most, however few of them have been looked at by then.
+LOOKING_MOST = 0.5
+# s to fit what voxels say of probabilities, of one model: measured 2.8 to 4.1 on one core, with 3 to 16 outputs of
+# 20 to 100 cases, of which so many voxels are taken whatever their number. And the share of the minutes kept at most.
+FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
+# s to fit covariates alone, for each entry of each training case: 8 s for 5,000 of 210 on one core, and 4 s to make
+# numbers of them.
+COVARIATES_SECONDS = 1.2e-5
+# s of work after which it is not timed once more: what its first call allocates is little beside them.
+LONG_WORK = 3.0
+# Of quicker work the median of so many calls counts, or of those that fit into so many s: where a thousand cases
+# follow, a stall of 20 ms in the only call would take 20 s from the training.
+CALLS, CALLS_SECONDS = 5, 0.5
+# Of the minutes, what predictions may take before the mirrored views of each window are given up.
+FOLLOWING_SHARE = 0.25
+MEMORY, SIZE, VIEWS = "training.memory", "network.size", "inference.flips"
+# More networks gain little over these: Lakshminarayanan et al., arXiv:1612.01474, figures 2 and 3.
+MOST_NETWORKS = 5
+# s that all of them together may take for a case: whoever predicts with a slow machine waits for each.
+PATIENCE = 1.0
+# The best trial of a search and the plan are trained once more each.
+CONFIRMING = 2
+# Of a search by minutes a trial has this share, or LONGER s where that leaves time for FEW trials: of much shorter
+# trainings little can be told, and with more of them luck grows faster than what is found.
+MANY, FEW, LONGER = 16, 6, 60.0
+# Of the steps of the training, where they are set and those of a trial are not.
+STEPS_SHARE = 4
+# Stages of so many seconds are told in minutes.
+LONG_STAGE = 600.0
+EARLIER = "earlier sessions"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Minutes:
+    """The minutes of a run: what follows its trainings, and how the rest is dealt among these.
+
+    minutes:   of the run
+    case:      one like those that are predicted, see `of_mean_size`
+    selecting: how many cases are tuned on
+    tested:    (cases, models that predict each of them) of every evaluation
+    looked_at: how many cases that did not train the gates look at
+    looking:   how many training cases each gate looks at where there is time
+    fitting:   s of what is fitted to numbers: to covariates alone, and what voxels say of their probabilities
+    networks:  how many predict each case, where that is known before
+    drawn:     cases of which an evaluation draws pictures; it predicts them once more where all predictions together
+               have more voxels than `kept`
+    """
+
+    minutes: float
+    case: Case
+    selecting: int
+    tested: Sequence[tuple[int, int]]
+    looked_at: int = 0
+    looking: Sequence[int] = ()
+    fitting: float = 0.0
+    networks: int = 1
+    drawn: int = 0
+    kept: float = math.inf
+
+    def costs(self, model: Model) -> Costs:
+        """Costs of a case by a model, measured."""
+        each = measured_costs(model, self.case)
+        return replace(each, predict=self.networks * each.predict)
+
+    def predicting(self, model: Model) -> float:
+        """s of a prediction by a model, measured."""
+        return self.networks * timed(lambda: model.predict(self.case))[1]
+
+    def seconds(self, costs: Costs) -> float:
+        """s of all that follows training: calibration, gate, scores, pictures, the report."""
+        usual, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
+        most = longest_looking(self.minutes, len(self.looking))
+        seconds = REPORT_SECONDS + self.fitting + self.selecting * (each + costs.tune) + self.looked_at * each
+        seconds += sum(min(count * each, max(FEWEST_LOOKED * each, usual), most) for count in self.looking)
+        for cases, models in self.tested:
+            again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
+            seconds += (cases + again) * models * each + cases * costs.score
+        return seconds
+
+    def end(self, costs: Costs) -> float:
+        """s after the command's start by which all training must end."""
+        return self._end(self.seconds(costs))
+
+    def first_end(self, fresh: Costs) -> float:
+        """The same before anything is learnt: fresh weights predict as fast as any, but their scores say little.
+
+        Predictions are believed as measured, scores up to a share.
+        """
+        predictions = self.seconds(replace(fresh, score=0.0, tune=0.0))
+        return self._end(min(self.seconds(fresh), max(predictions, DOUBTED_SHARE * 60 * self.minutes)))
+
+    def _end(self, after: float) -> float:
+        return 60 * self.minutes * (1 - RESERVE) - after
+
+    def networks_in_time(self, planned: Decision, costs: Costs, now: float, each: float) -> Decision:
+        """Number of networks for which there is time, the first included.
+
+        planned: why their number was left open
+        now:     s since the command's start
+        each:    s that one network took, with those of its inner folds
+        """
+        left, count = 0.0, 1
+        for several in range(MOST_NETWORKS, 1, -1):
+            predicted = replace(costs, predict=several * costs.predict)
+            left = self.end(predicted) - now
+            if predicted.predict <= PATIENCE and (several - 1) * each <= left:
+                count = several
+                break
+        because = (
+            f"one took {each:.0f} s to train and predicts a case in {costs.predict:.2f} s, where all together may take "
+            f"{PATIENCE:g} s; after the first {max(0.0, left):.0f} s were left"
+        )
+        return Decision(count, f"{planned.because}: {because}", planned.source)
+
+    def several(self, costs: Costs) -> Several | None:
+        """The networks for every voxel that may share the time of one whose plan leaves their number open.
+
+        costs: of a prediction by fresh weights
+        """
+        most = int(min(MOST_NETWORKS, PATIENCE / max(costs.predict, PATIENCE / MOST_NETWORKS)))
+        extra = self.seconds(replace(costs, predict=2 * costs.predict)) - self.seconds(costs)
+        return Several(most, extra) if most > 1 else None
+
+    def fewer_views(self, plan: Plan, costs: Costs) -> Decision | None:
+        """To see no window mirrored, where that would take too much of the time; None where the plan stays.
+
+        What was set by hand stays, and so does what no clock may decide.
+        """
+        flips = plan.decision(VIEWS)
+        if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
+            return None
+        following = self.seconds(replace(costs, score=0.0, tune=0.0)) - REPORT_SECONDS
+        if following <= FOLLOWING_SHARE * 60 * self.minutes:
+            return None
+        because = (
+            f"with {2 ** len(flips.value)} views of each window the predictions after training would take "
+            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: {AS_STEPS}"
+        )
+        return Decision([], because)
+
+
+def deadline(training: Training, finished: Sequence[Finished], began: float, end: float) -> float:
+    """s after the command's start by which a training must end: it gets its share of what is left.
+
+    began: s after the command's start
+    end:   by which all training must end
+    A control and an inner fold never take longer than one of the model's trainings, however much is left.
+    """
+    left = 1 - sum(one.training.share for one in finished)
+    own = began + (end - began) * min(1.0, training.share / left)
+    if training.role not in (Role.CONTROL, Role.INNER):
+        return own
+    most = next(one.training.share for one in finished if one.training.role in (Role.MAIN, Role.FOLD))
+    return min(own, began + most * end)
+
+
+def afforded(
+    minutes: Minutes, training: Training, fresh: Callable[[Plan], Model], room: Room, *, now: float, is_given: bool
+) -> tuple[dict[str, Decision], Costs]:
+    """Decisions that give up parts of a plan where its minutes are few, and the costs of the rest, both measured.
+
+    fresh:    a model by a plan whose weights have learnt nothing
+    room:     what a plan must fit
+    now:      s after the command's start
+    is_given: whether it starts from the weights of another model
+    """
+
+    def with_fewer_views(plan: Plan) -> tuple[Plan, Costs]:
+        costs = minutes.costs(fresh(plan))
+        if (views := minutes.fewer_views(plan, costs)) is None:
+            return plan, costs
+        plan = plan.with_decision(VIEWS, views)
+        return plan, replace(costs, predict=minutes.predicting(fresh(plan)))
+
+    decided = dict[str, Decision]()
+    plan, costs = with_fewer_views(training.plan)
+    left = (minutes.first_end(costs) - now) * training.share
+    if (size := narrower_network(replace(training, plan=plan), left, is_given=is_given)) is not None:
+        fitted = room.fitted(plan.with_decision(SIZE, size))
+        decided = {SIZE: size, MEMORY: fitted.decision(MEMORY)}
+        plan, costs = with_fewer_views(training.plan.with_decisions(decided))
+    if (views := plan.decision(VIEWS)) != training.plan.decision(VIEWS):
+        decided[VIEWS] = views
+    return decided, costs
+
+
+def narrower_network(training: Training, left: float, *, is_given: bool) -> Decision | None:
+    """A narrower network, where there is time for few steps of the planned one; None where the plan stays.
+
+    What was set by hand stays, what weights are loaded into or a search has found, the width that both stages of a
+    cascade have, and that of an earlier session, which has halved it already.
+    left:     s that its training has
+    is_given: whether it starts from the weights of another model
+    """
+    plan = training.plan
+    size = plan.decision(SIZE)
+    if is_given or plan["network.pretrained"] is not None or plan["preprocessing.cascade"] is not None:
+        return None
+    if size.source.startswith(SEARCH) or size.because == BY_HAND or size.because.endswith(NARROWER):
+        return None
+    return narrower(training.settings, left)
+
+
+def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint, *, spaced: bool = False) -> Case:
+    """Return the case whose size is nearest the mean: where sizes differ, so does what a case takes.
+
+    spaced: whether the network sees all of them at one spacing, so that their lengths decide, and not their voxels
+    """
+
+    def size(facts: CaseFacts) -> float:
+        """Voxels of a case, or its extent in mm³."""
+        return math.prod(facts.shape) * (math.prod(facts.steps) if spaced else 1)
+
+    voxels = {facts.id: size(facts) for facts in fingerprint.cases}
+    mean = statistics.fmean(voxels.values())
+    return min(cases, key=lambda case: abs(voxels[case.id] - mean))
+
+
+def fresh_model(chosen: Settings) -> Model:
+    """The plan's model with weights that have learnt nothing."""
+    network, device = chosen.architecture, chosen.training.device
+    module = build_module(chosen.task, network).eval().to(device)
+    return Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module, device))
+
+
+def measured_costs(model: Model, case: Case) -> Costs:
+    """Costs of a case as this machine does it now, mirrored views and all.
+
+    Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
+    what is measured with them is not wholly believed, and measured anew half-way.
+    """
+    prediction, predict = timed(lambda: model.predict(case))
+    _, score = timed(lambda: model.task.score([prediction], [case]))
+    _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
+    return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what work makes, and the s that it takes once it runs steadily."""
+    marks = [time.monotonic()]
+    made = work()
+    marks.append(time.monotonic())
+    if marks[-1] - marks[0] < LONG_WORK:
+        marks = marks[1:]
+        while len(marks) <= CALLS and (len(marks) == 1 or marks[-1] - marks[0] < CALLS_SECONDS):
+            work()
+            marks.append(time.monotonic())
+    return made, statistics.median(end - start for start, end in pairwise(marks))
+
+
+def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
+    """s that fits to voxels take, of each training and of the mean of several, as far as a share of the minutes goes.
+
+    What one case takes is measured, and no single case can be fitted to.
+    """
+    is_dense = any(head.is_dense and not head.holds_boxes for head in task.heads.values())
+    if not is_dense or not any(name.endswith("calibration") for name in found_after_training(task)):
+        return 0.0
+    return min((trainings + (trainings > 1)) * FITTING_SECONDS, FITTING_SHARE * 60 * minutes)
+
+
+def covariates_seconds(trainings: Sequence[Training]) -> float:
+    """s that fits to the covariates alone will take, of one training or of each fold."""
+    return sum(
+        COVARIATES_SECONDS * len(Context.of(one.settings.network.context)) * len(one.cases["train"])
+        for one in trainings
+    )
+
+
+def looking_seconds(minutes: float, trainings: int) -> float:
+    """s that the gate of each of so many trainings may take for training cases."""
+    return LOOKING_SHARE * 60 * minutes / max(1, trainings)
+
+
+def longest_looking(minutes: float, trainings: int) -> float:
+    """s after which the gate of each of so many trainings looks at no further training case, however few it has seen.
+
+    A single case is never longer than that by much: those out of all proportion are left out of a run.
+    """
+    return LOOKING_MOST * 60 * minutes / max(1, trainings)
+
+
+@dataclass(frozen=True)
+class SearchLength:
+    """Length of a search and of its trials.
+
+    seconds: of a trial; None where its steps decide
+    steps:   of a trial; None where its seconds decide
+    trials:  how many; None until `ends`, s of the run's clock
+    confirming: trainings that confirm what was found
+    """
+
+    seconds: float | None
+    steps: int | None
+    trials: int | None
+    ends: float | None
+    confirming: int = CONFIRMING
+
+    @classmethod
+    def of(cls, chosen: Settings, began: float, folds: int, inner: int = 1) -> SearchLength:
+        """The length that a plan asks for.
+
+        began: s of the run's clock at which the search began
+        folds: that share its minutes
+        inner: of how many trainings each confirmation is
+        """
+        confirming, search, training = CONFIRMING * inner, chosen.search, chosen.training
+        budget = None if search.minutes is None else 60 * search.minutes / folds
+        ends = None if search.trials is not None or budget is None else began + budget
+        steps = search.steps
+        if steps is None and training.steps is not None:
+            steps = max(FEWEST_STEPS, training.steps // STEPS_SHARE)
+        if steps is not None:
+            return cls(None, min(steps, training.steps or steps), search.trials, ends, confirming)
+        assert budget is not None and training.minutes is not None and search.minutes is not None  # noqa: S101 - as checked
+        if search.trials is not None:
+            return cls(budget / (search.trials + confirming), None, search.trials, None, confirming)
+        each = max(budget / (MANY + confirming), min(LONGER, budget / (FEW + confirming - CONFIRMING)))
+        return cls(min(each, 60 * (training.minutes - search.minutes) / folds), None, None, ends, confirming)
+
+    def has_room(self, done: int, longest: float, now: float) -> bool:
+        """Whether another trial fits, beside those that confirm what was found.
+
+        longest: s of the longest trial so far
+        """
+        if not done:
+            return True
+        if self.trials is not None:
+            return done < self.trials
+        return now + (1 + self.confirming) * max(longest, self.seconds or 0.0) <= (self.ends or 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """The stages of a run that have ended, one after the other.
+
+    clock: of the run
+    ends:  {stage: s of the clock at its end}
+    """
+
+    clock: Clock
+    ends: dict[str, float] = field(default_factory=dict)
+
+    def ended(self, name: str) -> None:
+        """A stage has ended, and the next begins."""
+        self.ends[name] = self.clock.seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """{stage: s that it took}, first those of earlier sessions of a resumed run."""
+        ends = {**({EARLIER: self.clock.spent} if self.clock.spent else {}), **self.ends}
+        return {name: end - start for (name, end), start in zip(ends.items(), [0.0, *ends.values()], strict=False)}
+
+
+def stages_in_words(seconds: Mapping[str, float]) -> str:
+    """The stages of a run as one line of the report."""
+    each = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
+    return ", ".join(f"{name} {took}" for name, took in each.items())

@@ -1,0 +1,124 @@
+"""One training of a run, and what is known of it once it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from isocenter.planning import Settings, settings
+from isocenter.training import Outcome, Tried
+from isocenter.values import Decision, Plan, Split
+
+# Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
+# compared, the search before a training.
+IMAGE_ONLY, INNER, MORE, CONFIGURED, SEARCH = "image_only", "inner", "more", "configurations", "search"
+
+
+class Role(StrEnum):
+    """The purpose of a training."""
+
+    CONFIGURATION = "configuration"  # a fold of slices, volumes or a cascade, which are compared
+    TRIAL = "trial"  # short, by another plan
+    SEARCH = "search"  # trains nothing: the best trial may take the plan's place
+    STAGE = "stage"  # a network at low resolution, which marks what the next one sees
+    MAIN = "main"
+    FOLD = "fold"
+    CONTROL = "control"  # the same without the covariates
+    INNER = "inner"  # without a part of the training cases, which it then predicts
+    MEMBER = "member"  # of another seed, for the mean with the first
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One fit: who learns from whom, for how long.
+
+    name:   its folder below the run: "", "fold_0", "inner/fold_2", "image_only"
+    cases:  ids; those of "test" and "calibration" it never sees
+    share:  of the minutes for all trainings
+    what:   its name in words
+    fold:   the fold of the run that it belongs to; None where the run has one training
+    record: goes into its model beside what is recorded of the data
+    """
+
+    name: str
+    role: Role
+    plan: Plan
+    cases: Mapping[Split, tuple[str, ...]]
+    share: float
+    what: str = "training"
+    fold: int | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property  # to check them is to build the network, though without memory
+    def settings(self) -> Settings:
+        """The settings that its plan decides."""
+        return settings(self.plan)
+
+    def below(self, folder: str) -> str:
+        """The name of a training in a folder of this one's."""
+        return f"{self.name}/{folder}" if self.name else folder
+
+
+@dataclass(frozen=True)
+class Costs:
+    """s a case: to predict, to score, and to tune on.
+
+    voxels: of the result
+    """
+
+    predict: float
+    score: float
+    tune: float
+    voxels: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """The result of a trial of a search.
+
+    tried:   as the study keeps it; None where a trial is confirmed by another seed
+    numbers: of the validation cases, by which trials are compared
+    asked:   number and plan of the trial that is asked for next; None where no time is left for one
+    """
+
+    tried: Tried | None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    asked: tuple[int, Plan] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A training that has ended.
+
+    outcome:  its checkpoint, steps, batch; None of a search, and of a trial that was given up
+    seconds:  that it took, in all sessions
+    ended:    s of the run's clock
+    by_clock: whether the minutes decided its length
+    costs:    s that a prediction by its model takes; None where nobody asked
+    decided:  by a search, for the training that follows
+    trial:    its result, of a trial
+    """
+
+    training: Training
+    outcome: Outcome | None
+    seconds: float = 0.0
+    ended: float = 0.0
+    by_clock: bool = False
+    costs: Costs | None = None
+    decided: Mapping[str, Decision] = field(default_factory=dict)
+    trial: Trial | None = None
+
+    @property
+    def reached(self) -> Outcome:
+        """The outcome of a training that leaves a model."""
+        assert self.outcome is not None  # noqa: S101 - only searches and trials have none
+        return self.outcome
+
+    @property
+    def shown(self) -> Trial:
+        """The result of a trial."""
+        assert self.trial is not None  # noqa: S101 - asked of trials
+        return self.trial
