@@ -1,4 +1,4 @@
-"""Plans for masks in which not every voxel is one of the labels that one reader drew, and what is refused of them.
+"""Plans for masks in which not every voxel is one of the labels that one reader drew.
 
 Regions overlap, voxels are to be ignored, only some slices are drawn, or several people drew.
 """
@@ -6,15 +6,11 @@ Regions overlap, voxels are to be ignored, only some slices are drawn, or severa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from isocenter.errors import PlanError, counted
+from isocenter.errors import counted
 from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
-from isocenter.tasks.segmentation.target_codes import codes_of
-from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
-
-if TYPE_CHECKING:
-    from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
 CONSENSUS_NAMES = ("first", "majority", "staple", "soft")
@@ -78,25 +74,6 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 
-def check_partly(task: Segmentation) -> None:
-    """PlanError names the setting that cannot be."""
-    _check_regions({label.value for label in task.classes}, task.regions or {})
-    if task.ignore is not None and task.ignore == task.background:
-        remedy = "Say with --labels which value is ignore and which is background"
-        raise PlanError(f"{task.ignore} cannot be both to ignore and background", "task.ignore", remedy)
-    if task.sparse not in (None, "voxels", "slices"):
-        raise PlanError(f"{task.sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
-    if task.is_divided and task.loss_name not in OF_SHARES:
-        problem = f"{task.loss_name} cannot learn the share of readers"
-        raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
-    if task.is_divided:
-        _ = codes_of(len(task.classes), len(task.observers)).unknown  # refuses too many ways of being divided
-    partly = task.ignore is not None or task.sparse is not None
-    if partly and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
-        problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
-        raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
-
-
 def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """A loss that can learn from readers' shares, or from masks known in parts, where the planned one cannot."""
     loss = settings["loss"]
@@ -129,14 +106,3 @@ def tolerance_of_regions(
             tolerances[name] = given[name] if name in given else max(own)
     names = {label.name for label in labels}
     return {**{name: tolerance for name, tolerance in given.items() if name not in names}, **tolerances}
-
-
-def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
-    for name, own in regions.items():
-        if not own or not set(own) <= values:
-            problem = f"{name} is made of {list(own)}, and labels have the values {sorted(values)}"
-            raise PlanError(problem, "task.regions", "Give values of task.labels")
-    if overwritten := hidden(regions):
-        name, later = overwritten
-        problem = f"{name} is marked by {regions[name][0]}, which {later} holds too"
-        raise PlanError(problem, "task.regions", "Put first in each region the value that no later region holds")
