@@ -29,7 +29,6 @@ SMALL = {
     "augmentation.flips": [],
     "guard.gate": False,
 }
-STAGES = (".", f"{BEFORE}/fold_0", f"{BEFORE}/fold_1")
 
 
 @dataclass(frozen=True)
