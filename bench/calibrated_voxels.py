@@ -96,10 +96,10 @@ def worth(run: Path, data: Path) -> dict[str, dict[str, float]]:
     model, tables = isocenter.load(run), dict[str, list[pd.DataFrame]]()
     for case in read_dataset(data):
         for kind, own in copies(case) if parts.get(case.id) == "test" else ():
-            tables.setdefault(kind, []).append(model.task.scoring.score([model.predict(own)], [own]))
+            tables.setdefault(kind, []).append(model.task.score([model.predict(own)], [own]))
     each = {kind: pd.concat(own, ignore_index=True) for kind, own in tables.items()}
     each["clean and degraded"] = pd.concat(each.values(), ignore_index=True)
-    return {kind: _figures(table, model.task.scoring.summary) for kind, table in each.items()}
+    return {kind: _figures(table, model.task.summary) for kind, table in each.items()}
 
 
 def _figures(table: pd.DataFrame, summary: Callable[..., list[Row]]) -> dict[str, float]:

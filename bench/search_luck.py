@@ -42,7 +42,7 @@ def outputs(
 def share(ours: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor], trials: int) -> float:
     """Share of bootstrap draws in which ours is better."""
     cases = [*map(str, range(len(plan["target"])))]
-    return share_better(TASK.teaching, ours, plan, cases, seed=0, tried=trials)
+    return share_better(TASK, ours, plan, cases, seed=0, tried=trials)
 
 
 def by_luck(cases: int, trials: int, searches: int, random: np.random.Generator) -> Sequence[int]:

@@ -97,7 +97,7 @@ def judged(run: Path, data: Path) -> Shown:
 
 def score(model: Model, metric: str, prediction: isocenter.Prediction, case: Case) -> float:
     """The primary metric of one case, the mean over labels."""
-    return float(model.task.scoring.score([prediction], [case])[metric].mean())
+    return float(model.task.score([prediction], [case])[metric].mean())
 
 
 def windows(model: Model, strides: Sequence[Sequence[int]], cases: Sequence[Case]) -> list[tuple[int, ...]]:

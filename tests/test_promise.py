@@ -89,9 +89,9 @@ def test_no_file_of_ours_has_heard_of_it():
     assert not [path for path in ours.rglob("*.py") if "azimuth" in path.read_text().lower()]
 
 
-def test_it_is_in_the_index_and_inherits_from_none_of_ours(promised):
+def test_it_is_in_the_index_and_derives_from_the_base_class_alone(promised):
     assert "azimuth" in tasks.names()
-    assert tasks.kind("azimuth").__mro__[1:] == (object,)
+    assert tasks.kind("azimuth").__bases__ == (tasks.Task,)
 
 
 def test_it_must_be_asked_for_where_another_kind_takes_the_same_reference(promised):

@@ -101,7 +101,7 @@ def test_a_volume_of_several_windows_has_one_map_in_which_the_cause_stands_out()
 def test_members_are_averaged_and_their_disagreement_is_a_map():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)) for n in (1, 2))
     of, image = model(Linear(first), (8, 8)), spot((8, 8), (5, 2))
-    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.decoding.average, (0.75, 0.25))
+    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.75, 0.25))
     made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
     assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
     apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
@@ -114,7 +114,7 @@ def test_the_disagreement_on_several_images_is_that_of_the_sum_of_their_maps():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)).repeat(2, axis=0) for n in (1, 2))
     of = model(Linear(first), (8, 8), channels=("T1", "T2"))
     image = Image(spot((8, 8), (5, 2)).data.repeat(2, axis=0), Geometry.of_pixels((8, 8)), channels=("T1", "T2"))
-    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.decoding.average, (0.5, 0.5))
+    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.5, 0.5))
     made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
     # Both images have the same map: members differ about their sum twice as much as about one.
     apart = abs((first - second) * image.data).sum(axis=0) * 0.5

@@ -85,7 +85,7 @@ def test_each_box_of_a_picture_larger_than_the_window_is_found_once_where_it_lie
         return {"boxes": np.stack(answers)}
 
     image = np.stack(np.indices(SIZE)).astype(np.float32)
-    slabs = slide(network, image, (WINDOW, WINDOW), merge=TASK.decoding.merge)
+    slabs = slide(network, image, (WINDOW, WINDOW), merge=TASK.merge)
     found = TASK.decode(slabs, Geometry.of_pixels(SIZE)).boxes
     sure = found.at(found.scores >= 0.3)
     overlap = box_iou(sure.corners, boxes)

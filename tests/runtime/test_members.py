@@ -111,8 +111,8 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
 
     batch = np.zeros((1, 1, 8, 8), np.float32)
     batch[..., :4] = 3
-    assert chosen.decoding.mirrored == (1, 0)
-    seen = Mirrored(brighter_side, chosen.decoding.average, (1,), 1, {"class": chosen.decoding.mirrored})(batch)
+    assert chosen.mirrored == (1, 0)
+    seen = Mirrored(brighter_side, chosen.average, (1,), 1, {"class": chosen.mirrored})(batch)
     assert_allclose(chosen.probabilities({"class": seen["class"][0]})["class"], np.exp([3, 0]) / (np.exp(3) + 1))
 
 
@@ -228,13 +228,13 @@ def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
         return seen
 
     for head, chosen in heads.items():
-        how = (chosen.decoding.average, (0, 1), 1, {head: chosen.decoding.mirrored})
-        both = Averaged((network(0), network(1)), chosen.decoding.average, each=[head])
+        how = (chosen.average, (0, 1), 1, {head: chosen.mirrored})
+        both = Averaged((network(0), network(1)), chosen.average, each=[head])
         batch = np.repeat(random.normal(size=(2, 1, 8, 8)), 3, axis=1).astype(np.float32)
         each = [Mirrored(network(number), *how)(batch)[head] for number in (0, 1)]
         seen = Mirrored(both, *how)(batch)
         assert_allclose(seen[f"{head}:each"], np.concatenate(each, axis=1), atol=1e-5)
-        assert_allclose(seen[head], chosen.decoding.average([{head: one} for one in each])[head], atol=1e-5)
+        assert_allclose(seen[head], chosen.average([{head: one} for one in each])[head], atol=1e-5)
         plain = Mirrored(both, *how, plain=True)(batch)
         assert_allclose(plain[f"{head}:each"], both(batch)[f"{head}:each"], atol=1e-6)
 

@@ -240,7 +240,7 @@ def test_an_infinite_logit_of_one_member_is_not_lost_in_the_mean():
 
     task = segmentation(thresholds).task
     with pytest.raises(OutputError, match="infinite"):
-        segmentation(Averaged((thresholds, wrong), task.decoding.average)).predict(volume())
+        segmentation(Averaged((thresholds, wrong), task.average)).predict(volume())
 
 
 def test_single_precision_leaves_the_network_whatever_it_computes_in():

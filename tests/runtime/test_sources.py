@@ -8,7 +8,7 @@ import pytest
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
 from isocenter.runtime.package.sources import TOP, travelling
-from isocenter.runtime.package.write import PREDICTS
+from isocenter.runtime.package.write import predicting
 
 # What a bundle may need beside the standard library: what MONAI brings, and what reads images.
 ALLOWED = {"torch", "numpy", "scipy", "nibabel", "PIL", "imagecodecs", "timm", "monai", "torchvision"}
@@ -28,7 +28,7 @@ def imported(text: str) -> set[str]:
 def sources(request):
     kind = tasks.kind(request.param)
     roots = {f"{TOP}.inference": (), f"{TOP}.formats": ("pictures",), kind.__module__: (kind.__qualname__,)}
-    return travelling(roots, {kind.__module__: PREDICTS}, {}, "stamp")
+    return travelling(roots, predicting([kind]), {}, "stamp")
 
 
 def test_no_import_of_isocenter_is_left(sources):

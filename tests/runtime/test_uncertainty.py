@@ -59,7 +59,7 @@ def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
     for seed in range(members):
         torch.manual_seed(seed)
         runs.append(TorchNetwork(build_module(chosen, network).eval()))
-    run = runs[0] if members == 1 else Averaged(tuple(runs), chosen.decoding.average)
+    run = runs[0] if members == 1 else Averaged(tuple(runs), chosen.average)
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
 
@@ -188,13 +188,13 @@ def test_each_box_states_how_uncertain_it_is_whether_it_is_there():
     of, image = model(BOXES, members=2), noise()
     plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image)
     assert_array_equal(plain.boxes.corners, stated.boxes.corners)
-    rows = of.task.decoding.outputs(stated)
+    rows = of.task.outputs(stated)
     assert rows[0]["score"] is not None
     for row in rows:
         assert_allclose(row["total"], entropy(np.array([row["score"], 1 - row["score"]]).clip(1e-12)), atol=1e-4)
         assert_allclose(row["aleatoric"] + row["epistemic"], row["total"], atol=1e-9)
     assert max(row["epistemic"] for row in rows) > 0
-    assert "total" not in of.task.decoding.outputs(plain)[0]
+    assert "total" not in of.task.outputs(plain)[0]
     assert stated.confidence.total is None
 
 

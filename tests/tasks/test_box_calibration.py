@@ -57,7 +57,7 @@ def figures(task: Detection, predictions: list[Prediction], cases: list[Case]) -
     stated = [
         replace(one, boxes=boxes) for one, boxes in zip(predictions, stated_boxes(task, predictions), strict=True)
     ]
-    answers = task._answers(task.scoring.score(stated, cases))
+    answers = task._answers(task.score(stated, cases))
     matches = answers.matches("cell", 0.5)
     rows = box_calibration_rows("all", [(matches, answers.predicted["cell"])], answers.patients, seed=0)
     return {"ap50": float(matches.average_precision()), **{row.metric: row.estimate.value for row in rows}}
@@ -101,7 +101,7 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
         image = Image(np.zeros((1, 64, 64), np.float32), SPACE)
         cases.append(Case(f"c{number}", f"p{number}", {"image": image}, {"boxes": reference}))
     task = task_of()
-    [own] = task._answers(task.scoring.score(predictions, cases)).predicted.values()
+    [own] = task._answers(task.score(predictions, cases)).predicted.values()
     for one, read in zip(predictions, own, strict=True):
         assert (read.scores == one.boxes.scores).all() and (read.uncalibrated == one.boxes.uncalibrated).all()
     scores, right = np.concatenate([one.boxes.scores for one in predictions]), np.tile([True, False, True], 20)
@@ -134,8 +134,8 @@ def test_without_calibration_the_same_boxes_are_called_with_the_scores_of_the_ne
     [one], _ = drawn(0.0, 5, count=1)
     shift = Calibrator("platt", {"cell": [1.0, -2.0]}, 40)
     boxes = calibrated_boxes(one.boxes, shift, SPACE.steps)
-    made, decoding = replace(one, boxes=boxes, threshold=0.2), task_of().decoding
-    usual, given = rows_in(decoding.outputs(made)), rows_in(decoding.outputs(made.before_calibration))
+    made, task = replace(one, boxes=boxes, threshold=0.2), task_of()
+    usual, given = rows_in(task.outputs(made)), rows_in(task.outputs(made.before_calibration))
     assert 0 < len(usual) == len(given) < len(one.boxes)
     assert [row["x0"] for row in usual] == [row["x0"] for row in given]
     odds = [np.log([row["score"] / (1 - row["score"]) for row in rows]) for rows in (usual, given)]
@@ -190,7 +190,7 @@ def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_s
     [one], [case] = drawn(1.0, 8, count=1)
     older = task_of(threshold=0.3)
     assert older.certainty == Certainty() and stated_boxes(older, [one])[0].scores is not None
-    assert "uncalibrated" in (table := older.scoring.score([one], [case])) and table["uncalibrated"].isna().all()
+    assert "uncalibrated" in (table := older.score([one], [case])) and table["uncalibrated"].isna().all()
 
 
 def test_sizes_count_pixels_in_images_of_known_size_too_where_training_knew_no_size():

@@ -91,9 +91,9 @@ TESTED = {
 @pytest.mark.parametrize("kind", MADE)
 def test_what_a_figure_is_said_to_be_made_of_makes_it(kind):
     task, table = MADE[kind]()
-    stated = {(row.metric, row.label): row.estimate.value for row in task.scoring.summary(table, seed=0)}
+    stated = {(row.metric, row.label): row.estimate.value for row in task.summary(table, seed=0)}
     seen = set()
-    for one in task.scoring.case_values(table):
+    for one in task.case_values(table):
         if (one.metric, one.label) in stated:
             own = one.values.mean() if one.positive is None else float(auroc(one.values, one.positive))
             assert own == pytest.approx(stated[one.metric, one.label]), (one.metric, one.label)

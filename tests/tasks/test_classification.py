@@ -94,10 +94,10 @@ def test_the_selection_is_the_area_that_the_summary_states():
     probabilities = rng.dirichlet(np.ones(3), 60)
     reference = rng.integers(0, 3, 60)
     chosen = TASK.selection({"probabilities": torch.from_numpy(probabilities), "target": torch.from_numpy(reference)})
-    table = TASK.scoring.score(
+    table = TASK.score(
         [prediction_of(*row) for row in probabilities], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
-    [area] = [row for row in TASK.scoring.summary(table, seed=0) if (row.metric, row.label) == ("auroc", "all")]
+    [area] = [row for row in TASK.summary(table, seed=0) if (row.metric, row.label) == ("auroc", "all")]
     assert chosen == pytest.approx(area.estimate.value)
 
 
@@ -107,7 +107,7 @@ def test_where_a_class_is_missing_the_selection_is_the_log_likelihood():
 
 
 def test_a_row_names_the_classes_as_its_columns_do():
-    table = TASK.scoring.score([prediction_of(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
+    table = TASK.score([prediction_of(0.1, 0.7, 0.2)], [case("a", "normal", "p1")])
     assert list(table.columns) == [
         "case",
         "patient",
@@ -126,11 +126,11 @@ def test_a_row_names_the_classes_as_its_columns_do():
 
 def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_all_comes_first():
     names = ["benign", "malignant", "normal"] * 6
-    table = TASK.scoring.score(
+    table = TASK.score(
         [prediction_of(*(0.8 if name == one else 0.1 for one in TASK.classes)) for name in names],
         [case(str(n), name) for n, name in enumerate(names)],
     )
-    rows = TASK.scoring.summary(table, seed=0)
+    rows = TASK.summary(table, seed=0)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
     for row in rows:
         if row.metric in ("auroc", "accuracy", "balanced_accuracy", "mcc", "sensitivity", "specificity"):
@@ -140,11 +140,11 @@ def test_the_summary_of_answers_that_are_all_right_is_perfect_and_the_row_over_a
 
 
 def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
-    table = TASK.scoring.score(
+    table = TASK.score(
         [prediction_of(0.1, 0.8, 0.1), prediction_of(0.9, 0.05, 0.05), prediction_of(0.4, 0.3, 0.3)],
         [case("wrong", "benign"), case("right", "benign"), case("unsure", "benign")],
     )
-    assert TASK.scoring.rank(table) == ["right", "unsure", "wrong"]
+    assert TASK.rank(table) == ["right", "unsure", "wrong"]
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,7 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     assert decisions["task.thresholds"].value == {"yes": level}
     assert np.mean(chances[truths == 1] >= level) >= 0.95
     assert np.mean(chances[truths == 1] >= level + 0.05) < 0.95
-    rows = {
-        (row.metric, row.label): row.estimate
-        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
-    }
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
     assert rows["sensitivity", "yes"].value == pytest.approx(np.mean(chances[truths == 1] >= level))
     assert rows["specificity", "yes"].value == pytest.approx(np.mean(chances[truths == 0] < level))
     assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
@@ -278,10 +275,7 @@ def test_too_few_validation_cases_leave_one_half_and_say_so():
     task, decisions = with_calibration(TWO, Evidence(predictions, cases))
     assert task.thresholds == {}
     assert "too few" in decisions["task.thresholds"].because
-    rows = {
-        (row.metric, row.label): row.estimate
-        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
-    }
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
     assert "yes from 0.5 on (default)" in rows["sensitivity", "yes"].method
 
 
@@ -289,10 +283,10 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
     rng = np.random.default_rng(1)
     chances = rng.dirichlet(np.ones(3), 90)
     reference = np.array([rng.choice(3, p=0.6 * row + 0.4 / 3) for row in chances])
-    table = TASK.scoring.score(
+    table = TASK.score(
         [prediction_of(*row) for row in chances], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
     )
-    rows = {(row.metric, row.label): row.estimate.value for row in TASK.scoring.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate.value for row in TASK.summary(table, seed=0)}
     top = chances.argmax(axis=1)
     assert rows["auroc", "all"] == pytest.approx(metrics.roc_auc_score(reference, chances, multi_class="ovr"))
     assert rows["f1", "all"] == pytest.approx(metrics.f1_score(reference, top, average="macro"))
@@ -313,19 +307,15 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
-    rows = TWO.scoring.summary(TWO.scoring.score(predictions, cases), seed=0)
-    assert {row.metric for row in rows if TWO.metrics.of(row.metric).may_judge} == {*TWO.scoring.primaries}
+    rows = TWO.summary(TWO.score(predictions, cases), seed=0)
+    assert {row.metric for row in rows if TWO.metrics.of(row.metric).may_judge} == {*TWO.primaries}
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     predictions, cases = answers([0.1] * 40 + [0.9] * 10 + [0.1] * 10 + [0.9] * 40, [0] * 50 + [1] * 50)
     of_these, stated = TWO, replace(TWO, prevalence={"no": 0.9, "yes": 0.1})
     estimates = [
-        {
-            row.metric: row.estimate
-            for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
-            if row.label == "yes"
-        }
+        {row.metric: row.estimate for row in task.summary(task.score(predictions, cases), seed=0) if row.label == "yes"}
         for task in (of_these, stated)
     ]
     assert estimates[0]["ppv"].value == pytest.approx(0.8)
@@ -340,10 +330,7 @@ def test_a_threshold_of_the_first_of_two_classes_parts_them():
     predictions, cases = answers(np.linspace(0.05, 0.95, 20), [0, 1] * 10)
     first, second = replace(TWO, thresholds={"no": 0.68}), replace(TWO, thresholds={"yes": 0.32})
     made = [
-        {
-            (row.metric, row.label): row.estimate.value
-            for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
-        }
+        {(row.metric, row.label): row.estimate.value for row in task.summary(task.score(predictions, cases), seed=0)}
         for task in (first, second, TWO)
     ]
     assert made[0] == pytest.approx(made[1], nan_ok=True)
@@ -357,12 +344,12 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
         fold, truth = n % 2, n % 4 < 2
         malignant = 0.1 + 0.1 * truth + 0.6 * fold
         predicted = prediction_of(1 - malignant, malignant, 0.0)
-        scored = TASK.scoring.score([predicted], [case(str(n), "malignant" if truth else "benign")])
+        scored = TASK.score([predicted], [case(str(n), "malignant" if truth else "benign")])
         rows += scored.assign(split="test", fold=str(fold)).to_dict("records")
     task = replace(TASK, classes=TASK.classes[:2])
     table = case_table(rows).drop(columns="probability_normal")
-    apart = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=resampling(table, 0))}
-    pooled = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    apart = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=resampling(table, 0))}
+    pooled = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     assert apart["auroc", "all"].value == apart["auroc", "malignant"].value == 1
     assert pooled["auroc", "all"].value == 0.75
     assert apart["accuracy", "all"] == pooled["accuracy", "all"]
@@ -377,7 +364,7 @@ def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all_c
         chances = [dict(zip(names, (1 - p, p), strict=True)) for p in np.linspace(0.1, 0.9, 12).tolist()]
         predictions = [Prediction(GRID, probabilities=one) for one in chances]
         cases = [case(str(n), names[n % 3 == 0]) for n in range(12)]
-        rows = task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+        rows = task.summary(task.score(predictions, cases), seed=0)
         figures.append({(row.metric, row.label): row.estimate.value for row in rows})
         assert len(figures[-1]) == len(rows)
     plain, own = figures
@@ -400,9 +387,9 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
         replace(one, probabilities=dict(zip(task.classes, new, strict=True)), confidence=Confidence(uncalibrated=given))
         for one, given, new in zip(predictions, (one.probabilities for one in predictions), made.tolist(), strict=True)
     ]
-    table = task.scoring.score(after, cases)
+    table = task.score(after, cases)
     assert table["uncalibrated_yes"].tolist() == sure.tolist()
-    rows = {row.metric: row.estimate for row in task.scoring.summary(table, seed=0) if row.label == "all"}
+    rows = {row.metric: row.estimate for row in task.summary(table, seed=0) if row.label == "all"}
     assert rows["temperature_uncalibrated"].low < 3 < rows["temperature_uncalibrated"].high
     assert rows["temperature"].low < 1 < rows["temperature"].high
     assert rows["calibration_slope_uncalibrated"].value == pytest.approx(1 / 3, abs=0.1)
@@ -442,4 +429,4 @@ def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_t
 
 def summary_of(task: Classification, cases: list[Case], chances: np.ndarray):
     made = [Prediction(GRID, probabilities=dict(zip(task.classes, one, strict=True))) for one in chances.tolist()]
-    return task.scoring.summary(task.scoring.score(made, cases), seed=0)
+    return task.summary(task.score(made, cases), seed=0)

@@ -96,13 +96,13 @@ def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_th
     assert least < 0.3
     [one] = [p for p in predictions if p.boxes.scores.min() < least < 0.3 < p.boxes.scores.max()][:1]
     usual, covering = (
-        rows_in(task.decoding.outputs(one)),
-        rows_in(task.decoding.outputs(covering_of(task).completed(one, None))),
+        rows_in(task.outputs(one)),
+        rows_in(task.outputs(covering_of(task).completed(one, None))),
     )
     assert [row["score"] for row in usual] == pytest.approx([s for s in one.boxes.scores if s >= 0.3])
     assert [row["score"] for row in covering] == pytest.approx([s for s in one.boxes.scores if s >= least])
-    table = task.scoring.score(predictions, cases).assign(split="test")
-    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    table = task.score(predictions, cases).assign(split="test")
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     assert rows["covering_missed", "cell"].value == pytest.approx(missed(task, predictions, cases))
     false = np.mean([float(p.boxes.scores[-1] >= least) for p in predictions])
     assert rows["covering_false", "cell"].value == pytest.approx(false)
@@ -117,8 +117,8 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
     predicted = Prediction(SPACE, boxes=given, threshold=0.3)
     image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
     case = Case("c", "p", {"image": image}, {"boxes": BoundingBoxes(PLACES[:2], ("cell",) * 2)})
-    assert len(rows_in(task.decoding.outputs(covering_of(task).completed(predicted, None)))) == 3
-    row = task.scoring.score([predicted], [case]).set_index("label").loc["cell"]
+    assert len(rows_in(task.outputs(covering_of(task).completed(predicted, None)))) == 3
+    row = task.score([predicted], [case]).set_index("label").loc["cell"]
     assert (row["covering_missed"], row["covering_false"]) == (0.0, 1.0)
 
 
@@ -133,7 +133,7 @@ def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
     assert with_sets(task_of(risk=None), Evidence(*held), exact=True) == (task_of(risk=None), {})
     assert covering_of(task_of(risk=None)) is None
     older = tasks.build({"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5})
-    assert "covering_missed" not in older.scoring.score(*held)
+    assert "covering_missed" not in older.score(*held)
     with pytest.raises(PlanError, match=r"task\.risk"):
         task_of(risk=1.2)
 

@@ -119,7 +119,7 @@ def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     assert 0 < least < 0.5
     again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(assured)))})
     assert again == assured and with_sets(again, Evidence(*found), exact=True) == (assured, {})
-    usual = assured.scoring.summary(assured.scoring.score(*found), seed=0)
+    usual = assured.summary(assured.score(*found), seed=0)
     rows = {row.metric: row.estimate for row in usual}
     assert rows["covering_missed"].value < 0.2 < 1 - np.mean([one.data.max() / 6 for one in predictions])
     assert rows["covering_false"].value == pytest.approx(1.0, abs=0.3)
@@ -169,7 +169,7 @@ def test_without_a_risk_nothing_is_kept_for_it_and_an_impossible_one_is_refused(
         older,
         {},
     )
-    assert "covering_missed" not in older.scoring.score([made], [case_of(numbers, "c")])
+    assert "covering_missed" not in older.score([made], [case_of(numbers, "c")])
     with pytest.raises(PlanError, match=r"task\.risk"):
         task_of(risk=1.2)
     with pytest.raises(PlanError, match=r"task\.covering"):

@@ -220,7 +220,7 @@ def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_on
     assert list(blank) == list(row)
     assert set(blank.values()) == {None}
     assert [finding.concept for finding in task.results(prediction_of(given))] == ["cell"]
-    assert task.scoring.probable_findings == ("cell", "clump")
+    assert task.probable_findings == ("cell", "clump")
 
 
 def scored_cases(count: int = 12, missed: int = 0) -> tuple[list[Prediction], list[Case]]:
@@ -243,7 +243,7 @@ def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all
     assert (rows[0].metric, rows[0].label) == ("ap50", "all")
     perfect = {"ap", "ap50", "ap10", "sensitivity", "ppv", "f1"}
     assert {row.estimate.value for row in rows if row.metric in perfect} == {1.0}
-    others = {row.metric for row in rows} - TASK.scoring.primaries
+    others = {row.metric for row in rows} - TASK.primaries
     assert all(TASK.metrics.of(metric).is_of_belief for metric in others)
     assert {row.label for row in rows} == {"all", "cell", "clump"}
     assert all(row.estimate.n == 12 for row in rows)
@@ -264,7 +264,7 @@ def test_a_class_that_is_called_all_has_figures_of_its_own_beside_those_of_all()
         rows = task.summary(table, seed=0)
         figures.append({(row.metric, row.label): row.estimate.value for row in rows})
         assert len(figures[-1]) == len(rows)
-        assert task.scoring.overview(table)
+        assert task.overview(table)
     plain, own = figures
     labels = {"cell": "all (class)"}
     assert own == pytest.approx(
@@ -343,7 +343,7 @@ def test_a_cell_that_holds_no_boxes_is_refused(cell):
 def test_curves_of_boxes_that_several_folds_scored_say_that_their_scores_are_pooled():
     table = TASK.score(*scored_cases(missed=3))
     of_folds = table.assign(fold=(table["case"].astype(int) % 2).astype(str))
-    alone, crossed = (TASK.scoring.overview(one) for one in (table, of_folds))
+    alone, crossed = (TASK.overview(one) for one in (table, of_folds))
     assert not [one.title for one in alone if "pooled" in one.caption]
     noted = [one.caption for one in crossed if "scores of 2 folds are pooled" in one.caption]
     assert len(noted) == 2 and "the mean of the seven marks" in noted[1]
@@ -399,7 +399,7 @@ def test_the_metric_that_selects_is_called_by_the_overlaps_at_which_it_is_measur
     outputs = {"boxes": torch.from_numpy(ideal(TASK, shifted, (24, 32)))[None]}
     found = TASK.quality(outputs, torch.tensor([[[0.0, 2, 3, 9, 9]]]))
     assert TASK.selection(found) == pytest.approx(1.0)
-    words = TASK.metrics.of(TASK.teaching.selects_by).words
+    words = TASK.metrics.of(TASK.selects_by).words
     assert words == "Mean AP at IoU 0.1 and 0.5"
     assert [f"{overlap:g}" in words for overlap in SELECTION_OVERLAPS] == [True, True]
 
@@ -463,5 +463,5 @@ def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, n
 
 def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():
     task = Detection(("left lung", "right lung"), 2, 8.0)
-    assert task.decoding.mirrored == (1, 0, 2, 3, 4, 5)
-    assert Detection(("left lung",), 2, 8.0).decoding.mirrored is None
+    assert task.mirrored == (1, 0, 2, 3, 4, 5)
+    assert Detection(("left lung",), 2, 8.0).mirrored is None

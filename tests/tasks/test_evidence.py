@@ -76,4 +76,4 @@ def test_evidence_goes_with_classes_that_exclude_each_other_and_no_smoothing():
     settings = {"labels": [{"value": 1, "name": "a"}], "loss": "dice+evidential", "tolerance": 2.0}
     for regions, stated in ((None, True), ({"a": [1]}, False)):
         task = tasks.build({"name": "segmentation", **settings, "regions": regions})
-        assert task.decoding.states_evidence is stated
+        assert task.states_evidence is stated

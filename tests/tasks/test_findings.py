@@ -43,7 +43,7 @@ AS_GIVEN = Certainty("none", Calibrator())
 
 
 def summarised(predictions, cases):
-    return TASK.scoring.summary(TASK.scoring.score(predictions, cases), seed=0)
+    return TASK.summary(TASK.score(predictions, cases), seed=0)
 
 
 def case(name: str, patient: str | None = None, **known: bool) -> Case:
@@ -165,7 +165,7 @@ def test_a_prediction_has_a_column_of_probability_and_of_call_for_each_finding()
 
 
 def test_a_case_has_a_row_for_each_finding_that_is_known():
-    table = TASK.scoring.score([prediction_of(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
+    table = TASK.score([prediction_of(0.9, 0.2, 0.6)], [case("a", "p", nodule=True, hernia=False)])
     assert table["label"].tolist() == ["nodule", "hernia"]
     assert table["reference"].tolist() == ["present", "absent"]
     assert table["predicted"].tolist() == ["absent", "present"]
@@ -193,7 +193,7 @@ def test_figures_are_those_of_scikit_learn_for_the_cases_in_which_a_finding_is_k
             assert rows[metric, name].value == pytest.approx(value), (metric, name)
             assert "0.5 on (default)" in rows[metric, name].method or metric in ("auroc", "average_precision", "brier")
         assert rows["auroc", name].n == there.sum()
-    for metric in TASK.scoring.primaries:
+    for metric in TASK.primaries:
         mean = np.mean([rows[metric, name].value for name in TASK.findings])
         assert rows[metric, "all"].value == pytest.approx(mean), metric
         assert rows[metric, "all"].n == known.any(axis=1).sum()
@@ -204,7 +204,7 @@ def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_pl
     predictions, cases, *_ = drawn()
     rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
-    assert {row.metric for row in rows if TASK.metrics.of(row.metric).may_judge} == TASK.scoring.primaries
+    assert {row.metric for row in rows if TASK.metrics.of(row.metric).may_judge} == TASK.primaries
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
@@ -213,10 +213,7 @@ def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
         Case(one.id, one.patient, one.images, {"findings": {**one.references["findings"], "hernia": False}})
         for one in cases
     ]
-    rows = {
-        (row.metric, row.label): row.estimate
-        for row in TASK.scoring.summary(TASK.scoring.score(predictions, without), seed=0)
-    }
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(TASK.score(predictions, without), seed=0)}
     assert np.isnan(rows["auroc", "hernia"].value)
     others = np.mean([rows["auroc", name].value for name in ("effusion", "nodule")])
     assert rows["auroc", "all"].value == pytest.approx(others)
@@ -237,13 +234,13 @@ def test_a_finding_that_is_called_all_has_figures_of_its_own_beside_those_of_all
             case(one.id, **{named.get(key, key): own for key, own in one.references["findings"].items()})
             for one in cases
         ]
-        table = task.scoring.score(predictions, cases)
-        rows = task.scoring.summary(table, seed=0)
+        table = task.score(predictions, cases)
+        rows = task.summary(table, seed=0)
         figures.append({(row.metric, row.label): row.estimate.value for row in rows})
         assert len(figures[-1]) == len(rows)
-        values = task.scoring.case_values(table)
+        values = task.case_values(table)
         assert len({(one.metric, one.label) for one in values}) == len(values)
-        assert task.scoring.guess(table).table["probability"].dropna().unique() == pytest.approx([0.3])
+        assert task.guess(table).table["probability"].dropna().unique() == pytest.approx([0.3])
     plain, own = figures
     labels = {"effusion": "all (finding)"}
     assert own == pytest.approx(
@@ -256,7 +253,7 @@ def test_patients_are_drawn_with_all_their_images():
     once = summarised(predictions, cases)[0].estimate
     # The same images once more of the same patients tell nothing new: the interval stays.
     again = [Case(f"{one.id}+", one.patient, one.images, one.references) for one in cases]
-    twice = TASK.scoring.summary(TASK.scoring.score(predictions * 2, [*cases, *again]), seed=0)[0].estimate
+    twice = TASK.summary(TASK.score(predictions * 2, [*cases, *again]), seed=0)[0].estimate
     assert (once.n, twice.n, twice.patients) == (80, 160, 80)
     assert [twice.value, twice.low, twice.high] == pytest.approx([once.value, once.low, once.high], abs=1e-9)
 
@@ -300,11 +297,11 @@ def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likel
 
 
 def test_cases_are_ranked_by_how_far_all_their_findings_are_missed():
-    table = TASK.scoring.score(
+    table = TASK.score(
         [prediction_of(0.9, 0.9, 0.1), prediction_of(0.4, 0.5, 0.5), prediction_of(0.9, 0.1, 0.1)],
         [case(name, effusion=True, nodule=False, hernia=False) for name in ("wrong", "unsure", "right")],
     )
-    assert TASK.scoring.rank(table) == ["right", "wrong", "unsure"]
+    assert TASK.rank(table) == ["right", "wrong", "unsure"]
 
 
 def test_cases_cannot_be_drawn_finding_by_finding():
@@ -313,8 +310,8 @@ def test_cases_cannot_be_drawn_finding_by_finding():
 
 
 def test_findings_with_a_side_change_places_in_a_mirror():
-    assert Findings(("left effusion", "nodule", "right effusion")).decoding.mirrored == (2, 1, 0)
-    assert Findings(("left effusion", "nodule")).decoding.mirrored is None
+    assert Findings(("left effusion", "nodule", "right effusion")).mirrored == (2, 1, 0)
+    assert Findings(("left effusion", "nodule")).mirrored is None
 
 
 def planned(*references: dict[str, bool], declared: tuple[str, ...] = ()):
@@ -369,10 +366,10 @@ def test_impossible_settings_are_refused(change):
 
 def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings_as_one_question():
     predictions, cases, chances, truth, _ = drawn(blank=0.0)
-    table = TASK.scoring.score(predictions, cases)
+    table = TASK.score(predictions, cases)
     table["uncalibrated"] = table["probability"] ** 2
     few_draws = Resampling(draws=50)  # the interval of gaps needs none of them
-    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=few_draws)}
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=few_draws)}
     who = np.arange(len(cases))
     for side, stated in (("", chances), ("_uncalibrated", chances**2)):
         of_findings = calibration_error(stated, truth, who, seed=0, kind=BY_MASS)

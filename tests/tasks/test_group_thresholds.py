@@ -51,7 +51,7 @@ def drawn(task: Classification | Findings, count: int = 400):
 
 def called(task, predictions, cases):
     each = [by_covariates(task)(one, case.covariates) for one, case in zip(predictions, cases, strict=True)]
-    table = task.scoring.score(each, cases)
+    table = task.score(each, cases)
     return (table["predicted"].isin(["ill", "present"])).to_numpy(), table
 
 
@@ -135,7 +135,7 @@ def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_say
     chance = (tuned.thresholds["ill"] + tuned.grouped.levels["f"]["ill"]) / 2
     own = Prediction(GRID, probabilities={"fine": 1 - chance, "ill": chance})
     made = {sex: by_covariates(tuned)(own, {"sex": sex}) for sex in ("f", "D", "")}
-    assert {sex: tuned.decoding.outputs(one)["predicted"] for sex, one in made.items()} == {
+    assert {sex: tuned.outputs(one)["predicted"] for sex, one in made.items()} == {
         "f": "ill",
         "D": "fine",
         "": "fine",

@@ -43,10 +43,10 @@ def test_regions_are_written_where_they_are_likelier_than_not_one_over_another()
 
 def test_regions_are_named_in_the_order_of_their_outputs_and_what_others_are_written_over_is_said():
     regions = task(exclusive=False, writes=[2, 1])
-    assert [label.name for label in regions.decoding.channel_labels] == ["right", "left"]
+    assert [label.name for label in regions.channel_labels] == ["right", "left"]
     rows = outputs([1, 1, -1, -1], [-1, 1, 1, -1])
     made = regions.decode([((slice(0, 4), slice(0, 1)), rows)], Geometry.of_pixels((4, 1)))
-    assert [(one.concept, one.value) for one in regions.scoring.results(made)] == [("right", 1), ("left", 2)]
+    assert [(one.concept, one.value) for one in regions.results(made)] == [("right", 1), ("left", 2)]
     [note] = made.notes
     assert note.startswith(
         "right overlaps regions that are written over it: 1 of its 2 voxels are marked as these alone"
@@ -71,7 +71,7 @@ def test_several_networks_mean_their_outputs_or_their_probabilities():
 
 
 def test_no_output_changes_sides_in_a_mirror_for_its_maker_chose_the_axes():
-    assert task().decoding.mirrored == (0, 1, 2)
+    assert task().mirrored == (0, 1, 2)
 
 
 def test_it_is_made_again_from_its_settings():

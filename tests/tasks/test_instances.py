@@ -310,17 +310,17 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     table = TASK.score([right, short], [case_of(truth, "a"), case_of(truth, "b")])
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
-    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
-    assert all(TASK.metrics.of(metric).is_of_belief for metric in set(rows) - TASK.scoring.primaries)
-    assert TASK.scoring.primaries - {MISSED, FALSE} <= set(rows)
+    rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
+    assert all(TASK.metrics.of(metric).is_of_belief for metric in set(rows) - TASK.primaries)
+    assert TASK.primaries - {MISSED, FALSE} <= set(rows)
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5
     assert rows["count_error"].unit == "objects"
     assert rows["ap50"].value == pytest.approx((1 + 3 / 4) / 2)
     assert rows["ap50_pooled"].value == pytest.approx(7 / 8)
-    assert TASK.scoring.rank(table) == ["a", "b"]
+    assert TASK.rank(table) == ["a", "b"]
     assert TASK.figures(right, case_of(truth))[0].png.startswith(b"\x89PNG")
-    assert len(TASK.scoring.overview(table)) == 2
+    assert len(TASK.overview(table)) == 2
 
 
 def test_an_object_free_case_is_legal_and_left_out_of_the_means():
@@ -328,7 +328,7 @@ def test_an_object_free_case_is_legal_and_left_out_of_the_means():
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
     made = [TASK.decode([(region, {HEAD: outputs_of(one)})], geometry) for one in (truth, empty)]
     table = TASK.score(made, [case_of(truth, "a"), case_of(empty, "b")])
-    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
     assert rows["ap50"].value == 1
     assert "1 undefined left out" in rows["ap50"].method
 

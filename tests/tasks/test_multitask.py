@@ -192,7 +192,7 @@ def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
 
 def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of():
     perfect = torch.nn.functional.one_hot(torch.from_numpy(LEFT.data).long(), 2).movedim(-1, 1).float()
-    quality, selection = BOTH.teaching.quality, BOTH.teaching.selection
+    quality, selection = BOTH.quality, BOTH.selection
     masks = quality({"segmentation_mask": perfect}, {"segmentation": torch.from_numpy(LEFT.data)})
     assert selection(masks) == 1.0
     given = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
@@ -210,13 +210,13 @@ def test_cases_that_lack_a_reference_are_drawn_again_too():
         logits = torch.tensor([[[sure, 0.0]], [[0.0, sure]]])
         answered = [({"classification_class": logits[n % 2]}, {"classification": truth[n % 2, None]}) for n in range(8)]
         measured = [({"regression_value": torch.zeros(1, 1)}, {"regression": torch.zeros(1, 1)})] * 8
-        quality = joined("classification", "regression").teaching.quality
+        quality = joined("classification", "regression").quality
         return joined_numbers([quality(*one) for one in [*answered, *measured]])
 
     patients = [str(n) for n in range(16)]
-    teaching = joined("classification", "regression").teaching
-    assert share_better(teaching, of_cases(2.0), of_cases(-2.0), patients, seed=0) > 0.95
-    assert share_better(teaching, of_cases(-2.0), of_cases(2.0), patients, seed=0) == 0.0
+    task = joined("classification", "regression")
+    assert share_better(task, of_cases(2.0), of_cases(-2.0), patients, seed=0) > 0.95
+    assert share_better(task, of_cases(-2.0), of_cases(2.0), patients, seed=0) == 0.0
 
 
 def prepared(number: int, **target: np.ndarray) -> Prepared:
@@ -271,9 +271,9 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
             **{f"segmentation.{key}": value for key, value in LESION.items()},
         }
     )
-    assert task.decoding.mirrored == (0, 1, 3, 2)
-    assert tasks.sides_of(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
-    assert tasks.sides_of(task.parts["segmentation"]) == {"mask": (0, 1)}
+    assert task.mirrored == (0, 1, 3, 2)
+    assert task.sides == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
+    assert task.parts["segmentation"].sides == {"mask": (0, 1)}
 
 
 def slabs() -> list:
@@ -297,8 +297,8 @@ def test_each_part_decodes_its_own_and_the_whole_holds_all():
     row = BOTH.outputs(prediction)
     assert row["lesion_pixels"] == 8
     assert row["predicted"] == "malignant"
-    assert [one.concept for one in BOTH.scoring.results(prediction)] == ["lesion", "benign", "malignant"]
-    assert BOTH.scoring.probable_findings == ("benign", "malignant")
+    assert [one.concept for one in BOTH.results(prediction)] == ["lesion", "benign", "malignant"]
+    assert BOTH.probable_findings == ("benign", "malignant")
 
 
 def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
@@ -337,18 +337,18 @@ def test_a_table_of_all_parts_comes_apart_into_those_of_each():
     prediction = BOTH.decode(iter(slabs()), GRID)
     whole = case("a", mask=LEFT, **{"class": "malignant"})
     part = case("b", **{"class": "benign"})
-    table = BOTH.scoring.score([prediction, prediction], [whole, part])
+    table = BOTH.score([prediction, prediction], [whole, part])
     assert table["label"].tolist() == ["segmentation: lesion", "classification: all", "classification: all"]
     assert table["segmentation.dice"].tolist()[0] == 1.0
     assert table["segmentation.dice"].isna().tolist() == [False, True, True]
-    rows = {(row.metric, row.label): row.estimate for row in BOTH.scoring.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in BOTH.summary(table, seed=0)}
     assert rows["dice", "segmentation: all"].value == 1.0
     assert rows["dice", "segmentation: all"].n == 1
     assert rows["auroc", "classification: all"].value == 0.5
     assert rows["auroc", "classification: all"].n == 2
-    assert BOTH.scoring.rank(table) == ["a", "b"]
-    assert len(BOTH.scoring.overview(table)) > 2
-    assert len(BOTH.scoring.figures(prediction, part)) == 2
+    assert BOTH.rank(table) == ["a", "b"]
+    assert len(BOTH.overview(table)) > 2
+    assert len(BOTH.figures(prediction, part)) == 2
     assert isinstance(table, pd.DataFrame)
 
 
@@ -399,10 +399,7 @@ TIMED = tasks.build(
 def test_of_another_network_the_hazard_ratios_alone_get_the_zero_of_the_models():
     answer = {"classification_class": np.array([0.0, 1.0], np.float32)}
     ours, theirs = (
-        [
-            TIMED.decoding.decode([((), answer | {"survival_event": np.float32([one + zero])})], GRID)
-            for one in (0, 2, 3)
-        ]
+        [TIMED.decode([((), answer | {"survival_event": np.float32([one + zero])})], GRID) for one in (0, 2, 3)]
         for zero in (0.0, -4.0)
     )
     made = aligned(TIMED, theirs[2:], theirs[:2], ours[:2])
@@ -414,10 +411,10 @@ def test_of_another_network_the_hazard_ratios_alone_get_the_zero_of_the_models()
 def test_where_every_case_trains_only_the_part_that_needs_it_is_tuned_by_cases_that_trained():
     answer = {"classification_class": np.array([0.0, 1.0], np.float32), "survival_event": np.float32([0.7])}
     one = Case("a", "a", {}, {"class": "ill", "event": (3.0, True)})
-    made = TIMED.decoding.decode([((), answer)], GRID)
+    made = TIMED.decode([((), answer)], GRID)
     task, decisions = with_calibration(TIMED, Evidence([made], [one]), "training")
-    assert TIMED.traits.tuned_on == ("val", "train")
+    assert TIMED.tuned_on == ("val", "train")
     assert task.parts["survival"].baseline["time"] == [3.0]
     assert task.parts["classification"] == TIMED.parts["classification"]
     assert {name.partition(".")[2].partition(".")[0] for name in decisions} == {"survival"}
-    assert BOTH.traits.tuned_on == ("val",)
+    assert BOTH.tuned_on == ("val",)

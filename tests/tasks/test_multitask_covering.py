@@ -48,8 +48,8 @@ def test_covering_boxes_of_a_part_are_listed_where_somebody_asks():
     task = joined("detection", "classification", **{"detection.covering": from_score("cell", 0.1)})
     usual = with_boxes(task)
     covering = covering_of(task).completed(usual, None)
-    assert [row["score"] for row in rows_in(task.decoding.outputs(usual))] == [0.9]
-    assert [row["score"] for row in rows_in(task.decoding.outputs(covering))] == [0.9, 0.2]
+    assert [row["score"] for row in rows_in(task.outputs(usual))] == [0.9]
+    assert [row["score"] for row in rows_in(task.outputs(covering))] == [0.9, 0.2]
     assert (len(covering.called), len(usual.called)) == (2, 1)
 
 
@@ -85,7 +85,7 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
     both = covering_of(task).completed(replace(made, maps={"covering": mask}), None).maps
     assert both["covering"] is mask and both["instances_covering"].data.max() == 2
     assert made.decided.parts["instances"].untuned is None
-    assert task.decoding.bytes_per_voxel == task.parts["instances"].decoding.bytes_per_voxel
+    assert task.bytes_per_voxel == task.parts["instances"].bytes_per_voxel
 
 
 def test_covering_masks_are_found_behind_a_part_that_finds_boxes():

@@ -68,8 +68,8 @@ def figures(
     task: InstanceSegmentation, slope: float, seed: int, sure: float = 1.0, count: int = 50
 ) -> dict[str, float]:
     """Metrics of the task's own predictions of other cases."""
-    table = task.scoring.score(*drawn(task, slope, seed, sure=sure, count=count))
-    return {row.metric: row.estimate.value for row in task.scoring.summary(table, seed=0) if row.label == "all"}
+    table = task.score(*drawn(task, slope, seed, sure=sure, count=count))
+    return {row.metric: row.estimate.value for row in task.summary(table, seed=0) if row.label == "all"}
 
 
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
@@ -106,9 +106,9 @@ def test_each_object_states_how_likely_it_is_one_and_what_the_network_said_stays
     odds = np.log(chances / (1 - chances)) - 1
     assert [*made.confidence.scores.values()] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-3)
     assert made.confidence.uncalibrated == plain.confidence.scores
-    columns = task.decoding.outputs(made)
+    columns = task.outputs(made)
     assert json.loads(columns["scores"]) == pytest.approx([*made.confidence.scores.values()], abs=1e-5)
-    before = task.decoding.outputs(made.before_calibration)
+    before = task.outputs(made.before_calibration)
     assert json.loads(before["scores"]) == pytest.approx(chances, abs=1e-3)
     assert (before["count"], made.before_calibration.probabilities) == (6, None)
 
@@ -118,7 +118,7 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
     made, numbers = predicted(task, np.full(6, 0.9), np.full(6, 5.0))
     stated = dict(zip(made.confidence.scores, scores.tolist(), strict=True))
     made = replace(made, confidence=replace(made.confidence, scores=stated))
-    table = task.scoring.score([made, made], [case_of(np.where(numbers > 1, numbers, 0), name) for name in "ab"])
+    table = task.score([made, made], [case_of(np.where(numbers > 1, numbers, 0), name) for name in "ab"])
     assert json.loads(table["scores"][0]) == scores.tolist()
     own = {row.metric: row.estimate.value for row in object_calibration_rows(table, seed=0)}
     assert own["log_loss"] == pytest.approx(-np.log([1 - scores[0], *scores[1:]]).mean())
@@ -162,7 +162,7 @@ def test_a_calibration_stays_with_the_task_and_an_older_plan_states_the_scores_o
     again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(task)))})
     assert again == task and with_calibration(again, Evidence(*found)) == (task, {})
     older = task_of()
-    table = older.scoring.score(*found)
+    table = older.score(*found)
     assert table["uncalibrated"].isna().all() and len(json.loads(table["scores"][0])) == found[0][0].data.max()
     assert tasks.untuned(task).certainty.calibration is None
     with pytest.raises(PlanError, match=r"task\.calibration"):
@@ -178,7 +178,7 @@ def test_without_an_object_with_outputs_that_are_no_numbers_or_all_alike_nothing
         task, Evidence([nothing] * 3, [replace(empty, patient=f"p{n}") for n in range(3)])
     )
     assert "task.calibration" in decisions and not nothing.confidence.scores
-    rows = tuned.scoring.summary(tuned.scoring.score([nothing], [empty]), seed=0)
+    rows = tuned.summary(tuned.score([nothing], [empty]), seed=0)
     assert "log_loss" not in {row.metric for row in rows}
     alike = [predicted(task, np.full(6, 0.5), np.full(6, 5.0)) for _ in range(12)]
     cases = [case_of(own, f"c{n}") for n, (_, own) in enumerate(alike)]

@@ -154,10 +154,8 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     chances, truth = rng.dirichlet(np.ones(5), 60), rng.integers(0, 5, 60)
     task = graded(order)
     chosen = task.selection({"probabilities": torch.from_numpy(chances), "target": torch.from_numpy(truth)})
-    table = task.scoring.score(
-        [prediction_of(row) for row in chances], [case(str(n), GRADES[t]) for n, t in enumerate(truth)]
-    )
-    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    table = task.score([prediction_of(row) for row in chances], [case(str(n), GRADES[t]) for n, t in enumerate(truth)])
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     called = (chances @ np.arange(5)).round().astype(int)
     assert table["predicted"].tolist() == [GRADES[one] for one in called]
     kappa = metrics.cohen_kappa_score(truth, called, weights="quadratic")
@@ -170,9 +168,9 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     assert rows["rps", "all"].value == pytest.approx(table["rps"].mean())
     assert rows["auroc", "all"].value == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
     assert "by the least expected squared distance" in rows["accuracy", "all"].method
-    stated = {row.metric for row in task.scoring.summary(table, seed=0)}
-    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.scoring.primaries
-    assert task.teaching.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
+    stated = {row.metric for row in task.summary(table, seed=0)}
+    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.primaries
+    assert task.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
 
 
 def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
@@ -180,14 +178,14 @@ def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     task = task_from(Classification, {"classes": ["a", "b", "c"], "smoothing": 0.0, "costs": dear})
     prediction = Prediction(GRID, probabilities={"a": 0.6, "b": 0.2, "c": 0.2})
     assert task.outputs(prediction)["predicted"] == "c"
-    table = task.scoring.score([prediction] * 4, [case(str(n), name) for n, name in enumerate("aacb")])
-    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
+    table = task.score([prediction] * 4, [case(str(n), name) for n, name in enumerate("aacb")])
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     assert rows["expected_cost", "all"].value == pytest.approx(3 / 4)
     assert "costs as stated" in rows["expected_cost", "all"].method
     assert "by the least expected cost" in rows["accuracy", "all"].method
-    assert "quadratic_kappa" not in {row.metric for row in task.scoring.summary(table, seed=0)}
-    stated = {row.metric for row in task.scoring.summary(table, seed=0)}
-    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.scoring.primaries
+    assert "quadratic_kappa" not in {row.metric for row in task.summary(table, seed=0)}
+    stated = {row.metric for row in task.summary(table, seed=0)}
+    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.primaries
 
 
 def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
@@ -200,10 +198,10 @@ def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
 
 
 def test_no_output_between_grades_changes_places_in_a_mirror_and_sided_grades_are_not_mirrored():
-    assert graded("corn").decoding.mirrored == (0, 1, 2, 3)
-    assert graded("softmax").decoding.mirrored == (0, 1, 2, 3, 4)
+    assert graded("corn").mirrored == (0, 1, 2, 3)
+    assert graded("softmax").mirrored == (0, 1, 2, 3, 4)
     sided = Classification(("left", "right"), order="cumulative")
-    assert sided.decoding.mirrored is None
+    assert sided.mirrored is None
 
 
 @pytest.mark.parametrize(

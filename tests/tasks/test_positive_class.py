@@ -46,7 +46,7 @@ def drawn(first: str, second: str, count: int = 200):
 
 
 def figures(task: Classification, predictions, cases):
-    rows = task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
+    rows = task.summary(task.score(predictions, cases), seed=0)
     return {(row.metric, row.label): row.estimate for row in rows}
 
 
@@ -145,10 +145,10 @@ def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_co
     assert "of covid" in ours["calibration_intercept", "all"].method
     assert "; covid is positive; covid from" in ours["sensitivity", "covid"].method
     assert "; normal is negative; covid from" in ours["sensitivity", "normal"].method
-    table = one.scoring.score(predictions, cases)
+    table = one.score(predictions, cases)
     columns = [name for name in table if name.startswith("probability_")]
     assert columns == ["probability_covid", "probability_normal"]
-    assert next(iter(one.scoring.overview(table))).alt.startswith("ROC curves. covid")
+    assert next(iter(one.overview(table))).alt.startswith("ROC curves. covid")
 
 
 def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one():
@@ -216,7 +216,7 @@ def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_o
     assert made["task.positive"] == "ill" and "the rarer (6 ill, 14 fine)" in made.decision("task.positive").because
     chosen = with_settings(made, {"task.positive": "fine"})
     assert chosen["task.positive"] == "fine" and chosen.decision("task.positive").because == BY_HAND
-    assert settings(chosen).task.scoring.positives == ("fine",)
+    assert settings(chosen).task.positives == ("fine",)
     assert registered(chosen) != registered(made)
     with pytest.raises(PlanError, match="there is no class 'sick'"):
         settings(with_settings(made, {"task.positive": "sick"}))

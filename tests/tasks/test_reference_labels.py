@@ -34,7 +34,7 @@ def case(name: str, values: list[int], labels: str = "") -> Case:
 
 def read(task: Segmentation, *cases: Case) -> tuple[list[list[int]], list[str]]:
     """The masks under the model's numbers, and the sentences."""
-    own, sentences = task.scoring.own_labels(cases)
+    own, sentences = task.own_labels(cases)
     return [one.references["mask"].data.ravel().tolist() for one in own], list(sentences)
 
 
@@ -110,7 +110,7 @@ def test_references_that_name_nothing_of_the_model_are_refused():
 
 
 def test_unknown_voxels_stay_unknown_under_another_number():
-    [own], _ = model(liver=3).scoring.own_labels([case("a", [1, 3, 0, 0, 0, 0], "1=liver,3=ignore")])
+    [own], _ = model(liver=3).own_labels([case("a", [1, 3, 0, 0, 0, 0], "1=liver,3=ignore")])
     values, known = model(liver=3).truth.of(own)
     assert_array_equal(values.ravel(), [3, 0, 0, 0, 0, 0])
     assert_array_equal(known.ravel(), [True, False, True, True, True, True])
@@ -127,14 +127,14 @@ def test_regions_are_matched_by_the_names_of_their_parts():
 
 def test_a_case_whose_mask_contradicts_the_model_is_left_to_its_scoring_and_the_others_are_read():
     odd = case("odd", [1, 0, 0, 0, 0, 0], "1=spleen")
-    own, _ = model(liver=1).scoring.own_labels([odd, case("a", [1, 0, 0, 0, 0, 0], "1=liver")])
+    own, _ = model(liver=1).own_labels([odd, case("a", [1, 0, 0, 0, 0, 0], "1=liver")])
     with pytest.raises(DatasetError, match="'spleen' in the reference"):
         _ = own[0].references["mask"]
     assert own[1].references["mask"].data.max() == 1
 
 
 def test_cases_under_the_models_numbers_cross_processes():
-    own, _ = BRATS.scoring.own_labels([case("a", [0, 3, 0, 0, 0, 0], "3=enhancing")])
+    own, _ = BRATS.own_labels([case("a", [0, 3, 0, 0, 0, 0], "3=enhancing")])
     assert pickle.loads(pickle.dumps(own[0])).references["mask"].data.max() == 4  # noqa: S301
 
 

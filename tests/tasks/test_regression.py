@@ -119,7 +119,7 @@ def test_what_was_standardised_comes_back():
 
 
 def test_a_report_states_each_value_with_its_unit():
-    findings = TASK.scoring.results(decoded(TASK, 0.0, 0.0))
+    findings = TASK.results(decoded(TASK, 0.0, 0.0))
     assert [(one.concept, one.value, one.unit) for one in findings] == [("volume", 3.0, "ml"), ("age", 50.0, "")]
 
 
@@ -154,18 +154,18 @@ def test_a_table_has_a_row_for_each_value_that_is_known():
     assert table[["case", "label"]].to_numpy().tolist() == [["a", "volume"], ["b", "volume"], ["b", "age"]]
     assert table["difference"].tolist() == [0.5, 0.0, 5.0]
     assert table["standardised_difference"].tolist() == [1.0, 0.0, 0.5]
-    assert TASK.scoring.rank(table) == ["b", "a"]
+    assert TASK.rank(table) == ["b", "a"]
 
 
 def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_stays():
     names = ("kidney left", "volume", "kidney right")
     numbers = dict.fromkeys(names, 1.0)
     task = Regression(names, dict.fromkeys(names, ""), numbers, numbers)
-    assert task.decoding.mirrored == (2, 1, 0)
-    assert replace(task, noise="gaussian").decoding.mirrored == (2, 1, 0, 5, 4, 3)
-    assert TASK.decoding.mirrored == (0, 1)
+    assert task.mirrored == (2, 1, 0)
+    assert replace(task, noise="gaussian").mirrored == (2, 1, 0, 5, 4, 3)
+    assert TASK.mirrored == (0, 1)
     single = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
-    assert single.decoding.mirrored is None
+    assert single.mirrored is None
 
 
 def test_several_networks_are_their_mean():
@@ -252,10 +252,10 @@ def test_a_heat_map_explains_the_values_and_not_their_error_bars():
 def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what_was_measured():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
-    charts = task.scoring.overview(task.score(predictions, cases))
+    charts = task.overview(task.score(predictions, cases))
     assert [one.title for one in charts] == ["volume: predicted and reference", "volume: differences"]
     assert all(isinstance(one, Figure) and one.png != one.dark for one in charts)
-    [picture] = task.scoring.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
+    [picture] = task.figures(prediction_of(0.25, volume=3.125), case("a", volume=3.0))
     assert "volume 3.125 \N{PLUS-MINUS SIGN} 0.250 ml (reference 3.000)" in picture.caption
 
 

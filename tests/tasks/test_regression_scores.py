@@ -80,10 +80,10 @@ def test_a_target_that_is_called_all_has_figures_of_its_own_beside_those_of_all(
         scores = scores.assign(label=scores["label"].replace("volume", figure_label(name, "target")))
         figures.append(by_name(task.summary(scores, seed=0)))
         assert len(figures[-1]) == len(task.summary(scores, seed=0))
-        values = task.scoring.case_values(scores)
+        values = task.case_values(scores)
         assert len({(one.metric, one.label) for one in values}) == len(values)
-        assert task.scoring.guess(scores).table["predicted"].notna().all()
-        assert len(task.scoring.overview(scores)) == 4
+        assert task.guess(scores).table["predicted"].notna().all()
+        assert len(task.overview(scores)) == 4
     plain, own = figures
     assert {key: one.value for key, one in own.items()} == pytest.approx(
         {(metric, "all (target)" if label == "volume" else label): one.value for (metric, label), one in plain.items()}
@@ -120,7 +120,7 @@ def test_patients_are_resampled_and_not_cases():
 
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     task, scores = table()
-    assert {row.metric for row in task.summary(scores, seed=0)} == task.metrics.primaries == task.scoring.primaries
+    assert {row.metric for row in task.summary(scores, seed=0)} == task.metrics.primaries == task.primaries
 
 
 def test_without_error_bars_nothing_is_said_of_them():

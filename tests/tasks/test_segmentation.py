@@ -153,10 +153,10 @@ def test_each_label_has_its_own_tolerance():
     predicted = box(7, slice(0, 2), slice(0, 2), slice(0, 4)) + box(3, slice(2, 4), slice(3, 5), slice(0, 4))
     # an end face moved by 1 mm
     task = Segmentation(TASK.classes, tolerance={"liver": 1.0, "tumour": 0.4})
-    table = task.scoring.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
+    table = task.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
     assert table["nsd"].tolist()[0] == 1.0
     assert table["nsd"].tolist()[1] < 0.9
-    methods = {row.label: row.estimate.method for row in task.scoring.summary(table, seed=0) if row.metric == "nsd"}
+    methods = {row.label: row.estimate.method for row in task.summary(table, seed=0) if row.metric == "nsd"}
     assert "tolerance 1 mm" in methods["liver"]
     assert "tolerance 0.4 mm" in methods["tumour"]
     assert "tolerance 0.4 to 1 mm" in methods["all"]
@@ -165,7 +165,7 @@ def test_each_label_has_its_own_tolerance():
 def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_left_out():
     only_liver, none = box(7, slice(0, 2)), box(7, slice(0, 0))
     pairs = [(only_liver, only_liver), (none, only_liver), (only_liver, none), (none, none)]
-    table = TASK.scoring.score(
+    table = TASK.score(
         [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
         [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)],
     )
@@ -177,7 +177,7 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
     assert liver["detected"].tolist()[:2] == [1.0, 0.0]
     assert liver["false_positive_volume"].tolist()[2:] == pytest.approx([0.06, 0.0])  # ml, on empty references alone
     assert liver["false_positive_volume"][:2].isna().all()
-    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}
     assert rows["dice", "liver"].value == pytest.approx(1 / 3)
     assert "1 undefined left out" in rows["dice", "liver"].method
     assert "2 with one side empty counted as the image's diagonal" in rows["hd95", "liver"].method
@@ -199,9 +199,9 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         mask[2:5, 2:5] = 7
         predicted = np.zeros_like(mask)
         predicted[2:5, 2:7] = 7
-        table = TASK.scoring.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
+        table = TASK.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
         assert set(names) <= set(table)
-        units = {row.metric: row.estimate.unit for row in TASK.scoring.summary(table, seed=0)}
+        units = {row.metric: row.estimate.unit for row in TASK.summary(table, seed=0)}
         size = grid.spacing
         assert [units[name] for name in names] == (
             ["pixels", "pixels", "", "pixels"] if size is None else ["mm", "mm", "", "mm²"]
@@ -215,11 +215,11 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     grid = Geometry((8, 8, 8), np.eye(4), physical=False, oriented=False)
     mask, predicted = (np.zeros((8, 8, 8), np.uint8) for _ in range(2))
     mask[2:5, 2:5, 2:5], predicted[2:5, 2:5, 2:7] = 7, 7
-    table = TASK.scoring.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
-    rows = {row.metric: row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    table = TASK.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
+    rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
     assert not [name for name in [*table, *rows] if name.endswith("_pixels")]
     names = ("hd95_voxels", "hd95_points_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
-    assert set(names) <= TASK.scoring.primaries
+    assert set(names) <= TASK.primaries
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method
     assert TASK.metrics.of("nsd_voxels").words == "NSD, tolerance in voxels"
@@ -232,14 +232,14 @@ def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together()
     mask[2:5, 2:5] = 7
     none = np.zeros_like(mask)
     grids = [Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), Geometry.of_pixels((8, 8))]
-    table = TASK.scoring.score(
+    table = TASK.score(
         [
             Prediction(grid, data=own, labels=TASK.classes, confidence=one)
             for grid, own in zip(grids, (mask, none), strict=True)
         ],
         [case(mask, grid, grid, str(n)) for n, grid in enumerate(grids)],
     )
-    rows = {(row.metric, row.label): row.estimate for row in TASK.scoring.summary(table, seed=0)}
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}
     assert rows["coverage", "liver"].value == 1  # 2.25 mm2 and 9 pixels
     assert ("interval_width", "liver") not in rows
     assert "with one side empty" not in rows["hd95", "liver"].method
@@ -249,7 +249,7 @@ def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together()
 def test_a_case_is_scored_as_worked_out_by_hand():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2))  # 8 voxels of 1 mm3
     predicted = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
-    table = TASK.scoring.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
+    table = TASK.score([Prediction(GRID, data=predicted, labels=TASK.classes)], [case(truth)])
     assert list(table.columns[:3]) == ["case", "patient", "label"]
     assert table["label"].tolist() == ["liver", "tumour"]
     liver = table.iloc[0]
@@ -264,7 +264,7 @@ def test_a_case_is_scored_as_worked_out_by_hand():
 def test_under_a_tilted_gantry_a_voxel_is_smaller_than_its_edges_multiplied():
     tilted = Geometry((4, 5, 6), np.array([[2.0, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 0.4, 0], [0, 0, 0, 1]]))
     truth, predicted = box(7, slice(0, 2)), box(7, slice(0, 3))
-    table = TASK.scoring.score([Prediction(tilted, data=predicted, labels=TASK.classes)], [case(truth, tilted, tilted)])
+    table = TASK.score([Prediction(tilted, data=predicted, labels=TASK.classes)], [case(truth, tilted, tilted)])
     assert table["volume_error"].iloc[0] == pytest.approx(30 * 2 * 0.4 / 1000)
     assert TASK.outputs(Prediction(tilted, data=predicted))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
 
@@ -291,11 +291,11 @@ def test_a_structure_that_is_called_all_has_figures_of_its_own_beside_those_of_a
         whole = box(7, slice(0, 2)) + box(3, slice(2, 4))
         pairs = [(whole, whole), (box(7, slice(0, 1)), whole)]
         predictions = [Prediction(GRID, data=predicted, labels=labels) for predicted, _ in pairs]
-        table = task.scoring.score(predictions, [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)])
-        rows = task.scoring.summary(table, seed=0)
+        table = task.score(predictions, [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)])
+        rows = task.summary(table, seed=0)
         figures.append({(row.metric, row.label): (row.estimate.value, row.estimate.method) for row in rows})
         assert len(figures[-1]) == len(rows)
-        assert next(iter(task.scoring.overview(table))).title == "Dice of the cases"
+        assert next(iter(task.overview(table))).title == "Dice of the cases"
     plain, own = figures
     assert set(own) == {(metric, "all (structure)" if label == "liver" else label) for metric, label in plain}
     for (metric, label), (value, method) in plain.items():
@@ -305,14 +305,14 @@ def test_a_structure_that_is_called_all_has_figures_of_its_own_beside_those_of_a
 
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
     full, none = box(7, slice(0, 2)) + box(3, slice(2, 4)), box(7, slice(0, 2))
-    tables = TASK.scoring.score(
+    tables = TASK.score(
         [Prediction(GRID, data=full, labels=TASK.classes), Prediction(GRID, data=none, labels=TASK.classes)],
         [case(full), case(full, name="b")],
     )
-    rows = [row for row in TASK.scoring.summary(tables, seed=0) if row.metric == "dice"]
+    rows = [row for row in TASK.summary(tables, seed=0) if row.metric == "dice"]
     assert [row.label for row in rows] == ["all", "liver", "tumour"]
     assert [row.estimate.value for row in rows] == pytest.approx([0.75, 1.0, 0.5])
-    assert TASK.scoring.rank(tables) == ["a", "b"]
+    assert TASK.rank(tables) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

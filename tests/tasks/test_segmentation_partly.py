@@ -53,7 +53,7 @@ def case(first: np.ndarray, **others: np.ndarray) -> Case:
 
 
 def scored(task: Segmentation, predicted: np.ndarray, of: Case):
-    return task.scoring.score([Prediction(GRID, data=predicted, labels=task.labels)], [of]).set_index("label")
+    return task.score([Prediction(GRID, data=predicted, labels=task.labels)], [of]).set_index("label")
 
 
 # Regions
@@ -176,7 +176,7 @@ def test_what_is_said_about_the_ignored_is_not_scored():
     assert table.loc["organ", ["dice", "hd95"]].tolist() == [1.0, 0.0]
     assert table.loc["lesion", "voxels_predicted"] == 0
     assert (table["voxels_known"] == 4 * 24).all()
-    method = PARTIAL.scoring.summary(table.reset_index(), seed=0)[0].estimate.method
+    method = PARTIAL.summary(table.reset_index(), seed=0)[0].estimate.method
     assert "on the 66.7 % of the images that is known" in method
 
 
@@ -340,8 +340,8 @@ def test_the_agreement_of_readers_stands_beside_the_models():
     assert row["dice_to_readers"] == pytest.approx((1 + 2 / 3 + 4 / 5) / 3)
     assert row["dice_between_readers"] == pytest.approx((2 / 3 + 4 / 5 + 1 / 2) / 3)
     assert row["dice_of_berta_to_others"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    rows = {row.metric for row in task.scoring.summary(scored(task, mask(1, 1, 0), of).reset_index(), seed=0)}
-    assert task.scoring.primaries >= {"dice_to_readers", "dice_between_readers"}
+    rows = {row.metric for row in task.summary(scored(task, mask(1, 1, 0), of).reset_index(), seed=0)}
+    assert task.primaries >= {"dice_to_readers", "dice_between_readers"}
     assert rows >= {"dice_to_readers", "dice_between_readers", "dice_to_berta"}
 
 

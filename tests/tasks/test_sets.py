@@ -46,7 +46,7 @@ def survival(**settings):
 
 def decoded(task, outputs) -> list[Prediction]:
     (head,) = task.heads
-    return [task.decoding.decode([((), {head: np.asarray(one, dtype=np.float32)})], GRID) for one in outputs]
+    return [task.decode([((), {head: np.asarray(one, dtype=np.float32)})], GRID) for one in outputs]
 
 
 def cases_of(kind: str, truths) -> list[Case]:
@@ -172,13 +172,13 @@ def test_a_model_of_before_there_were_sets_predicts_as_before_and_its_columns_ar
     task = tasks.build({"name": "classification", **settings})
     assert task == before
     (prediction,) = decoded(task, [[1.0, 2.0, 0.0]])
-    columns = task.decoding.outputs(prediction)
+    columns = task.outputs(prediction)
     assert (columns["predicted"], columns["set"]) == ("b", None)
-    table = task.scoring.score([prediction], cases_of("class", ["b"])).assign(split="test")
+    table = task.score([prediction], cases_of("class", ["b"])).assign(split="test")
     assert table["set"].isna().all()
-    assert not {"coverage", "set_size"} & {row.metric for row in task.scoring.summary(table, seed=0)}
+    assert not {"coverage", "set_size"} & {row.metric for row in task.summary(table, seed=0)}
     (measured,) = decoded(values(), [[0.5]])
-    assert values().decoding.outputs(measured) == {"value_size": 11.0, "low_size": None, "high_size": None}
+    assert values().outputs(measured) == {"value_size": 11.0, "low_size": None, "high_size": None}
 
 
 def test_columns_and_rows_state_the_sets():
@@ -186,9 +186,9 @@ def test_columns_and_rows_state_the_sets():
     cases = cases_of("class", truths)
     made, _ = assured(classes(), logits, cases)
     predictions = decoded(made, logits)
-    assert json.loads(made.decoding.outputs(predictions[0])["set"]) == list(predictions[0].confidence.set[""])
-    table = made.scoring.score(predictions, cases).assign(split="test")
-    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0) if row.label == "all"}
+    assert json.loads(made.outputs(predictions[0])["set"]) == list(predictions[0].confidence.set[""])
+    table = made.score(predictions, cases).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.summary(table, seed=0) if row.label == "all"}
     sets = [one.confidence.set[""] for one in predictions]
     assert rows["coverage"].value == pytest.approx(np.mean([t in one for t, one in zip(truths, sets, strict=True)]))
     assert rows["coverage"].low < 0.9 < rows["coverage"].high
@@ -264,9 +264,9 @@ def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised
         for truth, side in ((True, "present"), (False, "absent")):
             right = [side in own for own, known in zip(sets, present[600:, place], strict=True) if known == truth]
             assert np.mean(right) == pytest.approx(0.9, abs=0.06)
-    assert made.decoding.outputs(predictions[0])["set_x"] == json.dumps(list(predictions[0].confidence.set["x"]))
-    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
-    rows = {(row.metric, row.label): row.estimate for row in made.scoring.summary(table, seed=0)}
+    assert made.outputs(predictions[0])["set_x"] == json.dumps(list(predictions[0].confidence.set["x"]))
+    table = made.score(predictions, cases[600:]).assign(split="test")
+    rows = {(row.metric, row.label): row.estimate for row in made.summary(table, seed=0)}
     assert {("coverage", "all"), ("coverage", "x"), ("set_size", "y"), ("coverage_present", "all")} <= set(rows)
     own = table[(table["label"] == "x") & (table["reference"] == "absent")]
     stated = rows["coverage_absent", "x"]
@@ -285,14 +285,14 @@ def test_a_finding_that_too_few_have_gets_no_sets_and_the_others_keep_theirs(man
     odds = np.random.default_rng(4).normal(0, 3, (140, 2))
     made, decisions = with_x(odds, many, coverage=coverage)
     (new,) = decoded(made, odds[:1])
-    because, columns = decisions["task.conformal"].because, made.decoding.outputs(new)
+    because, columns = decisions["task.conformal"].because, made.outputs(new)
     assert ("x" in new.confidence.set) == (not needed) and "y" in new.confidence.set
     assert (columns["set_x"] is None) == bool(needed) and columns["set_y"]
     lacking = f"{many} patients with x, {needed} needed"
     assert because.startswith(f"no sets: {lacking}; other sets") == bool(needed)
     assert list(boundless(made)) == ([f"No sets: {lacking}."] if needed else [])
-    table = made.scoring.score(decoded(made, odds[:30]), cases_of("findings", [{"x": True, "y": True}] * 30))
-    labels = {row.label for row in made.scoring.summary(table.assign(split="test"), seed=0) if row.metric == "coverage"}
+    table = made.score(decoded(made, odds[:30]), cases_of("findings", [{"x": True, "y": True}] * 30))
+    labels = {row.label for row in made.summary(table.assign(split="test"), seed=0) if row.metric == "coverage"}
     assert labels == ({"all", "y"} if needed else {"all", "x", "y"})
     assert tasks.build({"name": "findings", **settings_of(made)}) == made
 
@@ -336,13 +336,13 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     assert made.certainty.conformal.thresholds == first.certainty.conformal.thresholds
     assert decisions["task.conformal"].value["method"] == ("normalised" if noise == "gaussian" else "absolute")
     predictions = decoded(made, outputs[600:])
-    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
-    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    table = made.score(predictions, cases[600:]).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.summary(table, seed=0)}
     assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
     widths = np.array([one.confidence.high["size"] - one.confidence.low["size"] for one in predictions])
     assert rows["interval_width"].value == pytest.approx(widths.mean())
     assert (np.ptp(widths) > 1) == (noise == "gaussian")
-    columns = made.decoding.outputs(predictions[0])
+    columns = made.outputs(predictions[0])
     assert columns["low_size"] < columns["value_size"] < columns["high_size"]
 
 
@@ -360,8 +360,8 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     made, decisions = assured(bare, outputs[:600], cases[:600])
     assert decisions["task.conformal"].value["method"] == "cqr"
     predictions = decoded(made, outputs[600:])
-    table = made.scoring.score(predictions, cases[600:]).assign(split="test")
-    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    table = made.score(predictions, cases[600:]).assign(split="test")
+    rows = {row.metric: row.estimate for row in made.summary(table, seed=0)}
     assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
     ends = [(one.confidence.low["size"], one.values["size"], one.confidence.high["size"]) for one in predictions]
     assert np.mean([high - value > value - low for low, value, high in ends]) > 0.99
@@ -394,10 +394,10 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
     assert decisions["task.conformal"].value["thresholds"] == {"size": None}
     (prediction,) = decoded(made, [[0.0]])
     assert (prediction.confidence.low["size"], prediction.confidence.high["size"]) == (-math.inf, math.inf)
-    assert made.decoding.outputs(prediction) == {"value_size": 10.0, "low_size": None, "high_size": None}
-    table = made.scoring.score(decoded(made, np.zeros((8, 1))), cases).assign(split="test")
+    assert made.outputs(prediction) == {"value_size": 10.0, "low_size": None, "high_size": None}
+    table = made.score(decoded(made, np.zeros((8, 1))), cases).assign(split="test")
     assert table[["low", "high"]].isna().all(axis=None)
-    rows = {row.metric: row.estimate for row in made.scoring.summary(table, seed=0)}
+    rows = {row.metric: row.estimate for row in made.summary(table, seed=0)}
     assert rows["coverage"].value == 1.0
 
 
@@ -424,8 +424,8 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     assert decisions["task.conformal"].value["n"] == {"all": 400}
     assert tasks.build({"name": "survival", **settings_of(made)}) == made
     predictions = decoded(made, outputs[400:])
-    table = made.scoring.score(predictions, cases[400:]).assign(split="test")
-    [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
+    table = made.score(predictions, cases[400:]).assign(split="test")
+    [row] = [row for row in made.summary(table, seed=0) if row.metric == "coverage"]
     assert row.estimate.value == pytest.approx(0.9, abs=0.05)
     assert (event[400:] >= table["time_low"]).mean() >= row.estimate.value
     lows = [one.confidence.low["time"] for one in predictions]
@@ -448,8 +448,8 @@ def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_re
         predictions = decoded(made, ratios[800:, None])
         lows[kind] = np.array([one.confidence.low["time"] for one in predictions])
     assert tasks.build({"name": "survival", **settings_of(made)}) == made
-    table = made.scoring.score(predictions[:200], cases[800:1000]).assign(split="test")
-    [row] = [row for row in made.scoring.summary(table, seed=0) if row.metric == "coverage"]
+    table = made.score(predictions[:200], cases[800:1000]).assign(split="test")
+    [row] = [row for row in made.summary(table, seed=0) if row.metric == "coverage"]
     assert row.estimate.low < (event[800:1000] >= table["time_low"]).mean() < row.estimate.high
     held = {kind: (event[800:] >= low).mean() for kind, low in lows.items()}
     assert held["event"] == pytest.approx(0.9, abs=0.03)
@@ -470,9 +470,9 @@ def test_an_unknown_bound_of_times_is_refused_by_its_name():
 def test_with_too_few_patients_the_lower_bound_of_times_is_zero_and_without_any_blank():
     cases = cases_of("event", [(1.0, True)] * 8)
     (before,) = decoded(survival(), [[0.0]])
-    assert survival().decoding.outputs(before)["time_low"] is None
+    assert survival().outputs(before)["time_low"] is None
     made, _ = assured(survival(), np.zeros((8, 1)), cases)
-    assert made.decoding.outputs(decoded(made, [[0.0]])[0])["time_low"] == 0.0
+    assert made.outputs(decoded(made, [[0.0]])[0])["time_low"] == 0.0
 
 
 def test_several_tasks_state_the_sets_of_each():

@@ -42,7 +42,7 @@ def decoded(task, outputs: np.ndarray, each: np.ndarray | None = None) -> list[P
     arrays = [{head: one} for one in outputs]
     if each is not None:
         arrays = [{**one, f"{head}{EACH}": own.ravel()} for one, own in zip(arrays, each.swapaxes(0, 1), strict=True)]
-    return [task.decoding.decode([((), one)], GRID) for one in arrays]
+    return [task.decode([((), one)], GRID) for one in arrays]
 
 
 def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
@@ -51,7 +51,7 @@ def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
     (head,), (need,) = task.heads.values(), task.needs
     signal = random.normal(0, 1.5, (KNOWN + NEW, head.count))
     if kind in ("classes", "grades"):
-        likely = task.decoding.probabilities({"class": signal.T})["class"].T
+        likely = task.probabilities({"class": signal.T})["class"].T
         numbers = (random.random((KNOWN + NEW, 1)) > np.cumsum(likely, axis=1)[:, :-1]).sum(axis=1)
         truths = [CLASSES[number] for number in numbers]
     elif kind == "findings":
@@ -83,10 +83,10 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
     because = decisions["task.conformal"].because
     assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 cases that" in because
     again = tasks.build({"name": task.name, **settings_of(task)})
-    assert again == task and task.decoding.crossed == dict.fromkeys(task.heads, FOLDS)
+    assert again == task and task.crossed == dict.fromkeys(task.heads, FOLDS)
     stated = decoded(again, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])
-    table = task.scoring.score(stated, cases[KNOWN:]).assign(split="test")
-    held = [row.estimate.value for row in task.scoring.summary(table, seed=0) if row.metric == "coverage"]
+    table = task.score(stated, cases[KNOWN:]).assign(split="test")
+    held = [row.estimate.value for row in task.summary(table, seed=0) if row.metric == "coverage"]
     assert held and min(held) > 0.8
     alone = decoded(again, each[0, KNOWN:])
     assert [one.confidence for one in alone] != [one.confidence for one in stated]
@@ -136,7 +136,7 @@ def test_sets_by_a_covariate_do_not_go_by_folds():
     each, cases = drawn("classes", 4)
     cases = [replace(one, covariates={"site": "north"}) for one in cases]
     task, decisions = crossed("classes", each, cases, conformal_by="site")
-    assert not decisions and not task.decoding.crossed
+    assert not decisions and not task.crossed
 
 
 def test_the_bound_of_a_time_is_one_that_too_few_cases_fell_below_with_the_fold_that_had_not_seen_them():
@@ -170,7 +170,7 @@ def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alo
         heads = dict(zip(task.heads, (each for each, _ in both.values()), strict=True))
         own = {head: each[by, number] if by >= 0 else each[:, number].mean(axis=0) for head, each in heads.items()}
         beside = {f"{head}{EACH}": each[:, number].ravel() for head, each in heads.items()} if by < 0 else {}
-        return task.decoding.decode([((), {**own, **beside})], GRID)
+        return task.decode([((), {**own, **beside})], GRID)
 
     own = [said(task, number, fold) for number, fold in enumerate(folds)]
     made, _ = with_sets(task, Evidence(own, cases[:KNOWN]), exact=False)
@@ -194,10 +194,10 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
         cases.append(Case(f"c{number}", f"p{number}", {}, references))
     drawn = [random.normal(size=5) for _ in cases]
     each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in drawn]
-    own = [task.decoding.decode([((), one)], GRID) for one in each]
+    own = [task.decode([((), one)], GRID) for one in each]
     made, _ = with_sets(task, Evidence(own, cases), exact=False)
     made, _ = with_sets_of_folds(made, Evidence(own, cases, [number % FOLDS for number in range(60)]))
-    assert made.decoding.crossed == {"classification_class": FOLDS}
+    assert made.crossed == {"classification_class": FOLDS}
 
 
 def blobs(number: int) -> list[Case]:
@@ -214,12 +214,12 @@ def blobs(number: int) -> list[Case]:
 def outlined(task, each: np.ndarray, by: int | None) -> Prediction:
     """each: (folds, 2, *spatial); by: the fold that speaks, None for the mean of all"""
     if by is not None:
-        return task.decoding.decode([((slice(0, 24), slice(0, 24)), {"mask": each[by]})], PLANE)
-    mean = task.decoding.average([{"mask": one[None]} for one in each])["mask"][0]
+        return task.decode([((slice(0, 24), slice(0, 24)), {"mask": each[by]})], PLANE)
+    mean = task.average([{"mask": one[None]} for one in each])["mask"][0]
     beside = {f"mask{EACH}": np.concatenate(each)}
     halves = [(slice(a, a + 12), slice(0, 24)) for a in (0, 12)]
     parts = [(one, {name: given[:, one[0]] for name, given in {"mask": mean, **beside}.items()}) for one in halves]
-    return task.decoding.decode(parts, PLANE)
+    return task.decode(parts, PLANE)
 
 
 def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it():
@@ -237,11 +237,11 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     task, _ = with_sets(task, Evidence(own, cases[:known]), exact=False)
     approximate = task
     task, decisions = with_sets_of_folds(task, Evidence(own, cases[:known], folds.tolist()))
-    assert "mean of 3 folds" in decisions["task.conformal"].because and task.decoding.crossed == {"mask": FOLDS}
+    assert "mean of 3 folds" in decisions["task.conformal"].because and task.crossed == {"mask": FOLDS}
     assert tasks.build({"name": task.name, **settings_of(task)}) == task
     held, ends = [], []
     for n in range(known, known + new):
-        found = task.decoding.outputs(outlined(task, each[:, n], None))
+        found = task.outputs(outlined(task, each[:, n], None))
         ends.append((found["disc_pixels_low"], found["disc_pixels_high"]))
         held.append(ends[-1][0] <= true[n].sum() <= ends[-1][1])
     assert np.mean(held) > 0.8
@@ -263,6 +263,6 @@ def test_volumes_of_many_labels_go_by_thresholds():
     raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
     cases = blobs(6)
     outputs = np.random.default_rng(0).normal(size=(6, 40, 24, 24)).astype(np.float32)
-    own = [raw.decoding.decode([((slice(0, 24), slice(0, 24)), {"mask": one})], PLANE) for one in outputs]
+    own = [raw.decode([((slice(0, 24), slice(0, 24)), {"mask": one})], PLANE) for one in outputs]
     task, _ = with_sets(raw, Evidence(own, cases), exact=False)
     assert with_sets_of_folds(task, Evidence(own, cases, [0, 1, 2] * 2)) == (task, {})

@@ -246,16 +246,16 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)
     assert len(task.baseline["time"]) == 100
     assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(task)))}) == task
-    assert task.traits.tuned_on == ("val", "train")
+    assert task.tuned_on == ("val", "train")
 
 
 def test_ratios_of_another_network_get_the_zero_of_the_models_before_and_after_calibration():
     ratios, known = np.array([-1.0, 0.2, 0.9, 2.0]), replace(KNOWN, slope=0.5)
     ours, theirs = ([decoded(known, one + zero) for one in ratios] for zero in (0.0, 2.5))
-    made = known.scoring.aligned(theirs[2:], theirs[:2], ours[:2])
+    made = known.aligned(theirs[2:], theirs[:2], ours[:2])
     assert [one.values["risk"] for one in made] == pytest.approx([one.values["risk"] for one in ours[2:]], abs=1e-6)
     assert [one.confidence.uncalibrated["risk"] for one in made] == pytest.approx(ratios[2:], abs=1e-6)
-    assert HAZARDS.scoring.aligned is None  # its risks are logarithms of hazards, whose zero is the same for all
+    assert HAZARDS.has_own_zero  # its risks are logarithms of hazards, whose zero is the same for all
 
 
 def distances(random: np.random.Generator) -> list[float]:
@@ -270,7 +270,7 @@ def distances(random: np.random.Generator) -> list[float]:
     networks = [[decoded(COX, one) for one in 2 * (x + random.normal(0, 0.2, size=75)) + zero] for zero in zeros]
     ours, parts = networks[0][:15], [range(first, first + 20) for first in (15, 35, 55)]
     raw = [[network[n] for n in part] for network, part in zip(networks[1:], parts, strict=True)]
-    aligned = [COX.scoring.aligned(own, other[:15], ours) for own, other in zip(raw, networks[1:], strict=True)]
+    aligned = [COX.aligned(own, other[:15], ours) for own, other in zip(raw, networks[1:], strict=True)]
     free = curve(kaplan_meier(times[15:], np.ones(60)), "share")
     when, truth = np.array([2.0, 5.0, 10.0]), np.linspace(-2, 2, 9)
     survival, apart = np.exp(-when / 8 * np.exp(truth)[:, None]), []
@@ -355,7 +355,7 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
 
 def test_a_batch_of_cox_has_four_events_on_average_however_few_minutes_there_are():
     cases = [case(str(n), 1.0 + n, n % 4 == 0) for n in range(40)]
-    assert [task.teaching.fewest(cases) for task in (COX, HAZARDS, WEIBULL)] == [16, 1, 1]
+    assert [task.fewest(cases) for task in (COX, HAZARDS, WEIBULL)] == [16, 1, 1]
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():
@@ -366,7 +366,7 @@ def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned
     task, decisions = with_calibration(COX, Evidence([decoded(COX, 0.7)], [case("a", 3.0, True)]))
     assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.log(2) * np.exp(-0.7), rel=1e-4)]}
     assert set(decisions) == {"task.baseline", "task.slope", "task.median_risk"}
-    assert tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).traits.tuned_on == ("val",)
+    assert tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).tuned_on == ("val",)
 
 
 def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
@@ -375,14 +375,14 @@ def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
     times, limits = random.exponential(9 * np.exp(-ratio)), random.exponential(20, 60)
     task = replace(KNOWN, median_risk=float(np.log(0.6)), unit="days")
     table = scored(task, ratio, np.minimum(times, limits), times <= limits)
-    curves, calibration = task.scoring.overview(table)
+    curves, calibration = task.overview(table)
     assert "lower risk" in curves.alt
     assert "higher risk" in curves.alt
     assert "Log-rank test: p < 0.001" in curves.caption
     assert calibration.alt.count("predicted") == 5
-    [chart] = COX.scoring.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
+    [chart] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
     assert "one group" in chart.caption
-    [twice, _] = task.scoring.overview(table.assign(patient=["one", "one", *table["patient"][2:]]))
+    [twice, _] = task.overview(table.assign(patient=["one", "one", *table["patient"][2:]]))
     assert "Log-rank" not in twice.caption
     assert "Several cases, with times of their own, are of one patient" in twice.caption
 
@@ -395,8 +395,8 @@ def test_a_patient_with_several_images_counts_once_in_the_curves_by_the_mean_of_
     once = scored(task, ratio, times, times < 8)
     shift = np.tile([0.1, 0.0, -0.1], 60)
     thrice = scored(task, np.repeat(ratio, 3) + shift, np.repeat(times, 3), np.repeat(times < 8, 3))
-    curves, calibration = task.scoring.overview(once)
-    images, images_calibration = task.scoring.overview(thrice.assign(patient=np.repeat(once["patient"], 3).tolist()))
+    curves, calibration = task.overview(once)
+    images, images_calibration = task.overview(thrice.assign(patient=np.repeat(once["patient"], 3).tolist()))
     assert "A patient with several images counts once" in images.caption
     assert images.caption.endswith(curves.caption.rpartition("Log-rank")[2])
     assert images.png == curves.png
@@ -418,7 +418,7 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
     [spread] = [row for row in rows if row.metric == "d_calibration"]
     assert 0.001 < spread.estimate.value <= 1 and "tenths of predicted survival, until 10" in spread.estimate.method
     rows.remove(spread)  # a p-value is none by which a model is judged
-    assert {row.metric for row in rows} == KNOWN.scoring.primaries
+    assert {row.metric for row in rows} == KNOWN.primaries
     assert {row.label for row in rows} == {"all", "5", "10"}
     assert all(row.estimate.low < row.estimate.value < row.estimate.high for row in rows)
     [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]
@@ -485,10 +485,8 @@ def test_errors_and_frequencies_by_a_time_that_no_case_was_followed_for_have_no_
         for figure in (("brier", "10"), ("integrated_brier", "all"), ("expected_over_observed", "10")):
             assert np.isfinite(made[figure].value) == (made[figure].low is not None) == is_known, figure
         assert ("no case was followed beyond 10" in made["brier", "10"].method) != is_known
-        assert [one.metric for one in task.scoring.case_values(table)] == [
-            "integrated_brier"
-        ] * is_known  # for `compare`
-    assert len(task.scoring.overview(table)) == 1
+        assert [one.metric for one in task.case_values(table)] == ["integrated_brier"] * is_known  # for `compare`
+    assert len(task.overview(table)) == 1
 
 
 def test_an_error_whose_weights_do_not_make_up_for_the_censoring_says_so_or_has_no_value():
@@ -613,18 +611,18 @@ def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
 
 def test_cases_are_ranked_by_their_curves_and_those_of_whom_little_is_known_lie_between():
     table = scored(KNOWN, [3.0, -3.0, 0.0, 3.0], [1.0, 1.0, 2.0, 10.0], [True, True, False, False])
-    assert KNOWN.scoring.rank(table)[:2] == ["c0", "c2"]
-    assert set(KNOWN.scoring.rank(table)[2:]) == {"c1", "c3"}
+    assert KNOWN.rank(table)[:2] == ["c0", "c2"]
+    assert set(KNOWN.rank(table)[2:]) == {"c1", "c3"}
 
 
 def test_a_report_states_the_chances_with_their_times():
-    results = replace(KNOWN, unit="days").scoring.results(decoded(KNOWN, np.log(2)))
+    results = replace(KNOWN, unit="days").results(decoded(KNOWN, np.log(2)))
     stated = {one.concept: (one.value, one.unit, one.probability) for one in results}
     assert stated["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
     assert stated["Median survival"][:2] == (pytest.approx(9.0), "days")
     probable = [one.concept for one in results if one.probability is not None]
-    assert replace(KNOWN, unit="days").scoring.probable_findings == tuple(probable)
-    assert replace(KNOWN, baseline=None).scoring.probable_findings == ()
+    assert replace(KNOWN, unit="days").probable_findings == tuple(probable)
+    assert replace(KNOWN, baseline=None).probable_findings == ()
 
 
 def test_where_nobody_or_everybody_had_the_event_its_frequency_has_an_exact_interval():

@@ -188,9 +188,9 @@ def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after
     for one in outputs:
         one[1] += 1.0
     predictions = [task.decode([(WHOLE, {"mask": one.astype(np.float32)})], GRID) for one in outputs]
-    table = task.scoring.score(predictions, references)
-    rows = {(row.metric, row.label): row.estimate for row in task.scoring.summary(table, seed=0)}
-    assert {metric for metric, _ in rows} <= task.scoring.primaries
+    table = task.score(predictions, references)
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
+    assert {metric for metric, _ in rows} <= task.primaries
     # By hand: of all voxels, as an image this small is its own sample, within 5 of an edge of the reference.
     near = [near_edges(one.references["mask"].data[0], GRID) for one in references]
     for ending, of in (("", task), ("_uncalibrated", replace(TASK, certainty=Certainty("none", Calibrator())))):
@@ -214,9 +214,9 @@ def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after
 
 def test_predictions_without_a_sample_have_no_rows_about_voxels():
     task, _, made, references = tuned(TASK, 3, 2.0)
-    table = task.scoring.score([replace(one, untuned=None) for one in made], references)
+    table = task.score([replace(one, untuned=None) for one in made], references)
     assert not {"near_gaps", "summed_volume_error", "expected_dice"} & set(table)
-    metrics = {row.metric for row in task.scoring.summary(table, seed=0)}
+    metrics = {row.metric for row in task.summary(table, seed=0)}
     assert "dice" in metrics
     assert "ece_near" not in metrics
 
@@ -330,7 +330,7 @@ def test_regions_have_covering_masks_of_their_own():
 def test_scores_say_what_the_masks_miss_and_how_large_they_are():
     task = promising(risk=0.1)
     task, _ = with_sets(task, Evidence(*stated(task, range(60))), exact=True)
-    rows = task.scoring.summary(task.scoring.score(*stated(task, range(60, 80))), seed=0)
+    rows = task.summary(task.score(*stated(task, range(60, 80))), seed=0)
     values = {(row.metric, row.label): row.estimate.value for row in rows}
     for place, name in enumerate(NAMES):
         assert values["covering_missed", name] == pytest.approx(missed(task, range(60, 80))[:, place].mean(), abs=1e-6)
@@ -356,10 +356,7 @@ def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_
     task, decisions = with_sets(task, Evidence(*stated(task, range(100, 250))), exact=True)
     assert "hold the truth in 80 % of new patients" in decisions["task.conformal"].because
     predictions, cases = stated(task, range(250, 400))
-    rows = {
-        (row.metric, row.label): row.estimate
-        for row in task.scoring.summary(task.scoring.score(predictions, cases), seed=0)
-    }
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
     for value, name in ((2, "organ"), (5, "lesion")):
         sizes = [float((one.references["mask"].data == value).sum()) for one in cases]
         ends = [(one.confidence.low[name], one.confidence.high[name]) for one in predictions]
@@ -367,7 +364,7 @@ def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_
         assert 0.68 < held < 0.92
         assert rows["coverage", name].value == pytest.approx(held)
         assert rows["interval_width", name].value == pytest.approx(np.mean([high - low for low, high in ends]))
-        columns = task.decoding.outputs(predictions[0])
+        columns = task.outputs(predictions[0])
         assert columns[f"{name}_mm2_low"] < columns[f"{name}_mm2"] < columns[f"{name}_mm2_high"]
     assert task_from(Segmentation, settings_of(task)).certainty == task.certainty
 
@@ -400,7 +397,7 @@ def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_inter
     task, _ = tuned(TASK, 20, 1.0)[:2]
     few, decisions = with_sets(task, Evidence(*stated(task, range(4))), exact=True)
     assert "too few patients" in decisions["task.conformal"].because
-    assert few.decoding.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
+    assert few.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
     partly = replace(task, ignore=9)
     assert with_sets(partly, Evidence(*stated(partly, range(20))), exact=True)[0].certainty.conformal is None
 
@@ -410,7 +407,7 @@ def test_the_interval_of_a_volume_stands_in_millilitres_and_ends_at_nothing():
     task = replace(TASK, expected_dice=dict.fromkeys(NAMES, 1.0), certainty=Certainty(conformal=found))
     logits = 3 * np.random.default_rng(0).normal(size=(3, 10, 9, 8)).astype(np.float32)
     grid = Geometry(logits.shape[1:], np.diag([2.0, 2.0, 2.5, 1.0]))
-    columns = task.decoding.outputs(task.decode([((slice(None),) * 3, {"mask": logits})], grid))
+    columns = task.outputs(task.decode([((slice(None),) * 3, {"mask": logits})], grid))
     chance, mask = softmax(logits), logits.argmax(axis=0)
     for value, name in enumerate(NAMES, start=1):
         doubt = 0.01 * np.abs((mask == value) - chance[value]).sum()

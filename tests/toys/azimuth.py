@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import (
-    Rows,
-)
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Origin, Outputs, Scoring, Shares, Teaching, Traits, stated_image
+from isocenter.tasks import Outputs, Shares, Task, stated_image
 from isocenter.values import (
     Array,
     Case,
@@ -30,6 +27,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Row,
     Sentence,
@@ -47,7 +45,7 @@ UNIT = "degrees"
 
 
 @dataclass(frozen=True)
-class Azimuth:
+class Azimuth(Task):
     """Degrees from the first axis towards the second, said as a point in the plane: 359 lies beside 1.
 
     angle:  the name of the value
@@ -64,7 +62,10 @@ class Azimuth:
 
     name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "mean"
+    # A mirror changes the sign of the angle, which no exchange of channels does.
+    mirrored: ClassVar[None] = None
+    selects_by: ClassVar[str] = "alignment"
     metrics: ClassVar[Metrics] = Metrics((Metric("angular_error", "Error of the angle", "less", unit=UNIT),))
 
     @classmethod
@@ -77,9 +78,6 @@ class Azimuth:
             "offset": Decision(0.0, "angles count from the first axis"),
         }
 
-    def checked(self) -> Azimuth:
-        return self
-
     @property
     def heads(self) -> Mapping[str, Head]:
         return {HEAD: Vector(2, holds="numbers")}
@@ -87,33 +85,6 @@ class Azimuth:
     @property
     def labels(self) -> tuple[Label, ...]:
         return (Label(0, self.angle),)
-
-    @property
-    def teaching(self) -> Teaching:
-        return Teaching("alignment", quality=_alignment, selection=_mean)
-
-    @property
-    def decoding(self) -> Decoding:
-        return Decoding(
-            merge="mean",
-            mirrored=None,  # a mirror changes the sign of the angle, which no exchange of channels does
-            average=_average,
-            probabilities=_point,
-            decode=self.decode,
-            outputs=self.outputs,
-        )
-
-    @property
-    def scoring(self) -> Scoring:
-        return Scoring(
-            primaries=self.metrics.primaries,
-            score=self.score,
-            summary=_summary,
-            rank=_rank,
-            figures=self.figures,
-            overview=_overview,
-            results=self.results,
-        )
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         turned = "a turned image points elsewhere"
@@ -125,9 +96,6 @@ class Azimuth:
             "training.selection": Decision("alignment", "it is what the loss lowers"),
             "evaluation.primary": Decision("angular_error", "it is in degrees"),
         }
-
-    def under(self, sampling: str) -> dict[str, Decision]:
-        return {}
 
     def _true(self, case: Case) -> float:
         return float(np.deg2rad(case.references["value"][self.angle] - self.offset))
@@ -146,14 +114,6 @@ class Azimuth:
         across, up = np.asarray(arrays[HEAD], dtype=np.float64).tolist()
         return Prediction(geometry, values={self.angle: float(np.rad2deg(np.arctan2(up, across)) + self.offset) % 360})
 
-    answers = None
-
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        return {}
-
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        raise NotImplementedError("nothing is calibrated")
-
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
@@ -170,6 +130,28 @@ class Azimuth:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         return {f"degrees_{self.angle}": self._degrees(prediction)}
 
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        return {"alignment": torch.nn.functional.cosine_similarity(outputs[HEAD].float(), target.float())}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        return float(collected["alignment"].mean())
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        return {HEAD: np.average([one[HEAD] for one in outputs], axis=0, weights=shares).astype(np.float32)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """There are no probabilities: the point itself."""
+        return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
+
+    def rank(self, table: Table) -> list[str]:
+        return table.sort_values("angular_error", kind="stable")["case"].tolist()
+
+    def overview(self, table: Table) -> list[Figure]:
+        return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]
+
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].norm(dim=1)
 
@@ -179,32 +161,3 @@ class Azimuth:
     def _degrees(self, prediction: Prediction) -> float:
         assert prediction.values is not None
         return prediction.values[self.angle]
-
-
-def _alignment(outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-    return {"alignment": torch.nn.functional.cosine_similarity(outputs[HEAD].float(), target.float())}
-
-
-def _mean(collected: Mapping[str, Tensor]) -> float:
-    return float(collected["alignment"].mean())
-
-
-def _average(outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-    return {HEAD: np.average([one[HEAD] for one in outputs], axis=0, weights=shares).astype(np.float32)}
-
-
-def _point(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-    """There are no probabilities: the point itself."""
-    return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
-
-
-def _summary(table: Table, *, seed: Seed) -> list[Row]:
-    return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
-
-
-def _rank(table: Table) -> list[str]:
-    return table.sort_values("angular_error", kind="stable")["case"].tolist()
-
-
-def _overview(table: Table) -> list[Figure]:
-    return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import nn
 
-from isocenter.belief import (
-    Rows,
-)
 from isocenter.errors import FormatError
 from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
 from isocenter.files import Entry, Format, ReadOptions
 from isocenter.lazy import pandas as pd
 from isocenter.networks import Family
 from isocenter.report import Figure, figures
-from isocenter.tasks import Decoding, Origin, Outputs, Scoring, Shares, Teaching, Traits, stated_image
+from isocenter.tasks import Outputs, Shares, Task, stated_image
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -40,6 +37,7 @@ from isocenter.values import (
     Head,
     Image,
     Label,
+    Merge,
     Prediction,
     Problem,
     ReferenceChecks,
@@ -186,7 +184,7 @@ SPOTTER = Family(Spotter, answers=frozenset({"nearness"}), axes=(2,), otherwise=
 
 # The kind of problem.
 @dataclass(frozen=True)
-class Pointing:
+class Pointing(Task):
     """One point of the image.
 
     radius: pixels around it that are taught
@@ -196,15 +194,14 @@ class Pointing:
 
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "gaussian"
+    mirrored: ClassVar[tuple[int, ...]] = (0,)
+    selects_by: ClassVar[str] = "nearness"
     metrics: ClassVar[Metrics] = Metrics((Metric("tip_distance", better="less", unit=UNIT),))
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {"radius": Decision(RADIUS, f"the same for all {len(fingerprint)} training cases")}
-
-    def checked(self) -> Pointing:
-        return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -214,42 +211,12 @@ class Pointing:
     def labels(self) -> tuple[Label, ...]:
         return (Label(1, KIND),)
 
-    @property
-    def teaching(self) -> Teaching:
-        return Teaching("nearness", quality=_quality, selection=_mean)
-
-    @property
-    def decoding(self) -> Decoding:
-        return Decoding(
-            merge="gaussian",
-            mirrored=(0,),
-            average=_average,
-            probabilities=_probabilities,
-            decode=self.decode,
-            outputs=_columns,
-        )
-
-    @property
-    def scoring(self) -> Scoring:
-        return Scoring(
-            primaries=self.metrics.primaries,
-            score=_score,
-            summary=_summary,
-            rank=_rank,
-            figures=_figures,
-            overview=_overview,
-            results=_results,
-        )
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
             "network.name": Decision("spotter", "it is taught by where the tip is"),
             "training.selection": Decision("nearness", "it rises where the tip is"),
             "evaluation.primary": Decision("tip_distance", "it is in pixels"),
         }
-
-    def under(self, sampling: str) -> dict[str, Decision]:
-        return {}
 
     def target(self, case: Case) -> Target:
         """(*spatial) 1 near the tip, else 0; it follows flips and turns as a mask does."""
@@ -271,13 +238,47 @@ class Pointing:
                 place = np.array([part.start + at for part, at in zip(region, where, strict=True)], dtype=float)
         return Prediction(geometry, values=dict(zip(("row", "column"), place.tolist(), strict=True)))
 
-    answers = None
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch,) mean output near the tip, less that of all."""
+        logits, near = outputs[HEAD][:, 0].float().flatten(1), target.flatten(1).float()
+        inside = (logits * near).sum(dim=1) / near.sum(dim=1).clamp_min(1)
+        return {"nearness": inside - logits.mean(dim=1)}
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        return {}
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        return float(collected["nearness"].mean())
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        raise NotImplementedError("nothing is calibrated")
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        return {HEAD: np.average([own[HEAD] for own in outputs], axis=0, weights=shares).astype(np.float32)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {HEAD: 1 / (1 + np.exp(-np.asarray(arrays[HEAD], dtype=np.float64)))}
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        row, column = _place(prediction)
+        return {"tip_row": row, "tip_column": column}
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            away = float(np.hypot(*np.subtract(_place(prediction), case.references[KIND])))
+            rows.append({"case": case.id, "patient": case.patient, "label": "all", "tip_distance": away})
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        return [Row("tip_distance", "all", bootstrap(table["tip_distance"], table["patient"], seed=seed, unit=UNIT))]
+
+    def rank(self, table: Table) -> list[str]:
+        return table.sort_values("tip_distance", kind="stable")["case"].tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        caption = "tip at row {:.0f}, column {:.0f}".format(*_place(prediction))
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        return [figures.histogram({"distance": table["tip_distance"]}, "Distance from the tip", axis=UNIT)]
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        return [Finding(KIND, value=_place(prediction), unit=UNIT)]
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].flatten(1).amax(dim=1)
@@ -286,56 +287,3 @@ class Pointing:
 def _place(prediction: Prediction) -> tuple[float, float]:
     assert prediction.values is not None
     return prediction.values["row"], prediction.values["column"]
-
-
-def _quality(outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-    """(batch,) mean output near the tip, less that of all."""
-    logits, near = outputs[HEAD][:, 0].float().flatten(1), target.flatten(1).float()
-    inside = (logits * near).sum(dim=1) / near.sum(dim=1).clamp_min(1)
-    return {"nearness": inside - logits.mean(dim=1)}
-
-
-def _mean(collected: Mapping[str, Tensor]) -> float:
-    return float(collected["nearness"].mean())
-
-
-def _average(outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-    return {HEAD: np.average([own[HEAD] for own in outputs], axis=0, weights=shares).astype(np.float32)}
-
-
-def _probabilities(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-    return {HEAD: 1 / (1 + np.exp(-np.asarray(arrays[HEAD], dtype=np.float64)))}
-
-
-def _columns(prediction: Prediction) -> Mapping[str, Any]:
-    row, column = _place(prediction)
-    return {"tip_row": row, "tip_column": column}
-
-
-def _score(predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-    rows = []
-    for prediction, case in zip(predictions, cases, strict=True):
-        away = float(np.hypot(*np.subtract(_place(prediction), case.references[KIND])))
-        rows.append({"case": case.id, "patient": case.patient, "label": "all", "tip_distance": away})
-    return pd.DataFrame(rows)
-
-
-def _summary(table: Table, *, seed: Seed) -> list[Row]:
-    return [Row("tip_distance", "all", bootstrap(table["tip_distance"], table["patient"], seed=seed, unit=UNIT))]
-
-
-def _rank(table: Table) -> list[str]:
-    return table.sort_values("tip_distance", kind="stable")["case"].tolist()
-
-
-def _figures(prediction: Prediction, case: Case) -> list[Figure]:
-    caption = "tip at row {:.0f}, column {:.0f}".format(*_place(prediction))
-    return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-
-
-def _overview(table: Table) -> list[Figure]:
-    return [figures.histogram({"distance": table["tip_distance"]}, "Distance from the tip", axis=UNIT)]
-
-
-def _results(prediction: Prediction) -> list[Finding]:
-    return [Finding(KIND, value=_place(prediction), unit=UNIT)]

@@ -42,7 +42,7 @@ def test_each_part_of_several_tasks_is_fitted_to_the_cases_that_have_its_referen
         single = fit_covariate_model(alone, AGE, train, val)
         theirs, ours = single.predict(cases[0]), made.predict(cases[0]).parts[part]
         assert (ours.probabilities, ours.values) == (theirs.probabilities, theirs.values)
-    table = made.task.scoring.score([made.predict(one) for one in cases], cases)
+    table = made.task.score([made.predict(one) for one in cases], cases)
     assert table["label"].str.partition(":")[0].value_counts().to_dict() == {"regression": 48, "classification": 53}
 
 

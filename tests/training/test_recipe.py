@@ -170,7 +170,7 @@ def test_earlier_weights_are_not_taken_for_a_figure_that_the_last_ones_do_not_ha
     """Nothing is there in the validation cases: early on something was marked, in the end rightly nothing."""
     chosen, none = settings(read_plan(segmented.out / "plan.yaml")), torch.zeros(8, 2, dtype=torch.long)
     early, last = {"both": none, "size": none + 5}, {"both": none, "size": none}
-    first, score = (chosen.task.teaching.selection(one) for one in (early, last))
+    first, score = (chosen.task.selection(one) for one in (early, last))
     assert first == 0 and math.isnan(score)
     best = checkpoint.best_checkpoint(tmp_path)
     best.mkdir(parents=True)

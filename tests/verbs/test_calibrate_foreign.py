@@ -115,17 +115,17 @@ def test_the_last_class_of_a_model_of_another_program_is_positive_unless_somebod
     assert any(note.startswith("Nobody has stated which class is positive: dark") for note in taken.notes)
     chosen = isocenter.evaluate(source, few, device="cpu", positive="bright")
     assert not any("positive" in note for note in chosen.notes)
-    assert chosen.scored.task.scoring.positives == ("bright",)
+    assert chosen.scored.task.positives == ("bright",)
     own = isocenter.calibrate(source, few, out=tmp_path / "out", positive="bright")
     assert list(own.decisions["task.thresholds"].value) == ["bright"]
-    assert isocenter.load(own.out).task.scoring.positives == ("bright",)
+    assert isocenter.load(own.out).task.positives == ("bright",)
 
 
 def test_the_description_of_an_onnx_file_may_name_the_positive_class(tmp_path):
     source = network_of_means(tmp_path)
     described = json.loads(source.with_suffix(".json").read_text())
     source.with_suffix(".json").write_text(json.dumps({**described, "positive": "bright"}))
-    assert isocenter.load(source).task.scoring.positives == ("bright",)
+    assert isocenter.load(source).task.positives == ("bright",)
     source.with_suffix(".json").write_text(json.dumps({**described, "positive": "grey"}))
     with pytest.raises(PlanError, match=r"network\.json: there is no class 'grey'"):
         isocenter.load(source)

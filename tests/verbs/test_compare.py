@@ -129,7 +129,7 @@ def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float |
     )  # fmt: skip
     task = Classification(("well", "ill"))
     out.mkdir(parents=True)
-    scored = Scored(table, task.scoring.summary(table, seed=0), task=task)
+    scored = Scored(table, task.summary(table, seed=0), task=task)
     scored.write(out)
     write_verdict(out, {}, "auroc", margin)
     return out
@@ -499,7 +499,7 @@ def test_impossible_options_are_refused(models, given, says):
 def written(out, task, table):
     """The folder of an evaluation of these cases."""
     out.mkdir()
-    Scored(table, task.scoring.summary(table, seed=0), task=task).write(out)
+    Scored(table, task.summary(table, seed=0), task=task).write(out)
     return out
 
 

@@ -98,7 +98,7 @@ def test_the_evaluation_is_out_of_fold(crossed):
         model = isocenter.load(run / f"fold_{tested[name]}", "cpu")
         assert model.record["fold"] == int(tested[name])
         model = replace(model, task=task_of(run / f"fold_{tested[name]}"))
-        again = model.task.scoring.score([model.predict(cases[name])], [cases[name]]).set_index("label")["dice"]
+        again = model.task.score([model.predict(cases[name])], [cases[name]]).set_index("label")["dice"]
         ours = scored[scored["case"] == name].set_index("label")["dice"]
         for label in ("shell", "core"):
             assert ours[label] == pytest.approx(again[label], abs=1e-9)

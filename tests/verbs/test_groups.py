@@ -74,7 +74,7 @@ def unequal():
 def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
     table = table_of(worse=3.0)
     own = table[table["covariate_sex"] == "F"].reset_index(drop=True)
-    expected = Classification(("fine", "ill")).scoring.summary(own, seed=resampling(own, 0).drawing(1000))
+    expected = Classification(("fine", "ill")).summary(own, seed=resampling(own, 0).drawing(1000))
     rows = unequal.tables["groups.csv"]
     assert tuple(rows) == ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
     found = rows[(rows["attribute"] == "sex") & (rows["group"] == "F")]

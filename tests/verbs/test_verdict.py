@@ -41,7 +41,7 @@ def scored(chances: list[float], truth: list[int], before: list[float] | None = 
             ),
         }
     )
-    return Scored(table, CLASSES.scoring.summary(table, seed=0), task=CLASSES)
+    return Scored(table, CLASSES.summary(table, seed=0), task=CLASSES)
 
 
 def verdict(chances: list[float], truth: list[int], **given) -> Verdict:
@@ -167,7 +167,7 @@ def test_a_regression_that_gives_one_number_to_all_hardly_tells_cases_apart():
     table = pd.DataFrame({"case": [str(n) for n in range(40)], "patient": [str(n) for n in range(40)], "split": "test",
                           "label": "size", "reference": truth, "predicted": 5.0})  # fmt: skip
     table = table.assign(difference=table["predicted"] - table["reference"])
-    made = verdict_of(Scored(table, task.scoring.summary(table, seed=0), task=task), seed=0, patients_known=True)
+    made = verdict_of(Scored(table, task.summary(table, seed=0), task=task), seed=0, patients_known=True)
     assert made.gains[0].difference.value == 0
     assert made.answer.startswith("Size: not shown to be better than always giving the mean")
     assert made.against[0].startswith("Predictions of size hardly differ from one another")
@@ -250,7 +250,7 @@ def findings(effusion: list[float], mass: list[float], truth: list[tuple[bool, b
         for name, chance, there in zip(("effusion", "mass"), chances, known, strict=True)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    return Scored(table, FINDINGS.scoring.summary(table, seed=0), task=FINDINGS)
+    return Scored(table, FINDINGS.summary(table, seed=0), task=FINDINGS)
 
 
 def test_findings_that_are_told_apart_are_better_than_their_shares_and_constant_ones_are_named():
@@ -280,7 +280,7 @@ def several() -> Scored:
     sizes = classes[["case", "patient", "split"]].assign(label="size", reference=truth, difference=0.1)
     sizes = sizes.assign(predicted=sizes["reference"] + sizes["difference"])
     table = pd.concat([with_part("classification", classes), with_part("regression", sizes)], ignore_index=True)
-    return Scored(table, task.scoring.summary(table, seed=0), task=task)
+    return Scored(table, task.summary(table, seed=0), task=task)
 
 
 def test_each_of_several_tasks_is_compared_with_its_own_guess_and_its_constant_calls_are_named():

@@ -176,7 +176,7 @@ class Certainty:
         return 0 if self.conformal is None else max(map(len, self.conformal.crossed.values()), default=0)
 
     def crossed(self, head: str) -> dict[str, int]:
-        """As `Decoding.crossed`, of a task with this head."""
+        """The `Task.crossed` of a task with this head."""
         return {head: self.folds} if self.folds else {}
 
     @property

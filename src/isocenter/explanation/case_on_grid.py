@@ -32,7 +32,7 @@ Mapped = Callable[[Sequence[Subject]], "Tensor"]
 
 def refuse_unknown_target(task: Task, target: str) -> None:
     """Raises UsageError for a target that the task does not have."""
-    known = task.decoding.targets
+    known = task.saliency_targets
     if target not in (AUTO, WHOLE, *known):
         choice = listed([AUTO, *known]) if known else AUTO
         raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
@@ -77,20 +77,21 @@ class CaseOnGrid:
 
     def chosen(self, target: str) -> str | None:
         """A target by name, or what "auto" stands for in this case."""
-        known, decoding = self.model.task.decoding.targets, self.model.task.decoding
-        refuse_unknown_target(self.model.task, target)
+        task = self.model.task
+        known = task.saliency_targets
+        refuse_unknown_target(task, target)
         if target not in (AUTO, WHOLE):
             return target
         if target == AUTO and len(known) == 1:
             return known[0]
-        if target == WHOLE or not decoding.picks:
+        if target == WHOLE or not task.picks:
             return None
         outputs = self.outputs()
-        prediction = decoding.decode([((), outputs)], self.trace.source)
-        called = rows_in(decoding.outputs(prediction))[0].get("predicted")
+        prediction = task.decode([((), outputs)], self.trace.source)
+        called = rows_in(task.outputs(prediction))[0].get("predicted")
         if called in known:
             return str(called)
-        [likely] = decoding.probabilities(outputs).values()
+        [likely] = task.probabilities(outputs).values()
         return known[int(np.argmax(likely))]
 
     def outputs(self) -> Mapping[str, Array]:
@@ -181,7 +182,7 @@ class CaseOnGrid:
 
     def _views(self) -> list[tuple[int, ...]]:
         """Axes along which each view of a window is mirrored; across left and right only where sides mean nothing."""
-        sides, crossing = self.model.task.decoding.mirrored, self.model.inference.left_right
+        sides, crossing = self.model.task.mirrored, self.model.inference.left_right
         named = sides is None or tuple(sides) != tuple(range(len(sides)))
         axes = [axis for axis in self.model.flips() if not (named and axis == crossing)]
         return list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))

@@ -73,23 +73,23 @@ class Flip:
 
         Raises UsageError for a task that calls nothing, and for a name that it does not call.
         """
-        part, _, name = asked.rpartition(":") if task.decoding.parts else ("", "", asked)
-        own = task.decoding.parts.get(part, task)
-        calls = own.decoding.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
+        part, _, name = asked.rpartition(":") if task.parts else ("", "", asked)
+        own = task.parts.get(part, task)
+        calls = own.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
         if not calls:
-            parts = f"; name one of {listed(list(task.decoding.parts))}, as part:class" if task.decoding.parts else ""
+            parts = f"; name one of {listed(list(task.parts))}, as part:class" if task.parts else ""
             raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out")
         made = cls(task, part, name, "")
-        if name not in own.decoding.targets and not (name == AUTO and made.picks):
+        if name not in own.saliency_targets and not (name == AUTO and made.picks):
             raise UsageError(
-                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(own.decoding.targets))}"
+                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(own.saliency_targets))}"
             )
         return made
 
     @property
     def picks(self) -> bool:
         """Whether one class of several is called, in place of each finding for itself."""
-        return self._own_task.decoding.uncertainty == "classes"
+        return self._own_task.uncertainty == "classes"
 
     @property
     def after(self) -> str:
@@ -114,7 +114,7 @@ class Flip:
 
     def called(self, prediction: Prediction) -> str:
         """The call of a prediction: the class, or whether the finding is there."""
-        row = rows_in(self._own_task.decoding.outputs(self.own(prediction)))[0]
+        row = rows_in(self._own_task.outputs(self.own(prediction)))[0]
         return str(row["predicted"]) if self.picks else "present" if row.get(f"called_{self.name}") else "absent"
 
     def probability(self, prediction: Prediction) -> float:
@@ -124,7 +124,7 @@ class Flip:
 
     @property
     def _own_task(self) -> Task:
-        return self.task.decoding.parts.get(self.part, self.task)
+        return self.task.parts.get(self.part, self.task)
 
 
 @dataclass(frozen=True, eq=False)

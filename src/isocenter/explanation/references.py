@@ -50,8 +50,8 @@ def values_of(target: str, task: Task, labels: Sequence[Label]) -> list[int] | N
     labels: of the map; its values may be others than the model's
     """
     name = target.rpartition(":")[2]
-    parts = (task, *task.decoding.parts.values())
-    values = next((one.decoding.marks[name] for one in parts if name in one.decoding.marks), ())
+    parts = (task, *task.parts.values())
+    values = next((one.marks[name] for one in parts if name in one.marks), ())
     names = {label.name for label in placed_labels(task) if label.value in values} or {name}
     return [label.value for label in labels if label.name in names] or None
 

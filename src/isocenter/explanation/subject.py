@@ -24,7 +24,7 @@ Run = Callable[["Tensor", "Tensor | None"], Mapping[str, Any]]
 class Objective:
     """Outputs of a network, {head: (batch, ...)}, to the scalar that is explained, (batch,).
 
-    target: one of the task's `decoding.targets`; None for its answer as a whole
+    target: one of the task's `saliency_targets`; None for its answer as a whole
     places: {head: (1, channels, *window) or (1, size)} how much each output counts, found once on the case as it is,
             where some are of voxels. A perturbed image is then asked about the same voxels, not about those that it
             has marked itself

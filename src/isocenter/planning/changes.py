@@ -284,7 +284,7 @@ def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
 
 def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
     """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
-    because, median = task.teaching.uncut, np.median(grid.extent, axis=0).round()
+    because, median = task.uncut, np.median(grid.extent, axis=0).round()
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
@@ -298,7 +298,7 @@ def _of_part(plan: Plan, name: str) -> str:
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
     """The labels of the task, and those of each of its parts."""
-    return [task.labels, *(part.labels for part in task.decoding.parts.values())]
+    return [task.labels, *(part.labels for part in task.parts.values())]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

@@ -73,10 +73,10 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
 def _check_names(plan: Plan, made: Settings) -> None:
     _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
     task = made.task
-    _refuse_other("training.selection", made.training.selection, {task.teaching.selects_by}, f"{task.name} has no")
-    _refuse_other("evaluation.primary", made.evaluation.primary, task.scoring.primaries, f"{task.name} has no")
-    parts = tuple(task.decoding.parts.values()) or (task,)
-    if made.guard.error is not None and any(one.decoding.uncertainty not in ("classes", "labels") for one in parts):
+    _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
+    _refuse_other("evaluation.primary", made.evaluation.primary, task.primaries, f"{task.name} has no")
+    parts = tuple(task.parts.values()) or (task,)
+    if made.guard.error is not None and any(one.uncertainty not in ("classes", "labels") for one in parts):
         problem = f"an answer of {task.name} is neither right nor wrong"
         raise PlanError(problem, "guard.error", "Leave it out: it is for classes, findings and label maps")
     for name in FOLLOWS:
@@ -184,7 +184,7 @@ def _check_cascade(made: Settings) -> None:
         if made.augmentation.marks:
             raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
         return
-    if not made.task.traits.cascades:
+    if not made.task.cascades:
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("the network already sees each image as a whole", where, off)
@@ -195,7 +195,7 @@ def _check_cascade(made: Settings) -> None:
 
 def _check_axes(made: Settings) -> None:
     """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
-    mirrored, ndim = made.task.decoding.mirrored, made.preprocessing.ndim
+    mirrored, ndim = made.task.mirrored, made.preprocessing.ndim
     made.augmentation.check(mirrored, ndim)
     check_flips("inference", made.inference.flips, made.inference.left_right, mirrored=mirrored, ndim=ndim)
 
@@ -214,7 +214,7 @@ def _check_learning(made: Settings) -> None:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
     _check_fairness(training, networks.family_of(made.network.name))
-    if training.fairness == "reweigh" and made.task.teaching.weighs_classes:
+    if training.fairness == "reweigh" and made.task.weighs_classes:
         problem = "it adds up losses of single classes, and in this loss a class decides how much its cases count"
         remedy = (
             "Give resample, or a task.loss without weights of classes, and task.order cumulative or softmax for corn"
@@ -271,7 +271,7 @@ def _check_constraint(made: Settings) -> None:
     task, family = made.task, networks.family_of(made.network.name)
     where, instead = "training.fairness", "Give balanced_batches or group_dro"
     [head, *others] = task.heads.items()
-    outputs = len(task.labels) if task.decoding.uncertainty in ("classes", "labels") else 0
+    outputs = len(task.labels) if task.uncertainty in ("classes", "labels") else 0
     if others or not head[1].is_vector or head[1] != Vector(outputs):
         raise PlanError(f"a {task.name} has no classes that could be called as often in every group", where, instead)
     with torch.device("meta"):

@@ -251,7 +251,7 @@ def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
     def handed_on(region: Region, arrays: Mapping[str, Array]) -> None:
         """Hand on what the network's outputs of a part say without calibration."""
         outputs = {name: arrays[f"{name}{OUTPUT}"] for name in plain.heads if f"{name}{OUTPUT}" in arrays}
-        receiver(region, plain.decoding.probabilities(outputs))
+        receiver(region, plain.probabilities(outputs))
 
     return handed_on
 
@@ -312,7 +312,7 @@ class _Rest:
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
         task, stated = self.model.task, self.asked.findings and not self._is_refused
         stills = (prediction.frames or (prediction,)) if stated else ()
-        findings = [one for still in stills for one in task.scoring.results(still)]
+        findings = [one for still in stills for one in task.results(still)]
         found = stated and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
@@ -356,7 +356,7 @@ class _Rest:
 
     def _outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """The task's columns, a row or more; calls are always those of calibrated probabilities."""
-        columns = self.model.task.decoding.outputs
+        columns = self.model.task.outputs
         rows = rows_in(columns(prediction))
         if not self._is_as_stated:
             return rows

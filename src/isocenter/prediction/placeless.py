@@ -34,13 +34,13 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
     """
     still = prediction.frames[0] if prediction.frames else prediction
     made = list[Finding]()
-    for name, part in (task.decoding.parts or {"": task}).items():
+    for name, part in (task.parts or {"": task}).items():
         own = still.parts[name] if name else still
         if has_place(own):
             continue
-        found = part.scoring.results(own)
+        found = part.results(own)
         if as_stated:
-            plain = part.scoring.results(own.before_calibration)
+            plain = part.results(own.before_calibration)
             found = [replace(one, probability=p.probability) for one, p in zip(found, plain, strict=True)]
         made += [replace(one, group=name) if name and one.group else one for one in found]
     return [one for one in made if _can_be_stated(one)]
@@ -49,7 +49,7 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
     """What sets and intervals among the findings hold, a sentence for each coverage."""
     if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
-        settings = [settings_of(part) for part in task.decoding.parts.values() or (task,)]
+        settings = [settings_of(part) for part in task.parts.values() or (task,)]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
 

@@ -262,7 +262,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
     what is measured with them is not wholly believed, and measured anew half-way.
     """
     prediction, predict = timed(lambda: model.predict(case))
-    _, score = timed(lambda: model.task.scoring.score([prediction], [case]))
+    _, score = timed(lambda: model.task.score([prediction], [case]))
     _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
     return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
 

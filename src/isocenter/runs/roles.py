@@ -365,7 +365,7 @@ def why_single(planned: Planned, main: Training, *, by_clock: bool) -> str:
         return "its control without covariates is one network"
     if chosen.inference.uncertainty not in ("auto", "members"):
         return f"inference.uncertainty is {chosen.inference.uncertainty}, of a single network"
-    if chosen.task.decoding.states_evidence:
+    if chosen.task.states_evidence:
         return "its network states evidence, which several networks have no mean of"
     if chosen.training.snapshots > 1 or chosen.training.swag:
         return "one training leaves several members already"

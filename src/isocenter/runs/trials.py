@@ -179,12 +179,12 @@ class Search:
     ) -> float:
         owners = {case.id: case.patient for case in self.planned.examination.dataset}
         patients, seed = [owners[case] for case in cases], int(self.main.plan["training.seed"])
-        return share_better(self.main.settings.task.teaching, ours, planned, patients, seed=seed, tried=tried)
+        return share_better(self.main.settings.task, ours, planned, patients, seed=seed, tried=tried)
 
 
 def selected(main: Training, numbers: Mapping[str, Any]) -> float:
     """The metric of these numbers; NaN where there are none, because no validation had a metric that is a number."""
-    return float(main.settings.task.teaching.selection(numbers)) if numbers else math.nan
+    return float(main.settings.task.selection(numbers)) if numbers else math.nan
 
 
 def _row(trial: Tried) -> dict[str, Any]:

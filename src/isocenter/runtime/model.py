@@ -201,7 +201,7 @@ class Model:
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
         if is_dense and not maps and not finds:
             return None
-        made = PartUncertainties if self.task.decoding.parts else Uncertainty
+        made = PartUncertainties if self.task.parts else Uncertainty
         return made(self.task, image.geometry, maps=maps, parts=finds)
 
     @property
@@ -353,8 +353,8 @@ def heads_of(task: Task, network: Mapping[str, Any]) -> tuple[Mapping[str, Head]
     """
     if not network.get("noise"):
         return task.heads, {}
-    noisy = {name: head.count for name, head in task.heads.items() if name in task.decoding.averaged}
-    if not noisy or task.decoding.states_evidence:
+    noisy = {name: head.count for name, head in task.heads.items() if name in task.probability_heads}
+    if not noisy or task.states_evidence:
         problem = "noise of logits is for classes of which one is right, without evidence"
         raise PlanError(problem, "network.noise", "Give none")
     kinds = {name: Vector if task.heads[name].is_vector else Dense for name in noisy}

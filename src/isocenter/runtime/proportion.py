@@ -62,7 +62,7 @@ class Looking:
     @classmethod
     def of(cls, model: Sized) -> Looking:
         """Return the windows of a model."""
-        return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.decoding.merge)
+        return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.merge)
 
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
         """The number of windows that an image of this geometry takes; region: the only part that is predicted."""

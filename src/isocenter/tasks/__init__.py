@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.tasks.answers import Decoding, Guess, Origin, Outputs, Scoring, Teaching, Traits
     from isocenter.tasks.catalogue import (
         TASKS,
         build,
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
         picks_a_side,
         refuse_unknown_sides,
         rows_in,
-        sides_of,
         stated_image,
         suffices,
         sureness,
@@ -74,7 +72,7 @@ if TYPE_CHECKING:
         sided_names,
         unknown_sides,
     )
-    from isocenter.tasks.task import Task
+    from isocenter.tasks.task import Guess, Origin, Outputs, Task
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -126,7 +126,7 @@ def untuned(task: Task, kept: Collection[str] = ()) -> Task:
 
 def uncalibrated(task: Task) -> Task:
     """The task whose probabilities of voxels stay as the network states them; other results keep theirs themselves."""
-    nothing, parts = Calibrator().settings, task.decoding.parts or {"": task}
+    nothing, parts = Calibrator().settings, task.parts or {"": task}
     of_voxels = [name for name, part in parts.items() if any(_states_voxels(head) for head in part.heads.values())]
     names = [f"{name}.calibration".lstrip(".") for name in of_voxels]
     own = settings_of(task)
@@ -138,15 +138,14 @@ def _states_voxels(head: Head) -> bool:
 
 
 def channels_of(task: Task) -> dict[str, tuple[Label, ...]]:
-    """{dense head: what its channels mean}: the labels, unless the task decodes otherwise; of parts those of each."""
-    parts, own = task.decoding.parts, task.decoding.channel_labels
-    if parts:
-        each = {part: channels_of(one) for part, one in parts.items()}
+    """{dense head: what its channels mean}: of parts those of each."""
+    if task.parts:
+        each = {part: channels_of(one) for part, one in task.parts.items()}
         return {head_of(part, head): labels for part, heads in each.items() for head, labels in heads.items()}
-    return {name: task.labels if own is None else own for name, head in task.heads.items() if head.is_dense}
+    return {name: task.channel_labels for name, head in task.heads.items() if head.is_dense}
 
 
 def voxel_bytes(task: Task) -> int:
     """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the task says."""
-    own, most = task.decoding.bytes_per_voxel, max((label.value for label in task.labels), default=0)
+    own, most = task.bytes_per_voxel, max((label.value for label in task.labels), default=0)
     return np.min_scalar_type(most).itemsize if own is None else own

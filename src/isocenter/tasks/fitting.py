@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isocenter.belief import HOLD_TOGETHER
-from isocenter.tasks.answers import Origin
 from isocenter.tasks.catalogue import build
 from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.tasks.properties import leaves
@@ -19,7 +18,7 @@ from isocenter.tasks.settings import found_after_training, of_part, settings_of
 from isocenter.values import Case, Decision, Prediction, Split
 
 if TYPE_CHECKING:
-    from isocenter.tasks.task import Task
+    from isocenter.tasks.task import Origin, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class Evidence:
 
 def deciding_part(task: Task, parts: Mapping[Split, Sized]) -> Split | None:
     """The part whose cases decide what a task leaves open: the first of its kind's that has cases; None without any."""
-    return next((name for name in task.traits.tuned_on if parts.get(name)), None)
+    return next((name for name in task.tuned_on if parts.get(name)), None)
 
 
 def fitted(
@@ -98,7 +97,7 @@ def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") 
 
     def found(part: Task, own: Evidence) -> dict[str, Decision]:
         """What the cases of a part decide of it."""
-        if origin == "training" and "train" not in part.traits.tuned_on:
+        if origin == "training" and "train" not in part.tuned_on:
             return {}
         made = part.fitted(own.predictions, own.cases, origin)
         part = _with(part, made)
@@ -151,7 +150,7 @@ def _with(task: Task, made: Mapping[str, Decision]) -> Task:
 
 def needs_alignment(task: Task) -> bool:
     """Whether outputs of several networks have no zero in common, as log hazard ratios."""
-    return any(part.scoring.aligned is not None for part in leaves(task).values())
+    return not all(part.has_own_zero for part in leaves(task).values())
 
 
 def aligned(
@@ -162,11 +161,11 @@ def aligned(
     theirs, ours: of the same cases, by that network and by the model
     """
     for name, part in leaves(task).items():
-        if (align := part.scoring.aligned) is None:
+        if part.has_own_zero:
             continue
         if not name:
-            return align(predictions, theirs, ours)
-        made = align(*([one.parts[name] for one in many] for many in (predictions, theirs, ours)))
+            return part.aligned(predictions, theirs, ours)
+        made = part.aligned(*([one.parts[name] for one in many] for many in (predictions, theirs, ours)))
         predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
     return list(predictions)
 

@@ -16,8 +16,7 @@ from isocenter.transforms import names_sides
 from isocenter.values import Case, Geometry, Image, Prediction
 
 if TYPE_CHECKING:
-    from isocenter.tasks.answers import Columns
-    from isocenter.tasks.task import Task
+    from isocenter.tasks.task import Columns, Task
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
@@ -26,26 +25,26 @@ def sureness(task: Task, prediction: Prediction) -> float:
     Of a class or a finding it is the probability of what is called, by thresholds and costs too: below 0.5 where these
     call what is less likely.
     """
-    if task.decoding.parts:
-        return min(sureness(part, prediction.parts[name]) for name, part in task.decoding.parts.items())
+    if task.parts:
+        return min(sureness(part, prediction.parts[name]) for name, part in task.parts.items())
     if expected := prediction.confidence.expected:
         return float(np.mean(list(expected.values())))
     if not (chances := prediction.probabilities):
         return 0.0
-    [columns, *_] = rows_in(task.decoding.outputs(prediction))
-    if task.decoding.uncertainty == "labels":
+    [columns, *_] = rows_in(task.outputs(prediction))
+    if task.uncertainty == "labels":
         return min(p if columns[f"called_{name}"] else 1 - p for name, p in chances.items())
     return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
-    """Whether references of these kinds teach it something: all that it needs, unless its traits know alternatives."""
-    return any(needed <= set(references) for needed in kind.traits.alternatives or (kind.needs,))
+    """Whether references of these kinds teach it something: all that it needs, unless it has alternatives."""
+    return any(needed <= set(references) for needed in kind.alternatives or (kind.needs,))
 
 
 def leaves(task: Task) -> Mapping[str, Task]:
     """{name: part} of a task that is made of tasks; {"": the task} of any other."""
-    return task.decoding.parts or {"": task}
+    return task.parts or {"": task}
 
 
 def covering_of(task: Task) -> Covering | None:
@@ -83,16 +82,16 @@ def picks_a_side(task: Task) -> bool:
 
     Such a picture is not mirrored: a right eye in the mirror looks like a left one, and is none.
     """
-    parts = task.decoding.parts.values() or (task,)
-    return any(part.decoding.picks and names_sides(part.decoding.mirrored) for part in parts)
+    parts = task.parts.values() or (task,)
+    return any(part.picks and names_sides(part.mirrored) for part in parts)
 
 
 def sided_labels(task: Task) -> tuple[str, ...]:
     """The labels of a task, and of each of its parts, that tell left from right; empty where no side matters."""
     named = list[str]()
-    for part in task.decoding.parts.values() or (task,):
+    for part in task.parts.values() or (task,):
         names = [label.name for label in part.labels]
-        named += sided_names(names) or (names if names_sides(part.decoding.mirrored) else ())
+        named += sided_names(names) or (names if names_sides(part.mirrored) else ())
     return tuple(dict.fromkeys(named))
 
 
@@ -120,18 +119,12 @@ def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, 
 
 def dense_channels(task: Task) -> int:
     """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
-    each = task.decoding.crossed
+    each = task.crossed
     return sum(head.count * (1 + each.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
 
 
-def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
-    """{head: what its channels become when left and right change sides}"""
-    decoding = task.decoding
-    return dict.fromkeys(task.heads, decoding.mirrored) if decoding.sides is None else decoding.sides
-
-
 def rows_in(outputs: Columns) -> Sequence[Mapping[str, Any]]:
-    """The columns of `Decoding.outputs` as rows."""
+    """The columns of `Task.outputs` as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs
 
 

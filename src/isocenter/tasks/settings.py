@@ -58,7 +58,7 @@ def target_settings(task: Task) -> dict[str, Any]:
     """The settings on which the targets of cases depend: prepared targets are kept by them."""
     plain = plain_settings(task)
     own = {name: plain[name] for name, one in settings_in(type(task)).items() if one.target}
-    return own | {name: target_settings(part) for name, part in task.decoding.parts.items()}
+    return own | {name: target_settings(part) for name, part in task.parts.items()}
 
 
 def compared_by(task: Task) -> list[str]:
@@ -131,7 +131,7 @@ def _kinds(kind: Kind) -> Mapping[str, Kind]:
 
 
 def _parts(task: Task) -> dict[str, dict[str, Any]]:
-    return {name: settings_of(part) for name, part in task.decoding.parts.items()}
+    return {name: settings_of(part) for name, part in task.parts.items()}
 
 
 def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:

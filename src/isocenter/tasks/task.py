@@ -1,58 +1,103 @@
-"""The protocol of a kind of problem. No other room names a kind."""
+"""The base class of a kind of problem. No other room names a kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from isocenter.belief import Answers, Rows
-from isocenter.evaluation import Metrics
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Head, Label, Prediction, Target
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table, column_values
+from isocenter.report import Figure
+from isocenter.tasks.shared import Shares
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Geometry,
+    Head,
+    Label,
+    Merge,
+    Prediction,
+    Row,
+    Slabs,
+    Split,
+    Target,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Outputs = Mapping[str, "Tensor"]
+# Whose cases decide after training: none of them trained, they trained, or they are of another site.
+Origin = Literal["unseen", "training", "site"]
+# The columns of `predictions.csv`, or several rows of them.
+Columns = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+# What probabilities state: "classes" of which one is right, "labels" each of which is there or not, "objects" in whose
+# voxels the first outputs are that, "boxes" in whose centres they are, or "values"; nothing of a task whose parts do.
+Uncertain = Literal["", "classes", "labels", "objects", "boxes", "values"]
 
-class Task(Protocol):
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """The table of cases of a guess that looks at no image, with which a model is compared.
+
+    words:   what is guessed, as "always calling benign"; {part: that} of several tasks, "" where there is one
+    metrics: by which the model is compared with it, the main one first
+    """
+
+    table: Table
+    words: Mapping[str, str]
+    metrics: tuple[str, ...]
+
+
+class Task(ABC):
     """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
 
     `isocenter.values.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
-    section "task".
+    section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
+
+    tuned_on:     the parts of which the first that has cases decides after training
+    alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
+    cascades:     whether its result is a map of its labels, which a second network can get as an input
+    parts:        {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
-    traits: ClassVar[Traits]
     metrics: ClassVar[Metrics]
+    tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
+    alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
+    cascades: ClassVar[bool] = False
+    parts: Mapping[str, Task] = MappingProxyType({})
+
+    # The question: settings, heads, targets, loss.
 
     @classmethod
+    @abstractmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
 
-    def checked(self) -> Task:
+    def checked(self) -> Self:
         """The task with what its settings say together, as `task_from` makes it; PlanError for what cannot be."""
+        return self
 
     @property
+    @abstractmethod
     def heads(self) -> Mapping[str, Head]:
         """The outputs that it wants from a network."""
 
     @property
+    @abstractmethod
     def labels(self) -> tuple[Label, ...]:
         """The meaning of the values of a dense result, or of the classes of a vector."""
 
-    @property
-    def teaching(self) -> Teaching:
-        """The metric that selects checkpoints, and what else training needs."""
-
-    @property
-    def decoding(self) -> Decoding:
-        """The steps from outputs to results."""
-
-    @property
-    def scoring(self) -> Scoring:
-        """The steps from results and references to estimates and pictures."""
-
+    @abstractmethod
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The decisions about training that this kind of problem takes, by "section.name"."""
 
@@ -61,28 +106,274 @@ class Task(Protocol):
 
         PlanError where cases cannot be drawn so.
         """
+        return {}
 
+    @abstractmethod
     def target(self, case: Case) -> Target:
         """The case's target, on the case's own grid."""
 
+    @abstractmethod
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """A number to lower, of a batch; spacing: mm per axis of its dense outputs."""
+
+    @property
+    @abstractmethod
+    def selects_by(self) -> str:
+        """The metric of `selection`."""
+
+    @abstractmethod
+    def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
+        """(batch, ...) numbers from which `selection` makes its metric; of a dense head they add up over its parts."""
+
+    @abstractmethod
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """The metric by which checkpoints are compared, higher is better, from the numbers of all validation cases."""
+
+    @property
+    def outside(self) -> int | None:
+        """The value of its label maps beyond the image; None where their edge goes on as the image's does."""
+        return None
+
+    @property
+    def terms(self) -> Mapping[str, Sequence[float]]:
+        """{name: first values} of numbers that are learnt with the weights: `loss` gets them among the outputs."""
+        return {}
+
+    @property
+    def uncut(self) -> str:
+        """The reason why no patch may cut structures; empty where any may."""
+        return ""
+
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether a class decides how much its cases count, so that losses by class do not add up to its own."""
+        return False
+
+    def natural(self, outputs: Outputs) -> Outputs:
+        """The outputs as they are of cases as they come, where training draws them otherwise."""
+        return outputs
+
+    def fewest(self, cases: Sequence[Case]) -> int:
+        """The number that a batch of these training cases has at the fewest, however few steps the time allows."""
+        return 1
+
+    def averaged_over(self, cases: Sequence[Case]) -> int:
+        """The number of terms of which the loss of these training cases is the mean."""
+        return len(cases)
+
+    # The answer: from outputs of a network to a result. It travels with packages, and works without torch.
+
+    @property
+    @abstractmethod
+    def merge(self) -> Merge:
+        """Where overlapping windows lie, and their weights."""
+
+    @property
+    @abstractmethod
+    def mirrored(self) -> tuple[int, ...] | None:
+        """What each channel of its head becomes when left and right change sides; a target's values are the first.
+
+        None where a mirrored image would show what no patient has: a named side without counterpart.
+        """
+
+    @property
+    def sides(self) -> Mapping[str, tuple[int, ...] | None]:
+        """{head: as `mirrored`}"""
+        return dict.fromkeys(self.heads, self.mirrored)
+
+    @abstractmethod
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views.
+
+        shares: the weight of each of them, in sum 1; None where all weigh alike
+        """
+
+    @property
+    def probability_heads(self) -> Collection[str]:
+        """The heads of which `average` takes the mean of probabilities; of all others that of outputs."""
+        return ()
+
+    @abstractmethod
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector.
+
+        A task that measures has none and gives the numbers that it decodes, scaled as its training cases.
+        """
+
+    @abstractmethod
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Finished parts of the source grid, in order, to a result."""
+
+    @abstractmethod
+    def outputs(self, prediction: Prediction) -> Columns:
+        """The columns of `predictions.csv`; several rows where a case has several results, never none."""
+
+    @property
+    def channel_labels(self) -> tuple[Label, ...]:
+        """The meaning of the channels of its dense head."""
+        return self.labels
+
+    @property
+    def bytes_per_voxel(self) -> int | None:
+        """Memory for each voxel of the image while it decodes; None: that of a label."""
+        return None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether outputs are classes, of which the largest wins."""
+        return True
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """What `saliency` takes by name: classes, findings, structures, values."""
+        return ()
+
+    @property
+    def marks(self) -> Mapping[str, tuple[int, ...]]:
+        """{target: values by which label maps mark it}, where those are not its label's own."""
+        return {}
+
+    @property
+    def picks(self) -> bool:
+        """Whether a case's answer is one of the targets; else it is all of them together."""
+        return False
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """{head: networks} of which it takes what each of so many says, beside their mean."""
+        return {}
+
+    @property
+    def uncertainty(self) -> Uncertain:
+        """What its probabilities state."""
+        return ""
+
+    @property
+    def measured(self) -> Callable[[Any], Any] | None:
+        """(batch, outputs) to (batch, 1) the number whose variance is stated, of arrays and tensors alike.
+
+        None where outputs are values themselves.
+        """
+        return None
+
+    @property
+    def log_odds(self) -> float:
+        """What is added to outputs of boxes before they are log odds."""
+        return 0.0
+
+    @property
+    def states_evidence(self) -> bool:
+        """Whether outputs alone say what part of the uncertainty is epistemic.
+
+        They are logarithms of concentrations of a Dirichlet distribution, or parameters of a normal inverse-gamma one.
+        """
+        return False
+
+    @abstractmethod
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the scalar that an explanation explains.
+
+        target: one of `saliency_targets`; None for the answer as a whole. UsageError for any other
+        """
+
+    # What unseen cases find after training.
 
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
         """What decoding finds by itself by these cases, as "task.<field>": post-processing, slopes, baselines.
 
         A single case decides what it can, or nothing. What is set stays, unless it belongs to the network's weights.
         """
+        return {}
 
     @property
     def answers(self) -> Answers | None:
         """The kind of its answers, whose calibration, thresholds and sets cases find; None: they find nothing."""
+        return None
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
         """What the network states of these cases, and what is true, as `answers` takes them."""
+        raise NotImplementedError(f"a {self.name} finds nothing by cases")
 
-    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
-        """(batch,) the scalar that an explanation explains.
+    @property
+    def has_own_zero(self) -> bool:
+        """Whether outputs of several networks have one zero by themselves, so that they can be compared."""
+        return True
 
-        target: one of `Decoding.targets`; None for the answer as a whole. UsageError for any other
+    def aligned(
+        self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Predictions of another network of the same plan, as if its outputs had the zero of the model's.
+
+        theirs, ours: of the same cases, by that network and by the model; all before anything was decided
         """
+        return list(predictions)
+
+    # The score: from results and references to estimates and pictures.
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """The metrics of `summary` that a plan may name as primary, with these settings."""
+        return self.metrics.primaries
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and label: case, patient, label, then the scores."""
+
+    @abstractmethod
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Estimates with intervals from the scores of cases; the row over all labels first.
+
+        seed: of the resampling of patients
+        """
+
+    @abstractmethod
+    def rank(self, table: Table) -> list[str]:
+        """Case ids from best to worst."""
+
+    @abstractmethod
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Pictures of one case, for the report's best, median and worst."""
+
+    @abstractmethod
+    def overview(self, table: Table) -> list[Figure]:
+        """Charts of all cases."""
+
+    @abstractmethod
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """The findings of one prediction, for a structured report."""
+
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """Names of those of `results` that have a probability."""
+        return ()
+
+    def guess(self, table: Table) -> Guess | None:
+        """A guess without images, of a table of cases; None where nothing can be guessed, as with masks."""
+        return None
+
+    def tables(self, table: Table) -> Mapping[str, Table]:
+        """{part: its rows, with its own labels and columns} of a table of cases; "" of a task without parts."""
+        return {"": table}
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What the figures of a table of cases are made of, by which models are tested.
+
+        Those that are means of columns of the same name need nothing said.
+        """
+        return column_values(table)
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
+        """The cases with references under the task's own numbers, and sentences on labels that one side lacks.
+
+        DatasetError where references hold what cannot be matched.
+        """
+        return cases, ()
+
+    def undrawn(self, table: Table) -> Sequence[str]:
+        """The labels that no reference of a table of cases holds."""
+        return ()
+
+    @property
+    def positives(self) -> tuple[str, ...]:
+        """The classes that sensitivity, predictive values and the like are of; empty of a task without classes."""
+        return ()

@@ -19,7 +19,7 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.report import selecting_name
 from isocenter.runtime import read_json
-from isocenter.tasks import Teaching
+from isocenter.tasks import Task
 from isocenter.training.checkpoint import (
     STATE_SCHEMA,
     best_checkpoint,
@@ -41,7 +41,7 @@ DRAWS, MOST_DRAWS = 200, 10_000
 class Validation:
     """The metric of the averaged weights, and what it was made of.
 
-    numbers:  {name: (cases, ...)} of `Teaching.quality`
+    numbers:  {name: (cases, ...)} of `Task.quality`
     patients: (cases,) whose they are
     """
 
@@ -64,7 +64,7 @@ def joined_numbers(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def share_better(
-    teaching: Teaching,
+    task: Task,
     earlier: Mapping[str, Tensor],
     last: Mapping[str, Tensor],
     patients: Sequence[str],
@@ -74,7 +74,7 @@ def share_better(
 ) -> float:
     """Share of bootstrap draws of the same validation patients in which the earlier weights have the higher metric.
 
-    earlier, last: {name: (cases, ...)} of `Teaching.quality`, in the same order of cases
+    earlier, last: {name: (cases, ...)} of `Task.quality`, in the same order of cases
     patients:      (cases,) whose they are: images of one patient are no independent evidence
     tried:         among how many the earlier ones are the best: `sure_of_best` says which share is asked of it
     0 where there are too few patients to tell.
@@ -90,7 +90,7 @@ def share_better(
             np.concatenate([own[person] for person in rng.integers(len(people), size=len(people))])
         )
         before, after = (
-            teaching.selection({name: values[drawn] for name, values in numbers.items()}) for numbers in (earlier, last)
+            task.selection({name: values[drawn] for name, values in numbers.items()}) for numbers in (earlier, last)
         )
         better += before > after
     return better / draws
@@ -142,7 +142,7 @@ def _preferred(state: State, validation: Validation, settings: Settings, out: Pa
         )
     numbers, patients, tried = validation.numbers, validation.patients, state.validations - 1
     seed, needed = settings.training.seed, sure_of_best(tried)
-    share = share_better(settings.task.teaching, earlier, numbers, patients, seed=seed, tried=tried)
+    share = share_better(settings.task, earlier, numbers, patients, seed=seed, tried=tried)
     if share >= needed:
         return ""
     had = f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but "

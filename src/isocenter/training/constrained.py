@@ -49,12 +49,12 @@ def _refit(session: Session, module: Module) -> None:
     task, cases = session.settings.task, session.train_cases
     [head] = task.heads
     layer: Any = networks.last_layers(module, networks.family_of(session.settings.network.name).features)[head]
-    inputs, classes = _inputs(session, module, head), task.decoding.uncertainty == "classes"
+    inputs, classes = _inputs(session, module, head), task.uncertainty == "classes"
     truth = np.stack([np.atleast_1d(np.asarray(case.target, dtype=np.float64)) for case in cases])
     protected = Protected.of(CONSTRAINT, cases)
     assert protected is not None  # noqa: S101 - the method has groups
     # How cases were drawn is taken out of probabilities: what they state of an output of zeros.
-    stated = torch.as_tensor(np.asarray(task.decoding.probabilities({head: np.zeros(len(layer.bias))})[head]))
+    stated = torch.as_tensor(np.asarray(task.probabilities({head: np.zeros(len(layer.bias))})[head]))
     shift = stated.log() if classes else stated.logit()
     with torch.no_grad():
         weights = torch.cat([layer.weight, layer.bias[:, None]], dim=1).cpu()
@@ -67,7 +67,7 @@ def _refit(session: Session, module: Module) -> None:
 def _inputs(session: Session, module: Module, head: str) -> Tensor:
     """(cases, entries) what the last layer takes of each training case, the mean over its windows."""
     device, at = session.fabric.device, networks.family_of(session.settings.network.name).features
-    inference, merge = session.settings.inference, session.settings.task.decoding.merge
+    inference, merge = session.settings.inference, session.settings.task.merge
     how: Any = {"overlap": inference.overlap, "batch": 4, "merge": merge}
     seen: list[Tensor] = []
 

@@ -52,9 +52,7 @@ class CovariateModel:
     def predict(self, subject: Case) -> Prediction:
         """Predict from the case's covariates; no image is read."""
         covariates = np.concatenate([[1.0], self.context.vector(subject.covariates)[0]])
-        return self.task.decoding.decode(
-            [((), {name: covariates @ one for name, one in self.weights.items()})], NOWHERE
-        )
+        return self.task.decode([((), {name: covariates @ one for name, one in self.weights.items()})], NOWHERE)
 
 
 def fit_covariate_model(
@@ -81,12 +79,12 @@ def fit_covariate_model(
 
 def _fitted(task: Task, context: Context, train: Sequence[Case]) -> CovariateModel | None:
     """The parts of a task that is made of tasks each by the cases that have its references; None where it has none."""
-    known = [case for case in train if task.decoding.parts or task.needs <= set(case.references)]
+    known = [case for case in train if task.parts or task.needs <= set(case.references)]
     if not known:
         return None
-    if not task.decoding.parts:
+    if not task.parts:
         return (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, known)
-    each = {name: _fitted(part, context, known) for name, part in task.decoding.parts.items()}
+    each = {name: _fitted(part, context, known) for name, part in task.parts.items()}
     made = {name: one for name, one in each.items() if one is not None}
     if len(made) < len(each):
         return None
@@ -106,7 +104,7 @@ def _ridge(task: Task, context: Context, train: Sequence[Case]) -> CovariateMode
     weights = {name: torch.zeros(1 + len(context), size, dtype=torch.float64) for name, size in sizes.items()}
     moved = [one.requires_grad_() for one in weights.values()]
     optimiser = torch.optim.LBFGS(moved, max_iter=STEPS, line_search_fn="strong_wolfe")
-    terms = task.teaching.averaged_over(train)
+    terms = task.averaged_over(train)
 
     def cost() -> torch.Tensor:
         """The penalised loss, with its gradient."""

@@ -114,7 +114,7 @@ def looked(session: Session, state: State, compute: Compute) -> tuple[State, flo
     if not session.val_cases:
         return state, None
     numbers = session.validated(session.val_cases, compute)
-    score = settings.task.teaching.selection(numbers)
+    score = settings.task.selection(numbers)
     validation = Validation(score, numbers, [case.patient for case in session.val_cases])
     after = judged(state, validation, settings, session.out)
     if score >= state.best or after.preferred:

@@ -192,11 +192,11 @@ class Session:
             sums: dict[str, Tensor] = {}
             seen = with_covariates(run, case.context)
             for region, arrays in slide(
-                seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.decoding.merge
+                seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
             ):
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
                 part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
-                for name, value in task.teaching.quality(outputs, part).items():
+                for name, value in task.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value
             collected.append(sums)
         return joined_numbers(collected)

@@ -227,7 +227,7 @@ def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
 
 def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
-    parts = task.decoding.parts.items()
+    parts = task.parts.items()
     return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
 
 

@@ -53,7 +53,7 @@ def augmentation(
         flips, reason = (), f"{covariate} states a side, and in the mirror it would be the wrong one"
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
-    sided = names_sides(task.decoding.mirrored) or anatomy.sides == NUMBERED
+    sided = names_sides(task.mirrored) or anatomy.sides == NUMBERED
     quarters = not profile.upright and is_picture and not sided
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
@@ -97,15 +97,15 @@ def _flips(
         return (), f'"{anatomy.word}" means teeth, whose numbers name their sides'
     if ndim == PICTURE and picks_a_side(task):
         return (), "the classes are sides, and a picture in the mirror would be of the other one without being it"
-    if names_sides(task.decoding.mirrored) and axis is None:
+    if names_sides(task.mirrored) and axis is None:
         return (), f"labels name a side, and {left_right.because}"
     if not profile.upright:
         axes = tuple(range(ndim))
-        crossing = axes if task.decoding.mirrored is not None else tuple(one for one in axes if one != axis)
+        crossing = axes if task.mirrored is not None else tuple(one for one in axes if one != axis)
         return crossing, _sided(task, profile.why["mirrors"])
     if axis is None:
         return (), left_right.because
-    if task.decoding.mirrored is None:
+    if task.mirrored is None:
         return (), "a label names a side, and its counterpart is not among the labels"
     if profile.mirrors == NEVER:
         return (), profile.why["mirrors"]
@@ -119,9 +119,9 @@ def _flips(
 
 def _sided(task: Task, because: str) -> str:
     """The reason, with what becomes of labels that have a side."""
-    if task.decoding.mirrored is None:
+    if task.mirrored is None:
         return f"{because}, but not across left and right: a label names a side whose counterpart is missing"
-    return f"{because}; paired labels change places" if names_sides(task.decoding.mirrored) else because
+    return f"{because}; paired labels change places" if names_sides(task.mirrored) else because
 
 
 def _upright(profile: Profile, is_picture: bool, sided: bool) -> str:

@@ -44,7 +44,7 @@ def marks_decision(cascade: float | None) -> Decision:
 
 
 def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decision:
-    if not task.traits.cascades:
+    if not task.cascades:
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
         return Decision(None, "the network sees each image as a whole")

@@ -118,7 +118,7 @@ def _without(plan: Plan, task: Task, counts: Mapping[str, int], few_people: str,
     found = [setting for setting in found_after_training(task) if not setting.endswith(NEED_NO_FOLDS)]
     if not any(_is_open(plan, setting) for setting in found):
         return "nothing is left to decide on validation cases"
-    if not needs_alignment(task) and all("train" in one.traits.tuned_on for one in leaves(task).values()):
+    if not needs_alignment(task) and all("train" in one.tuned_on for one in leaves(task).values()):
         return "its outputs need no baseline, and the validation cases give the risk at which cases are parted"
     if counts["val"] >= FEWEST_OF_LARGE and not scarce:
         return f"{counts['val']} validation cases are enough for what is decided after training"

@@ -122,8 +122,9 @@ def inferer(
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task_from(task, {key: value for key, value in settings["task"].items() if key != "name"}, parts)
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
-    how = decoder.decoding
-    seen = members[0] if len(members) == 1 else Averaged(members, how.average, _shares(network), each=how.crossed)
+    seen: Network = members[0]
+    if len(members) > 1:
+        seen = Averaged(members, decoder.average, _shares(network), each=decoder.crossed)
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     table = read_covariates(Path(covariates), formats or {}) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)
@@ -214,7 +215,7 @@ class Evaluator:
                 try:
                     named = {"case": case, "image": str(paths[0])}
                     prediction = self._predicted(case, paths, folder)
-                    rows += [{**named, **row} for row in rows_in(self.inferer.task.decoding.outputs(prediction))]
+                    rows += [{**named, **row} for row in rows_in(self.inferer.task.outputs(prediction))]
                     notes |= {case: prediction.notes} if prediction.notes else {}
                 except IsocenterError as error:
                     failed.append(error)

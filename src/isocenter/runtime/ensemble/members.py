@@ -51,7 +51,7 @@ def averaged_model(
     """
     record, members = _record(members, shares), on_one_context(members)
     preprocessing, networks = on_one_scale(members, where)
-    run = Averaged(networks, task.decoding.average, shares, each=task.decoding.crossed)
+    run = Averaged(networks, task.average, shares, each=task.crossed)
     first = members[0].network
     each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
     if "first_entry" in first:

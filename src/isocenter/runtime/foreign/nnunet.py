@@ -63,7 +63,7 @@ def load_nnunet(
         content = first if number == 0 else read_checkpoint(file, trusted)
         modules.append(_module(content, task, network, file))
     networks = tuple(TorchNetwork(module.to(device), device) for module in modules)
-    run = networks[0] if len(networks) == 1 else Averaged(networks, task.decoding.average)
+    run = networks[0] if len(networks) == 1 else Averaged(networks, task.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
     first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
     record = _record(plans, first, files)

@@ -92,7 +92,7 @@ def of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, A
 
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
     """The outputs of which the task takes the mean where there are several networks."""
-    return "probabilities" if head in task.decoding.averaged else "outputs"
+    return "probabilities" if head in task.probability_heads else "outputs"
 
 
 def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:

@@ -48,7 +48,7 @@ class Further:
             return replace(made, method=model.uncertainty, heads=heads, in_network=run.further)
         if (average := model.average) is None:
             return made
-        made = replace(made, each=tuple(model.task.decoding.crossed))
+        made = replace(made, each=tuple(model.task.crossed))
         if (differ := average.differ) is None:
             return made
         return replace(made, method=model.uncertainty, heads=tuple(differ.kinds), differ=differ)

@@ -164,7 +164,7 @@ def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mappin
 
 def kinds_of(task: Task) -> list[type[Task]]:
     """The class of a task, and those of the tasks that it is made of."""
-    return [type(task), *(type(part) for part in task.decoding.parts.values())]
+    return [type(task), *(type(part) for part in task.parts.values())]
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:

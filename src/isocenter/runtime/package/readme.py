@@ -14,6 +14,7 @@ from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.tasks import (
     by_covariates,
     covering_of,
+    leaves,
 )
 from isocenter.transforms import GREY
 from isocenter.values import Row, counted_in
@@ -91,7 +92,7 @@ LIMITS = (
 
 def _only_with_isocenter(model: Model) -> list[str]:
     """What the command of MONAI does not do, a sentence each."""
-    guard, decoding, given = model.guard, model.task.decoding, list[str]()
+    guard, given = model.guard, list[str]()
     if guard is not None and guard.level and guard.is_calibrated:
         given.append(
             f"the gate: an image unlike those that trained the model is refused (`gate_p` below {guard.level:g}, and "
@@ -100,7 +101,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
     if guard is not None and guard.answers is not None:
         share = f"{100 * guard.answers.error:g} %"
         given.append(f"abstention: no answer where the model is not sure enough for {share} of wrong answers")
-    if any(part.decoding.uncertainty for part in decoding.parts.values() or [model.task]):
+    if any(part.uncertainty for part in leaves(model.task).values()):
         given.append(
             "uncertainty: `total`, `aleatoric` and `epistemic` of each case (`--uncertainty`), of label maps of each "
             "voxel too (`--maps`)"
@@ -144,7 +145,7 @@ def _inputs(model: Model) -> str:
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
-    labels = [label for task in model.task.decoding.parts.values() or [model.task] for label in task.labels]
+    labels = [label for task in model.task.parts.values() or [model.task] for label in task.labels]
     codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"

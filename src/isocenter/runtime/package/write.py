@@ -45,7 +45,12 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset({"name", "checked", "heads", "labels", "decoding"})
+PREDICTS = frozenset(
+    {
+        *("name", "checked", "parts", "heads", "labels", "channel_labels", "exclusive", "merge", "mirrored", "sides"),
+        *("average", "probability_heads", "probabilities", "decode", "outputs", "bytes_per_voxel", "crossed", "picks"),
+    }
+)
 LICENSE = "LICENSE"
 OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: its performance alone was not estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
@@ -154,7 +159,7 @@ def _description(model: Model) -> str:
     known = f" of modality {modality}" if modality != "unknown" else ""
     answered = "; ".join(
         f"{task.name.removeprefix(IMPORTED)} of {', '.join(label.name for label in task.labels)}"
-        for task in model.task.decoding.parts.values() or [model.task]
+        for task in model.task.parts.values() or [model.task]
     )
     return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
 
@@ -183,10 +188,19 @@ def _sources(model: Model) -> Sources:
             preparation.__module__: (preparation.__qualname__,),
             **dict(zip(families, functions.values(), strict=True)),
         },
-        parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
+        parts=predicting(kinds),
         given=families,
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
+
+
+def predicting(kinds: Sequence[type]) -> dict[str, set[str]]:
+    """{module: members of its classes} that prediction needs of these kinds, and of what they are derived from."""
+    needed: dict[str, set[str]] = {}
+    for kind in kinds:
+        for base in kind.__mro__:
+            needed.setdefault(base.__module__, set()).update(_predicting(kind))
+    return needed
 
 
 def _predicting(kind: type) -> set[str]:
@@ -222,7 +236,7 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
     drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
         outputs = network(*drawn)
-    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.decoding.average, model.shares)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
     wanted = averaged(*(network.numpy() for network in drawn))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():

@@ -47,16 +47,15 @@ class Disagreement:
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
         """The disagreement of a task's heads; None of a task that states no uncertainty."""
-        decoding = task.decoding
-        if decoding.parts:
-            return cls._joined({name: cls.of(part) for name, part in decoding.parts.items()})
-        if not decoding.uncertainty:
+        if task.parts:
+            return cls._joined({name: cls.of(part) for name, part in task.parts.items()})
+        if not task.uncertainty:
             return None
-        plain = {"classes": "labels", "boxes": "objects"}.get(decoding.uncertainty, decoding.uncertainty)
-        kinds = {head: "classes" if head in decoding.averaged else plain for head in task.heads}
-        counts, shifts = dict.fromkeys(kinds, len(task.labels)), dict.fromkeys(kinds, decoding.log_odds)
-        measured = {} if decoding.measured is None else dict.fromkeys(kinds, decoding.measured)
-        return cls(kinds, counts, shifts, measured, tuple(kinds) if decoding.states_evidence else ())
+        plain = {"classes": "labels", "boxes": "objects"}.get(task.uncertainty, task.uncertainty)
+        kinds = {head: "classes" if head in task.probability_heads else plain for head in task.heads}
+        counts, shifts = dict.fromkeys(kinds, len(task.labels)), dict.fromkeys(kinds, task.log_odds)
+        measured = {} if task.measured is None else dict.fromkeys(kinds, task.measured)
+        return cls(kinds, counts, shifts, measured, tuple(kinds) if task.states_evidence else ())
 
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:

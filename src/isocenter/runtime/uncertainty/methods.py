@@ -56,7 +56,7 @@ def with_uncertainty(model: Model, asked: str | None = None) -> Model:
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     if method == AUTO:
         is_dense = any(head.is_dense for head in model.task.heads.values())
-        own = EVIDENTIAL if model.task.decoding.states_evidence else VARIATIONAL if _learnt(model) else LAPLACE
+        own = EVIDENTIAL if model.task.states_evidence else VARIATIONAL if _learnt(model) else LAPLACE
         best = MEMBERS if model.average is not None else own if model.in_graph == NONE else model.in_graph
         method = NONE if asked is None and is_dense and best != MEMBERS else best
     method = NONE if _lacking(model, method) else method
@@ -132,7 +132,7 @@ def _lacking(model: Model, method: str) -> str:
         return "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
     if method == VARIATIONAL and _learnt(model) is None:
         return "the weights of its last layer are not distributions (network.name vit, bayesian in network.size)"
-    if method == EVIDENTIAL and not model.task.decoding.states_evidence:
+    if method == EVIDENTIAL and not model.task.states_evidence:
         return "its network was not trained to state evidence (task.loss or task.noise evidential)"
     if method == EVIDENTIAL and not (isinstance(model.run, TorchNetwork) and _deepest(model)):
         return "the backend does not run a single network of Isocenter, whose evidence could be read"

@@ -28,8 +28,7 @@ class PartUncertainties:
 
     def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
         self._each = {
-            name: (part, Uncertainty(part, geometry, maps=maps, parts=parts))
-            for name, part in task.decoding.parts.items()
+            name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in task.parts.items()
         }
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
@@ -55,7 +54,7 @@ class Uncertainty:
     def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
         dense = [name for name, head in task.heads.items() if head.is_dense]
         self._head, self._is_dense = next(iter([*dense, *task.heads]), ""), bool(dense)
-        self._kind, self._geometry, self._maps = task.decoding.uncertainty, geometry, maps and bool(dense)
+        self._kind, self._geometry, self._maps = task.uncertainty, geometry, maps and bool(dense)
         self._heeds, self._parts, self._sums = parts, 0, dict[str, float]()
         self._spools: dict[str, Spool] = {}
 

@@ -14,7 +14,7 @@ from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.runtime.windows.finite import check_finite
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side, sides_of
+from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
@@ -148,7 +148,7 @@ def flipped_axes(
     if not axes:
         problem = "the model does not know which axis runs from left to right, so it cannot mirror"
         raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
-    check_flips("inference", axes, left_right, mirrored=task.decoding.mirrored, ndim=ndim, remedy=NO_MIRROR)
+    check_flips("inference", axes, left_right, mirrored=task.mirrored, ndim=ndim, remedy=NO_MIRROR)
     return axes
 
 
@@ -172,7 +172,7 @@ def mirrored(
     """
     if not axes:
         return network
-    crossing, sides = _crossing_axis(trace, left_right), task.decoding.mirrored
+    crossing, sides = _crossing_axis(trace, left_right), task.mirrored
     if crossing in axes and sides is None:
         raise GeometryError(
             "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
@@ -181,7 +181,7 @@ def mirrored(
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and names_sides(sides) else None
-    return Mirrored(network, task.decoding.average, axes, crossing, sides_of(task), offsets, numbers, differ, plain)
+    return Mirrored(network, task.average, axes, crossing, task.sides, offsets, numbers, differ, plain)
 
 
 def _crossing_axis(trace: Trace, left_right: int | None) -> int | None:

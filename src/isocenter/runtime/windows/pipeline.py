@@ -135,7 +135,7 @@ def run_pipeline(
         differ=windows.differ,
         plain=windows.plain,
     )
-    patch, overlap, merge = windows.patch, windows.overlap, task.decoding.merge
+    patch, overlap, merge = windows.patch, windows.overlap, task.merge
     parts = preprocessing.parts(trace, region, patch, dense_channels(task))
 
     def counts_with(overlap: float) -> list[int]:
@@ -167,7 +167,7 @@ def run_pipeline(
                     seen_windows.again()
 
     slabs = restored() if region is None else _within(restored(), region)
-    prediction = task.decoding.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
+    prediction = task.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
     stated = (note for note in image.notes if STATED_SIDES in note)
     notes = (*prediction.notes, *stated, *_in_parts(task, data.shape[1:], patch))
     return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
@@ -244,5 +244,5 @@ def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
         further = {name: array for name, array in made.items() if name.endswith((WITHIN, BETWEEN))}
         outputs = {f"{name}{OUTPUT}": made[name] for name in task.heads if name in made}
-        receiver(region, {**task.decoding.probabilities(made), **further, **outputs})
+        receiver(region, {**task.probabilities(made), **further, **outputs})
         yield region, made

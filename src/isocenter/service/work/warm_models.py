@@ -25,8 +25,8 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
-    mapped = next(iter(model.task.decoding.parts.values()), model.task)  # of several tasks the one with a label map
-    labels = {label.name: label.value for label in mapped.labels} if mapped.traits.cascades else {}
+    mapped = next(iter(model.task.parts.values()), model.task)  # of several tasks the one with a label map
+    labels = {label.name: label.value for label in mapped.labels} if mapped.cascades else {}
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),
@@ -34,7 +34,7 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         tuple(model.preprocessing.channels),
         model.task.name,
         labels,
-        model.task.scoring.probable_findings,
+        model.task.probable_findings,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,7 +26,6 @@ from isocenter.belief import (
 )
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.classification.likelihood import Likelihood
 from isocenter.tasks.classification.losses import LOSSES, as_they_come, check_drawn, check_loss, class_loss
 from isocenter.tasks.classification.ordinal import (
@@ -59,6 +57,7 @@ from isocenter.tasks.classification.scores import METRICS, class_index, primarie
 from isocenter.tasks.classification.scoring import ClassScoring
 from isocenter.tasks.settings import CLASSES, COUNTS, LOSS, WEIGHTS
 from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, of_one, one_answer_length
+from isocenter.tasks.task import Outputs, Uncertain
 from isocenter.values import (
     COMPARED,
     Array,
@@ -70,6 +69,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Sentence,
     Slabs,
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(ClassScoring):
     """One of several classes that exclude each other.
 
     classes:     in the order of every probability column
@@ -153,7 +153,8 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "mean"
+    uncertainty: ClassVar[Uncertain] = "classes"
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -200,49 +201,54 @@ class Classification:
         return tuple(range(len(order) - 1)) if order == tuple(range(len(order))) else None
 
     @property
-    def teaching(self) -> Teaching:
-        """AUROC over the validation cases selects, of grades the quadratic kappa."""
+    def selects_by(self) -> str:
+        """AUROC, of grades the quadratic kappa."""
+        return "quadratic_kappa" if self.is_ordered else "auroc"
+
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether the loss does, by weights or by its name."""
+        return bool(self.weights) or LOSSES[self.loss_name].weighs or ORDERS[self.order].conditional
+
+    def natural(self, outputs: Outputs) -> Outputs:
+        """Logits in the shares of the training cases."""
         shifts = {} if self.order in BETWEEN else self.prior_shift or {}
-        return Teaching(
-            selects_by="quadratic_kappa" if self._ordered else "auroc",
-            quality=self.quality,
-            selection=self.selection,
-            weighs_classes=bool(self.weights) or LOSSES[self.loss_name].weighs or ORDERS[self.order].conditional,
-            natural=partial(as_they_come, self.loss_name, self.classes, shifts, self.weights or {}),
-        )
+        return as_they_come(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
 
     @property
-    def decoding(self) -> Decoding:
-        """Logits become probabilities in the shares of the training cases."""
-        return Decoding(
-            merge="mean",
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            averaged=() if self.order in BETWEEN else ("class",),
-            targets=ends(self.classes) if self.order in BETWEEN else self.classes,
-            picks=self.order not in BETWEEN,
-            crossed=self.certainty.crossed("class"),
-            uncertainty="classes",
-            states_evidence=LOSSES[self.loss_name].states_evidence,
-        )
+    def probability_heads(self) -> tuple[str, ...]:
+        """The head, unless its outputs lie between grades."""
+        return () if self.order in BETWEEN else ("class",)
 
     @property
-    def scoring(self) -> Scoring:
-        """Discrimination, calibration and calls at the operating point; of grades and costs what they add."""
-        shown = self._scores
-        own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        primaries = primaries_of(ordered=self._ordered, costly=bool(self.costs))
-        named, asked, values = self.classes, self.positives, shown.case_values
-        return Scoring(primaries, *own, case_values=values, probable_findings=named, positives=asked)
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The classes, or the ends of their order."""
+        return ends(self.classes) if self.order in BETWEEN else self.classes
 
     @property
-    def _scores(self) -> ClassScoring:
-        rules = (self.classes, self._calling, self._index, self._ordered, self.counts, str(self.point))
-        prices = self.priced or prices_of(self.order, self.costs, len(self.classes))
-        return ClassScoring(*rules, self.thresholds or {}, self.prevalence or {}, prices, self.positives)
+    def picks(self) -> bool:
+        """Whether outputs are those of classes."""
+        return self.order not in BETWEEN
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """What sets of the mean of folds go by."""
+        return self.certainty.crossed("class")
+
+    @property
+    def states_evidence(self) -> bool:
+        """Whether the loss teaches evidence."""
+        return LOSSES[self.loss_name].states_evidence
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """Those of classes, and of grades and costs what they add."""
+        return primaries_of(ordered=self.is_ordered, costly=bool(self.costs))
+
+    @property
+    def prices(self) -> tuple[tuple[float, ...], ...] | None:
+        """The costs by which mistakes are counted."""
+        return self.priced or prices_of(self.order, self.costs, len(self.classes))
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
@@ -250,14 +256,14 @@ class Classification:
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
             **one_answer_length(),
-            **judged(self._ordered),
+            **judged(self.is_ordered),
         }
 
     def under(self, drawn: str) -> dict[str, Decision]:
         """The prior shift of this sampling; PlanError where the loss would balance the classes once more."""
         check_drawn(self.loss_name, drawn)
         shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn, self.loss_name)
-        return {"task.prior_shift": shift, **(judged(True) if self._ordered else {})}
+        return {"task.prior_shift": shift, **(judged(True) if self.is_ordered else {})}
 
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
@@ -283,7 +289,7 @@ class Classification:
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """AUROC over the validation cases, of grades the quadratic kappa; minus the log loss where classes lack."""
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
-        return selected(probabilities, target, self._calling, ordered=self._ordered)
+        return selected(probabilities, target, self.calling, ordered=self.is_ordered)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability; of outputs between grades the mean itself."""
@@ -293,10 +299,6 @@ class Classification:
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) probabilities, brought back to the shares of the training cases."""
         return {"class": np.moveaxis(self._likelihood(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
-
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        """Nothing: decoding finds nothing by itself."""
-        return {}
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
         """Probabilities of the classes before calibration, and the index of the class."""
@@ -309,7 +311,7 @@ class Classification:
         """Classes, with thresholds of the positive ones."""
         instead = "0.5" if len(self.classes) == 2 else "the class that is called"
         calls = Calls(self.point, self.thresholds, self.grouped, instead)
-        return Classes(self.certainty, self.classes, self._ordered, self.positives, calls)
+        return Classes(self.certainty, self.classes, self.is_ordered, self.positives, calls)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
@@ -319,7 +321,7 @@ class Classification:
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""
         probabilities = probabilities_of(prediction)
-        predicted = self.classes[self._calling.of_prediction(prediction, self.classes, self.thresholds or {})]
+        predicted = self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds or {})]
         chances = {f"probability_{name}": p for name, p in probabilities.items()}
         return {"predicted": predicted, **chances, SET: in_json(prediction.confidence.set.get(""))}
 
@@ -336,11 +338,11 @@ class Classification:
         return None if self.counts is None else np.array([self.counts[name] for name in self.classes], dtype=float)
 
     @property
-    def _ordered(self) -> bool:
+    def is_ordered(self) -> bool:
         return self.order != NONE
 
     @property
-    def _calling(self) -> Calling:
+    def calling(self) -> Calling:
         by_group_of = self.positives[0] if self.grouped.levels else ""
         return Calling.of(self.order, self.costs, len(self.classes), by_group_of=by_group_of)
 

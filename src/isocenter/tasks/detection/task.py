@@ -31,7 +31,6 @@ from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
@@ -54,6 +53,7 @@ from isocenter.tasks.detection.scores import (
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.settings import CLASSES
 from isocenter.tasks.shared import Shares, crossed, highest, mean_of, place_of_target
+from isocenter.tasks.task import Origin, Outputs, Task, Uncertain
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -67,6 +67,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Row,
     Sentence,
@@ -89,7 +90,7 @@ RANKED = tuple(f"box {rank}" for rank in range(1, 21))
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Task):
     """Boxes of one or several classes.
 
     classes:     names
@@ -127,7 +128,10 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "gaussian"
+    selects_by: ClassVar[str] = SELECTED
+    uncertainty: ClassVar[Uncertain] = "boxes"
+    log_odds: ClassVar[float] = PRIOR
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -168,30 +172,14 @@ class Detection:
         return "ap50" if self.axes == 2 else "ap10"
 
     @property
-    def teaching(self) -> Teaching:
-        """Average precision over the validation cases selects."""
-        return Teaching(SELECTED, quality=self.quality, selection=self.selection)
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The boxes by their rank, and the classes."""
+        return (*RANKED, *self.classes)
 
     @property
-    def decoding(self) -> Decoding:
-        """Peaks of the maps of centres become boxes slab by slab."""
-        return Decoding(
-            merge="gaussian",
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            targets=(*RANKED, *self.classes),
-            uncertainty="boxes",
-            log_odds=PRIOR,
-        )
-
-    @property
-    def scoring(self) -> Scoring:
-        """Average precision, free-response metrics and calls at the threshold."""
-        own = (self.score, self.summary, self.rank, self.figures, self.overview, self.results)
-        return Scoring(METRICS.primaries, *own, probable_findings=self.classes)
+    def probable_findings(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""

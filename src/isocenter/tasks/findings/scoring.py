@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import ABSENT, PRESENT, SET, doubt_rows, in_json, probabilities_of, set_rows
+from isocenter.belief import ABSENT, PRESENT, SET, OperatingPoint, doubt_rows, in_json, probabilities_of, set_rows
 from isocenter.evaluation import (
     THRESHOLD,
     UNCALIBRATED,
@@ -21,37 +20,36 @@ from isocenter.evaluation import (
 )
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Guess
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.scores import called_of, overview, summary_rows
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import Called, called_values
+from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Finding, Prediction, Row
 
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class FindingScoring:
-    """The scores of findings, and what reports show of them.
-
-    counts:     {finding: {"present", "absent": training cases}}
-    rule:       by which `thresholds` were found, {finding: probability from which on it is called}
-    prevalence: {finding: share of all people} for predictive values
-    """
+class FindingScoring(Task):
+    """The scores of findings, and what reports show of them; the fields are those of `Findings`."""
 
     findings: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, int]]
-    rule: str
-    thresholds: Mapping[str, float]
-    prevalence: Mapping[str, float]
+    counts: Mapping[str, Mapping[str, int]] | None
+    point: OperatingPoint
+    thresholds: Mapping[str, float] | None
+    prevalence: Mapping[str, float] | None
+
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """The findings."""
+        return self.findings
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
         rows: list[dict[str, Any]] = []
         for prediction, case in zip(predictions, cases, strict=True):
-            probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds)
-            levels = {**self.thresholds, **prediction.confidence.thresholds}
+            probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds or {})
+            levels = {**(self.thresholds or {}), **prediction.confidence.thresholds}
             for name, present in case.references["findings"].items():
                 if name in self.findings:
                     rows.append(
@@ -88,7 +86,7 @@ class FindingScoring:
         own = {"all": table, **{name: table[table["label"] == name] for name in known}}
         sets = [row for name, one in own.items() for row in set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))]
         doubts = doubt_rows(table, seed=seed)
-        return [*summary_rows(table, known, labelled(self.prevalence), seed=seed), *sets, *doubts]
+        return [*summary_rows(table, known, labelled(self.prevalence or {}), seed=seed), *sets, *doubts]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
@@ -113,7 +111,7 @@ class FindingScoring:
         """The share of the training cases that have each finding, as if no image had been looked at."""
         shares = self._shares(table)
         chances = table["label"].map(shares).astype(float)
-        levels = labelled(self.thresholds)
+        levels = labelled(self.thresholds or {})
         called = chances >= table["label"].map({name: levels.get(name, DEFAULT_THRESHOLD) for name in shares})
         guessed = table.assign(
             predicted=np.where(called, PRESENT, ABSENT),
@@ -136,7 +134,7 @@ class FindingScoring:
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """Whether each finding is called, with its probability, and what is not ruled out of it."""
-        called, sets = called_findings(prediction, self.thresholds), prediction.confidence.set
+        called, sets = called_findings(prediction, self.thresholds or {}), prediction.confidence.set
         return [
             Finding(name, value=called[name], probability=p, possible=sets.get(name))
             for name, p in probabilities_of(prediction).items()
@@ -144,7 +142,7 @@ class FindingScoring:
 
     def known(self, table: Table) -> dict[str, Called]:
         """{label of a finding's rows: its cases}, of those in which it is known."""
-        return called_of(table, [*labelled(dict.fromkeys(self.findings))], self.rule)
+        return called_of(table, [*labelled(dict.fromkeys(self.findings))], str(self.point))
 
 
 def labelled(given: Mapping[str, V]) -> dict[str, V]:

@@ -31,7 +31,6 @@ from isocenter.belief import (
 from isocenter.errors import PlanError
 from isocenter.evaluation import Metrics, auroc
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
 from isocenter.tasks.findings.losses import BALANCED, LOSSES, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
@@ -39,6 +38,7 @@ from isocenter.tasks.findings.scores import METRICS
 from isocenter.tasks.findings.scoring import FindingScoring
 from isocenter.tasks.settings import COUNTS, LOSS
 from isocenter.tasks.shared import Shares, crossed, each_of, mean_of, of_one
+from isocenter.tasks.task import Outputs, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -50,6 +50,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Sentence,
     Slabs,
@@ -67,7 +68,7 @@ SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(FindingScoring):
     """Several findings, of which an image may show any.
 
     A case need not have a reference of each: what is not known is neither learnt nor scored.
@@ -103,7 +104,10 @@ class Findings:
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "mean"
+    selects_by: ClassVar[str] = "auroc"
+    picks: ClassVar[bool] = True
+    uncertainty: ClassVar[Uncertain] = "labels"
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -134,42 +138,14 @@ class Findings:
         return crossed(self.findings)
 
     @property
-    def teaching(self) -> Teaching:
-        """The mean AUROC over the findings selects."""
-        return Teaching(
-            selects_by="auroc",
-            quality=self.quality,
-            selection=self.selection,
-        )
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The findings."""
+        return self.findings
 
     @property
-    def decoding(self) -> Decoding:
-        """Log odds become probabilities in the shares of the training cases."""
-        return Decoding(
-            merge="mean",
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            targets=self.findings,
-            picks=True,
-            crossed=self.certainty.crossed("findings"),
-            uncertainty="labels",
-        )
-
-    @property
-    def scoring(self) -> Scoring:
-        """Discrimination, calibration and calls of each finding, and their means."""
-        shown = self._scores
-        own = (shown.score, shown.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        return Scoring(METRICS.primaries, *own, case_values=shown.case_values, probable_findings=self.findings)
-
-    @property
-    def _scores(self) -> FindingScoring:
-        return FindingScoring(
-            self.findings, self.counts or {}, str(self.point), self.thresholds or {}, self.prevalence or {}
-        )
+    def crossed(self) -> Mapping[str, int]:
+        """What sets of the mean of folds go by."""
+        return self.certainty.crossed("findings")
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, and AUROC to select and judge."""
@@ -231,10 +207,6 @@ class Findings:
         sets = label_sets(self.certainty, stated, None if by_fold is None else chance_of(self._odds(by_fold)))
         confidence = Confidence(set=sets, uncalibrated=given)
         return Prediction(geometry, probabilities=stated, confidence=confidence)
-
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        """Nothing: decoding finds nothing by itself."""
-        return {}
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
         """Probabilities of the findings before calibration, and whether each is there, NaN where it is not known."""

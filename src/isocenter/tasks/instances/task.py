@@ -34,12 +34,11 @@ from isocenter.belief import (
     scores_in_json,
     sigmoid,
 )
-from isocenter.evaluation import Metrics, Table, instance_overlap
+from isocenter.evaluation import Metrics, Seed, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.pictures import overview
@@ -61,6 +60,7 @@ from isocenter.tasks.shared import (
     refuse_other_grid,
     refuse_other_image_grid,
 )
+from isocenter.tasks.task import Origin, Outputs, Task, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -73,7 +73,9 @@ from isocenter.values import (
     Head,
     Instances,
     Label,
+    Merge,
     Prediction,
+    Row,
     Sentence,
     Slabs,
     Target,
@@ -94,7 +96,7 @@ COVERING_BYTES = 64
 
 
 @dataclass(frozen=True)
-class InstanceSegmentation:
+class InstanceSegmentation(Task):
     """Objects of one kind, which may touch.
 
     steps:      sides of a voxel of the network's grid, the shortest being 1
@@ -138,7 +140,10 @@ class InstanceSegmentation:
 
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "gaussian"
+    mirrored: ClassVar[tuple[int, ...]] = (0, 1)
+    selects_by: ClassVar[str] = "ap"
+    uncertainty: ClassVar[Uncertain] = "objects"
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -162,30 +167,26 @@ class InstanceSegmentation:
         return (Label(1, OBJECT),)
 
     @property
-    def teaching(self) -> Teaching:
-        """Average precision over the validation cases selects."""
-        return Teaching(selects_by="ap", quality=self.quality, selection=self.selection)
+    def bytes_per_voxel(self) -> int:
+        """Memory of both maps, which are kept whole."""
+        return BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES
 
     @property
-    def decoding(self) -> Decoding:
-        """Both maps are kept whole, and a watershed parts them into objects."""
-        return Decoding(
-            merge="gaussian",
-            mirrored=(0, 1),
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            bytes_per_voxel=BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES,
-            targets=tuple(label.name for label in self.labels),
-            uncertainty="objects",
-        )
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The label of the objects."""
+        return tuple(label.name for label in self.labels)
 
-    @property
-    def scoring(self) -> Scoring:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Objects that were found, missed and wrongly called."""
-        own = (self.score, summary_rows, ranked, self.figures, overview, self.results)
-        return Scoring(METRICS.primaries, *own)
+        return summary_rows(table, seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids from best to worst."""
+        return ranked(table)
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Charts of all cases."""
+        return overview(table)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from isocenter.errors import PlanError
 from isocenter.evaluation import Metrics
-from isocenter.tasks.answers import Traits
-from isocenter.tasks.multitask.plan import SIGN, LossWeighting, joined_metrics, joined_traits, settings_for
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.tasks.multitask.plan import SIGN, LossWeighting, joined_metrics, longest_tuning, settings_for
+from isocenter.values import Dataset, Decision, Fingerprint, Split
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
@@ -47,9 +46,19 @@ class Joined(LossWeighting):
         return frozenset().union(*(kind.needs for kind in self.kinds))
 
     @property
-    def traits(self) -> Traits:
-        """The traits of the parts."""
-        return joined_traits(self.kinds)
+    def tuned_on(self) -> tuple[Split, ...]:
+        """The parts of the cases that decide for the kind that needs most of them."""
+        return longest_tuning(self.kinds)
+
+    @property
+    def alternatives(self) -> tuple[frozenset[str], ...]:
+        """What each kind needs: a case may lack references of a part."""
+        return tuple(kind.needs for kind in self.kinds)
+
+    @property
+    def cascades(self) -> bool:
+        """Not of several kinds."""
+        return False
 
     @property
     def metrics(self) -> Metrics:

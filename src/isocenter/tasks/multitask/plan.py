@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Metric, Metrics
-from isocenter.tasks.answers import Traits
 from isocenter.tasks.settings import DOT, task_from
 from isocenter.tasks.shared import COARSEST
-from isocenter.values import Dataset, Decision, Fingerprint, Sentence, setting
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence, Split, setting
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
@@ -96,13 +95,9 @@ def check_weights(weights: Mapping[str, float], parts: Sequence[str]) -> None:
         raise PlanError(problem, "task.loss_weights", "Give one number above 0 for each part")
 
 
-def joined_traits(kinds: Sequence[type[Task] | Task]) -> Traits:
-    """The traits of the parts; a case may lack references of a part."""
-    own = {kind.name: kind.traits for kind in kinds}
-    return Traits(
-        tuned_on=max((traits.tuned_on for traits in own.values()), key=len),
-        alternatives=tuple(kind.needs for kind in kinds),
-    )
+def longest_tuning(kinds: Iterable[type[Task] | Task]) -> tuple[Split, ...]:
+    """The parts of the cases that decide after training for the kind that takes most of them."""
+    return max((kind.tuned_on for kind in kinds), key=len)
 
 
 def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
-from isocenter.tasks.answers import Guess
+from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Finding, Prediction, Row
-
-if TYPE_CHECKING:
-    from isocenter.tasks.task import Task
 
 # Columns that the rows of all parts have.
 COMMON = ("case", "patient", "split", "label")
 SEPARATOR, LABEL_SEPARATOR = ".", ": "
 
 
-@dataclass(frozen=True)
-class PartScoring:
-    """The scores of tasks that share a network; parts: {kind: task}"""
-
-    parts: Mapping[str, Task]
+class PartScoring(Task):
+    """The scores of tasks that share a network."""
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
         tables = [
-            with_part(name, part.scoring.score([prediction.parts[name]], [case]))
+            with_part(name, part.score([prediction.parts[name]], [case]))
             for prediction, case in zip(predictions, cases, strict=True)
             for name, part in self.parts.items()
             if part.needs <= set(case.references)
@@ -43,30 +36,28 @@ class PartScoring:
         return [
             replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
             for name, own in self.tables(table).items()
-            for row in self.parts[name].scoring.summary(own, seed=seed)
+            for row in self.parts[name].summary(own, seed=seed)
         ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
         places: dict[str, list[float]] = {}
         for name, own in self.tables(table).items():
-            ranked = self.parts[name].scoring.rank(own)
+            ranked = self.parts[name].rank(own)
             for place, case in enumerate(ranked):
                 places.setdefault(case, []).append((place + 0.5) / len(ranked))
         return sorted(places, key=lambda case: float(np.mean(places[case])))
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The pictures of all parts, one after the other."""
-        return [
-            figure for name, part in self.parts.items() for figure in part.scoring.figures(prediction.parts[name], case)
-        ]
+        return [figure for name, part in self.parts.items() for figure in part.figures(prediction.parts[name], case)]
 
     def overview(self, table: Table) -> list[Figure]:
         """The charts of each part, whose name stands before the title."""
         return [
             replace(figure, title=f"{name[0].upper()}{name[1:]}: {figure.title}")
             for name, own in self.tables(table).items()
-            for figure in self.parts[name].scoring.overview(own)
+            for figure in self.parts[name].overview(own)
         ]
 
     def case_values(self, table: Table) -> list[CaseValues]:
@@ -74,14 +65,12 @@ class PartScoring:
         return [
             replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
             for name, own in self.tables(table).items()
-            for values in self.parts[name].scoring.case_values(own)
+            for values in self.parts[name].case_values(own)
         ]
 
     def guess(self, table: Table) -> Guess | None:
         """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
-        made = {
-            name: guess for name, own in self.tables(table).items() if (guess := self.parts[name].scoring.guess(own))
-        }
+        made = {name: guess for name, own in self.tables(table).items() if (guess := self.parts[name].guess(own))}
         if not made:
             return None
         words = {name: own for name, guess in made.items() for own in guess.words.values()}
@@ -94,19 +83,19 @@ class PartScoring:
         return [
             replace(finding, group=name) if finding.group else finding
             for name, part in self.parts.items()
-            for finding in part.scoring.results(prediction.parts[name])
+            for finding in part.results(prediction.parts[name])
         ]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:
         """The names of findings with a probability, of all parts."""
-        return tuple(name for part in self.parts.values() for name in part.scoring.probable_findings)
+        return tuple(name for part in self.parts.values() for name in part.probable_findings)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
         made, sentences = {case.id: case for case in cases}, list[str]()
         for part in self.parts.values():
-            own, more = part.scoring.own_labels([one for one in made.values() if part.needs <= set(one.references)])
+            own, more = part.own_labels([one for one in made.values() if part.needs <= set(one.references)])
             made |= {case.id: case for case in own}
             sentences += more
         return list(made.values()), sentences
@@ -114,7 +103,7 @@ class PartScoring:
     def undrawn(self, table: Table) -> list[str]:
         """The labels of all parts that no reference holds, the part's name before each."""
         each = self.tables(table).items()
-        return [f"{name}{LABEL_SEPARATOR}{one}" for name, own in each for one in self.parts[name].scoring.undrawn(own)]
+        return [f"{name}{LABEL_SEPARATOR}{one}" for name, own in each for one in self.parts[name].undrawn(own)]
 
     def tables(self, table: Table) -> dict[str, Table]:
         """{part: its rows}, of the parts that have any."""

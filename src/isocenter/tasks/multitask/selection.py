@@ -15,8 +15,7 @@ from isocenter.values import KNOWN
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isocenter.tasks.answers import Outputs
-    from isocenter.tasks.task import Task
+    from isocenter.tasks.task import Outputs, Task
 
 
 def quality(parts: Mapping[str, Task], outputs: Outputs, target: Any) -> dict[str, Tensor]:
@@ -27,7 +26,7 @@ def quality(parts: Mapping[str, Task], outputs: Outputs, target: Any) -> dict[st
     made: dict[str, Tensor] = {}
     for name, part in parts.items():
         if name in target and (own := own_outputs(name, part, outputs)):
-            numbers = part.teaching.quality(own, target[name])
+            numbers = part.quality(own, target[name])
             numbers = {**numbers, KNOWN: torch.ones(len(next(iter(numbers.values()))))}
             made |= {f"{name}{DOT}{key}": value for key, value in numbers.items()}
     return made
@@ -43,6 +42,6 @@ def selection(parts: Mapping[str, Task], collected: Mapping[str, Tensor]) -> flo
             continue
         known = own.pop(KNOWN) > 0
         if known.any():
-            metrics.append(part.teaching.selection({key: one[known] for key, one in own.items()}))
+            metrics.append(part.selection({key: one[known] for key, one in own.items()}))
     known_metrics = [metric for metric in metrics if not np.isnan(metric)]
     return float(np.mean(known_metrics)) if known_metrics else float("nan")

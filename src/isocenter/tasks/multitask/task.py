@@ -7,14 +7,13 @@ file has only what follows from their sharing a network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Scoring, Teaching, Traits
 from isocenter.tasks.multitask.plan import (
     SELECTED,
     SIGN,
@@ -22,47 +21,55 @@ from isocenter.tasks.multitask.plan import (
     agreed,
     check_weights,
     joined_metrics,
-    joined_traits,
+    longest_tuning,
 )
 from isocenter.tasks.multitask.scores import PartScoring
 from isocenter.tasks.multitask.selection import quality, selection
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
-from isocenter.tasks.properties import head_of, own_outputs, rows_in, sides_of
+from isocenter.tasks.properties import head_of, own_outputs, rows_in
 from isocenter.tasks.settings import of_part
 from isocenter.tasks.shared import Shares, place_of_target
 from isocenter.values import (
     KNOWN,
     Array,
     Case,
+    Dataset,
     Decision,
     Fingerprint,
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Several,
     Slabs,
+    Split,
     Target,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isocenter.tasks.answers import Outputs
-    from isocenter.tasks.task import Task
+    from isocenter.tasks.task import Outputs, Task
 
 # Of the logarithms of variances: a loss counts at most e^5 times, and at least 1 / e^5 times, as much as it is.
 LARGEST_LOG = 5.0
 
 
 @dataclass(frozen=True)
-class Multitask(LossWeighting):
+class Multitask(LossWeighting, PartScoring):
     """Several tasks on one backbone.
 
     parts: {kind: task}
     """
 
-    parts: Mapping[str, Task]
+    parts: Mapping[str, Task] = field()
+    selects_by: ClassVar[str] = SELECTED
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Always raises NotImplementedError: `Joined` states the settings of kinds before there are tasks."""
+        raise NotImplementedError("the kinds are joined before they have settings")
 
     def checked(self) -> Multitask:
         """With parts that have an output for every voxel first; PlanError for weights of other parts."""
@@ -71,22 +78,27 @@ class Multitask(LossWeighting):
         return replace(self, parts=ordered)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The names of the parts, joined with "+"."""
         return SIGN.join(sorted(self.parts))
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The kinds of reference that its parts need."""
         return frozenset().union(*(part.needs for part in self.parts.values()))
 
     @property
-    def traits(self) -> Traits:
-        """The traits of the parts."""
-        return joined_traits(list(self.parts.values()))
+    def tuned_on(self) -> tuple[Split, ...]:  # type: ignore[override]
+        """The parts of the cases that decide for the part that needs most of them."""
+        return longest_tuning(self.parts.values())
 
     @property
-    def metrics(self) -> Metrics:
+    def alternatives(self) -> tuple[frozenset[str], ...]:  # type: ignore[override]
+        """What each part needs: a case may lack references of a part."""
+        return tuple(part.needs for part in self.parts.values())
+
+    @property
+    def metrics(self) -> Metrics:  # type: ignore[override]
         """The metrics of the parts."""
         return joined_metrics(self.parts.values())
 
@@ -105,66 +117,73 @@ class Multitask(LossWeighting):
         """The channels of all parts, one after the other; None where one of them must not be mirrored."""
         order: list[int] = []
         for part in self.parts.values():
-            if part.decoding.mirrored is None:
+            if part.mirrored is None:
                 return None
-            order += [len(order) + place for place in part.decoding.mirrored]
+            order += [len(order) + place for place in part.mirrored]
         return tuple(order)
 
     @property
-    def teaching(self) -> Teaching:
-        """The mean of the parts' metrics selects; with learnt weighting the loss has a variance for each part."""
-        return Teaching(
-            selects_by=SELECTED,
-            quality=partial(quality, self.parts),
-            selection=partial(selection, self.parts),
-            terms={"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {},
-            uncut="; ".join(filter(None, (part.teaching.uncut for part in self.parts.values()))),
-            fewest=lambda cases: max(part.teaching.fewest(cases) for part in self.parts.values()),
-        )
+    def terms(self) -> Mapping[str, Sequence[float]]:
+        """With learnt weighting the loss has a variance for each part."""
+        return {"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {}
 
     @property
-    def decoding(self) -> Decoding:
-        """Each part decodes its own heads."""
-        parts = self.parts.values()
-        return Decoding(
-            merge=self._first.decoding.merge,
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            averaged=tuple(head_of(name, key) for name, part in self.parts.items() for key in part.decoding.averaged),
-            sides={head_of(name, key): own for name, part in self.parts.items() for key, own in sides_of(part).items()},
-            parts=self.parts,
-            bytes_per_voxel=max(filter(None, (part.decoding.bytes_per_voxel for part in parts)), default=None),
-            targets=self._targets,
-            crossed={
-                head_of(name, key): folds
-                for name, part in self.parts.items()
-                for key, folds in part.decoding.crossed.items()
-            },
-            states_evidence=any(part.decoding.states_evidence for part in self.parts.values()),
-        )
+    def uncut(self) -> str:
+        """The reasons of the parts."""
+        return "; ".join(filter(None, (part.uncut for part in self.parts.values())))
+
+    def fewest(self, cases: Sequence[Case]) -> int:
+        """The cases that the part which needs most has in a batch."""
+        return max(part.fewest(cases) for part in self.parts.values())
+
+    def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
+        """The numbers of each part."""
+        return quality(self.parts, outputs, target)
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """The mean of the parts' metrics."""
+        return selection(self.parts, collected)
 
     @property
-    def scoring(self) -> Scoring:
-        """Each part scores its own results."""
-        scores = PartScoring(self.parts)
-        return Scoring(
-            primaries=frozenset().union(*(part.scoring.primaries for part in self.parts.values())),
-            score=scores.score,
-            summary=scores.summary,
-            rank=scores.rank,
-            figures=scores.figures,
-            overview=scores.overview,
-            results=scores.results,
-            guess=scores.guess,
-            tables=scores.tables,
-            case_values=scores.case_values,
-            own_labels=scores.own_labels,
-            undrawn=scores.undrawn,
-            probable_findings=scores.probable_findings,
-        )
+    def merge(self) -> Merge:
+        """Windows are merged as the first part has it."""
+        return self._first.merge
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The heads of all parts whose probabilities are averaged."""
+        return tuple(head_of(name, key) for name, part in self.parts.items() for key in part.probability_heads)
+
+    @property
+    def sides(self) -> Mapping[str, tuple[int, ...] | None]:
+        """What becomes of the channels of each head in a mirror."""
+        return {head_of(name, key): own for name, part in self.parts.items() for key, own in part.sides.items()}
+
+    @property
+    def bytes_per_voxel(self) -> int | None:
+        """Memory of the part that needs most."""
+        return max(filter(None, (part.bytes_per_voxel for part in self.parts.values())), default=None)
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """What sets and intervals of the parts go by."""
+        return {head_of(name, key): folds for name, part in self.parts.items() for key, folds in part.crossed.items()}
+
+    @property
+    def states_evidence(self) -> bool:
+        """Whether a part does."""
+        return any(part.states_evidence for part in self.parts.values())
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.primaries for part in self.parts.values()))
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The parts, and the targets of each, as "part:target"."""
+        each = ((name, *(f"{name}:{own}" for own in part.saliency_targets)) for name, part in self.parts.items())
+        return tuple(target for own in each for target in own)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The decisions of the parts, brought to one each."""
@@ -222,12 +241,12 @@ class Multitask(LossWeighting):
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
         return self._each(
-            outputs[0], lambda name, part: part.decoding.average([self._own(name, one) for one in outputs], shares)
+            outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs], shares)
         )
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Each part's own probabilities, under the heads' whole names."""
-        return self._each(arrays, lambda name, part: part.decoding.probabilities(self._own(name, arrays)))
+        return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Each part decodes its own; those with an output for every voxel read each slab once, as it comes."""
@@ -239,17 +258,17 @@ class Multitask(LossWeighting):
         for name, part in self.parts.items():
             if name not in dense:
                 own = mean([self._own(name, arrays) for arrays in vectors])
-                made[name] = part.decoding.decode([((), own)], geometry)
+                made[name] = part.decode([((), own)], geometry)
         return joined_prediction(geometry, {name: made[name] for name in self.parts})
 
     def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
         """A part's own result of slabs with the outputs of all parts."""
         own = ((region, self._own(name, arrays)) for region, arrays in slabs)
-        return self.parts[name].decoding.decode(own, geometry)
+        return self.parts[name].decode(own, geometry)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The columns of all parts side by side; of several rows each repeats the other parts' columns."""
-        each = {name: rows_in(part.decoding.outputs(prediction.parts[name])) for name, part in self.parts.items()}
+        each = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
         columns = [column for rows in each.values() for column in dict.fromkeys(key for row in rows for key in row)]
         rows: list[dict[str, Any]] = [{}]
         for name, own in each.items():
@@ -260,14 +279,9 @@ class Multitask(LossWeighting):
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the scalar of a part, as "part" or "part:target"; without one the sum over all parts."""
         if target is not None:
-            name, _, own = self._targets[place_of_target(target, self._targets)].partition(":")
+            name, _, own = self.saliency_targets[place_of_target(target, self.saliency_targets)].partition(":")
             return self.parts[name].saliency(self._own(name, outputs), own or None)
         return torch.stack([part.saliency(self._own(name, outputs)) for name, part in self.parts.items()]).sum(dim=0)
-
-    @property
-    def _targets(self) -> tuple[str, ...]:
-        each = ((name, *(f"{name}:{own}" for own in part.decoding.targets)) for name, part in self.parts.items())
-        return tuple(target for own in each for target in own)
 
     @property
     def _first(self) -> Task:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from isocenter.belief import finite
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.regression.scores import labelled, measured_of, values_of
 from isocenter.tasks.shared import agreement_figure
+from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Finding, Prediction
 
 HEAD = "value"
@@ -19,8 +18,7 @@ HEAD = "value"
 MOST_CHARTS = 4
 
 
-@dataclass(frozen=True)
-class ValuePictures:
+class ValuePictures(Task):
     """Pictures and charts of a regression; the fields are those of `Regression`."""
 
     targets: tuple[str, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -26,10 +25,9 @@ from isocenter.belief import (
     widened,
 )
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Metrics, Seed, Table
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.regression.losses import (
     BARS,
     LEAST_LOG,
@@ -54,6 +52,7 @@ from isocenter.tasks.regression.scores import (
 )
 from isocenter.tasks.settings import LOSS
 from isocenter.tasks.shared import BETWEEN, Shares, crossed, each_of, mean_of, place_of_target
+from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -65,6 +64,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Row,
     Sentence,
@@ -85,7 +85,7 @@ def _units(given: Mapping[str, str] | None) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(ValuePictures):
     """One or several measured numbers.
 
     targets:      names, in the order of the head's outputs
@@ -118,7 +118,9 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
-    traits: ClassVar[Traits] = Traits()
+    merge: ClassVar[Merge] = "mean"
+    selects_by: ClassVar[str] = "r2"
+    uncertainty: ClassVar[Uncertain] = "values"
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -157,37 +159,23 @@ class Regression:
         return self.noise in ("gaussian", "evidential")
 
     @property
-    def teaching(self) -> Teaching:
-        """R² over the validation cases selects; targets are standardised."""
-        return Teaching(
-            selects_by="r2",
-            quality=self.quality,
-            selection=self.selection,
-        )
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The measured values."""
+        return self.targets
 
     @property
-    def decoding(self) -> Decoding:
-        """Outputs become values in the units of the targets."""
-        return Decoding(
-            merge="mean",
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            targets=self.targets,
-            crossed=self.certainty.crossed(HEAD),
-            uncertainty="values",
-            states_evidence=self.noise == "evidential",
-        )
+    def crossed(self) -> Mapping[str, int]:
+        """What intervals of the mean of folds go by."""
+        return self.certainty.crossed(HEAD)
 
     @property
-    def scoring(self) -> Scoring:
-        """Errors, correlation and agreement of each target."""
-        shown = ValuePictures(self.targets, self.units, self.mean, self.deviation)
-        own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tested = partial(error_values, self.deviation)
-        return Scoring(METRICS.primaries, *own, case_values=tested)
+    def states_evidence(self) -> bool:
+        """Whether error bars are those of a normal inverse-gamma distribution."""
+        return self.noise == "evidential"
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What errors and their standardised means are made of."""
+        return error_values(self.deviation, table)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""

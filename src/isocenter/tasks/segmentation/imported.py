@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
 from isocenter.belief import CERTAINTY, COVERING, INTERVALS, USUAL_RISK, Certainty, VoxelAnswers
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
-from isocenter.tasks.answers import Decoding, Origin
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared import Shares, Tidying, log_mean, mean_of
+from isocenter.tasks.task import Origin
 from isocenter.values import (
     Array,
     Case,
@@ -74,7 +74,7 @@ class ImportedSegmentation(Segmentation):
         """Always raises PlanError: nothing is trained as this kind."""
         raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
 
-    def checked(self) -> Segmentation:
+    def checked(self) -> Self:
         """As any segmentation; PlanError where its outputs do not fit its labels."""
         if not self.writes or not set(self.writes) <= {0, *(label.value for label in self.classes)}:
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
@@ -99,11 +99,19 @@ class ImportedSegmentation(Segmentation):
         return tuple(range(len(self.writes)))
 
     @property
-    def decoding(self) -> Decoding:
-        """Windows, networks and views are averaged as the other program does."""
-        averaged = ("mask",) if self._averages_probabilities else ()
-        held = LARGEST_BYTES if self.largest else None
-        return replace(super().decoding, merge=self.weighed, averaged=averaged, bytes_per_voxel=held)
+    def merge(self) -> Merge:
+        """Windows are weighted as the other program does."""
+        return self.weighed
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The mask, where the other program averages probabilities."""
+        return ("mask",) if self._averages_probabilities else ()
+
+    @property
+    def bytes_per_voxel(self) -> int | None:
+        """Memory for groups of which only the largest piece stays."""
+        return LARGEST_BYTES if self.largest else None
 
     @property
     def tells_structures(self) -> bool:

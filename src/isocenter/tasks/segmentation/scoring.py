@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import VoxelProbabilities, doubt_rows, voxel_columns, voxel_rows
+from isocenter.belief import Certainty, VoxelProbabilities, doubt_rows, voxel_columns, voxel_rows
 from isocenter.evaluation import Seed, Table, figure_label
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.answers import Scoring
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.reference_labels import with_own_labels
 from isocenter.tasks.segmentation.scores import STRUCTURE, case_rows, only_known, summary_rows, volume_figure, volumes
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.shared import refuse_other_grid
-from isocenter.values import Case, Finding, Label, Prediction, Row
+from isocenter.tasks.task import Task
+from isocenter.values import Case, Prediction, Row
 
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
 
 
-@dataclass(frozen=True)
-class MaskScoring:
-    """The scores of a segmentation, and what reports show of them.
+class MaskScoring(Task):
+    """The scores of a segmentation, and what reports show of them; the fields are those of `Segmentation`."""
 
-    labels:      of label maps
-    structures:  {name: values} of what is scored
-    tolerances:  {name: mm} of `nsd`
-    centrelines: names of structures whose centrelines are scored
-    truth:       how masks are read
-    probable:    what made probabilities of outputs
-    covers_from: {name: probability from which on a voxel is in the mask that misses little of it}; None without
-    """
-
-    labels: tuple[Label, ...]
-    structures: Mapping[str, tuple[int, ...]]
-    tolerances: Mapping[str, float]
     centrelines: tuple[str, ...]
-    truth: Truth
-    probable: VoxelProbabilities
-    covers_from: Mapping[str, float] | None = None
+    certainty: Certainty
 
-    def answers(self, primaries: frozenset[str], results: Callable[[Prediction], list[Finding]]) -> Scoring:
-        """What a task says of its scoring; all but the scores themselves comes from the task."""
-        own = (self.score, self.summary, self.rank, self.figures, self.overview)
-        return Scoring(primaries, *own, results, own_labels=self.own_labels, undrawn=self.undrawn)
+    @property
+    @abstractmethod
+    def structures(self) -> Mapping[str, tuple[int, ...]]:
+        """{name: values} of what is scored."""
+
+    @property
+    @abstractmethod
+    def tolerances(self) -> Mapping[str, float]:
+        """{structure: mm} of `nsd`"""
+
+    @property
+    @abstractmethod
+    def truth(self) -> Truth:
+        """The reading of masks."""
+
+    @property
+    @abstractmethod
+    def probable(self) -> VoxelProbabilities:
+        """What makes probabilities of outputs."""
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with masks under the model's numbers, and sentences on labels that one side lacks."""
@@ -81,7 +81,9 @@ class MaskScoring:
             known=known,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(prediction, (truth, known), self.structures, self.probable, self.covers_from)
+        of_voxels = voxel_columns(
+            prediction, (truth, known), self.structures, self.probable, self.certainty.covers_from
+        )
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [

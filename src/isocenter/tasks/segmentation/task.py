@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from isocenter.belief import (
 )
 from isocenter.evaluation import Metrics
 from isocenter.files import Spool
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.loss import mask_loss, mean_dice, overlap_counts, shares_of
 from isocenter.tasks.segmentation.partial_labels import CONSENSUS_NAMES, check_partly, suited_loss, tolerance_of_regions
@@ -45,6 +44,7 @@ from isocenter.tasks.shared import (
     refuse_other_image_grid,
     uncut,
 )
+from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -57,6 +57,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Sentence,
     Slabs,
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(MaskScoring):
     """Every voxel gets one of the labels, or background (0).
 
     classes:        the labels, without the background: what the values of masks mean
@@ -162,9 +163,8 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
-    traits: ClassVar[Traits] = Traits(
-        cascades=True,
-    )
+    selects_by: ClassVar[str] = "dice"
+    cascades: ClassVar[bool] = True
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -172,7 +172,7 @@ class Segmentation:
         """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
         return settings_for(dataset, fingerprint)
 
-    def checked(self) -> Segmentation:
+    def checked(self) -> Self:
         """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
         silent = {self.ignore, self.background} - {0, None}
         labels = tuple(label for label in self.classes if label.value not in silent)
@@ -245,43 +245,55 @@ class Segmentation:
         return None if order is None else (0, *(place + 1 for place in order))
 
     @property
-    def teaching(self) -> Teaching:
-        """Dice over the validation cases selects; targets depend on how masks are read."""
-        return Teaching(
-            selects_by="dice",
-            quality=self.quality,
-            selection=self.selection,
-            outside=self.truth.outside,
-            uncut=uncut(self.loss_name),
-        )
+    def outside(self) -> int | None:
+        """The value of masks beyond the image."""
+        return self.truth.outside
 
     @property
-    def decoding(self) -> Decoding:
-        """Windows are merged by Gaussian weights, and outputs become a label map slab by slab."""
-        return Decoding(
-            merge="gaussian",
-            mirrored=self.mirrored,
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            averaged=("mask",) if self.exclusive else (),
-            channel_labels=self.channel_labels,
-            exclusive=self.exclusive,
-            targets=tuple(self.structures),
-            marks=self.structures,
-            crossed=self.certainty.crossed("mask"),
-            uncertainty="classes" if self.exclusive else "labels",
-            states_evidence=self.exclusive and "evidential" in self.loss_name.split("+"),
-        )
+    def uncut(self) -> str:
+        """The term of the loss that needs whole structures."""
+        return uncut(self.loss_name)
 
     @property
-    def scoring(self) -> Scoring:
-        """Overlap, surface distances and volumes of each structure."""
-        how = (self.tolerances, self.centrelines, self.truth, self.probable, self.certainty.covers_from)
+    def merge(self) -> Merge:
+        """Windows are merged by Gaussian weights."""
+        return "gaussian"
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The mask, unless structures overlap."""
+        return ("mask",) if self.exclusive else ()
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The structures."""
+        return tuple(self.structures)
+
+    @property
+    def marks(self) -> Mapping[str, tuple[int, ...]]:
+        """The values of the structures."""
+        return self.structures
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """What intervals of volumes by the mean of folds go by."""
+        return self.certainty.crossed("mask")
+
+    @property
+    def uncertainty(self) -> Uncertain:
+        """Classes, or structures each of which is there or not."""
+        return "classes" if self.exclusive else "labels"
+
+    @property
+    def states_evidence(self) -> bool:
+        """Whether the loss teaches evidence."""
+        return self.exclusive and "evidential" in self.loss_name.split("+")
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """All metrics, those of readers where several people drew."""
         unstated = () if len(self.observers) > 1 else READER_METRICS
-        primaries = METRICS.primaries - {one.name for one in unstated}
-        return MaskScoring(self.classes, self.structures, *how).answers(primaries, self.results)
+        return METRICS.primaries - {one.name for one in unstated}
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""

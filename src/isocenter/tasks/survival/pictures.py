@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 
 from isocenter.belief import TIME, finite
 from isocenter.evaluation import Table
 from isocenter.report import Figure, figures, number
-from isocenter.tasks.answers import Guess
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.survival.scores import Outcomes, moments, overview_figures, survival_column, time_axis
+from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Finding, Prediction
 
 MEDIAN = "median_survival"
 FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
-@dataclass(frozen=True)
-class SurvivalPictures:
-    """Pictures and charts of a survival; horizons, unit and is_absolute are those of `Survival`.
-
-    outcomes: of a table of cases
-    """
+class SurvivalPictures(Task):
+    """Pictures and charts of a survival; horizons and unit are those of `Survival`."""
 
     horizons: tuple[float, ...]
     unit: str
-    is_absolute: bool
-    outcomes: Callable[[Table], Outcomes]
+
+    @property
+    @abstractmethod
+    def is_absolute(self) -> bool:
+        """Whether chances are known, and not only risks beside one another."""
+
+    @abstractmethod
+    def outcomes(self, table: Table) -> Outcomes:
+        """Risks, times and events of a table of cases."""
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image with the risk and the outcome in the caption, and the survival curve where it is known."""

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from isocenter.belief import interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
-from isocenter.tasks.answers import Origin, Teaching
 from isocenter.tasks.shared import one_answer_length
 from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
 from isocenter.tasks.survival.scores import moments, survival_column
+from isocenter.tasks.task import Origin
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Prediction
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
@@ -142,16 +142,12 @@ def batch(fingerprint: Fingerprint) -> Decision:
 
 def fewest_cases(cases: Sequence[Case]) -> int:
     """The cases of a step at the fewest, however short the time: the partial likelihood has events to compare then."""
-    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, _events(cases)))
+    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, event_count(cases)))
 
 
-def _events(cases: Sequence[Case]) -> int:
+def event_count(cases: Sequence[Case]) -> int:
+    """The number of cases whose event is known to have happened."""
     return sum(bool(case.references["event"][1]) for case in cases if "event" in case.references)
-
-
-def by_events(teaching: Teaching) -> Teaching:
-    """The same for a loss whose terms are events, each compared with the other cases of a batch."""
-    return replace(teaching, fewest=fewest_cases, averaged_over=_events)
 
 
 def calibrated(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,18 +12,18 @@ import numpy as np
 
 from isocenter.belief import BOUNDS, INTERVALS, TIME, Certainty, LowerBound, Rows, Times, finite
 from isocenter.errors import PlanError, counted
-from isocenter.evaluation import Metrics, Seed, Steps, Table, harrell_c
+from isocenter.evaluation import CaseValues, Metrics, Seed, Steps, Table, harrell_c
 from isocenter.lazy import pandas as pd
-from isocenter.tasks.answers import Decoding, Origin, Outputs, Scoring, Teaching, Traits
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, plain_curve, variances
 from isocenter.tasks.survival.losses import LOSSES, RISK, log_hazard, rising
 from isocenter.tasks.survival.pictures import MEDIAN, SurvivalPictures, values_of
 from isocenter.tasks.survival.plan import (
-    by_events,
     calibrated,
     check_settings,
     decisions,
+    event_count,
+    fewest_cases,
     rounded,
     settings_for,
     site_factor,
@@ -44,6 +44,7 @@ from isocenter.tasks.survival.scores import (
     survival_at,
     survival_column,
 )
+from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -55,10 +56,12 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Merge,
     Prediction,
     Row,
     Sentence,
     Slabs,
+    Split,
     Target,
     Vector,
     plain_settings,
@@ -76,7 +79,7 @@ def _unit(given: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Survival:
+class Survival(SurvivalPictures):
     """The time to an event, predicted as risk and as the probability that it has not happened by the horizons.
 
     The risk is the logarithm of the cumulative hazard at the last horizon: comparable between models, higher is sooner.
@@ -142,9 +145,16 @@ class Survival:
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
-    traits: ClassVar[Traits] = Traits(
-        tuned_on=("val", "train"),
-    )
+    merge: ClassVar[Merge] = "mean"
+    selects_by: ClassVar[str] = "harrell_c"
+    uncertainty: ClassVar[Uncertain] = "values"
+    tuned_on: ClassVar[tuple[Split, ...]] = ("val", "train")
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The risk."""
+        return RISK
+
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -167,36 +177,43 @@ class Survival:
         """The meaning of the network's outputs."""
         return tuple(Label(value, name) for value, name in enumerate(self._hazard_model.outputs(self.edges)))
 
-    @property
-    def teaching(self) -> Teaching:
-        """Harrell's c over the validation cases selects."""
-        teaching = Teaching(selects_by="harrell_c", quality=self.quality, selection=self.selection)
-        return by_events(teaching) if self._hazard_model.relative else teaching
+    def fewest(self, cases: Sequence[Case]) -> int:
+        """Cases enough that a partial likelihood has events to compare."""
+        return fewest_cases(cases) if self._hazard_model.relative else 1
+
+    def averaged_over(self, cases: Sequence[Case]) -> int:
+        """The cases; of a partial likelihood the events, each compared with the other cases of a batch."""
+        return event_count(cases) if self._hazard_model.relative else len(cases)
 
     @property
-    def decoding(self) -> Decoding:
-        """Outputs become a risk and, once the baseline is known, a survival curve."""
-        return Decoding(
-            merge="mean",
-            mirrored=tuple(range(len(self.labels))),
-            average=self.average,
-            probabilities=self.probabilities,
-            decode=self.decode,
-            outputs=self.outputs,
-            targets=RISK,
-            crossed=self.certainty.crossed("event"),
-            uncertainty="values",
-            measured=partial(log_hazard, self.model, self.horizons[-1], self._known),
-        )
+    def mirrored(self) -> tuple[int, ...]:
+        """The outputs stay as they are when left and right change sides."""
+        return tuple(range(len(self.labels)))
 
     @property
-    def scoring(self) -> Scoring:
-        """Discrimination and calibration by the horizons."""
-        shown = SurvivalPictures(self.horizons, self.unit, self.is_absolute, self._outcomes)
-        own = (self.score, self.summary, shown.rank, shown.figures, shown.overview, shown.results, shown.guess)
-        tested = partial(error_values, self._outcomes)
-        scoring = Scoring(METRICS.primaries, *own, case_values=tested, probable_findings=shown.probable_findings)
-        return replace(scoring, aligned=with_zero_of) if self._hazard_model.relative else scoring
+    def crossed(self) -> Mapping[str, int]:
+        """What bounds of the mean of folds go by."""
+        return self.certainty.crossed("event")
+
+    @property
+    def measured(self) -> Callable[[Any], Any]:
+        """The log of the cumulative hazard by the last horizon."""
+        return partial(log_hazard, self.model, self.horizons[-1], self._known)
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What discrimination and errors by the horizons are made of."""
+        return error_values(self.outcomes, table)
+
+    @property
+    def has_own_zero(self) -> bool:
+        """Not of relative risks: each network has a zero of its own."""
+        return not self._hazard_model.relative
+
+    def aligned(
+        self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Risks of another network brought to the zero of the model's."""
+        return with_zero_of(predictions, theirs, ours)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
@@ -334,7 +351,7 @@ class Survival:
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
-        return [*summary_rows(self._outcomes(table), seed=seed), *bound_rows(table, self._bound.reached, seed=seed)]
+        return [*summary_rows(self.outcomes(table), seed=seed), *bound_rows(table, self._bound.reached, seed=seed)]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Risk, survival by each horizon, the median, blank where it is not reached, and a lower bound of the time."""
@@ -369,7 +386,7 @@ class Survival:
     def _followed(self) -> Steps:
         return steps_of(self.censoring, "share")
 
-    def _outcomes(self, table: Table) -> Outcomes:
+    def outcomes(self, table: Table) -> Outcomes:
         if self.weighed not in (None, self.censoring):  # these errors stand for other people than those beside them
             table = table.assign(brier=math.nan)
         return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)

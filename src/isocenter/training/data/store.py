@@ -250,7 +250,7 @@ def _target_digest(case: Case, task: Task) -> Any:
     None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it. Of a task
     of parts that of each part that the case has a reference of.
     """
-    if parts := task.decoding.parts:
+    if parts := task.parts:
         known = {name: part for name, part in parts.items() if part.needs <= set(case.references)}
         return {name: _target_digest(case, part) for name, part in known.items()}
     if not all(isinstance(head, Vector) for head in task.heads.values()):

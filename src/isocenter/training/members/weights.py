@@ -73,7 +73,7 @@ class MemberOutputs:
     def cost(self, shares: Sequence[float], chosen: Indices) -> float:
         """The loss of these cases, for the mean of the members by these shares."""
         each = [{head: one[chosen] for head, one in member.items()} for member in self.of_members]
-        mean = self.task.decoding.average(each, tuple(shares))
+        mean = self.task.average(each, tuple(shares))
         outputs = {head: torch.from_numpy(np.ascontiguousarray(one)) for head, one in mean.items()}
         with torch.no_grad():
             return float(self.judge(outputs, _chosen(self.targets, chosen)))
@@ -206,7 +206,7 @@ def judged(
     task: Task, coarse: Callable[..., Any], extent: Sequence[float], outputs: Mapping[str, Tensor], targets: Any
 ) -> Tensor:
     """The task's loss of cases as they come; terms that are learnt with the weights have their first values."""
-    return supervised(task, task.teaching.natural(outputs), targets, coarse, dict(terms_of(task, "cpu")), extent)
+    return supervised(task, task.natural(outputs), targets, coarse, dict(terms_of(task, "cpu")), extent)
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:
@@ -238,9 +238,7 @@ def outputs_of(network: Network, image: Array, task: Task, inference: Inference)
     """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
     outputs: dict[str, Array] = {}
     overlap, batch = inference.overlap, inference.batch
-    for region, arrays in slide(
-        network, image, inference.patch, overlap=overlap, batch=batch, merge=task.decoding.merge
-    ):
+    for region, arrays in slide(network, image, inference.patch, overlap=overlap, batch=batch, merge=task.merge):
         for head, array in arrays.items():
             if not region:
                 outputs[head] = np.asarray(array)

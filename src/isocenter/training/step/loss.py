@@ -152,8 +152,8 @@ def mixed(
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
-    parts = {name: _drawn(part, batch) for name, part in task.decoding.parts.items()}
-    return Drawn(batch.generators, batch.steps, task.decoding.mirrored, task.teaching.outside, parts)
+    parts = {name: _drawn(part, batch) for name, part in task.parts.items()}
+    return Drawn(batch.generators, batch.steps, task.mirrored, task.outside, parts)
 
 
 def on_device(arrays: Any, device: Any) -> Any:

@@ -28,7 +28,7 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 
 def terms_of(task: Task, device: Any) -> Terms:
     """The numbers of a task's loss that are learnt with the weights; no prediction needs them."""
-    terms = task.teaching.terms.items()
+    terms = task.terms.items()
     tensors = {name: torch.nn.Parameter(torch.tensor([*values], device=device)) for name, values in terms}
     return torch.nn.ParameterDict(tensors)
 

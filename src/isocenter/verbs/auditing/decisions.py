@@ -40,9 +40,9 @@ def decisions(audit: Audit) -> Audited | None:
 
 def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:
     """(label, its curve), of classes those of the positive ones."""
-    areas = {one.label: one for one in task.scoring.case_values(table) if one.metric == "auroc"}
+    areas = {one.label: one for one in task.case_values(table) if one.metric == "auroc"}
     areas.pop(ALL, None)
-    asked = {figure_label(name) for name in task.scoring.positives} or set(areas)
+    asked = {figure_label(name) for name in task.positives} or set(areas)
     for label, own in areas.items():
         is_stated = bool(((own.values >= 0) & (own.values <= 1)).all())
         if own.positive is not None and is_stated and label in asked:

@@ -205,7 +205,7 @@ class Look:
 
     def gaps(self) -> Iterator[Gap]:
         """The gaps of calls, and those of the task's own metrics."""
-        positives = self.task.scoring.positives
+        positives = self.task.positives
         of_calls = rate_gaps(self.attribute, self.table, self.groups, self.judged, seed=self.seed, positives=positives)
         yield from (replace(gap, label=self._named(gap.label)) for gap in (*of_calls, *self._of_metrics()))
 
@@ -219,7 +219,7 @@ class Look:
         for name in self.names:
             own = self.table[self.groups == name].reset_index(drop=True)
             draws = int(np.clip(MOST_WORK // len(own), FEWEST_DRAWS, DRAWS))
-            made[name] = self.task.scoring.summary(own, seed=resampling(own, self.seed).drawing(draws))
+            made[name] = self.task.summary(own, seed=resampling(own, self.seed).drawing(draws))
         return made
 
     @cached_property
@@ -231,7 +231,7 @@ class Look:
             return [replace(row, estimate=Estimate(float("nan"))) for row in rows.values()]
         units = self.table.assign(patient=person)
         how = replace(resampling(units, self.seed), draws=2, keeps_recipe=True)
-        return self.task.scoring.summary(units, seed=how)
+        return self.task.summary(units, seed=how)
 
     def _of_metrics(self) -> Iterator[Gap]:
         """The gaps of each audited metric and label; one that repeats another is left out."""

@@ -178,7 +178,7 @@ class Labelled:
 
 def _labelled(task: Task, table: Table) -> Iterator[Labelled]:
     """The labelled cases of each task: all cases where classes exclude each other, else those of each finding."""
-    for part, own in task.scoring.tables(table).items():
+    for part, own in task.tables(table).items():
         unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
         if FOLD not in unseen:
             unseen = unseen[unseen["split"] != "train"]

@@ -205,7 +205,7 @@ def _lines(
     known = {
         row.label: row.estimate.value
         for row in rows
-        if task.decoding.parts.get(row.label.partition(": ")[0], task).metrics.of(row.metric).is_calibration
+        if task.parts.get(row.label.partition(": ")[0], task).metrics.of(row.metric).is_calibration
     }
     cases = table.drop_duplicates("case")
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
@@ -229,7 +229,7 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
     scored, blocks = audit.scored, list[Block]()
     primary = str(audit.predictor.model_of(audit.cases[0].id).record.get("primary", scored.rows[0].metric))
     heads = headline_rows(scored.rows, primary, scored.task)
-    for head in heads if scored.task is not None and scored.task.decoding.parts else heads[:1]:
+    for head in heads if scored.task is not None and scored.task.parts else heads[:1]:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
         sign = -1 if scored.metrics.of(head.metric).better == "less" else 1
         blocks += _blocks(own, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))
@@ -241,7 +241,7 @@ def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estima
     table = case_table(tried[Condition(line.corruption, line.severity)].rows)
     before = audit.scored.table
     before = before[before["case"].isin(set(table["case"]))].reset_index(drop=True)
-    summary = audit.predictor.task.scoring.summary
+    summary = audit.predictor.task.summary
     rows, _ = compared({NONE: before, line.words: table}, [summary, summary], seed=audit.seed)
     [[apart]] = [one.differences for one in rows if (one.metric, one.label) == (line.metric, line.label)]
     return apart

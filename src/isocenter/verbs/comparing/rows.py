@@ -180,7 +180,7 @@ def groups_in(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[str, di
 
 def _values(tables: Mapping[str, Table], tasks: Sequence[Task]) -> list[Values]:
     pairs = zip(tasks, tables.values(), strict=True)
-    return [{(one.metric, one.label): one for one in task.scoring.case_values(own)} for task, own in pairs]
+    return [{(one.metric, one.label): one for one in task.case_values(own)} for task, own in pairs]
 
 
 def _of_metric(metric: str, comparison: Comparison) -> Comparison:

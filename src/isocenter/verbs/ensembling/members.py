@@ -220,8 +220,8 @@ def decode_alike(first: Task, other: Task, ndim: int) -> bool:
     parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]
     slabs = [(region, {name: arrays[name] for name in names}) for region, names in parts if names]
     grid = Geometry(spatial, np.eye(ndim + 1))
-    rows = [rows_in(task.decoding.outputs(task.decoding.decode(slabs, grid))) for task in (first, other)]
-    ours, theirs = (task.decoding.probabilities(arrays) for task in (first, other))
+    rows = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (first, other)]
+    ours, theirs = (task.probabilities(arrays) for task in (first, other))
     return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*rows)
 
 

@@ -43,7 +43,7 @@ class Joined:
         networks, averaged = list(self.model.members), list[Network]()
         for member in self.members:
             own, networks = networks[: len(member.models)], networks[len(member.models) :]
-            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.decoding.average))
+            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
         return averaged
 
     def by_name(self, weights: Sequence[float]) -> dict[str, float]:

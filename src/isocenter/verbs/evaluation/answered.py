@@ -21,7 +21,7 @@ def case_errors(task: Task, table: Table) -> dict[str, float]:
 
     Without a case whose answer can be neither right nor wrong, such as a number.
     """
-    return _by_case((_wrong(own), own) for own in task.scoring.tables(table).values())
+    return _by_case((_wrong(own), own) for own in task.tables(table).values())
 
 
 def case_failures(task: Task, table: Table) -> dict[str, float]:
@@ -30,10 +30,10 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     Of several tasks such a figure counts as its rank among the cases, 0 to 1; else in its own unit, more being worse.
     Without times to an event: an error that is weighed for censoring is small where a case was not followed for long.
     """
-    tables = task.scoring.tables(table)
+    tables = task.tables(table)
     each: list[tuple[Series | None, Table]] = []
     for name, own in tables.items():
-        metrics = task.decoding.parts.get(name, task).metrics
+        metrics = task.parts.get(name, task).metrics
         wrong, metric = _wrong(own), metrics.of_case
         if wrong is None and metric in own and "event" not in own:
             wrong = (own[metric] if metrics.of(str(metric)).better == "less" else 1 - own[metric]).dropna()
@@ -76,6 +76,6 @@ def answered_rows(task: Task, table: Table, *, seed: int) -> Iterator[Row]:
     if errors:
         estimate = bootstrap(list(errors.values()), [people[case] for case in errors], seed=seed)
         yield Row(f"error{OF_ANSWERED}", "all", estimate)
-    for row in task.scoring.summary(own, seed=resampling(own, seed)):
-        if row.metric in task.scoring.primaries and row.label == "all":
+    for row in task.summary(own, seed=resampling(own, seed)):
+        if row.metric in task.primaries and row.label == "all":
             yield Row(f"{row.metric}{OF_ANSWERED}", row.label, row.estimate)

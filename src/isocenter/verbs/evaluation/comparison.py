@@ -143,7 +143,7 @@ def compare_tables(
     primary: the metric that judges them; the first of their task where it is not stated, or has no figure
     """
     names = tuple(tables)
-    rows, left_out = compared(tables, [task.scoring.summary for task in comparable(tasks)], seed=seed)
+    rows, left_out = compared(tables, [task.summary for task in comparable(tasks)], seed=seed)
     if not patients_known:
         rows = [
             replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
@@ -162,8 +162,8 @@ def comparable(tasks: Sequence[Task]) -> list[Task]:
 
 def _by_settings_of(first: Task, other: Any) -> Task:
     changed = {name: getattr(first, name) for name in compared_by(first)}
-    if parts := first.decoding.parts:
-        changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.decoding.parts.items()}
+    if parts := first.parts:
+        changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.parts.items()}
     return cast(Task, replace(other, **changed) if changed else other)
 
 

@@ -33,7 +33,7 @@ def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]
 
     Raises DatasetError where references hold values that the model does not know.
     """
-    own, sentences = task.scoring.own_labels(cases)
+    own, sentences = task.own_labels(cases)
     for sentence in sentences:
         log.warning(sentence)
     return list(own), list(sentences)
@@ -41,7 +41,7 @@ def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]
 
 def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     """The note on labels that no reference of these tables of cases holds, which is logged too."""
-    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in task.scoring.undrawn(own))
+    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in task.undrawn(own))
     if not names:
         return []
     note = f"No reference of these cases holds {listed(names)}: figures of it only count what is marked wrongly."
@@ -55,9 +55,9 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
     task of parts each is compared with the cases that have its references.
     """
-    for part in task.decoding.parts.values():
+    for part in task.parts.values():
         yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
-    if task.decoding.parts:
+    if task.parts:
         return
     first = cases[0].references if cases else {}
     kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
@@ -99,15 +99,15 @@ def with_positive(model: Model, positive: str | None, source: str) -> Model:
         raise UsageError(problem, FLAG, "Leave it out")
     task = build({"name": model.task.name, **own, "positive": positive})
     decided = own["positive"] is not None or own["thresholds"] is not None
-    if decided and task.scoring.positives != model.task.scoring.positives:
-        problem = f"{listed(model.task.scoring.positives)} is positive in this model, and its thresholds are of that"
+    if decided and task.positives != model.task.positives:
+        problem = f"{listed(model.task.positives)} is positive in this model, and its thresholds are of that"
         raise UsageError(problem, source, f"Leave out {FLAG}, or train again with {FLAG} {positive}")
     return replace(model, task=task)
 
 
 def positive_words(task: Task) -> Iterator[str]:
     """A sentence on the positive classes; none where each class is compared with the rest, or there are no classes."""
-    positives, others = task.scoring.positives, [one.name for one in task.labels]
+    positives, others = task.positives, [one.name for one in task.labels]
     others = [name for name in others if name not in positives]
     if positives and others:
         named, rest = listed(positives), listed(others)
@@ -119,6 +119,6 @@ def positive_words(task: Task) -> Iterator[str]:
 
 def assumed_positive(task: Task) -> Iterator[str]:
     """A note where nobody has chosen the positive one of two classes, so that their names decide."""
-    if len(task.labels) == 2 and task.scoring.positives and settings_of(task).get("positive") is None:
-        name = listed(task.scoring.positives)
+    if len(task.labels) == 2 and task.positives and settings_of(task).get("positive") is None:
+        name = listed(task.positives)
         yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

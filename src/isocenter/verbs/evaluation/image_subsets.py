@@ -97,7 +97,7 @@ def _scored(
     if len(subset) == len(has):
         return known.get(case.id, [])
     own = case.with_images([has[name] for name in subset])
-    table = task.scoring.score([model.predict(own)], [own])
+    table = task.score([model.predict(own)], [own])
     [first, *_] = known.get(case.id, [{}])
     kept = {key: first[key] for key in ("split", FOLD) if key in first}
     return list(table.assign(**{"split": "test", **kept}).to_dict("records"))

@@ -137,8 +137,8 @@ class Scored:
         """{part: its task, and its rows} of a task that is made of tasks; itself under "" of any other."""
         if self.task is None:
             return {}
-        own = self.task.decoding.parts
-        return {name: (own.get(name, self.task), rows) for name, rows in self.task.scoring.tables(self.table).items()}
+        own = self.task.parts
+        return {name: (own.get(name, self.task), rows) for name, rows in self.task.tables(self.table).items()}
 
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
@@ -299,10 +299,10 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    ranked = model.task.scoring.rank(table) if draws else ()
+    ranked = model.task.rank(table) if draws else ()
     shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
-    overview = model.task.scoring.overview(table) if draws else ()
+    overview = model.task.overview(table) if draws else ()
     tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
     shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
@@ -323,7 +323,7 @@ def score(
 
 def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:
     """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
-    table = (task if fold is None else fold.task).scoring.score([prediction], [case])
+    table = (task if fold is None else fold.task).score([prediction], [case])
     of_fold = {} if fold is None else {FOLD: str(fold.number)}
     rows = table.assign(split=split, **of_fold, **confidence_columns(prediction, between=".")).to_dict("records")
     who = covariates_of(case)
@@ -341,7 +341,7 @@ def covariates_of(case: Case) -> dict[str, Any]:
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
-    rows = [*task.scoring.summary(table, seed=resampling(table, seed)), *answered_rows(task, table, seed=seed)]
+    rows = [*task.summary(table, seed=resampling(table, seed)), *answered_rows(task, table, seed=seed)]
     return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
 
 
@@ -375,16 +375,14 @@ def _shown(
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
         prediction = made[case_id] if case_id in made else model.predict(case)
-        shown.append(
-            (word, case_id, model.task.scoring.figures(prediction, case), page_of(case, prediction, model.task))
-        )
+        shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction, model.task)))
     return shown
 
 
 def wrong_calls(task: Task, table: Table) -> list[str]:
     """The cases of which something else is called than the reference names, a class or a finding."""
     wrong = dict[str, None]()
-    for own in task.scoring.tables(table).values():
+    for own in task.tables(table).values():
         if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
             known = own[own["reference"].notna() & own["predicted"].notna()]
             wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
@@ -427,7 +425,7 @@ def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Imag
         placed = kind.words.drawn(case.references[kind.name])
         if placed is None or _is_field(placed):
             continue
-        part = next((name for name, own in task.decoding.parts.items() if kind.name in own.needs), "")
+        part = next((name for name, own in task.parts.items() if kind.name in own.needs), "")
         labels = prediction.parts.get(part, prediction).labels
         named = f"reference, {part}" if part in further - {""} else "reference"
         yield overlay(placed, prediction.geometry, labels, named)

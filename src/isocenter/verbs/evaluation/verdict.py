@@ -148,7 +148,7 @@ def verdict_of(
 def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     """A sentence on each task that was compared with nothing: its main figure."""
     compared_parts = {_part(gain.label) for gain in gains}
-    parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
+    parts = tuple(scored.task.parts) if scored.task is not None else ()
     for part in parts or ("",):
         own = [row for row in scored.rows if not part or _part(row.label) == part]
         if part not in compared_parts and own and not (gains and not parts):
@@ -163,7 +163,7 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
     task: whose figures they are; a part of it stands before the label
     """
-    parts = tuple(task.decoding.parts) if task is not None else ()
+    parts = tuple(task.parts) if task is not None else ()
     if parts:
         firsts = [next((row for row in rows if row.label.startswith(f"{part}: ")), None) for part in parts]
         return [row for row in firsts if row is not None]
@@ -174,11 +174,11 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
 def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list[Gain]:
     """The gains over a guess that looks at no image; none for a kind of problem without such a guess."""
-    if scored.task is None or (guess := scored.task.scoring.guess(scored.table)) is None:
+    if scored.task is None or (guess := scored.task.guess(scored.table)) is None:
         return []
     keys = ["case", "label"]
     same = scored.table.merge(guess.table[keys], on=keys, how="inner")
-    summary = scored.task.scoring.summary
+    summary = scored.task.summary
     rows, _ = compared({"guess": guess.table, "model": same}, [summary, summary], seed=seed)
     return [
         Gain(scored.metrics.of(row.metric), row.label, words, _difference(row, patients_known))
@@ -243,7 +243,7 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 def boundless(task: Task) -> Iterator[str]:
     """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
-    for part, own in (task.decoding.parts or {"": task}).items():
+    for part, own in (task.parts or {"": task}).items():
         for setting, words in BOUNDLESS.items():
             if (given := settings_of(own).get(setting)) is None:
                 continue

@@ -94,7 +94,7 @@ class Cohort:
     @property
     def common_target(self) -> str:
         """The one target that is asked about in every case: of "auto" what most of them are answered with."""
-        if self.target != AUTO or not self.model.task.decoding.picks:
+        if self.target != AUTO or not self.model.task.picks:
             return self.target
         answered = Counter(target for case in self.cases if (target := self._answer(case)) is not None)
         return answered.most_common(1)[0][0] if answered else self.target

@@ -35,8 +35,8 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
     if scored.task is None:
         return
     blocks = list[Block]()
-    for part in tuple(scored.task.decoding.parts) or ("",):
-        stated = scored.task.decoding.parts.get(part, scored.task).metrics
+    for part in tuple(scored.task.parts) or ("",):
+        stated = scored.task.parts.get(part, scored.task).metrics
         belief = [one.name.removesuffix(BEFORE) for one in stated if one.is_of_belief and one.name not in OF_DOUBT]
         metrics = list(dict.fromkeys(belief))
         there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]

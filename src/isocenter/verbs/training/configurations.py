@@ -169,7 +169,7 @@ def _left_out(run: RunFolder) -> str:
 
 
 def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:
-    return next(row.estimate for row in task.scoring.summary(table, seed=seed) if row.metric == primary)
+    return next(row.estimate for row in task.summary(table, seed=seed) if row.metric == primary)
 
 
 def _is_below(difference: Estimate, sign: int) -> bool:

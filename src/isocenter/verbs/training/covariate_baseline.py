@@ -113,7 +113,7 @@ def _table(fitted: Sequence[Fitted]) -> Table:
     records = list[dict[Hashable, Any]]()
     for model, cases, fold in fitted:
         of_fold = {} if fold is None else {FOLD: str(fold)}
-        table = model.task.scoring.score([model.predict(case) for case in cases], cases)
+        table = model.task.score([model.predict(case) for case in cases], cases)
         records += table.assign(split="test", **of_fold).to_dict("records")
     return case_table({str(name): value for name, value in row.items()} for row in records)
 

@@ -86,7 +86,7 @@ class Job:
         """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
             return None
-        return self.settings.task.teaching.fewest(self.train)
+        return self.settings.task.fewest(self.train)
 
     @property
     def is_crossed(self) -> bool:
@@ -95,7 +95,7 @@ class Job:
         Not where outputs of several networks have no scale in common: there its own validation cases decide.
         """
         parts = leaves(self.settings.task).values()
-        return self.fold is not None and bool(self.test) and all(one.traits.tuned_on == ("val",) for one in parts)
+        return self.fold is not None and bool(self.test) and all(one.tuned_on == ("val",) for one in parts)
 
     @property
     def tuning(self) -> Sequence[Case]:
@@ -264,7 +264,7 @@ def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
 def _named(key: str, task: Task) -> str:
     """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
     part, _, number = key.rpartition("_")
-    targets = (task.decoding.parts[part] if part else task).decoding.targets
+    targets = (task.parts[part] if part else task).saliency_targets
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 

@@ -217,5 +217,5 @@ def _answering(error: float, delta: float, sure: Sure) -> Answering:
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
     """How sure the answer to a case is, and how wrong; nothing of a case without any reference that the task knows."""
-    errors = case_errors(task, task.scoring.score([prediction], [case]))
+    errors = case_errors(task, task.score([prediction], [case]))
     return [(case.patient, sureness(task, prediction), wrong) for wrong in errors.values()]

@@ -524,7 +524,7 @@ def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primar
     named, values = task.metrics.of(primary).words, list[float]()
     for cases in folds:
         ids = {case.id for case in cases}
-        rows = task.scoring.summary(table[table["case"].isin(ids)], seed=seed)
+        rows = task.summary(table[table["case"].isin(ids)], seed=seed)
         values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
     facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
     known = np.array([value for value in values if np.isfinite(value)])

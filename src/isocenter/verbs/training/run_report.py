@@ -239,7 +239,7 @@ def _changed(plan: Plan | None) -> Iterator[str]:
 def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
     """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
     blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
-    parts = tuple(scored.task.decoding.parts) if scored.task is not None else ()
+    parts = tuple(scored.task.parts) if scored.task is not None else ()
     for part in parts or ("",):
         own = rows_of_part(scored.rows, part)
         metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
@@ -272,7 +272,7 @@ def _positive(scored: Scored, part: str) -> Iterator[str]:
 
 
 def _task_of(scored: Scored, part: str) -> Task | None:
-    return scored.task.decoding.parts[part] if part and scored.task is not None else scored.task
+    return scored.task.parts[part] if part and scored.task is not None else scored.task
 
 
 def _by_label(rows: Sequence[Row]) -> list[Row]:

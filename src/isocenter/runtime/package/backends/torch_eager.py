@@ -82,8 +82,7 @@ def averaged(
         use_threads(threads)
     task = tasks.build(record["task"])
     networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
-    how = task.decoding
-    return networks[0] if len(networks) == 1 else Averaged(networks, how.average, shares_in(record), each=how.crossed)
+    return networks[0] if len(networks) == 1 else Averaged(networks, task.average, shares_in(record), each=task.crossed)
 
 
 BACKEND = TorchEager()
