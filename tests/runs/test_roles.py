@@ -184,13 +184,17 @@ def test_the_networks_at_low_resolution_come_first_and_part_the_training_cases(b
     assert [one.share for one in (first, second, main)] == pytest.approx([1 / 3] * 3)
 
 
-def test_all_first_stages_of_folds_have_one_grid(blobs):
-    found = everything(plan(blobs, {**SMALL, "preprocessing.cascade": 2.0}, folds=2, labels=trained.LABELS))
-    stages = [one for one in found if one.role is Role.STAGE]
+def test_no_stage_of_a_fold_sees_the_cases_that_it_scores_and_all_first_stages_have_one_grid(blobs):
+    planned = plan(blobs, {**SMALL, "preprocessing.cascade": 2.0}, folds=2, labels=trained.LABELS)
+    found = everything(planned)
     assert [one.name for one in found][:3] == ["fold_0/low_resolution/fold_0", "fold_0/low_resolution/fold_1", "fold_0"]
-    for name in ("training.patch", "network.size"):
+    for one in found:
+        tested = {case for case, part in planned.folds[one.fold].items() if part == "test"}
+        assert tested and not tested & {*one.cases["train"], *one.cases["val"]}
+    stages = [one for one in found if one.role is Role.STAGE]
+    for name in ("training.patch", "inference.patch", "network.size"):
         assert len({str(one.plan[name]) for one in stages}) == 1
-        assert "of fold 0, for all folds alike" in stages[0].plan.decision(name).because
+        assert stages[-1].plan.decision(name).because.count("of fold 0, for all folds alike") == 1
 
 
 SEARCHED = {**STEPS, "search.trials": 3, "search.steps": 4}

@@ -97,6 +97,7 @@ def test_a_trial_whose_validations_never_had_a_number_has_none_either(made):
     assert math.isnan(selected(training_of(made, {}, None), {}))
 
 
+@pytest.mark.whole
 def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
     tested = [case for case, part in made.parts.items() if part == "test"]
     other = planned(spoiled(data, tmp_path / "spoiled", tested), minutes=120)
