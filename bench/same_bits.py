@@ -18,6 +18,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,8 @@ SITUATIONS: Mapping[str, dict[str, Any]] = {
 }
 # Images that are predicted, of a situation with covariates none: its table has to come along.
 PREDICTED = 6
+# The folder of a comparison, in a path.
+FOLDER = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^/]+/")
 # Of a model's record, where what decoding and belief have found stands.
 FOUND = ("task", "belief")
 
@@ -96,6 +99,8 @@ def main() -> None:
 def _compared(name: str, base: Path, place: Path) -> bool:
     data = _cohort(SITUATIONS[name]["task"], place / f"{name}-data", SITUATIONS[name].get("cases", CASES))
     before, now = _kept_facts(name, base, data, place / f"{name}-base"), _facts(name, ROOT, data, place / f"{name}-now")
+    # Tables name images by their path, and each comparison has a folder of its own.
+    before, now = ({what: FOLDER.sub("", text) for what, text in side.items()} for side in (before, now))
     differing = [what for what in sorted(before.keys() | now.keys()) if before.get(what) != now.get(what)]
     print(f"| {name} | {len(before)} | {'alike' if not differing else f'{len(differing)} differ'} |", flush=True)
     for what in differing:
