@@ -227,7 +227,7 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
     content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "methods": methods}
-    content["tests"] = TESTS_VERSION
+    content |= {"tests": TESTS_VERSION, "refused": {}}
     write_json(run / "explanations.json", "isocenter.explanations", content)
     made = isocenter.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "explanations.csv")

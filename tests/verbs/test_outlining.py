@@ -92,7 +92,7 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
     own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
     assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))
     scripts = {path.name for path in (tmp_path / "packaged" / "scripts").rglob("*.py")}
-    assert {"mask_rcnn.py", "regions.py", "rendering.py", "decode.py"} <= scripts
+    assert {"mask_rcnn.py", "decode.py"} <= scripts
     needed = json.loads((tmp_path / "packaged" / "configs" / "metadata.json").read_text())["required_packages_version"]
     assert "torchvision" in needed
 

@@ -312,7 +312,7 @@ def uneventful(followed, tmp_path_factory):
 def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
     before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
     for name in ("baseline", "slope", "median_risk"):
-        assert before.settings[name] is not None and after.settings[name] == before.settings[name]
+        assert settings_of(before)[name] is not None and settings_of(after)[name] == settings_of(before)[name]
     assert after.certainty.conformal.n == {"all": 12}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from isocenter.evaluation import Metric
 from isocenter.report import selecting_name
-from isocenter.tasks import build
+from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask.scores import with_part
 from isocenter.values import Estimate
@@ -122,7 +122,7 @@ def test_sets_and_masks_that_exclude_nothing_speak_against_a_model():
     segmentation = {"name": "segmentation", "loss": "ce", "tolerance": 1.0}
     segmentation |= {"labels": [{"value": 1, "name": "organ"}, {"value": 2, "name": "lesion"}]}
     segmentation |= {"risk": 0.1, "covering": {**masks, "thresholds": {"organ": 0.8, "lesion": None}}}
-    settings = {**CLASSES.settings, "conformal": {**sets, "thresholds": limits}}
+    settings = {**settings_of(CLASSES), "conformal": {**sets, "thresholds": limits}}
     in_parts = {"classification": settings, "segmentation": segmentation}
     joint = {f"{part}.{key}": one for part, own in in_parts.items() for key, one in own.items() if key != "name"}
     several = build({"name": "classification+segmentation", "weighting": "fixed", **joint})
@@ -142,7 +142,7 @@ def test_sets_and_masks_that_exclude_nothing_speak_against_a_model():
 
 def test_one_threshold_for_all_cases_is_named_after_no_label():
     sets = {"method": "lac", "level": 0.9, "by": "all", "n": {"all": 8}, "exact": False, "thresholds": {"all": None}}
-    [sentence] = boundless(build({"name": "classification", **CLASSES.settings, "conformal": sets}))
+    [sentence] = boundless(build({"name": "classification", **settings_of(CLASSES), "conformal": sets}))
     assert sentence == "Sets and intervals exclude nothing (8 patients): too few to find a threshold."
 
 
@@ -273,8 +273,8 @@ def several() -> Scored:
     size = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
                   "mean": {"size": 5.0}, "deviation": {"size": 3.0}})  # fmt: skip
     task = build({"name": "classification+regression", "weighting": "fixed",
-                  **{f"classification.{key}": value for key, value in CLASSES.settings.items()},
-                  **{f"regression.{key}": value for key, value in size.settings.items()}})  # fmt: skip
+                  **{f"classification.{key}": value for key, value in settings_of(CLASSES).items()},
+                  **{f"regression.{key}": value for key, value in settings_of(size).items()}})  # fmt: skip
     truth = [float(n % 10) for n in range(40)]
     classes = scored([0.3] * 40, [0] * 30 + [1] * 10).table
     sizes = classes[["case", "patient", "split"]].assign(label="size", reference=truth, difference=0.1)
