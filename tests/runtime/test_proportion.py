@@ -23,7 +23,7 @@ def grid(*spacing: float, shape: tuple[int, ...] = SHAPE) -> Geometry:
 def model(**record):
     """As much of a model as is looked at."""
     inference = SimpleNamespace(patch=LOOKING.patch, overlap=LOOKING.overlap)
-    task = SimpleNamespace(decoding=SimpleNamespace(merge="gaussian"))
+    task = SimpleNamespace(merge="gaussian")
     return SimpleNamespace(preprocessing=LOOKING.preprocessing, inference=inference, task=task, record=record)
 
 
