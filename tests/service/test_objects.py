@@ -26,7 +26,7 @@ from service.talking import RELEASE, Talk, object_sent
 WRITER = """
 import sys, time
 from pathlib import Path
-from isocenter.service.objects import ObjectStore
+from isocenter.service.objects.store import ObjectStore
 store = ObjectStore(Path(sys.argv[1]), "receiver")
 data = Path(sys.argv[2]).read_bytes()
 with store.open_part() as part:
