@@ -9,7 +9,11 @@ from isocenter.values import BY_HAND, Decision, Plan
 def plan_of(kind: str = "segmentation", **task) -> Plan:
     sections = {
         "task": {name: Decision(value, "chosen") for name, value in {"name": kind, **task}.items()},
-        "evaluation": {"primary": Decision("dice", "overlap")},
+        "evaluation": {
+            "primary": Decision("dice", "overlap"),
+            "groups": Decision(None, "nobody asked for any"),
+            "margin": Decision(None, "nobody stated any"),
+        },
         "training": {"batch": Decision(4, "small")},
     }
     return Plan(sections)

@@ -22,10 +22,9 @@ from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import read_json, write_json
 from isocenter.values import Case
-from isocenter.verbs.explaining import cohort
+from isocenter.verbs.explaining import cohort, tests_of_methods
 from isocenter.verbs.explaining.kept_tests import keep, kept_records
 from isocenter.verbs.explaining.report import findings_sentence
-from isocenter.verbs.explaining.tests_of_methods import tested_methods
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"
@@ -291,7 +290,7 @@ def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_na
 def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
-    tested = tested_methods(
+    tested = tests_of_methods.tested_methods(
         of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
     )
     # What is shown as ahead are no cases that the time does not reach.
