@@ -10,7 +10,6 @@ from isocenter.belief.certainty import AUTO, Certainty
 from isocenter.evaluation import USUAL_SPREAD, Unseen, chosen_calibrator
 from isocenter.values import Decision, Floats
 
-# The settings of calibration that cases find after training.
 # The logarithm of less is no number.
 LEAST_CHANCE = 1e-300
 # The largest probability of float64 below 1 is so far from it.
