@@ -30,12 +30,12 @@ from trainings import ROOT, kept, spread
 
 from isocenter.evaluation import auroc
 from isocenter.planning import Planned, settings
+from isocenter.runs.fit import Job, fit
+from isocenter.runs.plan_request import PlanRequest, planned
 from isocenter.runtime import load
 from isocenter.training import Clock
 from isocenter.training.length.schedule import most_steps
 from isocenter.values import Case, Decision, Plan
-from isocenter.verbs.plan import PlanRequest, planned
-from isocenter.verbs.training.fit import Job, fit
 
 TESTED = 600
 # {name: (file, training cases that are drawn)}

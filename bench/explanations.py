@@ -35,7 +35,7 @@ import isocenter
 from isocenter.explanation.faithfulness import alike
 from isocenter.files import read
 from isocenter.lazy import ndimage
-from isocenter.verbs.explaining.report import AGREEING
+from isocenter.scoring.explaining.report import AGREEING
 
 DATA = ROOT.parent / "shared" / "data"
 KEPT, RUNS = PLACE / "explanations.json", PLACE / "explanations"

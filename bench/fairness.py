@@ -35,10 +35,10 @@ from sklearn.preprocessing import StandardScaler
 
 import isocenter
 from isocenter.evaluation import FEW, Gap, adjusted_gaps, auroc, holm
+from isocenter.scoring.auditing.audit import Audit, AuditOptions
+from isocenter.scoring.auditing.groups import Look, groups
+from isocenter.scoring.scores import Scored
 from isocenter.tasks.classification.task import Classification
-from isocenter.verbs.auditing.audit import Audit, AuditOptions
-from isocenter.verbs.auditing.groups import Look, groups
-from isocenter.verbs.evaluation.scoring import Scored
 
 METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint")
 PARTS = ("audits", "time", "trainings", "real")

@@ -23,10 +23,10 @@ from trainings import ROOT, add_options, keep, kept, trained
 import isocenter
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
+from isocenter.reading.dataset import open_dataset
+from isocenter.reading.options import ReadingOptions
 from isocenter.runtime import Model
 from isocenter.values import Case
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
 
 
 def cut(*patch: int) -> Sequence[str]:

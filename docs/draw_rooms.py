@@ -14,10 +14,12 @@ PICTURE = ROOT / "docs" / "pictures" / "rooms.svg"
 WIDTH, ROW, GAP, MARGIN, NAME = 760, 34, 6, 12, 150
 CONTENTS = {
     "cli": "arguments, calls, output",
-    "verbs": "train, predict, evaluate, ...: a file for each verb; they join the rooms",
+    "verbs": "train, predict, evaluate, ...: a file for each verb, which joins the rooms",
     "service": "a DICOM node: receiving, queue, routing, answers",
-    "runs": "what a run trains, in which order, and the minutes of each training",
+    "runs": "what a run trains, in which order and minutes; its folder and report",
+    "scoring": "scores of cases with their parts, groups, tests of the model, lineage",
     "training": "the recipe: steps, checkpoints, searches",
+    "reading": "from a path to a data set that was looked through, and folders of results",
     "planning": "decisions about a training, each with its reason",
     "explanation": "what an answer rests on: maps, their tests, what they look at",
     "quality": "facts about data sets, and checks for what is wrong with them",

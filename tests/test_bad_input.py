@@ -21,9 +21,9 @@ import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError, ResourceError
 from isocenter.files import locked
+from isocenter.runs import fit
 from isocenter.runtime import Model
 from isocenter.training.logs import CsvLog
-from isocenter.verbs.training import fit
 from packages import changed
 
 

@@ -14,9 +14,9 @@ from isocenter.cli import app
 from isocenter.files import LAYOUTS
 from isocenter.prediction import FORMATS
 from isocenter.runtime.package import backends
+from isocenter.scoring.case_selection import SPLITS
 from isocenter.verbs.comparing.rows import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
-from isocenter.verbs.evaluation.case_selection import SPLITS
 
 COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
 

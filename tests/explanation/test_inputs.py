@@ -17,9 +17,9 @@ from explanation.looking import Bright, Linear, model, spot
 from isocenter import tasks
 from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.scoring.explaining.cohort import Explainer
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.explaining.cohort import Explainer
 
 AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
 SEX = {"sex": {"levels": {"f": 0.5, "m": 0.5}, "missing": 0.0}}

@@ -14,8 +14,8 @@ from explanation.looking import Bright, Linear, model, spot
 from isocenter import networks, tasks
 from isocenter.explanation import CaseOnGrid, Objective, UnfitError, explained, named_methods
 from isocenter.runtime import Averaged, TorchNetwork
+from isocenter.scoring.explaining.cohort import pictures_of
 from isocenter.values import Geometry, Image, Vector
-from isocenter.verbs.explaining.cohort import pictures_of
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
 TURNED = np.array([[0, -1.5, 0.1, 40.0], [0.05, 0.1, -3.0, 20.0], [0.8, 0, 0.1, -7.0], [0, 0, 0, 1.0]])

@@ -29,11 +29,11 @@ from isocenter.explanation import (
 )
 from isocenter.explanation.faithfulness import RADIUS, _curves
 from isocenter.report.figures.heat_map import heat
+from isocenter.scoring.explaining.cohort import pictures_of
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Label
-from isocenter.verbs.explaining.cohort import pictures_of
 
 COUNT = 8
 

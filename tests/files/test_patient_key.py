@@ -17,7 +17,7 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.files.storage import patient_key
 from isocenter.files.storage.patient_key import patient_key_id, pseudonym
-from isocenter.verbs.evaluation.data_record import named_as_in_run, read_data_record, write_data_record
+from isocenter.scoring.data_record import named_as_in_run, read_data_record, write_data_record
 
 # Without labels a folder is read for its images alone.
 IMAGES = DatasetOptions(references=False)

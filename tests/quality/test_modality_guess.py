@@ -9,8 +9,8 @@ import pytest
 
 import isocenter
 from isocenter.quality import guessed_modality
-from isocenter.verbs.reading.dataset import looked_through, open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.reading.dataset import looked_through, open_dataset
+from isocenter.reading.options import ReadingOptions
 
 RNG = np.random.default_rng(3)
 

@@ -14,8 +14,8 @@ from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality import MIXED_SCALE, scales_of
 from isocenter.quality.intensities import intensity
 from isocenter.quality.scales import mixed_scales
+from isocenter.reading.dataset import refuse_unfit
 from isocenter.values import Dataset, Fingerprint
-from isocenter.verbs.reading.dataset import refuse_unfit
 from situations import situation
 
 RNG = np.random.default_rng(0)

@@ -7,11 +7,10 @@ import pytest
 
 from fingerprints import facts
 from isocenter import tasks
-from isocenter.runs import Costs, Finished, Minutes, Role, Stages, Training, stages_in_words
+from isocenter.runs import Costs, Finished, Minutes, Role, Stages, Training, gate, stages_in_words
 from isocenter.runs import minutes as budget
 from isocenter.training import Clock
 from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
-from isocenter.verbs.training import gate
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
 

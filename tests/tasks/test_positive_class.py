@@ -17,16 +17,16 @@ from isocenter.belief import Certainty, GroupThresholds, OperatingPoint
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
+from isocenter.runs.plan_request import positive_among
+from isocenter.scoring.auditing.audit import Audit
+from isocenter.scoring.auditing.decisions import decisions
+from isocenter.scoring.auditing.groups import Look
+from isocenter.scoring.evaluation_notes import positive_words
+from isocenter.scoring.scores import Scored
 from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
 from isocenter.tasks.classification.positive import positive_decision, usual_positives
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
-from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.auditing.decisions import decisions
-from isocenter.verbs.auditing.groups import Look
-from isocenter.verbs.evaluation.evaluation_notes import positive_words
-from isocenter.verbs.evaluation.scoring import Scored
-from isocenter.verbs.plan import positive_among
 
 GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())

@@ -11,6 +11,7 @@ import pytest
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.evaluation import class_scores
+from isocenter.scoring.verdict import boundless
 from isocenter.tasks import (
     Evidence,
     by_covariates,
@@ -19,7 +20,6 @@ from isocenter.tasks import (
     with_sets,
 )
 from isocenter.values import Case, Geometry, Prediction
-from isocenter.verbs.evaluation.verdict import boundless
 
 GRID = Geometry((2, 2), np.eye(3))
 CLASSES = ["a", "b", "c"]

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 import forked
 import trained
 from isocenter.errors import PlanError, ResourceError
+from isocenter.runs.distributed import in_all_processes
 from isocenter.training import SINGLE_PROCESS, Ranks
 from isocenter.training.session import fabric_of
-from isocenter.verbs.training.distributed import in_all_processes
 from ports import free_port
 
 STEPS = 24

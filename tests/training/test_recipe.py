@@ -17,8 +17,10 @@ from isocenter import networks, tasks
 from isocenter.errors import IsocenterError
 from isocenter.files import write_text
 from isocenter.planning import plan_text, read_plan, settings, with_settings
-from isocenter.runs import Minutes, Role, Training
+from isocenter.runs import Minutes, Role, Training, fit
 from isocenter.runs import minutes as minutes_of_runs
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import planned_from
 from isocenter.runtime import load, read_json, write_tensors
 from isocenter.training import (
     FEWEST_STEPS,
@@ -35,9 +37,6 @@ from isocenter.training import (
 )
 from isocenter.training.checkpoint_choice import Validation, judged
 from isocenter.values import Decision
-from isocenter.verbs.plan import PlanRequest
-from isocenter.verbs.training import fit
-from isocenter.verbs.training.run_folder import planned_from
 
 
 @dataclass(frozen=True)

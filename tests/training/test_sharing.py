@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import trained
 from isocenter.planning import read_plan
+from isocenter.runs import fit
 from isocenter.training import Clock, ClockedLength, Pace, Several, Share, Speed, State, in_shares
 from isocenter.training.length.probe import Budget
-from isocenter.verbs.training import fit
 
 STEP = 0.5
 

@@ -10,11 +10,11 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
+from isocenter.scoring.auditing.audit import Audit, AuditOptions
+from isocenter.scoring.auditing.between_groups import feature_shift
+from isocenter.scoring.fold import Fold
+from isocenter.scoring.scores import Scored
 from isocenter.tasks.classification.task import Classification
-from isocenter.verbs.auditing.audit import Audit, AuditOptions
-from isocenter.verbs.auditing.between_groups import feature_shift
-from isocenter.verbs.evaluation.fold import Fold
-from isocenter.verbs.evaluation.scoring import Scored
 
 
 @pytest.fixture(scope="module")

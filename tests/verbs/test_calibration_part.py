@@ -16,10 +16,10 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import SUMMARY_SCHEMA
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan
+from isocenter.runs import fit, planned_from
+from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import read_json
 from isocenter.tasks import settings_of
-from isocenter.verbs.plan import PlanRequest
-from isocenter.verbs.training import fit, planned_from
 from packages import no_export
 
 SPARED = {"split.calibration": 6}

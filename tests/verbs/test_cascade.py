@@ -18,9 +18,9 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.runs import loop
+from isocenter.runs.fit import fit
 from isocenter.runtime import BEFORE, load, read_json, read_tensors
-from isocenter.verbs.training import loop
-from isocenter.verbs.training.fit import fit
 from packages import CONFIG, without_isocenter
 
 SMALL = {

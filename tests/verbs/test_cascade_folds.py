@@ -16,8 +16,8 @@ from numpy.testing import assert_allclose
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.runs.run_folder import resumed_run
 from isocenter.runtime import BEFORE, load, read_tensors
-from isocenter.verbs.training.run_folder import resumed_run
 from packages import CONFIG, without_isocenter
 
 SMALL = {

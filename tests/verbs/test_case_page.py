@@ -7,8 +7,8 @@ import json
 import numpy as np
 
 from isocenter import tasks
+from isocenter.scoring.scores import page_of
 from isocenter.values import Case, Geometry, Image, Label, Prediction
-from isocenter.verbs.evaluation.scoring import page_of
 
 GRID = Geometry.of_spacing((4, 5, 6), (1, 1, 2))
 LESION, ORGAN = (Label(1, "lesion"),), (Label(1, "organ"),)

@@ -13,6 +13,9 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
+from isocenter.scoring.comparison import Comparison, compare_tables, comparison_table
+from isocenter.scoring.model_tests import OF_MARGINS
+from isocenter.scoring.scores import Scored, write_verdict
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
@@ -20,9 +23,6 @@ from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
 from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks
 from isocenter.verbs.comparing.rows import ComparisonOptions, significance_of, verdicts
-from isocenter.verbs.evaluation.comparison import Comparison, compare_tables, comparison_table
-from isocenter.verbs.evaluation.model_tests import OF_MARGINS
-from isocenter.verbs.evaluation.scoring import Scored, write_verdict
 
 TASKS = [Classification(("well", "ill"))] * 3
 

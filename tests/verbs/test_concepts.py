@@ -15,9 +15,9 @@ import trained
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Surrogate
+from isocenter.scoring.explaining.concepts import _marked, _section_of_measurements
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
-from isocenter.verbs.explaining.concepts import _marked, _section_of_measurements
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ import isocenter
 import trained
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
-from isocenter.runs import configuration_plan
+from isocenter.runs import configuration_plan, configuration_results
 from isocenter.runs import configurations as names_of
 from isocenter.runtime import Averaged
 from isocenter.values import Estimate
-from isocenter.verbs.training import configurations
 
 FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
 
@@ -101,8 +100,8 @@ def test_a_plan_with_a_cascade_compares_it_with_networks_that_see_the_image_alon
 
 @pytest.mark.whole
 def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr(configurations, "_is_below", lambda difference, sign: True)
-    monkeypatch.setattr(configurations, "_figure", lambda task, table, primary, seed: next(figures))
+    monkeypatch.setattr(configuration_results, "_is_below", lambda difference, sign: True)
+    monkeypatch.setattr(configuration_results, "_figure", lambda task, table, primary, seed: next(figures))
     figures = iter([Estimate(value) for value in (0.1, 0.2, 0.4, 0.3)])  # by slices, by volumes, cascade, ensemble
     run = trained.segmenting(blobs, tmp_path / "run", folds=2, assignments={**FOLDS, **CASCADE}).out
     record = json.loads((run / "configurations.json").read_text(encoding="utf-8"))

@@ -17,9 +17,9 @@ from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Counterfactual, Flip, flipping_covariates
 from isocenter.runtime import Directions
+from isocenter.scoring.explaining.counterfactuals import _strip
 from isocenter.tasks import kind, settings_of, task_from
 from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
-from isocenter.verbs.explaining.counterfactuals import _strip
 
 COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
 

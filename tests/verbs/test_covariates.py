@@ -17,11 +17,11 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import read_plan
+from isocenter.runs.covariate_baseline import _fitted
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import RunFolder, planned_from
 from isocenter.runtime import read_json, read_tensors
 from isocenter.training import STATE_SCHEMA, Clock
-from isocenter.verbs.plan import PlanRequest
-from isocenter.verbs.training.covariate_baseline import _fitted
-from isocenter.verbs.training.run_folder import RunFolder, planned_from
 from packages import CONFIG, no_export, without_isocenter
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}

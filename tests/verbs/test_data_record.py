@@ -14,8 +14,8 @@ import isocenter
 from isocenter.errors import IntegrityError
 from isocenter.files import content_hash
 from isocenter.quality import voxel_digest
+from isocenter.scoring.data_record import LEDGER, opened, read_data_record, write_data_record
 from isocenter.values import Case, Dataset
-from isocenter.verbs.evaluation.data_record import LEDGER, opened, read_data_record, write_data_record
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ import pandas as pd
 from numpy.testing import assert_allclose
 
 from isocenter.evaluation import net_benefit
+from isocenter.scoring.auditing.audit import Audit
+from isocenter.scoring.auditing.decisions import decisions
+from isocenter.scoring.scores import Scored
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.tasks.regression.task import Regression
-from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.auditing.decisions import decisions
-from isocenter.verbs.evaluation.scoring import Scored
 
 CASES, RANDOM = 60, np.random.default_rng(0)
 COLUMNS = ["threshold", "net_benefit", "treat_all", "treat_none", "low", "high", "label"]

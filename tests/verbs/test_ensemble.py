@@ -17,11 +17,11 @@ from numpy.testing import assert_allclose
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.planning import read_plan
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import planned_from
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.tasks import settings_of
 from isocenter.verbs.ensembling.members import Member, parts_of_all
-from isocenter.verbs.plan import PlanRequest
-from isocenter.verbs.training.run_folder import planned_from
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)

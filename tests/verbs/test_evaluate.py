@@ -13,11 +13,11 @@ import isocenter
 import trained
 from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
+from isocenter.scoring import scores
+from isocenter.scoring.evaluation_notes import unshared
+from isocenter.scoring.scores import covariates_of
 from isocenter.values import Case, Course, Geometry, Image, Problem
 from isocenter.verbs.evaluate import _few
-from isocenter.verbs.evaluation import scoring
-from isocenter.verbs.evaluation.evaluation_notes import unshared
-from isocenter.verbs.evaluation.scoring import covariates_of
 from packages import no_export
 
 
@@ -151,7 +151,7 @@ def test_a_case_that_cannot_be_scored_is_an_exit_of_1_and_the_rest_is_written(cl
 
 
 def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmented, tmp_path, monkeypatch, caplog):
-    measured, begun = scoring.measured, []
+    measured, begun = scores.measured, []
 
     def pressed(model, fold, case):
         begun.append(case.id)
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
             raise KeyboardInterrupt
         return measured(model, fold, case)
 
-    monkeypatch.setattr(scoring, "measured", pressed)
+    monkeypatch.setattr(scores, "measured", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.evaluate(segmented.out, segmented.data, split="all", out=tmp_path / "out")
     assert list(pd.read_csv(tmp_path / "out" / "cases.csv")["case"].unique()) == begun[:2]

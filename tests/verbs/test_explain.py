@@ -21,10 +21,10 @@ from isocenter.errors import UsageError
 from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import read_json, write_json
+from isocenter.scoring.explaining import cohort, tests_of_methods
+from isocenter.scoring.explaining.kept_tests import keep, kept_records
+from isocenter.scoring.explaining.report import findings_sentence
 from isocenter.values import Case
-from isocenter.verbs.explaining import cohort, tests_of_methods
-from isocenter.verbs.explaining.kept_tests import keep, kept_records
-from isocenter.verbs.explaining.report import findings_sentence
 from packages import no_export
 
 METHODS = "gradcam,occlusion,integrated_gradients"

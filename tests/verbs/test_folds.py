@@ -17,26 +17,26 @@ import trained
 from isocenter.errors import UsageError
 from isocenter.evaluation import auroc, cross_sets
 from isocenter.planning import SCALE, read_plan
+from isocenter.reading.dataset import open_dataset
+from isocenter.reading.options import ReadingOptions
 from isocenter.report import figures
 from isocenter.runs import training_of, with_reasons
+from isocenter.runs.gate import error_note
+from isocenter.runs.loop import job_of
+from isocenter.runs.loop import trained as train_all
+from isocenter.runs.run_end import Trained, less_than_one_pass, training_log
+from isocenter.runs.run_folder import RunFolder, new_run
 from isocenter.runtime import Preprocessing, read_json
+from isocenter.scoring.comparison import task_of
+from isocenter.scoring.fold import Fold, gate_of
+from isocenter.scoring.image_subsets import with_subsets
+from isocenter.scoring.scores import score, summed_up
 from isocenter.tasks import Evidence, settings_of, untuned, with_calibration
 from isocenter.tasks.classification.task import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
-from isocenter.verbs.evaluation.comparison import task_of
-from isocenter.verbs.evaluation.fold import Fold, gate_of
-from isocenter.verbs.evaluation.image_subsets import with_subsets
-from isocenter.verbs.evaluation.scoring import score, summed_up
 from isocenter.verbs.package import evidence_of, finished_plan
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.train import train
-from isocenter.verbs.training.gate import error_note
-from isocenter.verbs.training.loop import job_of
-from isocenter.verbs.training.loop import trained as train_all
-from isocenter.verbs.training.run_end import Trained, less_than_one_pass, training_log
-from isocenter.verbs.training.run_folder import RunFolder, new_run
 
 
 @pytest.fixture

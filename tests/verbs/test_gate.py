@@ -18,6 +18,9 @@ from isocenter.cli import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
+from isocenter.reading.dataset import open_dataset
+from isocenter.reading.options import ReadingOptions
+from isocenter.runs import guarded_by
 from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.package.readme import readme
@@ -25,9 +28,6 @@ from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.training import guarded_by
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
 

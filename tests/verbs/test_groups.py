@@ -15,14 +15,14 @@ from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Gap, Metrics, Table, resampling
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.runtime import read_json
+from isocenter.scoring.auditing.audit import Audit, AuditOptions
+from isocenter.scoring.auditing.groups import _cells, _words, answered, groups, with_table
+from isocenter.scoring.explaining.kept_tests import keep
+from isocenter.scoring.scores import Scored
 from isocenter.tasks import Task
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from isocenter.verbs.auditing.audit import Audit, AuditOptions
-from isocenter.verbs.auditing.groups import _cells, _words, answered, groups, with_table
-from isocenter.verbs.evaluation.scoring import Scored
-from isocenter.verbs.explaining.kept_tests import keep
 from packages import no_export
 
 

@@ -18,9 +18,9 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.files import read_dataset
 from isocenter.planning import read_plan, settings, split, with_inner_folds
+from isocenter.runs import fit, planned_from
+from isocenter.runs.plan_request import PlanRequest
 from isocenter.values import Case, Dataset
-from isocenter.verbs.plan import PlanRequest
-from isocenter.verbs.training import fit, planned_from
 
 UNCALIBRATED = {"task.calibration_method": "none"}
 TWO = {**trained.TWO_STEPS, "split.inner_folds": 2}

@@ -6,7 +6,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.verbs.reading.options import ReadingOptions
+from isocenter.reading.options import ReadingOptions
 
 VERBS = sorted(name for name in isocenter.__all__ if inspect.isfunction(getattr(isocenter, name)))
 # They take no keyword, or stand in rooms below, where Python's own message has to do.

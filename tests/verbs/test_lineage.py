@@ -12,8 +12,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.planning import read_plan
-from isocenter.verbs.evaluation.data_record import read_data_record
-from isocenter.verbs.evaluation.lineage import lineage_of
+from isocenter.scoring.data_record import read_data_record
+from isocenter.scoring.lineage import lineage_of
 from packages import no_export
 
 

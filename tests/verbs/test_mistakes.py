@@ -11,11 +11,11 @@ import pytest
 import isocenter
 import trained
 from isocenter.evaluation import case_table
+from isocenter.scoring.auditing.audit import Audit
+from isocenter.scoring.auditing.mistakes import mistakes
+from isocenter.scoring.scores import Scored
 from isocenter.tasks import kind, task_from
 from isocenter.values import Case, Geometry
-from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.auditing.mistakes import mistakes
-from isocenter.verbs.evaluation.scoring import Scored
 
 WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
 WEAK += ["p", "p_adjusted", "judged"]

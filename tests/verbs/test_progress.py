@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
 
+from isocenter.report.progress import Tracker
+from isocenter.runs.training_watch import BLOCKS, TrainingWatch, sparkline, watched
 from isocenter.training import Moment
-from isocenter.verbs.reading.progress import BLOCKS, Tracker, TrainingWatch, sparkline, watched
 
 
 def moment(step: int, validation: float | None = None, seconds: float | None = None) -> Moment:

@@ -15,10 +15,9 @@ import pytest
 import isocenter
 from isocenter.errors import DatasetError
 from isocenter.prediction import Asked, computed, image_of
-from isocenter.runs import Costs, Minutes
+from isocenter.runs import Costs, Minutes, gate
 from isocenter.service.work.answer import Inputs, answered
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.training import gate
 
 
 def made(data: Path, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

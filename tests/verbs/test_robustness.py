@@ -12,9 +12,9 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.report import number
+from isocenter.scoring.auditing.audit import AuditOptions
+from isocenter.scoring.auditing.robustness import Line, verdict
 from isocenter.values import Estimate
-from isocenter.verbs.auditing.audit import AuditOptions
-from isocenter.verbs.auditing.robustness import Line, verdict
 
 FILE = "robustness.csv"
 BESIDE = ["calibration", "abstention", "gate"]

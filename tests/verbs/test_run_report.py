@@ -8,12 +8,12 @@ import pytest
 
 from isocenter.planning import registered
 from isocenter.report import Figure
+from isocenter.runs.run_report import MOST_LINES, RunReport, decided_section
+from isocenter.scoring.scores import WRONG, Scored
 from isocenter.tasks import build
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
-from isocenter.verbs.evaluation.scoring import WRONG, Scored
-from isocenter.verbs.training.run_report import MOST_LINES, RunReport, decided_section
 
 TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
 TABLE = pd.DataFrame(

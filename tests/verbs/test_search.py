@@ -17,12 +17,12 @@ import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
 from isocenter.runs import Role, SearchLength, SearchResult, Stages, result_in, selected, training_of, with_searches
+from isocenter.runs.loop import Loop
+from isocenter.runs.run_folder import RunFolder
 from isocenter.training import IMPOSSIBLE, Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
 from isocenter.verbs.train import train
-from isocenter.verbs.training.loop import Loop
-from isocenter.verbs.training.run_folder import RunFolder
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {

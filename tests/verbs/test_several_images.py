@@ -16,11 +16,11 @@ import trained
 from isocenter.errors import DatasetError
 from isocenter.evaluation import case_table
 from isocenter.runtime import Preprocessing
+from isocenter.scoring.fold import Fold
+from isocenter.scoring.image_subsets import Subsets, with_subsets
+from isocenter.scoring.scores import Scored, rows_of
 from isocenter.tasks.classification.task import Classification
 from isocenter.values import Case, Geometry, Image, Prediction
-from isocenter.verbs.evaluation.fold import Fold
-from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
-from isocenter.verbs.evaluation.scoring import Scored, rows_of
 from packages import CONFIG, without_isocenter
 
 COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.runs.initial_weights import weights_of
 from isocenter.runtime import seal, write_zip
-from isocenter.verbs.training.initial_weights import weights_of
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
+from isocenter.runs.covariate_baseline import _fitted
+from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Model
 from isocenter.tasks import settings_of, untuned
 from isocenter.tasks.survival.plan import calibrated, curve
 from isocenter.training import Clock, equal_weights
 from isocenter.verbs.ensembling.weights import tuned_task
-from isocenter.verbs.training.covariate_baseline import _fitted
-from isocenter.verbs.training.run_folder import RunFolder
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 

@@ -12,10 +12,10 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import plan_text, read_plan
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import planned_from
 from isocenter.values import Decision
-from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.train import Run
-from isocenter.verbs.training.run_folder import planned_from
 from packages import no_export
 
 

@@ -18,13 +18,13 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import planned_from
 from isocenter.runtime import read_json, verify
 from isocenter.tasks import settings_of
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
-from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.train import Run, train
-from isocenter.verbs.training.run_folder import planned_from
 
 
 def weights(run, name="last/weights"):

@@ -11,8 +11,8 @@ import pytest
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.planning import read_plan
+from isocenter.runs.certified_images import validation_images
 from isocenter.runtime import read_certificate
-from isocenter.verbs.training.validation_images import validation_images
 
 
 def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packaged):

@@ -8,13 +8,13 @@ import pytest
 
 from isocenter.evaluation import Metric
 from isocenter.report import selecting_name
+from isocenter.runs.validation_course import training_length
+from isocenter.scoring.scores import Scored, by_case, wrong_calls
+from isocenter.scoring.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask.scores import with_part
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation.scoring import Scored, by_case, wrong_calls
-from isocenter.verbs.evaluation.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
-from isocenter.verbs.training.validation_course import training_length
 
 MAE = Metric("mae", "MAE", "less")
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})

@@ -11,7 +11,7 @@ import typer
 
 from isocenter import planning
 from isocenter.errors import UsageError
-from isocenter.verbs.reading.name_values import pairs
+from isocenter.reading import pairs
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder, a table, an archive or a DICOM series.")]
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Image files, DICOM series, or folders of them.")]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.runs.certified_images import MOST, ValidationImages, validation_images
+    from isocenter.runs.configuration_results import configuration_notes, configuration_sections, configured
+    from isocenter.runs.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.runs.decisions import log_decisions, with_outcome, with_reasons, with_searches
+    from isocenter.runs.distributed import in_all_processes
+    from isocenter.runs.fit import prepared
+    from isocenter.runs.gate import gate_of_site, guarded_by
+    from isocenter.runs.initial_weights import weights_of
+    from isocenter.runs.loop import OutOfFold, trained
     from isocenter.runs.minutes import (
         AS_STEPS,
         FEWEST_LOOKED,
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
         of_mean_size,
         stages_in_words,
     )
+    from isocenter.runs.plan_request import PLAN_SUFFIXES, POSITIVE, PlanRequest, planned, positive_among
     from isocenter.runs.roles import (
         BOTH,
         BY_SLICES,
@@ -49,6 +58,19 @@ if TYPE_CHECKING:
         wants_control,
         why_single,
     )
+    from isocenter.runs.run_end import (
+        ENVIRONMENT,
+        Trained,
+        less_than_one_pass,
+        notes_of,
+        training_log,
+        write_environment,
+        write_notes,
+        write_report,
+    )
+    from isocenter.runs.run_folder import MARKS, NOTES, REPORT, START, RunFolder, new_run, planned_from, resumed_run
+    from isocenter.runs.run_report import RunReport, search_sections, selecting
+    from isocenter.runs.search import refuse_unsearchable
     from isocenter.runs.training import (
         CONFIGURED,
         IMAGE_ONLY,
@@ -62,6 +84,8 @@ if TYPE_CHECKING:
         Trial,
     )
     from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
+    from isocenter.runs.tuning import predicted
+    from isocenter.runs.validation_course import training_length
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.keywords import named_keywords
+from isocenter.reading import ReadingOptions, open_dataset, refuse_missing, refuse_taken
 from isocenter.runtime import (
     Evidence,
     Model,
@@ -24,9 +25,6 @@ from isocenter.runtime import (
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs.package import MARKS, Packaged, becoming, is_zip
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
 
 # Each is predicted several times by every backend.
 MOST = 20

@@ -11,7 +11,10 @@ from isocenter.belief import UNKEPT
 from isocenter.errors import UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
+from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_missing, refuse_taken
 from isocenter.report import setting_text
+from isocenter.runs import MARKS as OF_A_RUN
+from isocenter.runs import MOST, ValidationImages, gate_of_site, guarded_by, predicted
 from isocenter.runtime import (
     CALIBRATED,
     PACKAGED,
@@ -30,6 +33,15 @@ from isocenter.runtime import (
     write_calibrated,
     write_package,
 )
+from isocenter.scoring import (
+    boundless,
+    hashes_by_case,
+    kept_content,
+    of_the_same_name,
+    own_labels,
+    who_trained,
+    with_positive,
+)
 from isocenter.tasks import Evidence as Deciding
 from isocenter.tasks import (
     Task,
@@ -41,18 +53,7 @@ from isocenter.tasks import (
     untuned,
 )
 from isocenter.values import Case, Dataset, Decision
-from isocenter.verbs.evaluation.case_selection import of_the_same_name, who_trained
-from isocenter.verbs.evaluation.data_record import hashes_by_case
-from isocenter.verbs.evaluation.evaluation_notes import own_labels, with_positive
-from isocenter.verbs.evaluation.verdict import boundless
-from isocenter.verbs.explaining.kept_tests import kept_content
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
-from isocenter.verbs.reading.dataset import open_labelled
-from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
-from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import gate_of_site, guarded_by, predicted
-from isocenter.verbs.training.validation_images import MOST, ValidationImages
 
 NO_TEST = "what calibrates a model cannot test it"
 SILENT = "No calibrating case has a reference of "

@@ -16,17 +16,21 @@ from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
+from isocenter.reading import (
+    ReadingKeywords,
+    ReadingOptions,
+    open_dataset,
+    opened_and_looked_through,
+    path_of,
+    refuse_taken,
+    result_folder,
+)
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
+from isocenter.scoring import Audited, image_shift, represented
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
-from isocenter.verbs.auditing.between_groups import image_shift
-from isocenter.verbs.auditing.representation import represented
-from isocenter.verbs.evaluation.audited import Audited
-from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
-from isocenter.verbs.reading.dataset import open_dataset, opened_and_looked_through, path_of
-from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
+from isocenter.verbs.check_report import SEVERITIES, case_record, check_page
 
 MARKS = ("check.json",)
 

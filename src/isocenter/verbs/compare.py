@@ -9,11 +9,14 @@ from pathlib import Path
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
+from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import Details, Link, Page, Section, render
 from isocenter.runtime import read_json, write_json
-from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks, sentences_of_tests, table_of_tests
-from isocenter.verbs.comparing.rows import ComparisonOptions, rows_with_tests, significance_of
-from isocenter.verbs.evaluation.comparison import (
+from isocenter.scoring import (
+    CASES,
+    PRIMARY,
+    REGISTERED_MARGIN,
+    SUMMARY,
     Comparison,
     compare_tables,
     comparison_caveats,
@@ -23,10 +26,10 @@ from isocenter.verbs.evaluation.comparison import (
     folder_names,
     primary_blocks,
     task_of,
+    undrawn_notes,
 )
-from isocenter.verbs.evaluation.evaluation_notes import undrawn_notes
-from isocenter.verbs.evaluation.scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
+from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks, sentences_of_tests, table_of_tests
+from isocenter.verbs.comparing.rows import ComparisonOptions, rows_with_tests, significance_of
 
 MARKS = ("comparison.json", "report.html")
 

@@ -24,12 +24,11 @@ from isocenter.files import (
 )
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
+from isocenter.reading import ReadingOptions, open_dataset
+from isocenter.report import tracked
 from isocenter.transforms import phantom
 from isocenter.values import Dataset
 from isocenter.verbs.predict import Predicted, predict
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.reading.progress import tracked
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")

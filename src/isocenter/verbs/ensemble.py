@@ -14,7 +14,17 @@ from isocenter.files import content_hash, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
+from isocenter.reading import (
+    ReadingOptions,
+    announced_device,
+    failures_among,
+    open_dataset,
+    refuse_taken,
+    result_folder,
+    with_references,
+)
 from isocenter.report import Block, InNotebook, Paragraph, Section, Table, in_words
+from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
 from isocenter.runtime import (
     WEIGHTS,
     Model,
@@ -26,32 +36,34 @@ from isocenter.runtime import (
     write_json,
     write_members,
 )
-from isocenter.tasks import Task
-from isocenter.training import MemberWeights
-from isocenter.values import Dataset, Plan, Row, Split
-from isocenter.verbs.auditing.audit import Audit
-from isocenter.verbs.auditing.audits import audited
-from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
-from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
-from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
-from isocenter.verbs.evaluation.comparison import (
+from isocenter.scoring import (
+    CASES,
+    EVALUATION,
+    Audit,
     Comparison,
+    Scored,
+    Verdict,
+    audited,
     compare_tables,
     comparison_caveats,
     comparison_lead,
+    copy_data_record,
     evaluated_cases,
     folder_names,
+    headline_rows,
+    named_as_in_run,
     primary_blocks,
+    score,
+    split_table,
+    verdict_of,
+    write_verdict,
 )
-from isocenter.verbs.evaluation.data_record import copy_data_record, named_as_in_run
-from isocenter.verbs.evaluation.scoring import CASES, EVALUATION, Scored, score, split_table, write_verdict
-from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
-from isocenter.verbs.reading.dataset import open_dataset, with_references
-from isocenter.verbs.reading.device import announced_device
-from isocenter.verbs.reading.failures import failures_among
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.training import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
+from isocenter.tasks import Task
+from isocenter.training import MemberWeights
+from isocenter.values import Dataset, Plan, Row, Split
+from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
+from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
+from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.

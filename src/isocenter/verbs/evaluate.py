@@ -20,7 +20,17 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning import GROUPS, read_plan, registered_groups, registered_margin
 from isocenter.prediction import There, loaded_model
 from isocenter.quality import SHORTCUT
+from isocenter.reading import (
+    ReadingOptions,
+    failed_rows,
+    failures_among,
+    open_labelled,
+    path_of,
+    refuse_taken,
+    result_folder,
+)
 from isocenter.report import InNotebook, in_words
+from isocenter.runs import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 from isocenter.runtime import (
     PACKAGED,
     Model,
@@ -34,30 +44,38 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.values import Dataset, Decision, Plan, Problem, Row
-from isocenter.verbs.auditing.audit import Audit, AuditOptions, EvaluationKeywords
-from isocenter.verbs.auditing.audits import audited
-from isocenter.verbs.auditing.groups import with_table
-from isocenter.verbs.evaluation.case_selection import Choice, choice
-from isocenter.verbs.evaluation.comparison import task_of
-from isocenter.verbs.evaluation.data_record import DATA_RECORD, named_as_in_run, read_data_record
-from isocenter.verbs.evaluation.evaluation_notes import (
+from isocenter.scoring import (
+    DATA_RECORD,
+    TASK,
+    Audit,
+    AuditOptions,
+    Choice,
+    EvaluationKeywords,
+    Fold,
+    Predictor,
+    Scored,
+    Verdict,
     assumed_positive,
+    audited,
+    choice,
+    gate_of,
+    headline_rows,
+    measured_there,
+    named_as_in_run,
     own_labels,
     own_results,
+    read_data_record,
+    score,
     stop_note,
+    task_of,
     unshared,
+    verdict_of,
     with_positive,
+    with_subsets,
+    with_table,
+    write_verdict,
 )
-from isocenter.verbs.evaluation.fold import Fold, gate_of
-from isocenter.verbs.evaluation.image_subsets import with_subsets
-from isocenter.verbs.evaluation.scoring import TASK, Predictor, Scored, measured_there, score, write_verdict
-from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
-from isocenter.verbs.reading.dataset import open_labelled, path_of
-from isocenter.verbs.reading.failures import failed_rows, failures_among
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.training import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
+from isocenter.values import Dataset, Decision, Plan, Problem, Row
 
 log = logging.getLogger("isocenter")
 

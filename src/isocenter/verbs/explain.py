@@ -16,27 +16,44 @@ from isocenter.files import write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import loaded_model, with_own_names
+from isocenter.reading import (
+    Covariates,
+    Input,
+    ReadingKeywords,
+    ReadingOptions,
+    covered,
+    failed_rows,
+    failures_among,
+    no_result,
+    open_dataset,
+    open_inputs,
+    path_of,
+    refuse_taken,
+    result_folder,
+)
 from isocenter.report import InNotebook
 from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, as_json, write_json
-from isocenter.values import Case, Dataset, Problem
-from isocenter.verbs.explaining.cohort import (
+from isocenter.scoring import (
     COLUMNS,
+    Cohort,
     Explainer,
     Looked,
     Made,
     cohort_findings,
+    concepts_of,
+    counterfactuals_of,
     each_case,
+    explanation_page,
+    findings_sentence,
+    kinds_of_maps,
+    refuse_clips,
+    refuse_concepts,
+    verdict_sentence,
+    with_gradients,
     with_references,
     with_tests,
 )
-from isocenter.verbs.explaining.concepts import Cohort, concepts_of, refuse_clips, refuse_concepts
-from isocenter.verbs.explaining.counterfactuals import counterfactuals_of, kinds_of_maps, with_gradients
-from isocenter.verbs.explaining.report import explanation_page, findings_sentence, verdict_sentence
-from isocenter.verbs.reading.dataset import open_dataset, path_of
-from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
-from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
-from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
+from isocenter.values import Case, Dataset, Problem
 
 log = logging.getLogger("isocenter")
 MARKS = ("explanations.csv", "explanations.json")

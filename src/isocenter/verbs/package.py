@@ -15,6 +15,9 @@ from isocenter.files import read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
+from isocenter.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.runs import MARKS as OF_A_RUN
+from isocenter.runs import NOTES, REPORT, validation_images
 from isocenter.runtime import (
     RUN_COMMAND,
     Certificate,
@@ -28,15 +31,8 @@ from isocenter.runtime import (
     write_package,
     write_zip,
 )
+from isocenter.scoring import EVALUATION, OF_GROUPS, kept_content, read_data_record
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.auditing.groups import OF_GROUPS
-from isocenter.verbs.evaluation.data_record import read_data_record
-from isocenter.verbs.evaluation.scoring import EVALUATION
-from isocenter.verbs.explaining.kept_tests import kept_content
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
-from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import NOTES, REPORT
-from isocenter.verbs.training.validation_images import validation_images
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")

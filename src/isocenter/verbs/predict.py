@@ -34,16 +34,24 @@ from isocenter.prediction import (
     loaded_model,
     with_own_names,
 )
-from isocenter.report import InNotebook
+from isocenter.reading import (
+    Covariates,
+    Input,
+    ReadingKeywords,
+    ReadingOptions,
+    covered,
+    failed_rows,
+    failures_among,
+    no_result,
+    open_inputs,
+    path_of,
+    refuse_taken,
+    result_folder,
+)
+from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, with_uncertainty, write_json
 from isocenter.tasks import Task, covering_of, may_miss
 from isocenter.values import Case, Prediction, Problem
-from isocenter.verbs.reading.dataset import path_of
-from isocenter.verbs.reading.failures import failed_rows, failures_among, no_result
-from isocenter.verbs.reading.inputs import Covariates, Input, covered, open_inputs
-from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.reading.progress import tracked
 
 log = logging.getLogger("isocenter")
 

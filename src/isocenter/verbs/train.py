@@ -15,29 +15,16 @@ from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import Planned, registered_margin, settings
+from isocenter.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.report import InNotebook, in_words
-from isocenter.runs import result_in, trials_in
-from isocenter.runtime import build_module
-from isocenter.training import Clock, take_over
-from isocenter.values import Dataset, Row
-from isocenter.verbs.evaluation.lineage import lineage_of
-from isocenter.verbs.evaluation.scoring import EVALUATION, write_verdict
-from isocenter.verbs.evaluation.verdict import Verdict, headline_rows, verdict_of
-from isocenter.verbs.plan import (
+from isocenter.runs import (
+    MARKS,
     PLAN_SUFFIXES,
     POSITIVE,
-    PlanRequest,
-    planned,
-    positive_among,
-)
-from isocenter.verbs.reading.dataset import path_of
-from isocenter.verbs.reading.options import ReadingKeywords, ReadingOptions
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken
-from isocenter.verbs.training import (
-    MARKS,
     REPORT,
     START,
     CovariateShare,
+    PlanRequest,
     RunFolder,
     Trained,
     configuration_notes,
@@ -48,19 +35,27 @@ from isocenter.verbs.training import (
     less_than_one_pass,
     new_run,
     notes_of,
+    planned,
     planned_from,
+    positive_among,
     refuse_unsearchable,
+    result_in,
     resumed_run,
     search_sections,
     selecting,
     trained,
     training_length,
     training_log,
+    trials_in,
     weights_of,
     write_environment,
     write_notes,
     write_report,
 )
+from isocenter.runtime import build_module
+from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
+from isocenter.training import Clock, take_over
+from isocenter.values import Dataset, Row
 
 # Weights that the family of the network has published.
 PUBLISHED = "auto"

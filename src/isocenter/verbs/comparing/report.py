@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import listed
 from isocenter.report import Block, Paragraph, Table, p_text, sentence, share_text
+from isocenter.scoring import MRMC, OF_MARGINS, Comparison, ModelTest, Standing, interval_of_difference, signed_number
 from isocenter.values import Estimate
-from isocenter.verbs.evaluation.comparison import Comparison, interval_of_difference, signed_number
-from isocenter.verbs.evaluation.model_tests import MRMC, OF_MARGINS, ModelTest, Standing
 
 WORDS: Mapping[Standing, str] = {
     "superior": "superior to",

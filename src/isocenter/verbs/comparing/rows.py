@@ -38,19 +38,22 @@ from isocenter.evaluation import (
 )
 from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
-from isocenter.tasks import Task
-from isocenter.values import Estimate, Floats
-from isocenter.verbs.evaluation.comparison import Comparison, comparable, compare_tables, telling_rows
-from isocenter.verbs.evaluation.model_tests import (
+from isocenter.scoring import (
     MRMC,
     READERS,
     UNRELIABLE,
+    Comparison,
     Margin,
     ModelTest,
     Ranked,
     Standing,
     Tested,
+    comparable,
+    compare_tables,
+    telling_rows,
 )
+from isocenter.tasks import Task
+from isocenter.values import Estimate, Floats
 
 Values = Mapping[tuple[str, str], CaseValues]
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")

@@ -13,14 +13,13 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation import Table
 from isocenter.files import read_text_table
 from isocenter.planning import read_plan
+from isocenter.reading import VOXELS, refuse_missing
+from isocenter.runs import MARKS as OF_A_RUN
+from isocenter.runs import REPORT
 from isocenter.runtime import MEMBERS, Inference, Model, averaged_model, checkpoints_of, load
+from isocenter.scoring import DataRecord, read_data_record
 from isocenter.tasks import Task, rows_in, settings_of, untuned
 from isocenter.values import BY_HAND, SPLITS, Case, Geometry, Plan, Region, Split
-from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
-from isocenter.verbs.reading.options import VOXELS
-from isocenter.verbs.reading.output_folder import refuse_missing
-from isocenter.verbs.training import MARKS as OF_A_RUN
-from isocenter.verbs.training import REPORT
 
 # {case id: part}
 Parts = Mapping[str, Split]

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.planning import settings
+from isocenter.reading import ReadingOptions
+from isocenter.report import tracked
+from isocenter.runs import predicted, prepared
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
 from isocenter.tasks import Evidence, Origin, Task, deciding_part, fitted
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import SPLITS, Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
-from isocenter.verbs.reading.options import ReadingOptions
-from isocenter.verbs.reading.progress import tracked
-from isocenter.verbs.training import predicted, prepared
 
 # How members may be weighted.
 FITTED: str = "fitted"

@@ -1,0 +1,255 @@
+"""Opening a data set and looking through it, as every verb does; boxes are made of label maps where asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.files import CaseNames, DatasetOptions, ReadOptions, read_dataset
+from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
+from isocenter.reading.options import ReadingOptions
+from isocenter.report import tracked
+from isocenter.runtime import Spread
+from isocenter.tasks import Task, needs_of, suffices
+from isocenter.transforms import OBJECTS, PIECES, aligned, boxes_of_objects, boxes_of_pieces
+from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
+
+log = logging.getLogger("isocenter")
+# The kind of reference whose names have an order.
+CLASS = "class"
+BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
+# As --labels says that each number of a label map is one object: each=nucleus.
+EACH = "each="
+
+
+def path_of(subject: object) -> Path | None:
+    """The path of what a verb was given; None for a value that is in memory."""
+    return Path(subject) if isinstance(subject, str | Path) else None
+
+
+def open_dataset(
+    data: str | Path | Dataset,
+    reading: ReadingOptions,
+    *,
+    references: bool = True,
+    channels: int | None = None,
+    absent: bool = False,
+    needs: Collection[str] = (),
+) -> Dataset:
+    """Return a data set as it is, or read it from its path by these options.
+
+    channels: images of one case, where a model says how many
+    absent:   whether it does without some of them
+    needs:    kinds of reference that a task asks for, where a file can be read as one or another
+    Raises what reading raises.
+    """
+    each = each_object(reading.labels) if BOXES in needs else None
+    if each is not None:
+        reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
+    if reading.case_names not in (None, *get_args(CaseNames)):
+        problem = f"DICOM cases cannot be called by {reading.case_names!r}"
+        raise UsageError(problem, "--case-names", f"Choose {' or '.join(get_args(CaseNames))}")
+    options = DatasetOptions(
+        layout=reading.layout or None,
+        labels=reading.labels or None,
+        patient=reading.patient or None,
+        class_rule=reading.class_rule or None,
+        column=dict(reading.column or {}),
+        modality=reading.modality or None,
+        read=ReadOptions(
+            reading.part or None,
+            reading.prefer or None,
+            reading.fill_missing,
+            fill_contours=reading.fill_contours,
+            orientation=reading.orientation or None,
+        ),
+        references=references,
+        channels=channels,
+        kinds=frozenset(needs),
+        absent=absent,
+        case_names=reading.case_names or "number",
+        exif=reading.exif or None,
+    )
+    accepted = _accepted(reading.accept)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
+    is_ranked = dataset.ranked or bool(reading.order or reading.labels)
+    dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
+    dataset = _in_order(dataset, reading.order) if references else dataset
+    if BOXES in needs and references:
+        dataset = with_boxes(dataset, each or "object")
+    if not reading.align:
+        return dataset
+    cases = [
+        replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
+    ]
+    return replace(dataset, cases=tuple(cases))
+
+
+def _accepted(names: str | None) -> frozenset[str]:
+    """The names in a list of accepted findings; UsageError for one that cannot be accepted."""
+    given = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
+    if unknown := sorted(given - {MIXED_SCALE}):
+        raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", f"Choose {MIXED_SCALE}")
+    return given
+
+
+def _in_order(dataset: Dataset, order: str | None) -> Dataset:
+    """The data set with its classes in the order of --order; UsageError where it does not name each class once."""
+    if not order:
+        return dataset
+    stated = {str(case.references[CLASS]) for case in dataset if CLASS in case.references}
+    labels = {label.name: label for label in dataset.classes.get(CLASS, ())} or {
+        name: Label(0, name) for name in stated
+    }
+    names = [name.strip() for name in order.split(",")]
+    if sorted(names) != sorted(labels):
+        problem = f"does not name each class once: the classes are {listed(sorted(labels)) or 'none'}"
+        raise UsageError(problem, f"--order {order}", "Name them from the lowest grade to the highest")
+    ordered = tuple(replace(labels[name], value=value) for value, name in enumerate(names))
+    return replace(dataset, classes={**dataset.classes, CLASS: ordered})
+
+
+def _aligned(case: Case, name: str) -> Image:
+    """One image of a case on the grid of the case's first."""
+    first = next(iter(case.images.values()))
+    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
+
+
+def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
+    """The cases of a data set that have references of the task's kind; DatasetError where none has."""
+    dataset = open_dataset(data, reading, needs=task.needs)
+    if not suffices(task, dataset.kinds):
+        problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
+        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")
+    return with_references(dataset, task)
+
+
+def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
+    """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
+    lacking = tuple(case.id for case in dataset if not suffices(kind, case.references))
+    if not lacking:
+        return dataset
+    kinds = ", ".join(sorted(kind.needs))
+    problem = Problem(
+        "warning",
+        f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
+        lacking,
+        "they are left out",
+        "Add their references, or remove the images",
+    )
+    kept = dataset.only({case.id for case in dataset} - set(lacking))
+    return replace(kept, problems=(*dataset.problems, problem))
+
+
+def looked_through(
+    dataset: Dataset, threads: int, spread: Spread | None = None, kinds: Collection[str] = ()
+) -> Examination:
+    """Every case read once, with progress; by other processes if they are given.
+
+    kinds: of reference that are to be predicted; empty: all
+    """
+    with tracked("reading cases") as tracker:
+        return examine(dataset, threads=threads, progress=tracker, spread=spread, kinds=kinds)
+
+
+class LookedThrough(NamedTuple):
+    """A data set with what was found in it; because: why its label maps are taken for numbered objects, or nothing."""
+
+    dataset: Dataset
+    examination: Examination
+    because: str = ""
+
+
+def opened_and_looked_through(
+    opened: Callable[[Collection[str]], Dataset], task: str | None, threads: int, spread: Spread | None = None
+) -> LookedThrough:
+    """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
+
+    opened: the data set, by the kinds of reference that are asked for
+    """
+    dataset = opened(needs_of(task))
+    examination = looked_through(dataset, threads, spread, needs_of(task))
+    because = numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
+    if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
+        return LookedThrough(dataset, examination)
+    note = Problem(
+        "note",
+        f"the label maps are read as numbers of single objects: {because}",
+        (),
+        "numbers that name structures would be the same in every image",
+        "Choose --task segmentation if they name structures, and then name them with --labels",
+    )
+    log.info("the label maps number single objects: they are read once more as such")
+    again = replace(again, problems=(*again.problems, note))
+    return LookedThrough(again, looked_through(again, threads, spread), because)
+
+
+def refuse_unfit(examination: Examination) -> None:
+    """DatasetError where training on these data should not go on."""
+    fatal = examination.fatal
+    if fatal:
+        raise DatasetError(
+            "; ".join(f"{one.what}: {listed(one.cases)}" if one.cases else one.what for one in fatal),
+            str(examination.dataset.root or examination.dataset.name),
+            fatal[0].remedy or "Look at `isocenter check`",
+        )
+
+
+def each_object(labels: str | None) -> str | None:
+    """The class of which each number of a label map is one; None where numbers name structures."""
+    return labels.removeprefix(EACH).strip() or None if labels is not None and labels.startswith(EACH) else None
+
+
+def with_boxes(dataset: Dataset, name: str) -> Dataset:
+    """The data set with boxes made of its label maps, which stay beside them; as it is where boxes were drawn.
+
+    name: of the class, where the maps number objects
+    """
+    if BOXES in dataset.kinds or not dataset.kinds & {MASK, OBJECT_MAPS}:
+        return dataset
+    objects = OBJECT_MAPS in dataset.kinds
+    kind, rule = (OBJECT_MAPS, OBJECTS) if objects else (MASK, PIECES)
+    labels = (Label(1, name),) if objects else _boxed(dataset.classes.get(MASK, ()))
+    structures = dataset.regions or {label.name: (label.value,) for label in labels}
+    declared = (Label(n, one) for n, one in enumerate(structures)) if dataset.regions else labels
+    cases = [
+        replace(case, references=_with_boxes(case.references, partial(_boxes, case, kind, name, structures)))
+        if kind in case.references
+        else case
+        for case in dataset
+    ]
+    classes = {**dataset.classes, BOXES: tuple(declared)} if labels or dataset.regions else dataset.classes
+    return replace(dataset, cases=tuple(cases), classes=classes, derived={**dataset.derived, BOXES: rule})
+
+
+def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
+    return LazyMapping({**{kind: partial(references.__getitem__, kind) for kind in references}, BOXES: boxes})
+
+
+def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
+    """The boxes of one case, from its label map.
+
+    Raises DatasetError where parts of the map were not drawn: nobody knows what there is to be values in them.
+    """
+    drawn: Image = case.references[kind]
+    if kind == OBJECT_MAPS:
+        return boxes_of_objects(drawn, name, case.id)
+    ignored = [label.value for label in drawn.labels if label.is_ignored]
+    values = {int(value) for value in np.unique(drawn.data)} - {0}
+    if values & set(ignored):
+        problem = "its mask holds voxels to be ignored, and boxes need an image that was annotated as a whole"
+        raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
+    named = {label.value: label.name for label in _boxed(drawn.labels)}
+    return boxes_of_pieces(drawn, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id)
+
+
+def _boxed(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels that may have a box."""
+    return tuple(label for label in labels if label.value and not label.is_ignored and not label.is_background)

@@ -1,0 +1,90 @@
+"""The inputs of a model: files, series, cohorts and images as cases, with the covariates that are given beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter import files
+from isocenter.errors import listed
+from isocenter.reading.dataset import open_dataset
+from isocenter.reading.options import ReadingOptions
+from isocenter.runtime import Model
+from isocenter.transforms import COLOUR
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
+
+# Between the name of a patient and what a file's name says of the image.
+SEPARATORS = ("_", "-", ".", " ")
+# A table of covariates, several of them, or the covariates of the one patient by name.
+Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+# What a model takes.
+Input = str | Path | Image | Dataset
+
+
+def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) -> tuple[list[Case], list[Problem]]:
+    """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
+    channels = model.preprocessing.channels
+    count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
+    opened = [_opened(one, reading, count, absent) for one in inputs]
+    opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
+    problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
+    return [case for cases, _ in opened for case in cases], problems
+
+
+def _with_names(case: Case, channels: Sequence[str]) -> Case:
+    """The case with the model's names of its images, where these only begin with one more word: t1 of x_t1.
+
+    So files of one patient alone are called, whose names nothing parts from that of the patient.
+    """
+    ends = {name: max((own for own in channels if name.endswith(own)), key=len, default="") for name in case.images}
+    begun = {name.removesuffix(end) for name, end in ends.items()}
+    is_begun = len(begun) == 1 and begun.pop()[-1:] in SEPARATORS
+    if not is_begun or len(ends) < 2 or len(set(ends.values())) < len(ends) or "" in ends.values():
+        return case
+    named = {end: partial(case.images.__getitem__, name) for name, end in ends.items()}
+    return replace(case, images=LazyMapping({own: named[own] for own in channels if own in named}))
+
+
+def _in_full(problem: Problem) -> Problem:
+    """A warning that names in its words what it is about, as errors do."""
+    if problem.severity == "error" or not problem.cases:
+        return problem
+    parts = (f"{problem.what}: {listed(problem.cases)}", problem.why)
+    return replace(problem, what="; ".join(filter(None, parts)))
+
+
+def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
+    """The cases with these covariates in place of those of their own tables."""
+    match covariates:
+        case None:
+            tables: Sequence[str | Path] = ()
+        case Mapping():
+            return [replace(case, covariates=covariates) for case in cases]
+        case str() | Path():
+            tables = [covariates]
+        case _:
+            tables = covariates
+    merged = list(cases)
+    firsts = [case.files[0] for case in cases if case.files]
+    for table in tables:
+        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases], firsts)
+        merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
+    return merged
+
+
+def _opened(
+    given_input: Input, reading: ReadingOptions, channels: int, absent: bool
+) -> tuple[list[Case], list[Problem]]:
+    """The cases of one input, and what could not be read of it."""
+    match given_input:
+        case Image():
+            paths = given_input.source.paths if given_input.source else ()
+            name = Path(paths[0]).name.split(".")[0] if paths else "image"
+            image = given_input if reading.orientation is None else given_input.along(reading.orientation)
+            return [Case(name, name, {"image": image})], []
+        case _:
+            dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
+            return list(dataset), list(dataset.problems)

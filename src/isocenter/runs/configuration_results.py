@@ -1,0 +1,178 @@
+"""Networks of slices, of volumes, their mean and a cascade, compared by the folds of a run, each in equal minutes.
+
+nnU-Net chooses its best configuration so (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), by the mean alone. Here
+the simplest is taken that is not surely worse than the best, by the paired interval of their difference over patients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import listed
+from isocenter.evaluation import Metric, case_table
+from isocenter.evaluation import Table as Cases
+from isocenter.planning import settings
+from isocenter.report import Paragraph, Section, Table
+from isocenter.runs import (
+    BOTH,
+    BY_SLICES,
+    BY_VOLUMES,
+    CONFIGURATIONS,
+    CONFIGURED,
+    NNUNET,
+    Minutes,
+    Role,
+    Stages,
+    compares,
+    configuration_plan,
+    configurations,
+    has_cascade,
+    training_of,
+)
+from isocenter.runs.fit import Job, More
+from isocenter.runs.loop import Loop, OutOfFold, folds_of, minutes_of
+from isocenter.runs.run_end import predicted_rows
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runs.tuning import tuned
+from isocenter.runtime import read_json, write_json
+from isocenter.scoring import compare_tables, signed
+from isocenter.tasks import Task
+from isocenter.training import Outcome
+from isocenter.values import Decision, Estimate
+
+log = logging.getLogger("isocenter")
+RECORD, SCHEMA = "configurations.json", "isocenter.configurations"
+
+
+def configured(run: RunFolder) -> RunFolder:
+    """The run with the configuration that its folds have chosen, whose trainings then lie in its folds.
+
+    What compares nothing stays as it is.
+    """
+    if not compares(run.made):
+        return run
+    if not (run.out / RECORD).is_file():
+        loop = Loop(run, Stages(run.clock), minutes=_minutes(run), is_dealt=True)
+        loop.fit_all()
+        record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
+        record = record if run.plan[CONFIGURATIONS] == BOTH else _compared(loop)
+        write_json(run.out / RECORD, SCHEMA, record)
+        log.info("configuration: %s: %s", record["chosen"], record["because"])
+    record = read_json(run.out / RECORD, SCHEMA)
+    chosen = str(record["chosen"])
+    first = BY_VOLUMES if chosen == BOTH else chosen
+    for fold in run.folds:
+        place = run.place(f"{CONFIGURED}/{first}/fold_{fold}")
+        if place.is_dir():
+            place.rename(run.folder(fold))
+    decision = Decision(chosen, str(record["because"]), NNUNET)
+    plan = configuration_plan(run.made, first).with_decision(CONFIGURATIONS, decision)
+    run.write_plan(plan)
+    return replace(run, made=replace(run.made, plan=plan))
+
+
+def configuration_notes(run: RunFolder) -> list[str]:
+    """A note that the cases of the figures chose the configuration too; none where nothing was compared.
+
+    Varma and Simon, doi:10.1186/1471-2105-7-91
+    """
+    if not configuration_sections(run.out):
+        return []
+    figures = "its figures out of fold are" if run.own_test else "its figures are"
+    return [f"The same cases chose the configuration, so {figures} somewhat too good."]
+
+
+def configuration_sections(run: Path) -> list[Section]:
+    """The comparison as a section of the report; none where nothing was compared."""
+    if not (run / RECORD).is_file():
+        return []
+    record = read_json(run / RECORD, SCHEMA)
+    if not record["rows"]:
+        return []
+    columns = ["configuration", Metric(record["metric"]).words, "less the best"]
+    rows = [[row["name"], Estimate(**row["estimate"]), row["difference"]] for row in record["rows"]]
+    text = f"{record['chosen']} was taken: {record['because']}."
+    text += f" Left out: {record['left_out']}." if record["left_out"] else ""
+    return [Section("Configurations", [Paragraph(text), Table(columns, rows)])]
+
+
+def _minutes(run: RunFolder) -> Minutes | None:
+    """The minutes of a comparison, and of all that follows the folds of the configuration that is taken."""
+    made, names = run.made, configurations(run.made)
+    volumes = replace(made, plan=configuration_plan(made, BY_VOLUMES))
+    mains = [training_of(volumes, {}, fold) for fold in run.folds]
+    minutes = minutes_of(run, mains, 1)
+    if minutes is None:
+        return None
+    tested = sum(len(main.cases["test"]) for main in mains)
+    compared = [*[(tested, 1)] * len(names), (tested, 2)]  # of the mean both networks predict each case
+    return replace(minutes, tested=[*minutes.tested, *compared], selecting=(2 + len(compared)) * minutes.selecting)
+
+
+def _compared(loop: Loop) -> dict[str, Any]:
+    """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
+    run = loop.run
+    folders = {name: f"{CONFIGURED}/{name}/" for name in configurations(run.made)}
+    trainings = {name: loop.trained_as(Role.CONFIGURATION, below=folder) for name, folder in folders.items()}
+    slices, volumes, order = trainings[BY_SLICES], trainings[BY_VOLUMES], (*trainings, BOTH)
+    more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
+    tables, tasks = dict[str, Cases](), dict[str, Task]()
+    for name in order:
+        jobs, outcomes = volumes if name == BOTH else trainings[name]
+        tables[name], tasks[name] = _scored(run, jobs, outcomes, more if name == BOTH else {}, name)
+    primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
+    figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
+    sign = -1 if tasks[BOTH].metrics.of(primary).better == "less" else 1
+    best = max(order, key=lambda name: sign * figures[name].value)
+    names = [best, *(name for name in order if name != best)]
+    known = run.dataset.patients_known
+    comparison = compare_tables(
+        {name: tables[name] for name in names}, [tasks[name] for name in names], seed=seed, patients_known=known
+    )
+    row = next(row for row in comparison.rows if row.metric == primary)
+    apart = dict(zip(names[1:], row.differences, strict=True))
+    worse = [name for name, one in apart.items() if _is_below(one, sign)]
+    chosen = next(name for name in order if name not in worse)
+    shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
+    named = comparison.metrics.of(primary).words
+    because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
+    because += f"; surely worse: {listed(worse)}" if worse else ""
+    rows = [
+        {
+            "name": name,
+            "estimate": {key: getattr(row.estimates[place], key) for key in ("value", "low", "high", "n", "method")},
+            "difference": signed(apart[name]) if name in apart else "",
+        }
+        for place, name in enumerate(names)
+    ]
+    return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
+
+
+def _scored(
+    run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], more: More, name: str
+) -> tuple[Cases, Task]:
+    """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
+    own = tuned(jobs, outcomes, settings(run.plan).task, (), more)
+    cases = [case for job in jobs for case in job.test]
+    predictor = OutOfFold.of(own.task, jobs, own.models)
+    rows = predicted_rows(predictor, cases, {}, folds_of(jobs, own.models), f"of configuration {name}")
+    return case_table(rows), own.task
+
+
+def _left_out(run: RunFolder) -> str:
+    because = run.plan.decision("preprocessing.cascade").because
+    return "" if has_cascade(run.made) else f"a cascade: {because}"
+
+
+def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:
+    return next(row.estimate for row in task.summary(table, seed=seed) if row.metric == primary)
+
+
+def _is_below(difference: Estimate, sign: int) -> bool:
+    """Whether a difference from the best is surely a loss."""
+    ends = (difference.low, difference.high)
+    return all(end is not None and sign * end < 0 for end in ends)

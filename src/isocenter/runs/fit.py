@@ -1,0 +1,278 @@
+"""One training of a run: its cases prepared, and followed step by step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import listed
+from isocenter.evaluation import groups_of
+from isocenter.planning import CACHED_SHARE, Settings, Training, settings
+from isocenter.reading import ReadingOptions
+from isocenter.report import selecting_name, tracked
+from isocenter.runs import MOST_UNSEEN, evenly
+from isocenter.runs.training_watch import watched
+from isocenter.runtime import (
+    Context,
+    available_memory,
+    choose_device,
+    environment,
+    read_json,
+    write_json,
+)
+from isocenter.tasks import Origin, Task, deciding_part, leaves
+from isocenter.training import (
+    Clock,
+    Decided,
+    Moment,
+    Outcome,
+    Prepared,
+    Ranks,
+    Recount,
+    Several,
+    finished,
+    length_of,
+    prepare_all,
+)
+from isocenter.training import train as follow
+from isocenter.values import BY_HAND, Case, Plan, Problem, Split
+
+log = logging.getLogger("isocenter")
+# Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
+RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
+# {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
+More = Mapping[Path, Sequence[Outcome]]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training: a whole run, a fold of it, a stage of a cascade, a control or a trial of a search.
+
+    out:    where its log and its checkpoints are written
+    record: goes into the model: data hash, versions
+    what:   its name while it runs
+    start:  weights of another model to start from
+    marked: {case id: file with the labels of the first stage of a cascade}; None without a first stage
+    test:   cases that it never sees
+    calibration: cases that it never sees, and that choose nothing: guarantees come from them
+    fold:   its number; None where the run has one training
+    """
+
+    out: Path
+    plan: Plan
+    train: Sequence[Case]
+    val: Sequence[Case]
+    record: Mapping[str, Any]
+    what: str = "training"
+    start: Path | None = None
+    marked: Mapping[str, Path] | None = None
+    test: Sequence[Case] = ()
+    calibration: Sequence[Case] = ()
+    fold: int | None = None
+
+    @cached_property  # to check them is to build the network, though without memory
+    def settings(self) -> Settings:
+        """The settings that its plan decides."""
+        return settings(self.plan)
+
+    @property
+    def fewest(self) -> int | None:
+        """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
+        if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
+            return None
+        return self.settings.task.fewest(self.train)
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether a fold gets what is found after training from the other folds, by the cases that those have not seen.
+
+        Not where outputs of several networks have no scale in common: there its own validation cases decide.
+        """
+        parts = leaves(self.settings.task).values()
+        return self.fold is not None and bool(self.test) and all(one.tuned_on == ("val",) for one in parts)
+
+    @property
+    def tuning(self) -> Sequence[Case]:
+        """The cases whose predictions decide what the task leaves open until then; none of a fold that is crossed."""
+        if self.is_crossed:
+            return ()
+        parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
+        part = deciding_part(self.settings.task, parts)
+        return () if part is None else parts[part]
+
+    @property
+    def origin(self) -> Origin:
+        """Whether the cases that decide trained; those of a crossed fold are other folds' cases, which did not."""
+        return "unseen" if self.is_crossed or self.val else "training"
+
+    @property
+    def unseen(self) -> Sequence[Case]:
+        """The cases that a fold has not seen: they decide for other folds, and set sets of the mean of all."""
+        if self.fold is None:
+            return ()
+        # Label maps take their time: so many of each fold, from all over it, are enough.
+        return evenly(self.test, MOST_UNSEEN) if self.is_dense else self.test
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether a result has values at every voxel."""
+        return any(head.is_dense for head in self.settings.task.heads.values())
+
+    def prepared(self) -> tuple[list[Prepared], list[Prepared]]:
+        """Its training and its validation cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
+        return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
+
+
+def fit(
+    job: Job,
+    clock: Clock,
+    decided: Decided,
+    recount: Recount | None = None,
+    look: Callable[[Moment], None] = lambda moment: None,
+    several: Several | None = None,
+) -> Outcome:
+    """Prepare the cases and train; goes on from the last checkpoint where there is one.
+
+    decided: takes what a probe, or the speed that was measured since, decided: steps, validations, how to compute
+    recount: returns half-way the second by which training must end; None where the steps are fixed
+    look:    takes every moment; what it raises ends the training
+    several: further networks that may share the time; None where the training has it all
+    """
+    chosen, ranks = job.settings, Ranks.here()
+    choose_device(chosen.training.device)  # refuses one that this machine lacks
+    if (outcome := finished(job.out, chosen)) is not None:
+        return outcome
+    ranks.part(chosen.training.batch)  # refused before the cases are prepared
+    train, val = job.prepared()
+    lost = resampled_away([*train, *val], chosen.task)
+    for problem in lost:
+        log.warning("%s: %s", problem.what, listed(problem.cases))
+    if chosen.training.steps is not None and clock.deadline is None:
+        log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
+    ranks.agreed(Errand(job, clock))
+    with watched(job.what, selecting_name(chosen.task.metrics.of(chosen.training.selection))) as shown:
+
+        def watch(moment: Moment) -> None:
+            shown(moment)
+            look(moment)
+
+        outcome = follow(
+            chosen,
+            train,
+            val,
+            job.out,
+            length=length_of(
+                chosen.training, clock, decided=decided, recount=recount, fewest=job.fewest, several=several
+            ),
+            record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
+            start=job.start,
+            watch=watch,
+        )
+    write_resampled(lost, job.out)
+    return outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Errand:
+    """A training that the first of several processes asks the others to take part in."""
+
+    job: Job
+    clock: Clock
+
+
+def learn_along(ranks: Ranks) -> Any:
+    """Take part in every training that the first process starts; returns what that process comes to in the end."""
+    while isinstance(asked := ranks.agreed(None), Errand):
+        train, val = asked.job.prepared()
+        follow(
+            asked.job.settings,
+            train,
+            val,
+            asked.job.out,
+            length=length_of(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
+            record={},
+            start=asked.job.start,
+        )
+    return asked
+
+
+def prepared(
+    cases: Sequence[Case], chosen: Settings, reading: ReadingOptions, marked: Mapping[str, Path] | None = None
+) -> list[Prepared]:
+    """The cases as the network sees them.
+
+    marked: as in `Job`
+    """
+    with tracked("preparing cases") as tracker:
+        return prepare_all(
+            cases,
+            chosen.preprocessing,
+            chosen.task,
+            reading=reading.decisive,
+            context=Context.of(chosen.network.context),
+            marked=marked,
+            threads=chosen.training.threads,
+            memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+            progress=tracker,
+        )
+
+
+def resampled_away(cases: Sequence[Prepared], task: Task) -> list[Problem]:
+    """One warning for each structure that prepared cases have lost, with these cases."""
+    of_structure = defaultdict[str, list[str]](list)
+    for case in cases:
+        for key in case.lost:
+            if name := _named(key, task):
+                of_structure[name].append(case.id)
+    return [
+        Problem(
+            "warning",
+            f"{name} was drawn and has no voxel on the grid of the network",
+            tuple(own),
+            "it is smaller than the voxels of that grid, and the case teaches that it is not there",
+            "Choose a finer grid (--set preprocessing.spacing=...), or leave the case out",
+        )
+        for name, own in sorted(of_structure.items())
+    ]
+
+
+def write_resampled(problems: Sequence[Problem], folder: Path) -> None:
+    """Keep the warnings with a training, for the report; nothing is written without any."""
+    if problems:
+        rows = [{"what": one.what, "cases": one.cases, "why": one.why, "remedy": one.remedy} for one in problems]
+        write_json(folder / RESAMPLED, SCHEMA, {"rows": rows})
+
+
+def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
+    """The warnings of trainings, each once."""
+    cases = defaultdict[Problem, dict[str, None]](dict)
+    for path in (folder / RESAMPLED for folder in folders):
+        for row in read_json(path, SCHEMA)["rows"] if path.is_file() else ():
+            cases[Problem("warning", row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
+    for problem, own in cases.items():
+        yield Problem(problem.severity, problem.what, tuple(own), problem.why, problem.remedy)
+
+
+def _named(key: str, task: Task) -> str:
+    """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
+    part, _, number = key.rpartition("_")
+    targets = (task.parts[part] if part else task).saliency_targets
+    return targets[int(number) - 1] if int(number) <= len(targets) else ""
+
+
+def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training) -> list[Prepared]:
+    """Training cases with the group of people that each is of, where training looks at groups."""
+    if chosen.fairness == "none" or chosen.protected is None:
+        return list(made)
+    names = dict.fromkeys(name for case in cases for name in case.covariates)
+    covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
+    [groups] = groups_of(covariates, chosen.protected).values()
+    return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]

@@ -1,0 +1,220 @@
+"""The gate of each training, and the posterior of its last layer, from what its model sees of its own cases."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import cases_to_answer, least_sureness
+from isocenter.report import tracked
+from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
+from isocenter.runs.fit import Job
+from isocenter.runs.run_folder import RunFolder, minutes_decide
+from isocenter.runs.tuning import Tuned
+from isocenter.runtime import (
+    MOST_TRAINED,
+    Answering,
+    Directions,
+    Guard,
+    LastLayers,
+    Model,
+    Observation,
+    fitted_guard,
+    last_layers_of,
+    observed,
+    refitted,
+    strictest,
+    tail_note,
+    with_guard,
+    with_uncertainty,
+)
+from isocenter.scoring import case_errors, write_gate
+from isocenter.tasks import Task, sureness
+from isocenter.training import Outcome, with_parts
+from isocenter.transforms import stacked
+from isocenter.values import Case, Decision, Prediction
+
+GATE, ERROR = "guard.gate", "guard.error"
+# Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
+FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
+TOO_FEW = "too few cases did not train: every image gets an answer"
+NO_GATE = "too few cases did not train: no image is refused, until `isocenter calibrate` is given others"
+
+
+def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tuned: Tuned) -> Tuned:
+    """The models with the gates of their own cases, which lie in their checkpoints too."""
+    wanted = jobs[0].settings.guard
+    if not (wanted.gate or wanted.error):
+        return tuned
+    pairs = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
+    models, kept = zip(*pairs, strict=True)
+    for job, outcome, (own, model) in zip(jobs, outcomes, pairs, strict=True):
+        with_parts(outcome.checkpoint, model)
+        if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
+            write_gate(own.guard, job.out)
+    decisions, first = dict(tuned.decisions), kept[0].guard
+    if wanted.gate:
+        decisions[GATE] = Decision(True, _gate_note(first))
+    if wanted.error:
+        because = error_note([model.guard for model in kept], folds=jobs[0].fold is not None)
+        decisions[ERROR] = Decision(wanted.error, because)
+    return replace(tuned, models=list(models), decisions=decisions)
+
+
+def _is_calibrated(model: Model) -> bool:
+    return model.guard is not None and model.guard.is_calibrated
+
+
+def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
+    """On what the answers of a model rest; guards: of its trainings, whose mean answers what each is sure enough of."""
+    answers = strictest([guard.answers for guard in guards if guard is not None])
+    if answers is None or (first := guards[0]) is None or first.answers is None:
+        return TOO_FEW
+    return answers.words(exact=first.exact) + ("; of the mean of folds it is approximate" if folds else "")
+
+
+def _gate_note(guard: Guard | None) -> str:
+    return NO_GATE if guard is None or not guard.is_calibrated else tail_note(guard)
+
+
+def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
+    """The training cases, of many some that are drawn by the seed, and the others at which a gate looks.
+
+    The others are those of the part "calibration", or else the validation cases. Training cases come in the order in
+    which they were drawn, so that the first of them stand for all.
+    """
+    order = np.random.default_rng(job.settings.training.seed).permutation(len(job.train))
+    held_out = run.cases("calibration", job.fold) or job.val
+    return [job.train[place] for place in order[:MOST_TRAINED]], held_out
+
+
+def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
+    """The model as it is scored, and as it is kept: a fold's with a gate by cases that it has not seen.
+
+    The mean of folds sees with the eyes of the first; an answer has to be sure enough for all. No case judges itself.
+    """
+    trained, held_out = looked_at(run, job)
+    exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
+    layers, minutes = last_layers_of(model), job.settings.training.minutes
+    timed = minutes is not None and minutes_decide(job.settings.training, job.out)
+    allowed = minutes if timed and minutes is not None else math.inf
+    usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
+    seen, _ = _looked(model, trained, layers=layers, seconds=usual, most=most)
+    trained = trained[: len(seen)]
+    laplace = None if layers is None else layers.fitted(len(job.train))
+    own = replace(model, laplace=laplace, directions=_directions(model, trained))
+
+    def judged(cases: Sequence[Case], exact: bool) -> Model:
+        others, sure = _looked(model, cases, judged=wanted.error is not None)
+        guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
+        if guard is not None and guard.is_calibrated and wanted.error:
+            guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
+        return with_uncertainty(with_guard(own, guard))
+
+    scored = judged(held_out, exact)
+    is_looked_through = job.fold == 0 or (job.fold is not None and wanted.error)
+    return scored, judged(job.test, True) if is_looked_through else scored
+
+
+def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
+    """How training images differ, of answers about whole images on one grid, for counterfactuals along them."""
+    prepared, whole = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
+    if not whole or prepared.shape is None or prepared.frames is not None or model.first is not None:
+        return None
+    with_images = [case for case in cases if case.images]
+    patients = [case.patient for case in with_images]
+    seen = (np.asarray(prepared.opened(stacked(case.images, case.id), case.id)[0]) for case in with_images)
+    return Directions.fitted(seen, patients)
+
+
+def guarded_by(
+    model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
+) -> tuple[Model, dict[str, Decision]]:
+    """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.
+
+    exact: whether they have not calibrated it either, on which the promise about answers rests
+    chose: whether they chose its checkpoints
+    """
+    if (guard := model.guard) is None:
+        return model, {}
+    seen, sure = _looked(model, cases, judged=guard.answers is not None)
+    decisions, after = {}, refitted(guard, seen, exact=not chose)
+    if guard.level and (after is not guard or not guard.is_calibrated):
+        decisions[GATE] = Decision(True, _gate_note(after))
+    if guard.answers is not None:
+        answers = _answering(guard.answers.error, guard.answers.delta, sure)
+        decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
+        after = replace(after, answers=answers)
+    return replace(model, guard=after), decisions
+
+
+def gate_of_site(model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
+    """A model of which nobody knows what trained it, with a gate for images like those of a site.
+
+    The cases of one half of the patients stand for those that trained it, and those of the other half judge distances.
+    """
+    patients = sorted({case.patient for case in cases})
+    if len(patients) < FEWEST_OF_SITE:
+        few = f"{counted(len(patients), 'patient')} of at least {FEWEST_OF_SITE} are too few to stand for them"
+        return model, {
+            GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
+        }
+    drawn = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
+    first = {patients[place] for place in drawn}
+    references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
+    seen, unseen = (_looked(model, half)[0] for half in (references[:MOST_TRAINED], others))
+    if (guard := fitted_guard(seen, unseen, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
+        return model, {GATE: Decision(False, NO_GATE)}
+    whom = f"{guard.trained} of the site's cases stand for those that trained the model"
+    return with_guard(model, guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
+
+
+# Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.
+Sure = list[tuple[str, float, float]]
+
+
+def _looked(
+    model: Model,
+    cases: Sequence[Case],
+    *,
+    judged: bool = False,
+    layers: LastLayers | None = None,
+    seconds: float = math.inf,
+    most: float = math.inf,
+) -> tuple[list[Observation], Sure]:
+    """What a model sees of cases and, where it is to be judged, how sure its answers are and how wrong.
+
+    layers:  take what comes into the last layers
+    seconds: after which it looks at no further case, once it has seen the fewest
+    most:    after which it looks at no further case, whatever it has seen
+    """
+    seen, sure, began = list[Observation](), Sure(), time.monotonic()
+    with tracked("looking at cases for the gate") as tracker:
+        for done, case in enumerate(cases, start=1):
+            observation, prediction = observed(model, case, layers)
+            seen.append(observation)
+            if judged:
+                sure += _sure_and_wrong(model.task, prediction, case)
+            tracker(done, len(cases))
+            elapsed = time.monotonic() - began
+            if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):
+                break
+    return seen, sure
+
+
+def _answering(error: float, delta: float, sure: Sure) -> Answering:
+    patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
+    given = (sureness_of, wrong, error, delta, patients)
+    least = least_sureness(*given)
+    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*given))
+
+
+def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
+    """How sure the answer to a case is, and how wrong; nothing of a case without any reference that the task knows."""
+    errors = case_errors(task, task.score([prediction], [case]))
+    return [(case.patient, sureness(task, prediction), wrong) for wrong in errors.values()]

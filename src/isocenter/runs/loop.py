@@ -1,0 +1,531 @@
+"""The trainings of a run within its minutes, one after the other; then calibration, gate and scores of their models."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import Table
+from isocenter.files import write_table, write_text
+from isocenter.lazy import pandas as pd
+from isocenter.planning import CROSS_FITS, plan_text, read_plan, relative_to, settings
+from isocenter.quality import references_counted
+from isocenter.reading import ALLOW_LARGE
+from isocenter.report import row_name, tracked
+from isocenter.runs import (
+    MOST_UNSEEN,
+    NETWORKS,
+    Costs,
+    Finished,
+    Minutes,
+    Role,
+    Stages,
+    Training,
+    afforded,
+    compares,
+    configuration_plan,
+    covariates_seconds,
+    deadline,
+    first_stage_plan,
+    fitting_seconds,
+    fold_by_case,
+    fresh_model,
+    log_decisions,
+    networks_decision,
+    next_of,
+    of_mean_size,
+    result_in,
+    searched,
+    training_of,
+    wants_control,
+    why_single,
+    with_outcome,
+    with_reasons,
+    with_searches,
+)
+from isocenter.runs.fit import Job, More, fit
+from isocenter.runs.gate import guarded, looked_at
+from isocenter.runs.run_end import Trained, evaluated, evaluated_control
+from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
+from isocenter.runs.search import Trials
+from isocenter.runs.tuning import predicted_by_mean, tuned
+from isocenter.runtime import (
+    BEFORE,
+    Guard,
+    Model,
+    label_numbers,
+    load,
+    use_threads,
+    with_first_stage,
+    write_json,
+    write_members,
+)
+from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Fold, Subsets
+from isocenter.tasks import Task, needs_alignment
+from isocenter.training import Outcome, Several, keep_marked
+from isocenter.values import Case, Decision, Plan, Prediction, Split
+
+log = logging.getLogger("isocenter")
+TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
+# Best, median and worst cases, whose pictures are drawn.
+GROUPS_SHOWN = 3
+
+
+def trained(run: RunFolder) -> Trained:
+    """Train what the plan asks for, calibrate, and score each case by a model that has not seen it.
+
+    What an earlier session has done is not done again. Where the set has its own test part the mean of the folds is
+    scored on it, else each fold on its own cases.
+    """
+    loop = Loop(run, Stages(run.clock))
+    loop.stages.ended("reading and planning")
+    loop.fit_all()
+    loop.stages.ended("training")
+
+    run, plan, stages = loop.run, loop.run.plan, loop.stages
+    jobs, outcomes = loop.trained_as(Role.MAIN, Role.FOLD)
+    controls, inner = loop.trained_as(Role.CONTROL), [*zip(*loop.trained_as(Role.INNER), strict=True)]
+    common, more = settings(plan).task, loop.further
+    found = tuned(jobs, outcomes, common, inner, more)
+    stages.ended("calibration and thresholds")
+    models = guarded(run, jobs, outcomes, found)
+    stages.ended("gate")
+
+    facts = dict[str, str]()
+    if more:
+        each = [[outcome, *more.get(job.out, ())] for job, outcome in zip(jobs, outcomes, strict=True)]
+        write_mean(run.out, each, replace(models.models[0], task=models.task))
+        facts = {"networks": f"{sum(map(len, each))}, whose mean is the model"}
+    plan, plans = plan.with_decisions(models.decisions), [job.plan for job in jobs]
+    if run.made.folds:
+        plan = with_searches(with_reasons(plan, plans, outcomes), plans)
+    else:
+        plan = with_outcome(plan, outcomes[0])
+
+    tested = {case.id for job in jobs for case in job.test}
+    cases = [case for case in run.dataset if case.id in tested]
+    parts: dict[str, Split] = dict.fromkeys(tested, "test")
+    folder = OUT_OF_FOLD if run.own_test else EVALUATION
+    unseen = OutOfFold.of(models.task, jobs, models.models)
+    scored = evaluated(run, unseen, cases, parts, folder, folds_of(jobs, models.models))
+    if controls[0]:
+        own = tuned(*controls, common, more=more)
+        unseen = OutOfFold.of(own.task, controls[0], own.models)
+        evaluated_control(run, unseen, cases, parts, folds_of(controls[0], own.models))
+    stages.ended("testing")
+    if not run.made.folds or scored is None:
+        return Trained(plan, scored, outcomes, facts, stages.seconds)
+    primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
+    facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
+    if run.own_test:
+        overall = [row for row in scored.rows if row.metric == primary][:1]
+        facts |= {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
+        mean = load(run.out, jobs[0].settings.training.device)
+        scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
+        stages.ended("testing")
+    return Trained(plan, scored, outcomes, facts, stages.seconds)
+
+
+@dataclass(eq=False)
+class Loop:
+    """The one loop over trainings: what `next_of` says is fitted, and what it came to is kept.
+
+    run:      its plan is the one that the trainings to come go by
+    stages:   of the run, whose search ends here
+    minutes:  None where the plan fixes the steps, and until the first training
+    is_dealt: whether what the minutes allow has been decided
+    searches: {fold: its trials}
+    fresh:    {configuration, or "": what a case costs by a model that has learnt nothing}
+    costs:    {checkpoint: what a case costs by its model}
+    """
+
+    run: RunFolder
+    stages: Stages
+    finished: list[Finished] = field(default_factory=list)
+    minutes: Minutes | None = None
+    is_dealt: bool = False
+    searches: dict[int | None, Trials] = field(default_factory=dict)
+    fresh: dict[str, Costs] = field(default_factory=dict)
+    costs: dict[Path, Costs] = field(default_factory=dict)
+
+    def fit_all(self, roles: Collection[Role] = tuple(Role)) -> None:
+        """Ask what comes next, and fit it, until nothing does, or nothing of these roles."""
+        while (training := next_of(self.run.made, self.finished, self.minutes)) is not None:
+            if training.role not in roles:
+                return
+            if training.role in (Role.TRIAL, Role.SEARCH):
+                self._search(training)
+            elif not self.is_dealt:
+                self._deal()  # and ask again, by a plan that the minutes allow
+            else:
+                self._fit(training)
+        self._decide_networks()
+
+    def trained_as(self, *roles: Role, below: str = "") -> tuple[list[Job], list[Outcome]]:
+        """The trainings of these roles in a folder of the run, and their outcomes."""
+        own = [one for one in self.finished if one.training.role in roles and one.training.name.startswith(below)]
+        return [job_of(self.run, one.training) for one in own], [one.reached for one in own]
+
+    @property
+    def further(self) -> More:
+        """{folder of a training: networks beside its own}: of other seeds or slices, and members that each has left."""
+        further = defaultdict[str, list[Outcome]](list)
+        for one in self.finished:
+            if one.training.role is Role.MEMBER:
+                further[_place(one.training, 2)].append(one.reached)
+            elif one.training.role is Role.CONFIGURATION:
+                further[f"fold_{one.training.fold}"].append(one.reached)
+        made = dict[Path, Sequence[Outcome]]()
+        for one in self.finished:
+            if one.training.role in (Role.MAIN, Role.FOLD, Role.INNER, Role.CONTROL):
+                each = [one.reached, *further[one.training.name]]
+                left = [replace(own, checkpoint=path, members=()) for own in each for path in own.members]
+                if others := [*each[1:], *left]:
+                    made[self.run.place(one.training.name)] = others
+        return made
+
+    def _search(self, training: Training) -> None:
+        """A trial before a training, or the result of all; of a single training the plan of the run changes by it."""
+        run, fold = self.run, training.fold
+        if fold not in self.searches:
+            made = run.made if fold is None else run.made.of_fold(fold)
+            trials = Trials(run.made, training_of(run.made, {}, fold), run.folder(fold), run.clock, made.room)
+            self.searches[fold], result = trials, result_in(run.folder(fold))
+            self.finished += trials.resumed() if result is None else [trials.finished(result)]
+        elif training.role is Role.SEARCH:
+            result = self.searches[fold].result(searched(run.made, self._done, fold))
+            self.finished.append(self.searches[fold].finished(result))
+        else:
+            self.finished += self.searches[fold].fitted(training, job_of(run, training))
+        if fold is None and self.finished and self.finished[-1].training.role is Role.SEARCH:
+            self._decide(self.finished[-1].decided)
+
+    def _deal(self) -> None:
+        """Measure what follows training, and give up what the minutes do not allow, unless an earlier session did."""
+        self.is_dealt = True
+        if self.finished:
+            self.stages.ended("search")
+        run = self.run
+        mains = [training_of(run.made, self._done, fold) for fold in run.folds]
+        self.minutes = minutes_of(run, mains, 1 + wants_control(run.made))
+        if self.minutes is None or any(state_of(run.place(one.name)) for one in mains):
+            return
+        use_threads(mains[0].settings.training.threads)
+        fresh, given = partial(self._fresh, mains[0].fold), run.start is not None
+        decided, self.fresh[""] = afforded(
+            self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=given
+        )
+        if decided:
+            self._decide(decided)
+            log_decisions("training", decided)
+
+    def _fit(self, training: Training) -> None:
+        """Fit what comes next, within its deadline; the plan's steps decide where there is none."""
+        if training.role is Role.MEMBER:
+            self._decide_networks()
+        run, out = self.run, self.run.place(training.name)
+        self._note(training)
+        job, state = job_of(run, training), state_of(out)
+        clock = replace(run.clock, turn=run.clock.seconds if state.get("turn") is None else state["turn"])
+        if training.role is Role.STAGE and not (out.parent / "plan.yaml").is_file():
+            _write_stage_plan(training.plan, out.parent)
+        if training.plan["preprocessing.cascade"] is not None:
+            job = replace(job, marked=marked(run, training))
+        recount = None
+        if self.minutes is not None and training.role is not Role.MEMBER:
+            due = partial(deadline, training, tuple(self.finished), float(clock.turn or 0.0))
+            known = state.get("deadline")
+            clock = replace(clock, deadline=due(self._end(training)) if known is None else known)
+            recount = None if training.role is Role.STAGE else partial(self._recounted, training, due)
+        decided = self._decided if training.role is Role.MAIN else partial(log_decisions, training.what)
+        outcome = fit(job, clock, decided, recount, several=self._several(training))
+        self.finished.append(self._ended(training, outcome))
+        self._note()
+        if training.role is Role.STAGE and training.record["fold"] == CROSS_FITS - 1:
+            self._reason_stages(out.parent)
+
+    def _ended(self, training: Training, outcome: Outcome) -> Finished:
+        """A training that has ended, by its last state."""
+        state = state_of(self.run.place(training.name))
+        # Where further networks share its minutes, the time of one of these begins with its first step.
+        began = state["share"]["began"] if state["share"] else state["turn"]
+        by_clock = state["deadline"] is not None
+        costs = self._costs(outcome) if by_clock and self._counts_networks(training) else None
+        return Finished(training, outcome, state["seconds"] - began, self.run.clock.seconds, by_clock, costs)
+
+    def _end(self, training: Training) -> float:
+        """s after the command's start by which all training must end, as far as that is known before a training."""
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
+        if training.role in (Role.CONTROL, Role.INNER):
+            models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
+            main = next(one for one in models if one.training.fold == training.fold)
+            return self.minutes.end(self._costs(main.reached))
+        made, name = self.run.made, training.name.split("/")[1] if compares(self.run.made) else ""
+        if name not in self.fresh:
+            plan = configuration_plan(made, name) if name else made.plan_of(training.fold)
+            self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
+        return self.minutes.first_end(self.fresh[name])
+
+    def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Model) -> float:
+        """s after the command's start by which a training must end, if this is its model half-way."""
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
+        whole = self._whole(half_trained, training.fold, training.plan)
+        return due(self.minutes.end(self.minutes.costs(whole)))
+
+    def _fresh(self, fold: int | None, plan: Plan) -> Model:
+        """The model of a plan, with weights that have learnt nothing."""
+        return self._whole(fresh_model(settings(plan)), fold, plan)
+
+    def _whole(self, second: Model, fold: int | None, plan: Plan) -> Model:
+        """A model with a first stage that has learnt nothing: it takes as long as a trained one."""
+        if plan["preprocessing.cascade"] is None:
+            return second
+        return with_first_stage(second, fresh_model(settings(first_stage_plan(self.run.made, plan, fold))))
+
+    def _costs(self, outcome: Outcome) -> Costs:
+        """Costs of a case by the model of a training that has ended."""
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
+        if outcome.checkpoint not in self.costs:
+            own = load(outcome.checkpoint, self.run.made.settings.training.device)
+            self.costs[outcome.checkpoint] = self.minutes.costs(own)
+        return self.costs[outcome.checkpoint]
+
+    def _counts_networks(self, training: Training) -> bool:
+        """Whether the number of networks follows from the time that this training takes."""
+        plan = self.run.plan
+        is_open = training.role is Role.MAIN and NETWORKS in plan and plan[NETWORKS] is None
+        return is_open and not why_single(self.run.made, training, by_clock=True)
+
+    def _several(self, training: Training) -> Several | None:
+        """The networks for every voxel that may share the time of the first; None where it has it all."""
+        if self.minutes is None or "" not in self.fresh or training.settings.training.epochs:
+            return None
+        return self.minutes.several(self.fresh[""]) if self._counts_networks(training) else None
+
+    def _decide_networks(self) -> None:
+        """Write down the number of networks as soon as it is known."""
+        made, plan = self.run.made, self.run.plan
+        if not compares(made) and NETWORKS in plan and plan[NETWORKS] is None:
+            self._decide({NETWORKS: networks_decision(made, self._done, self.minutes)})
+
+    def _decided(self, decisions: Mapping[str, Decision]) -> None:
+        """Take the decisions of a single training into the plan of the run, and log them."""
+        self._decide(decisions)
+        log_decisions("training", decisions)
+
+    def _decide(self, decisions: Mapping[str, Decision]) -> None:
+        self.run = replace(self.run, made=replace(self.run.made, plan=self.run.plan.with_decisions(decisions)))
+        self.run.write_plan(self.run.plan)
+
+    def _reason_stages(self, folder: Path) -> None:
+        """State in the plan of the networks at low resolution what they were trained with, once all have ended."""
+        own = [one for one in self.finished if self.run.place(one.training.name).parent == folder]
+        plans, outcomes = [one.training.plan for one in own], [one.reached for one in own]
+        _write_stage_plan(with_reasons(read_plan(folder / "plan.yaml"), plans, outcomes), folder)
+
+    @property
+    def _done(self) -> dict[str, Finished]:
+        """{name: training that has ended}."""
+        return {one.training.name: one for one in self.finished}
+
+    def _note(self, running: Training | None = None) -> None:
+        """Keep in `trainings.json` what each training came to, and which one runs."""
+        rows = list[dict[str, Any]]()
+        for one in self.finished:
+            row = {"name": one.training.name, "role": one.training.role, "state": "finished"}
+            steps = {} if one.outcome is None else {"steps": one.outcome.steps}
+            rows.append({**row, "seconds": round(one.seconds, 1), **steps})
+        rows += [] if running is None else [{"name": running.name, "role": running.role, "state": "running"}]
+        write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
+
+
+def _place(training: Training, levels: int) -> str:
+    """The name of the training whose folder holds this one's, so many levels above."""
+    return "/".join(training.name.split("/")[:-levels])
+
+
+def job_of(run: RunFolder, training: Training) -> Job:
+    """A training with its cases, and with what its model records of them."""
+    fingerprint = run.examination.fingerprint.only({case.id for case in run.cases("train", training.fold)})
+    record: dict[str, Any] = {
+        "data_hash": run.plan.data_hash,
+        "patients_known": run.dataset.patients_known,
+        "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
+    }
+    if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
+        record["fingerprint"]["largest"] = run.examination.fingerprint.largest
+    if training.role is Role.INNER:
+        _write_inner_split(run, training)
+    parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
+    return Job(
+        run.place(training.name),
+        training.plan,
+        parts["train"],
+        parts["val"],
+        {**record, **training.record},
+        what=training.what,
+        start=None if training.role is Role.STAGE else run.start,
+        test=parts["test"],
+        calibration=parts["calibration"],
+        fold=training.fold,
+    )
+
+
+def _write_inner_split(run: RunFolder, training: Training) -> None:
+    """Write the inner fold of every training case, also where few of a part are predicted."""
+    place = run.out / _place(training, 1) / "split.csv"
+    if place.is_file():
+        return
+    main = training_of(run.made, {}, training.fold)
+    folds = fold_by_case(run.made, main, run.made.settings.split.inner_folds)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), place)
+
+
+def _write_stage_plan(plan: Plan, folder: Path) -> None:
+    write_text(folder / "plan.yaml", plan_text(relative_to(plan, folder)), overwrite=True)
+
+
+def marked(run: RunFolder, second: Training) -> dict[str, Path]:
+    """{case id: file with the labels that the networks at low resolution mark} of what trains and selects.
+
+    A training case is marked by the network that has not seen it, others by the mean of all.
+    """
+    before, device = run.place(second.name) / BEFORE, second.settings.training.device
+    parts = fold_by_case(run.made, second, CROSS_FITS)
+    cases = run.cases_of([*second.cases["train"], *second.cases["val"]])
+    places = {case.id: before / "marked" / f"{_digest(case)}.b2nd" for case in cases}
+    missing = [case for case in cases if not places[case.id].is_file()]
+    models: dict[int | None, Model] = {}
+    with tracked("marking cases at low resolution") as tracker:
+        for done, case in enumerate(missing, start=1):
+            number = parts.get(case.id)
+            if number not in models:
+                models[number] = load(before, device, fold=number)
+            labels = label_numbers(models[number].predict(case), models[number].task.labels)
+            keep_marked(np.asarray(labels), places[case.id])
+            tracker(done, len(missing))
+    return places
+
+
+def _digest(case: Case) -> str:
+    """A name that no file system, and no reader of it, could take amiss."""
+    return hashlib.sha256(case.id.encode()).hexdigest()[:16]
+
+
+def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Minutes | None:
+    """The minutes of a run, with what follows its trainings; None where the plan fixes the steps.
+
+    mains:     the trainings of the model
+    trainings: of each part, 2 with a control
+    """
+    jobs, first = [job_of(run, one) for one in mains], mains[0]
+    chosen = first.settings.training
+    if chosen.minutes is None or not minutes_decide(chosen, run.place(first.name)):
+        return None
+    preprocessing, folds = first.settings.preprocessing, len(jobs)
+    often, tested = max(1, len(Subsets.of(preprocessing).wanted)), sum(len(job.test) for job in jobs)
+    looking, others = zip(*(map(len, looked_at(run, job)) for job in jobs), strict=True)
+    has_gate = first.settings.guard.gate
+    return Minutes(
+        chosen.minutes,
+        of_mean_size(
+            [*jobs[0].val, *jobs[0].train], run.examination.fingerprint, spaced=preprocessing.spacing is not None
+        ),
+        trainings * sum(len(job.tuning) + len(job.calibration) + len(job.unseen) for job in jobs)
+        + predicted_by_inner_folds(jobs[0])
+        + trainings * predicted_by_mean(jobs),
+        [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), folds)] * often],
+        # Of the first fold the gate looks at the unseen cases too.
+        sum(others) + len(jobs[0].test) * (folds > 1) if has_gate else 0,
+        looking if has_gate else (),
+        covariates_seconds(mains) + fitting_seconds(first.settings.task, chosen.minutes, folds),
+        (chosen.snapshots + chosen.swag) * int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
+        drawn=GROUPS_SHOWN * SHOWN,
+        kept=MOST_KEPT,
+    )
+
+
+def predicted_by_inner_folds(job: Job) -> int:
+    """Number of predictions by inner folds: of validation cases too where these align the networks."""
+    count, aligns = job.settings.split.inner_folds, needs_alignment(job.settings.task)
+    unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
+    return (unseen if count else 0) + count * aligns * len(job.tuning)
+
+
+def write_mean(out: Path, networks: Sequence[Sequence[Outcome]], model: Model) -> None:
+    """The networks of a run, or of each of its folds, as one model, which `load` then takes in place of the first.
+
+    model: with the task that they have in common
+    """
+    checkpoints = [one.checkpoint for own in networks for one in own]
+    ends = list(accumulate(map(len, networks)))
+    folds = [[*range(end - len(own), end)] for own, end in zip(networks, ends, strict=True)]
+    write_members(checkpoints, model, {"folds": folds} if len(folds) > 1 else {}, out)
+    log.info("the model is the mean of %s", counted(len(checkpoints), "network"))
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """The models of all trainings, each for the cases that it has not seen.
+
+    task:   scores them all, the same for every fold
+    owners: {case id: model}
+    """
+
+    task: Task
+    owners: Mapping[str, Model]
+
+    @classmethod
+    def of(cls, task: Task, jobs: Sequence[Job], models: Sequence[Model]) -> OutOfFold:
+        """Each model with the test cases of its job."""
+        return cls(task, {case.id: model for job, model in zip(jobs, models, strict=True) for case in job.test})
+
+    @property
+    def guard(self) -> Guard | None:
+        """The gate where one model has seen none of them; of several each sees with other eyes."""
+        first, *others = dict.fromkeys(self.owners.values())
+        return None if others else first.guard
+
+    def predict(self, subject: Case) -> Prediction:
+        """Predict a case by the model that has not seen it."""
+        return self.owners[subject.id].predict(subject)
+
+    def model_of(self, case: str) -> Model:
+        """The model that has not seen a case of this id."""
+        return self.owners[case]
+
+
+def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
+    """{case id: the fold that scores it}, where there are several."""
+    return {
+        case.id: Fold(job.fold, model.task)
+        for job, model in zip(jobs, models, strict=True)
+        for case in job.test
+        if job.fold is not None
+    }
+
+
+def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
+    """The primary metric of each fold's cases, and how far the folds lie apart."""
+    named, values = task.metrics.of(primary).words, list[float]()
+    for cases in folds:
+        ids = {case.id for case in cases}
+        rows = task.summary(table[table["case"].isin(ids)], seed=seed)
+        values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
+    facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
+    known = np.array([value for value in values if np.isfinite(value)])
+    if len(known) > 1:
+        spread = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
+        facts[f"{named} over folds"] = spread
+    return facts

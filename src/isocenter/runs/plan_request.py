@@ -1,0 +1,312 @@
+"""What a person wishes for a plan, and the plan that is made for the data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.files import dataset_hash
+from isocenter.planning import (
+    COVARIATES,
+    EVERYTHING,
+    GROUPS,
+    TOO_LARGE,
+    Machine,
+    Parts,
+    Planned,
+    Retest,
+    Wishes,
+    check_value,
+    check_wishes,
+    folds_decision,
+    make_plan,
+    refuse_groups,
+    settings,
+    shared_by_folds,
+    split,
+    split_folds,
+    this_machine,
+    training_ids,
+    with_inner_folds,
+    with_memory,
+    with_settings,
+)
+from isocenter.quality import Examination, retested
+from isocenter.reading import (
+    ReadingOptions,
+    announced_device,
+    open_dataset,
+    opened_and_looked_through,
+    refuse_unfit,
+    with_references,
+)
+from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
+from isocenter.tasks import kind_for
+from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
+
+# Of a training that nobody set a time for.
+USUAL_MINUTES = 60.0
+# How often a plan is made anew without cases out of all proportion, until the same ones stay out.
+MOST_PLANS = 3
+# By its suffix `train` knows a plan from data.
+PLAN_SUFFIXES = (".yaml", ".yml")
+POSITIVE = "task.positive"
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The wishes of a person for a plan; None where nobody decided.
+
+    minutes:     from a command's start to the finished model
+    everything:  train on all cases but a set's own test part
+    folds:       cross-validation in so many parts; 0 for one test part
+    device_memory: GiB of a GPU that need not be here
+    device_because: why a plan that is followed has this device; empty where there is no such plan
+    assignments: {"section.name": value} set by hand
+    """
+
+    minutes: float | None = None
+    device: str | None = None
+    threads: int | None = None
+    seed: int | None = None
+    task: str | None = None
+    everything: bool = False
+    folds: int | None = None
+    assignments: Mapping[str, Any] = field(default_factory=dict)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    device_memory: float | None = None
+    device_because: str = ""
+
+    def number(self, name: str, otherwise: int | None) -> int:
+        """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
+        value = self.assignments.get(name)
+        return value if isinstance(value, int) and value >= 0 else otherwise or 0
+
+    def share(self, name: str) -> float | None:
+        """A share set by hand; None where nobody set it."""
+        value = self.assignments.get(name)
+        return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
+
+    @property
+    def wished(self) -> PlanRequest:
+        """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
+        kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
+        given = {name: self.assignments.get(f"training.{name}") for name in kinds}
+        by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
+        return replace(self, **by_hand)
+
+    @property
+    def spacing(self) -> Sequence[float] | None:
+        """The spacing of the grid in mm, set by hand; None where nobody set it, or the plan refuses it."""
+        value = self.assignments.get("preprocessing.spacing")
+        known = isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value)
+        return value if known else None
+
+    @property
+    def reduction(self) -> float | None:
+        """The factor by which the grid is coarser, set by hand; None where nobody set it, or the plan refuses it."""
+        value = self.assignments.get("preprocessing.reduction")
+        return float(value) if isinstance(value, int | float) and 1 <= value < math.inf else None
+
+
+def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict[str, Any]:
+    """Values set by hand with the positive class, where it is stated; UsageError where it is stated twice."""
+    if positive is None:
+        return dict(assignments)
+    if POSITIVE in assignments:
+        raise UsageError(f"conflicts with --set {POSITIVE}", "--positive", "Give one of the two")
+    return {**assignments, POSITIVE: positive}
+
+
+def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
+    """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
+    _refuse_impossible(request)
+    request = request.wished
+    examination, numbered, chosen, machine = _examined(data, request)
+    made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
+    for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
+        large = [] if request.reading.allow_large else out_of_proportion(made, examination.fingerprint)
+        if {one.cases for one in large} == {one.cases for one in left_out}:
+            break
+        left_out = large
+        made = _planned_for(request, examination.without(large), numbered, chosen, machine)
+    return made
+
+
+def _planned_for(
+    request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
+) -> Planned:
+    """The plan that was asked for, for cases that were looked through; the rest as `_examined` gives it."""
+    usable, seed = examination.dataset, request.number("training.seed", request.seed)
+    made_of, parted = _parted(examination, request)
+    parts = made_of[0]
+    training, asked = examination.fingerprint.only(training_ids(parts)), request.assignments.get("network.context")
+    made = make_plan(
+        usable,
+        training,
+        parted["method"],
+        machine,
+        Wishes(
+            chosen,
+            USUAL_MINUTES if request.minutes is None else request.minutes,
+            seed,
+            request.number("split.folds", request.folds),
+            request.task,
+            network=request.assignments.get("network.name"),
+            context=asked,
+            modality_dropout=request.share("training.modality_dropout"),
+            spacing=request.spacing,
+            reduction=request.reduction,
+            configurations=request.assignments.get("search.configurations"),
+        ),
+        _retest(examination, training_ids(parts), seed),
+    )
+    made = made.with_decision("split.calibration", parted["calibration"])
+    if numbered:
+        because = f"the label maps number single objects: {numbered}"
+        made = made.with_decision("task.name", Decision(made["task.name"], because))
+    if request.minutes is None:
+        made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
+    folds = made_of if made["split.folds"] else ()
+    made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
+    by_threshold = [name for name, _ in made if name.endswith("group_thresholds")]
+    for name in (GROUPS, "training.protected", *by_threshold):
+        refuse_groups(made[name], usable, training_ids(parts), name)
+    made = with_inner_folds(made, settings(made).task, usable, parts)
+    place = "" if usable.root is None else str(usable.root)
+    options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
+    # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
+    options |= {COVARIATES: asked} if asked is not None else {}
+    made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
+    return Planned(made, examination, parts, folds=folds)
+
+
+def out_of_proportion(made: Planned, every: Fingerprint) -> list[Problem]:
+    """An error for each case that would take far more windows than the training cases, by the grid of the plan.
+
+    every: the facts of all cases, also of those that were left out of the plan for this reason
+    """
+    chosen, facts = settings(made.plan), {one.id: one for one in every.cases}
+    looking = Looking(chosen.preprocessing, chosen.inference.patch, chosen.inference.overlap)
+    grids = {name: _grid(one) for name, one in facts.items()}
+    large = dict[str, int]()
+    for parts in made.folds or (made.parts,):
+        large |= disproportionate(looking, grids, training_ids(parts))
+    usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
+    return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
+
+
+def _grid(facts: CaseFacts) -> Geometry:
+    made = Geometry.of_spacing(facts.shape, facts.steps) if facts.physical else Geometry.of_pixels(facts.shape)
+    return replace(made, unit=facts.unit)
+
+
+def _too_large(facts: CaseFacts, windows: int, usual: Fingerprint) -> Problem:
+    """The error about one case; usual: the others."""
+    steps, own = np.median(usual.steps, axis=0), np.array(facts.steps)
+    what = f"it would take {windows:,} windows, more than {MOST_TIMES} times as many as any that trains"
+    if facts.physical and (np.maximum(own / steps, steps / own) >= UNLIKE_SPACING).any():
+        spacings = [" x ".join(f"{step:.4g}" for step in each) for each in (own, steps)]
+        what += f": spacing {spacings[0]} {facts.unit} where the others have {spacings[1]}, a wrong header is likely"
+    remedy = "Correct its header, or keep it by --allow-large"
+    return Problem("error", f"{facts.id}: {what}", (facts.id,), TOO_LARGE, remedy)
+
+
+def _refuse_impossible(request: PlanRequest) -> None:
+    """UsageError or PlanError for what can be refused before the data are read."""
+    if request.minutes is not None and not 0 < request.minutes < math.inf:
+        raise UsageError(f"{request.minutes:g} minutes", "--minutes", "Give more than 0")
+    if request.seed is not None:
+        check_value("training.seed", request.seed)
+    folds = request.number("split.folds", request.folds)
+    if request.everything and folds:
+        raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
+    if request.everything and request.number("split.calibration", 0):
+        problem = "every case trains, so that none is left to calibrate"
+        raise UsageError(problem, "split.calibration", "Leave out --all, or give 0")
+    on_paper = request.device_memory is not None
+    if on_paper:
+        _refuse_no_gpu(request)
+    check_wishes(request.assignments, folds=folds, device="cpu" if on_paper else request.device or "auto")
+
+
+def _refuse_no_gpu(request: PlanRequest) -> None:
+    """UsageError for memory of anything but a GPU that is named, or of an impossible size."""
+    device, memory = request.device or "auto", request.device_memory or 0.0
+    if not re.fullmatch(r"cuda:\d+", device):
+        problem = f"{memory:g} GiB are those of a GPU, and the device is {device}"
+        raise UsageError(problem, "--device-memory", "Name one, as in --device cuda:0")
+    if not 0 < memory < math.inf:
+        raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
+
+
+def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
+    """The data set looked through, with the cases that teach this kind of problem something; where to compute.
+
+    And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
+    """
+    if request.device_memory is None:
+        device = announced_device(request.device or "auto", because=request.device_because)
+    else:
+        device = Decision(
+            request.device,
+            f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine",
+        )
+    machine = this_machine(device.value, request.threads, request.device_memory)
+    _, examination, numbered = opened_and_looked_through(
+        lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads
+    )
+    refuse_unfit(examination)
+    kind = kind_for(examination.dataset, request.task)
+    usable = with_references(examination.dataset, kind)
+    return examination.of_task(usable, kind.needs), numbered, device, machine
+
+
+def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, machine: Machine) -> Plan:
+    """The plan with what was set by hand, refused where it cannot be followed, and the memory that it then takes.
+
+    Names of covariates are left as they are: the training cases have decided which columns there are.
+    """
+    others = {name: value for name, value in assignments.items() if name != "network.context"}
+    if not others:
+        return made
+    made = with_settings(made, others)
+    settings(made)
+    return with_memory(made, training, machine)
+
+
+def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
+    """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
+    dataset, twins = examination.dataset, examination.twins
+    folds = request.number("split.folds", request.folds)
+    seed = request.number("split.seed", request.number("training.seed", request.seed))
+    cases = examination.fingerprint.cases
+    volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
+    if not folds:
+        given = request.assignments.get("split.calibration")
+        calibration = None if given is None else request.number("split.calibration", None)
+        every = request.everything
+        parts, decisions = split(
+            dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
+        )
+        return (parts,), decisions
+    made = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
+    none = Decision(0, "each fold tests cases that it has not seen")
+    return made, {"method": folds_decision(dataset, made, seed, volumes=volumes), "calibration": none}
+
+
+def _retest(examination: Examination, training: set[str], seed: int) -> Retest:
+    """The shortcuts that tell the classes apart, and a test of what the training cases show after preprocessing."""
+
+    def after(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
+        return retested(examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed)
+
+    patients = {case.patient for case in examination.dataset if case.id in training}
+    return Retest(examination.shortcuts, examination.unmeasured, len(patients), after)

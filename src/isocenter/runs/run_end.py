@@ -1,0 +1,337 @@
+"""The end of a run: what was measured, what speaks against it, and the report, whose file marks a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError, IsocenterError, counted, listed
+from isocenter.evaluation import NONE, case_table
+from isocenter.files import write_text, written
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
+from isocenter.quality import shortcut_notes
+from isocenter.report import Section, tracked
+from isocenter.runs import IMAGE_ONLY, stages_in_words
+from isocenter.runs.fit import resampled_in
+from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
+from isocenter.runs.run_report import RunReport
+from isocenter.runtime import environment, peak_memory, write_json
+from isocenter.scoring import (
+    EVALUATION,
+    Audit,
+    Fold,
+    Predictor,
+    Scored,
+    Verdict,
+    audited,
+    lineage_notes,
+    read_data_record,
+    rows_of,
+    score,
+    summed_up,
+    with_subsets,
+)
+from isocenter.tasks import unkept_rules
+from isocenter.training import Outcome
+from isocenter.values import Case, Plan, Problem, Split
+
+# The loss of a fold is a running mean over this share of its steps.
+SMOOTH_SHARE = 20
+ENVIRONMENT = "environment.json"
+PREDICTED = "training.memory"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The result of the trainings of a run.
+
+    plan:     with all that was decided
+    scored:   what was measured; None where every case was trained on
+    outcomes: of the training, or of each fold
+    facts:    the figures of each fold, for the report
+    seconds:  {stage: s that it took}
+    """
+
+    plan: Plan
+    scored: Scored | None
+    outcomes: Sequence[Outcome]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluated(
+    run: RunFolder,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folder: str = EVALUATION,
+    folds: Mapping[str, Fold] = {},
+) -> Scored | None:
+    """The cases scored, and what was measured written into a folder of the run; None without cases.
+
+    folds: {case id: the fold that scores it}, where there are several
+    A case whose files are not what they were when the run began is left out, and named among the problems. Raises
+    IntegrityError where that is every one.
+    """
+    if not cases:
+        return None
+    record = read_data_record(run.out)
+    changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
+    if len(changed) == len(cases):
+        remedy = "Restore the data as they were: `isocenter train --resume` goes on"
+        raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
+    cases = [case for case in cases if case.id not in changed]
+    known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
+    scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
+    preprocessing = settings(run.plan).preprocessing
+    scored = with_subsets(scored, model, preprocessing, cases, folds, seed=seed, patients_known=known)
+    if changed:
+        what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
+        problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
+        scored = replace(scored, problems=(*scored.problems, problem))
+    planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
+    scored = audited(
+        Audit(scored, model, cases, seed, known, folds, planned=planned, registered=registered_groups(run.plan))
+    )
+    with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
+        partial.mkdir()
+        scored.write(partial)
+    return scored
+
+
+def evaluated_control(
+    run: RunFolder,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folds: Mapping[str, Fold] = {},
+) -> Scored | None:
+    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
+    rows = predicted_rows(model, cases, parts, folds, "without the covariates")
+    if not rows:
+        return None
+    table = case_table(rows)
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=known)
+    scored = Scored(table, summary, task=model.task)
+    with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
+        partial_folder.mkdir()
+        scored.write(partial_folder)
+    return scored
+
+
+def predicted_rows(
+    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folds: Mapping[str, Fold], what: str
+) -> list[dict[str, Any]]:
+    """The rows of all cases that a model can predict, of one that is compared with others.
+
+    what: it is, in words
+    """
+    rows = list[dict[str, Any]]()
+    with tracked(f"predicting and scoring {what}") as tracker:
+        for done, case in enumerate(cases, start=1):
+            with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
+                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
+            tracker(done, len(cases))
+    return rows
+
+
+def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
+    """Notes for a reader before any figure.
+
+    plan:    with all that was decided after training
+    stopped: why trainings ended early, or were too short
+    """
+    notes = [*unkept_rules(settings(plan).task, plan.sections["task"])]
+    if not run.dataset.patients_known:
+        split = "" if scored is None else ", split by case: leakage cannot be excluded"
+        notes.append(f"Patients unknown{split}.")
+    if scored is not None:
+        notes += lineage_notes(read_data_record(run.out), run.tested)
+        notes += scored.notes
+    notes += shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
+    leaking = len(run.dataset) - len(run.cases_in_a_part)
+    if leaking:
+        notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")
+    left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
+    if left_out:
+        notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
+    if scored is None:
+        notes.append("Every case was trained on: nothing is estimated.")
+    elif lost := {case for one in scored.problems if one.severity == "error" for case in one.cases}:
+        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
+    return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
+
+
+def write_notes(
+    folder: Path, notes: Sequence[str], scored: Scored | None, verdict: Verdict, *, minutes: float | None = None
+) -> None:
+    """The notes of a model's folder, with the verdict.
+
+    Those of the figures alone stand by themselves too: they say nothing of an ensemble that the model is a part of.
+    """
+    of_figures = [] if scored is None else scored.notes
+    record = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict.as_record()}
+    write_json(folder / NOTES, "isocenter.run", record)
+
+
+def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
+    """Notes that some training cases were never seen, of the training or of each fold that was so short."""
+    short = list[str]()
+    for fold, outcome in zip(run.folds, done.outcomes, strict=True):
+        batch = outcome.batch or int(done.plan["training.batch"])
+        cases, seen = len(run.cases("train", fold)), outcome.steps * batch
+        if seen < cases:
+            where = "" if fold is None else f" in fold {fold}"
+            steps, all_cases = counted(outcome.steps, "step"), counted(cases, "training case")
+            what = f"{steps} with a batch of {batch} show {seen} of {all_cases}{where}"
+            short.append(f"{what}: not even one pass over them, so give more --minutes")
+    return short
+
+
+def write_environment(run: RunFolder, plan: Plan, done: Trained | None = None) -> dict[str, Any]:
+    """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast."""
+    outcomes, seconds = ((), {}) if done is None else (done.outcomes, done.seconds)
+    record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
+    record["seconds"] = {name: round(one, 1) for name, one in seconds.items()}
+    write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
+    return record
+
+
+def training_log(folders: Sequence[Path]) -> pd.DataFrame:
+    """`log.csv` of a training; of folds a row a step with their mean loss, and a loss and a metric for each."""
+    logs = [pd.read_csv(folder / "log.csv") for folder in folders]
+    if len(logs) == 1:
+        return logs[0]
+    means = pd.concat(logs).groupby("step")[["seconds", "loss", "learning_rate"]].mean()
+    for fold, rows in enumerate(logs):
+        of_fold = rows.set_index("step")
+        smooth = of_fold["loss"].rolling(max(1, len(rows) // SMOOTH_SHARE), min_periods=1, center=True).mean()
+        means[f"fold {fold} loss"], means[f"fold {fold}"] = smooth, of_fold["validation"]
+    return means.reset_index()
+
+
+def write_report(
+    run: RunFolder,
+    done: Trained,
+    notes: Sequence[str],
+    *,
+    log: pd.DataFrame,
+    minutes: float,
+    searches: Sequence[Section] = (),
+    compared: Sequence[Section] = (),
+    verdict: Verdict,
+) -> None:
+    """Write `report.html`, and before it the measured memory.
+
+    searches: sections about searches before the training
+    compared: sections about other models on the same cases
+    verdict:  what the figures support
+    """
+    plan, scored, outcomes, chosen = done.plan, done.scored, done.outcomes, settings(done.plan).preprocessing
+    record = write_environment(run, plan, done)
+    waiting = sum(one.waiting for one in outcomes) / len(outcomes)
+    page = RunReport(
+        f"Training on {run.dataset.name}",
+        f"{counted(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}.",
+        primary=str(plan["evaluation.primary"]),
+        scored=scored,
+        notes=notes,
+        facts={
+            **done.facts,
+            "data hash": plan.data_hash,
+            "read as": run.dataset.layout,
+            "patients": run.dataset.patients,
+            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else _mean_of(len(outcomes)),
+            "registered": plan["evaluation.registered"],
+            "seed": plan["training.seed"],
+            "minutes": f"{minutes:.1f}",
+            "of these": stages_in_words(done.seconds),
+            "waiting for data": f"{100 * waiting:.1f} % of the training",
+            **speed_of(outcomes),
+            "peak memory": memory_words(record),
+        },
+        views=f"{EVALUATION}/",
+        plan=plan,
+        log=log,
+        logs=[(run.folder(fold) / "log.csv").relative_to(run.out).as_posix() for fold in run.folds],
+        problems=(
+            *run.examination.problems,
+            *resampled_in([run.folder(fold) for fold in run.folds]),
+            *constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),
+            *(scored.problems if scored is not None else ()),
+        ),
+        environment=environment(),
+        by=_by(run, len(outcomes)),
+        searches=searches,
+        members=compared,
+        verdict=verdict,
+    )
+    write_text(run.out / REPORT, page.html, overwrite=True)
+
+
+def speed_record(outcome: Outcome) -> dict[str, Any]:
+    """Record of how steps were computed and how long they took; their share of the machine's peak where measured."""
+    record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
+    if (work := outcome.work) is not None:
+        record |= {"step_seconds": work.step, "step_operations": work.operations}
+        record |= {"peak_operations_a_second": work.peak, "peak_by": work.what, "share_of_peak": work.reached}
+    return record
+
+
+def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """The speed of the steps beside what the machine can do, of a training or of the first fold; for the facts."""
+    work = outcomes[0].work
+    if work is None or work.reached is None:
+        return {}
+    return {"a step": f"{work.step:.3f} s, computed {outcomes[0].compute}", "of the machine's peak": str(work)}
+
+
+def _by(run: RunFolder, folds: int) -> str:
+    """A sentence on which of a run's models scored the cases."""
+    if folds == 1:
+        return ""
+    if run.own_test:
+        return f"The cases were scored by the mean of {folds} folds, none of which had seen them."
+    return (
+        f"Each case was scored by the one of {folds} folds that had not seen it; "
+        "the model of this run is their mean, which has seen all of them. The figures estimate how good the model of "
+        "one fold is: the mean itself was not scored. Those that set cases against each other, such as AUROC, are "
+        "means over the folds, because the scores of different models make no common order."
+    )
+
+
+def _mean_of(folds: int) -> str:
+    return f"mean of {folds} folds, which count alike: no validation case is common to them"
+
+
+def peak_device_memory(device: str) -> float | None:
+    """GiB: the most that tensors have held on the device; None where it has no memory of its own."""
+    return float(torch.cuda.max_memory_allocated(device)) / 2**30 if device.startswith("cuda") else None
+
+
+def memory_record(plan: Plan) -> dict[str, Any]:
+    """GiB measured, and predicted where the plan does; for `environment.json`."""
+    on_device = peak_device_memory(str(plan["training.device"]))
+    return {
+        "peak_memory_gib": round(peak_memory() / 2**30, 3),
+        **({} if on_device is None else {"peak_device_memory_gib": round(on_device, 3)}),
+        **({"predicted_memory_gib": plan[PREDICTED]} if PREDICTED in plan else {}),
+    }
+
+
+def memory_words(record: dict[str, Any]) -> str:
+    """The peak memory in words, for the report's facts."""
+    measured = f"{record['peak_memory_gib']:.2f} GiB"
+    if "peak_device_memory_gib" in record:
+        measured += f", on the device {record['peak_device_memory_gib']:.2f} GiB"
+    predicted = record.get("predicted_memory_gib")
+    return measured if predicted is None else f"{measured} (predicted: {predicted} GiB)"

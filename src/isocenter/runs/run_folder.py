@@ -1,0 +1,294 @@
+"""The folder of a run: written from a plan before anything is trained, or read again as it was left."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import networks
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
+from isocenter.planning import (
+    COVARIATES,
+    EVERYTHING,
+    GROUPS,
+    Planned,
+    Training,
+    plan_text,
+    read_plan,
+    registered,
+    relative_to,
+    settings,
+    untrained,
+    with_inner_folds,
+    with_settings,
+)
+from isocenter.quality import Examination
+from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.runs import AS_STEPS
+from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
+from isocenter.runtime import choose_device, read_json
+from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
+from isocenter.tasks import needs_of
+from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
+
+log = logging.getLogger("isocenter")
+REPORT = "report.html"
+# Notes for a reader before any figure; a package repeats them.
+NOTES = "run.json"
+# The weights to start from, until the run is finished: every fold and every further network begins from them.
+START = "start"
+# Files by which the folder of a run is known.
+MARKS = ("plan.yaml", "split.csv")
+CALIBRATION = "split.calibration"
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """A run that trains: its folder, its plan, its cases with their parts, and its clock.
+
+    clock: of this command, with the seconds of earlier sessions
+    start: weights of another model to start from
+    """
+
+    out: Path
+    made: Planned
+    clock: Clock
+    start: Path | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the run follows."""
+        return self.made.plan
+
+    @property
+    def dataset(self) -> Dataset:
+        """All usable cases."""
+        return self.made.examination.dataset
+
+    @property
+    def examination(self) -> Examination:
+        """What is known of the cases."""
+        return self.made.examination
+
+    @property
+    def folds(self) -> Sequence[int | None]:
+        """Numbers of the folds; (None,) where one training has its own test part."""
+        return self.made.numbers
+
+    def cases(self, part: Split, fold: int | None = None) -> list[Case]:
+        """The cases of a part, of one fold or of the whole run."""
+        parts = self.made.parts_of(fold)
+        return [case for case in self.dataset if parts.get(case.id) == part]
+
+    def cases_of(self, ids: Sequence[str]) -> list[Case]:
+        """The cases of these ids, in their order."""
+        known = {case.id: case for case in self.dataset}
+        return [known[case] for case in ids]
+
+    @property
+    def cases_in_a_part(self) -> set[str]:
+        """Ids of the cases that train, select or test; others have a twin that is held out."""
+        return set(self.made.parts) | {case.id for case in self.own_test}
+
+    @property
+    def tested(self) -> list[str]:
+        """Ids of the cases that are tested, by any fold."""
+        return [case.id for fold in self.folds for case in self.cases("test", fold)]
+
+    @property
+    def own_test(self) -> list[Case]:
+        """With folds, the cases of the set's own test part, which no fold has seen."""
+        return [case for case in self.dataset if self.dataset.splits.get(case.id) == "test"] if self.made.folds else []
+
+    def folder(self, fold: int | None) -> Path:
+        """Where a training lies: in `fold_k`, or in the run's own folder."""
+        return self.out if fold is None else self.out / f"fold_{fold}"
+
+    def place(self, name: str) -> Path:
+        """The folder of a training by its name below the run."""
+        return self.out / name
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write `plan.yaml`, an older one replaced."""
+        write_text(self.out / "plan.yaml", plan_text(relative_to(plan, self.out)), overwrite=True)
+
+
+def new_run(
+    out: Path, made: Planned, clock: Clock, start: Path | None = None, lineage: Lineage | None = None
+) -> RunFolder:
+    """Write the folder of a run before anything is trained; an older one is replaced.
+
+    start:   weights, which are copied: whoever resumes the run need not have them any more
+    lineage: of these weights
+    """
+    dataset = made.examination.dataset
+    if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
+        raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
+    because = (
+        "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
+        "before the first step"
+    )
+    plan = made.plan.with_decision("evaluation.registered", Decision(registered(made.plan), because))
+    made = replace(made, plan=plan)
+    with written(out, overwrite=True) as partial:
+        partial.mkdir()
+        write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        looks = made.examination.looks
+        digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
+        write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
+        if start is not None:
+            (partial / START).mkdir()
+            shutil.copyfile(start, partial / START / start.name)
+        run = RunFolder(out, made, clock, None if start is None else out / START / start.name)
+        if notes := lineage_notes(read_data_record(partial), run.tested):
+            method = plan.decision("split.method")
+            plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
+        write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
+    return replace(run, made=replace(made, plan=plan))
+
+
+def planned_from(path: Path, request: PlanRequest) -> Planned:
+    """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
+    if not path.is_file():
+        raise UsageError("there is no such plan", str(path), "Check the path")
+    request = request.wished
+    edited = untrained(read_plan(path))
+    if request.task not in (None, edited["task.name"]):
+        raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")
+    edited = _requested(edited, request)
+    settings(edited)  # refuses what cannot be followed before the data are read
+    # A plan of before there were such cases has none.
+    calibration = edited.decision(CALIBRATION) if CALIBRATION in edited else Decision(0, BY_HAND)
+    by_hand = calibration.because == BY_HAND
+    given = {
+        "split.seed": edited["split.seed"],
+        CALIBRATION: calibration.value if by_hand else None,
+        "network.context": edited.options.get(COVARIATES),
+        **{name: edited[name] for name in (GROUPS,) if name in edited},
+    }
+    made = planned(
+        Path(path.parent, edited.data),
+        PlanRequest(
+            minutes=edited["training.minutes"] or USUAL_MINUTES,
+            device=edited["training.device"],
+            device_because=f"the plan says so ({edited.decision('training.device').because})",
+            threads=edited["training.threads"],
+            seed=int(edited["training.seed"]),
+            task=edited["task.name"],
+            everything=bool(edited.options.get(EVERYTHING) or request.everything),
+            folds=int(edited["split.folds"]),
+            assignments={name: value for name, value in given.items() if value is not None},
+            reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
+        ),
+    )
+    if made.plan.data_hash != edited.data_hash:
+        log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
+    for name in ("split.method", *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
+        edited = edited.with_decision(name, made.plan.decision(name))
+    if request.minutes is not None:
+        edited = _for_other_minutes(edited, made.plan)
+    edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
+    edited = made.with_memory_of(edited)  # refused before training, not in its middle
+    now = made.plan
+    return replace(made, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
+
+
+def _requested(edited: Plan, request: PlanRequest) -> Plan:
+    """The edited plan with what was requested with it."""
+    values = {
+        "training.minutes": request.minutes,
+        "training.device": None if request.device is None else choose_device(request.device).value,
+        "training.threads": request.threads,
+        "training.seed": request.seed,
+        "split.folds": request.folds,
+    }
+    by_hand = {**{name: value for name, value in values.items() if value is not None}, **request.assignments}
+    if request.minutes is not None and not by_hand.get("training.deterministic", edited["training.deterministic"]):
+        steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
+        edited = edited.with_decision("training.steps", steps)
+    return with_settings(edited, by_hand)
+
+
+def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
+    """An edited plan of which the minutes of an earlier run decide nothing any more.
+
+    planned: anew for the same data; what has been set by hand since, such as the family, still counts
+    """
+    before = {
+        "training.batch": (FEWER, planned["training.batch"]),
+        "inference.flips": (AS_STEPS, edited["augmentation.flips"]),
+        "network.size": (NARROWER, networks.wider(edited["network.size"], 2)),
+    }
+    for name, (words, value) in before.items():
+        if edited.decision(name).because.endswith(words):
+            edited = edited.with_decision(name, replace(planned.decision(name), value=value))
+    name = "training.networks"
+    if name in edited and edited.decision(name).because != BY_HAND:
+        edited = edited.with_decision(name, planned.decision(name))
+    return edited
+
+
+def resumed_run(out: Path, began: float) -> RunFolder:
+    """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged.
+
+    began: time.monotonic() of the command
+    """
+    if not (out / "plan.yaml").is_file():
+        raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
+    if (out / REPORT).is_file():
+        raise UsageError("is a finished run", str(out), "Train again with another --out")
+    recover(out)
+    plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
+    _refuse_other_machine(out, plan)
+    dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
+    named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
+    examination = looked_through(named, threads, kinds=needs_of(plan["task.name"]))
+    refuse_unfit(examination)
+    task = settings(plan).task
+    usable = with_references(examination.dataset, task)
+    examination = examination.of_task(usable, task.needs)
+    parts, folds = _parts(out, int(plan["split.folds"]))
+    made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
+    if not plan.options.get(ALLOW_LARGE):
+        made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
+    if dataset_hash(made.examination.dataset) != plan.data_hash:
+        raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
+    states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
+    spent = max((float(state["seconds"]) for state in states), default=0.0)
+    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
+
+
+def _refuse_other_machine(out: Path, plan: Plan) -> None:
+    """ResourceError, before the data are read, where this machine lacks the run's device, with how it goes on here."""
+    try:
+        choose_device(plan["training.device"])
+    except ResourceError as error:
+        remedy = f"Resume it where that is, or write another into training.device of {out / 'plan.yaml'}"
+        raise ResourceError(error.problem, str(out), remedy) from error
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """The state of the last checkpoint of a training; nothing where there is none."""
+    place = folder / "checkpoints" / "last" / "state.json"
+    return read_json(place, STATE_SCHEMA) if place.is_file() else {}
+
+
+def minutes_decide(chosen: Training, folder: Path) -> bool:
+    """Whether the minutes decide how long a training lasts, be it that an earlier session has made steps of them."""
+    return chosen.minutes is not None and (chosen.steps is None or state_of(folder).get("deadline") is not None)
+
+
+def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Split], ...]]:
+    """The parts of `split.csv`, those of the first fold and those of each."""
+    table = read_text_table(out / "split.csv")
+    by_fold: list[dict[str, Split]] = []
+    for fold in range(max(1, folds)):
+        rows = table[table["fold"] == str(fold)]
+        by_fold.append(dict(zip(rows["case"], rows["split"], strict=True)))
+    return by_fold[0], tuple(by_fold) if folds else ()

@@ -1,0 +1,439 @@
+"""The report of a run or of an evaluation: headline, pictures, plan, data, environment on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import NONE, Metrics
+from isocenter.lazy import pandas as pd
+from isocenter.planning import (
+    is_silent,
+    paragraphs,
+    registered,
+    registered_groups,
+    registered_margin,
+    sentences_of,
+)
+from isocenter.report import (
+    Block,
+    ByLabel,
+    Decisions,
+    Details,
+    Estimates,
+    Facts,
+    Figure,
+    Gallery,
+    Link,
+    Page,
+    Paragraph,
+    Problems,
+    Section,
+    Table,
+    figures,
+    method_text,
+    number,
+    render,
+    row_name,
+    selecting_name,
+)
+from isocenter.runs import SearchResult
+from isocenter.runs.belief_section import belief_section, rows_of_part
+from isocenter.scoring import (
+    ANSWERED,
+    CASES,
+    SUMMARY,
+    WRONG,
+    Scored,
+    Verdict,
+    headline_rows,
+    positive_words,
+    view_name,
+    wrong_calls,
+)
+from isocenter.tasks import Task, kind, registered_settings
+from isocenter.training import NARROWER
+from isocenter.values import BY_HAND, Decision, Plan, Problem, Row
+
+REGISTERED = "evaluation.registered"
+# Decisions that are stated before the whole plan.
+MOST_LINES = 10
+# Decisions that follow from the data, those that a reader asks for first.
+OF_THE_DATA = (
+    "task.classes",
+    "task.labels",
+    "task.findings",
+    "task.targets",
+    "split.method",
+    "preprocessing.spacing",
+    "preprocessing.shape",
+    "preprocessing.normalisation",
+    "network.name",
+    "network.context",
+    "network.pretrained",
+    "training.patch",
+    "training.batch",
+    "training.steps",
+    "training.sampling",
+    "task.loss",
+    "augmentation.flips",
+    "inference.overlap",
+)
+# Labels beside the row over all of them that stand in the headline.
+MOST_LABELS = 4
+# Metrics that stand side by side on a page.
+MOST_COLUMNS = 7
+BY_IMAGES = (
+    "A case may lack images: the cases that have them were scored with these alone as well. A case that lacks one of "
+    "them is not in that row, so rows may be of unlike cases."
+)
+SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
+JUDGED = (
+    "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
+    "best of many values is too good, so that none of them is an estimate."
+)
+TRAINING_VARIES = (
+    "Intervals state how far a figure may lie from that of all such patients. They are for this training alone: "
+    "they do not include the variation between trainings with other seeds."
+)
+# What metrics end with that state the mean difference beside limits of agreement.
+BIAS = "bias"
+ENOUGH, AGAINST, OTHERS = "Trained long enough?", "What speaks against it", "Also compared"
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """The report of a run, an evaluation or an ensemble: verdict, figures, pictures, then how the model was made.
+
+    primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
+    promised: decisions that state what was registered, where no plan is at hand: those of a package
+    views:    folder of the viewers' pages, relative to the report
+    log, logs: how it was trained, and the files that hold it, relative to the report; none where they lie elsewhere
+    by:       which model scored which case, where that is not plain, in a sentence
+    searches: sections about searches before the training
+    members:  sections about other models on the same cases
+    verdict:  what the figures support; its remarks take in `notes`
+    """
+
+    title: str
+    lead: str
+    primary: str
+    scored: Scored | None
+    notes: Sequence[str]
+    facts: Mapping[str, Any]
+    views: str
+    plan: Plan | None = None
+    promised: Plan | None = None
+    log: pd.DataFrame | None = None
+    logs: Sequence[str] = ()
+    problems: Sequence[Problem] = ()
+    environment: Mapping[str, Any] | None = None
+    by: str = ""
+    searches: Sequence[Section] = ()
+    members: Sequence[Section] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        headline = [] if self.scored is None else _headline(self.scored, self.primary)
+        notes, sections = list(_changed(self._registry)), list(self._sections())
+        metrics = Metrics() if self.scored is None else self.scored.metrics
+        if self.verdict is None:
+            return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, metrics))
+        remarks = {
+            OTHERS: self.verdict.others,
+            ENOUGH: self.verdict.training,
+            AGAINST: self.verdict.against,
+        }
+        answer = self.verdict.answer
+        return render(Page(self.title, headline, sections, self._origin, notes, self.lead, metrics, answer, remarks))
+
+    def _sections(self) -> Iterator[Section]:
+        if self.scored is not None:
+            yield self._with_figures(_results(self.scored, self.primary, self._registry, self.by))
+            yield from map(self._with_figures, belief_section(self.scored, self.plan))
+            yield from self._audited(self.scored)
+        yield from self.members
+        if self.scored is not None and self.scored.shown:
+            yield from map(self._with_cases, _cases(self.scored, self.primary, self.views))
+        if self.log is not None and len(self.log):
+            yield Section("Training", [figures.training_curves(self.log)], [Link(name, name) for name in self.logs])
+        yield from self.searches
+        if self.plan is not None:
+            yield decided_section(self.plan)
+        if self.problems:
+            yield Section("Data", [Problems(self.problems)])
+
+    @property
+    def _registry(self) -> Plan | None:
+        return self.plan or self.promised
+
+    def _with_figures(self, section: Section) -> Section:
+        """With the files of which its figures and charts are made."""
+        return replace(section, files=[Link(name, f"{self.views}{name}") for name in (SUMMARY, CASES)])
+
+    def _with_cases(self, section: Section) -> Section:
+        return replace(section, files=[Link(CASES, f"{self.views}{CASES}")])
+
+    def _audited(self, scored: Scored) -> Iterator[Section]:
+        """What further looks found, each section with the files that hold all of it."""
+        for audit in scored.audits:
+            files = [Link(name, f"{self.views}{name}") for name in (*audit.tables, *audit.records)]
+            yield from (replace(section, files=files) for section in audit.sections)
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """All that says where the model comes from, and the versions that made it."""
+        environment = self.environment or {}
+        plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
+        return {**self.facts, **plain, **environment.get("versions", {})}
+
+
+def decided_section(plan: Plan) -> Section:
+    """What a person set, then what the minutes and the data decided, at most ten; the whole plan on a click."""
+    shown = list(_chosen(plan))[:MOST_LINES]
+    made = _made(plan)
+    off = [name for name in plan.names if name not in made]
+    whole: list[Block] = [Decisions(made.items())]
+    if off:
+        whole.append(Paragraph(f"Off or not set: {', '.join(off)}."))
+    folded = Details(f"The whole plan: {len(made)} decisions, each with its reason and source", whole)
+    return Section("Decided for the training data", [Facts(paragraphs(plan, shown)), folded])
+
+
+def _chosen(plan: Plan) -> Iterator[str]:
+    """By hand; then by the clock, which no reader of the plan could have expected; then by the data."""
+    known = _made(plan)
+    for name, decision in known.items():
+        if decision.because.startswith(BY_HAND):
+            yield name
+    if (size := known.get("network.size")) and size.because.endswith(NARROWER):
+        yield "network.size"
+    for name in OF_THE_DATA:
+        if name in known and not known[name].because.startswith(BY_HAND):
+            yield name
+
+
+def _made(plan: Plan) -> dict[str, Decision]:
+    """The decisions that say more than none, off or no."""
+    sentences = sentences_of(plan)
+    return {name: decision for name, decision in plan if not is_silent(decision, sentences.get(name))}
+
+
+def _headline(scored: Scored, primary: str) -> list[Row]:
+    """The main figures: of each task, or of each label where they are few."""
+    rows = headline_rows(scored.rows, primary, scored.task)
+    return rows if len(rows) <= MOST_LABELS + 1 else rows[:1]
+
+
+def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in tables of few metrics each."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    for part in np.array_split(np.array(metrics), -(-len(metrics) // MOST_COLUMNS)) if metrics else ():
+        yield [row for row in rows if row.metric in part]
+
+
+def _changed(plan: Plan | None) -> Iterator[str]:
+    """What was registered before training and is no longer so."""
+    if plan is not None and REGISTERED in plan and plan[REGISTERED] != registered(plan):
+        yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
+
+
+def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
+    """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
+    blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
+    parts = tuple(scored.task.parts) if scored.task is not None else ()
+    for part in parts or ("",):
+        own = rows_of_part(scored.rows, part)
+        metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
+        own = [row for row in own if not metrics.of(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)]
+        overall = [row for row in own if row.label == "all" and _is_number(row)]
+        by_label, what = _by_label(own), metrics.label_word
+        blocks += [Paragraph(words) for words in _positive(scored, part)]
+        if len({row.label for row in by_label}) == 1:
+            overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
+        if overall:
+            blocks.append(Estimates(overall, part.capitalize()))
+        tables = [
+            ByLabel(rows, f"{f'{part} by {what}'.strip().capitalize()}{_level_of(rows)}", what)
+            for rows in _tables(by_label)
+        ]
+        blocks += [*tables[:1], *([Details(f"More figures by {what}", tables[1:])] if tables[1:] else [])]
+    if scored.subsets:
+        blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
+    blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
+    blocks.append(Details("How each figure was made", [_methods(scored)]))
+    if scored.overview:
+        blocks.append(Gallery(list(scored.overview)))
+    return Section("Results", blocks)
+
+
+def _positive(scored: Scored, part: str) -> Iterator[str]:
+    """Which classes are positive, in a sentence."""
+    if (task := _task_of(scored, part)) is not None:
+        yield from positive_words(task)
+
+
+def _task_of(scored: Scored, part: str) -> Task | None:
+    return scored.task.parts[part] if part and scored.task is not None else scored.task
+
+
+def _by_label(rows: Sequence[Row]) -> list[Row]:
+    """The rows by label, of metrics that tell more than the figure over all labels does."""
+    overall = {row.metric: row.estimate.value for row in rows if row.label == "all"}
+    others = [row for row in rows if row.label != "all" and _is_number(row)]
+    kept = {row.metric for row in others if row.estimate.value != overall.get(row.metric)}
+    kept -= {metric for metric in kept if metric.endswith(BIAS) and _stands_already(metric, others)}
+    return [row for row in others if row.metric in kept]
+
+
+def _stands_already(metric: str, rows: Sequence[Row]) -> bool:
+    """Whether another metric has the same value for every label, as the mean error and the bias do."""
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row.metric, {})[row.label] = round(row.estimate.value, 9)
+    return [*values.values()].count(values[metric]) > 1
+
+
+def _is_number(row: Row) -> bool:
+    return bool(np.isfinite(row.estimate.value))
+
+
+def _methods(scored: Scored) -> Facts:
+    """{figure: how its interval was made}, figures of one method together."""
+    named: dict[str, list[str]] = {}
+    for row in scored.rows:
+        named.setdefault(method_text(row.estimate), []).append(row_name(row, scored.metrics))
+    return Facts({", ".join(names): method for method, names in named.items()})
+
+
+def _by_images(scored: Scored, primary: str) -> list[Row]:
+    """The primary metric over all labels, a row for each subset of the images."""
+    return [replace(headline_rows(rows, primary, None)[0], label=" + ".join(images)) for images, rows in scored.subsets]
+
+
+def _promise(primary: str, plan: Plan | None) -> str:
+    """Whether the primary metric, given as papers spell it, was named before training."""
+    if plan is None or REGISTERED not in plan:
+        return f"{primary} is the model's primary metric; nothing shows that it was named beforehand."
+    if plan[REGISTERED] != registered(plan):
+        return "What was registered before training has been changed since: every figure is exploratory."
+    named = f"{primary} was named primary before training{_registered_with(plan)}{_also_registered(plan)}"
+    return f"{named}; all other figures are exploratory."
+
+
+def _registered_with(plan: Plan) -> str:
+    """What was fixed together with the primary metric, as the kind of problem says."""
+    *others, last = ["", *registered_settings(kind(plan["task.name"])).values()]
+    named = [", ".join(name for name in others if name), last]
+    return f", with its {' and '.join(name for name in named if name)}" if last else ""
+
+
+def _also_registered(plan: Plan) -> str:
+    """The margin and the groups that were fixed with it, in words."""
+    margin, groups = registered_margin(plan), registered_groups(plan)
+    named = [] if margin is None else [f"the margin of non-inferiority {margin:g}"]
+    named += [] if groups in (None, NONE) else [f"the groups {', '.join(str(groups).split(','))}"]
+    return f"; fixed with it: {' and '.join(named)}" if named else ""
+
+
+def _opened(scored: Scored) -> Iterator[str]:
+    if scored.openings:
+        times = "for the first time" if scored.openings == 1 else f"{scored.openings} times"
+        yield f"These test cases have been opened {times} on this machine."
+    if scored.openings > 1:
+        yield "A model that was chosen by such results needs other cases to test it."
+
+
+def _level_of(rows: Sequence[Row]) -> str:
+    """What a caption says of the intervals under the values; nothing where there is none."""
+    level = next((row.estimate.level for row in rows if row.estimate.low is not None), None)
+    return "" if level is None else f", with the {100 * level:.0f} % interval"
+
+
+def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
+    """The best, median and worst cases, and the wrong calls; each picture opens its case in the slice viewer."""
+    values = _of_cases(scored, primary)
+    ranked, wrong = list[Figure](), list[Figure]()
+    for place, (word, case, drawn, _) in enumerate(scored.shown):
+        address = Link(case, f"{views}{view_name(place)}").href
+        pictures = [replace(_titled(figure, word, case, values.get(case)), href=address) for figure in drawn]
+        (wrong if word == WRONG else ranked).extend(pictures)
+    cases = counted(int(scored.table["case"].nunique()), "case")
+    opens = "A picture opens its case in the slice viewer."
+    if ranked:
+        words = dict.fromkeys(word for word, *_ in scored.shown if word != WRONG)
+        title = f"{' and '.join(filter(None, [', '.join([*words][:-1]), [*words][-1]])).capitalize()} cases"
+        yield Section(title, [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)])
+    if wrong:
+        every = wrong_calls(scored.task, scored.table) if scored.task is not None else ()
+        of = f"{len({figure.title for figure in wrong})} of {len(every)}"
+        yield Section("Wrong calls", [Paragraph(f"{of}, the worst first. {opens}"), Gallery(wrong, small=True)])
+
+
+def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
+    """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
+    words = dict[str, list[str]]()
+    for task, table in scored.parts.values():
+        for metric in [name for name in (primary, task.metrics.of_case) if name and name in table][:1]:
+            named = scored.metrics.of(metric).words
+            for case, value in table.groupby("case")[metric].mean().dropna().items():
+                words.setdefault(str(case), []).append(f"{named}: {number(float(value))}")
+    return {case: ", ".join(own) for case, own in words.items()}
+
+
+def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
+    parts = [part for part in (score, figure.caption) if part]
+    return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
+
+
+def selecting(plan: Plan | None) -> Callable[[float], str]:
+    """The name of a figure of the metric that selects checkpoints; "metric" without a plan that names one."""
+    if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
+        return lambda figure: "metric"
+    return selecting_name(kind(plan["task.name"]).metrics.of(str(plan["training.selection"])))
+
+
+def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Sequence[str] = ()) -> list[Section]:
+    """A section with every trial of each search, in a picture and a table; none without a search.
+
+    results: {fold in words: result of its search}; "" where there are no folds
+    tables:  the files of their trials, relative to the report
+    """
+    if not results:
+        return []
+    metric = selecting(plan)(0.0)
+    blocks: list[Block] = [Paragraph(JUDGED)]
+    for where, result in results.items():
+        named = f"{where}: {result.statement}" if where else result.statement
+        blocks += [Paragraph(f"{named}."), _trials(result, metric, where), _trial_table(result, metric)]
+    return [Section("Search", blocks, [Link(name, name) for name in tables])]
+
+
+def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
+    known = [row for row in result.rows if row["value"] is not None]
+    axes = ("trial", f"{metric} of the validation cases")
+    title = f"Trials{f' of {where}' if where else ''}"
+    return Gallery(
+        [figures.scatter([row["trial"] for row in known], [row["value"] for row in known], title, axes=axes)]
+    )
+
+
+def _trial_table(result: SearchResult, metric: str) -> Table:
+    cells = [
+        [
+            row["trial"],
+            row["state"],
+            row["steps"],
+            row["seconds"],
+            f"{row['tried']}{': ' * bool(row['why'])}{row['why']}",
+            "" if row["value"] is None else number(float(row["value"])),
+        ]
+        for row in result.rows
+    ]
+    return Table([*SEARCH_COLUMNS, metric], cells)

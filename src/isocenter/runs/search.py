@@ -1,0 +1,263 @@
+"""The trials of a search as they are trained: the study chooses them, and gives up those that are hopeless."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import (
+    MEMORY_ERRORS,
+    IsocenterError,
+    PlanError,
+    ResourceError,
+    UsageError,
+    counted,
+    is_out_of_memory,
+)
+from isocenter.files import write_table, write_text
+from isocenter.lazy import pandas as pd
+from isocenter.planning import Planned, Room, Space, changed, plan_text, settings, space, tried, words
+from isocenter.runs import (
+    SEARCH,
+    TRIED,
+    Finished,
+    Role,
+    Search,
+    SearchLength,
+    SearchResult,
+    Training,
+    Trial,
+    selected,
+    trial,
+    trials_in,
+)
+from isocenter.runs.fit import Job, fit
+from isocenter.runs.run_folder import state_of
+from isocenter.training import (
+    COMPLETE,
+    IMPOSSIBLE,
+    PRUNED,
+    VALIDATION,
+    Clock,
+    HopelessError,
+    Moment,
+    Outcome,
+    Ranks,
+    Study,
+    Tried,
+    fewest_cases,
+    refuse_without_optuna,
+    validation_of,
+)
+from isocenter.training import Trial as Asked
+from isocenter.values import Plan
+
+log = logging.getLogger("isocenter")
+STUDY = "study.db"
+
+
+def refuse_unsearchable(plan: Plan, validating: int) -> None:
+    """UsageError where no search could tell luck from skill; ResourceError where nothing could choose its trials.
+
+    validating: as `Planned.fewest_that_select` counts them
+    """
+    chosen = settings(plan)
+    if not chosen.search.is_on:
+        return
+    refuse_without_optuna()
+    if validating < (fewest := fewest_cases(1)):
+        whom = "case" if chosen.split.inner_folds else "patient"
+        problem = f"{counted(validating, f'validation {whom}')}: of fewer than {fewest} nothing can be told from luck"
+        remedy = f"Give more {whom}s, or leave out --tune (with --all nothing selects)"
+        raise UsageError(problem, "--tune", remedy)
+    if Ranks.here().count > 1:
+        problem = "trials are given up by one process, and others would wait for it"
+        raise UsageError(problem, "--tune", "Search in one process, then train its plan.yaml in several")
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials before a training, with the study that chooses them.
+
+    main:  the training whose plan they vary
+    out:   its folder
+    clock: of the run
+    room:  what a plan must fit
+    ready: preprocessing that was done before
+    """
+
+    planned: Planned
+    main: Training
+    out: Path
+    clock: Clock
+    room: Room
+    ready: set[str] = field(default_factory=set)
+
+    def resumed(self) -> list[Finished]:
+        """The trials of an earlier session; none of a search that begins, whose plan and space are kept now."""
+        if not (plan := self.out / SEARCH / "plan.yaml").is_file():
+            write_text(plan, plan_text(replace(self.main.plan, data="")), overwrite=True)
+        with self._study() as study:
+            if "began" not in study.facts:
+                study.keep("began", self.clock.seconds)
+            self._log(study)
+            return self._since(study, 0, self._asked(study)) if study.done else []
+
+    def fitted(self, training: Training, job: Job) -> list[Finished]:
+        """One trial, from its checkpoint where there is one, until it is over or hopeless.
+
+        Returned with what cannot be tried after it; the last one says which trial is asked for next.
+        """
+        with self._study() as study:
+            if training.plan["training.seed"] != self.main.plan["training.seed"]:  # one is trained once more
+                repeated = fit(job, self._clock_of(study, job), lambda decisions: None)
+                numbers = validation_of(repeated.checkpoint)
+                _slim(job.out)
+                return [Finished(training, repeated, trial=Trial(None, numbers))]
+            known = len(study.done)
+            outcome = self._fit(study, job)
+            first, *others = self._since(study, known, self._asked(study))
+            return [replace(first, training=training, outcome=outcome), *others]
+
+    def result(self, search: Search) -> SearchResult:
+        """The result of the search, written down."""
+        folder, result = self.out / SEARCH, search.result
+        for place in folder.glob("*_*"):  # a killed session may have left some whole
+            _slim(place)
+        write_table(pd.DataFrame(list(result.rows)), trials_in(self.out))
+        result.write(folder)
+        log.info("%s: %s", self.main.what, result.statement)
+        return result
+
+    def finished(self, result: SearchResult) -> Finished:
+        """The search once it is over, whose result the training follows."""
+        over = replace(self.main, name=self.main.below(SEARCH), role=Role.SEARCH, share=0.0)
+        return Finished(over, None, decided=result.decided)
+
+    def _study(self) -> Study:
+        """A study that has kept its own space goes by that, one that was killed while it was made by the plan's."""
+        path = self.out / SEARCH / STUDY
+        if not self._space and not path.is_file():
+            raise PlanError("everything was set by hand, so that there is nothing to try", "--tune", "Leave it out")
+        return Study(path, self._space, int(self.main.plan["training.seed"]))
+
+    @cached_property
+    def _space(self) -> Space:
+        """What may be tried."""
+        return space(self.main.plan, self.room, of_fold=bool(self.planned.folds))
+
+    def _length(self, study: Study) -> SearchLength:
+        inner = self.planned.settings.split.inner_folds
+        began, folds = float(study.facts["began"]), len(self.planned.numbers)
+        return SearchLength.of(self.main.settings, began, folds, max(1, inner))
+
+    def _log(self, study: Study) -> None:
+        length = self._length(study)
+        each = f"{length.steps} steps" if length.seconds is None else f"{length.seconds:.0f} s"
+        many = f"{length.trials} trials" if length.trials is not None else "trials"
+        log.info("%s: first a search by %s of %s each, of %s", self.main.what, many, each, ", ".join(study.space))
+
+    def _asked(self, study: Study) -> tuple[int, Plan] | None:
+        """Number and plan of the next trial, where time is left; those that cannot be followed are impossible."""
+        while study.done[0].state == COMPLETE:  # else nothing can be compared with the plan
+            seconds = [float(one.facts.get("seconds", 0.0)) for one in study.done if one.state == COMPLETE]
+            if not self._length(study).has_room(len(study.done), max(seconds), self.clock.seconds):
+                break
+            asked = study.next()
+            try:
+                return asked.number, tried(self.main.plan, asked.choices, study.space, self.room)
+            except (PlanError, ResourceError) as error:
+                facts = {"changed": {}, TRIED: words(asked.choices, study.space), "why": str(error)}
+                study.finish(asked, IMPOSSIBLE, None, {**facts, "seconds": 0.0, "steps": 0})
+        return None
+
+    def _since(self, study: Study, number: int, asked: tuple[int, Plan] | None) -> list[Finished]:
+        """The trials that are over, from a number on; after the last one another is asked for."""
+        *done, last = study.done[number:]
+        return [*(self._finished(study, one, None) for one in done), self._finished(study, last, asked)]
+
+    def _finished(self, study: Study, one: Tried, asked: tuple[int, Plan] | None) -> Finished:
+        """A trial that is over, with the numbers that its training has left."""
+        plan = self.main.plan
+        if one.state == COMPLETE:
+            plan = tried(plan, one.choices, study.space, self.room)
+        training = trial(self.planned, self.main, one.number, plan)
+        place = self.out / SEARCH / Path(training.name).name
+        numbers = validation_of(place / "checkpoints" / "best") if one.state == COMPLETE else {}
+        return Finished(training, None, trial=Trial(one, numbers, asked))
+
+    def _fit(self, study: Study, job: Job) -> Outcome | None:
+        """Train the trial that is asked for; None where it was given up, or cannot be trained."""
+        asked, began, looks = study.next(), self.clock.seconds, list[float]()
+        plan = tried(self.main.plan, asked.choices, study.space, self.room)
+        outcome, state, value = None, IMPOSSIBLE, None
+        facts: dict[str, Any] = {
+            "changed": changed(self.main.plan, plan),
+            TRIED: words(asked.choices, study.space),
+            "why": "",
+        }
+        self._prepare(job)
+        try:
+            outcome = fit(job, self._clock_of(study, job), lambda decisions: None, look=_judge(asked, looks))
+        except HopelessError:
+            state, steps = PRUNED, int(state_of(job.out).get("step", 0))
+            facts["value_at_last"] = looks[-1]
+        except (IsocenterError, *MEMORY_ERRORS) as error:
+            impossible = isinstance(error, IsocenterError) or is_out_of_memory(error)
+            if asked.number == 0 or not impossible:  # the plan itself cannot be trained, or the fault is no trial's
+                raise
+            steps, facts["why"] = 0, str(error).strip().partition("\n")[0]
+        else:
+            steps, metric = outcome.steps, self.main.settings.training.selection
+            value = selected(self.main, validation_of(outcome.checkpoint))
+            if math.isfinite(value):
+                state = COMPLETE
+            else:
+                facts["why"] = f"its {metric} is not a number"
+            log.info("trial %d: %s %.4f with %s", asked.number, metric, value, facts[TRIED])
+        study.finish(asked, state, value, {**facts, "seconds": self.clock.seconds - began, "steps": steps})
+        _slim(job.out)
+        return outcome
+
+    def _prepare(self, job: Job) -> None:
+        """What has to be prepared once, outside of the time of the trial that is the first to need it."""
+        key = json.dumps(job.settings.preprocessing.settings, sort_keys=True, default=list)
+        if key not in self.ready:
+            job.prepared()
+            self.ready.add(key)
+
+    def _clock_of(self, study: Study, job: Job) -> Clock:
+        """The clock of a trial: when it must end was decided when it began."""
+        seconds = self._length(study).seconds
+        if seconds is None:
+            return replace(self.clock, deadline=None)
+        return replace(self.clock, deadline=state_of(job.out).get("deadline") or self.clock.seconds + seconds)
+
+
+def _judge(asked: Asked, looks: list[float]) -> Callable[[Moment], None]:
+    """Ends a trial that is hopeless by a look at the validation cases."""
+
+    def look(moment: Moment) -> None:
+        if moment.validation is None:
+            return
+        looks.append(moment.validation)
+        if asked.is_hopeless(moment.step / moment.steps, moment.validation):
+            raise HopelessError
+
+    return look
+
+
+def _slim(folder: Path) -> None:
+    """Of a training that is over what is compared stays, and its log; weights would fill the disk."""
+    kept = ("log.csv", f"checkpoints/best/{VALIDATION}", "checkpoints/last/state.json")
+    for path in [file for file in folder.rglob("*") if file.is_file()]:
+        if path.relative_to(folder).as_posix() not in kept:
+            path.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)

@@ -1,0 +1,124 @@
+"""Differences between groups of people, by descriptors of their images for `check`, or by a model's features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError, listed
+from isocenter.evaluation import (
+    COVARIATE,
+    Balance,
+    Patients,
+    Shifted,
+    covariate_columns,
+    covariates_by_name,
+    group_shift,
+    groups_of,
+    shift_words,
+)
+from isocenter.lazy import pandas as pd
+from isocenter.quality import Examination, descriptors, says_how
+from isocenter.report import Block, Details, Paragraph, Section, number
+from isocenter.report import Table as PageTable
+from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.auditing.audit import Audit
+from isocenter.values import Floats
+
+SHIFT, BALANCE = "shift.csv", "balance.csv"
+COLUMNS, BALANCED = [*Shifted.__dataclass_fields__], [*Balance.__dataclass_fields__]
+TITLE = "Do groups look different?"
+HOW = (
+    "Two-sample tests of patients: maximum mean discrepancy (mmd), energy distance, and the area under the curve of a "
+    "classifier that tells the groups apart. p comes from a permutation of patients, adjusted by Holm. Matched: only "
+    "pairs with nearly the same probability of being in the group, given their covariates."
+)
+
+
+def image_shift(examination: Examination, asked: str, match: Sequence[str], *, seed: int = 0) -> Audited:
+    """Whether the images of groups differ, by what `check` measured of each image.
+
+    asked: as `groups_of` takes it; match: names of covariates by which patients are paired
+    Raises UsageError for a covariate that is not there.
+    """
+    looks = {one.id: one for one in examination.fingerprint.cases}
+    cases = [case for case in examination.dataset if case.id in looks and case.id in examination.looks]
+    covariates = covariates_by_name(examination.dataset, {case.id for case in cases})
+    if unknown := [name for name in match if name not in covariates]:
+        raise UsageError(f"there is no covariate {unknown[0]!r}", "--match", f"Choose from {listed(list(covariates))}")
+    rows = descriptors([looks[case.id] for case in cases], [examination.looks[case.id] for case in cases])
+    groups = groups_of(covariates, asked)
+    return _audited(rows, groups, [case.patient for case in cases], {name: covariates[name] for name in match}, seed)
+
+
+def feature_shift(audit: Audit) -> Audited | None:
+    """Whether groups differ in what the network sees in them; None where nobody asked or the model keeps no features.
+
+    Patients are paired by all covariates that say who they are, but for the one that makes the groups.
+    """
+    if not audit.options.shift:
+        return None
+    features = audit.scored.features
+    if not features:
+        return Audited(notes=["Groups were not compared by features: a model without a gate keeps none."])
+    if len({audit.network_of(case) for case in features}) > 1:
+        return Audited(notes=["Groups were not compared by features: each fold's network has its own."])
+    who = audit.scored.table.drop_duplicates("case").set_index("case").loc[list(features)]
+    covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
+    asked = audit.options.groups or audit.planned
+    groups = groups_of(covariates, asked, strictly=audit.options.groups is not None)
+    by = {name: values for name, values in covariates.items() if not says_how(name)}
+    rows = np.stack([own for _, own in features.values()]).astype(np.float64)
+    return _audited(rows, groups, [patient for patient, _ in features.values()], by, audit.seed)
+
+
+def _audited(
+    rows: Floats,
+    groups: Mapping[str, np.ndarray],
+    patients: Sequence[str],
+    covariates: Mapping[str, Sequence[Any]],
+    seed: int,
+) -> Audited:
+    shifted, balance, words = list[Shifted](), list[Balance](), list[str]()
+    for attribute, own in groups.items():
+        by = {name: values for name, values in covariates.items() if name not in attribute.split("*")}
+        tests, balanced = group_shift(attribute, Patients.of(rows, own.tolist(), patients, by), seed=seed)
+        shifted += tests
+        balance += balanced
+        words.append(shift_words(attribute, tests, list(by)))
+    tables = {
+        SHIFT: pd.DataFrame([asdict(one) for one in shifted], columns=COLUMNS),
+        BALANCE: pd.DataFrame([asdict(one) for one in balance], columns=BALANCED),
+    }
+    return Audited(tables, sections=[_section(shifted, balance, words)] if groups else [])
+
+
+def _section(shifted: Sequence[Shifted], balance: Sequence[Balance], words: Sequence[str]) -> Section:
+    tests = [
+        (
+            one.attribute,
+            f"{one.first} and {one.second}",
+            one.test,
+            "matched" if one.matched else "all",
+            number(one.value),
+            f"{one.p_adjusted:.2g}",
+            f"{one.patients_first} and {one.patients_second}",
+        )
+        for one in shifted
+    ]
+    unlike = [
+        (one.attribute, f"{one.first} and {one.second}", one.covariate, number(one.before), number(one.after))
+        for one in balance
+    ]
+    blocks: list[Block] = [Paragraph(one) for one in words]
+    if tests:
+        columns = ("Attribute", "Groups", "Test", "Patients", "Distance", "adjusted p", "How many")
+        blocks.append(Details("All tests", [PageTable(columns, tests, HOW)]))
+    if unlike:
+        names = ("Attribute", "Groups", "Covariate", "Before", "After")
+        caption = "Differences of means in standard deviations, before and after matching."
+        blocks.append(Details("How alike matched patients are", [PageTable(names, unlike, caption)]))
+    return Section(TITLE, blocks)

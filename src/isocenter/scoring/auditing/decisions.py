@@ -1,0 +1,77 @@
+"""The worth of a model's calls, by the probability from which on one acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from isocenter.errors import listed
+from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve, figure_label
+from isocenter.lazy import pandas as pd
+from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
+from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.auditing.audit import Audit
+from isocenter.tasks import Task
+
+DECISION, TITLE = "decision.csv", "What calls are worth"
+# Of more labels curves would fill pages; the table has them all.
+SHOWN = 4
+HOW = (
+    "Net benefit: the share of true positives, less the share of false positives times the odds of the threshold. At a "
+    "threshold of 0.1 nine needless calls cost as much as one right call gains. Intervals take patients as clusters, "
+    "each threshold by itself."
+)
+
+
+def decisions(audit: Audit) -> Audited | None:
+    """The net benefit of each label that is called by a probability; nothing for a model that states none."""
+    curves: dict[str, DecisionCurve] = {}
+    for part, (task, table) in audit.scored.parts.items():
+        for name, curve in _called(task, table):
+            curves[f"{part}: {name}" if part else name] = curve
+    if not curves:
+        return None
+    rows = pd.concat([_rows(label, curve) for label, curve in curves.items()], ignore_index=True)
+    drawn = [_figure(label, curve) for label, curve in curves.items()]
+    blocks: list[Block] = [Paragraph(" ".join(_sentences(curves))), Gallery(drawn[:SHOWN])]
+    if drawn[SHOWN:]:
+        blocks.append(Details("Further labels", [Gallery(drawn[SHOWN:])]))
+    return Audited({DECISION: rows}, sections=[Section(TITLE, [*blocks, Paragraph(HOW)])])
+
+
+def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:
+    """(label, its curve), of classes those of the positive ones."""
+    areas = {one.label: one for one in task.case_values(table) if one.metric == "auroc"}
+    areas.pop(ALL, None)
+    asked = {figure_label(name) for name in task.positives} or set(areas)
+    for label, own in areas.items():
+        is_stated = bool(((own.values >= 0) & (own.values <= 1)).all())
+        if own.positive is not None and is_stated and label in asked:
+            yield label, decision_curve(own.values, own.positive, own.patients)
+
+
+def _rows(label: str, curve: DecisionCurve) -> Table:
+    columns = {"threshold": curve.thresholds, "net_benefit": curve.value, "treat_all": curve.treat_all}
+    return pd.DataFrame({**columns, "treat_none": 0.0, "low": curve.low, "high": curve.high, "label": label})
+
+
+def _figure(label: str, curve: DecisionCurve) -> Figure:
+    band = (curve.low, curve.high)
+    title = f"Net benefit of calling {_in_words(label)}"
+    return figures.decision(curve.thresholds, curve.value, band, curve.treat_all, title)
+
+
+def _sentences(curves: dict[str, DecisionCurve]) -> Iterator[str]:
+    for label, curve in curves.items():
+        if (gains := curve.gains) is not None:
+            ends = f"from {gains[0]:.2f} to {gains[1]:.2f}" if gains[0] < gains[1] else f"of {gains[0]:.2f}"
+            what = f"Calling {_in_words(label)} by the model"
+            yield f"{what} is worth more than calling all or nobody at thresholds {ends}."
+    if none := [_in_words(label) for label, curve in curves.items() if curve.gains is None]:
+        what = f"Calling {listed(none)} by the model"
+        yield f"{what} is shown at no threshold to be worth more than calling all or nobody."
+
+
+def _in_words(label: str) -> str:
+    """ "benign (classification)" of one of several tasks."""
+    part, _, name = label.rpartition(": ")
+    return f"{name} ({part})" if part else name

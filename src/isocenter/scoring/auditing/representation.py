@@ -1,0 +1,94 @@
+"""The people in the data, beside those for whom the model is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation import UNKNOWN, covariates_by_name, groups_of, in_order
+from isocenter.files import read_given_table
+from isocenter.lazy import pandas as pd
+from isocenter.quality import kinds_of
+from isocenter.report import Paragraph, Section
+from isocenter.report import Table as PageTable
+from isocenter.scoring.audit_result import Audited
+from isocenter.values import Case, Dataset, is_missing, number_in
+
+REPRESENTATION, TITLE = "representation.csv", "Representation of groups"
+COLUMNS = ("attribute", "group", "patients", "share", "population", "missing")
+LABEL = "label_"
+
+
+def represented(dataset: Dataset, asked: str | None, population: str | Path | None) -> Audited | None:
+    """`representation.csv`: patients, shares of labels and of missing values by group; None without groups.
+
+    population: a table of shares with the columns attribute, group and share, or of people, with a column for each
+                covariate
+    Raises UsageError for a covariate that is not there, DatasetError for a table that is none.
+    """
+    cases = list(dataset)
+    groups = groups_of(covariates_by_name(dataset, {case.id for case in cases}), asked)
+    if not groups:
+        return None
+    shares = {} if population is None else _shares(Path(population), asked or ",".join(groups))
+    labels = _labels(cases)
+    names = list(dict.fromkeys(label for own in labels.values() for label in own))
+    rows = list[dict[str, Any]]()
+    for attribute, own in groups.items():
+        known = len({case.patient for case, group in zip(cases, own, strict=True) if group != UNKNOWN})
+        stated = [group for place, group in shares if place == attribute]
+        for group in sorted({*own.tolist(), *stated}, key=in_order):
+            some = [case for case, other in zip(cases, own, strict=True) if other == group]
+            people = len({case.patient for case in some})
+            share = None if group == UNKNOWN else people / max(known, 1)
+            by_label = {f"{LABEL}{name}": _share(name in labels.get(one.id, ()) for one in some) for name in names}
+            missing = [is_missing(value) for one in some for value in one.covariates.values()]
+            row = (attribute, group, people, share, shares.get((attribute, group)), _share(missing))
+            rows.append(dict(zip(COLUMNS, row, strict=True)) | by_label)
+    columns = [*COLUMNS, *(f"{LABEL}{name}" for name in names)]
+    return Audited({REPRESENTATION: pd.DataFrame(rows, columns=columns)}, sections=[_section(rows, columns)])
+
+
+def _labels(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    """{case: its labels}: its class, the findings that it has, or what else parts of a split have their share of."""
+    labels: dict[str, list[str]] = {}
+    for kind in kinds_of({name: None for case in cases for name in case.references}):
+        if kind.strata is not None:
+            for case, own in kind.strata.names(cases).items():
+                labels.setdefault(case, []).extend(own)
+    return labels
+
+
+def _share(truths: Any) -> float | None:
+    own = list(truths)
+    return float(np.mean(own)) if own else None
+
+
+def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
+    """{(attribute, group): its share of the population}"""
+    table = read_given_table(path)
+    if {"attribute", "group", "share"} <= set(table):
+        shares = [number_in(one.replace(",", ".")) for one in table["share"]]
+        if None in shares:
+            raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
+        return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}
+    people = groups_of({str(name): table[name].tolist() for name in table}, asked, strictly=False)
+    if not people:
+        remedy = "Give the columns attribute, group and share, or one row per person with the covariates"
+        raise DatasetError("names none of the groups", str(path), remedy)
+    return {
+        (attribute, group): float(np.mean(own[own != UNKNOWN] == group))
+        for attribute, own in people.items()
+        for group in sorted(set(own.tolist()) - {UNKNOWN})
+    }
+
+
+def _section(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Section:
+    absent = [f"{row['attribute']} {row['group']}" for row in rows if not row["patients"] and row["population"]]
+    words = f"The data have nobody of {', '.join(absent)}." if absent else "Patients by group, and their labels."
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return Section(TITLE, [Paragraph(words), PageTable([name.removeprefix(LABEL) for name in columns], cells)])

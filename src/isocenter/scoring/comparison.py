@@ -1,0 +1,304 @@
+"""Models that were scored on the same cases, compared: figures, differences, and what a page shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from isocenter.errors import UsageError, counted
+from isocenter.evaluation import ALL, Compared, Metrics, compared, read_cases, rows_to_json
+from isocenter.evaluation import Table as Cases
+from isocenter.lazy import pandas as pd
+from isocenter.reading import refuse_missing
+from isocenter.report import (
+    Block,
+    Gallery,
+    InNotebook,
+    Paragraph,
+    Table,
+    aligned,
+    decimals,
+    figures,
+    in_words,
+    number,
+    p_text,
+    row_name,
+)
+from isocenter.runtime import read_json
+from isocenter.scoring.model_tests import OF_MARGINS, ModelTest, Tested
+from isocenter.scoring.scores import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
+from isocenter.tasks import Task, build, compared_by
+from isocenter.values import Estimate, Row
+
+# A difference whose interval holds 0 is none that these cases show.
+EQUAL = "no difference shown"
+
+
+@dataclass(frozen=True)
+class Comparison(InNotebook):
+    """Figures of several models of the same cases; prints those of the primary metric.
+
+    names:    of the models; the first is the one that the others are compared with
+    left_out: {metric: rows that are undefined for one of them, and so left out for all}
+    patients_known: False where each case only stands for a patient
+    metrics:  of the first model's task
+    tested:   the tests of its differences, where they were asked for
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Compared, ...]
+    primary: str
+    cases: int
+    left_out: dict[str, int]
+    patients_known: bool = True
+    out: Path | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    tested: Tested = field(default_factory=Tested)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a metric, label and model: its figure, and its difference from the first model with the interval."""
+        return pd.DataFrame(
+            {
+                "metric": row.metric,
+                "label": row.label,
+                "model": name,
+                "value": one.value,
+                "low": one.low,
+                "high": one.high,
+                "unit": one.unit,
+                "difference": None if apart is None else apart.value,
+                "difference_low": None if apart is None else apart.low,
+                "difference_high": None if apart is None else apart.high,
+            }
+            for row in self.rows
+            for name, one, apart in zip(self.names, row.estimates, (None, *row.differences), strict=True)
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json` and for `comparison.json`."""
+        named = {
+            name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names)
+        }
+        differences = {
+            name: rows_to_json(Row(row.metric, row.label, row.differences[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names[1:])
+        }
+        return {
+            "models": list(self.names),
+            "cases": self.cases,
+            "primary": self.primary,
+            "figures": named,
+            "differences": differences,
+            "undefined": self.left_out,
+            **self.tested.as_record(),
+        }
+
+    def __repr__(self) -> str:
+        lines = []
+        for row in telling_rows(self.rows):
+            if row.metric == self.primary:
+                own = [Row(row.metric, row.label, one) for one in row.estimates]
+                what = row_name(own[0], self.metrics)
+                lines += [f"{name}: {in_words(one, self.metrics)}" for name, one in zip(self.names, own, strict=True)]
+                lines += [
+                    f"{name} less {self.names[0]}: {what} {signed(one)}"
+                    for name, one in zip(self.names[1:], row.differences, strict=True)
+                ]
+        lines += [
+            f"{one.sides[1]} against {one.sides[0]}: {one.verdict}{self._limits(one)} "
+            f"({one.name}, {one.name_of_p} {p_text(one.p_adjusted)})"
+            for one in self.tested.rows
+            if one.is_primary
+        ]
+        lines += [f"{one.sides[1]}: {one.margin_words}" for one in self.tested.rows if one.margin_words]
+        return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+    def _limits(self, test: ModelTest) -> str:
+        """The margin of a verdict that needs one, whether it was registered, and whether the patients are too few."""
+        margin = self.tested.margins.get(test.second)
+        exploratory = ", which is exploratory" * (margin is not None and not margin.is_registered)
+        needed = test.margin is not None and test.verdict in OF_MARGINS
+        by = f" by a margin of {test.margin:g}{exploratory}" if needed else ""
+        reason = test.reason_against_margin
+        because = f", the margin was not tested: {reason}" if reason and not needed else ""
+        return f"{by}{because}{', unreliable' * test.is_unreliable}"
+
+
+def compare_tables(
+    tables: Mapping[str, Cases],
+    tasks: Sequence[Task],
+    primary: str | None = None,
+    *,
+    seed: int,
+    patients_known: bool,
+    out: Path | None = None,
+) -> Comparison:
+    """Every figure of models that were scored on the same cases, each as its own task makes it beside the first one.
+
+    tables:  {name: table of cases}, the one that the others are compared with first
+    primary: the metric that judges them; the first of their task where it is not stated, or has no figure
+    """
+    names = tuple(tables)
+    rows, left_out = compared(tables, [task.summary for task in comparable(tasks)], seed=seed)
+    if not patients_known:
+        rows = [
+            replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
+            for row in rows
+        ]
+    cases = int(tables[names[0]]["case"].nunique())
+    judging = primary if primary in {row.metric for row in rows} else rows[0].metric
+    return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
+
+
+def comparable(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of models, those after the first with its settings without which figures are not the same figures."""
+    first, *others = tasks
+    return [first, *(_by_settings_of(first, other) for other in others)]
+
+
+def _by_settings_of(first: Task, other: Any) -> Task:
+    changed = {name: getattr(first, name) for name in compared_by(first)}
+    if parts := first.parts:
+        changed["parts"] = {name: _by_settings_of(parts[name], own) for name, own in other.parts.items()}
+    return cast(Task, replace(other, **changed) if changed else other)
+
+
+def evaluated_cases(run: Path) -> tuple[Cases, Task]:
+    """The table of a run's test cases, or of an evaluation, and the task that made it."""
+    folder = evaluation_folder(run)
+    return read_cases(folder / CASES), task_of(folder)
+
+
+def evaluation_folder(given: Path) -> Path:
+    """The folder with the table of cases: that of a run, or the one given."""
+    refuse_missing(given)
+    folder = given / EVALUATION if (given / EVALUATION).is_dir() else given
+    if not (folder / CASES).is_file():
+        remedy = "Give a run, or the folder of `isocenter evaluate MODEL DATA --out FOLDER`"
+        raise UsageError("holds no evaluation", str(given), remedy)
+    return folder
+
+
+def task_of(folder: Path) -> Task:
+    """The kind of problem that an evaluation's folder names; IntegrityError where it names none."""
+    record = read_json(folder / TASK, TASK_SCHEMA)
+    return build({key: value for key, value in record.items() if key not in ("schema", "version")})
+
+
+def signed(difference: Estimate) -> str:
+    """A difference with its sign, and whether these cases show one."""
+    if difference.low is None or difference.high is None:
+        return f"{signed_number(difference)} ({interval_of_difference(difference)})"
+    within = f"; {EQUAL}" if difference.low <= 0 <= difference.high else ""
+    return f"{signed_number(difference)} ({interval_of_difference(difference)}{within})"
+
+
+def signed_number(difference: Estimate) -> str:
+    """ "+0.012 mm", and 0.000 without a sign."""
+    return number(difference.value, difference.unit, places=_places(difference), signed=True)
+
+
+def interval_of_difference(difference: Estimate) -> str:
+    """ "95 % interval −0.010 to +0.034", or why there is none."""
+    if difference.low is None or difference.high is None:
+        return f"no interval: {difference.method.removeprefix('none').lstrip(': ')}"
+    places = _places(difference)
+    low, high = (number(end, places=places, signed=True) for end in (difference.low, difference.high))
+    few = ", unreliable" if "unreliable" in difference.method else ""
+    return f"{100 * difference.level:.0f} % interval {low} to {high}{few}"
+
+
+def _places(difference: Estimate) -> int:
+    """Three decimals of a ratio; else those of the end that is farthest from 0."""
+    ends = [abs(end) for end in (difference.value, difference.low, difference.high) if end is not None]
+    return decimals(max(ends), difference.unit) if difference.unit else 3
+
+
+def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Names of folders, each with as many of its parents as tell them apart."""
+    whole = [path.resolve().parts for path in paths]
+    if len(set(whole)) < len(whole):
+        raise UsageError("an evaluation is given twice", "compare", "Give each once")
+    for depth in range(1, max(map(len, whole)) + 1):
+        names = tuple("/".join(parts[-depth:]) for parts in whole)
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different parts")
+
+
+def primary_blocks(comparison: Comparison) -> list[Block]:
+    """The primary metric as a picture, and its figures and differences."""
+    first, *others = comparison.names
+    main = [row for row in comparison.rows if row.metric == comparison.primary]
+    metrics = comparison.metrics
+    metric = metrics.of(comparison.primary).words
+    pictures: list[Block] = []
+    for row in main[:1]:
+        scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
+        apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
+        both = (
+            figures.label_scores(scores, f"{metric} of each model", metrics=metrics),
+            figures.label_scores(apart, f"Less that of {first}", metrics=metrics),
+        )
+        pictures = [Gallery(both)]
+    return [*pictures, comparison_table(comparison, main)]
+
+
+def comparison_lead(comparison: Comparison) -> str:
+    """The number of cases, and the method of the intervals."""
+    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
+    tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
+        "Where the interval of a difference"
+    )  # fmt: skip
+    return (
+        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for the intervals. "
+        f"{tested} holds 0, these cases show no difference."
+    )
+
+
+def comparison_caveats(comparison: Comparison) -> list[str]:
+    """Caveats about many differences at once."""
+    many = sum(one.low is not None for row in comparison.rows for one in row.differences)
+    notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
+    notes = notes if many else []
+    stated = {row.metric for row in comparison.rows}
+    lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
+    notes += [
+        f"{comparison.metrics.of(metric).words}: {rows} undefined for one of the models, left out for all."
+        for metric, rows in lost.items()
+    ]
+    return notes
+
+
+def comparison_table(comparison: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
+    """The figures of every model and their differences from the first, a row for each metric and label."""
+    if not rows:
+        return Paragraph("There are no others.")
+    first, *others = comparison.names
+    rows = telling_rows(rows)
+    columns = ["Metric", "Label", *comparison.names, *(f"{name} less {first}" for name in others)]
+    cells = [
+        [
+            comparison.metrics.of(row.metric).words,
+            row.label,
+            *(aligned(one, [Row(row.metric, row.label, other) for other in row.estimates]) for one in row.estimates),
+            *(signed(one) for one in row.differences),
+        ]
+        for row in rows
+    ]
+    return Table(columns, cells)
+
+
+def telling_rows(rows: Sequence[Compared]) -> list[Compared]:
+    """The rows over all labels, and those of a label whose figures differ from these."""
+    overall = {row.metric: _rounded(row) for row in rows if row.label == ALL}
+    return [row for row in rows if row.label == ALL or _rounded(row) != overall.get(row.metric)]
+
+
+def _rounded(row: Compared) -> list[float]:
+    """The figures of all models, by which a label that is no news is known."""
+    return [round(one.value, 9) for one in row.estimates]

@@ -1,0 +1,124 @@
+"""Notes of an evaluation: the positive class, whose the references are, what is not scored, and an early end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from isocenter.errors import UsageError, counted, listed
+from isocenter.evaluation import Table
+from isocenter.prediction import PROGRAM, algorithm_of
+from isocenter.runtime import Model
+from isocenter.scoring.scores import Scored
+from isocenter.tasks import Task, build, settings_of
+from isocenter.values import Case, Image
+
+log = logging.getLogger("isocenter")
+FLAG = "--positive"
+
+
+def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
+    """A note that the evaluation was stopped, and what it lacks."""
+    if scored.stopped is None:
+        return
+    ended = {*scored.table["case"].astype(str), *(case for one in scored.problems for case in one.cases)}
+    left = [case.id for case in cases if case.id not in ended]
+    lacking = f"{counted(len(left), 'case is', 'cases are')} not scored, and " if left else ""
+    yield f"The evaluation was stopped before its end: {lacking}no audit was made. Evaluate once more for all figures."
+
+
+def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """The cases with references under the model's own numbers, and what is unlike, which is logged before any figure.
+
+    Raises DatasetError where references hold values that the model does not know.
+    """
+    own, sentences = task.own_labels(cases)
+    for sentence in sentences:
+        log.warning(sentence)
+    return list(own), list(sentences)
+
+
+def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
+    """The note on labels that no reference of these tables of cases holds, which is logged too."""
+    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in task.undrawn(own))
+    if not names:
+        return []
+    note = f"No reference of these cases holds {listed(names)}: figures of it only count what is marked wrongly."
+    log.warning(note)
+    return [note]
+
+
+def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+    """A note on labels that only the references or only the model knows: neither is scored.
+
+    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
+    task of parts each is compared with the cases that have its references.
+    """
+    for part in task.parts.values():
+        yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
+    if task.parts:
+        return
+    first = cases[0].references if cases else {}
+    kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
+    known = {label.name for label in task.labels}
+    for kind in kinds:
+        named = {name for case in cases for name in case.references[kind]}
+        if others := sorted(named - known):
+            yield f"Not scored, because the model was not taught them: {listed(others)}."
+        if lacking := sorted(known - named):
+            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
+
+
+def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
+    """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
+    drawn = {
+        case.id: listed(one.facts.get("algorithms", ()))
+        for case in cases
+        for one in case.references.values()
+        if isinstance(one, Image)
+    }
+    own = [case for case, algorithms in drawn.items() if algorithm_of(model) in algorithms]
+    others = [case for case, algorithms in drawn.items() if PROGRAM in algorithms and case not in own]
+    for which, written in (("this model", own), ("another model", others)):
+        if written:
+            cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
+            yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
+
+
+def with_positive(model: Model, positive: str | None, source: str) -> Model:
+    """The model whose sensitivity, predictive values and thresholds are those of this class; as it is without one.
+
+    Raises UsageError for a model whose positive class has been decided before, PlanError for a class that it lacks.
+    """
+    if positive is None:
+        return model
+    own = settings_of(model.task)
+    if "positive" not in own:
+        problem = f"no positive class of a {model.task.name} can be chosen here"
+        raise UsageError(problem, FLAG, "Leave it out")
+    task = build({"name": model.task.name, **own, "positive": positive})
+    decided = own["positive"] is not None or own["thresholds"] is not None
+    if decided and task.positives != model.task.positives:
+        problem = f"{listed(model.task.positives)} is positive in this model, and its thresholds are of that"
+        raise UsageError(problem, source, f"Leave out {FLAG}, or train again with {FLAG} {positive}")
+    return replace(model, task=task)
+
+
+def positive_words(task: Task) -> Iterator[str]:
+    """A sentence on the positive classes; none where each class is compared with the rest, or there are no classes."""
+    positives, others = task.positives, [one.name for one in task.labels]
+    others = [name for name in others if name not in positives]
+    if positives and others:
+        named, rest = listed(positives), listed(others)
+        yield (
+            f"Positive is {named}, negative {rest}. Thresholds, curves and gaps between groups are those of {named}; "
+            f"sensitivity and the like in a row of {rest} take that for positive."
+        )
+
+
+def assumed_positive(task: Task) -> Iterator[str]:
+    """A note where nobody has chosen the positive one of two classes, so that their names decide."""
+    if len(task.labels) == 2 and task.positives and settings_of(task).get("positive") is None:
+        name = listed(task.positives)
+        yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

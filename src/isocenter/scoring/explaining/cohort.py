@@ -1,0 +1,321 @@
+"""Cases through methods of explanation: a map of each with its row and its picture, and findings over all cases."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import IsocenterError, UsageError, counted
+from isocenter.evaluation import bootstrap
+from isocenter.explanation import (
+    FEWEST,
+    TESTED,
+    USUAL,
+    WHOLE,
+    CaseOnGrid,
+    Explanation,
+    Method,
+    Small,
+    UnfitError,
+    against,
+    explained,
+    findings_of,
+    map_measures,
+    marked_in,
+    plain_estimate,
+)
+from isocenter.prediction import write_maps
+from isocenter.quality import letters_in
+from isocenter.report import Figure, figures, tracked
+from isocenter.runtime import Differentiable, Model, fitting_memory
+from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.explaining.kept_tests import Records, is_kept, keep, kept_records
+from isocenter.scoring.explaining.tests_of_methods import Tested, spread_out, tested_methods
+from isocenter.transforms import stacked
+from isocenter.values import Case, Image, Map, Problem
+
+# Of `explanations.csv`.
+COLUMNS = (
+    "case",
+    "target",
+    "method",
+    "passed",
+    "deletion",
+    "insertion",
+    "stability",
+    "pointing",
+    "energy",
+    "border_share",
+    "seconds",
+)
+DISAGREEMENT = "disagreement"
+T = TypeVar("T")
+log = logging.getLogger("isocenter")
+# Seconds of tests after which no further case begins, where nobody said how many: on volumes a case can take minutes.
+AT_MOST = 600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The explanation of one case: rows, figures and problems.
+
+    rows:    of `explanations.csv`
+    figures: of each method, and of covariates
+    details: of single images, and of where members disagree
+    covariates: {name: how much lower the score is without its value}
+    refused: {method: why it cannot explain this model}
+    small:   {method: the map brought down, for what the cohort looks at}
+    """
+
+    case: str
+    rows: Sequence[Mapping[str, Any]]
+    figures: Sequence[Figure]
+    files: Sequence[Path]
+    details: Sequence[Figure] = ()
+    covariates: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    explanations: Sequence[Explanation] = ()
+    small: Mapping[str, Small] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """An explainer of the cases of a cohort: a model, its methods and what is written.
+
+    by_name:     whether a person asked for these methods: one that cannot be is then refused, else left out
+    torch_model: the model's networks with gradients; None of a backend without torch
+    tested:      what tests found of the methods on this model; one that is not there was not tested
+    references:  {case: the same with what experts marked}
+    folder:      where maps and pictures are written
+    keeps:       whether the maps are kept where they are not written
+    """
+
+    model: Model
+    methods: Sequence[Method]
+    target: str = "auto"
+    seconds: float | None = None
+    by_name: bool = True
+    torch_model: Differentiable | None = None
+    tested: Tested = field(default_factory=Tested)
+    references: Mapping[str, Case] = field(default_factory=dict)
+    folder: Path | None = None
+    keeps: bool = True
+
+    @classmethod
+    def of(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
+        """UsageError where a method was asked for by name that needs gradients, and the backend has none."""
+        try:
+            return cls(model, methods, by_name=by_name, torch_model=model.differentiable(), **more)
+        except UsageError:
+            if by_name and any(method.module for method in methods):
+                raise
+            return cls(model, [method for method in methods if not method.module], by_name=by_name, **more)
+
+    @property
+    def believed(self) -> list[Method]:
+        """The methods that passed their tests; of none those that were tested; without tests the usual ones."""
+        passed = {name: record.get("passed") for name, record in self.tested.records.items()}
+        for wanted in ({True}, {None}, {False}):
+            if methods := [one for one in self.methods if passed.get(one.name, "untested") in wanted]:
+                return methods
+        return [one for one in self.methods if one.name in USUAL]
+
+    def __call__(self, case: Case) -> Made:
+        """The case by each method."""
+        image = stacked(case.images, case.id)
+        model = fitting_memory(self.model, image, case.id)
+        rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
+        details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
+        letters, bars = _letters(image), self._covariates(model, case, image)
+        for method in self.methods:
+            try:
+                made = explained(
+                    model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
+                )
+                made = replace(made, covariates=bars)
+            except UnfitError as error:
+                if self.by_name:
+                    raise
+                refused[method.name] = error.reason
+                continue
+            inside = self._marked(case, image, made.target)
+            rows.append(self._row(case, image, made, inside))
+            pictures = pictures_of(made, image, method, inside, failed=rows[-1]["passed"] is False)
+            drawn.append(pictures[method.name])
+            details += list(pictures.values())[1:]
+            small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
+            if self.folder is not None:
+                files += _written(made, image, case.id, self.folder, pictures)
+            elif self.keeps:
+                maps.append(made)
+        if bars:
+            drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
+        return Made(case.id, rows, drawn, files, details, bars, refused, maps, small)
+
+    def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
+        """The contribution of each covariate to the score of this case."""
+        if model.goes_by_frame(image) or not model.context.names:
+            return {}
+        return CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
+
+    def _marked(self, case: Case, image: Image, target: str) -> NDArray[np.bool_] | None:
+        reference = self.references.get(case.id)
+        return None if reference is None else marked_in(reference, image, target, self.model.task)
+
+    def _row(self, case: Case, image: Image, made: Explanation, inside: NDArray[np.bool_] | None) -> dict[str, Any]:
+        """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
+        record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
+        own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
+        own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
+        own |= map_measures(made.data, image.geometry.ndim)
+        own |= {} if inside is None else against(made.data, inside)
+        return dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)}
+
+
+def _letters(image: Image) -> NDArray[np.bool_] | None:
+    """(*spatial) where letters are burned into a picture; None of any other image, and of a picture without."""
+    if not image.geometry.is_picture or image.frames is not None:
+        return None
+    return letters_in(np.nan_to_num(image.data.astype(np.float64).mean(axis=0)))
+
+
+def pictures_of(
+    made: Explanation, image: Image, method: Method, inside: NDArray[np.bool_] | None, *, failed: bool
+) -> dict[str, Figure]:
+    """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
+    target = "the answer as a whole" if made.target == WHOLE else made.target
+    title = f"{method.name}: {target}"
+    drawn_on = partial(figures.heat, image, failed=failed, inside=inside)
+    words = f"{method.words[0].upper()}{method.words[1:]}"
+    words += "" if inside is None else "; outlined what experts marked"
+    for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
+    drawn = {method.name: drawn_on(made.data, title, caption=for_all)}
+    for name, data in made.images.items():
+        if name not in image.channels:
+            continue  # the case lacks it
+        drawn[f"{method.name}_{name}"] = drawn_on(
+            data,
+            f"{title}, {name}",
+            caption=f"{words}; colours are those of all images",
+            channel=image.channels.index(name),
+            among=list(made.images.values()),
+        )
+    if made.disagreement is not None:
+        caption = "Standard deviation over the members' maps, in the colours of their mean"
+        name = f"{method.name}_{DISAGREEMENT}"
+        drawn[name] = drawn_on(made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[made.data])
+    return drawn
+
+
+def _written(
+    made: Explanation, image: Image, name: str, folder: Path, pictures: Mapping[str, Figure]
+) -> Iterator[Path]:
+    """The files of a map: itself, those of single images, the members' disagreement, and a picture of each."""
+    each = {made.method: Map(made.data)}
+    each |= {f"{made.method}_{one}": Map(data) for one, data in made.images.items()}
+    each |= {} if made.disagreement is None else {f"{made.method}_{DISAGREEMENT}": Map(made.disagreement)}
+    yield from write_maps(each, image, folder, name)
+    for end, figure in pictures.items():
+        picture = folder / f"{name}_{end}.png"
+        picture.write_bytes(figure.png)
+        yield picture
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """The outcome of a further look at the cases.
+
+    problems: errors are cases that it lacks
+    files:    that were written of single cases
+    """
+
+    audited: Audited
+    problems: Sequence[Problem] = ()
+    files: Sequence[Path] = ()
+
+
+def each_case(
+    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
+) -> tuple[list[T], list[Problem]]:
+    """The result of each case, and an error for each case that failed; the rest goes on.
+
+    what: is done, for the bar of progress
+    made: takes what is made as it comes, for whoever keeps it after Ctrl-C
+    Raises UsageError, because what was asked for then suits no case.
+    """
+    made, failed = list[T]() if made is None else made, list[Problem]()
+    with tracked(what) as tracker:
+        for number, case in enumerate(cases):
+            tracker(number, len(cases))
+            try:
+                made.append(made_of(case))
+            except UsageError:
+                raise
+            except IsocenterError as error:
+                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
+        tracker(len(cases), len(cases))
+    return made, failed
+
+
+def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
+    """The explainer with what is known of its methods; those that were never tested are, with some of the cases.
+
+    path:   of the model, beside which it is kept
+    wanted: so many cases; 0 tests none
+    """
+    records, unfit = kept_records(path, explainer.model)
+    missing = [method for method in explainer.methods if method.name not in records]
+    chosen = spread_out(cases, wanted)
+    if not missing or len(chosen) < FEWEST:
+        return replace(explainer, tested=Tested(records))
+    # One that could not explain the model before is asked again, for another target; it says no at once.
+    if new := [method for method in missing if method.name not in unfit]:
+        once = ", once for this model" if is_kept(path, explainer.model) and explainer.torch_model is not None else ""
+        many = f"{counted(len(new), 'method')} of explanation on {counted(len(chosen), 'case')}"
+        log.info("testing %s%s: this may take minutes", many, once)
+    with tracked("testing the maps") as tracker:
+        tested = tested_methods(
+            explainer.model,
+            missing,
+            chosen,
+            explainer.torch_model,
+            tracker,
+            target=explainer.target,
+            seconds=explainer.seconds,
+            seed=seed,
+            at_most=AT_MOST if wanted == TESTED else math.inf,
+        )
+    records |= tested.records
+    unfit = {name: why for name, why in {**unfit, **tested.refused}.items() if name not in records}
+    keep(path, explainer.model, records, unfit)
+    return replace(explainer, tested=replace(tested, records=records))
+
+
+def with_references(
+    records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
+) -> dict[str, Mapping[str, Any]]:
+    """The records with pointing, energy and area over the cases that have references."""
+    made: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name and row["pointing"] is not None]
+        untested = {"passed": None, "because": "not tested"}
+        for measure in ("pointing", "energy", "area") if own else ():
+            people = [patients[row["case"]] for row in own]
+            estimate = plain_estimate(bootstrap([row[measure] for row in own], people, seed=seed))
+            made[name] = {**made.get(name, untested), measure: estimate}
+    return made
+
+
+def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
+    """The findings of each method over all cases: where its maps hold evidence."""
+    names = dict.fromkeys(name for one in made for name in one.small)
+    each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
+    return [{"method": name, **row} for name, rows in each.items() for row in rows]

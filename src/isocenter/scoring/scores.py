@@ -1,0 +1,495 @@
+"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share.
+
+A page of a case shows its image with reference and prediction; the shift compares the scored cases with those that
+calibrated the model, by what its network sees in them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
+from isocenter.evaluation import (
+    COVARIATE,
+    FOLD,
+    Metrics,
+    Table,
+    case_table,
+    energy_test,
+    one_of_each,
+    resampling,
+    rows_to_json,
+)
+from isocenter.files import write_table, write_text
+from isocenter.lazy import pandas as pd
+from isocenter.prediction import There, confidence_columns, in_memory, noted
+from isocenter.quality import image_facts, kinds_of, names_a_person
+from isocenter.report import Figure, overlay, tracked, viewer
+from isocenter.runtime import Guard, Model, write_json
+from isocenter.scoring.answered import answered_rows
+from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.data_record import opened
+from isocenter.scoring.fold import Fold
+from isocenter.tasks import Task, settings_of
+from isocenter.values import (
+    Array,
+    BoundingBoxes,
+    Case,
+    Course,
+    Dataset,
+    Estimate,
+    Image,
+    Prediction,
+    Problem,
+    Row,
+    Split,
+)
+
+# Folders of a run with the files below.
+EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
+CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
+# In a summary: the metric that judges the model, and by how much it may be worse than another, fixed before training.
+PRIMARY, REGISTERED_MARGIN = "primary", "registered_margin"
+IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
+# Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
+SHOWN, SHOWN_WRONG = 2, 12
+WRONG = "wrong call"
+# Where the method of a figure names a class: of whom it is, or by which threshold it is called.
+OF_A_CLASS = re.compile(r"^of | from .+ on(?:,| \()")
+# Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
+MOST_KEPT = 2**27
+# So often cases of the same source are called different.
+SHIFT_LEVEL = 0.01
+# With fewer patients on a side no difference could reach that level.
+FEWEST_FOR_SHIFT = 5
+
+
+class Predictor(Protocol):
+    """A model, or several models of which each case has its own."""
+
+    @property
+    def task(self) -> Task:
+        """The kind of problem that scores its predictions."""
+
+    @property
+    def guard(self) -> Guard | None:
+        """The gate whose calibration cases the scored ones are compared with; None where several models score."""
+
+    def predict(self, subject: Case) -> Prediction:
+        """Predict one case."""
+
+    def model_of(self, case: str) -> Model:
+        """The model that predicts a case of this id."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The figures of some cases, with all that is shown of them.
+
+    shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases, and wrong calls
+    task:     whose figures they are
+    subsets:  (images, what was measured with these alone) of a model that does without some
+    shift:    whether they are like the cases that calibrated the model; None where nothing can be compared
+    openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
+    features: {case id: (patient, what the network saw in it)} of test cases, for a model that keeps it
+    facts:    {case id: facts of its first image}
+    audits:   what further looks at these cases found
+    stopped:  Ctrl-C, where it ended the work before the last case or look
+    """
+
+    table: Table
+    rows: Sequence[Row]
+    overview: Sequence[Figure] = ()
+    shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
+    problems: Sequence[Problem] = field(default=())
+    openings: int = 0
+    task: Task | None = None
+    subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
+    shift: Shift | None = None
+    features: Mapping[str, tuple[str, Array]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    audits: Sequence[Audited] = ()
+    stopped: KeyboardInterrupt | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of the task."""
+        return Metrics() if self.task is None else self.task.metrics
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the scored cases that a reader must know before any figure."""
+        shifted = [self.shift.note] if self.shift is not None and self.shift.is_found else []
+        return [*shifted, *(note for audit in self.audits for note in audit.notes)]
+
+    @property
+    def parts(self) -> dict[str, tuple[Task, Table]]:
+        """{part: its task, and its rows} of a task that is made of tasks; itself under "" of any other."""
+        if self.task is None:
+            return {}
+        own = self.task.parts
+        return {name: (own.get(name, self.task), rows) for name, rows in self.task.tables(self.table).items()}
+
+    def write(self, folder: Path) -> None:
+        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
+        if self.task is not None:
+            write_task(self.task, folder)
+        write_table(self.table, folder / CASES)
+        record = {**rows_to_json(self.rows), **({} if self.shift is None else {"shift": self.shift.as_record()})}
+        (folder / SUMMARY).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if self.subsets:
+            records = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
+            write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": records})
+        for audit in self.audits:
+            audit.write(folder)
+        if self.shown:
+            (folder / "views").mkdir()
+        for number, (_, _, _, page) in enumerate(self.shown):
+            (folder / view_name(number)).write_text(page, encoding="utf-8")
+
+
+def write_task(task: Task, folder: Path) -> None:
+    """`task.json`, which `task_of` reads."""
+    write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **settings_of(task)})
+
+
+def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None) -> None:
+    """Add a verdict to the `summary.json` of a folder, where there is one.
+
+    primary, margin: the metric that judges the model, and by how much it may be worse, as registered
+    """
+    path = folder / SUMMARY
+    if path.is_file():
+        record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict)}
+        record |= {} if margin is None else {REGISTERED_MARGIN: margin}
+        write_text(path, json.dumps(record, indent=1) + "\n", overwrite=True)
+
+
+def view_name(number: int) -> str:
+    """A viewer's file, relative to the evaluation's folder; no case id in it, because ids can be anything."""
+    return f"views/{number + 1}.html"
+
+
+class Measured(NamedTuple):
+    """The rows of one case, its problems, and the prediction unless another process made it.
+
+    features: what the network saw in it, as in `Confidence`
+    facts:    of its first image
+    """
+
+    rows: list[dict[str, Any]]
+    problems: Sequence[Problem]
+    prediction: Prediction | None
+    features: Array | None = None
+    facts: Mapping[str, Any] = {}
+
+
+# (number of the case, what it came to or why it failed), as they are done.
+Outcomes = Iterator[tuple[int, Measured | IsocenterError]]
+
+
+def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
+    """Predict a case and score it on its reference's own grid, as one of the test part."""
+    images = {name: in_memory(image) for name, image in case.images.items()}
+    prediction = model.predict(replace(case, images=images))
+    facts = image_facts(next(iter(images.values()))) if images else {}
+    rows = rows_of(prediction, case, model.task, "test", fold)
+    # What it was scored on is large beside a label map, and of no use to a picture.
+    kept = prediction.decided
+    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features, facts)
+
+
+def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
+    """One case after the other, by this process."""
+    for number, case in enumerate(cases):
+        try:
+            yield number, measured(model, folds.get(case.id), case)
+        except IsocenterError as error:
+            yield number, error
+
+
+def measured_there(
+    places: Mapping[int | None, There], folds: Mapping[str, Fold]
+) -> Callable[[Sequence[Case]], Outcomes]:
+    """Measure by other processes, fold after fold.
+
+    places: {fold: the processes that have its model}, None for that of all
+    Raises ResourceError where a worker has not what it needs, which the next case would lack too.
+    """
+    return partial(_measured_there, places, folds)
+
+
+def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
+    for number, there in places.items():
+        of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
+        own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
+        by_worker = partial(_measured_by, there, next(iter(of_fold.values()), None))
+        for place, outcome in there.spread(by_worker, [cases[n] for n in own]):
+            if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
+                raise outcome
+            yield own[place], outcome
+
+
+def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
+    """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
+    model = there.model if fold is None else fold.scoring(there.model)
+    return measured(model, fold, case)._replace(prediction=None)
+
+
+def score(
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    *,
+    seed: int,
+    patients_known: bool,
+    folds: Mapping[str, Fold] = {},
+    draws: bool = True,
+    outcomes: Callable[[Sequence[Case]], Outcomes] | None = None,
+    keeps: bool = False,
+) -> Scored:
+    """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
+
+    patients_known: False where each case only stands for a patient; then no number of patients is claimed
+    folds:          {case id: the fold that scores it}, where there are several
+    draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
+    outcomes:       who measures the cases, in place of this process
+    keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
+    Raises DatasetError where no case could be scored.
+    """
+    ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
+    made, voxels = dict[str, Prediction](), 0
+    features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
+    stopped: KeyboardInterrupt | None = None
+    measuring = outcomes or partial(measured_here, model, folds)
+    try:
+        with tracked("predicting and scoring") as tracker:
+            for done, (number, outcome) in enumerate(measuring(cases), start=1):
+                case = cases[number]
+                if isinstance(outcome, IsocenterError):
+                    what = f"{outcome.where}: {outcome.problem}"
+                    ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+                else:
+                    place = {"split": parts.get(case.id, "test")}
+                    ended[number] = [row | place for row in outcome.rows], outcome.problems
+                    facts[case.id] = outcome.facts
+                    if outcome.features is not None and place["split"] == "test":
+                        features[case.id] = case.patient, outcome.features
+                    if outcome.prediction is not None:
+                        voxels += math.prod(outcome.prediction.geometry.shape)
+                        made |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
+                tracker(done, len(cases))
+    except KeyboardInterrupt as stop:
+        if not keeps or not any(own for own, _ in ended.values()):
+            raise
+        stopped, draws = stop, False
+    rows = [row for number in sorted(ended) for row in ended[number][0]]
+    problems = [problem for number in sorted(ended) for problem in ended[number][1]]
+    if not rows:
+        reason = problems[0].what if problems else "there is none"
+        raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
+    table = case_table(rows)
+    ranked = model.task.rank(table) if draws else ()
+    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
+    summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
+    overview = model.task.overview(table) if draws else ()
+    tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
+    shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
+    counted = opened(tested)
+    return Scored(
+        table,
+        summary,
+        overview,
+        shown,
+        problems,
+        counted,
+        model.task,
+        shift=shift,
+        features=features,
+        facts=facts,
+        stopped=stopped,
+    )
+
+
+def rows_of(prediction: Prediction, case: Case, task: Task, split: Split, fold: Fold | None) -> list[dict[str, Any]]:
+    """The rows of a case in a table of cases, scored by its fold's own task where several folds score."""
+    table = (task if fold is None else fold.task).score([prediction], [case])
+    of_fold = {} if fold is None else {FOLD: str(fold.number)}
+    rows = table.assign(split=split, **of_fold, **confidence_columns(prediction, between=".")).to_dict("records")
+    who = covariates_of(case)
+    return [{**{str(name): value for name, value in row.items()}, **who} for row in rows]
+
+
+def covariates_of(case: Case) -> dict[str, Any]:
+    """{covariate_<name>: value} of a row, a course in words; without what names a person."""
+    return {
+        f"{COVARIATE}{name}": str(value) if isinstance(value, Course) else value
+        for name, value in case.covariates.items()
+        if not names_a_person(name)
+    }
+
+
+def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
+    """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
+    rows = [*task.summary(table, seed=resampling(table, seed)), *answered_rows(task, table, seed=seed)]
+    return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
+
+
+def by_case(estimate: Estimate) -> Estimate:
+    """The same interval, called by what was resampled; a class keeps its name, which may be "patient"."""
+    parts = estimate.method.split("; ")
+    method = "; ".join(one if OF_A_CLASS.search(one) else one.replace("patient", "case") for one in parts)
+    return replace(estimate, patients=0, method=method)
+
+
+def _shown(
+    model: Predictor,
+    cases: Mapping[str, Case],
+    ranked: Sequence[str],
+    wrong: Collection[str],
+    made: Mapping[str, Prediction],
+) -> list[tuple[str, str, Sequence[Figure], str]]:
+    middle = len(ranked) // 2
+    chosen: dict[str, str] = {}
+    for word, ids in (
+        ("best", ranked[:SHOWN]),
+        ("worst", ranked[::-1][:SHOWN]),
+        ("median", ranked[middle : middle + SHOWN]),
+    ):
+        for case_id in ids:
+            chosen.setdefault(case_id, word)
+    for case_id in [case_id for case_id in ranked[::-1] if case_id in wrong][:SHOWN_WRONG]:
+        chosen[case_id] = WRONG
+    order = ("best", "median", "worst", WRONG)
+    shown: list[tuple[str, str, Sequence[Figure], str]] = []
+    for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
+        case = cases[case_id]
+        prediction = made[case_id] if case_id in made else model.predict(case)
+        shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction, model.task)))
+    return shown
+
+
+def wrong_calls(task: Task, table: Table) -> list[str]:
+    """The cases of which something else is called than the reference names, a class or a finding."""
+    wrong = dict[str, None]()
+    for own in task.tables(table).values():
+        if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
+            known = own[own["reference"].notna() & own["predicted"].notna()]
+            wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
+    return list(wrong)
+
+
+def split_table(
+    dataset: Dataset, parts: Mapping[str, Split], folds: Sequence[Mapping[str, Split]] = ()
+) -> pd.DataFrame:
+    """`split.csv`: case, patient, split, fold; with folds a row for each of them.
+
+    A case that is in no part, because its twin is held out, has no row; the set's own test part is in no fold.
+    """
+    rows = [
+        {"case": case.id, "patient": case.patient, "split": of_fold[case.id], "fold": str(fold)}
+        for fold, of_fold in enumerate(folds or [parts])
+        for case in dataset
+        if case.id in of_fold
+    ]
+    rows += [
+        {"case": case.id, "patient": case.patient, "split": "test", "fold": ""}
+        for case in dataset
+        if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
+    ]
+    return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
+
+
+def page_of(case: Case, prediction: Prediction, task: Task) -> str:
+    """The slice viewer of a case with its references and its prediction on top.
+
+    Of several tasks that mark voxels each has its own label map; those after the first one have their names.
+    """
+    overlays = [*_references(case, prediction, task), *_predictions(prediction)]
+    return viewer(next(iter(case.images.values())), overlays, case.id)
+
+
+def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Image]:
+    further = {part for part, _, _ in prediction.label_maps}
+    for kind in kinds_of(case.references):
+        placed = kind.words.drawn(case.references[kind.name])
+        if placed is None or _is_field(placed):
+            continue
+        part = next((name for name, own in task.parts.items() if kind.name in own.needs), "")
+        labels = prediction.parts.get(part, prediction).labels
+        named = f"reference, {part}" if part in further - {""} else "reference"
+        yield overlay(placed, prediction.geometry, labels, named)
+
+
+def _predictions(prediction: Prediction) -> Iterator[Image]:
+    for part, data, labels in prediction.label_maps:
+        named = f"prediction, {part}" if part else "prediction"
+        yield Image(np.asarray(data)[None], prediction.geometry, channels=(named,), labels=labels)
+    if prediction.called is not None:
+        boxed = next((one for one in prediction.parts.values() if one.boxes is not None), prediction)
+        yield overlay(prediction.called, prediction.geometry, boxed.labels, "prediction")
+
+
+def _is_field(placed: Image | BoundingBoxes) -> bool:
+    """Whether it holds a number for every voxel, and no labels."""
+    if not isinstance(placed, Image) or placed.dtype.kind != "f":
+        return False
+    return not np.array_equal(placed.data, np.rint(placed.data))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The two-sample test between the patients whose cases are scored and those whose cases calibrated.
+
+    p:    the probability of such a difference between patients of one source
+    unit: "patients", or "cases" where each only stands for a patient
+    """
+
+    p: float
+    scored: int
+    calibrated: int
+    level: float = SHIFT_LEVEL
+    unit: str = "patients"
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the scored cases come from another source."""
+        return self.p < self.level
+
+    @property
+    def note(self) -> str:
+        """The finding in a sentence."""
+        how = f"two-sample test on what the network sees in {self.scored} and {self.calibrated} {self.unit}"
+        how += f", p {self.p:.2g}, level {self.level:g}"
+        if not self.is_found:
+            return f"No difference shown between the scored cases and those that calibrated the model ({how})."
+        words = "The scored cases differ from those that calibrated the model: no guarantee holds for them"
+        return f"{words}, neither of sets, intervals or risks nor of the gate ({how})."
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `summary.json`."""
+        return {**asdict(self), "found": self.is_found, "note": self.note}
+
+
+def shift_of(
+    guard: Guard | None, features: Mapping[str, tuple[str, Array]], *, seed: int, patients_known: bool
+) -> Shift | None:
+    """The test on {case: (patient, features)}, one scored case of each; None where there is nothing to compare."""
+    if guard is None or not features:
+        return None
+    calibrated = guard.calibrated
+    known = list(features.values())
+    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
+    if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
+        return None
+    unit = "patients" if patients_known else "cases"
+    return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)

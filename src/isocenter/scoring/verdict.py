@@ -1,0 +1,301 @@
+"""The verdict on a model: whether it does better than without the images, and what speaks against its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from isocenter.belief import BY_PRESENCE, LOG_LOSS_CHANGE
+from isocenter.errors import counted, listed
+from isocenter.evaluation import EVERYONE, Compared, Conformal, Metric, Table, class_names, compared
+from isocenter.report import count_text, label_name, number, sentence, value_text
+from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
+from isocenter.scoring.model_tests import UNRELIABLE
+from isocenter.scoring.scores import Scored, by_case
+from isocenter.tasks import Task, settings_of
+from isocenter.values import Estimate, Row
+
+Outcome = Literal["better", "no difference shown", "worse"]
+# Predictions whose spread is so small a share of that of the references hardly differ from one another.
+HARDLY = 0.1
+# A structure of whose voxels so small a share is found counts as missed.
+RARELY = 0.01
+# Between a task and its label, where there are several tasks.
+OF_PART = ": "
+# By the setting whose thresholds are infinite; {} is for whom.
+BOUNDLESS = {
+    "conformal": "Sets and intervals exclude nothing{}: too few to find a threshold.",
+    "covering": "Covering results exclude nothing{}: no threshold is shown to miss little enough.",
+}
+NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
+NO_GUESS = "there is no baseline without the images to compare it with."
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The gain of a model over something simpler that was scored on the same cases.
+
+    than:       the simpler thing, in words
+    difference: the model's figure less the other's
+    """
+
+    metric: Metric
+    label: str
+    than: str
+    difference: Estimate
+
+    @property
+    def outcome(self) -> Outcome:
+        """The conclusion from the interval; a difference without an interval shows nothing."""
+        low, high = self.difference.low, self.difference.high
+        if low is None or high is None or low <= 0 <= high:
+            return "no difference shown"
+        return "better" if (low > 0) == (self.metric.better != "less") else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """The outcome with the paired difference."""
+        return self._sentence("not shown to be better than")
+
+    def _sentence(self, undecided: str) -> str:
+        words = {"better": "better than", "no difference shown": undecided, "worse": "worse than"}
+        label = label_name(self.label)
+        text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
+        apart = f"{signed_number(self.difference)}, {interval_of_difference(self.difference)}"
+        return sentence(f"{text} ({self.metric.words} {apart})")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion that the figures of a model support; prints it.
+
+    gains:    over what is simpler, the main one of each task first
+    training: whether it was trained long enough, in sentences
+    against:  what speaks against the figures, in sentences
+    without:  the main figures of tasks that nothing could be compared with, and why, in sentences
+    """
+
+    gains: tuple[Gain, ...] = ()
+    training: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """A sentence on the first metric of each task."""
+        return " ".join([*(gain.sentence for gain in self._first), *self.without])
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The sentences of all other gains."""
+        return tuple(gain.sentence for gain in self.gains if gain not in self._first)
+
+    @property
+    def _first(self) -> tuple[Gain, ...]:
+        """The first gain of each label over the first thing that the model was compared with."""
+        firsts: dict[str, Gain] = {}
+        for gain in self.gains:
+            firsts.setdefault(_part(gain.label), gain)
+        return tuple(gain for gain in self.gains if gain.metric == firsts[_part(gain.label)].metric
+                     and gain.than == firsts[_part(gain.label)].than)  # fmt: skip
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `run.json`, `summary.json` and `--json`."""
+        gains = [
+            {
+                "metric": gain.metric.name,
+                "label": gain.label,
+                "than": gain.than,
+                "outcome": gain.outcome,
+                "difference": gain.difference.value if np.isfinite(gain.difference.value) else None,
+                "low": gain.difference.low,
+                "high": gain.difference.high,
+            }
+            for gain in self.gains
+        ]
+        return {"answer": self.answer, "gains": gains, "training": list(self.training), "against": list(self.against)}
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [self.answer, " ".join(self.training)]))
+
+
+def verdict_of(
+    scored: Scored | None,
+    *,
+    seed: int,
+    patients_known: bool,
+    training: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    covariates: Sequence[Gain] = (),
+) -> Verdict:
+    """The verdict on what was measured.
+
+    training:   whether the training was long enough, in sentences
+    notes:      what else speaks against the figures
+    covariates: gains over models that lack the images or the covariates
+    """
+    if scored is None:
+        return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
+    gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
+    against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows)]
+    against += [*([] if scored.task is None else boundless(scored.task)), *notes]
+    return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
+
+
+def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
+    """A sentence on each task that was compared with nothing: its main figure."""
+    compared_parts = {_part(gain.label) for gain in gains}
+    parts = tuple(scored.task.parts) if scored.task is not None else ()
+    for part in parts or ("",):
+        own = [row for row in scored.rows if not part or _part(row.label) == part]
+        if part not in compared_parts and own and not (gains and not parts):
+            value = f"{scored.metrics.of(own[0].metric).words} is {value_text(own[0].estimate)}"
+            counts = count_text(own[0].estimate)
+            text = f"{f'{part}: ' * bool(part)}{value}{f' in {counts}' * bool(counts)}; {NO_GUESS}"
+            yield f"{text[0].upper()}{text[1:]}"
+
+
+def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[Row]:
+    """The primary metric over all labels, then by label where it differs; of several tasks, of each the first figure.
+
+    task: whose figures they are; a part of it stands before the label
+    """
+    parts = tuple(task.parts) if task is not None else ()
+    if parts:
+        firsts = [next((row for row in rows if row.label.startswith(f"{part}: ")), None) for part in parts]
+        return [row for row in firsts if row is not None]
+    chosen = [row for row in rows if row.metric == primary] or list(rows[:1])
+    first = chosen[0].estimate
+    return [row for row in chosen if row is chosen[0] or row.estimate.value != first.value]
+
+
+def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list[Gain]:
+    """The gains over a guess that looks at no image; none for a kind of problem without such a guess."""
+    if scored.task is None or (guess := scored.task.guess(scored.table)) is None:
+        return []
+    keys = ["case", "label"]
+    same = scored.table.merge(guess.table[keys], on=keys, how="inner")
+    summary = scored.task.summary
+    rows, _ = compared({"guess": guess.table, "model": same}, [summary, summary], seed=seed)
+    return [
+        Gain(scored.metrics.of(row.metric), row.label, words, _difference(row, patients_known))
+        for part, words in guess.words.items()
+        for metric in guess.metrics
+        for row in _overall([row for row in rows if row.metric == metric and _part(row.label) == part])
+    ]
+
+
+def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
+    """The gain of a model, the second that is compared, over the first, in one metric over all labels."""
+    own = [row for row in comparison.rows if row.metric == metric]
+    return [Gain(comparison.metrics.of(metric), row.label, than, row.differences[0]) for row in _overall(own)]
+
+
+def constant_predictions(table: Table) -> Iterator[str]:
+    """Sentences on predictions that are the same whatever the image shows."""
+    if "predicted" in table and "reference" in table:
+        for label, own in table.groupby("label", sort=False):
+            known = own[own["reference"].notna() & own["predicted"].notna()]
+            yield from _constant(str(label), known)
+    if {"voxels_both", "voxels_reference"} <= set(table):
+        for label, own in table.groupby("label", sort=False):
+            if own["voxels_both"].sum() < RARELY * own["voxels_reference"].sum():
+                yield f"{label} is missed nearly everywhere: less than {100 * RARELY:g} % of it is found."
+    if {"objects_predicted", "objects_reference"} <= set(table) and not table["objects_predicted"].any():
+        yield "No object is predicted in any case."
+    if "found" in table and "false" in table and not table[["found", "false"]].to_numpy().any():
+        yield "No box is called in any case."
+
+
+def _constant_parts(scored: Scored) -> Iterator[str]:
+    """The sentences of `constant_predictions`, those of each of several tasks after its name."""
+    for part, (_, table) in scored.parts.items():
+        yield from (f"{part}: {_within(text)}" if part else text for text in constant_predictions(table))
+
+
+def _within(text: str) -> str:
+    """A sentence as it stands after a colon; a label at its start keeps its case."""
+    return f"{text[0].lower()}{text[1:]}" if text.startswith(("Every", "No ", "Predictions")) else text
+
+
+def few_patients(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence where the main figure comes of too few patients."""
+    if rows and UNRELIABLE in rows[0].estimate.method:
+        reason = rows[0].estimate.method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0]
+        yield f"The test is small ({reason}): the intervals are unreliable."
+
+
+def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence where calibration made the probabilities of these cases worse, by the interval of the change."""
+    changed = [row for row in rows if row.metric == LOG_LOSS_CHANGE.name]
+    worse = [row for row in changed if row.estimate.low is not None and row.estimate.low > 0]
+    if worse:
+        changes = [(label_name(row.label), row.estimate) for row in worse]
+        listed = ", ".join(f"{label}: {value_text(one)}" if label else value_text(one) for label, one in changes)
+        yield (
+            f"Calibration made the probabilities of these cases worse (change of the log loss: {listed}): they may "
+            "differ from the cases that it was fitted on. Fit it anew by isocenter calibrate, on cases of this source."
+        )
+
+
+def boundless(task: Task) -> Iterator[str]:
+    """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
+    for part, own in (task.parts or {"": task}).items():
+        for setting, words in BOUNDLESS.items():
+            if (given := settings_of(own).get(setting)) is None:
+                continue
+            conformal = Conformal.of(given)
+            if conformal.lacking:
+                yield f"{f'{part}: no' if part else 'No'} sets: {conformal.lacking}."
+            names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
+            if names:
+                text = words.format(_for_whom(conformal, names))
+                yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
+
+
+def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
+    """The labels without a threshold, with their patients; no label where one threshold holds for all."""
+    patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
+    if list(patients) == [EVERYONE]:
+        return f" {patients[EVERYONE]}"
+    are_patients = conformal.by == BY_PRESENCE
+    return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"
+
+
+def _constant(label: str, known: Table) -> Iterator[str]:
+    named = label != "all"
+    if len(known) < 2 or known["reference"].nunique() < 2:
+        return
+    if not class_names(known) and known["predicted"].dtype.kind == "f":
+        spread, wanted = float(known["predicted"].std()), float(known["reference"].std())
+        if spread < HARDLY * wanted:
+            deviations = f"standard deviation {number(spread)}, of the references {number(wanted)}"
+            yield f"Predictions{f' of {label}' * named} hardly differ from one another ({deviations})."
+    elif known["predicted"].nunique() == 1:
+        call = known["predicted"].iloc[0]
+        yield f"{label} is called {call} in every case." if named else f"Every case is called {call}."
+
+
+def _overall(rows: Sequence[Compared]) -> list[Compared]:
+    """The row over all labels; all rows where there is none."""
+    overall = [row for row in rows if row.label in ("all", f"{_part(row.label)}{OF_PART}all")]
+    return overall or list(rows)
+
+
+def _part(label: str) -> str:
+    """The task before a label; empty where there is one task."""
+    return label.rpartition(OF_PART)[0]
+
+
+def _difference(row: Compared, patients_known: bool) -> Estimate:
+    """The paired difference; from a guess that is the same in every draw, the model's own interval moved by it."""
+    guess, model = row.estimates
+    apart = row.differences[0]
+    is_fixed = guess.draws is not None and np.ptp(guess.draws.figures) <= 1e-12
+    if is_fixed and model.low is not None:  # else two intervals of one figure could disagree
+        high = None if model.high is None else model.high - guess.value
+        apart = replace(model, value=apart.value, low=model.low - guess.value, high=high, draws=None)
+    return apart if patients_known else by_case(apart)

@@ -1,1 +1,0 @@
-"""Evaluation for all verbs: case selection, scoring, the record of the data."""

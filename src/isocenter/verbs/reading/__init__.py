@@ -1,1 +1,0 @@
-"""Reading for all verbs: data set, device, output folder, progress."""
