@@ -21,8 +21,8 @@ from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import ReadingOptions
 from isocenter.report import figures
 from isocenter.runs import training_of, with_reasons
+from isocenter.runs.fit import job_of
 from isocenter.runs.gate import error_note
-from isocenter.runs.loop import job_of
 from isocenter.runs.loop import trained as train_all
 from isocenter.runs.run_end import Trained, less_than_one_pass, training_log
 from isocenter.runs.run_folder import RunFolder, new_run
