@@ -21,6 +21,7 @@ from isocenter.runtime import (
     Certificate,
     Evidence,
     Model,
+    Request,
     certify,
     is_foreign,
     load,
@@ -139,7 +140,7 @@ def calibrate(
     refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
     options = ReadingOptions.of(**reading)
-    loaded = replace(load(source, "cpu", threads=threads), allows_large=options.allow_large)
+    loaded = replace(load(source, "cpu", threads=threads), request=Request(allow_large=options.allow_large))
     loaded = with_positive(loaded, positive, str(source))
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
