@@ -15,7 +15,7 @@ from isocenter.report import count_text, label_name, number, sentence, value_tex
 from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.scoring.model_tests import UNRELIABLE
 from isocenter.scoring.scores import Scored, by_case
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Task, leaves, part_names, settings_of
 from isocenter.values import Estimate, Row
 
 Outcome = Literal["better", "no difference shown", "worse"]
@@ -148,7 +148,7 @@ def verdict_of(
 def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     """A sentence on each task that was compared with nothing: its main figure."""
     compared_parts = {_part(gain.label) for gain in gains}
-    parts = tuple(scored.task.parts) if scored.task is not None else ()
+    parts = part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
         own = [row for row in scored.rows if not part or _part(row.label) == part]
         if part not in compared_parts and own and not (gains and not parts):
@@ -163,7 +163,7 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
     task: whose figures they are; a part of it stands before the label
     """
-    parts = tuple(task.parts) if task is not None else ()
+    parts = part_names(task) if task is not None else ()
     if parts:
         firsts = [next((row for row in rows if row.label.startswith(f"{part}: ")), None) for part in parts]
         return [row for row in firsts if row is not None]
@@ -243,7 +243,7 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 def boundless(task: Task) -> Iterator[str]:
     """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
-    for part, own in (task.parts or {"": task}).items():
+    for part, own in leaves(task).items():
         for setting, words in BOUNDLESS.items():
             if (given := settings_of(own).get(setting)) is None:
                 continue

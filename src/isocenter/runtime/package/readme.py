@@ -145,7 +145,7 @@ def _inputs(model: Model) -> str:
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
-    labels = [label for task in model.task.parts.values() or [model.task] for label in task.labels]
+    labels = [label for task in leaves(model.task).values() for label in task.labels]
     codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"

@@ -226,11 +226,6 @@ class Classification(ClassScoring):
         return ends(self.classes) if self.order in BETWEEN else self.classes
 
     @property
-    def picks(self) -> bool:
-        """Whether outputs are those of classes."""
-        return self.order not in BETWEEN
-
-    @property
     def crossed(self) -> Mapping[str, int]:
         """What sets of the mean of folds go by."""
         return self.certainty.crossed("class")

@@ -7,8 +7,9 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -35,7 +36,7 @@ from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
+from isocenter.tasks.detection.decode import PRIOR, Decoder, log_odds, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
 from isocenter.tasks.detection.scores import (
@@ -140,7 +141,6 @@ class Detection(Task):
     merge: ClassVar[Merge] = "gaussian"
     selects_by: ClassVar[str] = SELECTED
     uncertainty: ClassVar[Uncertain] = "boxes"
-    log_odds: ClassVar[float] = PRIOR
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -179,6 +179,11 @@ class Detection(Task):
     def primary(self) -> str:
         """Average precision at the overlap that counts in pictures or in volumes."""
         return "ap50" if self.axes == 2 else "ap10"
+
+    @property
+    def measured(self) -> Callable[[Any], Any]:
+        """The log odds of the classes."""
+        return partial(log_odds, len(self.classes))
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:

@@ -106,7 +106,6 @@ class Findings(FindingScoring):
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     merge: ClassVar[Merge] = "mean"
     selects_by: ClassVar[str] = "auroc"
-    picks: ClassVar[bool] = True
     uncertainty: ClassVar[Uncertain] = "labels"
     metrics: ClassVar[Metrics] = METRICS
 

@@ -199,7 +199,6 @@ class Segmentation(MaskScoring):
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"
-    cascades: ClassVar[bool] = True
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
