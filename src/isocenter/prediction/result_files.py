@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from isocenter.belief import COVERING_MAP
+from isocenter.belief import ADDED_MAPS
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
 from isocenter.prediction.placeless import has_place, promises
@@ -44,7 +44,7 @@ class Wanted:
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
     maps:          the entropy of every voxel's probabilities, and what of it is epistemic
-    covering:      masks that miss no more of each structure than `task.risk` allows
+    added:         what the model's answers add: results that miss no more than `task.risk` allows
     Raises UsageError for a format that results are not written in.
     """
 
@@ -52,7 +52,7 @@ class Wanted:
     probabilities: bool = False
     overlay: bool = False
     maps: bool = False
-    covering: bool = False
+    added: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in (AUTO, *FORMATS):
@@ -65,7 +65,7 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    own, parts = (TOTAL, EPISTEMIC, COVERING_MAP), part_names(task)
+    own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
     further = (*own, PROBABILITIES.lstrip("_"))
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 

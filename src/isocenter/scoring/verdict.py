@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.belief import BY_PRESENCE, LOG_LOSS_CHANGE
-from isocenter.errors import counted, listed
-from isocenter.evaluation import EVERYONE, Compared, Conformal, Metric, Table, class_names, compared
+from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
+from isocenter.evaluation import Compared, Metric, Table, class_names, compared
 from isocenter.report import count_text, label_name, number, sentence, value_text
 from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.scoring.model_tests import UNRELIABLE
@@ -25,11 +24,6 @@ HARDLY = 0.1
 RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
-# By the setting whose thresholds are infinite; {} is for whom.
-BOUNDLESS = {
-    "conformal": "Sets and intervals exclude nothing{}: too few to find a threshold.",
-    "covering": "Covering results exclude nothing{}: no threshold is shown to miss little enough.",
-}
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no baseline without the images to compare it with."
 
@@ -242,27 +236,10 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def boundless(task: Task) -> Iterator[str]:
-    """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
+    """Sentences on sets, intervals and other results that exclude nothing, those of each task after its name."""
     for part, own in leaves(task).items():
-        for setting, words in BOUNDLESS.items():
-            if (given := settings_of(own).get(setting)) is None:
-                continue
-            conformal = Conformal.of(given)
-            if conformal.lacking:
-                yield f"{f'{part}: no' if part else 'No'} sets: {conformal.lacking}."
-            names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
-            if names:
-                text = words.format(_for_whom(conformal, names))
-                yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
-
-
-def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
-    """The labels without a threshold, with their patients; no label where one threshold holds for all."""
-    patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
-    if list(patients) == [EVERYONE]:
-        return f" {patients[EVERYONE]}"
-    are_patients = conformal.by == BY_PRESENCE
-    return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"
+        for text in excluding_nothing(settings_of(own)):
+            yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:

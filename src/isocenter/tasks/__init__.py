@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from isocenter.tasks.multitask.scores import part_tables
     from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.properties import (
+        added_results,
         by_covariates,
-        covering_of,
         dense_channels,
         fewest_samples,
         head_of,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.belief import Covering
+from isocenter.belief import AddedResults
 from isocenter.errors import GeometryError
 from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.tasks.settings import declared
@@ -62,9 +62,9 @@ def leaves(task: Task) -> Mapping[str, Task]:
     return task.parts or {"": task}
 
 
-def covering_of(task: Task) -> Covering | None:
-    """The masks, boxes and objects of a task that miss little, of all its parts; None where there are none."""
-    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.covering)}
+def added_results(task: Task) -> AddedResults | None:
+    """The results that the answers of a task, or of all its parts, add on request; None where there are none."""
+    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.added)}
     if not each:
         return None
     if "" in each:
@@ -76,7 +76,7 @@ def covering_of(task: Task) -> Covering | None:
         """The prediction with all boxes and objects of its parts that it takes to miss little."""
         return with_parts(prediction, {name: made(prediction.parts[name]) for name, made in results.items()})
 
-    return Covering(masks, result if results else None)
+    return AddedResults(masks, result if results else None)
 
 
 def by_covariates(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:

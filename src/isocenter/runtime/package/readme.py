@@ -12,8 +12,8 @@ from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.tasks import (
+    added_results,
     by_covariates,
-    covering_of,
     leaves,
 )
 from isocenter.transforms import GREY
@@ -108,7 +108,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
         )
     if by_covariates(model.task) is not None:
         given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
-    if covering_of(model.task) is not None:
+    if added_results(model.task) is not None:
         given.append("masks or boxes that miss little (`--covering`)")
     return [
         *given,
