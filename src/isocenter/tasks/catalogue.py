@@ -20,9 +20,9 @@ from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
 
 TASKS = {
-    "classification": "isocenter.tasks.classification.task:Classification",
+    "classification": "isocenter.tasks.classification.question:Classification",
     "detection": "isocenter.tasks.detection.task:Detection",
-    "findings": "isocenter.tasks.findings.task:Findings",
+    "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
     "regression": "isocenter.tasks.regression.task:Regression",
     "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
