@@ -30,7 +30,7 @@ from isocenter.runtime.request import AS_PLANNED, Request
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.last_layers import Laplace
-from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
+from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty, uncertainty_of
 from isocenter.runtime.windows.averaging import Averaged, flipped_axes, members_of
 from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network, Progress
@@ -187,8 +187,7 @@ class Model:
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
         if is_dense and not maps and not finds:
             return None
-        made = PartUncertainties if self.task.parts else Uncertainty
-        return made(self.task, image.geometry, maps=maps, parts=finds)
+        return uncertainty_of(self.task, image.geometry, maps=maps, parts=finds)
 
     @property
     def context(self) -> Context:

@@ -49,6 +49,7 @@ from isocenter.tasks import (
     fitted,
     found_after_training,
     found_settings,
+    leaves,
     settings_of,
     unkept_rules,
     untuned,
@@ -230,8 +231,11 @@ def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
 
 def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
-    parts = task.parts.items()
-    return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
+    return {
+        name: part
+        for name, part in leaves(task).items()
+        if name and not any(part.needs <= set(case.references) for case in cases)
+    }
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:
