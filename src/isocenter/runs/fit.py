@@ -41,7 +41,7 @@ from isocenter.runtime import (
     with_uncertainty,
     write_json,
 )
-from isocenter.tasks import Origin, Task, deciding_part, leaves
+from isocenter.tasks import Origin, Task, deciding_part, fewest_samples, leaves, part_of
 from isocenter.training import (
     Clock,
     Decided,
@@ -100,7 +100,7 @@ class Job:
         """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
             return None
-        return self.settings.task.fewest(self.train)
+        return fewest_samples(self.settings.task, self.train)
 
     @property
     def is_crossed(self) -> bool:
@@ -376,7 +376,7 @@ def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
 def _named(key: str, task: Task) -> str:
     """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
     part, _, number = key.rpartition("_")
-    targets = (task.parts[part] if part else task).saliency_targets
+    targets = part_of(task, part).saliency_targets
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 

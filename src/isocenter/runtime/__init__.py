@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         write_json,
         write_tensors,
     )
+    from isocenter.runtime.request import AS_PLANNED, Request
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork

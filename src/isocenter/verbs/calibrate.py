@@ -21,6 +21,7 @@ from isocenter.runtime import (
     Certificate,
     Evidence,
     Model,
+    Request,
     certify,
     is_foreign,
     load,
@@ -48,6 +49,7 @@ from isocenter.tasks import (
     fitted,
     found_after_training,
     found_settings,
+    leaves,
     settings_of,
     unkept_rules,
     untuned,
@@ -139,7 +141,7 @@ def calibrate(
     refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
     options = ReadingOptions.of(**reading)
-    loaded = replace(load(source, "cpu", threads=threads), allows_large=options.allow_large)
+    loaded = replace(load(source, "cpu", threads=threads), request=Request(allow_large=options.allow_large))
     loaded = with_positive(loaded, positive, str(source))
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
@@ -229,8 +231,11 @@ def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
 
 def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
-    parts = task.parts.items()
-    return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
+    return {
+        name: part
+        for name, part in leaves(task).items()
+        if name and not any(part.needs <= set(case.references) for case in cases)
+    }
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:

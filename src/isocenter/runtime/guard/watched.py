@@ -14,6 +14,7 @@ from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.kept_outputs import KeptOutputs
+from isocenter.runtime.request import AS_PLANNED, Request
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
@@ -65,11 +66,14 @@ def with_guard(model: Model, guard: Guard | None) -> Model:
 
 
 def observed(
-    model: Model, case: Case, further: Callable[[Features], Mapping[str, Tensor]] | None = None
+    model: Model,
+    case: Case,
+    further: Callable[[Features], Mapping[str, Tensor]] | None = None,
+    request: Request = AS_PLANNED,
 ) -> tuple[Observation, Prediction]:
     """What a model sees of a case, and what it says of it; further: what also looks at it, as in `Watched`."""
     watching = Watching(with_features(model, further))
-    prediction = replace(model, run=watching, guard=None).predict(case)
+    prediction = replace(model, run=watching, guard=None).predict(case, request)
     np.asarray(prediction.data)  # a large volume passes the network only while its result is read
     seen = watching.observation(stacked(case.images, case.id), case.covariates)
     return replace(seen, patient=case.patient), prediction
