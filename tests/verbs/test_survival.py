@@ -18,6 +18,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
+from isocenter.runs import Unseen
 from isocenter.runs.covariate_baseline import _fitted
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Model
@@ -283,7 +284,7 @@ def test_an_ensemble_all_of_whose_cases_have_trained_promises_nothing_by_them(fo
         cases=lambda part: cases if part == "train" else [],
         counting=lambda shares: model,
     )
-    task, decisions = tuned_task(joined, equal_weights(2, "no case is left"))
+    task, decisions = tuned_task(Unseen(), joined, equal_weights(2, "no case is left"))
     assert "task.baseline" in decisions and "task.conformal" not in decisions
     assert task.certainty.conformal is None
 

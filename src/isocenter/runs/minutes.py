@@ -204,7 +204,8 @@ def afforded(
         if (views := minutes.fewer_views(plan, costs)) is None:
             return plan, costs
         plan = plan.with_decision(VIEWS, views)
-        return plan, replace(costs, predict=minutes.predicting(fresh(plan)))
+        predict, prepare = minutes.predicting(fresh(plan)), costs.predict - costs.network
+        return plan, replace(costs, predict=predict, network=max(0.0, predict - prepare))
 
     decided = dict[str, Decision]()
     plan, costs = with_fewer_views(training.plan)
