@@ -9,7 +9,7 @@ import pytest
 from isocenter.evaluation import auroc
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks.regression.question import Regression
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Label
 

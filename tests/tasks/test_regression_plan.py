@@ -6,8 +6,7 @@ import pytest
 from fingerprints import facts
 from isocenter.errors import DatasetError
 from isocenter.tasks import task_from
-from isocenter.tasks.regression.plan import settings_for, unit_in
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks.regression.question import Regression, settings_for, unit_in
 from isocenter.values import Case, Dataset, Fingerprint
 
 

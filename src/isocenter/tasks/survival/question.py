@@ -1,23 +1,47 @@
-"""Plans for survival from its training cases: horizons, intervals, censoring, and the baseline after training."""
+"""Survival: the time to an event, where not everybody was followed until it happened."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.belief import interval_decisions
+from isocenter.belief import BOUNDS, INTERVALS, Certainty, interval_decisions
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Steps, calibration_slope, censoring, kaplan_meier
+from isocenter.evaluation import Metrics, Steps, calibration_slope, censoring, harrell_c, kaplan_meier
 from isocenter.tasks.shared import one_answer_length
-from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known
-from isocenter.tasks.survival.scores import moments, survival_column
-from isocenter.tasks.task import Origin
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Prediction
+from isocenter.tasks.survival.answering import DIGITS, event_of, moments, rounded, steps_of, survival_column, values_of
+from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known, plain_curve
+from isocenter.tasks.survival.losses import LOSSES, log_hazard, rising
+from isocenter.tasks.survival.scoring import METRICS, SurvivalScoring
+from isocenter.tasks.task import Origin, Outputs, Uncertain
+from isocenter.values import (
+    Case,
+    Dataset,
+    Decision,
+    Fingerprint,
+    Floats,
+    Head,
+    Label,
+    Merge,
+    Prediction,
+    Sentence,
+    Split,
+    Target,
+    Vector,
+    plain_settings,
+    setting,
+    settings_group,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
@@ -26,8 +50,8 @@ HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
 MOST_BINS, EVENTS_A_BIN = 10, 5
 CANDES = "arXiv:2103.09672"
-# Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
-MOST_STEPS, DIGITS = 100, 6
+# Steps of a curve that a plan and a model keep: more would not be seen.
+MOST_STEPS = 100
 LATER = "it is set on the validation cases after training; where every case trains, "
 BY_TRAINING = {"baseline": "on the training cases", "slope": "it is 1", "median_risk": "on the training cases"}
 KVAMME = "arXiv:1907.00825"
@@ -37,6 +61,177 @@ CROWSON = "doi:10.1177/0962280213497434"
 VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2"
 # Within which a slope is believed: less would make all risks alike, more a certainty of a guess.
 SLOPES = (0.05, 3.0)
+
+
+def _unit(given: Any) -> str:
+    """The unit of times of a plan, which may know none."""
+    return str(given or "")
+
+
+@dataclass(frozen=True)
+class Survival(SurvivalScoring):
+    """The time to an event, predicted as risk and as the probability that it has not happened by the horizons.
+
+    The risk is the logarithm of the cumulative hazard at the last horizon: comparable between models, higher is sooner.
+
+    model:       "cox" (partial likelihood), "hazards" (discrete time) or "weibull" (accelerated failure time)
+    horizons:    rising times by which probabilities are stated; the last bounds what is scored
+    scale:       the time that counts as 1 for the network
+    edges:       ends of the intervals of discrete time
+    followed:    the longest time of a training case: nothing is predicted beyond it
+    censoring:   {"time", "share"} of training cases who would still be followed if nobody had the event
+    unit:        in which times are counted; empty where it is unknown
+    event_free:  {"time", "share"} of training cases to whom the event had not happened
+    baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until it is estimated after training
+    certainty:   the lower bound of times that is to hold, and what makes it so
+    bound:       what the lower bound of times is of: "observed", valid whatever censors, or "event", if nothing that
+                 ends an observation has to do with the patient
+    slope:       what log hazard ratios are multiplied by; median_risk: of validation cases; None as the baseline
+    hazard_factor: what cumulative hazards of a model without a baseline are multiplied by, of a site; None until then
+    weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
+    """
+
+    model: str = setting(words=Sentence("The model is {value}"), choices=tuple(MODELS))
+    horizons: tuple[float, ...] = setting(
+        words=Sentence("Probabilities are predicted by the times {value}"), registered="horizons", compared=True
+    )
+    scale: float = setting(words=Sentence("A time of {value} counts as 1"))
+    edges: tuple[float, ...] = setting(words=Sentence("Intervals of time end at {value}"))
+    followed: float = setting(words=Sentence("Nobody was followed for longer than {value}"))
+    censoring: Mapping[str, Sequence[float]] = setting(
+        words=Sentence("Censored cases are accounted for by weights ({value})"), read=plain_curve, compared=True
+    )
+    unit: str = setting("", Sentence("Times are counted in {value}", "The unit of times is not known"), read=_unit)
+    baseline: Mapping[str, Sequence[float]] | None = setting(
+        None,
+        Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
+        read=plain_curve,
+        tuned=True,
+    )
+    median_risk: float | None = setting(
+        None, Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"), tuned=True
+    )
+    event_free: Mapping[str, Sequence[float]] | None = setting(
+        None, Sentence("Of the training cases so many were free of the event ({value})"), read=plain_curve
+    )
+    slope: float | None = setting(
+        None,
+        Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
+        tuned=True,
+    )
+    bound: str = setting(
+        "observed",
+        Sentence("Lower bounds are those of the {value} time"),
+        choices=tuple(BOUNDS),
+        noun="bound of the time",
+    )
+    hazard_factor: float | None = setting(
+        None,
+        Sentence("Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"),
+        tuned=True,
+    )
+    weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
+    certainty: Certainty = settings_group(Certainty, *INTERVALS)
+    name: ClassVar[str] = "survival"
+    needs: ClassVar[frozenset[str]] = frozenset({"event"})
+    merge: ClassVar[Merge] = "mean"
+    selects_by: ClassVar[str] = "harrell_c"
+    uncertainty: ClassVar[Uncertain] = "values"
+    tuned_on: ClassVar[tuple[Split, ...]] = ("val", "train")
+    metrics: ClassVar[Metrics] = METRICS
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Model, horizons and censoring for these training cases; DatasetError where fewer than two had the event."""
+        return settings_for(dataset, fingerprint)
+
+    def checked(self) -> Survival:
+        """With the weights of its tables; PlanError names the setting that cannot be."""
+        check_settings(plain_settings(self))
+        return replace(self, weighed=self.censoring)
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """One vector of numbers: sizes count, because a large structure may be a hazard."""
+        return {"event": Vector(len(self.labels), holds="numbers")}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The meaning of the network's outputs."""
+        return tuple(Label(value, name) for value, name in enumerate(self._hazard_model.outputs(self.edges)))
+
+    def compared_cases(self, cases: Sequence[Case]) -> int | None:
+        """Of a partial likelihood the cases with an event, each compared with the other cases of a batch."""
+        return event_count(cases) if self._hazard_model.relative else None
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The outputs stay as they are when left and right change sides."""
+        return tuple(range(len(self.labels)))
+
+    @property
+    def measured(self) -> Callable[[Any], Any]:
+        """The log of the cumulative hazard by the last horizon."""
+        return partial(log_hazard, self.model, self.horizons[-1], self._known)
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
+        return decisions(fingerprint, in_batches=self._hazard_model.relative)
+
+    def under(self, drawn: str) -> dict[str, Decision]:
+        """Nothing; PlanError where cases are drawn otherwise than they come."""
+        if drawn != "natural":
+            problem = f"cases with a time have no classes that could be {drawn}"
+            raise PlanError(problem, "training.sampling", "Give natural")
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """(2,) time, and 1 where the event happened then, 0 where the case was censored."""
+        return Target(self.heads["event"], np.array(event_of(case), dtype=np.float32))
+
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """Minus the log likelihood of the model; target: (batch, 2) time and event."""
+        return LOSSES[self.model](outputs["event"].float(), target.float(), self._known)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, outputs) of the network, and (batch, 2) time and event."""
+        return {"outputs": outputs["event"].float(), "target": target.float()}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Harrell's c of the validation cases; where no two of them can be compared, minus the loss."""
+        outputs, target = collected["outputs"], collected["target"]
+        risks = [self._risk(one) for one in outputs.cpu().numpy().astype(float)]
+        concordance = math.nan
+        if np.isfinite(risks).all():
+            concordance = float(harrell_c(risks, *target.cpu().numpy().T))
+        return concordance if math.isfinite(concordance) else -float(self.loss({"event": outputs}, target))
+
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Slope, baseline and median risk of these cases; origin: as `calibrated` has it.
+
+        All belong to one network's weights: those of a plan of another training are estimated anew.
+        """
+        times, happened = np.array([event_of(case) for case in cases], dtype=float).T
+        if not happened.any():
+            return {}
+        task, made = self, dict[str, Decision]()
+        risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
+        if self._hazard_model.relative:
+            ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
+            made = calibrated(times, happened, ratios, self.event_free, origin=origin)
+            task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
+            risks = task._known.slope * ratios + task._risk(np.zeros(1))
+        elif origin == "site":
+            decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
+            made["task.hazard_factor"] = decision
+            risks = risks + np.log(decision.value / self._known.hazard_factor)
+        middle = rounded(float(np.median(risks)))
+        because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
+        return {**made, "task.median_risk": Decision(middle, because)}
+
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) a number that rises with the risk."""
+        return rising(self.model, outputs["event"], target)
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -207,32 +402,6 @@ def site_factor(
     return Decision(factor, f"{because}; their course over time stays that of the training cases", CROWSON)
 
 
-def with_zero_of(
-    predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
-) -> list[Prediction]:
-    """Predictions of another network whose log hazard ratios have the zero of the model's.
-
-    theirs, ours: of the same cases, by that network and by the model
-    A partial likelihood says how cases compare: each network's ratios have a zero of their own. Means of the same cases
-    differ by that and by what the networks disagree about, not by which cases they are.
-    """
-    risk, raw = (float(np.mean(own) - np.mean(other)) for own, other in zip(_risks(ours), _risks(theirs), strict=True))
-    return [
-        replace(
-            prediction,
-            values={**(prediction.values or {}), "risk": one + risk},
-            confidence=replace(prediction.confidence, uncalibrated={"risk": other + raw}),
-        )
-        for prediction, one, other in zip(predictions, *_risks(predictions), strict=True)
-    ]
-
-
-def _risks(predictions: Sequence[Prediction]) -> tuple[list[float], list[float]]:
-    """The risks, and those before calibration."""
-    risks = [float((one.values or {})["risk"]) for one in predictions]
-    return risks, [float(one.confidence.uncalibrated["risk"]) for one in predictions]
-
-
 def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
     """By what log hazard ratios of cases that did not train are multiplied to be theirs; 1 where they cannot tell.
 
@@ -268,16 +437,6 @@ def curve(steps: Steps, name: str) -> dict[str, list[float]]:
         "time": [rounded(float(one)) for one in few.times],
         name: [rounded(float(one)) for one in few.values],
     }
-
-
-def steps_of(kept: Mapping[str, Sequence[float]], name: str) -> Steps:
-    """The curve of which `curve` made what is kept."""
-    return Steps(np.array(kept["time"], dtype=float), np.array(kept[name], dtype=float))
-
-
-def rounded(value: float, digits: int = DIGITS) -> float:
-    """The value with so many significant digits."""
-    return float(f"{value:.{digits}g}")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
