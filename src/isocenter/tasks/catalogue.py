@@ -21,11 +21,11 @@ from isocenter.values import Dataset, Label
 
 TASKS = {
     "classification": "isocenter.tasks.classification.question:Classification",
-    "detection": "isocenter.tasks.detection.task:Detection",
+    "detection": "isocenter.tasks.detection.question:Detection",
     "findings": "isocenter.tasks.findings.question:Findings",
-    "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
+    "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
     "regression": "isocenter.tasks.regression.question:Regression",
-    "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
+    "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
     "survival": "isocenter.tasks.survival.question:Survival",
 }
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,42 +19,21 @@ from isocenter.belief import (
     COVERING,
     METHODS_OF_MANY,
     OBJECT,
-    SCORES,
-    Candidates,
     Certainty,
-    ObjectAnswers,
-    ObjectRow,
-    Objects,
-    Rows,
     certainty_decisions,
-    confidence_of,
-    network_scores,
-    object_sizes,
-    objects_of,
     risk_decisions,
-    scores_in_json,
     sigmoid,
 )
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metrics, Seed, Table, instance_overlap
-from isocenter.files import Spool
-from isocenter.lazy import pandas as pd
+from isocenter.evaluation import Metrics, instance_overlap
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
-from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
+from isocenter.tasks.instances.answering import HEAD, INSIDE, PROMINENCE, unit_of_size
+from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
-from isocenter.tasks.instances.pictures import overview
-from isocenter.tasks.instances.scores import METRICS, case_row, ranked, summary_rows
+from isocenter.tasks.instances.scoring import METRICS, ObjectScoring
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import (
-    Shares,
-    label_values,
-    mean_of,
-    of_structure,
-    refuse_other_grid,
-    refuse_other_image_grid,
-)
-from isocenter.tasks.task import Origin, Outputs, Task, Uncertain
+from isocenter.tasks.shared import label_values, of_structure, refuse_other_image_grid
+from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
     Case,
@@ -63,20 +41,14 @@ from isocenter.values import (
     Dataset,
     Decision,
     Dense,
-    Finding,
     Fingerprint,
-    Geometry,
     Head,
     Instances,
     Label,
     Merge,
     Prediction,
-    Row,
     Sentence,
-    Slabs,
     Target,
-    blocks,
-    counted_in,
     setting,
     settings_group,
 )
@@ -84,13 +56,12 @@ from isocenter.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
 LEAST_REACH, MOST_REACH = 2.0, 12.0
 # Of the training objects so many per cent may be slips of the pen; half of what is left is no object.
 SLIPS = 1.0
-# Until validation cases have decided.
-INSIDE, PROMINENCE = 0.5, 0.2
 # What is tried on them.
 TRIED: Mapping[str, tuple[float, ...]] = {
     "inside": (0.3, 0.4, INSIDE, 0.6, 0.7),
@@ -98,17 +69,10 @@ TRIED: Mapping[str, tuple[float, ...]] = {
 }
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
-HEAD = "instances"
-# Maps are kept with half precision between network and watershed: heights need a thousandth.
-KEPT = np.dtype(np.float16)
-# Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
-BYTES_PER_VOXEL = 40
-# With both maps, while objects are looked for that are not called.
-COVERING_BYTES = 64
 
 
 @dataclass(frozen=True)
-class InstanceSegmentation(Task):
+class InstanceSegmentation(ObjectScoring):
     """Objects of one kind, which may touch.
 
     steps:      sides of a voxel of the network's grid, the shortest being 1
@@ -149,7 +113,6 @@ class InstanceSegmentation(Task):
         },
     )
     in_voxels: bool = setting(False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"))
-
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"
@@ -178,28 +141,6 @@ class InstanceSegmentation(Task):
         """The meaning of the first output; the values of a result are numbers of objects."""
         return (Label(1, OBJECT),)
 
-    @property
-    def bytes_per_voxel(self) -> int:
-        """Memory of both maps, which are kept whole."""
-        return BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES
-
-    @property
-    def saliency_targets(self) -> tuple[str, ...]:
-        """The label of the objects."""
-        return tuple(label.name for label in self.labels)
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Objects that were found, missed and wrongly called."""
-        return summary_rows(table, seed=seed)
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids from best to worst."""
-        return ranked(table)
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Charts of all cases."""
-        return overview(table)
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""
         return {
@@ -211,10 +152,6 @@ class InstanceSegmentation(Task):
                 "doi:10.1038/s41592-019-0612-7",
             ),
         }
-
-    def under(self, sampling: str) -> dict[str, Decision]:
-        """Nothing follows from the sampling."""
-        return {}
 
     def target(self, case: Case) -> Target:
         """Numbers of the objects; GeometryError where they and the image lie on different grids."""
@@ -245,33 +182,6 @@ class InstanceSegmentation(Task):
         matched, both = collected["matched"][there], collected["both"][there]
         return float((matched / (both - matched)).mean()) if len(both) else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The mean of the outputs themselves: heights have no probabilities."""
-        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(1, ...) that a voxel is inside an object."""
-        return {HEAD: sigmoid(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
-
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Numbers of objects and their scores; what no slab covers (cut away before the network) is background.
-
-        An object may reach through many slabs: it takes the whole of both maps.
-        """
-        inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
-        for region, arrays in slabs:
-            outputs = np.asarray(arrays[HEAD], dtype=np.float32)
-            inside[region] = sigmoid(outputs[0]).astype(KEPT)
-            height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
-        maps = {"inside": inside.data, "height": height.data}
-        numbers, scores, sizes = self._objects(maps, geometry)
-        labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
-        confidence = confidence_of([label.name for label in labels], scores, sizes, self.certainty.calibrator)
-        is_open = None in (self.inside, self.prominence) or self.certainty.risk is not None
-        return Prediction(
-            geometry, data=numbers, labels=labels, confidence=confidence, untuned=maps if is_open else None
-        )
-
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
         """Thresholds that part these objects best; those that are set stay."""
         there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
@@ -283,90 +193,9 @@ class InstanceSegmentation(Task):
         decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
         return {f"task.{name}": decision for name, decision in decisions.items()}
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        """Objects of images; a clip has none of its own.
-
-        Maps are there while thresholds are open; objects that these part are others than those predicted before.
-        """
-        known = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
-        outputs = [
-            ObjectRow(partial(self._shown, one), None if one.untuned is None else partial(self._candidates, one))
-            for one, _ in known
-        ]
-        truth = [self._reference(case, one) for one, case in known]
-        return Rows(outputs, truth, np.array([case.patient for _, case in known]))
-
-    @property
-    def answers(self) -> ObjectAnswers:
-        """Objects, each with a score."""
-        return ObjectAnswers(self.certainty, self._candidates)
-
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case, on the reference's own grid."""
-        return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
-
-    def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
-        reference = self._reference(case, prediction)
-        row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
-        row |= self.answers.columns(prediction, reference)
-        return {"case": case.id, "patient": case.patient, "label": "all", **row}
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """Outlines of the predicted objects, and of the reference where the case has one."""
-        there = "instances" in case.references
-        reference = self._reference(case, prediction) if there else None
-        return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
-
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores."""
-        count, size, unit = size_of_objects(prediction)
-        scores = scores_in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
-        return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
-
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is inside an object."""
         return of_structure(outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The number of objects, and their mean size."""
-        count, size, unit = size_of_objects(prediction)
-        return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
-
-    @property
-    def _decoder(self) -> Decoder:
-        inside = INSIDE if self.inside is None else self.inside
-        prominence = PROMINENCE if self.prominence is None else self.prominence
-        return Decoder(inside, prominence, smooth=smoothing(self.steps))
-
-    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
-        """Numbers of the objects that these maps show, scores of the network, and sizes."""
-        inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
-        numbers = replace(self._decoder, **self._on(geometry))(inside, height)
-        return numbers, network_scores(numbers, inside), object_sizes(numbers, self._voxel(geometry))
-
-    def _shown(self, prediction: Prediction) -> Objects:
-        """The objects of a prediction: anew from its maps, else those that it was decoded to."""
-        maps, geometry = prediction.untuned, prediction.geometry
-        return objects_of(prediction, self._voxel(geometry)) if maps is None else self._objects(maps, geometry)
-
-    def _candidates(self, prediction: Prediction) -> Candidates:
-        """All objects that there may be, and their scores."""
-        maps = prediction.untuned or {}
-        decoder = replace(self._decoder, **self._on(prediction.geometry))
-        return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
-
-    def _on(self, geometry: Geometry) -> dict[str, Any]:
-        """What an image's own grid makes of the decoder: the smallest object in its voxels, and its sides."""
-        return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_on(geometry)}
-
-    def _voxel(self, geometry: Geometry) -> float:
-        """The size of a voxel in the unit in which sizes of objects are counted."""
-        return 1.0 if self.in_voxels else geometry.voxel_volume or 1.0
-
-    def _reference(self, case: Case, prediction: Prediction) -> Array:
-        reference = case.references["instances"]
-        refuse_other_grid(prediction, reference, case.id)
-        return label_values(reference.data, case.id)
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -419,22 +248,6 @@ def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
         steps = [_without_slice(shape, step) for shape, step in zip(shapes, steps, strict=True)]
     median = np.median(np.array(steps), axis=0)
     return tuple(np.round(median / median.min(), 3).tolist())
-
-
-def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
-    """Number of objects, their mean size, its unit; no size without an object."""
-    assert prediction.data is not None  # noqa: S101 - as decoded
-    geometry, count = prediction.geometry, len(prediction.labels)
-    voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
-    size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
-    return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
-
-
-def unit_of_size(axes: int, physical: bool) -> str:
-    """The unit in which the size of an object is counted."""
-    if physical:
-        return "mm²" if axes == 2 else "mm³"
-    return counted_in(axes)
 
 
 def check_settings(task: InstanceSegmentation) -> None:

@@ -7,10 +7,9 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,69 +19,44 @@ from isocenter.belief import (
     COVERING,
     MAIER_HEIN,
     METHODS_OF_MANY,
-    BoxAnswers,
     Certainty,
-    Rows,
-    boxes_of,
-    calibrated_boxes,
     certainty_decisions,
-    covering_rows,
     risk_decisions,
-    sides_of,
 )
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
-from isocenter.lazy import pandas as pd
+from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
-from isocenter.tasks.detection.decode import PRIOR, Decoder, log_odds, rows_of, with_doubt
+from isocenter.tasks.detection.answering import HEAD, RANKED
 from isocenter.tasks.detection.maps import centre_loss
-from isocenter.tasks.detection.pictures import overview
-from isocenter.tasks.detection.scores import (
-    METRICS,
-    SELECTED,
-    Answers,
-    case_row,
-    counts_by_score,
-    selected,
-    summary_rows,
-)
+from isocenter.tasks.detection.scoring import METRICS, SELECTED, BoxScoring, counts_by_score, selected
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.settings import CLASSES
-from isocenter.tasks.shared import Shares, axes_of, coarser, crossed, highest, mean_of, place_of_target
-from isocenter.tasks.task import Origin, Outputs, Task, Uncertain
+from isocenter.tasks.shared import axes_of, coarser, crossed, highest, place_of_target
+from isocenter.tasks.task import Outputs, Uncertain
 from isocenter.values import (
-    Array,
     BoundingBoxes,
     Boxes,
     Case,
     Dataset,
     Decision,
     Dense,
-    Finding,
     Fingerprint,
-    Geometry,
     Head,
     Label,
     Merge,
-    Prediction,
-    Row,
     Sentence,
-    Slabs,
     Target,
-    columns_of,
     setting,
     settings_group,
-    table_columns,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 ZHOU = "arXiv:1904.07850"
 # As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
 NNDETECTION = "arXiv:2106.00817"
-OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
 # Voxels that the smallest kind of box is still across on the network's grid, four to each answer of a pyramid. Chosen
 # by reasoning and never varied; what it leads to is in docs/benchmarks.md.
@@ -91,15 +65,10 @@ FINE_ENOUGH = 16
 # less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
 # known.
 PYRAMID_IN_VOLUMES = 6.0
-HEAD = "boxes"
-# Boxes of a lower score are dropped; those between this and the threshold make the curves.
-LEAST_SCORE = 0.02
-# Boxes of a case that can be explained, by rank.
-RANKED = tuple(f"box {rank}" for rank in range(1, 21))
 
 
 @dataclass(frozen=True)
-class Detection(Task):
+class Detection(BoxScoring):
     """Boxes of one or several classes.
 
     classes:     names
@@ -134,7 +103,6 @@ class Detection(Task):
         },
     )
     in_voxels: bool = setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
-
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     merge: ClassVar[Merge] = "gaussian"
@@ -169,38 +137,9 @@ class Detection(Task):
         order, channels = crossed(self.classes), len(self.classes) + 2 * self.axes
         return None if order is None else (*order, *range(len(order), channels))
 
-    @property
-    def overlap(self) -> float:
-        """Intersection over union from which a reference counts as found."""
-        return OVERLAPS[self.axes]
-
-    @property
-    def primary(self) -> str:
-        """Average precision at the overlap that counts in pictures or in volumes."""
-        return "ap50" if self.axes == 2 else "ap10"
-
-    @property
-    def measured(self) -> Callable[[Any], Any]:
-        """The log odds of the classes."""
-        return partial(log_odds, len(self.classes))
-
-    @property
-    def saliency_targets(self) -> tuple[str, ...]:
-        """The boxes by their rank, and the classes."""
-        return (*RANKED, *self.classes)
-
-    @property
-    def probable_findings(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.classes
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
         return decisions(fingerprint, self.primary)
-
-    def under(self, sampling: str) -> dict[str, Decision]:
-        """Nothing follows from the sampling."""
-        return {}
 
     def target(self, case: Case) -> Target:
         """The boxes that count, with numbers for classes.
@@ -233,114 +172,12 @@ class Detection(Task):
         """Average precision without interpolation, mean of the overlaps and of the classes that are there."""
         return selected({name: one.cpu().numpy() for name, one in collected.items()})
 
-    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The mean of the outputs themselves: lengths have no probabilities."""
-        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(classes, ...) that a voxel is a centre of each class."""
-        logits = np.asarray(arrays[HEAD], dtype=np.float32)[: len(self.classes)]
-        return {HEAD: 1 / (1 + np.exp(-(logits + PRIOR)))}
-
-    @property
-    def decoder(self) -> Decoder:
-        """The steps from outputs to boxes."""
-        return Decoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
-
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """A box for every voxel that is more of a centre than its neighbours, with its calibrated score."""
-        boxes = self.decoder(((region, with_doubt(arrays, HEAD)) for region, arrays in slabs), geometry)
-        boxes = calibrated_boxes(boxes, self.certainty.calibrator, sides_of(geometry, self.in_voxels))
-        return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
-
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        """Nothing: decoding finds nothing by itself."""
-        return {}
-
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        """Boxes with the network's scores, and those of the reference."""
-        outputs = [(boxes_of(one), sides_of(one.geometry, self.in_voxels)) for one in predictions]
-        return Rows(outputs, [self._reference(case) for case in cases], np.array([case.patient for case in cases]))
-
-    @property
-    def answers(self) -> BoxAnswers:
-        """Boxes, with the score from which on they are called."""
-        return BoxAnswers(self.certainty, self.classes, self.overlap, self.threshold)
-
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case and class; the boxes themselves stand in it as JSON."""
-        rows = []
-        for prediction, case in zip(predictions, cases, strict=True):
-            reference, predicted, geometry = self._reference(case), boxes_of(prediction), prediction.geometry
-            for name in self.classes:
-                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
-                row |= self.answers.columns(name, predicted.of(name), reference.of(name))
-                rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
-        return pd.DataFrame(rows)
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """Average precision and free-response figures with patients resampled, of all classes first."""
-        answers = self._answers(table)
-        missed = covering_rows(table, answers.classes, "boxes", seed=seed)
-        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *missed]
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The boxes that are called, and those of the reference where the case has one."""
-        boxes = boxes_of(prediction)
-        assert boxes.scores is not None  # noqa: S101 - as decoded
-        called = boxes.at(boxes.scores >= self._level)
-        reference = self._reference(case) if "boxes" in case.references else None
-        return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """Precision over recall and the free-response curve of each class, and the calibration of all boxes."""
-        return overview(self._answers(table), self.overlap, folds_of(table))
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the mean F1; a case without any box counts as 1."""
-        f1 = table.groupby("case")["f1"].mean().fillna(1.0)
-        return f1.sort_values(ascending=False, kind="stable").index.tolist()
-
-    def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
-        """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
-        boxes = boxes_of(prediction)
-        names = columns_of(boxes.axes)
-        return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, prediction.threshold)
-
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the logit of a centre: of the box of a rank, the surest of a class, or the surest of all."""
         logits = outputs[HEAD][:, : len(self.classes)]
         if target in self.classes:
             return logits[:, self.classes.index(target)].flatten(1).amax(dim=1)
         return highest(logits, 1 if target is None else place_of_target(target, RANKED) + 1)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The corners (voxels) and the score of each box that is called."""
-        boxes = boxes_of(prediction)
-        assert boxes.scores is not None  # noqa: S101 - as decoded
-        return [
-            Finding(name, value=corners.tolist(), unit="voxels", probability=float(score))
-            for name, corners, score in zip(boxes.names, boxes.corners, boxes.scores, strict=True)
-            if score >= self._level
-        ]
-
-    def _reference(self, case: Case) -> BoundingBoxes:
-        """The case's boxes; DatasetError for a class that was not trained."""
-        boxes: BoundingBoxes = case.references["boxes"]
-        if unknown := sorted(set(boxes.names) - set(self.classes)):
-            raise DatasetError(
-                f"boxes of {unknown[0]!r}, which is none of {', '.join(self.classes)}",
-                case.id,
-                "Declare the class, or correct it",
-            )
-        return boxes
-
-    def _answers(self, table: Table) -> Answers:
-        return Answers.of(table, [*map(figure_label, self.classes)], self._level)
-
-    @property
-    def _level(self) -> float:
-        return CALLED_FROM if self.threshold is None else self.threshold
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
