@@ -116,4 +116,5 @@ class BoxAnswering(Task):
 
     @property
     def _level(self) -> float:
+        """The score from which on boxes are called."""
         return CALLED_FROM if self.threshold is None else self.threshold

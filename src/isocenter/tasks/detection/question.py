@@ -113,11 +113,51 @@ class Detection(BoxScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
-        return settings_for(dataset, fingerprint)
+        drawn = _drawn(fingerprint)
+        counts = Counter(name for boxes in drawn for name in boxes.names)
+        if not counts:
+            raise DatasetError(
+                "the training cases have no boxes",
+                str(dataset.root or dataset.name),
+                "Give cases with something to find",
+            )
+        declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
+        shares = ", ".join(f"{counts[name]} {name}" for name in declared)
+        axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
+        lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
+        return {
+            "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
+            "axes": Decision(axes, f"the images have {axes}"),
+            "typical": Decision(
+                round(float(np.median(lengths)), 3),
+                "voxels that the network sees: the median of the sides of "
+                f"{counted(len(lengths) // axes, 'box', 'boxes')}",
+                ZHOU,
+            ),
+            "suppression": Decision(
+                SUPPRESSION[axes], "two boxes of one class that overlap so much are one find", NNDETECTION
+            ),
+            "threshold": Decision(
+                None, f"found on the validation cases after training; {CALLED_FROM} where their boxes are too few", ZHOU
+            ),
+            "in_voxels": Decision(
+                not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
+            ),
+            **certainty_decisions(),
+            **risk_decisions("covering boxes may miss a tenth of those of a case on average"),
+        }
 
     def checked(self) -> Detection:
         """The same detection; PlanError names the setting that cannot be."""
-        check_settings(self)
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
+        if self.axes not in (2, 3):
+            raise PlanError(f"{self.axes} axes", "task.axes", "Give 2 or 3")
+        if not 0 < self.typical < float("inf"):
+            raise PlanError(f"a side of {self.typical} voxels", "task.typical", "Give a length above 0")
+        for name, share in (("suppression", self.suppression), ("threshold", self.threshold)):
+            if share is not None and not 0 < share <= 1:
+                raise PlanError(f"{share} is not in (0, 1]", f"task.{name}", "Give a share")
         return self
 
     @property
@@ -139,7 +179,14 @@ class Detection(BoxScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
-        return decisions(fingerprint, self.primary)
+        selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
+        because = "every score enters, without a threshold; so much overlap is a find"
+        return {
+            **network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
+            "training.selection": Decision(SELECTED, selection),
+            "evaluation.primary": Decision(self.primary, because, MAIER_HEIN),
+        }
 
     def target(self, case: Case) -> Target:
         """The boxes that count, with numbers for classes.
@@ -180,50 +227,6 @@ class Detection(BoxScoring):
         return highest(logits, 1 if target is None else place_of_target(target, RANKED) + 1)
 
 
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a detection for these training cases; DatasetError where none of them has a box."""
-    drawn = _drawn(fingerprint)
-    counts = Counter(name for boxes in drawn for name in boxes.names)
-    if not counts:
-        raise DatasetError(
-            "the training cases have no boxes", str(dataset.root or dataset.name), "Give cases with something to find"
-        )
-    declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
-    shares = ", ".join(f"{counts[name]} {name}" for name in declared)
-    axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
-    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
-    return {
-        "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
-        "axes": Decision(axes, f"the images have {axes}"),
-        "typical": Decision(
-            round(float(np.median(lengths)), 3),
-            f"voxels that the network sees: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
-            ZHOU,
-        ),
-        "suppression": Decision(
-            SUPPRESSION[axes], "two boxes of one class that overlap so much are one find", NNDETECTION
-        ),
-        "threshold": Decision(
-            None, f"found on the validation cases after training; {CALLED_FROM} where their boxes are too few", ZHOU
-        ),
-        "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
-        **certainty_decisions(),
-        **risk_decisions("covering boxes may miss a tenth of those of a case on average"),
-    }
-
-
-def decisions(fingerprint: Fingerprint, primary: str) -> dict[str, Decision]:
-    """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
-    selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
-    because = "every score enters, without a threshold; so much overlap is a find"
-    return {
-        **network(fingerprint),
-        "preprocessing.reduction": reduction(fingerprint),
-        "training.selection": Decision(SELECTED, selection),
-        "evaluation.primary": Decision(primary, because, MAIER_HEIN),
-    }
-
-
 def reduction(fingerprint: Fingerprint) -> Decision:
     """The factor by which images are finer than the smallest kind of box needs."""
     kind = smallest_kind(fingerprint)
@@ -258,19 +261,6 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
         )
         return {"network.name": Decision("pyramid", because, "docs/benchmarks.md")}
     return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
-
-
-def check_settings(task: Detection) -> None:
-    """PlanError names the setting that cannot be."""
-    if not task.classes or len(set(task.classes)) < len(task.classes):
-        raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
-    if task.axes not in (2, 3):
-        raise PlanError(f"{task.axes} axes", "task.axes", "Give 2 or 3")
-    if not 0 < task.typical < float("inf"):
-        raise PlanError(f"a side of {task.typical} voxels", "task.typical", "Give a length above 0")
-    for name, share in (("suppression", task.suppression), ("threshold", task.threshold)):
-        if share is not None and not 0 < share <= 1:
-            raise PlanError(f"{share} is not in (0, 1]", f"task.{name}", "Give a share")
 
 
 def _made(dataset: Dataset) -> str:

@@ -124,11 +124,53 @@ class InstanceSegmentation(ObjectScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Voxel sides, reach and smallest size for these training cases; DatasetError where none has an object."""
-        return settings_for(dataset, fingerprint)
+        cases = [case for case in fingerprint.cases if sizes_of(case)]
+        if not cases:
+            where = str(dataset.root or dataset.name)
+            raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
+        sizes = [size for case in cases for size in sizes_of(case)]
+        counts = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
+        steps = steps_of(fingerprint)
+        radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
+        reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
+        physical = all(case.voxel_volume is not None for case in cases)
+        volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in sizes_of(case)]  # type: ignore[operator]
+        return {
+            "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
+            "reach": Decision(
+                round(reach, 2),
+                f"sides of a voxel from the border inwards; the median radius of {counts} is {radius:.3g}",
+                NAYLOR,
+            ),
+            "smallest": Decision(
+                round(float(np.percentile(volumes, SLIPS)) / 2, 6),
+                f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
+                "have at least",
+            ),
+            "in_voxels": Decision(
+                not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
+            ),
+            "inside": Decision(
+                None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
+            ),
+            "prominence": Decision(
+                None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
+            ),
+            **certainty_decisions(),
+            **risk_decisions("covering objects may miss a tenth of those of a case on average"),
+        }
 
     def checked(self) -> InstanceSegmentation:
         """The same task; PlanError names the setting that cannot be."""
-        check_settings(self)
+        if len(self.steps) not in (2, 3) or not all(0 < step < math.inf for step in self.steps):
+            raise PlanError(f"steps of {list(self.steps)}", "task.steps", "Give a length above 0 for 2 or 3 axes")
+        if not 1 <= self.reach < math.inf:
+            raise PlanError(f"a reach of {self.reach} voxels", "task.reach", "Give 1 or more")
+        if not 0 <= self.smallest < math.inf:
+            raise PlanError(f"a smallest size of {self.smallest}", "task.smallest", "Give 0 or more")
+        for name, share in (("inside", self.inside), ("prominence", self.prominence)):
+            if share is not None and not 0 < share < 1:
+                raise PlanError(f"{share} is not between 0 and 1", f"task.{name}", "Give a share")
         return self
 
     @property
@@ -198,42 +240,6 @@ class InstanceSegmentation(ObjectScoring):
         return of_structure(outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False)
 
 
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of an instance segmentation for these training cases; DatasetError where none has an object."""
-    cases = [case for case in fingerprint.cases if sizes_of(case)]
-    if not cases:
-        where = str(dataset.root or dataset.name)
-        raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
-    sizes = [size for case in cases for size in sizes_of(case)]
-    counts = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
-    steps = steps_of(fingerprint)
-    radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
-    reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
-    physical = all(case.voxel_volume is not None for case in cases)
-    volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in sizes_of(case)]  # type: ignore[operator]
-    return {
-        "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
-        "reach": Decision(
-            round(reach, 2),
-            f"sides of a voxel from the border inwards; the median radius of {counts} is {radius:.3g}",
-            NAYLOR,
-        ),
-        "smallest": Decision(
-            round(float(np.percentile(volumes, SLIPS)) / 2, 6),
-            f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} have at least",
-        ),
-        "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
-        "inside": Decision(
-            None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
-        ),
-        "prominence": Decision(
-            None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
-        ),
-        **certainty_decisions(),
-        **risk_decisions("covering objects may miss a tenth of those of a case on average"),
-    }
-
-
 def sizes_of(case: CaseFacts) -> list[int]:
     """Voxels of each object."""
     return [count for number, count in case.references.get("instances", {}).items() if number != 0]
@@ -248,19 +254,6 @@ def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
         steps = [_without_slice(shape, step) for shape, step in zip(shapes, steps, strict=True)]
     median = np.median(np.array(steps), axis=0)
     return tuple(np.round(median / median.min(), 3).tolist())
-
-
-def check_settings(task: InstanceSegmentation) -> None:
-    """PlanError names the setting that cannot be."""
-    if len(task.steps) not in (2, 3) or not all(0 < step < math.inf for step in task.steps):
-        raise PlanError(f"steps of {list(task.steps)}", "task.steps", "Give a length above 0 for 2 or 3 axes")
-    if not 1 <= task.reach < math.inf:
-        raise PlanError(f"a reach of {task.reach} voxels", "task.reach", "Give 1 or more")
-    if not 0 <= task.smallest < math.inf:
-        raise PlanError(f"a smallest size of {task.smallest}", "task.smallest", "Give 0 or more")
-    for name, share in (("inside", task.inside), ("prominence", task.prominence)):
-        if share is not None and not 0 < share < 1:
-            raise PlanError(f"{share} is not between 0 and 1", f"task.{name}", "Give a share")
 
 
 def thresholds(

@@ -109,7 +109,44 @@ class Regression(ValueScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Targets, units and standardisation from these training cases; DatasetError for one that cannot be learnt."""
-        return settings_for(dataset, fingerprint)
+        values = fingerprint.values()
+        columns = {
+            role.partition(":")[2]: column for role, column in dataset.columns.items() if role.startswith("value:")
+        }
+        targets = [*(name for name in columns if name in values), *(name for name in values if name not in columns)]
+        where = str(dataset.root or dataset.name)
+        if not targets:
+            raise DatasetError("no training case has a value", where, "Name its column with --column value:NAME=COLUMN")
+        for name in targets:
+            _refuse_unteachable(name, values[name], where)
+        read = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
+        units = {name: unit for name, unit in read.items() if unit}
+        unknown = [name for name in targets if name not in units]
+        named = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
+        counts = ", ".join(f"{counted(len(values[name]), 'case has', 'cases have')} {name}" for name in targets)
+        located = {name: _located(values[name]) for name in targets}
+        means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
+        return {
+            "targets": Decision(targets, f"{counts}, of {len(fingerprint)} training cases"),
+            "units": Decision(units or None, named),
+            "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
+            "deviation": Decision(
+                deviations,
+                "of the training cases: divided by it, targets of different units count alike, and the network's "
+                "outputs are about 1",
+            ),
+            "noise": Decision(
+                "none", "no error bar was asked for (gaussian gives one to each case)", "arXiv:1703.04977"
+            ),
+            "loss": Decision(
+                "huber",
+                "beyond one deviation the cost grows linearly, so that no outlier dominates; with noise the likelihood "
+                "takes its place",
+                HUBER,
+            ),
+            "error_factor": Decision({}, "there are no error bars"),
+            **interval_decisions(),
+        }
 
     def checked(self) -> Regression:
         """With numbers of its targets alone; PlanError names the setting that cannot be."""
@@ -143,7 +180,20 @@ class Regression(ValueScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""
-        return decisions()
+        return {
+            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+            "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
+            "training.selection": Decision(
+                "r2",
+                "it has no unit, so that targets have one mean; against the variance of the training cases, because "
+                "that of a few validation cases says little",
+            ),
+            "evaluation.primary": Decision(
+                "mae",
+                "it is in the unit of the target and does not depend on how much these cases differ, as R² does",
+                "doi:10.3354/cr030079",
+            ),
+        }
 
     def target(self, case: Case) -> Target:
         """(targets,) standardised values, NaN where the case has none; DatasetError where it has none at all."""
@@ -191,59 +241,6 @@ class Regression(ValueScoring):
         """(batch,) the standardised value, without a target the mean of all."""
         values = outputs[HEAD][:, : len(self.targets)]
         return values.mean(dim=1) if target is None else values[:, place_of_target(target, self.targets)]
-
-
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a regression for these training cases; DatasetError for a target that cannot be learnt."""
-    values = fingerprint.values()
-    columns = {role.partition(":")[2]: column for role, column in dataset.columns.items() if role.startswith("value:")}
-    targets = [*(name for name in columns if name in values), *(name for name in values if name not in columns)]
-    where = str(dataset.root or dataset.name)
-    if not targets:
-        raise DatasetError("no training case has a value", where, "Name its column with --column value:NAME=COLUMN")
-    for name in targets:
-        _refuse_unteachable(name, values[name], where)
-    read = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
-    units = {name: unit for name, unit in read.items() if unit}
-    unknown = [name for name in targets if name not in units]
-    named = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
-    counts = ", ".join(f"{counted(len(values[name]), 'case has', 'cases have')} {name}" for name in targets)
-    located = {name: _located(values[name]) for name in targets}
-    means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
-    return {
-        "targets": Decision(targets, f"{counts}, of {len(fingerprint)} training cases"),
-        "units": Decision(units or None, named),
-        "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
-        "deviation": Decision(
-            deviations, "of the training cases: divided by it, targets of different units count alike, and the "
-            "network's outputs are about 1"
-        ),
-        "noise": Decision("none", "no error bar was asked for (gaussian gives one to each case)", "arXiv:1703.04977"),
-        "loss": Decision(
-            "huber", "beyond one deviation the cost grows linearly, so that no outlier dominates; with noise the "
-            "likelihood takes its place", HUBER
-        ),
-        "error_factor": Decision({}, "there are no error bars"),
-        **interval_decisions(),
-    }  # fmt: skip
-
-
-def decisions() -> dict[str, Decision]:
-    """The network, the augmentation that is forbidden, and the metrics that select and judge."""
-    return {
-        "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
-        "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
-        "training.selection": Decision(
-            "r2",
-            "it has no unit, so that targets have one mean; against the variance of the training cases, because "
-            "that of a few validation cases says little",
-        ),
-        "evaluation.primary": Decision(
-            "mae",
-            "it is in the unit of the target and does not depend on how much these cases differ, as R² does",
-            "doi:10.3354/cr030079",
-        ),
-    }
 
 
 def unit_in(name: str) -> str:

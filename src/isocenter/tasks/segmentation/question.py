@@ -177,7 +177,45 @@ class Segmentation(MaskScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
-        return settings_for(dataset, fingerprint)
+        partly = partly_decisions(dataset, fingerprint)
+        silent = {0, partly["ignore"].value, partly["background"].value}
+        voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
+        if not voxels:
+            where = str(dataset.root or dataset.name)
+            raise DatasetError("every training mask is empty", where, "Give masks that mark something")
+        declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value not in silent)
+        because = "the data set declares them"
+        if not declared:
+            declared = tuple(Label(value, str(value)) for value in voxels)
+            because = f"they are the values of {len(fingerprint)} training masks; none were declared"
+        structures = dataset.regions or {label.name: (label.value,) for label in declared}
+        counts = {name: sum(voxels.get(value, 0) for value in values) for name, values in structures.items()}
+        thin = {} if dataset.regions else _thin(declared, fingerprint)
+        unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
+        # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
+        whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
+        lines = _lines(declared, fingerprint) if whole else {}
+        return {
+            "labels": Decision(plain_labels(declared), because),
+            "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
+            "centrelines": _centrelines(lines),
+            "weights": _weights(counts),
+            "tolerance": _tolerance(list(structures), thin, fingerprint),
+            "postprocessing": Decision(
+                None, "it is chosen on the validation cases after training, and off unless it helps them"
+            ),
+            "several": _several(declared, fingerprint),
+            **partly,
+            **certainty_decisions(),
+            **risk_decisions(),
+            **interval_decisions(),
+            "calibrated_map": Decision(
+                None,
+                "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen "
+                "cases",
+            ),
+            "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
+        }
 
     def checked(self) -> Self:
         """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
@@ -280,48 +318,6 @@ class Segmentation(MaskScoring):
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is marked as the structure, without one as any."""
         return of_structure(outputs["mask"], tuple(self.structures), target, exclusive=self.exclusive)
-
-
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a segmentation for these training cases; DatasetError where every mask is empty."""
-    partly = partly_decisions(dataset, fingerprint)
-    silent = {0, partly["ignore"].value, partly["background"].value}
-    voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
-    if not voxels:
-        where = str(dataset.root or dataset.name)
-        raise DatasetError("every training mask is empty", where, "Give masks that mark something")
-    declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value not in silent)
-    because = "the data set declares them"
-    if not declared:
-        declared = tuple(Label(value, str(value)) for value in voxels)
-        because = f"they are the values of {len(fingerprint)} training masks; none were declared"
-    structures = dataset.regions or {label.name: (label.value,) for label in declared}
-    counts = {name: sum(voxels.get(value, 0) for value in values) for name, values in structures.items()}
-    thin = {} if dataset.regions else _thin(declared, fingerprint)
-    unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
-    # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
-    whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
-    lines = _lines(declared, fingerprint) if whole else {}
-    return {
-        "labels": Decision(plain_labels(declared), because),
-        "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
-        "centrelines": _centrelines(lines),
-        "weights": _weights(counts),
-        "tolerance": _tolerance(list(structures), thin, fingerprint),
-        "postprocessing": Decision(
-            None, "it is chosen on the validation cases after training, and off unless it helps them"
-        ),
-        "several": _several(declared, fingerprint),
-        **partly,
-        **certainty_decisions(),
-        **risk_decisions(),
-        **interval_decisions(),
-        "calibrated_map": Decision(
-            None,
-            "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen cases",
-        ),
-        "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
-    }
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:

@@ -143,7 +143,54 @@ class Survival(SurvivalScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Model, horizons and censoring for these training cases; DatasetError where fewer than two had the event."""
-        return settings_for(dataset, fingerprint)
+        times, happened = fingerprint.events()
+        had = np.sort(times[happened])
+        if len(np.unique(had)) < 2:
+            raise DatasetError(
+                f"{counted(len(had), 'event')} among {counted(len(times), 'training case')}, at "
+                f"{counted(len(np.unique(had)), 'time')}: no case has it before another",
+                str(dataset.root or dataset.name),
+                "Give cases of whom at least two had the event, at different times",
+            )
+        share = f"{len(had)} of {counted(len(times), 'training case')} had the event"
+        edges = interval_edges(had)
+        scale, last, followed = rounded(float(np.median(had)), 2), float(times.max()), censoring(times, happened)
+        return {
+            "model": Decision(
+                "cox", f"{share}: it learns how risks compare, and not how they change with time", KVAMME
+            ),
+            "horizons": Decision(
+                horizons(had, followed),
+                "by then a quarter, half and three quarters of the training events had happened",
+            ),
+            "unit": Decision(None, "no file states it: state it with --set task.unit=days"),
+            "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
+            "edges": Decision(
+                edges,
+                f"the model hazards asks for intervals, and each of these {len(edges)} holds as many training events",
+                GENSHEIMER,
+            ),
+            "followed": Decision(
+                last,
+                f"that is the longest of {counted(len(times), 'training time')}, and nothing is predicted beyond it",
+            ),
+            "censoring": Decision(
+                curve(followed, "share"),
+                f"{len(times) - len(had)} training cases are censored: cases that were followed longer count for "
+                "them too",
+                UNO,
+            ),
+            "event_free": Decision(
+                curve(kaplan_meier(times, happened), "share"),
+                "on average the predicted curves of other cases are this one",
+            ),
+            **{name: Decision(None, LATER + instead) for name, instead in BY_TRAINING.items()},
+            "hazard_factor": Decision(None, "`isocenter calibrate` finds it of a model whose curves need no baseline"),
+            "bound": Decision(
+                "observed", "a lower bound of the observed time holds whatever ends an observation", CANDES
+            ),
+            **interval_decisions(),
+        }
 
     def checked(self) -> Survival:
         """With the weights of its tables; PlanError names the setting that cannot be."""
@@ -176,7 +223,23 @@ class Survival(SurvivalScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
-        return decisions(fingerprint, in_batches=self._hazard_model.relative)
+        made = {
+            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+            "training.sampling": Decision(
+                "natural", "risks are those of the training cases: cases with the event are not drawn more often"
+            ),
+            **one_answer_length(
+                "a time says little about a case, and in more epochs the network memorises times",
+                "chance decides much of what one network learns from few events, and less of the mean of their outputs",
+                cases=len(fingerprint),
+                batch=batch(fingerprint).value,
+            ),
+            "training.selection": Decision(
+                "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
+            ),
+            "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
+        }
+        return made | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
 
     def under(self, drawn: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
@@ -234,50 +297,6 @@ class Survival(SurvivalScoring):
         return rising(self.model, outputs["event"], target)
 
 
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a survival for these training cases; DatasetError where fewer than two had the event."""
-    times, happened = fingerprint.events()
-    had = np.sort(times[happened])
-    if len(np.unique(had)) < 2:
-        raise DatasetError(
-            f"{counted(len(had), 'event')} among {counted(len(times), 'training case')}, at "
-            f"{counted(len(np.unique(had)), 'time')}: no case has it before another",
-            str(dataset.root or dataset.name),
-            "Give cases of whom at least two had the event, at different times",
-        )
-    share = f"{len(had)} of {counted(len(times), 'training case')} had the event"
-    edges = interval_edges(had)
-    scale, last, followed = rounded(float(np.median(had)), 2), float(times.max()), censoring(times, happened)
-    return {
-        "model": Decision("cox", f"{share}: it learns how risks compare, and not how they change with time", KVAMME),
-        "horizons": Decision(
-            horizons(had, followed), "by then a quarter, half and three quarters of the training events had happened"
-        ),
-        "unit": Decision(None, "no file states it: state it with --set task.unit=days"),
-        "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
-        "edges": Decision(
-            edges,
-            f"the model hazards asks for intervals, and each of these {len(edges)} holds as many training events",
-            GENSHEIMER,
-        ),
-        "followed": Decision(
-            last, f"that is the longest of {counted(len(times), 'training time')}, and nothing is predicted beyond it"
-        ),
-        "censoring": Decision(
-            curve(followed, "share"),
-            f"{len(times) - len(had)} training cases are censored: cases that were followed longer count for them too",
-            UNO,
-        ),
-        "event_free": Decision(
-            curve(kaplan_meier(times, happened), "share"), "on average the predicted curves of other cases are this one"
-        ),
-        **{name: Decision(None, LATER + instead) for name, instead in BY_TRAINING.items()},
-        "hazard_factor": Decision(None, "`isocenter calibrate` finds it of a model whose curves need no baseline"),
-        "bound": Decision("observed", "a lower bound of the observed time holds whatever ends an observation", CANDES),
-        **interval_decisions(),
-    }
-
-
 def horizons(had: Floats, followed: Steps) -> list[float]:
     """Quantiles of the rising times of events, of two digits if those tell them apart, while anybody is followed."""
     latest = had[followed.at(had) > 0].max(initial=had[0])
@@ -294,27 +313,6 @@ def interval_edges(had: Floats) -> list[float]:
     bins = int(np.clip(len(had) // EVENTS_A_BIN, 2, MOST_BINS))
     ends = np.quantile(had, np.arange(1, bins + 1) / bins, method="inverted_cdf")
     return [float(one) for one in np.unique(ends)]  # not rounded: the last event lies in the last interval
-
-
-def decisions(fingerprint: Fingerprint, *, in_batches: bool) -> dict[str, Decision]:
-    """The network, the sampling, and the metrics that select and judge; in_batches: cases compare within a batch."""
-    made = {
-        "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
-        "training.sampling": Decision(
-            "natural", "risks are those of the training cases: cases with the event are not drawn more often"
-        ),
-        **one_answer_length(
-            "a time says little about a case, and in more epochs the network memorises times",
-            "chance decides much of what one network learns from few events, and less of the mean of their outputs",
-            cases=len(fingerprint),
-            batch=batch(fingerprint).value,
-        ),
-        "training.selection": Decision(
-            "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
-        ),
-        "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
-    }
-    return made | ({"training.batch": batch(fingerprint)} if in_batches else {})
 
 
 def batch(fingerprint: Fingerprint) -> Decision:
