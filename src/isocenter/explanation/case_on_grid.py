@@ -70,7 +70,7 @@ class CaseOnGrid:
         image, where = image_of(case)
         covariates = case.covariates or None if isinstance(case, Case) else None
         vector, _ = model.context_vector(image, covariates, where)
-        seen, preprocessing = model.after_first(image, covariates)
+        seen, preprocessing = model.after_first(image, model.request, covariates)
         data, trace = preprocessing.opened(seen, where)
         made = cls(model, image, where, data, trace, preprocessing, vector, None, torch_model)
         return replace(made, target=made.chosen(target))

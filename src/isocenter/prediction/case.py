@@ -19,9 +19,11 @@ from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
+    AS_PLANNED,
     BLANK,
     Model,
     Receiver,
+    Request,
     Watching,
     available_memory,
     each_of,
@@ -51,37 +53,28 @@ class Asked:
     """How each case is predicted, and what becomes of the result.
 
     folder: where it is written; where there is none it is kept
-    mirror, overlap, seconds: as in `Model.predict`
+    request: of the model; its region and maps follow from `region` and `wanted`
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
     findings: whether what became of a case states its findings too
-    allow_large: whether images are predicted that are out of all proportion to those that trained the model
-    at_most: s that the windows of an image may take; one that would take longer is refused
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
-    Raises UsageError for a region that no image can have, or an overlap that is no share.
+    Raises UsageError for a region that no image can have.
     """
 
     folder: Path | None = None
     wanted: Wanted = field(default_factory=Wanted)
-    mirror: bool | None = None
+    request: Request = AS_PLANNED
     region: str | None = None
-    overlap: float | None = None
-    seconds: float | None = None
     abstain: str = "on"
     calibration: str = "on"
     findings: bool = False
-    allow_large: bool = False
-    at_most: float | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
             raise UsageError(f"there is no {self.calibration!r}", "--calibration", "Choose on or off")
         if self.abstain not in ABSTAIN:
             raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
-        if self.overlap is not None and not 0 <= self.overlap < 1:
-            problem = f"an overlap of {self.overlap:g}"
-            raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
         if self.region is not None:
             object.__setattr__(self, "region", found_from_anywhere(self.region))
 
@@ -165,7 +158,6 @@ def computed(
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
     """
     refuse_unknown_sides(model.task, image.geometry, case.id)
-    model = replace(model, allows_large=True) if asked.allow_large else model
     model = replace(model, guard=None) if asked.abstain == "off" else model
     refused = refused_by_header(model, case, image) if asked.abstain == "on" else None
     if refused is not None:
@@ -182,21 +174,13 @@ def computed(
         added = added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        if not model.allows_large:
+        request = replace(asked.request, region=region, maps=asked.wanted.maps)
+        if not request.allow_large:
             refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
         prediction = replace(fitting, run=watching).predict(
-            image,
-            seen,
-            mirror=asked.mirror,
-            receiver=each_of(receiver, masks),
-            region=region,
-            overlap=asked.overlap,
-            seconds=asked.seconds,
-            at_most=asked.at_most,
-            covariates=case.covariates or None,
-            maps=asked.wanted.maps,
+            image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
         prediction = added.completed(prediction, masks) if added else prediction

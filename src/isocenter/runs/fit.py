@@ -19,11 +19,17 @@ from isocenter.report import selecting_name, tracked
 from isocenter.runs import MOST_UNSEEN, evenly
 from isocenter.runs.training_watch import watched
 from isocenter.runtime import (
+    WEIGHTS,
     Context,
+    Model,
     available_memory,
+    averaged_model,
     choose_device,
     environment,
+    load,
+    on_device,
     read_json,
+    with_uncertainty,
     write_json,
 )
 from isocenter.tasks import Origin, Task, deciding_part, fewest_samples, leaves, part_of
@@ -46,8 +52,6 @@ from isocenter.values import BY_HAND, Case, Plan, Problem, Split
 log = logging.getLogger("isocenter")
 # Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
 RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
-# {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
-More = Mapping[Path, Sequence[Outcome]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +133,39 @@ class Job:
         reading = ReadingOptions.of_plan(self.plan.options)
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
         return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A training that has ended, and the networks whose mean with its own is its model.
+
+    further: of other seeds or slices, and members that a training has left
+    """
+
+    job: Job
+    outcome: Outcome
+    further: Sequence[Outcome] = ()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Its own, then the further ones."""
+        return [self.outcome, *self.further]
+
+    @property
+    def model(self) -> Model:
+        """Its network, or the mean of its networks."""
+        return mean_of_networks([self])
+
+
+def mean_of_networks(fits: Sequence[Fitted]) -> Model:
+    """All networks of some trainings as one model."""
+    checkpoints = [one.checkpoint for own in fits for one in own.outcomes]
+    device = fits[0].job.settings.training.device
+    if len(checkpoints) == 1:
+        return load(checkpoints[0], device)
+    networks = [load(one, "cpu") for one in checkpoints]
+    mean = averaged_model(networks, networks[0].task, networks[0].inference)
+    return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
 
 
 def fit(

@@ -49,7 +49,7 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, with_uncertainty, write_json
+from isocenter.runtime import Model, Request, with_uncertainty, write_json
 from isocenter.tasks import Task, added_results, may_miss
 from isocenter.values import Case, Prediction, Problem
 
@@ -174,8 +174,8 @@ def predict(
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     wanted = Wanted(format, save_probabilities, overlay, maps, covering)
-    asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
-    asked = replace(asked, allow_large=options.allow_large)
+    request = Request(mirror, overlap=overlap, seconds=seconds, allow_large=options.allow_large)
+    asked = Asked(None, wanted, request, region, abstain, calibration)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     if out is not None:
