@@ -23,7 +23,7 @@ from isocenter.runs.covariate_baseline import _fitted
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Model
 from isocenter.tasks import settings_of, untuned
-from isocenter.tasks.survival.plan import calibrated, curve
+from isocenter.tasks.survival.question import calibrated, curve
 from isocenter.training import Clock, equal_weights
 from isocenter.verbs.ensembling.weights import tuned_task
 from packages import CONFIG, no_export, without_isocenter
