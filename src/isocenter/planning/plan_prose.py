@@ -17,6 +17,7 @@ TITLES = {
     "preprocessing": "What the network sees",
     "network": "The network",
     "training": "How it learns",
+    "objectives": "The objectives",
     "augmentation": "How images are varied",
     "inference": "How it predicts",
     "evaluation": "How it is evaluated",
@@ -189,6 +190,12 @@ SENTENCES: Mapping[str, Sentence] = {
     ),
     "evaluation.registered": Sentence(
         "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
+    ),
+    "objectives.terms": Sentence("Training lowers the sum of {value}"),
+    "objectives.unlabelled": Sentence("Unlabelled images are those in {value}", "No unlabelled images are used"),
+    "objectives.unlabelled_hash": Sentence("Their contents have the hash {value}"),
+    "objectives.unlabelled_batch": Sentence(
+        "A step takes {value} unlabelled images", only_with=("objectives.unlabelled",)
     ),
     "search.minutes": Sentence(
         "Other decisions are tried for {value} minutes", "No minutes are set aside for a search"
