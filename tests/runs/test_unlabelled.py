@@ -27,7 +27,7 @@ def test_each_training_leaves_out_people_and_copies_of_all_cases_that_it_does_no
         ({"b", "c"}, ["copy", "stranger"], (1, 0)),
         ({"c"}, ["stranger"], (1, 1)),
     ):
-        own, left_out = found.beside(training, "abc")
+        own, left_out = found.shown_to(training, "abc")
         assert [case.id for case in own] == kept
         assert tuple(left_out.values()) == without
 
@@ -45,7 +45,7 @@ def test_of_the_data_themselves_the_cases_without_a_reference_are_shown_without_
     planned, found = with_unlabelled(made)
     assert len(found.cases) == 4
     held = {case.patient for case in made.examination.dataset if made.parts.get(case.id) != "train"}
-    kept, left_out = found.beside(
+    kept, left_out = found.shown_to(
         [case for case, part in made.parts.items() if part == "train"], [case.id for case in made.examination.dataset]
     )
     assert not {case.patient for case in kept} & held

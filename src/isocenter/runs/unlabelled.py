@@ -35,7 +35,7 @@ class Unlabelled:
     patients: Mapping[str, frozenset[str]] = field(default_factory=dict)
     alike: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def beside(self, training: Collection[str], every: Collection[str]) -> tuple[list[Case], dict[str, int]]:
+    def shown_to(self, training: Collection[str], every: Collection[str]) -> tuple[list[Case], dict[str, int]]:
         """The cases for a training on cases of these ids, and how many are left out for which reason.
 
         every: ids of all cases of the run: what does not train may be validated, calibrated or tested on
@@ -68,7 +68,7 @@ def with_unlabelled(made: Planned) -> tuple[Planned, Unlabelled]:
     found = Unlabelled(cases, _same_patients(looked, made), duplicates_among(own, others))
     left_out = []
     for number in made.numbers:
-        kept, without = found.beside(training_ids(made.parts_of(number)), every)
+        kept, without = found.shown_to(training_ids(made.parts_of(number)), every)
         if not kept:
             problem = "no unlabelled image is left without those of people who validate, calibrate or test"
             raise DatasetError(problem, where, "Give images of other people")
