@@ -14,13 +14,13 @@ TERMS, UNLABELLED = f"{SECTION}.terms", f"{SECTION}.unlabelled"
 
 def objectives_sections(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Mapping[str, Decision]]:
     """The section of objectives, and that of the task's own loss."""
-    alone = {
+    own = {
         "terms": Decision([SUPERVISED], "the task's loss of labelled images; no other objective was asked for"),
         "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
         "unlabelled_hash": Decision(None, "no unlabelled images were given"),
         "unlabelled_batch": Decision(None, "a step takes as many unlabelled images as labelled ones"),
     }
-    plan = with_objective_settings(with_sections(Plan({SECTION: alone})), dataset, fingerprint)
+    plan = with_objective_settings(with_sections(Plan({SECTION: own})), dataset, fingerprint)
     return {name: section for name, section in plan.sections.items() if name in (SECTION, SUPERVISED)}
 
 
