@@ -76,6 +76,7 @@ class Job:
     test:   cases that it never sees
     calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
+    unlabelled: cases of which it sees nothing but the image
     """
 
     out: Path
@@ -89,6 +90,7 @@ class Job:
     test: Sequence[Case] = ()
     calibration: Sequence[Case] = ()
     fold: int | None = None
+    unlabelled: Sequence[Case] = ()
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
@@ -158,6 +160,9 @@ def job_of(run: RunFolder, training: Training) -> Job:
     if training.role is Role.INNER:
         _write_inner_split(run, training)
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
+    unlabelled, left_out = run.unlabelled.shown_to(training.cases["train"], {case.id for case in run.dataset})
+    if run.unlabelled.cases:
+        record["unlabelled"] = {"cases": len(unlabelled), "left_out": left_out}
     return Job(
         run.place(training.name),
         training.plan,
@@ -169,6 +174,7 @@ def job_of(run: RunFolder, training: Training) -> Job:
         test=parts["test"],
         calibration=parts["calibration"],
         fold=training.fold,
+        unlabelled=unlabelled,
     )
 
 
@@ -208,6 +214,11 @@ def marked(run: RunFolder, second: Training) -> dict[str, Path]:
 def _digest(case: Case) -> str:
     """A name that no file system, and no reader of it, could take amiss."""
     return hashlib.sha256(case.id.encode()).hexdigest()[:16]
+
+    def prepared_unlabelled(self) -> list[Prepared]:
+        """Its unlabelled cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        return prepared(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +297,7 @@ def fit(
             ),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
+            unlabelled=job.prepared_unlabelled(),
             watch=watch,
         )
     write_resampled(lost, job.out)
@@ -312,22 +324,29 @@ def learn_along(ranks: Ranks) -> Any:
             length=length_of(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
             record={},
             start=asked.job.start,
+            unlabelled=asked.job.prepared_unlabelled(),
         )
     return asked
 
 
 def prepared(
-    cases: Sequence[Case], chosen: Settings, reading: ReadingOptions, marked: Mapping[str, Path] | None = None
+    cases: Sequence[Case],
+    chosen: Settings,
+    reading: ReadingOptions,
+    marked: Mapping[str, Path] | None = None,
+    *,
+    references: bool = True,
 ) -> list[Prepared]:
     """The cases as the network sees them.
 
     marked: as in `Job`
+    references: whether targets are made of them
     """
     with tracked("preparing cases") as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,
-            chosen.task,
+            chosen.task if references else None,
             reading=reading.decisive,
             context=Context.of(chosen.network.context),
             marked=marked,
