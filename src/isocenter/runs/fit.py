@@ -146,6 +146,11 @@ class Job:
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
         return in_groups(cases[: len(self.train)], self.train, self.settings), cases[len(self.train) :]
 
+    def prepared_unlabelled(self) -> list[Prepared]:
+        """Its unlabelled cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        return prepared(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
+
 
 def job_of(run: RunFolder, training: Training) -> Job:
     """A training with its cases, and with what its model records of them."""
@@ -214,11 +219,6 @@ def marked(run: RunFolder, second: Training) -> dict[str, Path]:
 def _digest(case: Case) -> str:
     """A name that no file system, and no reader of it, could take amiss."""
     return hashlib.sha256(case.id.encode()).hexdigest()[:16]
-
-    def prepared_unlabelled(self) -> list[Prepared]:
-        """Its unlabelled cases as the network sees them."""
-        reading = ReadingOptions.of_plan(self.plan.options)
-        return prepared(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
 
 
 @dataclass(frozen=True, eq=False)
