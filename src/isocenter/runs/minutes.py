@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module
+from isocenter.runtime import Context, Model, Networks, TorchNetwork, build_module
 from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
@@ -252,7 +252,7 @@ def fresh_model(chosen: Settings) -> Model:
     """The plan's model with weights that have learnt nothing."""
     network, device = chosen.architecture, chosen.training.device
     module = build_module(chosen.task, network).eval().to(device)
-    return Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module, device))
+    return Model(chosen.task, chosen.preprocessing, chosen.inference, Networks(TorchNetwork(module, device), network))
 
 
 def measured_costs(model: Model, case: Case) -> Costs:

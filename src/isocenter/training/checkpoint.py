@@ -12,14 +12,15 @@ from isocenter.files import written
 from isocenter.lazy import torch
 from isocenter.runtime import (
     WEIGHTS,
+    WITHOUT_PARTS,
     Model,
+    Parts,
     read_json,
     read_tensors,
     save,
     seal,
     verify,
     write_json,
-    write_parts,
     write_tensors,
 )
 from isocenter.tasks import Task, settings_of
@@ -122,7 +123,7 @@ def with_task(folder: Path, task: Task) -> None:
 
 def with_parts(folder: Path, model: Model) -> None:
     """The same weights with the parts of a model that were found after training."""
-    _rewritten(folder, {name: part.settings for name, part in model.parts.items()}, model.parts)
+    _rewritten(folder, model.parts.settings, model.parts)
 
 
 def with_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:
@@ -139,13 +140,13 @@ def is_refitted(folder: Path) -> bool:
 def _rewritten(
     folder: Path,
     changes: Mapping[str, Any],
-    parts: Mapping[str, Any] = {},
+    parts: Parts = WITHOUT_PARTS,
     averaged: Mapping[str, Tensor] | None = None,
 ) -> None:
     """A whole checkpoint with changes in its record takes the place of the old."""
     with written(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
-        write_parts(parts, partial)
+        parts.write(partial)
         if averaged is not None:
             write_tensors(partial / WEIGHTS, averaged)
         record = read_json(partial / RECORD, MODEL_SCHEMA)

@@ -17,7 +17,7 @@ from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
+from isocenter.runtime import Context, Model, Networks, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
@@ -92,8 +92,8 @@ class Session:
         terms = terms_of(settings.task, fabric.device)
         if settings.training.fairness == ADVERSARIAL:
             terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
-        network = TorchNetwork(averaged, str(fabric.device))
-        model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
+        made = Networks(TorchNetwork(averaged, str(fabric.device)), settings.architecture)
+        model = Model(settings.task, settings.preprocessing, settings.inference, made, record)
         return cls(
             settings,
             train_cases,

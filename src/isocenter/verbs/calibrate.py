@@ -200,7 +200,7 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
 
     conformal = calibrating if exact else None
     task, decisions = fitted(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
-    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
+    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty.name)  # networks differ by the new slope
     settled, judged = guarded_by(renewed, held or tuning, exact=exact)
     decided = {**decisions, **judged}
     if not decided:
