@@ -14,7 +14,7 @@ from apple_gpus import on_apple
 from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.networks import Features
-from isocenter.planning.sections import check_value
+from isocenter.planning.typed import check_value
 from isocenter.prediction import confidence_columns
 from isocenter.runtime import (
     Averaged,

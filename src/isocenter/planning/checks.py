@@ -17,7 +17,8 @@ from isocenter.planning.rules.cascade import (
     compared_configurations,
     least_minutes,
 )
-from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training
+from isocenter.planning.typed import check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector

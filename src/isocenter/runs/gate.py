@@ -52,7 +52,7 @@ def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tu
     pairs = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
     models, kept = zip(*pairs, strict=True)
     for job, outcome, (own, model) in zip(jobs, outcomes, pairs, strict=True):
-        with_parts(outcome.checkpoint, model)
+        with_parts(outcome.checkpoint, model.parts)
         if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
             write_gate(own.guard, job.out)
     decisions, first = dict(tuned.decisions), kept[0].guard

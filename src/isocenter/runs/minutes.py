@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
@@ -16,6 +16,9 @@ from isocenter.runtime import Context, Model, Networks, TorchNetwork, build_modu
 from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0
@@ -250,9 +253,13 @@ def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint, *, spaced: boo
 
 def fresh_model(chosen: Settings) -> Model:
     """The plan's model with weights that have learnt nothing."""
-    network, device = chosen.architecture, chosen.training.device
-    module = build_module(chosen.task, network).eval().to(device)
-    return Model(chosen.task, chosen.preprocessing, chosen.inference, Networks(TorchNetwork(module, device), network))
+    return model_with(build_module(chosen.task, chosen.architecture).eval().to(chosen.training.device), chosen)
+
+
+def model_with(module: Module, chosen: Settings) -> Model:
+    """The plan's model with the weights of this module, which lies on a device."""
+    network = TorchNetwork(module, str(next(module.parameters()).device))
+    return Model(chosen.task, chosen.preprocessing, chosen.inference, Networks(network, chosen.architecture))
 
 
 def measured_costs(model: Model, case: Case) -> Costs:

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_record import read_parts
-    from isocenter.runtime.networks import Networks, build_module
+    from isocenter.runtime.modules import build_module
+    from isocenter.runtime.networks import Networks
     from isocenter.runtime.package.archive import unpacked, write_zip
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.package.certificate import Certificate, read_certificate
@@ -60,12 +61,14 @@ if TYPE_CHECKING:
         PACKAGED,
         WEIGHTS,
         mean_of,
+        model_settings,
         package_record,
     )
     from isocenter.runtime.package.readme import RUN_COMMAND
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
-    from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
+    from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of
+    from isocenter.runtime.parallel.worker_pool import in_workers, local
     from isocenter.runtime.parts import WITHOUT_PARTS, Parts
     from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing

@@ -18,6 +18,7 @@ from isocenter.runtime import layers
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.guard.observation import Observation, Watching
 from isocenter.runtime.layers import Passage, name_of
+from isocenter.runtime.package.contents import model_settings
 from isocenter.runtime.parts import WITHOUT_PARTS, Parts
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
@@ -27,7 +28,7 @@ from isocenter.runtime.uncertainty.choice import NOTHING, chosen
 from isocenter.runtime.uncertainty.method import Basis, Method
 from isocenter.runtime.windows.averaging import flipped_axes
 from isocenter.runtime.windows.pipeline import Receiver, WindowSettings
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Task
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Image, Prediction
 
@@ -216,14 +217,9 @@ class Model:
     @property
     def settings(self) -> dict[str, Any]:
         """The content of `model.json`: all but the weights."""
-        return {
-            "task": {"name": self.task.name, **settings_of(self.task)},
-            "preprocessing": self.preprocessing.settings,
-            "inference": self.inference.settings,
-            "network": dict(self.networks.architecture),
-            "record": dict(self.record),
-            **self.parts.settings,
-        }
+        architecture = self.networks.architecture
+        own = model_settings(self.task, self.preprocessing, self.inference, architecture, self.record)
+        return own | self.parts.settings
 
 
 def with_first_stage(second: Model, first: Model) -> Model:

@@ -13,22 +13,22 @@ from isocenter.lazy import torch
 from isocenter.runtime import (
     WEIGHTS,
     WITHOUT_PARTS,
-    Model,
     Parts,
     read_json,
     read_tensors,
-    save,
     seal,
     verify,
     write_json,
     write_tensors,
 )
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
+
+    from isocenter.tasks import Task
 
 STATE_SCHEMA = "isocenter.state"
 # Numbers of the loss that are learnt with the weights.
@@ -64,7 +64,7 @@ def member_checkpoints(out: Path) -> tuple[Path, ...]:
 
 def write_checkpoint(
     folder: Path,
-    model: Model,
+    model: Mapping[str, Any],
     averaged: Mapping[str, Tensor],
     *,
     module: Module | None = None,
@@ -75,11 +75,13 @@ def write_checkpoint(
 ) -> None:
     """The averaged weights as a model that can be loaded; with the rest, training can go on from it.
 
+    model:      the content of its `model.json`
     validation: what its metric was made of, so that later weights can be compared case by case
     """
     with written(folder, overwrite=True) as partial:
         partial.mkdir()
-        save(model, averaged, partial)
+        write_json(partial / RECORD, MODEL_SCHEMA, model)
+        write_tensors(partial / WEIGHTS, averaged)
         if module is not None and optimiser is not None:
             write_tensors(partial / "module.safetensors", module.state_dict())
             write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
@@ -121,9 +123,9 @@ def with_task(folder: Path, task: Task) -> None:
     _rewritten(folder, {"task": {"name": task.name, **settings_of(task)}})
 
 
-def with_parts(folder: Path, model: Model) -> None:
+def with_parts(folder: Path, parts: Parts) -> None:
     """The same weights with the parts of a model that were found after training."""
-    _rewritten(folder, model.parts.settings, model.parts)
+    _rewritten(folder, parts.settings, parts)
 
 
 def with_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.planning import Network, Settings, Training
-from isocenter.runtime import Context, Model, Networks, TorchNetwork, build_module, slide, with_covariates
+from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
@@ -46,7 +46,7 @@ class Session:
     """The objects that a training works with from its first step to its last.
 
     averaged:     the mean of the weights of many steps, in a module of its own
-    model:        the averaged weights, as a model that can be saved
+    record:       of the model, where it comes from
     terms:        of the loss, learnt with the weights
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
@@ -60,7 +60,7 @@ class Session:
     fabric: Any
     module: Any
     averaged: Any
-    model: Model
+    record: Mapping[str, Any]
     terms: Terms
     optimiser: Any
     loader: Loader
@@ -92,8 +92,6 @@ class Session:
         terms = terms_of(settings.task, fabric.device)
         if settings.training.fairness == ADVERSARIAL:
             terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
-        made = Networks(TorchNetwork(averaged, str(fabric.device)), settings.architecture)
-        model = Model(settings.task, settings.preprocessing, settings.inference, made, record)
         return cls(
             settings,
             train_cases,
@@ -103,7 +101,7 @@ class Session:
             fabric,
             module,
             averaged,
-            model,
+            record,
             terms,
             make_optimiser(module, settings.training, terms),
             loader_of(settings, train_cases, ranks),
@@ -154,7 +152,7 @@ class Session:
         laid_as_weights(self.optimiser)
         replace(compute, compiled=False).applied(self.averaged)
         if state.began_from:
-            self.model = replace(self.model, record={**self.model.record, "began_from": state.began_from})
+            self.record = {**self.record, "began_from": state.began_from}
         average = Average(self.averaged, self.module)
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
@@ -179,7 +177,7 @@ class Session:
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
         collected: list[dict[str, Tensor]] = []
-        inference, task = self.model.inference, self.model.task
+        inference, task = self.settings.inference, self.settings.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
             covariates = [torch.from_numpy(one).to(device) for one in context]
@@ -217,11 +215,12 @@ class Session:
             terms=self.terms.state_dict(),
         )
 
-    def recorded(self, **facts: Any) -> Model:
-        """The model with these facts, and what the terms of the loss have come to, in its record."""
+    def recorded(self, **facts: Any) -> dict[str, Any]:
+        """The content of the model's `model.json`, with these facts and what the terms of the loss have come to."""
         terms = self.terms.items()
         learnt = {name: value.detach().cpu().tolist() for name, value in terms if name != ADVERSARY}
-        return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
+        record, own = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
+        return model_settings(own.task, own.preprocessing, own.inference, own.architecture, record)
 
     @cached_property
     def groups(self) -> GroupLoss | None:

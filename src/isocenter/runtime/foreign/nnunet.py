@@ -16,7 +16,8 @@ from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, 
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Networks, build_module
+from isocenter.runtime.modules import build_module
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.record_files import digest, joined
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged

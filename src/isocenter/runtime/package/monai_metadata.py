@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.networks import heads_of
+from isocenter.runtime.modules import heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Head

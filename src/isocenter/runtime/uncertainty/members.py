@@ -21,8 +21,8 @@ class Members(Without):
 
     def lacking(self, basis: Basis) -> str:
         """Why they cannot differ; empty where they can."""
-        alone = "" if self.suits(basis) else "the model is one network, without members that could differ"
-        return basis.silent or alone
+        lacking = "" if self.suits(basis) else "the model is one network, without members that could differ"
+        return basis.silent or lacking
 
     def networks(self, basis: Basis) -> Networks:
         """The networks, with how they differ beside their mean."""

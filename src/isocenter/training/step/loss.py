@@ -14,7 +14,6 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import ADVERSARY, GroupLoss
 from isocenter.training.data.targets import Drawn, kind_for, moved
@@ -24,6 +23,8 @@ from isocenter.transforms import Augmentation
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.tasks import Task
 
 # What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
 ADDED = "+"

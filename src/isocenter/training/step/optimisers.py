@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isocenter.lazy import torch
 from isocenter.planning import Training
-from isocenter.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
+    from isocenter.tasks import Task
 
 # {name: tensor}, of which a loss may have some.
 Terms: TypeAlias = "torch.nn.ParameterDict"
