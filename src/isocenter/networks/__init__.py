@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         answered,
         build,
         family_of,
-        fusion_methods,
-        is_published,
         members,
         names,
         ours,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
         size_for,
         sized,
         source,
-        takes_gaps,
     )
     from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain

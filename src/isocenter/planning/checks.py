@@ -84,7 +84,7 @@ def _check_names(plan: Plan, made: Settings) -> None:
         if name in plan and plan.decision(name).because == BY_HAND:
             _refuse_following(name)
     source = made.network.pretrained
-    if source == "auto" and not networks.is_published(made.network.name):
+    if source == "auto" and networks.family_of(made.network.name).published is None:
         remedy = "Give a file: --pretrained FILE, or --set network.name=timm"
         raise PlanError(f"{made.network.name} has no published weights", "network.pretrained", remedy)
     _check_file(source)
@@ -157,7 +157,7 @@ def _check_shape(made: Settings) -> None:
 def _check_clips(made: Settings) -> None:
     """A network of clips is told of as many frames as it is given; frames at even steps need one."""
     chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
-    takes = networks.takes_gaps(name)
+    takes = networks.family_of(name).takes_gaps
     if takes and chosen.frames is None:
         raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
     if takes and (stated := made.network.size.get("frames", 1)) != chosen.frames:

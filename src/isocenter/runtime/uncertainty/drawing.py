@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,18 +17,7 @@ if TYPE_CHECKING:
 
     from isocenter.networks import Features
     from isocenter.runtime.networks import Networks
-    from isocenter.runtime.uncertainty.method import Basis
-
-
-class Drawing(Protocol):
-    """Distributions of last layers."""
-
-    @property
-    def heads(self) -> Mapping[str, object]:
-        """The heads whose last layers have one."""
-
-    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
-        """The outputs of so many draws, the same for every image."""
+    from isocenter.runtime.uncertainty.method import Basis, Drawing
 
 
 def drawn(basis: Basis, drawing: Drawing) -> Networks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,10 +10,23 @@ from isocenter.runtime.networks import Networks, Watched
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isocenter.networks import Features
     from isocenter.runtime.inference import Inference
-    from isocenter.runtime.uncertainty.laplace import Laplace
     from isocenter.runtime.windows.pipeline import WindowSettings
     from isocenter.tasks import Task
+
+
+class Drawing(Protocol):
+    """Distributions of last layers."""
+
+    @property
+    def heads(self) -> Mapping[str, object]:
+        """The heads whose last layers have one."""
+
+    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws, the same for every image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +41,7 @@ class Basis:
     networks: Networks
     inference: Inference
     flips: Callable[[], tuple[int, ...]]
-    laplace: Laplace | None = None
+    laplace: Drawing | None = None
 
     @property
     def differ(self) -> Disagreement | None:
