@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.planning import Network
-from isocenter.planning.sections import check_value
+from isocenter.planning.typed import check_value
 from isocenter.training.session import initialise
 from isocenter.values import Vector
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         answered,
         build,
         family_of,
-        fusion_methods,
-        is_published,
         members,
         names,
         ours,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
         size_for,
         sized,
         source,
-        takes_gaps,
     )
     from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
@@ -113,9 +110,7 @@ __all__ = [
     "deepest_part",
     "family_of",
     "features",
-    "fusion_methods",
     "hooked",
-    "is_published",
     "last_layers",
     "listed",
     "measurements",
@@ -133,7 +128,6 @@ __all__ = [
     "sized",
     "source",
     "standing",
-    "takes_gaps",
     "too_thin",
     "wider",
     "with_quick_single_volumes",

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES
     from isocenter.planning.rules.groups import refuse_groups
     from isocenter.planning.rules.inner_folds import with_inner_folds
-    from isocenter.planning.rules.learning import LEAST_BATCH
     from isocenter.planning.rules.normalisation import constant_problems
     from isocenter.planning.rules.objectives import with_objective_settings
     from isocenter.planning.rules.preprocessing import normalised_problems
@@ -60,7 +59,8 @@ if TYPE_CHECKING:
         tried,
         words,
     )
-    from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training, check_value
+    from isocenter.planning.sections import LEAST_BATCH, Evaluation, Network, Search, Settings, Splitting, Training
+    from isocenter.planning.typed import check_value
     from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:

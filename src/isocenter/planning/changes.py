@@ -156,7 +156,7 @@ def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if frames is None:
         return plan
     by_hand = isinstance(assignments.get("network.size"), Mapping)
-    takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
+    takes = isinstance(size, Mapping) and ("frames" in size or networks.family_of(plan["network.name"]).takes_gaps)
     if not takes or not (by_hand or "preprocessing.frames" in assignments):
         return plan
     if by_hand and "frames" in assignments["network.size"]:

@@ -18,7 +18,8 @@ from isocenter.planning.rules.cascade import (
     compared_configurations,
     least_minutes,
 )
-from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training
+from isocenter.planning.typed import check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.tasks import leaves, marks_labels
 from isocenter.transforms import check_flips
@@ -86,7 +87,7 @@ def _check_names(plan: Plan, made: Settings) -> None:
         if name in plan and plan.decision(name).because == BY_HAND:
             _refuse_following(name)
     source = made.network.pretrained
-    if source == "auto" and not networks.is_published(made.network.name):
+    if source == "auto" and networks.family_of(made.network.name).published is None:
         remedy = "Give a file: --pretrained FILE, or --set network.name=timm"
         raise PlanError(f"{made.network.name} has no published weights", "network.pretrained", remedy)
     _check_file(source)
@@ -159,7 +160,7 @@ def _check_shape(made: Settings) -> None:
 def _check_clips(made: Settings) -> None:
     """A network of clips is told of as many frames as it is given; frames at even steps need one."""
     chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
-    takes = networks.takes_gaps(name)
+    takes = networks.family_of(name).takes_gaps
     if takes and chosen.frames is None:
         raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
     if takes and (stated := made.network.size.get("frames", 1)) != chosen.frames:

@@ -17,7 +17,7 @@ from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.objectives import SUPERVISED, Objective, needs_of
 from isocenter.planning import Network, Settings, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
+from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
@@ -50,7 +50,7 @@ class Session:
     """The objects that a training works with from its first step to its last.
 
     averaged:     the mean of the weights of many steps, in a module of its own
-    model:        the averaged weights, as a model that can be saved
+    record:       of the model, where it comes from
     criterion:    the sum that training lowers
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
@@ -64,7 +64,7 @@ class Session:
     fabric: Any
     module: Any
     averaged: Any
-    model: Model
+    record: Mapping[str, Any]
     criterion: Criterion
     optimiser: Any
     loader: Loader
@@ -98,9 +98,6 @@ class Session:
         initialised = "" if is_resumed else initialise(module, settings.network, start)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
-        record = {**record, **objectives_used(settings)}
-        network = TorchNetwork(averaged, str(fabric.device))
-        model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
         return cls(
             settings,
             train_cases,
@@ -110,7 +107,7 @@ class Session:
             fabric,
             module,
             averaged,
-            model,
+            {**record, **objectives_used(settings)},
             criterion,
             make_optimiser(module, settings.training, criterion.learnt),
             loader_of(settings, train_cases, ranks, unlabelled),
@@ -173,7 +170,7 @@ class Session:
         laid_as_weights(self.optimiser)
         replace(compute, compiled=False).applied(self.averaged)
         if state.began_from:
-            self.model = replace(self.model, record={**self.model.record, "began_from": state.began_from})
+            self.record = {**self.record, "began_from": state.began_from}
         average = Average(self.averaged, self.module)
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
@@ -197,7 +194,7 @@ class Session:
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
         collected: list[dict[str, Tensor]] = []
-        inference, task = self.model.inference, self.model.task
+        inference, task = self.settings.inference, self.settings.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
             covariates = [torch.from_numpy(one).to(device) for one in context]
@@ -234,12 +231,13 @@ class Session:
             objectives=self.criterion.state,
         )
 
-    def recorded(self, **facts: Any) -> Model:
-        """The model with these facts, and what the terms of the loss have come to, in its record."""
+    def recorded(self, **facts: Any) -> dict[str, Any]:
+        """The content of the model's `model.json`, with these facts and what the terms of the loss have come to."""
         parts = self.criterion.parts
         terms = parts[JUDGE].items() if JUDGE in parts else ()
         learnt = {name: value.detach().cpu().tolist() for name, value in terms}
-        return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
+        record, own = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
+        return model_settings(own.task, own.preprocessing, own.inference, own.architecture, record)
 
     @property
     def _costs(self) -> Costs | None:

@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.objectives import Needs, Objective, Seen, Step, needs_of
 from isocenter.planning import Settings
-from isocenter.tasks import Task, leaves
+from isocenter.tasks import leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import objectives_of_groups
 from isocenter.training.data.store import Prepared
@@ -27,6 +27,8 @@ from isocenter.transforms import Augmentation
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
+    from isocenter.tasks import Task
 
 # What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
 ADDED = "+"
