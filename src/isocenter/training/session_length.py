@@ -160,7 +160,7 @@ class ClockedLength:
         return deadline if deadline is None or share is None else share.began + share.of(deadline - share.began)
 
     def _validation(self, session: Session, compute: Compute) -> float:
-        """s of a look at validation and shown cases, by a few of them and their voxels; only the leading process has it."""
+        """s of a look at validation and shown cases, by a few and their voxels; only the leading process looks."""
         cases = session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
             return 0.0

@@ -166,9 +166,8 @@ class Criterion:
         step, added = self._step(module, batch, compute, progress)
         if each is not None:
             each(sample_by_sample(step.judge, step.outputs, step.labelled.targets))
-        steps = {
-            name: replace(step, parts=self.parts[name] if name in self.parts else None) for name in self.objectives
-        }
+        parts = dict(self.parts.items())
+        steps = {name: replace(step, parts=parts.get(name)) for name in self.objectives}
         losses = {name: one.loss(steps[name]) for name, one in self.objectives.items()}
         weighted = [
             losses[name] if (factor := one.factor(progress)) == 1 else factor * losses[name]
