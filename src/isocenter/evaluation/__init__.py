@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
+    from isocenter.evaluation.effective_rank import effective_rank, possible_rank
     from isocenter.evaluation.fairness.attributes import (
         NONE,
         UNKNOWN,
@@ -252,6 +253,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.table import (
         ALL,
         COVARIATE,
+        FEATURE,
         FOLD,
         PROBABILITY,
         SUMMARY_SCHEMA,

@@ -124,7 +124,7 @@ def _aligned(case: Case, name: str) -> Image:
 
 def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
-    dataset = open_dataset(data, reading, needs=task.needs)
+    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs)
     if not suffices(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

@@ -48,7 +48,7 @@ from isocenter.reading import (
     with_references,
 )
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
-from isocenter.tasks import kind_for
+from isocenter.tasks import kind_for, learns_from_references
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
 
 # Of a training that nobody set a time for.
@@ -101,6 +101,12 @@ class PlanRequest:
         given = {name: self.assignments.get(f"training.{name}") for name in kinds}
         by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
         return replace(self, **by_hand)
+
+    @property
+    def terms(self) -> Sequence[str] | None:
+        """The objectives set by hand; None where nobody set them, or the plan refuses them."""
+        value = self.assignments.get("objectives.terms")
+        return value if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value) else None
 
     @property
     def spacing(self) -> Sequence[float] | None:
@@ -160,6 +166,8 @@ def _planned_for(
             request.number("split.folds", request.folds),
             request.task,
             network=request.assignments.get("network.name"),
+            head=request.assignments.get("task.head"),
+            terms=request.terms,
             context=asked,
             modality_dropout=request.share("training.modality_dropout"),
             spacing=request.spacing,
@@ -261,7 +269,11 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
         )
     machine = this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = opened_and_looked_through(
-        lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads
+        lambda needs: open_dataset(
+            data, request.reading, references=learns_from_references(request.task), needs=needs
+        ),
+        request.task,
+        machine.threads,
     )
     refuse_unfit(examination)
     kind = kind_for(examination.dataset, request.task)

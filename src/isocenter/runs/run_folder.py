@@ -33,7 +33,7 @@ from isocenter.runs import AS_STEPS
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
-from isocenter.tasks import needs_of
+from isocenter.tasks import learns_from_references, needs_of
 from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
 
@@ -246,9 +246,11 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     recover(out)
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
-    dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
+    name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
+    references = learns_from_references(name)
+    dataset = open_dataset(out / plan.data, reading, references=references, needs=needs_of(name))
     named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
-    examination = looked_through(named, threads, kinds=needs_of(plan["task.name"]))
+    examination = looked_through(named, threads, kinds=needs_of(name))
     refuse_unfit(examination)
     task = settings(plan).task
     usable = with_references(examination.dataset, task)

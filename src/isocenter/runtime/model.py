@@ -153,6 +153,8 @@ class Model:
             prediction = narrowed(prediction, covariates or {})
         prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
+        if self.task.by_name:
+            prediction = self.task.with_features(prediction, watching.observation(given).features)
         # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
         if watching.is_blank and region is None and not isinstance(prediction.data, Deferred):
             prediction = replace(prediction, abstained=BLANK)

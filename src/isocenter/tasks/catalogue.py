@@ -25,6 +25,7 @@ TASKS = {
     "findings": "isocenter.tasks.findings.task:Findings",
     "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
     "regression": "isocenter.tasks.regression.task:Regression",
+    "representation": "isocenter.tasks.representation.task:Representation",
     "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
     "survival": "isocenter.tasks.survival.task:Survival",
 }
@@ -68,7 +69,7 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
     """
     where = str(dataset.root or dataset.name)
     references = ", ".join(sorted(dataset.kinds)) or "none"
-    fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
+    fitting = [one for one in names() if not kind(one).by_name and kind(one).needs <= dataset.kinds]
     if name == ALL:
         name = _all_of(fitting, references, where)
     if name is not None:
@@ -108,6 +109,11 @@ def _all_of(fitting: list[str], references: str, where: str) -> str:
 def needs_of(name: str | None) -> frozenset[str]:
     """The kinds of reference that a named task needs; none without a name, or where it stands for all that fit."""
     return frozenset() if name in (None, ALL) else kind(str(name)).needs
+
+
+def learns_from_references(name: str | None) -> bool:
+    """Whether a named task is taught by references; those that nobody has named yet are."""
+    return name in (None, ALL) or bool(kind(str(name)).needs)
 
 
 def build(settings: Mapping[str, Any]) -> Task:

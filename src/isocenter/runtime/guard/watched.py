@@ -46,10 +46,9 @@ class Watched(TorchNetwork):
 
 
 def with_guard(model: Model, guard: Guard | None) -> Model:
-    """The model with a gate, and its network with the features at which the gate looks."""
-    if guard is None:
-        return model
-    return replace(model, guard=guard, run=model.run if guard.features is None else with_features(model))
+    """The model with a gate, and its network with features where the gate looks at them, or they are the result."""
+    shows = model.task.by_name or (guard is not None and guard.features is not None)
+    return replace(model, guard=guard, run=with_features(model)) if shows else replace(model, guard=guard)
 
 
 def observed(
