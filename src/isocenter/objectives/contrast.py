@@ -78,7 +78,7 @@ class Contrast(Objective):
         layers: Any = projection(features, NUMBERS)
         if self.queue:
             layers["taught"] = copy.deepcopy(layers).requires_grad_(False)
-            layers.register_buffer("keys", torch.zeros(self.queue, NUMBERS))
+            layers.register_buffer("waiting", torch.zeros(self.queue, NUMBERS))
             layers.register_buffer("owners", torch.full((self.queue,), -1))
             layers.register_buffer("place", torch.zeros((), dtype=torch.int64))
         return layers
@@ -91,9 +91,9 @@ class Contrast(Objective):
         if self.queue:
             own, keys = projected(step.parts, step.embedded(views[0])), keys_of(step, views[1])
             step.parts.latest = keys
-            waiting = step.parts.owners >= 0
-            others = torch.cat([keys, step.parts.keys[waiting]])
-            return keyed(own, others, owners, torch.cat([owners, step.parts.owners[waiting]]), self.temperature)
+            filled = step.parts.owners >= 0
+            others = torch.cat([keys, step.parts.waiting[filled]])
+            return keyed(own, others, owners, torch.cat([owners, step.parts.owners[filled]]), self.temperature)
         left, right = (projected(step.parts, step.embedded(one)) for one in views)
         return normalised_cross_entropy(left, right, owners, self.temperature)
 
@@ -107,7 +107,7 @@ class Contrast(Objective):
                 averaged.lerp_(weight, 1 - MOMENTUM)
         keys = parts.latest[: self.queue]
         places = (int(parts.place) + torch.arange(len(keys), device=keys.device)) % self.queue
-        parts.keys[places] = keys
+        parts.waiting[places] = keys
         parts.owners[places] = torch.tensor(step.patients[: self.queue], device=keys.device)
         parts.place.fill_((int(parts.place) + len(keys)) % self.queue)
 

@@ -127,7 +127,9 @@ class Criterion:
         with torch.device(device):
             made = {name: one.parts(averaged, features) for name, one in objectives.items()}
         parts |= {name: part for name, part in made.items() if part is not None}
-        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, numbers_of_patients(cases))
+        return cls(
+            settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, numbers_of_patients(cases)
+        )
 
     @property
     def needs(self) -> Needs:
@@ -227,7 +229,9 @@ class Criterion:
                 outputs = module(images, *seen.context, **truth)
         outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
         added = outputs.pop(ADDED, torch.zeros((), device=self.device)).mean()
-        if outputs and ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
+        if (
+            outputs and ranks.count > 1
+        ):  # they wait for gradients of all weights, those of a head that no case teaches among them
             added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
         terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
         coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
