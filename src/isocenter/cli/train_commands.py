@@ -246,10 +246,10 @@ def pretrain(
     given: Given = None,
 ) -> None:
     """Teach a network on images without references, for `train --from`."""
-    first, *further = data or [None]
+    first = data[0] if data else None
     result = isocenter.pretrain(
         first,
-        *(one for one in further if one is not None),
+        *(data or [])[1:],
         objective=objective,
         minutes=minutes,
         leave_out=leave_out,

@@ -28,4 +28,4 @@ def projected(layers: Any, seen: Embedded) -> Tensor:
     """(batch, outputs) of what a network gave for a batch."""
     outputs, features = seen
     hidden = outputs[EMBEDDING] if EMBEDDING in outputs else layers["first"](features)
-    return layers["last"](torch.relu(hidden.float()))  # type: ignore[no-any-return]
+    return layers["last"](torch.relu(hidden.float()))

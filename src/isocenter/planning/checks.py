@@ -308,9 +308,8 @@ def _check_objectives(made: Settings) -> None:
             problem = f"{name} tells quarter turns apart, and the images have no up"
             remedy = f"Leave out {name}, or give --set augmentation.quarter_turns=false where they do have one"
             raise PlanError(problem, where, remedy)
-        if needs.second and (
-            made.preprocessing.cascade is not None or made.augmentation.mixup + made.augmentation.cutmix
-        ):
+        mixed = made.augmentation.mixup + made.augmentation.cutmix > 0
+        if needs.second and (mixed or made.preprocessing.cascade is not None):
             raise PlanError(f"{name} compares views of single images as they are", where, f"Leave out {name}")
         if (needs.unlabelled and own) or (needs.features and (own or not family.features)):
             problem = f"{name} needs outputs or features that {made.network.name} does not give without references"

@@ -31,9 +31,8 @@ def without_held_out(examination: Examination, run: Path, threads: int) -> Exami
     if not left:
         return examination
     what = f"{counted(len(left), 'case')} of patients that {run.name} holds out, or nearly the same images"
-    problem = Problem(
-        "warning", what, left, "they are left out, so that figures of that run stay those of new patients"
-    )
+    because = "they are left out, so that figures of that run stay those of new patients"
+    problem = Problem("warning", what, left, because)
     return examination.without([problem])
 
 

@@ -30,7 +30,7 @@ from isocenter.planning import (
     with_settings,
 )
 from isocenter.quality import Examination
-from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, refuse_unfit, with_references
+from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_for, refuse_unfit, with_references
 from isocenter.runs import AS_STEPS
 from isocenter.runs.left_out import without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned

@@ -24,7 +24,7 @@ MLFLOW_STEPS = 10
 # MLflow's own name for the setting that says where its server is.
 MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
 EXPERIMENT, MLFLOW_RUN = "isocenter", "mlflow.txt"
-# Of `log.csv`; losses of single objectives follow, where there are several, and the rank of features without references.
+# Of `log.csv`; losses of single objectives follow, where there are several, and without references the rank.
 RANK = "rank"
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation", "training_metric", "gradient_norm")
 

@@ -15,7 +15,7 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
-from isocenter.objectives import SUPERVISED, Objective, needs_of
+from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
@@ -316,7 +316,7 @@ def loader_of(
         "left_out": chosen.modality_dropout,
         "flags": bool(Context.of(settings.network.context).channels),
     }
-    shown = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
+    shown: Positives = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
     others = None
     if unlabelled:
         batch, stream = settings.objectives.unlabelled_batch or chosen.batch, generator(chosen.seed, 0, 0, UNLABELLED)

@@ -37,8 +37,8 @@ MOST_GROUPS = 60
 def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     """Loss, validation metrics, norm of the gradient and learning rate over the steps.
 
-    log: a row a record: step, seconds, loss, learning_rate, gradient_norm, losses of objectives and metrics, blank (NaN)
-         where not measured
+    log: a row a record: step, seconds, loss, learning_rate, gradient_norm, losses of objectives and metrics, blank
+         (NaN) where not measured
     Raises UsageError where there is no step or no loss.
     """
     if not {"step", "loss"} <= set(log.columns) or log.empty:

@@ -127,9 +127,8 @@ class Criterion:
         with torch.device(device):
             made = {name: one.parts(averaged, features) for name, one in objectives.items()}
         parts |= {name: part for name, part in made.items() if part is not None}
-        return cls(
-            settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, numbers_of_patients(cases)
-        )
+        patients = numbers_of_patients(cases)
+        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients)
 
     @property
     def needs(self) -> Needs:
@@ -184,7 +183,7 @@ class Criterion:
             losses[name] if (factor := one.factor(progress)) == 1 else factor * losses[name]
             for name, one in self.objectives.items()
         ]
-        return Lowered(sum(weighted[1:], weighted[0]) + added, losses, steps)
+        return Lowered(sum(added, sum(weighted[1:], weighted[0])), losses, steps)
 
     def measured(self, module: Any, batch: Batch, compute: Compute) -> dict[str, Tensor]:
         """Of each image of a batch the losses of all objectives, added by their weights, and its pooled features.
@@ -209,8 +208,8 @@ class Criterion:
             for name, one in self.objectives.items():
                 one.after(lowered.steps[name])
 
-    def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, Tensor]:
-        """The values of a step, and what the network itself adds to the loss."""
+    def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, list[Tensor]]:
+        """The values of a step, and what the network itself adds to the loss, also while objectives look at it."""
         settings, ranks, needs = self.settings, self.ranks, self.needs
         task, family = settings.task, networks.family_of(settings.network.name)
         seen = augmented(batch, settings, self.device, ranks)
@@ -228,11 +227,9 @@ class Criterion:
             else:
                 outputs = module(images, *seen.context, **truth)
         outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
-        added = outputs.pop(ADDED, torch.zeros((), device=self.device)).mean()
-        if (
-            outputs and ranks.count > 1
-        ):  # they wait for gradients of all weights, those of a head that no case teaches among them
-            added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
+        added = outputs.pop(ADDED, torch.zeros(())).mean()
+        if outputs and ranks.count > 1:
+            added = added + nothing_of(outputs)
         terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
         coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
         extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
@@ -246,6 +243,14 @@ class Criterion:
             unlabelled = views_of(batch.unlabelled, needs.views, settings, self.device)
         # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
         student = inner or module if needs.labels else module
+        terms_added = [added]
+
+        def embedded(given: Seen) -> Embedded:
+            """The outputs and features of the network, all of which get a gradient where processes wait for it."""
+            seen = self._embedded(student, given, compute)
+            terms_added.extend([nothing_of(seen[0])] if ranks.count > 1 and not needs.labels else [])
+            return seen
+
         second = None
         if needs.second:
             second = augmented(batch if batch.second is None else batch.second, settings, self.device, ranks)
@@ -264,10 +269,10 @@ class Criterion:
             second=second,
             patients=tuple(self.patients[case] for case in batch.cases) if self.patients else (),
             whole=ranks.whole,
-            embed=lambda given: self._embedded(student, given, compute),
+            embed=embedded,
             taught=lambda given: self._taught_features(given, compute),
         )
-        return step, added
+        return step, terms_added
 
     def _outputs(self, module: Any, seen: Seen, compute: Compute) -> dict[str, Tensor]:
         """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""
@@ -304,6 +309,11 @@ class Lowered:
     loss: Tensor
     losses: Mapping[str, Tensor]
     steps: Mapping[str, Step]
+
+
+def nothing_of(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Zero, of all outputs: processes wait for gradients of all weights, those of a head that nothing teaches too."""
+    return torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
 
 
 def numbers_of_patients(cases: Sequence[Prepared]) -> tuple[int, ...]:
