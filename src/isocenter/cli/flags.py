@@ -84,7 +84,7 @@ Kind = Annotated[
         "--task",
         metavar="NAME",
         help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
-        "segmentation or survival; several at once as in segmentation+classification.",
+        "segmentation or survival; several at once as in segmentation+classification. representation needs no reference.",
     ),
 ]
 Layout = Annotated[
