@@ -103,7 +103,6 @@ if TYPE_CHECKING:
     from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
-    from isocenter.evaluation.effective_rank import effective_rank, possible_rank
     from isocenter.evaluation.fairness.attributes import (
         NONE,
         UNKNOWN,
@@ -139,6 +138,7 @@ if TYPE_CHECKING:
         shift_words,
         standardised_difference,
     )
+    from isocenter.evaluation.features import effective_rank, possible_rank
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
         IntervalScale,

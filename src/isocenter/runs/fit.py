@@ -62,6 +62,7 @@ class Job:
     test:   cases that it never sees
     calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
+    unlabelled: cases of which it sees nothing but the image
     """
 
     out: Path
@@ -75,6 +76,7 @@ class Job:
     test: Sequence[Case] = ()
     calibration: Sequence[Case] = ()
     fold: int | None = None
+    unlabelled: Sequence[Case] = ()
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
@@ -130,6 +132,11 @@ class Job:
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
         return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
 
+    def prepared_unlabelled(self) -> list[Prepared]:
+        """Its unlabelled cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        return prepared(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
+
 
 def fit(
     job: Job,
@@ -174,6 +181,7 @@ def fit(
             ),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
+            unlabelled=job.prepared_unlabelled(),
             watch=watch,
         )
     write_resampled(lost, job.out)
@@ -200,22 +208,29 @@ def learn_along(ranks: Ranks) -> Any:
             length=length_of(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
             record={},
             start=asked.job.start,
+            unlabelled=asked.job.prepared_unlabelled(),
         )
     return asked
 
 
 def prepared(
-    cases: Sequence[Case], chosen: Settings, reading: ReadingOptions, marked: Mapping[str, Path] | None = None
+    cases: Sequence[Case],
+    chosen: Settings,
+    reading: ReadingOptions,
+    marked: Mapping[str, Path] | None = None,
+    *,
+    references: bool = True,
 ) -> list[Prepared]:
     """The cases as the network sees them.
 
     marked: as in `Job`
+    references: whether targets are made of them
     """
     with tracked("preparing cases") as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,
-            chosen.task,
+            chosen.task if references else None,
             reading=reading.decisive,
             context=Context.of(chosen.network.context),
             marked=marked,

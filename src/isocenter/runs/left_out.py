@@ -7,12 +7,12 @@ from pathlib import Path
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import read_text_table
 from isocenter.planning import FURTHER, read_plan
-from isocenter.quality import Examination, twins
+from isocenter.quality import Examination, duplicates_among
 from isocenter.reading import ReadingOptions, looked_through, open_for
 from isocenter.values import Dataset, Problem
 
-# The parts of a run that must stay unseen; and the names of its cases apart from others.
-HELD_OUT, OF_RUN = ("val", "calibration", "test"), "run:"
+# The parts of a run that must stay unseen.
+HELD_OUT = ("val", "calibration", "test")
 
 
 def without_held_out(examination: Examination, run: Path, threads: int) -> Examination:
@@ -21,9 +21,8 @@ def without_held_out(examination: Examination, run: Path, threads: int) -> Exami
     Raises UsageError for a folder that is no run, DatasetError where nothing is left or the run's data are gone.
     """
     held = _held_out(run)
-    looks = looked_through(held, threads).looks
-    pairs = twins({**examination.looks, **{f"{OF_RUN}{name}": look for name, look in looks.items()}})
-    seen = {one for pair in pairs for one in (pair.first, pair.second) if _is_between(pair.first, pair.second)}
+    looks = {f"{run.name}: {name}": look for name, look in looked_through(held, threads).looks.items()}
+    seen = {name for name, alike in duplicates_among(looks, examination.looks).items() if alike}
     people = {case.patient for case in held} if held.patients_known and examination.dataset.patients_known else set()
     left = tuple(case.id for case in examination.dataset if case.id in seen or case.patient in people)
     if len(left) == len(examination.dataset):
@@ -34,10 +33,6 @@ def without_held_out(examination: Examination, run: Path, threads: int) -> Exami
     because = "they are left out, so that figures of that run stay those of new patients"
     problem = Problem("warning", what, left, because)
     return examination.without([problem])
-
-
-def _is_between(first: str, second: str) -> bool:
-    return first.startswith(OF_RUN) != second.startswith(OF_RUN)
 
 
 def _held_out(run: Path) -> Dataset:

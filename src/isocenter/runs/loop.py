@@ -367,6 +367,9 @@ def job_of(run: RunFolder, training: Training) -> Job:
     if training.role is Role.INNER:
         _write_inner_split(run, training)
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
+    unlabelled, left_out = run.unlabelled.shown_to(training.cases["train"], {case.id for case in run.dataset})
+    if run.unlabelled.cases:
+        record["unlabelled"] = {"cases": len(unlabelled), "left_out": left_out}
     return Job(
         run.place(training.name),
         training.plan,
@@ -378,6 +381,7 @@ def job_of(run: RunFolder, training: Training) -> Job:
         test=parts["test"],
         calibration=parts["calibration"],
         fold=training.fold,
+        unlabelled=unlabelled,
     )
 
 

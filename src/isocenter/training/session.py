@@ -110,7 +110,7 @@ class Session:
         initialised = "" if is_resumed else initialise(module, settings.network, start)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
-        record = {**record, **objectives_used(settings, unlabelled)}
+        record = {**record, **objectives_used(settings)}
         network = TorchNetwork(averaged, str(fabric.device))
         model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
         return cls(
@@ -296,12 +296,10 @@ def taken_over(fresh: Mapping[str, Tensor], module: Module) -> dict[str, Tensor]
     return {name: one.detach().clone() for name, one in weights if not torch.equal(one.cpu(), fresh[name].cpu())}
 
 
-def objectives_used(settings: Settings, unlabelled: Sequence[Prepared]) -> dict[str, Any]:
-    """What a model's record says of its objectives; nothing where the labelled loss is the only one, as it is."""
+def objectives_used(settings: Settings) -> dict[str, Any]:
+    """What a model's record says of its objectives; nothing where the task's loss is the only one, as it is."""
     used = {name: asdict(objective) for name, objective in settings.terms.items()}
-    if used == {SUPERVISED: asdict(Objective())}:
-        return {}
-    return {"objectives": {**used, **({"unlabelled": len(unlabelled)} if unlabelled else {})}}
+    return {} if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
 
 
 def loader_of(

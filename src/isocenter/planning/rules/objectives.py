@@ -39,7 +39,7 @@ def with_sections(plan: Plan) -> Plan:
     wanted = {str(name): objective_kind(str(name)) for name in terms}
     sections = dict(plan.sections)
     for name, kind in wanted.items():
-        because = f"the default of {name}"
+        because = f"this is the default of {name}"
         usual = {field.name: Decision(field.default, because) for field in fields(kind)}
         sections[name] = {**usual, **sections.get(name, {})}
     others = {name for name in sections if name in objective_names() and name not in wanted}

@@ -37,8 +37,8 @@ MOST_GROUPS = 60
 def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     """Loss, validation metrics, norm of the gradient and learning rate over the steps.
 
-    log: a row a record: step, seconds, loss, learning_rate, gradient_norm, losses of objectives and metrics, blank
-         (NaN) where not measured
+    log: a row a record: step, seconds, loss, learning_rate, gradient_norm, losses of objectives, metrics, blank (NaN)
+         where not measured
     Raises UsageError where there is no step or no loss.
     """
     if not {"step", "loss"} <= set(log.columns) or log.empty:
@@ -194,7 +194,8 @@ def _measured(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     losses = [name for name in names if name.endswith("loss") or name.startswith(OBJECTIVE)]
     metrics = [name for name in names if name not in losses]
     if metrics and all(name.startswith(FOLD) for name in metrics):
-        return losses, [metrics]
+        of_training = [name for name in metrics if name.endswith(TRAINING)]
+        return losses, [group for group in ([n for n in metrics if n not in of_training], of_training) if group]
     of_one = [name for name in metrics if name in (VALIDATION, TRAINING)]
     shares = [name for name in metrics if log[name].min() >= 0 and log[name].max() <= 1]
     if not set(of_one) <= set(shares):
