@@ -27,7 +27,7 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, observed, with_smaller_batches, write_json
+from isocenter.runtime import Model, Request, observed, with_smaller_batches, write_json
 from isocenter.values import Case, Problem
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
@@ -98,13 +98,13 @@ def embed(
     if out is not None:
         refuse_taken(Path(out), overwrite, (TABLE, RECORD))
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
-    loaded = with_smaller_batches(replace(loaded, allows_large=options.allow_large))
+    loaded, request = with_smaller_batches(loaded), Request(allow_large=options.allow_large)
     opened, problems = open_inputs(inputs, options, loaded)
     cases, rows = covered(opened, covariates), list[dict[str, Any]]()
     with tracked("embedding") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
-                rows.append(_row(loaded, case))
+                rows.append(_row(loaded, case, request))
             except IsocenterError as error:
                 if isinstance(error, UsageError):  # of the model, so that no other case fares better
                     raise
@@ -124,10 +124,10 @@ def embed(
     return result
 
 
-def _row(model: Model, case: Case) -> dict[str, Any]:
+def _row(model: Model, case: Case, request: Request) -> dict[str, Any]:
     """The row of a case; UsageError where the network gives no features."""
     image = image_of(case)
-    seen, _ = observed(model, case)
+    seen, _ = observed(model, case, request=request)
     if seen.features is None:
         problem = f"the network of the model ({model.families}) gives no pooled features"
         remedy = "Choose a model of another family: `isocenter networks` lists them"

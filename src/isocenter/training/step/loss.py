@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.objectives import Embedded, Needs, Objective, Seen, Step, needs_of
 from isocenter.planning import Settings
-from isocenter.tasks import Task
+from isocenter.tasks import Task, leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import objectives_of_groups
 from isocenter.training.data.store import Prepared
@@ -360,7 +360,7 @@ def mixed(
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
-    parts = {name: _drawn(part, batch) for name, part in task.parts.items()}
+    parts = {name: _drawn(part, batch) for name, part in leaves(task).items() if name}
     return Drawn(batch.generators, batch.steps, task.mirrored, task.outside, parts)
 
 

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import FEATURE, Metric, Metrics, Seed, Table, effective_rank
-from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Shares, mean_of
-from isocenter.tasks.task import Outputs, Task
+from isocenter.evaluation import Metrics
+from isocenter.tasks.representation.scoring import LOSS, METRICS, RANK, RepresentationScoring
+from isocenter.tasks.task import Outputs
 from isocenter.values import (
-    Array,
     Case,
     CaseFacts,
     Dataset,
     Decision,
     Dense,
-    Estimate,
-    Finding,
     Fingerprint,
-    Floats,
-    Geometry,
     Head,
     Label,
     Merge,
-    Prediction,
-    Row,
     Sentence,
-    Slabs,
     Target,
     Vector,
     setting,
@@ -44,20 +33,11 @@ if TYPE_CHECKING:
 
 # The two heads: the image itself at every voxel, or so many numbers for the whole image (arXiv:2002.05709).
 IMAGE, EMBEDDING, NUMBERS = "image", "embedding", 128
-RANK, LOSS = "rank", "minus_loss"
-SIMMIM, SIMCLR, RANKME = "arXiv:2111.09886", "arXiv:2002.05709", "arXiv:2210.02885"
-WOLF = "arXiv:2412.17041"
-METRICS = Metrics(
-    (
-        Metric(RANK, "Effective rank of the features"),
-        Metric(LOSS, "Minus the loss of the objective", may_judge=False),
-    )
-)
-NO_INTERVAL = "none: patients drawn twice would lower a rank"
+RANKME, WOLF = "arXiv:2210.02885", "arXiv:2412.17041"
 
 
 @dataclass(frozen=True)
-class Representation(Task):
+class Representation(RepresentationScoring):
     """The pooled features of a network for an image, taught by objectives that need no reference.
 
     head:     "image": a number a channel for every voxel; "embedding": 128 numbers for the image. Training needs it,
@@ -138,86 +118,13 @@ class Representation(Task):
         """No number has a side."""
         return tuple(range(self.channels if self.head == IMAGE else NUMBERS))
 
-    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The mean of the outputs of mirrored views."""
-        names = outputs[0].keys()
-        return {name: mean_of([np.asarray(one[name], np.float32) for one in outputs], shares) for name in names}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """No probabilities: the outputs as they are."""
-        return {name: np.asarray(arrays[name], dtype=np.float32) for name in self.heads if name in arrays}
-
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """A result that is still empty: `with_features` adds what the network saw in all windows."""
-        for _ in slabs:
-            pass
-        return Prediction(geometry)
-
-    def with_features(self, prediction: Prediction, features: Floats | None) -> Prediction:
-        """The result with the pooled features as its values, as `embed` calls them."""
-        return prediction if features is None else replace(prediction, values=dict(named(features)))
-
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """A column a feature."""
-        return dict(prediction.values or {})
-
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """The length of the outputs."""
         if target is not None:
             raise UsageError(f"there is no {target!r} to explain", self.name, "Leave the target out")
         return next(iter(outputs.values())).flatten(1).norm(dim=1)
 
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case, with its features: nothing says whether they are right."""
-        rows = []
-        for prediction, case in zip(predictions, cases, strict=True):
-            own = {f"{FEATURE}{name}": value for name, value in (prediction.values or {}).items()}
-            rows.append({"case": case.id, "patient": case.patient, "label": "all", **own})
-        return pd.DataFrame(rows)
-
-    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        """The effective rank of the features of all cases."""
-        known, people = features_of(table), len(set(table["patient"]))
-        estimate = Estimate(effective_rank(known), n=len(known), patients=people, method=NO_INTERVAL)
-        return [Row(RANK, "all", estimate)]
-
-    def rank(self, table: Table) -> list[str]:
-        """Case ids from the most usual features to the oddest: by the distance from the mean."""
-        known = features_of(table)
-        distances = np.linalg.norm(known - known.mean(axis=0), axis=1)
-        return [str(table["case"].iloc[place]) for place in np.argsort(distances, kind="stable")]
-
-    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image."""
-        caption = f"{len(prediction.values or {})} features"
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
-
-    def overview(self, table: Table) -> list[Figure]:
-        """The cases along the two directions in which their features differ most."""
-        known = features_of(table)
-        apart = known - known.mean(axis=0)
-        if min(known.shape) < 2:
-            return []
-        across, up = (apart @ np.linalg.svd(apart, full_matrices=False)[2][:2].T).T
-        axes = ("first principal component", "second principal component")
-        return [figures.scatter(across, up, "Features of the cases", axes=axes)]
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """None: features are no findings."""
-        return []
-
 
 def is_volume(case: CaseFacts) -> bool:
     """Whether an image has three axes and no time."""
     return case.frames is None and sum(size > 1 for size in case.shape) > 2
-
-
-def named(features: Floats) -> Iterable[tuple[str, float]]:
-    """(name, value) of each feature: e0, e1, ..."""
-    return ((f"e{n}", float(value)) for n, value in enumerate(features))
-
-
-def features_of(table: Table) -> Floats:
-    """(cases, features) of a table of cases."""
-    names = [name for name in table if str(name).startswith(FEATURE)]
-    return table[names].to_numpy(dtype=np.float64)
