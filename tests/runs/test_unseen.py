@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,7 @@ import isocenter
 import trained
 from isocenter import networks
 from isocenter.reading import ReadingOptions, open_dataset
-from isocenter.runs import Unseen, fresh_model
-from isocenter.runtime import KeptOutputs, TorchNetwork
-from isocenter.tasks import build
+from isocenter.runtime import TorchNetwork
 
 SMALL = {"training.steps": 2, "training.validations": 1, "training.batch": 2}
 

@@ -61,6 +61,25 @@ def test_its_result_is_what_the_network_sees(contrasted):
     assert not set(predicted.table) & {"predicted", "total"}
 
 
+def test_it_is_evaluated_on_other_images_whatever_is_known_of_them(contrasted, tmp_path):
+    other = trained.pictures(tmp_path / "other", count=4, first=100)
+    shutil.copytree(other / "dark", tmp_path / "images")
+    for data, count in ((other, 4), (tmp_path / "images", 2)):
+        found = isocenter.evaluate(contrasted.out, data, out=tmp_path / f"of-{data.name}", device="cpu")
+        [row] = found.table.to_dict("records")
+        assert (row["metric"], row["n"]) == ("rank", count)
+        assert 1 <= row["value"] <= count
+
+
+def test_it_is_no_part_of_another_kind_of_problem_and_never_picked_by_itself(contrasted, tmp_path):
+    with pytest.raises(PlanError, match="joins no other kind"):
+        isocenter.train(contrasted.data, out=tmp_path / "run", task="representation+classification")
+    unlabelled = tmp_path / "images"
+    shutil.copytree(contrasted.data / "dark", unlabelled)
+    with pytest.raises(DatasetError):
+        isocenter.train(unlabelled, out=tmp_path / "run")
+
+
 def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
     run = trained.classifying(
         contrasted.data, tmp_path / "run", start=contrasted.out, seed=1, assignments=trained.TWO_STEPS

@@ -54,7 +54,11 @@ def kind(name: str) -> type[Task]:
 
 
 def _joined(name: str) -> Any:
-    return _loaded(JOINED).of_kinds([kind(part) for part in name.split(SIGN)])
+    kinds = [kind(part) for part in name.split(SIGN)]
+    if unfit := [one.name for one in kinds if one.by_name]:
+        problem = f"{unfit[0]} is learnt without references, and joins no other kind"
+        raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
+    return _loaded(JOINED).of_kinds(kinds)
 
 
 def _loaded(target: str) -> Any:
