@@ -87,7 +87,7 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
     loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
     half = Compute(half=True)
     batch, criterion = loader.of_step(0), Criterion(chosen, "cpu", chosen.terms)
-    work, shapes = counted(module, lambda: criterion.lowered(module, batch, half).loss.backward())
+    work, shapes = counted(module, lambda: criterion.lowered(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
     peak = measured_peak(module, shapes, half=True, device="cpu")
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
