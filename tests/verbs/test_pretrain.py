@@ -94,6 +94,7 @@ def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
     assert any("test cases had trained or selected the model" in note for note in run.notes)
 
 
+@pytest.mark.whole
 def test_it_is_packaged_and_computed_by_onnx(contrasted, tmp_path):
     isocenter.package(contrasted.out, out=tmp_path / "model", backends=("onnx",))
     picture = next(contrasted.data.rglob("*.png"))
@@ -124,6 +125,7 @@ def test_quarter_turns_are_told_apart(contrasted, tmp_path):
     assert pd.read_csv(run.out / "log.csv")["loss"].between(0.5, 3).all()
 
 
+@pytest.mark.whole
 def test_keys_wait_in_a_queue_and_a_stopped_training_goes_on_with_them(contrasted, tmp_path):
     stated = {"contrast.queue": 8, "contrast.positives": "patient", "training.steps": 3}
 
@@ -139,6 +141,7 @@ def test_keys_wait_in_a_queue_and_a_stopped_training_goes_on_with_them(contraste
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.whole
 def test_several_data_sets_are_learnt_from_without_the_patients_that_a_run_holds_out(contrasted, tmp_path):
     other = trained.pictures(tmp_path / "other", count=6, first=100)
     run = pretraining(
