@@ -240,7 +240,8 @@ class Session:
         Of few cases several patches each, whose mean counts, so that features can be compared.
         """
         criterion, averaged, chosen = self.criterion, self.averaged, self.settings.training
-        criterion = replace(criterion, ranks=SINGLE_PROCESS, patients=numbers_of_patients(cases))
+        patients = numbers_of_patients([*self.train_cases, *cases])[len(self.train_cases) :]
+        criterion = replace(criterion, ranks=SINGLE_PROCESS, patients=patients)
         batch = max(chosen.batch, criterion.fewest)
         settings = replace(self.settings, training=replace(chosen, batch=batch))
         loader = loader_of(settings, cases, SINGLE_PROCESS)
