@@ -34,7 +34,17 @@ if TYPE_CHECKING:
         registered_margin,
     )
     from isocenter.planning.plan_prose import is_silent, overview, paragraphs, prose, sentences_of
-    from isocenter.planning.planned import COVARIATES, EVERYTHING, SCALE, TOO_LARGE, Planned, relative_to, training_ids
+    from isocenter.planning.planned import (
+        COVARIATES,
+        EVERYTHING,
+        FURTHER,
+        LEAVE_OUT,
+        SCALE,
+        TOO_LARGE,
+        Planned,
+        relative_to,
+        training_ids,
+    )
     from isocenter.planning.rules.cascade import CASCADE, CROSS_FITS, compared_configurations, low_resolution
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES
     from isocenter.planning.rules.groups import refuse_groups

@@ -259,10 +259,12 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
 
 
 def unlabelled_kept(plan: Plan) -> int:
-    """Unlabelled images of a step whose way through the network is kept for its gradient."""
+    """Images of a step beside the labelled ones whose way through the network is kept for its gradient."""
+    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    if needs.second:
+        return int(plan["training.batch"])
     if not plan[UNLABELLED]:
         return 0
-    needs = needs_of(objective_kind(name) for name in plan[TERMS])
     # Of the views one is the teacher's, which learns nothing.
     views = max(1, needs.views - needs.teacher) if needs.unlabelled else 0
     return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])

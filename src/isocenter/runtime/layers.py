@@ -118,6 +118,8 @@ def judged(
     if not request.allow_large:
         refuse(passage.image, passage.where, request.region)
     prediction = replace(below(replace(passage, network=watching)), case=passage.where, task=task.name)
+    if task.by_name:
+        prediction = task.with_features(prediction, watching.observation(passage.image).features)
     # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
     if watching.is_blank and request.region is None and not isinstance(prediction.data, Deferred):
         prediction = replace(prediction, abstained=BLANK)

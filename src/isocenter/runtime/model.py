@@ -132,10 +132,9 @@ class Model:
         return self.parts.guard
 
     def with_guard(self, guard: Guard | None) -> Model:
-        """The model with a gate, and its networks with the features at which the gate looks."""
-        if guard is None:
-            return self
-        networks = self.networks if guard.features is None else self.networks.watched()
+        """The model with a gate, and its networks with features where a gate or the result needs them."""
+        shows = self.task.by_name or (guard is not None and guard.features is not None)
+        networks = self.networks.watched() if shows else self.networks
         return replace(self, networks=networks, parts=replace(self.parts, guard=guard))
 
     def with_run(self, run: Network) -> Model:

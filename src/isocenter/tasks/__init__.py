@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         channels_of,
         kind,
         kind_for,
+        learns_from_references,
         names,
         needs_of,
         uncalibrated,

@@ -15,7 +15,7 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
-from isocenter.objectives import SUPERVISED, Objective, needs_of
+from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
@@ -25,11 +25,20 @@ from isocenter.training.data.protected import Protected
 from isocenter.training.data.sampling import BY_LOSS, Costs
 from isocenter.training.data.store import Prepared
 from isocenter.training.length.schedule import most_steps
+from isocenter.training.logs import RANK, loss_of
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
-from isocenter.training.step.loss import JUDGE, Criterion, bit_by_bit, each_array
+from isocenter.training.step.loss import (
+    FEATURES,
+    JUDGE,
+    LOSS,
+    Criterion,
+    bit_by_bit,
+    each_array,
+    numbers_of_patients,
+)
 from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.step.train_step import Learner
 from isocenter.transforms import generator, images_of
@@ -43,6 +52,9 @@ log = logging.getLogger("isocenter")
 UNLABELLED = 2**29
 # Training cases whose metric is logged beside that of the validation cases.
 MOST_SHOWN = 50
+# Patches of validation cases of which losses and features are measured, at the fewest.
+MEASURED = 32
+MINUS_LOSS = "minus_loss"
 
 
 @dataclass(eq=False)
@@ -126,9 +138,10 @@ class Session:
         return most_steps(self.settings.training, len(self.train_cases))
 
     @property
-    def several(self) -> Sequence[str]:
-        """The objectives, where there are several."""
-        return tuple(self.criterion.objectives) if len(self.criterion.objectives) > 1 else ()
+    def further_columns(self) -> Sequence[str]:
+        """Columns of the log: losses of single objectives where there are several, and the rank without labels."""
+        names, labels = tuple(self.criterion.objectives), self.criterion.needs.labels
+        return (*(map(loss_of, names) if len(names) > 1 else ()), *(() if labels else (RANK,)))
 
     @property
     def shown_cases(self) -> Sequence[Prepared]:
@@ -189,8 +202,10 @@ class Session:
     def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
         """{name: (cases, ...)} for the task's selection: whole cases on the network's grid, by the averaged weights.
 
-        In the precision of the training, without mirrored views.
+        In the precision of the training, without mirrored views. Of objectives that need no labels what they cost.
         """
+        if not self.criterion.needs.labels:
+            return self._costs_of(cases, compute)
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
         collected: list[dict[str, Tensor]] = []
@@ -215,6 +230,35 @@ class Session:
                     sums[name] = sums[name] + value if name in sums else value
             collected.append(sums)
         return joined_numbers(collected)
+
+    def _costs_of(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
+        """{"minus_loss": (cases,), "features": (cases, ...)} the objectives' own losses, always of the same patches.
+
+        Of few cases several patches each, whose mean counts, so that features can be compared.
+        """
+        criterion, averaged, chosen = self.criterion, self.averaged, self.settings.training
+        patients = numbers_of_patients([*self.train_cases, *cases])[len(self.train_cases) :]
+        criterion = replace(criterion, ranks=SINGLE_PROCESS, patients=patients)
+        batch = max(chosen.batch, criterion.fewest)
+        settings = replace(self.settings, training=replace(chosen, batch=batch))
+        loader = loader_of(settings, cases, SINGLE_PROCESS)
+        averaged.eval()
+        device, seen = torch.device(self.fabric.device), list[int]()
+        measured = list[dict[str, Any]]()
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+            torch.manual_seed(chosen.seed)
+            # Every case in whole rounds, and enough of them for a rank.
+            for number in range(-(-len(cases) * -(-MEASURED // len(cases)) // batch)):
+                drawn = loader.of_step(number)
+                measured.append(criterion.measured(averaged, drawn, compute))
+                seen += drawn.cases
+        numbers = {name: torch.cat([one[name] for one in measured]) for name in measured[0]}
+        owners = torch.tensor(seen)
+        means = [
+            {MINUS_LOSS: -numbers[LOSS][owners == n].mean()[None]} for n in range(len(cases)) if (owners == n).any()
+        ]
+        features = {FEATURES: numbers[FEATURES]} if FEATURES in numbers else {}
+        return {**joined_numbers(means), **features}
 
     def keep(self, state: State, clock: Clock) -> None:
         """Write all from which the training goes on."""
@@ -269,6 +313,7 @@ def loader_of(
         "left_out": chosen.modality_dropout,
         "flags": bool(Context.of(settings.network.context).channels),
     }
+    shown: Positives = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
     others = None
     if unlabelled:
         batch, stream = settings.objectives.unlabelled_batch or chosen.batch, generator(chosen.seed, 0, 0, UNLABELLED)
@@ -284,6 +329,7 @@ def loader_of(
         part=ranks.part(chosen.batch),
         drawn=None if protected is None else protected.drawn,
         unlabelled=others,
+        shows=shown,
         **own,
     )
 

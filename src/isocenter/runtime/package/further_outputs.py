@@ -42,7 +42,8 @@ class Further:
     def of(cls, model: Model) -> Further:
         """The outputs that a model's way to predict asks for."""
         at, run = networks.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
-        made = cls(at, bool(at) and model.guard is not None and model.guard.features is not None)
+        gated = model.guard is not None and model.guard.features is not None
+        made = cls(at, bool(at) and (gated or model.task.by_name))
         if isinstance(run, Watched) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
             return replace(made, method=model.uncertainty.name, heads=heads, in_network=run.further)
