@@ -38,9 +38,9 @@ from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.sources import travelling
 from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.instances.task import InstanceSegmentation
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.training.data.targets import KINDS, kind_for
 from isocenter.training.step.loss import ADDED, deeply_supervised
 from isocenter.values import Boxes, Label
