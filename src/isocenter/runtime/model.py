@@ -113,8 +113,8 @@ class Model:
 
             def of_frame(still: Image, number: int) -> Prediction:
                 """The prediction of one frame."""
-                told = _of_frame(progress, number, count)
-                return self.predict(still, of_each, progress=told, covariates=covariates)
+                progress_of_frame = _of_frame(progress, number, count)
+                return self.predict(still, of_each, progress=progress_of_frame, covariates=covariates)
 
             return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
         if not request.allow_large:

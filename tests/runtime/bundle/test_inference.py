@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 
 
 def inferer(model: Model) -> Inferer:
-    return Inferer(model.task, model.preprocessing, settings_of(model.inference), model.run)
+    return Inferer(model.task, model.preprocessing, model.inference.settings, model.run)
 
 
 def ran(model: Model, source: Path, out: Path) -> None:
