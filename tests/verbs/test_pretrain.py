@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests import trained
 
 import isocenter
+import trained
 from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
 from isocenter.runtime import read_tensors
 from isocenter.training import collapse
