@@ -32,7 +32,7 @@ from isocenter.runtime import (
     refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, covering_of, refuse_unknown_sides, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
 
@@ -73,8 +73,6 @@ class Asked:
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
             raise UsageError(f"there is no {self.calibration!r}", "--calibration", "Choose on or off")
-        if self.wanted.covering and self.calibration == "off":
-            raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
         if self.abstain not in ABSTAIN:
             raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
         if self.region is not None:
@@ -173,8 +171,8 @@ def computed(
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
-        covering = covering_of(model.task) if asked.wanted.covering else None
-        masks = covering.stream(image.geometry) if covering else None
+        added = added_results(model.task) if asked.wanted.added else None
+        masks = added.stream(image.geometry) if added else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
         request = replace(asked.request, region=region, maps=asked.wanted.maps)
         if not request.allow_large:
@@ -185,7 +183,7 @@ def computed(
             image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
-        prediction = covering.completed(prediction, masks) if covering else prediction
+        prediction = added.completed(prediction, masks) if added else prediction
         prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:

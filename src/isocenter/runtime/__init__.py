@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching
     from isocenter.runtime.inference import Inference
+    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.layers import each_of
     from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty

@@ -15,7 +15,7 @@ from isocenter.errors import GeometryError
 from isocenter.runtime.covariate_encoding import with_covariates
 from isocenter.runtime.guard.observation import Watching
 from isocenter.runtime.stream import predict_frames
-from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
+from isocenter.runtime.uncertainty.receiver import uncertainty_of
 from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import by_covariates, sureness
@@ -99,8 +99,7 @@ def with_uncertainty(task: Task, below: Layer, passage: Passage, *, finds: bool)
     is_dense, maps = any(head.is_dense for head in task.heads.values()), passage.request.maps
     if is_dense and not maps and not finds:
         return below(passage)
-    made = PartUncertainties if task.parts else Uncertainty
-    sought = made(task, passage.image.geometry, maps=maps, parts=finds)
+    sought = uncertainty_of(task, passage.image.geometry, maps=maps, parts=finds)
     return sought.stated(below(replace(passage, receiver=each_of(passage.receiver, sought))))
 
 

@@ -35,6 +35,7 @@ from isocenter.values import Array, Case, Decision, Image, Prediction
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.inference import Inference
+    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.layers import Layer
     from isocenter.runtime.networks import Further, Networks
     from isocenter.runtime.preprocessing.protocol import Prepares, Restores
@@ -141,11 +142,18 @@ class Model:
         """The model with another function of arrays for its networks."""
         return replace(self, networks=replace(self.networks, run=run))
 
-    def observed(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
+    def keeping_outputs(self, kept: KeptOutputs) -> Model:
+        """The model whose networks, those of a first stage too, compute no batch again that they have kept."""
+        first = None if self.first is None else self.first.keeping_outputs(kept)
+        return replace(self, networks=self.networks.keeping_outputs(kept), first=first)
+
+    def observed(
+        self, case: Case, further: Further | None = None, request: Request | None = None
+    ) -> tuple[Observation, Prediction]:
         """What the model sees of a case, and what it says of it; further: what also looks at it, as in `Watched`."""
         watching = Watching(self.networks.watched(further).run)
         ungated = replace(self, parts=replace(self.parts, guard=None))
-        prediction = ungated.with_run(watching).predict(case)
+        prediction = ungated.with_run(watching).predict(case, request)
         np.asarray(prediction.data)  # a large volume passes the network only while its result is read
         seen = watching.observation(stacked(case.images, case.id), case.covariates)
         return replace(seen, patient=case.patient), prediction

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isocenter.networks import Features
+    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.windows.slide import Network
     from isocenter.values import Decision
 
@@ -32,17 +34,27 @@ class Watched(TorchNetwork):
 
     at:     the part of the module whose output is its deepest map
     further: adds outputs
+    kept:   outputs that it gave before; None where each batch is computed
     """
 
     at: str = ""
     further: Further | None = None
+    kept: KeptOutputs | None = None
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        given, last = [torch.from_numpy(one).to(self.device) for one in batch], self.further is not None
+        asks = self.further is not None
         with torch.inference_mode():
-            seen = networks.features(self.module, *given, at=self.at, last=last)
+            if self.kept is None:
+                seen = self._computed(*batch, last=asks)
+            else:
+                compute = partial(self._computed, *batch, last=True)
+                seen = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
             outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.further is None else self.further(seen))}
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+    def _computed(self, *batch: NDArray[np.float32], last: bool) -> Features:
+        given = (torch.from_numpy(one).to(self.device) for one in batch)
+        return networks.features(self.module, *given, at=self.at, last=last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +106,9 @@ class Networks:
 
     @property
     def deepest(self) -> str:
-        """The part of the first network that gives the features; empty where nobody knows, as of another program's.
-
-        What computes without torch imports it for no family either.
-        """
-        first, name = self.members[0], str(self.architectures[0]["name"])
-        is_plain = isinstance(first, TorchNetwork) and type(first) in (TorchNetwork, Watched)
-        return networks.family_of(name).features if is_plain and name in networks.names() else ""
+        """The part of the first network that gives the features; empty where nobody knows, as of another program's."""
+        watched = _watched(self.members[0], self.architectures[0])
+        return "" if watched is None else watched.at
 
     def watched(self, further: Further | None = None) -> Networks:
         """The networks with their features, of several those of the first; unchanged where it gives none.
@@ -108,8 +116,26 @@ class Networks:
         further: adds outputs
         """
         first, *others = self.members
-        if not isinstance(first, TorchNetwork) or not (at := self.deepest):
-            return self
-        shown = Watched(first.module, first.device, at, further)
-        run = shown if self.average is None else replace(self.average, members=(shown, *others))
+        watched = _watched(first, self.architectures[0])
+        return self if watched is None else self._of([replace(watched, further=further), *others])
+
+    def keeping_outputs(self, kept: KeptOutputs) -> Networks:
+        """The networks, which compute no batch again that they have kept; those that give no features compute all."""
+        each = [(one, _watched(one, own)) for one, own in zip(self.members, self.architectures, strict=True)]
+        return self._of([one if watched is None else replace(watched, kept=kept) for one, watched in each])
+
+    def _of(self, members: Sequence[Network]) -> Networks:
+        """The same of other members."""
+        run = members[0] if self.average is None else replace(self.average, members=tuple(members))
         return replace(self, run=run)
+
+
+def _watched(network: Network, architecture: Mapping[str, Any]) -> Watched | None:
+    """A network of a family that gives its features; None where it gives none, as one of another program."""
+    # What computes without torch imports it for no family either.
+    if not isinstance(network, TorchNetwork) or type(network) not in (TorchNetwork, Watched):
+        return None
+    name = str(architecture["name"])
+    if name not in networks.names() or not (at := networks.family_of(name).features):  # of a bundle its maker's own
+        return None
+    return replace(network, at=at) if isinstance(network, Watched) else Watched(network.module, network.device, at)

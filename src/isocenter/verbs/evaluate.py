@@ -371,7 +371,8 @@ def _predictor(
         model = replace(model, request=loaded.request)
         models[number] = own[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
-    return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
+    folds = {case: own[number] for case, number in chosen.folds.items()}
+    return OutOfFold(loaded.task, owners, folds), folds
 
 
 def _report(

@@ -50,7 +50,7 @@ from isocenter.reading import (
 )
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, Request, with_uncertainty, write_json
-from isocenter.tasks import Task, covering_of, may_miss
+from isocenter.tasks import Task, added_results, may_miss
 from isocenter.values import Case, Prediction, Problem
 
 log = logging.getLogger("isocenter")
@@ -184,6 +184,8 @@ def predict(
     how: dict[str, Any] = {"fold": fold, "threads": threads, "backend": backend, "activation": activation}
     loaded = with_uncertainty(loaded_model(model, device, **how), sought)
     loaded.flips(mirror)  # refused before the first case
+    if covering and calibration == "off":
+        raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if covering:
         _refuse_without_covering(loaded.task, str(model))
     predictor: Predictor = Here(loaded)
@@ -213,7 +215,7 @@ def _refuse_without_covering(task: Task, where: str) -> None:
     if not may_miss(task):
         problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
         raise UsageError(problem, where, "Predict without --covering")
-    if covering_of(task) is None:
+    if added_results(task) is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", where, remedy)
 

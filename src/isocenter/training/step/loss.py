@@ -14,6 +14,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
+from isocenter.tasks import leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import ADVERSARY, GroupLoss
 from isocenter.training.data.targets import Drawn, kind_for, moved
@@ -153,7 +154,7 @@ def mixed(
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
-    parts = {name: _drawn(part, batch) for name, part in task.parts.items()}
+    parts = {name: _drawn(part, batch) for name, part in leaves(task).items() if name}
     return Drawn(batch.generators, batch.steps, task.mirrored, task.outside, parts)
 
 
