@@ -28,7 +28,7 @@ def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
     at = networks.family_of(model.networks.architecture["name"]).features
     batch = torch.from_numpy(np.asarray(prepared, dtype=np.float32)[None])
     with torch.inference_mode():
-        expected = networks.features(model.run.module, batch, at=at).pooled[0].numpy()
+        expected = networks.features(model.networks.run.module, batch, at=at).pooled[0].numpy()
     assert numbers(table)[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import StringConstraints
 
+from isocenter.objectives import SUPERVISED
 from isocenter.runtime import Context
 
 if TYPE_CHECKING:
+    from isocenter.objectives import Objective
     from isocenter.runtime import Inference, Preprocessing
     from isocenter.tasks import Task
     from isocenter.transforms import Augmentation
@@ -198,8 +200,27 @@ class Guarding:
 
 
 @dataclass(frozen=True)
+class Objectives:
+    """The terms that training lowers; each has a section of its name.
+
+    terms:      names of objectives
+    unlabelled: paths of data sets of which nothing but the images is seen
+    unlabelled_hash: of the contents of their images; None until they are read
+    unlabelled_batch: unlabelled images a step; None for as many as labelled ones
+    """
+
+    terms: Annotated[tuple[str, ...], MinLen(1)] = (SUPERVISED,)
+    unlabelled: tuple[str, ...] = ()
+    unlabelled_hash: str | None = None
+    unlabelled_batch: Count | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
-    """A whole plan, typed."""
+    """A whole plan, typed.
+
+    terms: {name: objective}
+    """
 
     task: Task
     preprocessing: Preprocessing
@@ -211,6 +232,8 @@ class Settings:
     evaluation: Evaluation
     search: Search
     guard: Guarding
+    objectives: Objectives
+    terms: Mapping[str, Objective]
 
     @property
     def architecture(self) -> dict[str, Any]:

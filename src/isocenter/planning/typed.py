@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.planning.sections import Evaluation, Guarding, Network, Search, Settings, Splitting, Training
+from isocenter.objectives import objective_kind, objective_names
+from isocenter.planning.sections import Evaluation, Guarding, Network, Objectives, Search, Settings, Splitting, Training
 from isocenter.runtime import Inference, Preprocessing
 from isocenter.transforms import Augmentation
 from isocenter.values import Decision, Plan
@@ -27,24 +28,29 @@ TYPED: Mapping[str, Any] = {
     "evaluation": Evaluation,
     "search": Search,
     "guard": Guarding,
+    "objectives": Objectives,
 }
 FREE = ("task",)
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
-    unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
+    terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
+    own = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *own})
     missing = sorted({*TYPED, *FREE} - set(plan.sections))
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
     made = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
-    return Settings(task=task, **made)
+    kinds = {name: objective_kind(name) for name in made["objectives"].terms}
+    return Settings(task=task, terms={name: _typed(name, kind, plan) for name, kind in kinds.items()}, **made)
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections[name].items()}
+    # An objective may have nothing to decide; then its section stands in no plan.
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -58,8 +64,9 @@ def check_value(name: str, value: Any) -> None:
     if section in FREE:
         return  # the task says what it has, once it is known
     nothing = Decision(None, because="not decided yet")
-    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in TYPED.items()}).decision(name)
-    _validated(get_type_hints(TYPED[section], include_extras=True)[key], value, (section, key))
+    kinds = dict(TYPED) | ({section: objective_kind(section)} if section in objective_names() else {})
+    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in kinds.items()}).decision(name)
+    _validated(get_type_hints(kinds[section], include_extras=True)[key], value, (section, key))
 
 
 # What checks values of a kind is made once: that takes longer than the check.

@@ -113,7 +113,7 @@ def embed(
     if not rows:
         raise no_result("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
-    computing = None if loaded.networks.networks.computing is None else asdict(loaded.computing)
+    computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
     result = Embedded(pd.DataFrame(rows), problems, {"weights_sha256": weights, "computing": computing})
     if out is None:
         return result
