@@ -11,7 +11,7 @@ import torch
 import isocenter
 from isocenter import networks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import Observation
+from isocenter.runtime import Model, Observation
 from isocenter.transforms import stacked
 
 
@@ -75,7 +75,7 @@ def test_no_image_that_can_be_read_is_an_error_and_nothing_is_written(classified
 
 
 def test_a_network_without_such_features_is_refused(classified, monkeypatch, tmp_path):
-    monkeypatch.setattr("isocenter.verbs.embed.observed", lambda model, case, request: (Observation(None), None))
+    monkeypatch.setattr(Model, "observed", lambda self, case, request: (Observation(None), None))
     PIL.Image.new("L", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="gives no pooled features"):
         isocenter.embed(classified.out, tmp_path / "a.png")
