@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from isocenter.runtime.uncertainty.last_layers import LastLayers
 from recorded import record
 from scipy import ndimage, stats
 from trainings import ROOT
@@ -31,6 +30,7 @@ import isocenter
 from isocenter.evaluation import Resampling, aurc, auroc, bootstrap_statistic, difference, excess_aurc
 from isocenter.networks import Features
 from isocenter.runtime import Model, with_uncertainty
+from isocenter.runtime.uncertainty.laplace import LastLayers
 from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 1200}, range(5), 40

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
+    from isocenter.tasks import Task
 
 # {head: (batch, ...)} outputs of a network; the same with its (batch, features) pooled features.
 Outputs = Mapping[str, "Tensor"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isocenter.networks import Features
+    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.windows.slide import Network
     from isocenter.values import Decision
 

@@ -14,7 +14,8 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks.properties import head_of, leaves, states_voxels
+from isocenter.tasks.parts import head_of, leaves
+from isocenter.tasks.properties import states_voxels
 from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label

@@ -18,7 +18,7 @@ from isocenter.evaluation import Metric, Metrics
 from isocenter.lazy import torch
 from isocenter.tasks.multitask.answering import is_dense
 from isocenter.tasks.multitask.scoring import PartScoring
-from isocenter.tasks.properties import head_of
+from isocenter.tasks.parts import head_of
 from isocenter.tasks.settings import DOT, of_part, task_from
 from isocenter.tasks.shared import COARSEST, place_of_target
 from isocenter.tasks.task import Outputs, Task
