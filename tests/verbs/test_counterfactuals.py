@@ -111,7 +111,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
         }
     )
     case = Case("c", "p", {}, covariates={"age": 52, "sex": "F"})
-    model = SimpleNamespace(task=task, context=columns, predict=predict)
+    model = SimpleNamespace(task=task, networks=SimpleNamespace(context=columns), predict=predict)
     found = list(flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
     assert [change for change, _ in found] == ["age = 66.0"]
 

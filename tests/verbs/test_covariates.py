@@ -84,7 +84,7 @@ def test_a_run_states_beside_itself_what_the_covariates_tell_alone(informed):
 def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
     _, run = informed
     without = isocenter.load(run / "image_only", "cpu")
-    assert not without.context
+    assert not without.networks.context
     assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
     by_hand = isocenter.compare(run / "image_only", run).as_record()
