@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,17 @@ from isocenter.runtime.ensemble.common_scale import on_one_scale
 from isocenter.runtime.package import write
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
+
+
+def installed(folder: Path, toy: Path, points: str) -> Path:
+    """A folder as pip leaves it of a package of one file; points: its entry points."""
+    about = folder / f"{toy.stem}-1.0.dist-info"
+    about.mkdir(parents=True)
+    shutil.copy(toy, folder / toy.name)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {toy.stem}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(points)
+    return folder
+
 
 BLOCK = """
 import sys

@@ -264,6 +264,7 @@ def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_
     [
         (("train", "scans", "--out", "mine"), "mine"),
         (("train", "folder of scans/brain.v2"), "train-brain"),
+        (("pretrain", "scans", "more", "--minutes", "5"), "pretrain-scans"),
         (("demo",), "demo"),
     ],
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ import isocenter
 import trained
 from isocenter import tasks
 from isocenter.planning import read_plan
-from packages import bundle_checked_and_run
+from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "azimuth.py"
+POINTS = "[isocenter.tasks]\nazimuth = azimuth:Azimuth\n"
 COLUMN = {"value:angle": "angle"}
 CHOSEN = {"column": COLUMN, "task": "azimuth", "device": "cpu", "threads": 1}
 
@@ -58,22 +58,12 @@ def slopes(root: Path, count: int = 24) -> Path:
     return root / "cases.csv"
 
 
-def installed(folder: Path) -> Path:
-    """A folder as pip leaves it of a package that has the kind."""
-    about = folder / "toys-1.0.dist-info"
-    about.mkdir(parents=True)
-    shutil.copy(TOY, folder / "azimuth.py")
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.tasks]\nazimuth = azimuth:Azimuth\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
     """The toy installed, trained and packaged; tests only read what it left."""
     root = tmp_path_factory.mktemp("promise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(installed(root / "site")))
+        patch.syspath_prepend(str(installed(root / "site", TOY, POINTS)))
         importlib.invalidate_caches()
         data = slopes(root / "data")
         some = {"training.steps": 40, "training.validations": 2, "training.batch": 4}

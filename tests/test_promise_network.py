@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from numpy.testing import assert_array_equal
 import isocenter
 import trained
 from isocenter import networks
-from packages import bundle_checked_and_run
+from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "rings.py"
+POINTS = "[isocenter.networks]\nrings = rings:RINGS\n"
 GIVEN = {"training.steps": 40, "training.validations": 2, "training.batch": 2, "network.name": "rings"}
 
 
@@ -36,22 +36,12 @@ class Promised:
     package: Path
 
 
-def installed(folder: Path) -> Path:
-    """A folder as pip leaves it of a package that has the family."""
-    about = folder / "rings-1.0.dist-info"
-    about.mkdir(parents=True)
-    shutil.copy(TOY, folder / "rings.py")
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.networks]\nrings = rings:RINGS\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
     """The family installed, trained and packaged; tests only read what it left."""
     root = tmp_path_factory.mktemp("promise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(installed(root / "site")))
+        patch.syspath_prepend(str(installed(root / "site", TOY, POINTS)))
         importlib.invalidate_caches()
         data = trained.blobs(root / "data")
         given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "assignments": GIVEN}

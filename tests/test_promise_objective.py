@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,8 +23,10 @@ import trained
 from isocenter.errors import PlanError
 from isocenter.objectives import objective_names
 from isocenter.planning import read_plan
+from packages import installed
 
 TOY = Path(__file__).parent / "toys" / "centre.py"
+POINTS = "[isocenter.objectives]\ncentre = centre:Centre\n"
 GIVEN = {"objectives.terms": ["supervised", "centre"], "training.validations": 3, "centre.steps": 2}
 
 
@@ -39,22 +40,12 @@ class Promised:
     resumed: Path
 
 
-def installed(folder: Path) -> Path:
-    """A folder as pip leaves it of a package that has the objective."""
-    about = folder / "centre-1.0.dist-info"
-    about.mkdir(parents=True)
-    shutil.copy(TOY, folder / "centre.py")
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: centre\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.objectives]\ncentre = centre:Centre\n")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
     """The objective installed, trained twice and once resumed; tests only read what it left."""
     root = tmp_path_factory.mktemp("promise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(installed(root / "site")))
+        patch.syspath_prepend(str(installed(root / "site", TOY, POINTS)))
         importlib.invalidate_caches()
         data = trained.pictures(root / "data", 20)
         unlabelled = trained.pictures(root / "unlabelled", 6, classes=("a", "b"), first=100)

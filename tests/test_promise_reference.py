@@ -25,7 +25,7 @@ from isocenter import networks, tasks
 from isocenter.errors import DatasetError
 from isocenter.quality import reference_kinds
 from isocenter.verbs.train import Run
-from packages import no_export
+from packages import installed, no_export
 
 TOY = Path(__file__).parent / "toys" / "fingertip.py"
 POINTS = """
@@ -68,22 +68,12 @@ def fingers(folder: Path, count: int = 20) -> Path:
     return folder
 
 
-def installed(folder: Path) -> Path:
-    """A folder as pip leaves it of the package."""
-    about = folder / "fingers-1.0.dist-info"
-    about.mkdir(parents=True)
-    shutil.copy(TOY, folder / TOY.name)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fingers\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(POINTS)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
     """The toy installed, trained and packaged; tests only read what it left."""
     root = tmp_path_factory.mktemp("promise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(installed(root / "site")))
+        patch.syspath_prepend(str(installed(root / "site", TOY, POINTS)))
         importlib.invalidate_caches()
         data = fingers(root / "data")
         run = isocenter.train(data, out=root / "run", assignments=FEW, **HERE)

@@ -79,3 +79,18 @@ def test_a_network_without_such_features_is_refused(classified, monkeypatch, tmp
     PIL.Image.new("L", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="gives no pooled features"):
         isocenter.embed(classified.out, tmp_path / "a.png")
+
+
+def test_after_ctrl_c_the_cases_that_were_done_are_kept(classified, monkeypatch, tmp_path):
+    seen, look = [], Model.observed
+
+    def pressed(model, case):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(case.id)
+        return look(model, case)
+
+    monkeypatch.setattr(Model, "observed", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.embed(classified.out, classified.data, out=tmp_path / "seen")
+    assert list(pd.read_parquet(tmp_path / "seen" / "embeddings.parquet")["case"]) == seen

@@ -122,7 +122,7 @@ def _stopped(words: list[str]) -> str:
     """
     name = "".join(words[:1])
     afresh = "Run the command again"
-    if name in ("predict", "explain"):
+    if name in ("predict", "explain", "embed"):
         afresh = "Give another --out for the rest, or --overwrite to start again"
     return f"isocenter {name}".rstrip() + f": stopped. {resumption(words) or afresh}."
 
@@ -194,7 +194,7 @@ def resumption(words: Sequence[str]) -> str:
     Empty for a command that cannot continue, and where it ended before there was a run.
     words: of the command line
     """
-    if not words or words[0] not in ("train", "demo"):
+    if not words or words[0] not in ("train", "pretrain", "demo"):
         return ""
     given = [one for flag, one in pairwise(words) if flag in ("--out", "--resume")]
     if given:

@@ -36,6 +36,22 @@ Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Cores to 
 # What every generator of random numbers takes.
 LARGEST_SEED = 2**63 - 1
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw.")]
+# Of a training, where the plan decides what nobody gives.
+PlannedDevice = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Device to compute on: auto (the default), cpu, cuda:0 or mps.")
+]
+PlannedSeed = Annotated[
+    int | None, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw; 0 by default.")
+]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Finish the run in this folder.")]
+Start = Annotated[Path | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")]
+Pretrained = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Make two runs bit-for-bit equal; needs --set training.steps=N.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Set a decision of the plan; repeatable."),

@@ -9,11 +9,11 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
-    LARGEST_SEED,
     Activation,
     Backend,
     Covariates,
     Data,
+    Deterministic,
     Device,
     Everything,
     Folds,
@@ -24,11 +24,16 @@ from isocenter.cli.flags import (
     Out,
     OutPlan,
     Overwrite,
+    PlannedDevice,
+    PlannedSeed,
     Positive,
+    Pretrained,
+    Resume,
     Scheduler,
     ScoredPart,
     Seed,
     Set,
+    Start,
     Threads,
     Trained,
     Uncertainty,
@@ -142,30 +147,18 @@ def train(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish the run in this folder.")] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
-    ] = None,
+    resume: Resume = None,
+    start: Start = None,
+    pretrained: Pretrained = None,
     folds: Annotated[int | None, typer.Option(min=2, metavar="K", help="Number of cross-validation folds.")] = None,
     tune: Annotated[
         float | None,
         typer.Option(metavar="M", help="Minutes, out of --minutes, to search for better decisions of the plan."),
     ] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Make two runs bit-for-bit equal; needs --set training.steps=N.")
-    ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Device to compute on: auto (the default), cpu, cuda:0 or mps."),
-    ] = None,
+    deterministic: Deterministic = False,
+    device: PlannedDevice = None,
     threads: Threads = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw; 0 by default.")
-    ] = None,
+    seed: PlannedSeed = None,
     everything: Everything = False,
     assignments: Set = None,
     covariates: Covariates = None,
@@ -227,25 +220,13 @@ def pretrain(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish the run in this folder.")] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
-    ] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Make two runs bit-for-bit equal; needs --set training.steps=N.")
-    ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Device to compute on: auto (the default), cpu, cuda:0 or mps."),
-    ] = None,
+    resume: Resume = None,
+    start: Start = None,
+    pretrained: Pretrained = None,
+    deterministic: Deterministic = False,
+    device: PlannedDevice = None,
     threads: Threads = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw; 0 by default.")
-    ] = None,
+    seed: PlannedSeed = None,
     everything: Everything = False,
     assignments: Set = None,
     given: Given = None,

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le
 
 from isocenter.lazy import torch
 from isocenter.objectives.objective import Needs, Objective, Positives, Seen, Step
-from isocenter.objectives.projection import projected, projection
+from isocenter.objectives.projection import NUMBERS, projected, projection
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 SIMCLR, MOCO = "arXiv:2002.05709", "arXiv:1911.05722"
-# Numbers that are compared, as in both papers; the temperature that SimCLR found best for few epochs.
-NUMBERS, TEMPERATURE = 128, 0.1
+# SimCLR's best temperature of trainings of 100 epochs.
+TEMPERATURE = 0.1
 # Least share of an image that a view shows. Structures of medical images are small: of much less nothing may be left.
 SHOWN = 0.3
-# Of the layers after the features, as MoCo moves its keys.
+# Of the layers after the features; MoCo's .999 would hardly move them in trainings of a few thousand steps.
 MOMENTUM = 0.99
 # Keys that make up for batches of a few volumes.
 QUEUE = 1024

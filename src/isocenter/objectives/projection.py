@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# The head of a network that gives numbers for the whole image, and how many these are.
+# The head of a network that gives numbers for the whole image, and how many these are, as in SimCLR and MoCo.
 EMBEDDING, NUMBERS = "embedding", 128
 
 

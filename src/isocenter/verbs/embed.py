@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from isocenter.errors import IsocenterError, UsageError, counted
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import image_of, loaded_model
+from isocenter.prediction import loaded_model
 from isocenter.reading import (
     Covariates,
     Input,
@@ -29,6 +30,8 @@ from isocenter.reading import (
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, with_smaller_batches, write_json
 from isocenter.values import Case, Problem
+
+log = logging.getLogger("isocenter")
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
 
@@ -89,8 +92,8 @@ def embed(
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     covariates: of the patients, as in `predict`
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
-    A case that fails is reported and the rest goes on; DatasetError where every one fails. Raises UsageError for a
-    model whose network gives no such features.
+    A case that fails is reported and the rest goes on; DatasetError where every one fails. After Ctrl-C `out` holds the
+    cases that were done. Raises UsageError for a model whose network gives no such features.
     """
     options = ReadingOptions.of(**reading)
     if not inputs:
@@ -102,15 +105,22 @@ def embed(
     loaded = replace(loaded, request=replace(loaded.request, allow_large=options.allow_large))
     opened, problems = open_inputs(inputs, options, loaded)
     cases, rows = covered(opened, covariates), list[dict[str, Any]]()
-    with tracked("embedding") as tracker:
-        for done, case in enumerate(cases, start=1):
-            try:
-                rows.append(_row(loaded, case))
-            except IsocenterError as error:
-                if isinstance(error, UsageError):  # of the model, so that no other case fares better
-                    raise
-                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
-            tracker(done, len(cases))
+    stopped: KeyboardInterrupt | None = None
+    try:
+        with tracked("embedding") as tracker:
+            for done, case in enumerate(cases, start=1):
+                try:
+                    rows.append(_row(loaded, case))
+                except IsocenterError as error:
+                    if isinstance(error, UsageError):  # of the model, so that no other case fares better
+                        raise
+                    what = f"{error.where}: {error.problem}"
+                    problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
+                tracker(done, len(cases))
+    except KeyboardInterrupt as stop:
+        if not rows or out is None:
+            raise
+        stopped = stop  # what is done is kept
     if not rows:
         raise no_result("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
@@ -122,17 +132,18 @@ def embed(
     with result_folder(Path(out), overwrite, (TABLE, RECORD)) as folder:
         result.table.to_parquet(folder / TABLE, index=False)
         write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
+    if stopped is not None:
+        log.warning("%s embedded before the stop: %s", counted(len(rows), "case"), out)
+        raise stopped
     return result
 
 
 def _row(model: Model, case: Case) -> dict[str, Any]:
     """The row of a case; UsageError where the network gives no features."""
-    image = image_of(case)
     seen, _ = model.observed(case)
     if seen.features is None:
         problem = f"the network of the model ({model.networks.families}) gives no pooled features"
         remedy = "Choose a model of another family: `isocenter networks` lists them"
         raise UsageError(problem, "embed", remedy)
-    place = image.source.paths[0] if image.source and image.source.paths else ""
-    numbers = seen.features.astype(np.float32)
+    place, numbers = str(case.files[0]) if case.files else "", seen.features.astype(np.float32)
     return {"case": case.id, "patient": case.patient, "image": place, **{f"e{n}": x for n, x in enumerate(numbers)}}
