@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from isocenter.report.display import in_greys_of, in_window
     from isocenter.report.figures import Figure
     from isocenter.report.notebook import InNotebook
-    from isocenter.report.progress import QUIET_SECONDS, Tracker, tracked
+    from isocenter.report.progress import Tracker, tracked
     from isocenter.report.slice_viewer import viewer
     from isocenter.report.words import (
         aligned,

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 log = logging.getLogger("isocenter")
-# Where nobody watches a bar move, a line this often is enough (s).
-QUIET_SECONDS = 30.0
 
 
 @dataclass
@@ -23,7 +22,11 @@ class Tracker:
 
     Of lines the first comes as soon as what is done shows that the rest takes long. The first report says nothing of
     that: libraries and processes start in it.
+
+    quiet_seconds: between two lines, where nobody watches a bar move
     """
+
+    quiet_seconds: ClassVar[float] = 30.0
 
     what: str
     bar: Progress | None
@@ -45,8 +48,8 @@ class Tracker:
             self.first = (done, now)
         begun, since = self.first or (0, now)
         left = (now - since) / (done - begun) * (total - done) if done > begun else 0.0
-        is_over, is_foreseen = done == total, not self.lines and left > QUIET_SECONDS
-        if now - self.last_line > QUIET_SECONDS or (spent > 1 and (is_over or is_foreseen)):
+        is_over, is_foreseen = done == total, not self.lines and left > self.quiet_seconds
+        if now - self.last_line > self.quiet_seconds or (spent > 1 and (is_over or is_foreseen)):
             self.last_line, self.lines = now, self.lines + 1
             then = f", {left:.0f} s left" if begun < done < total else ""
             log.info("%s: %d of %d in %.0f s%s%s", self.what, done, total, spent, then, f", {words}" if words else "")

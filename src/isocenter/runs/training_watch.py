@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from isocenter.report import QUIET_SECONDS
+from isocenter.report import Tracker
 from isocenter.training import Moment
 
 log = logging.getLogger("isocenter")
@@ -44,7 +44,7 @@ class TrainingWatch:
         self.losses.append(moment.loss)
         if moment.validation is not None:
             self.scores.append(moment.validation)
-        often = QUIET_SECONDS if self.live is None else LIVE_SECONDS
+        often = Tracker.quiet_seconds if self.live is None else LIVE_SECONDS
         if time.monotonic() - self.last_line < often and moment.step < moment.steps:
             return
         self.last_line = time.monotonic()
