@@ -34,7 +34,7 @@ def probabilities(model, data) -> np.ndarray:
 def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
     data, run = averaged
     each = [probabilities(isocenter.load(run, "cpu", fold=number), data) for number in range(3)]
-    assert isinstance(isocenter.load(run, "cpu").run, Averaged)
+    assert isinstance(isocenter.load(run, "cpu").networks.run, Averaged)
     assert not np.allclose(each[0], each[1])
     assert not np.allclose(each[1], each[2])
     assert probabilities(isocenter.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
