@@ -33,7 +33,7 @@ WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 # Keys under which training programs keep the weights in their files.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 NAMED = 6  # at most so many tensors are listed by name
-REMEDY = "Give weights of the same network"
+REMEDY = "Give weights of the same network, or plan theirs: --set network.size=SIZE, as in the plan.yaml of their run"
 TENSORS = "Weights are read from safetensors, or from torch files that hold tensors only"
 # Address of published weights, unless a family or HF_ENDPOINT has another, and s to wait for an answer: the hub's own
 # client retries for about a minute.
