@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import load_json
-from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
+from isocenter.networks import without_repeats
+from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.runtime.inference import Inference
