@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.profiles import profile_for
     from isocenter.planning.rules.shortcuts import Retest
     from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split, split_folds
+    from isocenter.planning.rules.transfer import TAKEN, with_transfer
     from isocenter.planning.search import (
         Between,
         Domain,
@@ -59,7 +60,16 @@ if TYPE_CHECKING:
         tried,
         words,
     )
-    from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training, check_value
+    from isocenter.planning.sections import (
+        Evaluation,
+        Network,
+        Search,
+        Settings,
+        Splitting,
+        Training,
+        Transfer,
+        check_value,
+    )
     from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:

@@ -20,6 +20,7 @@ from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.rules.transfer import TAKEN, with_transfer
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for
@@ -57,6 +58,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
     _refuse_modality(plan, assignments)
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
+    if any(name.startswith("transfer.") for name in assignments):
+        plan = with_transfer(plan)
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -307,6 +310,10 @@ def _values(plan: Plan, section: str) -> dict[str, Any]:
 
 def _unless_by_hand(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
     for name, decision in decisions.items():
-        if name in plan and plan.decision(name).because != BY_HAND:
+        if (
+            name in plan
+            and plan.decision(name).because != BY_HAND
+            and not plan.decision(name).because.startswith(TAKEN)
+        ):
             plan = plan.with_decision(name, decision)
     return plan

@@ -196,6 +196,27 @@ class Guarding:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Settings of the start from other weights.
+
+    mode:        what moves: all weights; all, after only the head has moved for a while; only the head and what the
+                 source lacks; or a difference of low rank from each matrix and kernel of the source
+    frozen:      share of the encoder's levels, from the image on, that stand still with their statistics
+    layer_decay: factor of the learning rate from each level of the encoder to the next towards the image
+    head_share:  share of the steps in which only the head moves, for head_first
+    rank:        of the differences, for lora
+    minimum:     share of the encoder's tensors that the source must have
+    """
+
+    mode: Literal["full", "head_first", "linear_probe", "lora"] = "full"
+    frozen: Share = 0.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    head_share: Share = 0.25
+    rank: Count = 8
+    minimum: Share = 0.5
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole plan, typed."""
 
@@ -209,6 +230,7 @@ class Settings:
     evaluation: Evaluation
     search: Search
     guard: Guarding
+    transfer: Transfer = Transfer()
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -246,14 +268,17 @@ TYPED: Mapping[str, Any] = {
     "evaluation": Evaluation,
     "search": Search,
     "guard": Guarding,
+    "transfer": Transfer,
 }
 FREE = ("task",)
+# Sections of defaults, which a plan has only where they matter.
+OPTIONAL = ("transfer",)
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections))
+    missing = sorted({*TYPED, *FREE} - {*OPTIONAL, *plan.sections})
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
@@ -263,7 +288,7 @@ def typed(plan: Plan) -> Settings:
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections[name].items()}
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:

@@ -16,7 +16,8 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
-from isocenter.planning import Network, Settings, Training
+from isocenter.networks import Loaded
+from isocenter.planning import Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
@@ -32,6 +33,7 @@ from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.training.step.loss import batch_loss, bit_by_bit, each_array
 from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
 from isocenter.training.step.train_step import Learner
+from isocenter.training.transfer import Moving, initialise, parts_of_network, read_origins, sources_of, write_transfer
 from isocenter.transforms import images_of
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Session:
     terms:        of the loss, learnt with the weights
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
+    moving:       what moves, and how fast, where training starts from other weights
     """
 
     settings: Settings
@@ -66,6 +69,7 @@ class Session:
     loader: Loader
     initialised: str
     is_resumed: bool
+    moving: Moving
 
     @classmethod
     def opened(
@@ -87,8 +91,17 @@ class Session:
         torch.manual_seed(settings.training.seed)
         module = with_exact_gradients(build_module(settings.task, settings.architecture))
         is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
-        initialised = "" if is_resumed else initialise(module, settings.network, start)
+        made = Loaded("") if is_resumed else initialise(module, settings, start)
+        if made.words:
+            log.info("began from %s", made.words)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
+        moving = Moving()
+        if sources_of(settings, start):
+            moving = Moving.of(settings.transfer, made.rows or read_origins(out), parts_of_network(settings))
+            moving.applied(module)
+            moving.measure_no_statistics(averaged)
+            if made.rows and ranks.leads:
+                write_transfer(out, made, moving, settings.transfer)
         terms = terms_of(settings.task, fabric.device)
         if settings.training.fairness == ADVERSARIAL:
             terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
@@ -105,10 +118,11 @@ class Session:
             averaged,
             model,
             terms,
-            make_optimiser(module, settings.training, terms),
+            make_optimiser(module, settings.training, terms, moving.pace),
             loader_of(settings, train_cases, ranks),
-            initialised,
+            made.words,
             is_resumed,
+            moving,
         )
 
     @property
@@ -158,6 +172,7 @@ class Session:
         average = Average(self.averaged, self.module)
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
+        self.moving.keep_statistics(self.module)
         return Learner(
             wrapped,
             self.optimiser,
@@ -265,26 +280,6 @@ def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Lo
         flags=bool(Context.of(settings.network.context).channels),
         drawn=None if protected is None else protected.drawn,
     )
-
-
-def take_over(module: Module, network: Network, source: str | Path) -> str:
-    """Load weights of a file, or the network's published ones ("auto"), as far as they fit; returns in words what did.
-
-    Raises PlanError where none does: the run would start from nothing and not say so.
-    """
-    return networks.pretrained(module, network.name, network.size, source, network.inflation)
-
-
-def initialise(module: Module, network: Network, start: Path | None) -> str:
-    """Load the weights that the plan or a person names; returns in words what was loaded, nothing for fresh weights.
-
-    start: a model's weights, which come after the network's published ones
-    """
-    sources = [source for source in (network.pretrained, start) if source is not None]
-    loaded = "; ".join(take_over(module, network, source) for source in sources)
-    if loaded:
-        log.info("began from %s", loaded)
-    return loaded
 
 
 def fabric_of(chosen: Training, ranks: Ranks) -> Any:

@@ -25,6 +25,7 @@ LAYOUT = Layout(
     lambda content: is_resnet(renamed(content)),
     renamed,
     "timm",
+    2,
     lambda content: resnet_size(renamed(content)),
     "MIT",
     "MIT, for research; trained on MIMIC-CXR, whose terms apply",

@@ -36,6 +36,7 @@ LAYOUT = Layout(
     lambda content: {"mask_token", "pos_embed", "blocks.0.ls1.gamma"} <= set(content),
     renamed,
     "timm",
+    2,
     size,
     "Apache-2.0",
     "Apache-2.0",

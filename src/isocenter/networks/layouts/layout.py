@@ -24,6 +24,7 @@ class Layout:
     renamed: (content, network) to {name: tensor}, by names that families know or translate; network: which gets the
              weights, for tensors whose shape follows it
     family:  of ours that has these layers
+    axes:    of its images
     size:    content to that family's settings; None where the content does not show them
     licence: of the program's code, and of the weights that its authors publish
     citation: of the paper
@@ -35,6 +36,7 @@ class Layout:
     fits: Callable[[Content], bool]
     renamed: Callable[[Content, Module], Mapping[str, Tensor]]
     family: str
+    axes: int
     size: Callable[[Content], Mapping[str, Any] | None]
     licence: str
     licence_of_weights: str

@@ -29,6 +29,7 @@ LAYOUT = Layout(
     lambda content: {"mask_token", "pos_embed", "decoder_embed.weight", "blocks.0.norm1.weight"} <= set(content),
     renamed,
     "timm",
+    2,
     lambda content: vit_size(encoder(content), "vit_base_patch16_224"),
     "CC-BY-NC-4.0",
     "CC-BY-NC-4.0: not for commercial use",

@@ -25,6 +25,7 @@ LAYOUT = Layout(
     lambda content: is_resnet(renamed(content)),
     renamed,
     "timm",
+    2,
     lambda content: resnet_size(renamed(content)),
     "MIT",
     "not stated apart from the code's; trained on MIMIC-CXR and CheXpert, whose terms apply",

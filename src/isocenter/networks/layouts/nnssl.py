@@ -49,8 +49,9 @@ def size(content: Content) -> dict[str, Any] | None:
 def fits(content: Content) -> bool:
     """Whether it has a plan, and an encoder of residual blocks where this says."""
     plan = content.get(PLAN)
-    whole = isinstance(plan, Mapping) and isinstance(content.get(WEIGHTS), Mapping)
-    if not whole or not {"key_to_encoder", "key_to_stem"} <= set(plan):
+    if not isinstance(plan, Mapping) or not isinstance(content.get(WEIGHTS), Mapping):
+        return False
+    if not {"key_to_encoder", "key_to_stem"} <= set(plan):
         return False
     return {STEM, FIRST} <= set(weights_of(content))
 
@@ -66,6 +67,7 @@ LAYOUT = Layout(
     fits,
     renamed,
     "residual_encoder_unet",
+    3,
     size,
     "Apache-2.0",
     "as the page of each model states",

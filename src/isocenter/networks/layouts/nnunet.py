@@ -39,10 +39,11 @@ def planned_size(weights: Mapping[str, Any]) -> dict[str, Any] | None:
     is_residual = STEM in weights
     first = "encoder.stages.{}.blocks.0.conv1.conv.weight" if is_residual else "encoder.stages.{}.0.convs.0.conv.weight"
     repeated = "encoder.stages.{}.blocks." if is_residual else "encoder.stages.{}.0.convs."
-    kernels = [weights.get(first.format(stage)) for stage in range(count)]
-    ups = [weights.get(f"decoder.transpconvs.{place}.weight") for place in range(count - 1)]
-    if count < 2 or any(one is None for one in (*kernels, *ups)):
+    named = [first.format(stage) for stage in range(count)]
+    rising = [f"decoder.transpconvs.{place}.weight" for place in range(count - 1)]
+    if count < 2 or not {*named, *rising} <= set(weights):
         return None
+    kernels, ups = [weights[name] for name in named], [weights[name] for name in rising]
     axes = kernels[0].ndim - 2
     return {
         "features": [int(one.shape[0]) for one in kernels],
@@ -95,6 +96,7 @@ def _layout(name: str, what: str, family: str, *, residual: bool, citation: str)
         fits,
         renamed,
         family,
+        3,
         lambda content: planned_size(_weights(content)),
         "Apache-2.0",
         "as whoever trained it states; TotalSegmentator's own tasks Apache-2.0, some of its others not for commerce",

@@ -35,6 +35,7 @@ LAYOUT = Layout(
     lambda content: any(name.startswith(PREFIX) for name in content),
     renamed,
     "timm",
+    2,
     size,
     "MIT",
     "as its authors state; of BiomedCLIP MIT, for research",

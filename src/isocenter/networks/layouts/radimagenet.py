@@ -27,6 +27,7 @@ LAYOUT = Layout(
     lambda content: is_resnet(renamed(content)),
     renamed,
     "timm",
+    2,
     lambda content: resnet_size(renamed(content)),
     "MIT",
     "MIT",

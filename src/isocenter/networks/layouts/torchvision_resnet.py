@@ -9,7 +9,7 @@ from isocenter.networks.layouts.layout import count_of
 
 STAGES = 4
 # {(bottleneck, blocks of each stage): timm's name}
-MODELS = {
+MODELS: Mapping[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",

@@ -71,6 +71,25 @@ def load_nnunet(
     return Model(task, plans.preprocessing(), inference, network, run, record, first=first_stage)
 
 
+def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of the first fold, for a training that starts from its weights, and what a plan takes from it.
+
+    That is the grid, with axes in our order, and the intensities of CT, by the names of our preprocessing.
+    Raises what `load_nnunet` raises.
+    """
+    file = _checkpoint(_folds(folder, None)[0])
+    own = Plans.read(folder, _configuration(read_checkpoint(file), file)).preprocessing()
+    settings: dict[str, Any] = {"modality": own.modality, "unit": own.unit}
+    if len(own.spacing) == len(own.order_of_axes):
+        settings["spacing"] = [own.spacing[own.order_of_axes.index(axis)] for axis in range(len(own.spacing))]
+    if all(scheme.name == CT for scheme in own.schemes):
+        settings["normalisation"] = [
+            {"method": "window", "low": one.low, "high": one.high, "mean": one.mean, "deviation": one.deviation}
+            for one in own.schemes
+        ]
+    return file, settings
+
+
 def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:
     """The model of the configuration before, from where nnU-Net puts it: beside this one, under its own name."""
     trainer, _, _ = plans.folder.resolve().name.rpartition("__")
