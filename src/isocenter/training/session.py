@@ -101,7 +101,7 @@ class Session:
             moving.applied(module)
             moving.measure_no_statistics(averaged)
             if made.rows and ranks.leads:
-                write_transfer(out, made, moving, settings.transfer)
+                write_transfer(out, made, module, moving, settings.transfer)
         terms = terms_of(settings.task, fabric.device)
         if settings.training.fairness == ADVERSARIAL:
             terms[ADVERSARY] = _adversary(averaged, settings, train_cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
 from isocenter.lazy import torch
-from isocenter.networks import FRESH, HEAD, Loaded, TensorGroups, TensorOrigin
+from isocenter.networks import ENCODER, FRESH, HEAD, Loaded, TensorGroups, TensorOrigin
 from isocenter.planning import Settings, Transfer
 from isocenter.runtime import Context, build_module, read_json, write_json
 from isocenter.training.step.low_rank import plain_name, with_low_rank
@@ -125,10 +126,14 @@ class Moving:
         return [part for part in parts if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
 
 
-def write_transfer(out: Path, made: Loaded, moving: Moving, chosen: Transfer) -> None:
-    """Write what became of each tensor of the network, and whether training moves it."""
-    still, layout = moving.still - moving.low_rank, made.layout
-    rows = [asdict(replace(row, trained=row.name not in still)) for row in made.rows]
+def write_transfer(out: Path, made: Loaded, module: Module, moving: Moving, chosen: Transfer) -> None:
+    """Write what became of each tensor of the network, and whether training moves it.
+
+    module: to which `moving` was applied
+    """
+    moved, layout = {plain_name(name) for name, one in module.named_parameters() if one.requires_grad}, made.layout
+    moved |= {row.name for row in made.rows} - moving.still
+    rows = [asdict(replace(row, trained=row.name in moved)) for row in made.rows]
     terms = {"layout": layout.name, "licence": layout.licence_of_weights, "citation": layout.citation} if layout else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / TRANSFER, TRANSFER_SCHEMA, {"rows": rows, "words": made.words, "mode": chosen.mode, **terms})
@@ -141,3 +146,18 @@ def read_origins(out: Path) -> tuple[TensorOrigin, ...]:
         return tuple(TensorOrigin(**{**row, "shape": tuple(row["shape"])}) for row in rows)
     except TypeError as error:
         raise IntegrityError(f"holds no origins of tensors ({error})", str(out / TRANSFER), "Train again") from error
+
+
+def transfer_statement(out: Path) -> str:
+    """What a training started from, in a sentence for a report; empty where it started from nothing."""
+    if not (out / TRANSFER).is_file():
+        return ""
+    rows, mode = read_origins(out), read_json(out / TRANSFER, TRANSFER_SCHEMA)["mode"]
+    encoder = [row for row in rows if row.group == ENCODER and row.shape]
+    hows = Counter(row.how for row in encoder if row.how != FRESH)
+    counts = ", ".join(f"{count} {how}" for how, count in hows.most_common())
+    moved = sum(row.trained for row in rows if row.shape)
+    return (
+        f"{hows.total()} of the encoder's {len(encoder)} tensors came from other weights ({counts}); mode {mode}, "
+        f"{moved} of all {sum(bool(row.shape) for row in rows)} tensors were trained"
+    )

@@ -54,7 +54,7 @@ from isocenter.runs import (
 )
 from isocenter.runtime import build_module
 from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
-from isocenter.training import Clock, initialise, refuse_no_source
+from isocenter.training import Clock, initialise, refuse_no_source, transfer_statement
 from isocenter.values import Dataset, Row
 
 # Weights that the family of the network has published.
@@ -261,7 +261,9 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),
         *configuration_sections(run.out),
     ]
-    finished = replace(done, facts={**share.facts, **done.facts})
+    transfer = transfer_statement(run.folder(run.folds[0]))
+    facts = {"transfer": transfer} if transfer else {}
+    finished = replace(done, facts={**share.facts, **done.facts, **facts})
     write_report(
         run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict
     )
