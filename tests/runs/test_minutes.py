@@ -30,6 +30,13 @@ def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
     assert following(0, [(40, 1)]) == 40 * 2.0 + 40 * 0.5
 
 
+def test_a_network_takes_no_time_for_cases_whose_outputs_are_known():
+    costs = replace(COSTS, network=1.5)
+    bare, knowing = (Minutes(10.0, None, 10, [(40, 1)], known=known) for known in (0, 20))
+    assert bare.seconds(costs) - knowing.seconds(costs) == 20 * 1.5
+    assert costs.of_networks(3) == Costs(predict=6.0, score=0.5, tune=1.0, network=4.5)
+
+
 @pytest.mark.parametrize(
     ("durations", "counted"),
     [
@@ -121,8 +128,9 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
 def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):
     looked = []
     monkeypatch.setattr(gate, "observed", lambda model, case, layers: (looked.append(case), None))
-    assert len(gate._looked(None, range(50), seconds=-1.0)[0]) == budget.FEWEST_LOOKED == len(looked)
-    assert len(gate._looked(None, range(50))[0]) == 50
+    hour = {"most": 3600.0}
+    assert len(gate._looked(None, range(50), None, seconds=-1.0, **hour)) == budget.FEWEST_LOOKED == len(looked)
+    assert len(gate._looked(None, range(50), None, seconds=3600.0, **hour)) == 50
 
 
 def of(share: float, role: Role = Role.FOLD) -> Training:

@@ -10,13 +10,13 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import Evidence, aligned, needs_alignment, settings_of, with_calibration
+from isocenter.tasks import Evidence, aligned, mirrored_channels, needs_alignment, settings_of, with_calibration
 from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.targets import Drawn, moved
-from isocenter.training.step.loss import supervised
+from isocenter.training.step.loss import deeply_supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
 
@@ -180,9 +180,9 @@ def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
     target[KNOWN] = target[KNOWN][:, :2]
     given["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
     kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
-    costs = supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
+    costs = deeply_supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
     classes = task.parts["classification"].loss({"class": given["classification_class"]}, target["classification"])
-    dense = supervised(
+    dense = deeply_supervised(
         task.parts["segmentation"],
         {"mask": given["segmentation_mask"], "mask@1": given["segmentation_mask@1"]},
         target["segmentation"],
@@ -272,8 +272,8 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
         }
     )
     assert task.mirrored == (0, 1, 3, 2)
-    assert task.sides == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
-    assert task.parts["segmentation"].sides == {"mask": (0, 1)}
+    assert mirrored_channels(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
+    assert mirrored_channels(task.parts["segmentation"]) == {"mask": (0, 1)}
 
 
 def slabs() -> list:

@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.errors import PlanError, counted
+from isocenter.objectives import needs_of, objective_kind
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
@@ -18,12 +19,13 @@ from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
 from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.objectives import TERMS, UNLABELLED, with_sections
 from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.rules.transfer import TAKEN, with_transfer
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for
+from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for, leaves
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
@@ -57,6 +59,8 @@ CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training ca
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
     _refuse_modality(plan, assignments)
+    if TERMS in assignments:
+        plan = with_sections(plan.with_decision(TERMS, Decision(assignments[TERMS], BY_HAND)))
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
     if any(name.startswith("transfer.") for name in assignments):
         plan = with_transfer(plan)
@@ -242,7 +246,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         task,
         architecture,
         patch,
-        int(plan["training.batch"]),
+        int(plan["training.batch"]) + unlabelled_kept(plan),
         machine,
         half=plan["training.precision"] == "bf16",
         optimiser=plan["training.optimiser"],
@@ -255,6 +259,16 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
         memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
+
+
+def unlabelled_kept(plan: Plan) -> int:
+    """Unlabelled images of a step whose way through the network is kept for its gradient."""
+    if not plan[UNLABELLED]:
+        return 0
+    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    # Of the views one is the teacher's, which learns nothing.
+    views = max(1, needs.views - needs.teacher) if needs.unlabelled else 0
+    return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])
 
 
 def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
@@ -300,8 +314,8 @@ def _of_part(plan: Plan, name: str) -> str:
 
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
-    """The labels of the task, and those of each of its parts."""
-    return [task.labels, *(part.labels for part in task.parts.values())]
+    """The labels of the task, or those of each of its parts."""
+    return [part.labels for part in leaves(task).values()]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.objectives import SUPERVISED, needs_of, objective_kind, objective_names
 from isocenter.planning.rules.cascade import (
     CASCADE,
     MINUTES_A_TRAINING,
@@ -19,6 +20,7 @@ from isocenter.planning.rules.cascade import (
 )
 from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
+from isocenter.tasks import leaves, marks_labels
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -45,6 +47,7 @@ def settings(plan: Plan) -> Settings:
     _check_configurations(made)
     _check_prior(plan, made)
     _check_transfer(made)
+    _check_objectives(made)
     _check_network(made)
     return made
 
@@ -76,8 +79,8 @@ def _check_names(plan: Plan, made: Settings) -> None:
     task = made.task
     _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
     _refuse_other("evaluation.primary", made.evaluation.primary, task.primaries, f"{task.name} has no")
-    parts = tuple(task.parts.values()) or (task,)
-    if made.guard.error is not None and any(one.uncertainty not in ("classes", "labels") for one in parts):
+    called = all(part.uncertainty in ("classes", "labels") for part in leaves(task).values())
+    if made.guard.error is not None and not called:
         problem = f"an answer of {task.name} is neither right nor wrong"
         raise PlanError(problem, "guard.error", "Leave it out: it is for classes, findings and label maps")
     for name in FOLLOWS:
@@ -99,6 +102,9 @@ def _check_transfer(made: Settings) -> None:
     if made.transfer.mode == "lora" and made.training.swag:
         problem = "networks are drawn around the mean of plain weights, and those of low rank are none"
         raise PlanError(problem, "training.swag", "Give 0, or another transfer.mode")
+    if made.transfer.mode == "lora" and needs_of(made.terms.values()).start:
+        problem = "an objective draws weights towards their start, where those of the source stand still"
+        raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")
 
 
 def _refuse_following(name: str) -> None:
@@ -191,7 +197,7 @@ def _check_cascade(made: Settings) -> None:
         if made.augmentation.marks:
             raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
         return
-    if not made.task.cascades:
+    if not marks_labels(made.task):
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("the network already sees each image as a whole", where, off)
@@ -294,6 +300,30 @@ def _check_duration(training: Training) -> None:
         raise _endless(
             "no number of steps, which two equal runs need" if training.deterministic else "neither minutes nor steps"
         )
+
+
+def _check_objectives(made: Settings) -> None:
+    """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
+    chosen, family, where = made.objectives, networks.family_of(made.network.name), "objectives.terms"
+    for name, objective in made.terms.items():
+        if why := objective.refusal(made.task):
+            raise PlanError(f"{name} cannot teach {made.task.name}: {why}", where, f"Leave out {name}")
+        needs, own = objective.needs, family.sees_targets or family.has_loss
+        if (needs.unlabelled and own) or (needs.features and (own or not family.features)):
+            problem = f"{name} needs outputs or features that {made.network.name} does not give without references"
+            raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
+        if needs.unlabelled and not chosen.unlabelled:
+            raise PlanError(f"{name} needs unlabelled images", "objectives.unlabelled", "Give --unlabelled PATH")
+        if needs.unlabelled and made.preprocessing.cascade is not None:
+            problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
+            raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
+    if chosen.unlabelled and not needs_of(made.terms.values()).unlabelled:
+        able = [name for name in objective_names() if objective_kind(name).needs.unlabelled]
+        remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
+        raise PlanError("no objective sees unlabelled images", where, remedy)
+    for path in chosen.unlabelled:
+        if not Path(path).exists():
+            raise PlanError(f"there is no {path}", "objectives.unlabelled", "Give a folder or a table of images")
 
 
 def _check_search(made: Settings) -> None:

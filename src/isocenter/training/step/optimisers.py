@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isocenter.lazy import torch
 from isocenter.planning import Training
-from isocenter.tasks import Task
 from isocenter.training.step.low_rank import is_low_rank, merged
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# {name: tensor}, of which a loss may have some.
-Terms: TypeAlias = "torch.nn.ParameterDict"
 # nnU-Net's: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
 MOMENTUM = 0.99
 
@@ -25,13 +22,6 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
     "adamw": lambda groups, rate: torch.optim.AdamW(groups, lr=rate, fused=True),
     "sgd": lambda groups, rate: torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True, fused=True),
 }
-
-
-def terms_of(task: Task, device: Any) -> Terms:
-    """The numbers of a task's loss that are learnt with the weights; no prediction needs them."""
-    terms = task.terms.items()
-    tensors = {name: torch.nn.Parameter(torch.tensor([*values], device=device)) for name, values in terms}
-    return torch.nn.ParameterDict(tensors)
 
 
 class Pace(NamedTuple):
@@ -45,14 +35,17 @@ AT_ONCE = Pace()
 
 
 def make_optimiser(
-    module: Module, chosen: Training, terms: Terms | None = None, pace: Callable[[str], Pace] = lambda name: AT_ONCE
+    module: Module,
+    chosen: Training,
+    others: Iterable[Tensor] = (),
+    pace: Callable[[str], Pace] = lambda name: AT_ONCE,
 ) -> Any:
     """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero.
 
-    pace: of the weight of a name; the learner follows it
+    others: weights that are learnt with those of the module
+    pace:   of the weight of a name; the learner follows it
     """
-    named = [(pace(name), p) for name, p in module.named_parameters()]
-    named += [(AT_ONCE, p) for p in (terms.parameters() if terms is not None else ())]
+    named = [*((pace(name), p) for name, p in module.named_parameters()), *((AT_ONCE, p) for p in others)]
     trained = [(how, p) for how, p in named if p.requires_grad]
     groups = []
     for how in sorted({how for how, _ in trained}):

@@ -1,0 +1,242 @@
+"""Findings of the whole image that do not exclude each other, each present or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from isocenter.belief import (
+    CERTAINTY,
+    INTERVALS,
+    NOBODY,
+    PREVALENCE,
+    THRESHOLDS,
+    Certainty,
+    GroupThresholds,
+    OperatingPoint,
+    calling_decisions,
+    certainty_decisions,
+    check_numbers,
+    grouped_decisions,
+    interval_decisions,
+)
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import FEWEST_OF_GROUP, Metrics, auroc
+from isocenter.lazy import torch
+from isocenter.tasks.findings.losses import BALANCED, LOSSES, finding_loss
+from isocenter.tasks.findings.scoring import METRICS, FindingScoring
+from isocenter.tasks.settings import COUNTS, LOSS
+from isocenter.tasks.shared import crossed, of_one, one_answer_length
+from isocenter.tasks.task import Outputs, Uncertain
+from isocenter.values import (
+    Case,
+    Dataset,
+    Decision,
+    Fingerprint,
+    Head,
+    Label,
+    Merge,
+    Sentence,
+    Target,
+    Vector,
+    setting,
+    settings_group,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+COUNTED = ("present", "absent")
+# A probability of 0 for what was there would cost infinitely much.
+SMALLEST = 1e-7
+
+
+@dataclass(frozen=True)
+class Findings(FindingScoring):
+    """Several findings, of which an image may show any.
+
+    A case need not have a reference of each: what is not known is neither learnt nor scored.
+
+    findings:   in the order of every column
+    counts:     {finding: {"present", "absent": training cases}}
+    loss_name:  of `losses.LOSSES`
+    point:      the rule by which validation cases decide from which probability on a finding is called
+    thresholds: {finding: that probability}; None until they have decided
+    prevalence: {finding: share of all people} for predictive values; None: of the cases that are scored
+    grouped:    thresholds of groups of people
+    certainty:  how far its probabilities can be believed, and what makes them so
+    """
+
+    findings: tuple[str, ...] = setting(words=Sentence("The findings are {value}"), target=True)
+    counts: Mapping[str, Mapping[str, int]] | None = setting(None, COUNTS)
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    loss_name: str = setting("bce", LOSS, name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))
+    point: OperatingPoint = settings_group(OperatingPoint)
+    thresholds: Mapping[str, float] | None = setting(None, THRESHOLDS, tuned=True)
+    prevalence: Mapping[str, float] | None = setting(None, PREVALENCE, registered="prevalence", compared=True)
+    grouped: GroupThresholds = settings_group(GroupThresholds)
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *INTERVALS,
+        coverage={
+            "words": Sentence(
+                "Sets should contain the truth in {percent} of those with each finding, and of those without"
+            )
+        },
+    )
+    name: ClassVar[str] = "findings"
+    needs: ClassVar[frozenset[str]] = frozenset({"findings"})
+    merge: ClassVar[Merge] = "mean"
+    selects_by: ClassVar[str] = "auroc"
+    uncertainty: ClassVar[Uncertain] = "labels"
+    metrics: ClassVar[Metrics] = METRICS
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Findings, loss and operating point for these training cases.
+
+        A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
+        """
+        known = fingerprint.findings
+        declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
+        counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
+        kept = [name for name in declared if min(counts[name].values()) > 0]
+        left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
+        if not kept:
+            raise DatasetError(
+                f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
+                str(dataset.root or dataset.name),
+                "Give cases with and without each finding",
+            )
+        shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
+        lost = (
+            f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}"
+            if left_out
+            else ""
+        )
+        rarest = min(kept, key=lambda name: counts[name]["present"])
+        others = ", ".join(name for name in LOSSES if name != "bce")
+        return {
+            "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
+            "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
+            "loss": Decision(
+                "bce",
+                f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
+                f"(for scarce findings: {others})",
+                LOSSES["bce"].source,
+            ),
+            **calling_decisions(),
+            **grouped_decisions(),
+            **certainty_decisions(),
+            **interval_decisions(),
+            "conformal": Decision(
+                None,
+                f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
+                "patients have it, and as many do not",
+            ),
+        }
+
+    def checked(self) -> Findings:
+        """The same findings; PlanError names the setting that cannot be."""
+        self.grouped.check(self.findings)
+        each = {"thresholds": self.thresholds, "prevalence": self.prevalence}
+        check_settings(self.findings, self.counts or {}, self.loss_name, each)
+        return self
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """One vector: an output a finding."""
+        return {"findings": Vector(len(self.findings))}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The findings, numbered from 0."""
+        return tuple(Label(value, name) for value, name in enumerate(self.findings))
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        """The finding that each becomes in a mirrored image; None where a side has no counterpart among the names."""
+        return crossed(self.findings)
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A network with one answer for the image, and AUROC to select and judge."""
+        return {
+            "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
+            **one_answer_length(),
+            "training.selection": Decision(
+                "auroc", "it is the mean over findings, and ranks cases without a threshold"
+            ),
+            "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
+        }
+
+    def under(self, sampling: str) -> dict[str, Decision]:
+        """Nothing; PlanError where cases are drawn otherwise than they come."""
+        if sampling != "natural":
+            problem = "a case has several findings at once, so that none can be drawn as often as another"
+            remedy = "Give natural, and --set task.loss=class_balanced where findings are scarce"
+            raise PlanError(problem, "training.sampling", remedy)
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """(findings,) 1 where it is present, 0 where absent, NaN where it is not known."""
+        known = case.references["findings"]
+        return Target(self.heads["findings"], np.array([known.get(name, np.nan) for name in self.findings], np.float32))
+
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """The named loss over what is known; target: (batch, findings), NaN where it is not known."""
+        logits = outputs["findings"].float()
+        weights = logits.new_tensor(self._balance) if self.loss_name in BALANCED else None
+        return finding_loss(self.loss_name, logits, target, weights)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, findings) probabilities and references."""
+        likely = self._likely(outputs["findings"].detach().float().cpu().numpy())
+        return {"probabilities": torch.from_numpy(likely), "target": target}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Mean AUROC over the findings that some validation cases have and others lack; without any minus log loss."""
+        probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
+        known = np.isfinite(target)
+        each = [
+            float(auroc(scores[there], truth[there] > 0))
+            for scores, truth, there in zip(probabilities.T, target.T, known.T, strict=True)
+            if len(set(truth[there])) > 1
+        ]
+        if each:
+            return float(np.mean(each))
+        likelihood = np.where(target > 0, probabilities, 1 - probabilities)[known]
+        return float(np.log(likelihood.clip(SMALLEST)).mean()) if likelihood.size else float("nan")
+
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the log odds of the finding, without one of the likeliest."""
+        return of_one(outputs["findings"], self.findings, target)
+
+
+def check_settings(
+    findings: Sequence[str],
+    counts: Mapping[str, Mapping[str, int]],
+    loss: str,
+    each: Mapping[str, Mapping[str, float] | None],
+) -> None:
+    """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
+    if len(set(findings)) < max(1, len(findings)):
+        raise PlanError("at least one finding is needed, and each once", "task.findings", "Name each finding once")
+    for name, both in counts.items():
+        if set(both) != set(COUNTED):
+            raise PlanError(f"{dict(both)} for {name}", "task.counts", "Give present and absent")
+    for side in COUNTED:
+        check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
+    if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
+        raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
+    for name, numbers in each.items():
+        check_numbers(f"task.{name}", numbers or {}, findings, 0, NOBODY if name == "thresholds" else 1)
+
+
+def _counts_in_words(counts: Mapping[str, int]) -> str:
+    return f"{counts['present']} present and {counts['absent']} absent"

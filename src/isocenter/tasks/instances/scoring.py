@@ -1,0 +1,148 @@
+"""The scores of objects: one row a case, estimates over cases and over all objects together, and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows, object_calibration_rows, score_columns
+from isocenter.evaluation import (
+    InstanceOverlap,
+    Metric,
+    Metrics,
+    Seed,
+    Table,
+    bootstrap_statistic,
+    instance_overlap,
+    mean_rows,
+)
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.instances.answering import ObjectAnswering
+from isocenter.tasks.properties import stated_image
+from isocenter.values import Case, Confidence, Floats, Prediction, Row
+
+# Metrics of each case, whose mean is stated; the primary one first.
+SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
+COUNTS = ("count_error", "count_difference")
+# Metrics of the objects of all cases together, as StarDist states them; large cases count more.
+POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
+METRICS = Metrics(
+    (
+        Metric("ap50", "AP at IoU 0.5"),
+        Metric("ap75", "AP at IoU 0.75"),
+        Metric("ap", "AP at IoU 0.5 to 0.95"),
+        Metric("f1"),
+        Metric("aji", "Aggregated Jaccard (AJI)"),
+        Metric("pq", "Panoptic quality (PQ)"),
+        Metric("sq", "Segmentation quality (SQ)"),
+        Metric("rq", "Recognition quality (RQ)"),
+        Metric("count_error", better="less", unit="objects"),
+        Metric("count_difference", better="aim", aim=0.0, unit="objects"),
+        Metric("ap50_pooled", "AP at IoU 0.5, pooled"),
+        Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
+        Metric(MISSED, "Missed by covering objects", "less"),
+        Metric(FALSE, "False covering objects a case", "less"),
+        *CALIBRATION_METRICS,
+    ),
+    of_case="f1",
+).marked(audited=("pq", "f1"), calibration="ece")
+NOTES = {
+    "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
+    "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",
+    "ap": "mean of IoU 0.5 to 0.95; TP / (TP + FP + FN) of each case",
+    "f1": "found above an IoU of 0.5",
+    "sq": "mean IoU of what was found",
+    "count_error": "absolute difference of the numbers of objects",
+    "count_difference": "predicted less reference",
+}
+
+
+class ObjectScoring(ObjectAnswering):
+    """The scores of objects, and what reports show of them."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case, on the reference's own grid."""
+        return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
+
+    def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+        reference = self._reference(case, prediction)
+        row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
+        row |= self.answers.columns(prediction, reference)
+        return {"case": case.id, "patient": case.patient, "label": "all", **row}
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Objects that were found, missed and wrongly called."""
+        return summary_rows(table, seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by average precision; a case without any object counts as 1."""
+        order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
+        return [str(case) for case in order.index]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Outlines of the predicted objects, and of the reference where the case has one."""
+        there = "instances" in case.references
+        reference = self._reference(case, prediction) if there else None
+        return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Metrics of the cases, and numbers of objects over those of the reference."""
+        known = {METRICS.of(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        axes = ("objects of the reference", "objects predicted")
+        return [
+            figures.histogram(known, "Scores of the cases", axis="score"),
+            figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
+        ]
+
+
+def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
+    """The metrics of one case, NaN where neither side has an object, and the scores of its objects."""
+    predicted, reference = len(overlap.predicted), len(overlap.reference)
+    return {
+        "ap50": overlap.ap((0.5,)),
+        "ap75": overlap.ap((0.75,)),
+        "ap": overlap.ap(),
+        "f1": overlap.f1(),
+        "aji": overlap.aji,
+        "pq": overlap.pq,
+        "sq": overlap.sq,
+        "rq": overlap.rq,
+        "count_error": float(abs(predicted - reference)),
+        "count_difference": float(predicted - reference),
+        "objects_reference": reference,
+        "objects_predicted": predicted,
+        "matched50": overlap.matched(0.5),
+        "matched75": overlap.matched(0.75),
+        **score_columns(overlap, confidence),
+    }
+
+
+def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
+    """Means over cases, then the figures of all objects together; patients are resampled."""
+    rows = mean_rows(table, {name: METRICS.of(name).unit for name in (*SHARES, *COUNTS)}, seed=seed)
+    rows = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
+    counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
+    for metric, column in POOLED.items():
+        matched = table[column].to_numpy(dtype=np.float64)
+        estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
+        rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
+    rows += object_calibration_rows(table, seed=seed)
+    return [*rows, *covering_rows(table, (), "objects", seed=seed)]
+
+
+def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
+    def statistic(weights: Floats) -> Floats:
+        """TP / (TP + FP + FN) of all objects, for each weighting of the cases."""
+        right, total = weights @ matched, weights @ counts
+        return np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0)
+
+    return statistic
+
+
+def _with_note(row: Row, note: str) -> Row:
+    return replace(row, estimate=replace(row.estimate, method=f"{row.estimate.method}; {note}"))

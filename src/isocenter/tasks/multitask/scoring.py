@@ -1,0 +1,116 @@
+"""The scores of several tasks in one table of cases: each part scores, draws and states its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.evaluation import CaseValues, Seed, Table
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure
+from isocenter.tasks.multitask.answering import PartAnswering
+from isocenter.tasks.properties import leaves
+from isocenter.tasks.task import Guess, Task
+from isocenter.values import Case, Prediction, Row
+
+# Columns that the rows of all parts have.
+COMMON = ("case", "patient", "split", "label")
+SEPARATOR, LABEL_SEPARATOR = ".", ": "
+
+
+class PartScoring(PartAnswering):
+    """The scores of tasks that share a network."""
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.primaries for part in self.parts.values()))
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+        """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
+        made, sentences = {case.id: case for case in cases}, list[str]()
+        for part in self.parts.values():
+            own, more = part.own_labels([one for one in made.values() if part.needs <= set(one.references)])
+            made |= {case.id: case for case in own}
+            sentences += more
+        return list(made.values()), sentences
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
+        tables = [
+            with_part(name, part.score([prediction.parts[name]], [case]))
+            for prediction, case in zip(predictions, cases, strict=True)
+            for name, part in self.parts.items()
+            if part.needs <= set(case.references)
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame([])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """The estimates of each part, whose name stands before the label."""
+        return [
+            replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
+            for name, own in part_tables(self, table).items()
+            for row in self.parts[name].summary(own, seed=seed)
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
+        places: dict[str, list[float]] = {}
+        for name, own in part_tables(self, table).items():
+            ranked = self.parts[name].rank(own)
+            for place, case in enumerate(ranked):
+                places.setdefault(case, []).append((place + 0.5) / len(ranked))
+        return sorted(places, key=lambda case: float(np.mean(places[case])))
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The pictures of all parts, one after the other."""
+        return [figure for name, part in self.parts.items() for figure in part.figures(prediction.parts[name], case)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """The charts of each part, whose name stands before the title."""
+        return [
+            replace(figure, title=f"{name[0].upper()}{name[1:]}: {figure.title}")
+            for name, own in part_tables(self, table).items()
+            for figure in self.parts[name].overview(own)
+        ]
+
+    def case_values(self, table: Table) -> list[CaseValues]:
+        """What the figures of each part are made of, whose name stands before the label."""
+        return [
+            replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
+            for name, own in part_tables(self, table).items()
+            for values in self.parts[name].case_values(own)
+        ]
+
+    def guess(self, table: Table) -> Guess | None:
+        """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
+        made = {name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))}
+        if not made:
+            return None
+        words = {name: own for name, guess in made.items() for own in guess.words.values()}
+        metrics = tuple(dict.fromkeys(metric for guess in made.values() for metric in guess.metrics))
+        joined = pd.concat([with_part(name, guess.table) for name, guess in made.items()], ignore_index=True)
+        return Guess(joined, words, metrics)
+
+
+def part_tables(task: Task, table: Table) -> dict[str, Table]:
+    """{part: its rows, with its own labels and columns} of the parts that have any; "" of a task without parts."""
+    own = {name: of_part(name, table) if name else table for name in leaves(task)}
+    return {name: rows for name, rows in own.items() if len(rows) or not name}
+
+
+def with_part(name: str, table: Table) -> Table:
+    """A part's table whose labels and columns begin with its name: no two parts have any in common."""
+    renamed = table.rename(columns={key: f"{name}{SEPARATOR}{key}" for key in table if key not in COMMON})
+    return renamed.assign(label=[f"{name}{LABEL_SEPARATOR}{label}" for label in table["label"]])
+
+
+def of_part(name: str, table: Table) -> Table:
+    """The inverse: the rows of a part as it made them."""
+    own = table[[str(label).startswith(f"{name}{LABEL_SEPARATOR}") for label in table["label"]]]
+    columns = [key for key in table if key in COMMON or str(key).startswith(f"{name}{SEPARATOR}")]
+    renamed = own[columns].rename(columns={key: str(key).removeprefix(f"{name}{SEPARATOR}") for key in columns})
+    labels = [str(label).removeprefix(f"{name}{LABEL_SEPARATOR}") for label in own["label"]]
+    return renamed.assign(label=labels).infer_objects().reset_index(drop=True)

@@ -1,0 +1,261 @@
+"""The scores of a regression: errors, correlation and agreement of each target, and means over several targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from isocenter.belief import HIGH, LOW, SET_METRICS, Certainty, finite, interval_rows
+from isocenter.evaluation import (
+    AGREEMENT_METRICS,
+    ERROR_BAR_METRICS,
+    VALUE_METRICS,
+    CaseValues,
+    Metric,
+    Metrics,
+    Seed,
+    Table,
+    bootstrap_statistic,
+    column_values,
+    concordance,
+    figure_label,
+    gaussian_nll,
+    is_covered,
+    mean_absolute_error,
+    median,
+    of_differences,
+    pearson,
+    proportion,
+    r2,
+    root_mean_squared_error,
+    spearman,
+)
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures, number
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.regression.answering import HEAD, ValueAnswering, values_of
+from isocenter.tasks.shared import Compared, Measured, agreement_figure, agreement_rows, compared_estimate, drawn_as
+from isocenter.tasks.task import Guess
+from isocenter.values import Case, Estimate, Floats, Prediction, Row
+
+TARGET = "target"
+# The size of the error of a case, in deviations of the training cases.
+STANDARDISED_DIFFERENCE = Metric("standardised_difference", better="less", may_judge=False)
+METRICS = Metrics(
+    (*VALUE_METRICS, *AGREEMENT_METRICS, *ERROR_BAR_METRICS, STANDARDISED_DIFFERENCE, *SET_METRICS),
+    label_word=TARGET,
+    of_case=STANDARDISED_DIFFERENCE.name,
+).marked(audited=("mae", "coverage"), calibration="coverage")
+# In the unit of the target; of several targets they are taken in deviations of the training cases.
+WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
+WITHOUT_UNIT: Mapping[str, Compared] = {
+    "r2": r2,
+    "pearson": pearson,
+    "spearman": spearman,
+    "concordance": concordance,
+}
+STANDARDISED = "SD"
+# Targets whose charts stand in a report.
+MOST_CHARTS = 4
+V = TypeVar("V")
+
+
+class ValueScoring(ValueAnswering):
+    """The scores of a regression, and what reports show of them."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and target that it has a reference of, in the target's unit.
+
+        difference: predicted less reference; standardised_difference: its size in deviations of the training cases
+        """
+        ordered = {name: self.deviation[name] for name in self.targets}
+        pairs = zip(predictions, cases, strict=True)
+        return pd.DataFrame([row for a, b in pairs for row in case_rows(a, b, self._references(b), ordered)])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
+        wide = [
+            row
+            for label, unit in labelled(self.units).items()
+            for row in interval_rows(label, with_ends(table[table["label"] == label], self.certainty), unit, seed=seed)
+        ]
+        return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean over targets of the standardised difference."""
+        means = table.groupby("case", sort=False)["standardised_difference"].mean()
+        return [str(case) for case in means.sort_values(kind="stable").index]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, with the values and their references in the caption."""
+        values, errors = values_of(self.targets, prediction)
+        reference = case.references.get(HEAD, {})
+        parts = []
+        for name, value in values.items():
+            bar = f" \N{PLUS-MINUS SIGN} {number(errors[name])}" if errors else ""
+            true = f" (reference {number(reference[name])})" if name in reference else ""
+            unit = f" {self.units[name]}" if self.units[name] else ""
+            parts.append(f"{name} {number(value)}{bar}{unit}{true}")
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Predictions over references, and differences over size, of the first targets."""
+        drawn = []
+        for measured in measured_of(table, self.targets)[:MOST_CHARTS]:
+            name, unit = measured.target, self.units[measured.target]
+            bars = None if measured.errors is None else 1.96 * measured.errors
+            both = (measured.reference, measured.predicted)
+            drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
+            drawn.append(agreement_figure(measured, f"{name}: differences", unit))
+        return drawn
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What errors and their standardised means are made of."""
+        return error_values(self.deviation, table)
+
+    def guess(self, table: Table) -> Guess:
+        """The mean of the training cases for every case."""
+        means = table["label"].map(labelled(self.mean)).astype(float)
+        apart = means - table["reference"]
+        guessed = table.assign(
+            predicted=means,
+            difference=apart,
+            standardised_difference=apart.abs() / table["label"].map(labelled(self.deviation)).astype(float),
+        )
+        return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
+
+
+def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
+    """The targets of a table of cases, in their order; without those that no case has."""
+    measured = []
+    for name in targets:
+        own = table[table["label"] == figure_label(name, TARGET)]
+        if own.empty:
+            continue
+        errors = own["error_bar"].to_numpy(float) if "error_bar" in own else None
+        predicted, reference = own["predicted"].to_numpy(float), own["reference"].to_numpy(float)
+        patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
+        measured.append(Measured(name, predicted, reference, patients, cases, errors))
+    return measured
+
+
+def labelled(given: Mapping[str, V]) -> dict[str, V]:
+    """What is given by target, by the label of its rows in tables."""
+    return {figure_label(name, TARGET): value for name, value in given.items()}
+
+
+def case_rows(
+    prediction: Prediction, case: Case, references: Floats, deviation: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """A row for each target of a case; references: (targets,), NaN where it has none; deviation: {target: its own}"""
+    values, errors = values_of(tuple(deviation), prediction)
+    for name, reference in zip(deviation, references.tolist(), strict=True):
+        if np.isnan(reference):
+            continue
+        difference = values[name] - reference
+        yield {
+            "case": case.id,
+            "patient": case.patient,
+            "label": figure_label(name, TARGET),
+            "difference": difference,
+            "standardised_difference": abs(difference) / deviation[name],
+            **({"error_bar": errors[name]} if errors else {}),
+            LOW: finite(prediction.confidence.low.get(name)),
+            HIGH: finite(prediction.confidence.high.get(name)),
+            "reference": reference,
+            "predicted": values[name],
+        }
+
+
+def with_ends(own: Table, certainty: Certainty) -> Table:
+    """Rows of a target, with infinite ends where those of its intervals are blank: nothing is left out there."""
+    if certainty.conformal is None or LOW not in own:
+        return own
+    ends = {LOW: -np.inf, HIGH: np.inf}
+    return own.assign(**{side: own[side].astype(float).fillna(end) for side, end in ends.items()})
+
+
+def summary_rows(
+    measured: Sequence[Measured], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: Seed
+) -> list[Row]:
+    """Figures of each target in its unit; of several first their mean, in deviations of the training cases."""
+    rows = list(_overall(measured, deviation, seed)) if len(measured) > 1 else []
+    return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
+
+
+def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValues]:
+    """What the MAE of each target is made of, and of several that of all, in deviations of the training cases."""
+    sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
+    if table["label"].nunique() < 2:
+        return column_values(sized)
+    # Not the column of standardised differences: beside another model the deviations are those of its training cases.
+    of_all = column_values(sized.assign(mae=sized["mae"] / sized["label"].map(labelled(deviation)).astype(float)))
+    return [
+        *(one for one in of_all if one.label == "all"),
+        *(one for one in column_values(sized) if one.label != "all"),
+    ]
+
+
+def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:
+    target, patients = figure_label(measured.target, TARGET), measured.patients
+    apart = measured.predicted - measured.reference
+    yield Row("mae", target, compared_estimate(measured, mean_absolute_error, unit, seed))
+    error = compared_estimate(measured, root_mean_squared_error, unit, seed)
+    yield Row("rmse", target, of_differences(error, apart, patients, seed=seed))
+    yield Row("median_absolute_error", target, median(np.abs(apart), patients, unit=unit))
+    for metric, figure in WITHOUT_UNIT.items():
+        yield Row(metric, target, compared_estimate(measured, figure, "", seed))
+    yield from agreement_rows(replace(measured, target=target), unit, seed=seed)
+    if measured.errors is not None:
+        yield from _of_error_bars(replace(measured, target=target), measured.errors, seed)
+
+
+def _of_error_bars(measured: Measured, errors: Floats, seed: Seed) -> Iterator[Row]:
+    covered = is_covered(measured.predicted, errors, measured.reference)
+    yield Row("interval_coverage", measured.target, proportion(covered, measured.patients, seed=seed))
+
+    def likelihood(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
+        """The negative log-likelihood under the error bars, for each weighting."""
+        return gaussian_nll(predicted, errors, reference, weights)
+
+    estimate = compared_estimate(measured, likelihood, "", seed)
+    note = f"{estimate.method}; nats, of the value in its unit"
+    yield Row("nll", measured.target, replace(estimate, method=note))
+
+
+def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed: Seed) -> Iterator[Row]:
+    for metric, figure in WITH_UNIT.items():
+        scales = [deviation[one.target] for one in measured]
+        yield Row(metric, "all", _mean_of_targets(measured, figure, scales, STANDARDISED, seed))
+    for metric, figure in WITHOUT_UNIT.items():
+        yield Row(metric, "all", _mean_of_targets(measured, figure, [1.0] * len(measured), "", seed))
+
+
+def _mean_of_targets(
+    measured: Sequence[Measured], figure: Compared, scales: Sequence[float], unit: str, seed: Seed
+) -> Estimate:
+    """Unweighted mean over the targets; a case is drawn with all its targets, and those that it has not count in none.
+
+    scales: by which each target is divided
+    """
+    cases = np.concatenate([one.cases for one in measured])
+    ids, first, place = np.unique(cases, return_index=True, return_inverse=True)
+    owners = np.concatenate([one.patients for one in measured])[first]
+    ends = np.cumsum([len(one.cases) for one in measured])
+    places = np.split(place, ends[:-1])
+
+    def statistic(weights: Floats) -> Floats:
+        """The mean over the targets, for each weighting."""
+        each = [
+            figure(one.predicted / scale, one.reference / scale, weights[:, own])
+            for one, scale, own in zip(measured, scales, places, strict=True)
+        ]
+        return np.mean(each, axis=0)
+
+    estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, **drawn_as(figure))
+    note = "; unweighted mean of the targets"
+    note += ", each in standard deviations of its training cases" if unit else ""
+    return replace(estimate, n=len(ids), method=estimate.method + note)
