@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import timedelta
 
 import pytest
+import torch
 
+from foreign_folders import network_of, result_folder
+from isocenter import networks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runs.initial_weights import source_of
 from isocenter.runtime import seal, write_zip
+from isocenter.values import Dense
 
 
 @pytest.fixture
@@ -66,4 +71,30 @@ def test_of_an_ensemble_the_first_member_is_taken_and_that_is_said(segmented, be
 
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no weights to begin from"), source_of(tmp_path):
+        pass
+
+
+def test_of_an_nnunet_folder_the_network_is_that_of_its_checkpoint_and_the_grid_that_of_its_plans(tmp_path):
+    order = (1, 0, 2)
+    folder = result_folder(tmp_path / "result", "3d_fullres", transpose=order, scheme="CTNormalization")
+    with source_of(folder) as source:
+        assert source.weights.name == "checkpoint_final.pth"
+        assert (source.family, source.size["features"]) == ("plain_conv_unet", [4, 8])
+        # nnU-Net's network sees (row, slice, column), and ours (column, row, slice).
+        assert source.prepared["spacing"] == [1.0, 1.5, 1.2]
+        assert source.prepared["normalisation"][0]["low"] == 5.0
+        ours = networks.build(source.family, 1, 3, {"mask": Dense(3)}, source.size)
+        made = networks.pretrained(ours, source.family, source.size, source.weights)
+    assert {row.how for row in made.rows} == {"copied"}
+    theirs = network_of(folder)
+    images = torch.randn(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        expected = theirs(images)["mask"].permute(0, 1, 4, 2, 3)
+        answer = ours.eval()(images.permute(0, 1, 4, 2, 3))["mask"]
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "made": timedelta(1)}, tmp_path / "weights.pth")
+    with pytest.raises(IntegrityError, match="could run any code"), source_of(tmp_path / "weights.pth"):
         pass

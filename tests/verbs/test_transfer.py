@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.numpy import load_file
 
@@ -16,6 +17,7 @@ import trained
 from isocenter.errors import IntegrityError, PlanError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
+from isocenter.runtime.package.readme import readme
 
 FIXED = {"training.ema": 0.0, "training.compute": "eager"}
 
@@ -104,3 +106,21 @@ def test_weights_for_volumes_are_refused_for_pictures(classified, tmp_path):
     torch.save(volumes.state_dict(), tmp_path / "volumes.pt")
     with pytest.raises(PlanError, match="for images of 3 axes, and this network has 2"):
         started(tmp_path / "volumes.pt", classified.data, tmp_path / "run")
+
+
+def test_a_file_of_another_program_gives_the_network_and_its_terms_go_with_the_model(others, tmp_path):
+    size = {"embed_dim": 64, "depth": 2, "num_heads": 1, "img_size": 32, "patch_size": 8}
+    theirs = timm.create_model("vit_base_patch16_224", num_classes=0, **size).state_dict()
+    decoder = {"mask_token": torch.zeros(1, 1, 32), "decoder_embed.weight": torch.ones(32, 64)}
+    torch.save({"model": {**theirs, **decoder}}, tmp_path / "mae.pth")
+    run = tmp_path / "run"
+    few = {**trained.TWO_STEPS, "transfer.mode": "head_first", "transfer.head_share": 0.5}
+    isocenter.train(others, out=run, start=tmp_path / "mae.pth", device="cpu", threads=1, assignments=few)
+    plan, model = read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    assert (plan["network.name"], plan["network.size"]["settings"]["depth"]) == ("timm", 2)
+    assert "as in the source of the weights, mae.pth" in plan.decision("network.size").because
+    hows = {row["how"] for row in rows_of(run) if row["group"] == "encoder"}
+    assert hows == {"copied", "channels"}
+    page = readme(model, "pictures", [], [], {}, "")
+    assert "Training started from weights of mae. Their licence: CC-BY-NC-4.0" in page
+    assert "arXiv:2111.06377" in page

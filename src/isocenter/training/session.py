@@ -32,7 +32,15 @@ from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.training.step.loss import JUDGE, Criterion, bit_by_bit, each_array
 from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.step.train_step import Learner
-from isocenter.training.transfer import Moving, initialise, parts_of_network, read_origins, sources_of, write_transfer
+from isocenter.training.transfer import (
+    Moving,
+    initialise,
+    parts_of_network,
+    read_origins,
+    source_terms,
+    sources_of,
+    write_transfer,
+)
 from isocenter.transforms import generator, images_of
 
 if TYPE_CHECKING:
@@ -111,6 +119,7 @@ class Session:
             moving.measure_no_statistics(averaged)
             if made.rows and ranks.leads:
                 write_transfer(out, made, module, moving, settings.transfer)
+            record |= source_terms(out)
         network = TorchNetwork(averaged, str(fabric.device))
         model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
         return cls(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
 from isocenter.lazy import torch
-from isocenter.networks import ENCODER, FRESH, HEAD, Loaded, TensorGroups, TensorOrigin
+from isocenter.networks import ENCODER, FRESH, HEAD, Layout, Loaded, TensorGroups, TensorOrigin
 from isocenter.planning import Settings, Transfer
 from isocenter.runtime import Context, build_module, read_json, write_json
 from isocenter.training.step.low_rank import plain_name, with_low_rank
@@ -134,9 +134,22 @@ def write_transfer(out: Path, made: Loaded, module: Module, moving: Moving, chos
     moved, layout = {plain_name(name) for name, one in module.named_parameters() if one.requires_grad}, made.layout
     moved |= {row.name for row in made.rows} - moving.still
     rows = [asdict(replace(row, trained=row.name in moved)) for row in made.rows]
-    terms = {"layout": layout.name, "licence": layout.licence_of_weights, "citation": layout.citation} if layout else {}
+    terms = {"source": terms_of(layout)} if layout else {}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / TRANSFER, TRANSFER_SCHEMA, {"rows": rows, "words": made.words, "mode": chosen.mode, **terms})
+
+
+def terms_of(layout: Layout) -> dict[str, str]:
+    """What a model's record says of the program whose weights it started from."""
+    return {"name": layout.name, "licence": layout.licence_of_weights, "citation": layout.citation}
+
+
+def source_terms(out: Path) -> dict[str, Any]:
+    """The same, for the record of a model that starts so, as a training has written it; empty without a source."""
+    if not (out / TRANSFER).is_file():
+        return {}
+    known = read_json(out / TRANSFER, TRANSFER_SCHEMA).get("source")
+    return {"weights_source": known} if known else {}
 
 
 def read_origins(out: Path) -> tuple[TensorOrigin, ...]:
