@@ -29,6 +29,7 @@ import isocenter
 from isocenter.networks import resnet
 from isocenter.runtime import Model, with_uncertainty
 from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.members import METHOD
 from isocenter.values import Geometry, Image
 
 SHARE, SEEDS, TRAIN, VOLUMES, ENOUGH = 0.2, range(5), 100, 12, 0.8
@@ -124,7 +125,7 @@ def model_of(method: str, name: str, source: Path, given: argparse.Namespace) ->
         isocenter.ensemble(runs, out=out / "ensemble", weights="equal", **how)
         return with_uncertainty(isocenter.load(out / "ensemble", "cpu"), "members")
     model = isocenter.load(runs[0], "cpu")
-    run, differ = model.run, Disagreement.of(model.task)
+    run, differ = model.networks.run, Disagreement.of(model.task)
     while not hasattr(run, "module"):
         run = run.run
     always[0] = True
@@ -132,7 +133,7 @@ def model_of(method: str, name: str, source: Path, given: argparse.Namespace) ->
         part.train("Dropout" in type(part).__name__)
     torch.manual_seed(0)
     assert differ is not None
-    return replace(model, run=Dropping(run.module, DRAWS[name], differ), uncertainty="members")
+    return replace(model.with_run(Dropping(run.module, DRAWS[name], differ)), uncertainty=METHOD)
 
 
 def epistemic(model: Model, images: Sequence[Pixels]) -> float:

@@ -203,6 +203,7 @@ EXAMPLES: Mapping[str, Example] = {
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),
     "covariates": Example("findings", "multimodal", "the same, with age and sex", WITH_COVARIATES, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
+    "unlabelled": Example("representation", "medmnist/pneumoniamnist.npz", "none: views of radiographs are compared"),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
         "segmentation",

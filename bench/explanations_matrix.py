@@ -26,7 +26,7 @@ import torch
 from isocenter import networks, tasks
 from isocenter.explanation import METHODS, UnfitError, explained
 from isocenter.networks.catalogue import halvings
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime import Differentiable, Inference, Model, Networks, Preprocessing, TorchNetwork
 from isocenter.tasks import Task
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
@@ -104,7 +104,7 @@ def model_of(cell: Cell) -> Model:
     module = networks.build(cell.name, 1, cell.axes, task.heads, size).eval()
     network = {"name": cell.name, "channels": 1, "spatial_dims": cell.axes, "size": dict(size)}
     preprocessing = Preprocessing(cell.axes, ("0",), (Normalisation("window", -10, 10),))
-    return Model(task, preprocessing, Inference(tuple(patch)), network, TorchNetwork(module))
+    return Model(task, preprocessing, Inference(tuple(patch)), Networks(TorchNetwork(module), network))
 
 
 def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
@@ -112,7 +112,7 @@ def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
     made = Outcome()
     try:
         model = model_of(cell)
-        torch_model = model.differentiable()
+        torch_model = Differentiable.of(model.networks)
     except Exception as error:  # torch, the libraries and the families raise what they like: that is looked for
         made.failed.append(f"{type(error).__name__}: {error}")
         return made

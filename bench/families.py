@@ -203,8 +203,8 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     model = isocenter.load(run, "cpu")
-    [first, *_] = model.members
-    module, record = first.module, model.network
+    [first, *_] = model.networks.members
+    module, record = first.module, model.networks.architecture
     images = torch.zeros(1, record["channels"], *model.inference.patch)
     context = () if not record.get("context") else (torch.zeros(1, record["context"]),)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

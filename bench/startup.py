@@ -23,7 +23,16 @@ from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, failur
 from packaging.requirements import Requirement
 
 from isocenter import tasks
-from isocenter.runtime import Evidence, Inference, Model, Preprocessing, TorchNetwork, build_module, write_package
+from isocenter.runtime import (
+    Evidence,
+    Inference,
+    Model,
+    Networks,
+    Preprocessing,
+    TorchNetwork,
+    build_module,
+    write_package,
+)
 from isocenter.runtime.package.backends import backend
 from isocenter.transforms import Normalisation
 
@@ -125,7 +134,9 @@ def _package() -> Path:
     network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
     run = TorchNetwork(build_module(task, network).eval())
     folder.mkdir(parents=True)
-    write_package(Model(task, preparation, Inference((40, 56, 40)), network, run), Evidence(), "startup", folder)
+    write_package(
+        Model(task, preparation, Inference((40, 56, 40)), Networks(run, network)), Evidence(), "startup", folder
+    )
     return folder
 
 

@@ -22,6 +22,7 @@ from isocenter.runtime import (
     Evidence,
     Inference,
     Model,
+    Networks,
     Preprocessing,
     TorchNetwork,
     build_module,
@@ -58,13 +59,13 @@ def of_folds(*, flips: tuple[int, ...] = (), **preparation: Any) -> Model:
     """A model of two networks, each with the window of its own training cases."""
     windows = (Normalisation("window", 40.0, 150.0, 95.0, 25.0), Normalisation("window", 55.0, 170.0, 105.0, 35.0))
     both = segmenting(2, flips=flips, **preparation)
-    assert isinstance(both.run, Averaged)
+    assert isinstance(both.networks.run, Averaged)
     each = [
-        replace(both, run=run, preprocessing=replace(both.preprocessing, normalisation=(window,)))
-        for run, window in zip(both.run.members, windows, strict=True)
+        replace(both.with_run(run), preprocessing=replace(both.preprocessing, normalisation=(window,)))
+        for run, window in zip(both.networks.run.members, windows, strict=True)
     ]
     preprocessing, networks = on_one_scale(each, "folds")
-    return replace(both, preprocessing=preprocessing, run=Averaged(networks, both.task.average))
+    return replace(both.with_run(Averaged(networks, both.task.average)), preprocessing=preprocessing)
 
 
 def classifying(name: str = "resnet", **size: Any) -> Model:
@@ -80,7 +81,7 @@ def _made(task: Any, preprocessing: Preprocessing, inference: Inference, family:
     torch.manual_seed(5)
     runs = tuple(TorchNetwork(build_module(task, network).eval()) for _ in range(count))
     run = runs[0] if count == 1 else Averaged(runs, task.average)
-    return Model(task, preprocessing, inference, network, run, {"data_hash": "abc"})
+    return Model(task, preprocessing, inference, Networks(run, network), {"data_hash": "abc"})
 
 
 # Of one network that takes voxels as they are, of two that resample and mirror, and of pictures.

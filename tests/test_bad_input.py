@@ -297,7 +297,7 @@ def test_an_unknown_option_is_wrong_use(cli, here):
 
 
 def test_an_unknown_verb_is_wrong_use(cli, here):
-    refused(cli("trian", "data"), 2, "trian", "Did you mean 'train'? See", "--help")
+    refused(cli("trian", "data"), 2, "trian", "Did you mean 'train'", "--help")
     assert nothing_in(here)
 
 
@@ -466,7 +466,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
         raise EOFError("No data left in file")
 
     data = trained.blobs(tmp_path / "data", 8)
-    monkeypatch.setattr("isocenter.verbs.plan.split", ends)
+    monkeypatch.setattr("isocenter.runs.plan_request.split", ends)
     done = cli("train", data)
     assert done.code == 1
     assert "EOFError: No data left in file" in done.last
@@ -496,7 +496,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("isocenter.verbs.plan.split", pressed)
+    monkeypatch.setattr("isocenter.runs.plan_request.split", pressed)
     done = cli("train", data)
     assert done.code == 130
     assert nothing_in(here)

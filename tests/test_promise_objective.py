@@ -116,7 +116,7 @@ def test_its_package_holds_nothing_of_it_but_the_record(promised, tmp_path):
     isocenter.package(promised.run, out=tmp_path / "packaged", backends=())
     assert not [path for path in (tmp_path / "packaged").rglob("*") if "objectives" in path.name]
     record = json.loads((tmp_path / "packaged" / "isocenter" / "model.json").read_text())["record"]
-    assert record == isocenter.load(promised.run, "cpu").record
+    assert record["objectives"] == isocenter.load(promised.run, "cpu").record["objectives"]
 
 
 def test_the_record_of_the_model_says_what_taught_it(promised):

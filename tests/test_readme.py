@@ -105,7 +105,7 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
 
 @pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in commands() if "--set" in line])
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: str) -> None:
-    from isocenter.planning.sections import TYPED  # typed sections know their names
+    from isocenter.planning.typed import TYPED  # typed sections know their names
     from isocenter.tasks import kind, names
     from isocenter.values import settings_in
 

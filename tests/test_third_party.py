@@ -83,7 +83,8 @@ for n in range(24):
 few = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
 run = isocenter.train("data", task="grading", out="run", device="cpu", threads=1, assignments=few)
 model = isocenter.load("run", "cpu")
-assert (model.task.name, model.network["name"], model.network["size"]) == ("grading", "tiny", {})
+made = model.networks.architecture
+assert (model.task.name, made["name"], made["size"]) == ("grading", "tiny", {})
 assert "tiny" in isocenter.list_networks()
 predicted = isocenter.predict("run", "data/grade0/00.tiny", out="predicted", device="cpu")
 assert list(predicted.table.columns)[2:5] == ["predicted", "probability_grade0", "probability_grade1"]

@@ -10,7 +10,7 @@ from bounded_model import Light
 
 import isocenter
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.transforms import Normalisation
 
 volume, out = sys.argv[1:3]
@@ -26,7 +26,7 @@ def run(images: np.ndarray) -> dict[str, np.ndarray]:
         return {"mask": network(torch.from_numpy(images)).numpy()}
 
 
-model = Model(task, prepares, Inference((size,) * 3, overlap, batch), {"name": "light", "channels": 1}, run)
+model = Model(task, prepares, Inference((size,) * 3, overlap, batch), Networks(run, {"name": "light", "channels": 1}))
 began = time.perf_counter()
 isocenter.predict(model, volume, out=out, device="cpu")
 print(json.dumps({"predicting": time.perf_counter() - began}))

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import psutil
 
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, expected_memory
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, expected_memory
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Deferred, Geometry, Image
@@ -43,7 +43,7 @@ def _model(classes: int, batch: int, spacing: tuple[float, ...]) -> Model:
     window = Normalisation("window", -1000.0, 1000.0, 0.0, 500.0)
     preprocessing = Preprocessing(ndim=3, channels=("image",), modality="CT", spacing=spacing, normalisation=(window,))
     run = TorchNetwork(build_module(task, network).eval())
-    return Model(task, preprocessing, Inference(PATCH, batch=batch), network, run)
+    return Model(task, preprocessing, Inference(PATCH, batch=batch), Networks(run, network))
 
 
 def _drawn(shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
 from isocenter.transforms import Normalisation
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -20,7 +20,7 @@ network = {"name": "unet", "channels": 1, "spatial_dims": 2, "size": shape}
 torch.manual_seed(0)
 run = TorchNetwork(build_module(task, network).eval())
 prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 255, 0.5, 0.25),))
-model = Model(task, prepares, Inference((min(256, size),) * 2, 0.25, 4), network, run)
+model = Model(task, prepares, Inference((min(256, size),) * 2, 0.25, 4), Networks(run, network))
 rng = np.random.default_rng(0)
 stream = model.stream(rng.integers(0, 255, (1, size, size)).astype(np.uint8) for _ in range(frames))
 for _ in stream:

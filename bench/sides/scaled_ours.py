@@ -77,7 +77,7 @@ def _prepared(folder: Path, threads: int) -> float:
 
 def _model(classes: int):
     """A light U-Net of so many classes, with weights that have learnt nothing."""
-    from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+    from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
     from isocenter.tasks import build
     from isocenter.transforms import Normalisation
 
@@ -88,7 +88,7 @@ def _model(classes: int):
     scale = (Normalisation("zscore"),)
     preprocessing = Preprocessing(ndim=3, channels=("image",), modality="unknown", spacing=None, normalisation=scale)
     module = build_module(task, network).eval()
-    return Model(task, preprocessing, Inference((32, 32, 32), overlap=0.25), network, TorchNetwork(module))
+    return Model(task, preprocessing, Inference((32, 32, 32), overlap=0.25), Networks(TorchNetwork(module), network))
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "package",
     "plan",
     "predict",
+    "pretrain",
     "read",
     "route",
     "serve",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
+    from isocenter.verbs.pretrain import pretrain
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.train import train

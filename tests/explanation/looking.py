@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isocenter import tasks
 from isocenter.networks.layers import CONVOLUTION
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 
@@ -59,7 +59,9 @@ def model(module: nn.Module, patch: Sequence[int], *, overlap: float = 0.5, name
     scales = tuple(Normalisation("range", 0, 1) for _ in settings["channels"])
     preprocessing = Preprocessing(len(patch), normalisation=scales, smallest=tuple(patch), **settings)
     network = {"name": name, "channels": len(settings["channels"]), "spatial_dims": len(patch), "size": {}}
-    return Model(classes(), preprocessing, Inference(tuple(patch), overlap), network, TorchNetwork(module.eval()))
+    return Model(
+        classes(), preprocessing, Inference(tuple(patch), overlap), Networks(TorchNetwork(module.eval()), network)
+    )
 
 
 def spot(shape: Sequence[int], at: Sequence[int], affine: np.ndarray | None = None) -> Image:

@@ -16,7 +16,7 @@ import isocenter
 from explanation.looking import Bright, Linear, model, spot
 from isocenter import tasks
 from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime import Differentiable, Inference, Model, Networks, Preprocessing, TorchNetwork
 from isocenter.scoring.explaining.cohort import Explainer
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
@@ -89,7 +89,9 @@ def test_a_clip_whose_frames_are_predicted_one_by_one_is_explained_so():
         {"name": "segmentation", "labels": [{"value": 1, "name": "ball"}], "loss": "dice+ce", "tolerance": 2.0}
     )
     preprocessing = Preprocessing(2, ("0",), (Normalisation("range", 0, 1),))
-    of = Model(task, preprocessing, Inference((12, 12)), {"name": "unet", "size": {}}, TorchNetwork(Marking().eval()))
+    of = Model(
+        task, preprocessing, Inference((12, 12)), Networks(TorchNetwork(Marking().eval()), {"name": "unet", "size": {}})
+    )
     frames = np.stack([spot((12, 12), (3 + 3 * n, 6)).data[0] for n in range(3)])
     image = Image(frames[None], Geometry((12, 12), np.eye(3)))
     made = explained(of, image, named_methods("integrated_gradients")[0], target="ball")
@@ -113,9 +115,11 @@ def test_a_colour_picture_has_one_map():
 
 def test_each_covariate_has_a_bar_of_what_the_score_loses_without_it():
     of = model(Informed(), (8, 8))
-    of = replace(of, network={**of.network, "context": {**AGE, **SEX}})
+    of = replace(
+        of, networks=replace(of.networks, architecture={**of.networks.architecture, "context": {**AGE, **SEX}})
+    )
     case = Case("a", "a", {"image": spot((8, 8), (4, 4))}, covariates={"age": 70.0, "sex": "f"})
-    bars = CaseOnGrid.of(of, case, "bright", of.differentiable()).covariates()
+    bars = CaseOnGrid.of(of, case, "bright", Differentiable.of(of.networks)).covariates()
     assert set(bars) == {"age", "sex"}
     assert bars["age"] == pytest.approx(6.0)  # two deviations above the mean, at which a missing age stands
     assert bars["sex"] == pytest.approx(0.0)

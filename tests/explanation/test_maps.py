@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from scipy import ndimage
 from explanation.looking import Bright, Linear, model, spot
 from isocenter import networks, tasks
 from isocenter.explanation import CaseOnGrid, Objective, UnfitError, explained, named_methods
-from isocenter.runtime import Averaged, TorchNetwork
+from isocenter.runtime import Averaged, Differentiable, TorchNetwork
 from isocenter.scoring.explaining.cohort import pictures_of
 from isocenter.values import Geometry, Image, Vector
 
@@ -101,8 +99,8 @@ def test_a_volume_of_several_windows_has_one_map_in_which_the_cause_stands_out()
 def test_members_are_averaged_and_their_disagreement_is_a_map():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)) for n in (1, 2))
     of, image = model(Linear(first), (8, 8)), spot((8, 8), (5, 2))
-    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.75, 0.25))
-    made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
+    run = Averaged((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.75, 0.25))
+    made = explained(of.with_run(run), image, named_methods("integrated_gradients")[0], target="bright")
     assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
     apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
@@ -114,8 +112,8 @@ def test_the_disagreement_on_several_images_is_that_of_the_sum_of_their_maps():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)).repeat(2, axis=0) for n in (1, 2))
     of = model(Linear(first), (8, 8), channels=("T1", "T2"))
     image = Image(spot((8, 8), (5, 2)).data.repeat(2, axis=0), Geometry.of_pixels((8, 8)), channels=("T1", "T2"))
-    run = Averaged((of.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.5, 0.5))
-    made = explained(replace(of, run=run), image, named_methods("integrated_gradients")[0], target="bright")
+    run = Averaged((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.5, 0.5))
+    made = explained(of.with_run(run), image, named_methods("integrated_gradients")[0], target="bright")
     # Both images have the same map: members differ about their sum twice as much as about one.
     apart = abs((first - second) * image.data).sum(axis=0) * 0.5
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
@@ -152,7 +150,7 @@ def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():
 def test_a_subject_has_gradients_by_its_image_and_its_score_is_the_logit_of_the_target():
     weights = np.random.default_rng(1).normal(size=(1, 8, 8))
     of, image = model(Linear(weights), (8, 8)), spot((8, 8), (5, 2))
-    grid = CaseOnGrid.of(of, image, "bright", of.differentiable())
+    grid = CaseOnGrid.of(of, image, "bright", Differentiable.of(of.networks))
     [subject] = grid.subjects(grid.fullest_window())
     given = subject.image.clone().requires_grad_()
     subject.score(given).sum().backward()

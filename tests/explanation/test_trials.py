@@ -29,6 +29,7 @@ from isocenter.explanation import (
 )
 from isocenter.explanation.faithfulness import RADIUS, _curves
 from isocenter.report.figures.heat_map import heat
+from isocenter.runtime import Differentiable
 from isocenter.scoring.explaining.cohort import pictures_of
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
@@ -45,7 +46,7 @@ def edges(subject):
 
 
 def verdict(method, of, count=COUNT):
-    found, torch_model = [], of.differentiable()
+    found, torch_model = [], Differentiable.of(of.networks)
     for n in range(count):
         grid = CaseOnGrid.of(of, textured(n), "bright", torch_model)
         window = Window(grid.subjects(grid.fullest_window()), grid.shares)
@@ -55,7 +56,7 @@ def verdict(method, of, count=COUNT):
 
 def test_a_map_is_tested_also_where_a_gpu_has_no_float64():
     of = corner_model()
-    grid = CaseOnGrid.of(of, textured(0), "bright", of.differentiable())
+    grid = CaseOnGrid.of(of, textured(0), "bright", Differentiable.of(of.networks))
     subjects = grid.subjects(grid.fullest_window())
     on_gpu = [replace(one, image=on_apple(one.image)) for one in subjects]
     flat = subjects[0].image[0, 0]
@@ -78,7 +79,7 @@ def test_sensitivity_is_how_far_maps_move_as_a_share_of_the_map(channels):
     picture = textured(0)
     pixels = np.concatenate([picture.pixels] * channels)
     image = Image(pixels, picture.geometry, channels=tuple(map(str, range(channels))))
-    grid = CaseOnGrid.of(of, image, "bright", of.differentiable())
+    grid = CaseOnGrid.of(of, image, "bright", Differentiable.of(of.networks))
     window = Window(grid.subjects(grid.fullest_window()), grid.shares)
     own = window.image
     found = tried(window, Method("itself", lambda subject: subject.image, "the image"), seed=0)
@@ -113,9 +114,9 @@ def test_few_cases_judge_nothing():
 
 def test_drawing_weights_anew_for_a_test_leaves_the_model_as_it_is():
     of = corner_model()
-    before = of.run.module.weights.clone()
+    before = of.networks.run.module.weights.clone()
     verdict(named_methods("integrated_gradients")[0], of, count=1)
-    assert torch.equal(of.run.module.weights, before)
+    assert torch.equal(of.networks.run.module.weights, before)
 
 
 def test_a_cohort_that_looks_at_a_corner_is_found_to_and_one_that_looks_at_the_middle_is_not():

@@ -348,7 +348,7 @@ def test_the_published_weights_fit_all_but_what_tells_of_classes(name, monkeypat
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_of_other_networks_than_the_published_there_are_none(name, monkeypatch):
-    assert networks.is_published(name)
+    assert networks.family_of(name).published is not None
     monkeypatch.setattr(weights, "_silence", lambda address: "")
     with pytest.raises(PlanError, match="of model resnet50"):
         networks.pretrained(built(name), name, {"model": "resnet18", **SMALL[name]}, "auto")

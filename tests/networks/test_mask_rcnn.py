@@ -254,7 +254,7 @@ def test_weights_of_torchvisions_network_fit_but_for_the_classes(tmp_path):
     fresh = [f"roi_heads.{name}.{kind}" for name in names for kind in ("weight", "bias")]
     assert said.endswith(f"fresh: {', '.join(fresh)}")
     assert torch.equal(own.roi_heads.mask_head[3][0].weight, theirs.roi_heads.mask_head[3][0].weight)
-    assert networks.is_published("mask_rcnn")
+    assert networks.family_of("mask_rcnn").published is not None
 
 
 def test_volumes_and_heads_that_are_no_objects_are_refused_by_name():

@@ -34,7 +34,7 @@ SMALL = {
     "vgg": {"convolutions": [1, 1], "width": 8, "dropout": 0.0},
     "vit": {"token": 4, "image": [32, 32], "layers": 1, "width": 16, "heads": 2},
 }
-PAIRS = [(name, method) for name in SMALL for method in networks.fusion_methods(name)]
+PAIRS = [(name, method) for name in SMALL for method in networks.family_of(name).fusion_methods]
 BEGINS_UNTOLD = [(name, method) for name, method in PAIRS if method in ("film", "attention")]
 
 
@@ -132,7 +132,7 @@ def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
 
 @pytest.mark.parametrize("name", ["resnet", "unet", "unet_slices", "vit"])
 def test_many_entries_cost_something_while_a_network_learns_and_nothing_afterwards(name):
-    network = built(name, networks.fusion_methods(name)[0], narrow=2, sparsity=0.1)
+    network = built(name, networks.family_of(name).fusion_methods[0], narrow=2, sparsity=0.1)
     images, context = shown(name)
     with torch.no_grad():
         network.get_submodule("plane.telling.narrow" if name == "unet_slices" else "telling.narrow").weigh.weight.fill_(
@@ -190,7 +190,7 @@ COURSES = (2, 10)  # of which each has two entries a stretch
 def test_every_family_hears_what_was_read_along_time(name):
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     entries = 2 * COURSES[0] * COURSES[1] + ENTRIES
-    told = {"method": networks.fusion_methods(name)[0], "courses": COURSES}
+    told = {"method": networks.family_of(name).fusion_methods[0], "courses": COURSES}
     torch.manual_seed(0)
     network = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name], entries, told).train()
     images, rest = shown(name)

@@ -7,7 +7,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.prediction import Asked, computed
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
 
@@ -39,6 +39,6 @@ def test_a_value_of_0_and_a_frame_in_which_something_is_seen_are_answers(setting
     pixels = frames if len(spots) > 1 else frames[:, 0]
     image = Image(pixels, Geometry.of_pixels((16, 16)), channels=("0",))
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
-    model = Model(tasks.build(settings), prepared, Inference((16, 16)), {"name": "none", "channels": 1}, run)
+    model = Model(tasks.build(settings), prepared, Inference((16, 16)), Networks(run, {"name": "none", "channels": 1}))
     done = computed(model, Case("a", "a", {"image": image}), image, Asked(findings=True))()
     assert done.found is found

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,12 +126,11 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
     assert whole.seconds(COSTS) - bare.seconds(COSTS) == each
 
 
-def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):
+def test_a_gate_stops_looking_when_its_time_is_over():
     looked = []
-    monkeypatch.setattr(gate, "observed", lambda model, case, layers: (looked.append(case), None))
-    hour = {"most": 3600.0}
-    assert len(gate._looked(None, range(50), None, seconds=-1.0, **hour)) == budget.FEWEST_LOOKED == len(looked)
-    assert len(gate._looked(None, range(50), None, seconds=3600.0, **hour)) == 50
+    model, hour = SimpleNamespace(observed=lambda case, layers: (looked.append(case), None)), {"most": 3600.0}
+    assert len(gate._looked(model, range(50), None, seconds=-1.0, **hour)) == budget.FEWEST_LOOKED == len(looked)
+    assert len(gate._looked(model, range(50), None, seconds=3600.0, **hour)) == 50
 
 
 def of(share: float, role: Role = Role.FOLD) -> Training:

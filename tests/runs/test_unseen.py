@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.planning import settings
 from isocenter.reading import ReadingOptions, open_dataset
 from isocenter.runs import Unseen, fresh_model
-from isocenter.runtime import KeptOutputs, TorchNetwork, observed
+from isocenter.runtime import KeptOutputs, TorchNetwork
 from isocenter.tasks import Evidence, with_calibration
 from isocenter.values import Image
 
@@ -84,7 +84,7 @@ def test_what_a_calibrated_model_says_and_the_gate_sees_of_kept_outputs_is_the_s
     assert [one.probabilities for one in again] == [tuned.predict(case).probabilities for case in cases]
     assert again[0].probabilities != predictions[0].probabilities
     for case, own in zip(cases, seen, strict=True):
-        assert np.array_equal(observed(model, case)[0].features, own)
+        assert np.array_equal(model.observed(case)[0].features, own)
 
 
 def test_what_does_not_fit_into_the_memory_for_outputs_is_computed_again(model, cases, computed):
@@ -114,8 +114,8 @@ def test_a_changed_image_of_the_same_name_is_another_image(model, cases):
 
 
 def test_who_writes_into_outputs_does_not_change_those_that_are_kept(model):
-    batch, kept = np.ones((1, int(model.network["channels"]), 24, 24), np.float32), KeptOutputs()
-    run = Unseen(kept).by(model).run
+    batch, kept = np.ones((1, int(model.networks.architecture["channels"]), 24, 24), np.float32), KeptOutputs()
+    run = Unseen(kept).by(model).networks.run
     [head] = model.task.heads
     first = run(batch)[head].copy()
     for _ in range(2):

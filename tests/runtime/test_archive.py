@@ -41,7 +41,9 @@ def with_entry(zipped: Path, out: Path, name: str, content: bytes = b"x", mode: 
 
 def test_a_zip_is_the_model_of_its_folder(package, zipped):
     image = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
-    assert_array_equal(load(zipped, "cpu").run(image)["class"], load(package, "cpu").run(image)["class"])
+    assert_array_equal(
+        load(zipped, "cpu").networks.run(image)["class"], load(package, "cpu").networks.run(image)["class"]
+    )
 
 
 def test_unzipped_it_lies_in_a_folder_of_its_own_name(package, zipped, tmp_path):

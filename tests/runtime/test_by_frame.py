@@ -13,7 +13,7 @@ from scipy import ndimage
 
 import isocenter
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, measurements, size_changes
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, measurements, size_changes
 from isocenter.runtime.stream import predict_frames
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Geometry, Image, Label, Prediction
@@ -53,7 +53,7 @@ def predicted_clip(task: dict, outputs: Callable[[Array], dict[str, Array]], cou
     clip = Image(pixels, Geometry.of_spacing((24, 48), (1, 1)), times=tuple(0.1 * n for n in range(len(counts))))
     isocenter.write(clip, folder / "clip.nii.gz")
     prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
-    model = Model(tasks.build(task), prepares, Inference((24, 48)), {"name": "none", "channels": 1}, outputs)
+    model = Model(tasks.build(task), prepares, Inference((24, 48)), Networks(outputs, {"name": "none", "channels": 1}))
     result = isocenter.predict(model, folder / "clip.nii.gz", out=folder / "out")
     assert not result.failures
     return result.table, folder / "out"
@@ -107,8 +107,8 @@ def test_a_clip_has_an_answer_where_one_of_its_frames_is_not_blank(filled, answe
     prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
     task = {"name": "segmentation", "labels": [{"value": 1, "name": "spot"}], "loss": "ce", "tolerance": 1.0}
     network = {"name": "none", "channels": 1}
-    model = Model(tasks.build(task), prepares, Inference((8, 8)), network, lambda batch: {
+    model = Model(tasks.build(task), prepares, Inference((8, 8)), Networks(lambda batch: {
         "mask": np.concatenate([np.full_like(batch, 0.5), batch], axis=1)
-    })  # fmt: skip
+    }, network))  # fmt: skip
     clip = Image(pixels, Geometry.of_spacing((8, 8), (1, 1)), times=(0.0, 0.1, 0.2))
     assert (model.predict(clip).abstained is None) == answers

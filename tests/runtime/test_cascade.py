@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.runtime import (
     Inference,
     Model,
+    Networks,
     Preprocessing,
     label_numbers,
     with_first_stage,
@@ -54,7 +55,7 @@ def beyond(batch: np.ndarray) -> Mapping[str, np.ndarray]:
 def model(run, channels=1, labels=BEYOND, **prepared) -> Model:
     preparation = Preprocessing(3, ("0",), (AS_THEY_ARE,), **{"smallest": (16, 16, 16), **prepared})
     network = {"name": "unet", "channels": channels, "spatial_dims": 3, "size": {}}
-    return Model(segmentation(*labels), preparation, Inference((16, 16, 16)), network, run)
+    return Model(segmentation(*labels), preparation, Inference((16, 16, 16)), Networks(run, network))
 
 
 @settings(max_examples=15, deadline=None)
@@ -141,7 +142,7 @@ def test_in_a_mirrored_view_what_was_marked_on_the_left_is_marked_on_the_right()
 
 def test_both_stages_go_on_with_fewer_windows_where_memory_runs_out():
     cascade = with_smaller_batches(with_first_stage(model(beyond, 2, cascade=2.0), model(beyond)))
-    assert type(cascade.run).__name__ == type(cascade.first.run).__name__ == "SmallerBatches"
+    assert type(cascade.networks.run).__name__ == type(cascade.first.networks.run).__name__ == "SmallerBatches"
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, np.inf])

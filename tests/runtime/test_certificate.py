@@ -95,7 +95,7 @@ def test_a_backend_that_says_something_else_is_not_accepted(certified):
     assert min(wrong.difference.dice.values()) < 0.999
     with pytest.raises(UsageError, match=r"failed the package's certificate.*--backend auto"):
         load(folder, "cpu", backend="onnx")
-    assert load(folder, "cpu", backend="auto").computing.value == "cpu with torch"
+    assert load(folder, "cpu", backend="auto").networks.computing.value == "cpu with torch"
 
 
 def test_auto_asks_no_backend_that_is_slower_whether_it_can_compute_here(monkeypatch):
@@ -110,7 +110,7 @@ def test_auto_asks_no_backend_that_is_slower_whether_it_can_compute_here(monkeyp
 
 
 def test_auto_takes_the_fastest_that_is_certified_and_says_why(certified):
-    chosen = load(certified[0][0], "cpu", backend="auto").computing
+    chosen = load(certified[0][0], "cpu", backend="auto").networks.computing
     assert chosen.value == "cpu with onnx"  # it does without the import of torch
     assert "the fastest certified one" in chosen.because
     assert "torch" in chosen.because

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isocenter.errors import MemoryShortageError
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory
 from isocenter.tasks import build
@@ -44,7 +44,9 @@ def made(classes: int = 2, batch: int = 1, spacing: tuple[float, ...] | None = N
         ndim=3, channels=("image",), modality="MR", spacing=spacing, normalisation=(Normalisation("zscore"),)
     )
     module = build_module(task, NETWORK).eval()
-    return Model(task, preprocessing, Inference((32, 32, 32), overlap=0.0, batch=batch), NETWORK, TorchNetwork(module))
+    return Model(
+        task, preprocessing, Inference((32, 32, 32), overlap=0.0, batch=batch), Networks(TorchNetwork(module), NETWORK)
+    )
 
 
 def drawn(shape: tuple[int, ...]) -> Image:
@@ -104,15 +106,17 @@ def test_an_image_of_another_kind_is_left_to_who_refuses_it():
 
 
 def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():
-    model = replace(made(), run=lambda batch: {"mask": batch})
+    model = made().with_run(lambda batch: {"mask": batch})
     assert expected_memory(model, image_of((64, 64, 64))).network > 4 * 32**3
 
 
 def test_what_a_network_takes_is_that_of_its_own_layers_whatever_it_is_called():
     model = made()
-    called_otherwise = replace(model, network={**NETWORK, "name": "somebody's own"})
+    called_otherwise = replace(
+        model, networks=replace(model.networks, architecture={**NETWORK, "name": "somebody's own"})
+    )
     assert expected_memory(called_otherwise, image_of((64, 64, 64))) == expected_memory(model, image_of((64, 64, 64)))
-    assert {one.device.type for one in model.run.module.parameters()} == {"cpu"}
+    assert {one.device.type for one in model.networks.run.module.parameters()} == {"cpu"}
 
 
 def test_a_network_that_looks_at_numbers_is_reckoned_by_its_window():
@@ -120,8 +124,8 @@ def test_a_network_that_looks_at_numbers_is_reckoned_by_its_window():
         def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"mask": images * float(images.max())}
 
-    model = replace(made(), run=TorchNetwork(Looking()))
-    other = replace(made(), run=lambda batch: {"mask": batch})
+    model = made().with_run(TorchNetwork(Looking()))
+    other = made().with_run(lambda batch: {"mask": batch})
     assert expected_memory(model, image_of((64, 64, 64))) == expected_memory(other, image_of((64, 64, 64)))
 
 
@@ -184,7 +188,7 @@ def _with_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 def test_of_several_members_the_largest_counts_and_what_each_has_said_waits_for_the_others():
     one, image = made(), image_of((64, 64, 64))
     wide = {**NETWORK, "size": {**NETWORK["size"], "width": 32, "widest": 64}}
-    large = replace(one, network=wide, run=TorchNetwork(build_module(one.task, wide).eval()))
+    large = replace(one, networks=Networks(TorchNetwork(build_module(one.task, wide).eval()), wide))
     both = averaged_model([one, large], one.task, one.inference)
     outputs = 4 * 3 * 32**3  # float32 of two labels and the background in one window
     assert expected_memory(both, image).network == expected_memory(large, image).network + 2 * outputs

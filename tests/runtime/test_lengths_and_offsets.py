@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.runtime.windows.averaging import Mirrored
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import maps_of
@@ -46,7 +46,7 @@ def test_a_box_comes_back_onto_an_image_whose_axes_run_another_way(order, spacin
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[list(order)] * np.array([-1.0, 1.0, -1.0])
     preparing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=spacing, smallest=(24, 24, 24))
-    model = Model(TASK, preparing, Inference((24, 24, 24)), {"name": "unet"}, knowing)
+    model = Model(TASK, preparing, Inference((24, 24, 24)), Networks(knowing, {"name": "unet"}))
     boxes = model.predict(block(affine)).boxes
     sure = boxes.at(boxes.scores > 0.5)
     # On a coarser grid an edge can lie a voxel off.

@@ -15,7 +15,16 @@ from isocenter import tasks
 from isocenter.belief import Certainty, softmax
 from isocenter.errors import GeometryError, PlanError
 from isocenter.evaluation import Conformal, cross_interval
-from isocenter.runtime import Inference, Model, Preprocessing, Request, TorchNetwork, averaged_model, build_module
+from isocenter.runtime import (
+    Inference,
+    Model,
+    Networks,
+    Preprocessing,
+    Request,
+    TorchNetwork,
+    averaged_model,
+    build_module,
+)
 from isocenter.runtime.bundle.network import mean_output
 from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
 from isocenter.tasks.shared.averages import mean_of
@@ -41,7 +50,7 @@ def model(names: tuple[str, ...] = PAIRED, **inference: Any) -> Model:
     torch.manual_seed(5)
     run = TorchNetwork(build_module(chosen, network).eval())
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
-    return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
+    return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), Networks(run, network))
 
 
 def noise(seed: int = 0, affine: np.ndarray = RAS, oriented: bool = True) -> Image:
@@ -170,7 +179,7 @@ def test_a_slice_is_mirrored_across_left_and_right_only_where_it_holds_both(shap
         return {"mask": np.concatenate([np.zeros_like(batch), 9 * batch, 0 * batch], axis=1)}
 
     preprocessing = Preprocessing(2, ("T1",), (Normalisation("window", 0, 1),))
-    looking = Model(chosen, preprocessing, Inference((8, 8), flips=(0,), left_right=0), {}, bright_is_left)
+    looking = Model(chosen, preprocessing, Inference((8, 8), flips=(0,), left_right=0), Networks(bright_is_left, {}))
     found = np.zeros((3, *shape))
 
     def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
@@ -245,7 +254,7 @@ def test_an_interval_of_a_volume_by_folds_goes_by_what_each_of_them_marks_in_all
     powers, both = dict.fromkeys(PAIRED, 1.0), replace(found, crossed=dict.fromkeys(PAIRED, steps))
     networks = [model(flips=(0,)), model(flips=(0,))]
     with torch.no_grad():
-        for one in networks[1].run.module.parameters():
+        for one in networks[1].networks.run.module.parameters():
             one.add_(0.02)
 
     def stated(conformal: Conformal) -> tasks.Task:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from isocenter import tasks
 from isocenter.errors import DatasetError, IntegrityError, OutputError, UsageError
 from isocenter.files import read, write
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, load, save, seal
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, load, save, seal
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Case, Geometry, Image
@@ -37,7 +37,9 @@ def segmentation(run: object = None, **changes: object) -> Model:
     if run is None:
         torch.manual_seed(3)
         run = TorchNetwork(build_module(task, network).eval())
-    return Model(task, preprocessing, Inference((8, 8, 4), 0.5, 2), network, run, {"data_hash": "abc", "step": 7})  # type: ignore[arg-type]
+    return Model(
+        task, preprocessing, Inference((8, 8, 4), 0.5, 2), Networks(run, network), {"data_hash": "abc", "step": 7}
+    )  # type: ignore[arg-type]
 
 
 def classification() -> Model:
@@ -46,13 +48,13 @@ def classification() -> Model:
     network = {"name": "resnet", "channels": 1, "spatial_dims": 2, "size": {"blocks": [1, 1], "width": 4}}
     torch.manual_seed(3)
     run = TorchNetwork(build_module(task, network).eval())
-    return Model(task, preprocessing, Inference((12, 12)), network, run)
+    return Model(task, preprocessing, Inference((12, 12)), Networks(run, network))
 
 
 def stored(model: Model, folder: Path) -> Path:
     folder.mkdir(parents=True)
-    assert isinstance(model.run, TorchNetwork)
-    save(model, model.run.module.state_dict(), folder)
+    assert isinstance(model.networks.run, TorchNetwork)
+    save(model, model.networks.run.module.state_dict(), folder)
     seal(folder)
     return folder
 
@@ -128,7 +130,7 @@ def test_an_image_its_case_and_its_file_give_the_same_result(tmp_path):
 
 
 def test_probabilities_of_a_class_sum_to_one_and_follow_the_logits():
-    model = replace(classification(), run=lambda batch: {"class": np.array([[0.0, np.log(3)]] * len(batch))})
+    model = classification().with_run(lambda batch: {"class": np.array([[0.0, np.log(3)]] * len(batch))})
     assert model.predict(picture()).probabilities == pytest.approx({"benign": 0.25, "malignant": 0.75})
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import packages
+from isocenter.runtime import Parts
 from isocenter.runtime.bundle.network import OnItsScale
 from isocenter.runtime.ensemble.common_scale import Conversion, conversion, guard_on, widest
 from isocenter.runtime.guard.composition import composition
@@ -71,7 +72,7 @@ def test_a_gate_of_one_member_counts_the_same_voxels_in_each_bin_on_the_scale_of
     header = Header({}, {})
     seen = [Observation(header, part, composition(part)) for part in (samples[0][:, n::10] for n in range(10))]
     guard = fitted_guard(seen, seen, 0.01, exact=True)
-    member = replace(both, preprocessing=replace(one, normalisation=(own,)), guard=guard)
+    member = replace(both, preprocessing=replace(one, normalisation=(own,)), parts=Parts(guard=guard))
     moved = guard_on(one, member)
     assert not np.array_equal(moved.edges, guard.edges)
     assert_allclose(moved.spectrum(samples[1]), guard.spectrum(samples[0]), atol=0.02)  # roundings at an edge

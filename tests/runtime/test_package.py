@@ -229,14 +229,14 @@ def test_a_package_that_is_loaded_is_the_model_that_was_packaged(kind, request):
         assert again.settings[part] == json.loads(json.dumps(model.settings[part]))
     batch = np.random.default_rng(0).normal(size=(2, 1, *model.inference.patch)).astype(np.float32)
     head = next(iter(model.task.heads))
-    assert_array_equal(again.run(batch)[head], model.run(batch)[head])
+    assert_array_equal(again.networks.run(batch)[head], model.networks.run(batch)[head])
 
 
 def test_one_of_several_networks_can_be_picked(folds):
     model, package = folds
     batch = np.random.default_rng(0).normal(size=(1, 1, 8, 8, 4)).astype(np.float32)
     second = load(package, "cpu", fold=1)
-    assert_array_equal(second.run(batch)["mask"], model.run.members[1](batch)["mask"])
+    assert_array_equal(second.networks.run(batch)["mask"], model.networks.run.members[1](batch)["mask"])
     with pytest.raises(UsageError, match="fold 2"):
         load(package, "cpu", fold=2)
 
@@ -259,7 +259,7 @@ def test_the_state_dictionary_holds_tensors_alone_and_onnx_says_the_same(kind, r
     batch = np.random.default_rng(0).normal(size=(3, 1, 8, 8, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(package / "models" / "model.onnx"))
     [found] = session.run(None, {"image": batch})
-    assert_allclose(found, model.run(batch)["mask"], atol=1e-4)
+    assert_allclose(found, model.networks.run(batch)["mask"], atol=1e-4)
     assert read_json(package / "isocenter" / "model.json", "isocenter.model")["onnx"]["exported"]
 
 

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.files.storage import spool
 from isocenter.prediction.where import _Words
-from isocenter.runtime import Inference, Model, Preprocessing, Request
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, Request
 from isocenter.runtime.preprocessing import columns, preprocessing, restore
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import importance, starts
@@ -50,7 +50,7 @@ def model(patch: tuple[int, ...], overlap: float, channels: int, **prepared: Any
     scales = (Normalisation("zscore"), Normalisation("range", -2, 3, 0.2, 1.5))[:channels]
     inference = Inference(patch, overlap, batch=2)
     network = {"name": "none", "channels": channels}
-    return Model(TASK, Preprocessing(3, names, scales, **prepared), inference, network, looking_around)
+    return Model(TASK, Preprocessing(3, names, scales, **prepared), inference, Networks(looking_around, network))
 
 
 def plainly(model: Model, image: Image, where: Any = np.s_[:, :, :]) -> Array:
@@ -218,7 +218,12 @@ def test_parts_of_the_result_that_are_back_on_the_images_grid_are_progress_too(m
 def test_several_models_see_each_window_in_one_pass():
     image, read = noise(Geometry((10, 9, 8), np.eye(4)), 1, 0), []
     one = model((4, 4, 4), 0.5, 1)
-    both = Model(one.task, one.preprocessing, one.inference, one.network, Averaged((one.run, one.run), TASK.average))
+    both = Model(
+        one.task,
+        one.preprocessing,
+        one.inference,
+        Networks(Averaged((one.networks.run, one.networks.run), TASK.average), one.networks.architecture),
+    )
     pixels = image.data
     deferred = Deferred(pixels.shape, pixels.dtype, lambda: read.append(1) or pixels, pixels.__getitem__)
     found, _ = received(both, image.with_pixels(deferred))
@@ -230,7 +235,7 @@ LARGE = """
 import sys
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, peak_memory
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, peak_memory
 from isocenter.runtime.preprocessing import preprocessing
 from isocenter.transforms import Normalisation
 import isocenter
@@ -251,7 +256,7 @@ def nearest(batch):
 
 
 prepares = Preprocessing(3, ("0",), (Normalisation("window", 0, 4000, 2000, 1000),))
-model = Model(task, prepares, Inference((48, 48, 32), 0.05), {"name": "none", "channels": 1}, nearest)
+model = Model(task, prepares, Inference((48, 48, 32), 0.05), Networks(nearest, {"name": "none", "channels": 1}))
 isocenter.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
 print(int(peak_memory()) // 1024)
 """

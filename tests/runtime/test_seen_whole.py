@@ -5,7 +5,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.errors import DatasetError
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
 
@@ -27,7 +27,7 @@ def measuring(**network):
         return {"value": (batch.mean(axis=(1, 2, 3)) + sum(sums))[:, None].astype(np.float32)}
 
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
-    return Model(tasks.build(VOLUME), prepared, Inference((8, 8)), {"name": "resnet", **network}, run)
+    return Model(tasks.build(VOLUME), prepared, Inference((8, 8)), Networks(run, {"name": "resnet", **network}))
 
 
 def picture(*shape):
@@ -59,7 +59,7 @@ def test_each_frame_of_a_clip_is_seen_with_the_covariates_of_its_case():
         return {next(iter(task.heads)): np.stack([-high, high], axis=1).astype(np.float32)}
 
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
-    model = Model(task, prepared, Inference((8, 8)), {"name": "unet", "context": AGE}, run)
+    model = Model(task, prepared, Inference((8, 8)), Networks(run, {"name": "unet", "context": AGE}))
     pixels = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
     clip = Image(pixels, Geometry.of_pixels((8, 8)), channels=("0",), times=(0.0, 0.1, 0.2))
     old, young = (model.predict(Case("a", "a", {"": clip}, covariates={"age": age})).data for age in (70, 30))

@@ -100,7 +100,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
     expected = {
         path.stem,
         *SHARED.get(name, SHARED.get(path.stem, ())),
-        *(["context_fusion"] if networks.fusion_methods(name) else []),
+        *(["context_fusion"] if networks.family_of(name).fusion_methods else []),
     }
     # MONAI's detector is imported late, through `lazy`.
     copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py", "networks/layers.py"}

@@ -23,20 +23,20 @@ sys.meta_path.insert(0, Blocked())
 PREDICT = """
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.transforms import Normalisation
 
 labels = [{"value": 4, "name": "bright"}]
 segmentation = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
 preprocessing = Preprocessing(3, ("0",), (Normalisation("window", 0, 10),), spacing=(1.0, 1.0, 1.0))
 network = lambda batch: {"mask": np.concatenate([np.full_like(batch, 5), batch], axis=1)}
-result = Model(segmentation, preprocessing, Inference((4, 4, 4)), {}, network).predict(PATH)
+result = Model(segmentation, preprocessing, Inference((4, 4, 4)), Networks(network, {})).predict(PATH)
 print(np.bincount(np.asarray(result.data).ravel()).tolist())
 
 classification = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
 preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), shape=(4, 4, 4))
 network = lambda batch: {"class": np.zeros((len(batch), 2), np.float32)}
-print(Model(classification, preprocessing, Inference((4, 4, 4)), {}, network).predict(PATH).probabilities)
+print(Model(classification, preprocessing, Inference((4, 4, 4)), Networks(network, {})).predict(PATH).probabilities)
 print("torch" in sys.modules)
 """
 

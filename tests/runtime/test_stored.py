@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter import tasks
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, load, save, seal
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, load, save, seal
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 
@@ -32,7 +32,9 @@ def made(seed: int, settings: Mapping[str, Any] = TASK, **changes: Any) -> Model
     network = {"name": "unet" if dense else "resnet", "channels": 1, "spatial_dims": 3, "size": size}
     torch.manual_seed(seed)
     run = TorchNetwork(build_module(task, network).eval())
-    model = Model(task, preprocessing, Inference((8, 8, 4), 0.5, 2), network, run, {"data_hash": "abc", "step": seed})
+    model = Model(
+        task, preprocessing, Inference((8, 8, 4), 0.5, 2), Networks(run, network), {"data_hash": "abc", "step": seed}
+    )
     return replace(model, **changes)
 
 
@@ -41,8 +43,8 @@ def run_of(folder: Path, models: Mapping[str, Model]) -> Path:
     for name, model in models.items():
         best = folder / name / "checkpoints" / "best"
         best.mkdir(parents=True)
-        assert isinstance(model.run, TorchNetwork)
-        save(model, model.run.module.state_dict(), best)
+        assert isinstance(model.networks.run, TorchNetwork)
+        save(model, model.networks.run.module.state_dict(), best)
         seal(best)
     return folder
 

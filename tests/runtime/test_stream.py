@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter import read, tasks
 from isocenter.errors import GeometryError
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.runtime.stream import STEPS, Latency
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Geometry, Image
@@ -28,7 +28,7 @@ def brighter(channels: tuple[str, ...] = ("0",), window: tuple[int, int] = (32, 
         grey = batch.mean(axis=1, keepdims=True)
         return {"mask": np.concatenate([-grey, grey], axis=1)}
 
-    return Model(task, prepares, Inference(window, 0.25, 4), {"name": "none", "channels": len(channels)}, run)
+    return Model(task, prepares, Inference(window, 0.25, 4), Networks(run, {"name": "none", "channels": len(channels)}))
 
 
 def film(count: int, size: tuple[int, int] = (48, 40)):

@@ -10,10 +10,10 @@ import torch
 from numpy.testing import assert_array_equal
 
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model
 from isocenter.runtime.ensemble import weight_offload
 from isocenter.runtime.ensemble.weight_offload import Visiting, fit_on_device, on_device
-from isocenter.runtime.guard.watched import Watched
+from isocenter.runtime.networks import Watched
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.transforms import Normalisation
 
@@ -42,7 +42,7 @@ class Noted(torch.nn.Linear):
 def several(*seeds: int) -> Model:
     preprocessing = Preprocessing(2, ("K",), (Normalisation("zscore"),), shape=(2, 2))
     each = [
-        Model(TASK, preprocessing, Inference((2, 2)), {"name": "linear"}, TorchNetwork(Noted(seed).eval()))
+        Model(TASK, preprocessing, Inference((2, 2)), Networks(TorchNetwork(Noted(seed).eval()), {"name": "linear"}))
         for seed in seeds
     ]
     return averaged_model(each, TASK, Inference((2, 2)))
@@ -50,7 +50,7 @@ def several(*seeds: int) -> Model:
 
 def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_same():
     images = np.ones((3, 1, 2, 2), np.float32)
-    [one] = several(2).members
+    [one] = several(2).networks.members
     visiting = Visiting(one.module, "cpu", resting=one)
     assert_array_equal(visiting(images)["class"], TorchNetwork(one.module)(images)["class"])
     turn = ["cpu", "computes", "cpu"]  # there, and back
@@ -63,10 +63,10 @@ def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_sam
 def test_members_that_visit_a_device_give_the_features_at_which_the_gate_looks(monkeypatch, tmp_path):
     monkeypatch.setattr(weight_offload, "fit_on_device", lambda weights, device: False)
     model, images = several(1, 2), np.ones((3, 1, 2, 2), np.float32)
-    looked_at = Watched(model.members[0].module, at="deepest")
-    watched = replace(model, run=replace(model.run, members=(looked_at, model.members[1])))
+    looked_at = Watched(model.networks.members[0].module, at="deepest")
+    watched = model.with_run(replace(model.networks.run, members=(looked_at, model.networks.members[1])))
     there = on_device(watched, [tmp_path, tmp_path], "cpu")
-    assert_array_equal(there.run(images)[POOLED], watched.run(images)[POOLED])
+    assert_array_equal(there.networks.run(images)[POOLED], watched.networks.run(images)[POOLED])
 
 
 def test_weights_that_lie_on_a_device_already_need_no_room_there(monkeypatch, tmp_path):
@@ -88,17 +88,17 @@ def test_members_that_do_not_fit_on_a_device_together_rest_in_the_machines_memor
     assert not fit_on_device(files, "cuda:0")
     model = several(1, 2)
     at_home = on_device(model, files, "cuda:0")
-    assert all(isinstance(one, Visiting) and one.device == "cuda:0" for one in at_home.members)
-    assert all(one.module.weight.device.type == "cpu" for one in at_home.members)
-    assert [type(one) for one in on_device(model, files, "cpu").members] == [TorchNetwork, TorchNetwork]
+    assert all(isinstance(one, Visiting) and one.device == "cuda:0" for one in at_home.networks.members)
+    assert all(one.module.weight.device.type == "cpu" for one in at_home.networks.members)
+    assert [type(one) for one in on_device(model, files, "cpu").networks.members] == [TorchNetwork, TorchNetwork]
 
 
 def test_members_of_one_family_have_one_architecture_and_shares_make_another_model():
     model = several(1, 2)
-    assert model.architectures == ()
-    assert model.networks == ({"name": "linear"},) * 2
+    assert model.networks.unlike == ()
+    assert model.networks.architectures == ({"name": "linear"},) * 2
     weighed = averaged_model(
-        [replace(model, run=one) for one in model.members], TASK, Inference((2, 2)), shares=(0.25, 0.75)
+        [model.with_run(one) for one in model.networks.members], TASK, Inference((2, 2)), shares=(0.25, 0.75)
     )
-    assert weighed.shares == (0.25, 0.75)
+    assert weighed.networks.shares == (0.25, 0.75)
     assert weighed.record["weights_sha256"] != model.record["weights_sha256"]

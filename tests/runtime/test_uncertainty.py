@@ -14,13 +14,14 @@ from apple_gpus import on_apple
 from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
 from isocenter.networks import Features
-from isocenter.planning.sections import check_value
+from isocenter.planning.typed import check_value
 from isocenter.prediction import confidence_columns
 from isocenter.runtime import (
     Averaged,
     Evidence,
     Inference,
     Model,
+    Networks,
     Preprocessing,
     Request,
     TorchNetwork,
@@ -30,11 +31,10 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.runtime.bundle import NoisyLogits
-from isocenter.runtime.guard.watched import with_features
-from isocenter.runtime.model_record import read_parts, write_parts
+from isocenter.runtime.model_record import read_parts
+from isocenter.runtime.parts import Parts
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.last_layers import LastLayers
-from isocenter.runtime.uncertainty.methods import last_layers_of
+from isocenter.runtime.uncertainty.laplace import LastLayers, last_layers_of
 from isocenter.tasks import settings_of
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
@@ -62,7 +62,7 @@ def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
         runs.append(TorchNetwork(build_module(chosen, network).eval()))
     run = runs[0] if members == 1 else Averaged(tuple(runs), chosen.average)
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
-    return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
+    return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), Networks(run, network))
 
 
 INSTANCES = {"name": "instances", **settings_of(InstanceSegmentation((1.0, 1.0, 1.0), 6.0))}
@@ -76,7 +76,7 @@ SEVERAL |= {f"{one['name']}.{key}": value for one in (CLASSES, VALUES) for key, 
 def moderate(of: Model) -> Model:
     """With logits of about 1: those of fresh weights are so large that nothing is uncertain."""
     with torch.no_grad():
-        for layer in (layer for member in of.members for layer in member.module.vectors.values()):
+        for layer in (layer for member in of.networks.members for layer in member.module.vectors.values()):
             layer.weight.mul_(0.02)
     return of
 
@@ -88,7 +88,7 @@ def noise(shape: tuple[int, ...] = SIZE, seed: int = 0) -> Image:
 
 def each_chance(of: Model, image: Image) -> np.ndarray:
     """(members, classes) as each network states them."""
-    single = [replace(of, run=member) for member in of.members]
+    single = [of.with_run(member) for member in of.networks.members]
     return np.array([list(one.predict(image).probabilities.values()) for one in single])
 
 
@@ -169,7 +169,7 @@ def test_one_network_states_its_entropy_and_no_parts_of_it():
 def test_members_of_a_regression_state_the_variance_of_their_means_in_the_unit_of_the_target():
     of, image = with_uncertainty(model({**VALUES, "noise": "gaussian"}, members=3)), noise()
     stated = of.predict(image)
-    means = [replace(of, run=member).predict(image).values["age"] for member in of.members]
+    means = [of.with_run(member).predict(image).values["age"] for member in of.networks.members]
     assert_allclose(stated.confidence.epistemic, np.var(means), rtol=1e-4)
     assert_allclose(stated.confidence.aleatoric, stated.confidence.deviations[0] ** 2, rtol=1e-6)
     assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic)
@@ -203,7 +203,7 @@ def test_each_box_states_how_uncertain_it_is_whether_it_is_there():
 def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
     of, image = moderate(model({**TIMES, "model": kind}, members=3)), noise()
     stated = with_uncertainty(of).predict(image)
-    risks = [replace(of, run=member).predict(image).values["risk"] for member in of.members]
+    risks = [of.with_run(member).predict(image).values["risk"] for member in of.networks.members]
     own = stated.confidence
     assert_allclose([own.epistemic, own.aleatoric], [np.var(risks), np.pi**2 / 6], rtol=1e-4)
     assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-9)
@@ -212,7 +212,7 @@ def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
 def test_several_tasks_at_once_state_what_each_would_state_alone():
     of, image = moderate(model(SEVERAL, members=3)), noise()
     stated = with_uncertainty(of).predict(image)
-    each = [replace(of, run=member).predict(image).parts for member in of.members]
+    each = [of.with_run(member).predict(image).parts for member in of.networks.members]
     chances = np.array([list(one["classification"].probabilities.values()) for one in each])
     own = stated.parts["classification"].confidence
     assert_allclose(own.total, entropy(chances.mean(axis=0)), atol=1e-6)
@@ -261,14 +261,14 @@ def test_mirrored_views_say_how_uncertain_a_result_is_and_change_nothing(flips):
 
 def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody_asks_or_the_plan_does():
     for asked, planned, method in ((None, "auto", "members"), (None, "none", "none"), ("none", "members", "none")):
-        assert with_uncertainty(model(MASK, members=2, uncertainty=planned), asked).uncertainty == method
+        assert with_uncertainty(model(MASK, members=2, uncertainty=planned), asked).uncertainty.name == method
     of = model(MASK)
-    layers = last_layers_of(of)
-    replace(of, run=with_features(of, layers)).predict(noise())
-    fitted = replace(of, laplace=layers.fitted(1))
+    layers = last_layers_of(of.basis)
+    replace(of, networks=of.networks.watched(layers)).predict(noise())
+    fitted = replace(of, parts=Parts(laplace=layers.fitted(1)))
     for asked, planned, method in ((None, "auto", "none"), ("auto", "auto", "laplace"), (None, "laplace", "laplace")):
         planned_so = replace(fitted, inference=replace(fitted.inference, uncertainty=planned))
-        assert with_uncertainty(planned_so, asked).uncertainty == method
+        assert with_uncertainty(planned_so, asked).uncertainty.name == method
 
 
 @pytest.mark.parametrize(
@@ -289,11 +289,11 @@ def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_i
     with pytest.raises(UsageError, match="weights of its last layer are not distributions"):
         with_uncertainty(of, "variational")
     size = {"token": 4, "image": [8, 8, 8], "layers": 1, "width": 12, "heads": 3, "bayesian": 50}
-    network = {**of.network, "name": "vit", "size": size}
+    network = {**of.networks.architecture, "name": "vit", "size": size}
     torch.manual_seed(0)
-    of = replace(of, network=network, run=TorchNetwork(build_module(of.task, network).eval()))
+    of = replace(of, networks=Networks(TorchNetwork(build_module(of.task, network).eval()), network))
     looking = with_uncertainty(of)
-    assert looking.uncertainty == "variational"
+    assert looking.uncertainty.name == "variational"
     each = [looking.predict(image) for _ in range(2)]
     own = each[0].confidence
     assert each[0].probabilities == of.predict(image).probabilities
@@ -329,16 +329,16 @@ class Stated(torch.nn.Module):
 
 def noisy(task: dict[str, Any]) -> Model:
     of = model(task)
-    network = {**of.network, "noise": "logits"}
+    network = {**of.networks.architecture, "noise": "logits"}
     torch.manual_seed(0)
-    return replace(of, network=network, run=TorchNetwork(build_module(of.task, network).eval()))
+    return replace(of, networks=Networks(TorchNetwork(build_module(of.task, network).eval()), network))
 
 
 @pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
 @pytest.mark.whole
 def test_noise_of_logits_is_known_to_the_package_and_not_to_a_posterior(task, tmp_path):
     of, image = noisy(task), noise((10, 8, 8))
-    assert last_layers_of(of) is None
+    assert last_layers_of(of.basis) is None
     plain = of.predict(image)
     record = write_package(of, Evidence(), "test", tmp_path)
     assert record["exported"], record.get("because")
@@ -437,11 +437,10 @@ def test_a_head_whose_output_is_more_than_its_last_layer_has_no_posterior():
 @pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
 def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothing(task, tmp_path):
     of, image = model(task), noise()
-    layers = last_layers_of(of)
+    layers = last_layers_of(of.basis)
     for seed in range(3):
-        run = with_features(of, layers)
-        replace(of, run=run).predict(noise(seed=seed))
-    looking = with_uncertainty(replace(of, laplace=layers.fitted(3)), "laplace")
+        replace(of, networks=of.networks.watched(layers)).predict(noise(seed=seed))
+    looking = with_uncertainty(replace(of, parts=Parts(laplace=layers.fitted(3))), "laplace")
     plain, stated = of.predict(image), looking.predict(image, Request(maps=task is MASK))
     assert stated.probabilities == plain.probabilities
     assert stated.confidence.epistemic > 0
@@ -449,9 +448,9 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
     if task is MASK:
         assert_array_equal(np.asarray(stated.data), np.asarray(plain.data))
         assert_allclose(np.asarray(stated.maps["epistemic"].data).mean(), stated.confidence.epistemic, rtol=1e-5)
-    write_parts(looking.parts, tmp_path)
-    again = read_parts(looking.settings, tmp_path)["laplace"]
-    same = with_uncertainty(replace(of, laplace=again), "laplace").predict(image)
+    looking.parts.write(tmp_path)
+    again = read_parts(looking.settings, tmp_path).laplace
+    same = with_uncertainty(replace(of, parts=Parts(laplace=again)), "laplace").predict(image)
     assert same.confidence.epistemic == stated.confidence.epistemic
     (tmp_path / "laplace.safetensors").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="is not the posterior of this model"):
@@ -467,7 +466,7 @@ def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alo
     of, image = moderate(model(task)), noise((10, 8, 8))
     dense = task["name"] == "segmentation"
     looking = with_uncertainty(of, "evidential" if dense else None)
-    assert looking.uncertainty == "evidential"
+    assert looking.uncertainty.name == "evidential"
     plain, stated = with_uncertainty(of, "none").predict(image), looking.predict(image, Request(maps=dense))
     own = stated.confidence
     assert own.epistemic > 0
@@ -489,9 +488,9 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
     of = moderate(of) if task.get("loss") == "evidential" else of
     if planned == "laplace":
-        layers = last_layers_of(of)
-        replace(of, run=with_features(of, layers)).predict(image)
-        of = replace(of, laplace=layers.fitted(5))
+        layers = last_layers_of(of.basis)
+        replace(of, networks=of.networks.watched(layers)).predict(image)
+        of = replace(of, parts=Parts(laplace=layers.fitted(5)))
     record = write_package(with_uncertainty(of), Evidence(), "test", tmp_path)
     assert record["exported"], record.get("because")
     torch_own, onnx = (load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))

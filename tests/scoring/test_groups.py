@@ -393,7 +393,8 @@ def test_a_training_that_cannot_treat_groups_alike_is_refused(asked, match, tmp_
 class Counting:
     """A network that gets the sex and the site, and answers by them; it counts what it is asked."""
 
-    task, context = Classification(("fine", "ill")), SimpleNamespace(names=("sex", "site"))
+    task = Classification(("fine", "ill"))
+    networks = SimpleNamespace(context=SimpleNamespace(names=("sex", "site")))
 
     def __init__(self) -> None:
         self.asked = 0

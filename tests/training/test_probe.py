@@ -133,7 +133,7 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
         now[0] += len(cases) + 12 * (not seen and device != "cpu")
         seen.append(len(cases))
 
-    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device)}
+    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device), "shown_cases": ()}
     cases = [SimpleNamespace(shape=(20, 30))] * 9
     length = ClockedLength(Clock(0.0, now=lambda: now[0]))
     assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN) == 9.0
@@ -148,7 +148,13 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
 
     sizes = [(10, 10), (20, 10), (10, 10), (50, 40), (30, 10)]
     cases = [SimpleNamespace(shape=size) for size in sizes]
-    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "val_cases": cases}
+    known = {
+        "ranks": Ranks(),
+        "averaged": module,
+        "chosen": SimpleNamespace(device="cpu"),
+        "val_cases": cases,
+        "shown_cases": (),
+    }
     length = ClockedLength(Clock(0.0, now=lambda: now[0]))
     assert length._validation(SimpleNamespace(validated=validated, **known), PLAIN) == pytest.approx(27.0)
 

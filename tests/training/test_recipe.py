@@ -297,7 +297,7 @@ def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays
     assert "half the width" in plan.decision("network.size").because
     assert plan["training.memory"] < planned["training.memory"]
     isocenter.train(resume=tmp_path / "run")
-    assert load(tmp_path / "run", "cpu").network["size"] == half
+    assert load(tmp_path / "run", "cpu").networks.architecture["size"] == half
     for minutes, size in ((60, planned["network.size"]), (None, half)):
         assert planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes)).plan["network.size"] == size
 

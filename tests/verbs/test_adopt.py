@@ -141,7 +141,7 @@ def test_a_network_of_slices_is_certified_with_slices_of_noise_for_what_predict_
     assert tried[0] == "torch" and passed["torch"] and passed["onnx"]
     assert not set(tried) & {"compiled", "tensorrt"}  # minutes to the first result
     assert "For others: --backends all" in repr(result)
-    taken = isocenter.load(tmp_path / "package", backend="auto").computing.value
+    taken = isocenter.load(tmp_path / "package", backend="auto").networks.computing.value
     assert taken.rpartition(" ")[2] in tried
 
 

@@ -63,8 +63,8 @@ def cascade(tmp_path_factory):
 def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_path):
     model = load(cascade.out, "cpu")
     assert model.first is not None
-    assert len(model.first.members) == 2
-    assert model.network["channels"] == 2
+    assert len(model.first.networks.members) == 2
+    assert model.networks.architecture["channels"] == 2
     again = isocenter.evaluate(cascade.out, cascade.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
     found, recorded = (pd.read_csv(folder / "cases.csv") for folder in (tmp_path / "again", cascade.out / "evaluation"))
     pd.testing.assert_frame_equal(found, recorded)
@@ -89,7 +89,7 @@ def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_se
 @pytest.mark.whole
 def test_the_second_network_has_a_channel_for_each_label_beside_the_image(cascade):
     model = load(cascade.out, "cpu")
-    [entering, *_] = [one for one in model.run.module.modules() if isinstance(one, torch.nn.Conv3d)]
+    [entering, *_] = [one for one in model.networks.run.module.modules() if isinstance(one, torch.nn.Conv3d)]
     assert entering.in_channels == 1 + len(model.task.labels)
 
 

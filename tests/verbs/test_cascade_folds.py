@@ -67,19 +67,19 @@ def test_every_case_is_scored_by_the_whole_cascade_of_its_own_fold(crossed, tmp_
     for fold in crossed.tested:
         model = load(crossed.out, "cpu", fold=fold)
         own = read_tensors(crossed.out / f"fold_{fold}" / "checkpoints" / "best" / "weights.safetensors")
-        assert all((model.run.module.state_dict()[name].numpy() == own[name]).all() for name in own)
-        assert len(model.first.members) == 2
+        assert all((model.networks.run.module.state_dict()[name].numpy() == own[name]).all() for name in own)
+        assert len(model.first.networks.members) == 2
 
 
 @pytest.mark.whole
 def test_the_mean_of_folds_averages_the_second_stages_on_what_all_first_ones_mark(crossed):
     model, folds = load(crossed.out, "cpu"), [load(crossed.out, "cpu", fold=fold) for fold in (0, 1)]
-    assert (len(model.members), len(model.first.members)) == (2, 4)
+    assert (len(model.networks.members), len(model.first.networks.members)) == (2, 4)
     image = crossed.data / "images" / "case00.nii.gz"
     batch = np.random.default_rng(0).normal(size=(1, 1, 16, 16, 16)).astype(np.float32)
-    each = [network(batch)["mask"] for one in folds for network in one.first.members]
+    each = [network(batch)["mask"] for one in folds for network in one.first.networks.members]
     softmax = [np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in each]
-    mean = model.first.run(batch)["mask"]
+    mean = model.first.networks.run(batch)["mask"]
     assert_allclose(np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True), np.mean(softmax, axis=0), atol=1e-5)
     assert np.asarray(model.predict(image).data).any()
 
@@ -100,7 +100,7 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
     image = data / "images" / "case00.nii.gz"
     for fold in (None, 0, 1):
         ours, packaged = (load(place, "cpu", fold=fold) for place in (run, made.out))
-        assert len(packaged.first.members) == len(ours.first.members)
+        assert len(packaged.first.networks.members) == len(ours.first.networks.members)
         for stage, own in ((packaged.first, ours.first), (packaged, ours)):
             labels = np.asarray(own.predict(image).data)
             # Of a window of its own a fold keeps all but values at its bounds, which it clips before it resamples.

@@ -52,7 +52,7 @@ def test_a_run_notes_that_its_figures_are_of_the_cases_that_chose(compared):
 @pytest.mark.whole
 def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
-    names = {network["name"] for network in isocenter.load(compared, "cpu").networks}
+    names = {network["name"] for network in isocenter.load(compared, "cpu").networks.architectures}
     plan = read_plan(compared / "plan.yaml")
     assert names == ({"unet_slices", "unet"} if record["chosen"] == "ensemble" else {plan["network.name"]})
 
@@ -71,8 +71,8 @@ def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs,
         blobs, tmp_path / "run", folds=2, assignments={**FOLDS, "search.configurations": "ensemble"}
     )
     whole, fold = isocenter.load(run.out, "cpu"), isocenter.load(run.out, "cpu", fold=1)
-    assert len(whole.members) == 4
-    assert isinstance(fold.run, Averaged) and len(fold.members) == 2
+    assert len(whole.networks.members) == 4
+    assert isinstance(fold.networks.run, Averaged) and len(fold.networks.members) == 2
     again = isocenter.evaluate(run.out, blobs)
     before = next(row["value"] for row in trained.rows_of(run.out) if row["metric"] == run.primary)
     now = next(row.estimate.value for row in again.rows if row.metric == run.primary)
@@ -110,7 +110,7 @@ def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp
     assert all(Estimate(**row["estimate"]).n == 8 for row in record["rows"])
     plan, model = read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
     assert (plan["search.configurations"], plan["preprocessing.cascade"]) == ("cascade", 2.0)
-    assert (len(model.members), len(model.first.members)) == (2, 4)
+    assert (len(model.networks.members), len(model.first.networks.members)) == (2, 4)
     assert "cascade was taken" in (run / "report.html").read_text(encoding="utf-8")
 
 

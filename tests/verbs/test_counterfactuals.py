@@ -16,7 +16,7 @@ import isocenter
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Counterfactual, Flip, flipping_covariates
-from isocenter.runtime import Directions
+from isocenter.runtime import Directions, Parts
 from isocenter.scoring.explaining.counterfactuals import _strip
 from isocenter.tasks import kind, settings_of, task_from
 from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
@@ -111,7 +111,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
         }
     )
     case = Case("c", "p", {}, covariates={"age": 52, "sex": "F"})
-    model = SimpleNamespace(task=task, context=columns, predict=predict)
+    model = SimpleNamespace(task=task, networks=SimpleNamespace(context=columns), predict=predict)
     found = list(flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
     assert [change for change, _ in found] == ["age = 66.0"]
 
@@ -141,7 +141,7 @@ def test_along_the_directions_of_training_images_there_is_a_second_counterfactua
     shape = model.preprocessing(model_image(gated), "picture")[0].shape
     pattern = rng.normal(size=shape).astype(np.float32)
     given = [one * pattern + rng.normal(0, 0.05, shape).astype(np.float32) for one in rng.normal(size=100)]
-    own = replace(model, directions=Directions.fitted(given, [f"p{n}" for n in range(100)]))
+    own = replace(model, parts=Parts(directions=Directions.fitted(given, [f"p{n}" for n in range(100)])))
     picture = sorted((gated.data / "dark").glob("*.png"))[0]
     isocenter.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")

@@ -61,7 +61,7 @@ def test_the_plan_says_over_which_time_in_how_many_stretches(read):
     assert plan["network.context"]["pulse"]["stretches"] == 12
     assert plan["network.context"]["pulse"]["unit"] == "s"
     assert "pulse is a course: the mean of 12 stretches" in plan.decision("network.context").because
-    assert isocenter.load(read[1], "cpu").network["fusion"]["courses"] == [1, 12]
+    assert isocenter.load(read[1], "cpu").networks.architecture["fusion"]["courses"] == [1, 12]
 
 
 def test_what_the_courses_tell_alone_stands_beside_the_model(read):

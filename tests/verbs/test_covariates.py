@@ -84,7 +84,7 @@ def test_a_run_states_beside_itself_what_the_covariates_tell_alone(informed):
 def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
     _, run = informed
     without = isocenter.load(run / "image_only", "cpu")
-    assert not without.context
+    assert not without.networks.context
     assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
     by_hand = isocenter.compare(run / "image_only", run).as_record()
@@ -278,7 +278,7 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
         own = split.query(f"split == 'train' and fold == '{fold}'")["case"]
         marker = table.loc[own, "marker"]
         model = isocenter.load(crossed / f"fold_{fold}", "cpu")
-        [column] = [one for one in model.context.columns if one.name == "marker"]
+        [column] = [one for one in model.networks.context.columns if one.name == "marker"]
         filled = marker.fillna(marker.median())
         assert column.median == pytest.approx(marker.median(), rel=1e-4)
         assert (column.mean, column.deviation) == pytest.approx((filled.mean(), filled.std(ddof=0)), rel=1e-4)
@@ -314,9 +314,9 @@ def test_the_mean_of_folds_prepares_covariates_for_each_as_that_fold_learnt_them
         packaged = isocenter.package(crossed, out=tmp_path / "package", backends=()).out
     joint = [isocenter.load(place, "cpu") for place in (crossed, packaged)]
     apart = [isocenter.load(place, "cpu", fold=n) for place in (crossed, packaged) for n in range(2)]
-    assert len(isocenter.load(crossed / "image_only", "cpu").members) == 2
+    assert len(isocenter.load(crossed / "image_only", "cpu").networks.members) == 2
     assert len(json.loads((crossed / "evaluation" / "covariates.json").read_text())["images"]) > 0
-    assert {model.context.names for model in (*joint, *apart)} == {("marker", "sex")}
+    assert {model.networks.context.names for model in (*joint, *apart)} == {("marker", "sex")}
     for known in ({"marker": 0.3, "sex": "F"}, {"sex": "M"}):
         # Before calibration: the mean has one of its own, and each fold another.
         each = [one.predict(informed[0] / "00.png", covariates=known).confidence.uncalibrated["ill"] for one in apart]

@@ -50,8 +50,8 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(i
     _, run = informed
     model = isocenter.load(run, "cpu")
     assert all(isinstance(head, Dense) for head in model.task.heads.values())
-    assert model.network["fusion"]["method"] == "film"
-    again = build_module(model.task, model.network)  # what a record names is what was trained
+    assert model.networks.architecture["fusion"]["method"] == "film"
+    again = build_module(model.task, model.networks.architecture)  # what a record names is what was trained
     assert any("telling" in name for name, _ in again.named_parameters())
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
     assert record["rows"] == []  # a table has no masks
@@ -64,8 +64,8 @@ def test_another_covariate_is_another_answer_in_onnx_as_in_torch(informed, tmp_p
     packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=())
     ours, theirs = isocenter.load(informed[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")
     images = np.random.default_rng(0).normal(size=(1, 1, *ours.inference.patch)).astype(np.float32)
-    bright, dim = (ours.context.vector({"which": one})[0][None] for one in ("bright", "dim"))
-    assert np.abs(ours.run(images, bright)["mask"] - ours.run(images, dim)["mask"]).max() > 1e-6
+    bright, dim = (ours.networks.context.vector({"which": one})[0][None] for one in ("bright", "dim"))
+    assert np.abs(ours.networks.run(images, bright)["mask"] - ours.networks.run(images, dim)["mask"]).max() > 1e-6
     for one in (bright, dim):
-        assert_allclose(theirs.run(images, one)["mask"], ours.run(images, one)["mask"], atol=1e-4)
+        assert_allclose(theirs.networks.run(images, one)["mask"], ours.networks.run(images, one)["mask"], atol=1e-4)
     assert (packaged.out / "scripts" / "networks" / "context_fusion.py").is_file()

@@ -11,7 +11,7 @@ import torch
 import isocenter
 from isocenter import networks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import Observation
+from isocenter.runtime import Model, Observation
 from isocenter.transforms import stacked
 
 
@@ -25,10 +25,10 @@ def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
     table = isocenter.embed(model, picture).table
     image = isocenter.read(picture)
     prepared, _ = model.preprocessing.opened(stacked({"image": image}, "x"), "x")
-    at = networks.family_of(model.network["name"]).features
+    at = networks.family_of(model.networks.architecture["name"]).features
     batch = torch.from_numpy(np.asarray(prepared, dtype=np.float32)[None])
     with torch.inference_mode():
-        expected = networks.features(model.run.module, batch, at=at).pooled[0].numpy()
+        expected = networks.features(model.networks.run.module, batch, at=at).pooled[0].numpy()
     assert numbers(table)[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_no_image_that_can_be_read_is_an_error_and_nothing_is_written(classified
 
 
 def test_a_network_without_such_features_is_refused(classified, monkeypatch, tmp_path):
-    monkeypatch.setattr("isocenter.verbs.embed.observed", lambda model, case, request: (Observation(None), None))
+    monkeypatch.setattr(Model, "observed", lambda model, case: (Observation(None), None))
     PIL.Image.new("L", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="gives no pooled features"):
         isocenter.embed(classified.out, tmp_path / "a.png")

@@ -50,7 +50,7 @@ def picture(classified) -> Path:
 
 def test_networks_of_two_families_and_seeds_give_the_mean_of_their_probabilities(runs, mixed, classified):
     both = isocenter.load(mixed.out, device="cpu")
-    assert both.families == "resnet, lenet"
+    assert both.networks.families == "resnet, lenet"
     assert "resnet, lenet in 2D" in repr(both)
     each = [isocenter.load(run, device="cpu").predict(picture(classified)).confidence.uncalibrated for run in runs]
     single = [
@@ -153,7 +153,7 @@ def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and
         assert found.confidence.uncalibrated == pytest.approx(wanted, abs=1e-5)
         assert found.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
     one, single = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
-    assert type(one.run.module) is type(single.run.module)
+    assert type(one.networks.run.module) is type(single.networks.run.module)
     alone = [model.predict(picture(classified)).confidence.uncalibrated for model in (one, single)]
     assert alone[0] == pytest.approx(alone[1], abs=1e-6)
 
@@ -370,12 +370,12 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     assert "The folds of a run count alike" in page
     assert "No validation case is left by which thresholds" in page and "were found on the validation" not in page
     model = isocenter.load(found.out, device="cpu")
-    assert model.shares == (0.5, 0.25, 0.25)
+    assert model.networks.shares == (0.5, 0.25, 0.25)
     single = [
         isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).confidence.uncalibrated
         for n in range(3)
     ]
-    wanted = {name: np.dot(model.shares, [one[name] for one in single]) for name in single[0]}
+    wanted = {name: np.dot(model.networks.shares, [one[name] for one in single]) for name in single[0]}
     assert model.predict(picture(classified)).confidence.uncalibrated == pytest.approx(wanted, abs=1e-6)
 
 

@@ -20,7 +20,7 @@ from explanation.looking import corner_model, textured
 from isocenter.errors import UsageError
 from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
-from isocenter.runtime import read_json, write_json
+from isocenter.runtime import Differentiable, read_json, write_json
 from isocenter.scoring.explaining import cohort, tests_of_methods
 from isocenter.scoring.explaining.kept_tests import keep, kept_records
 from isocenter.scoring.explaining.report import findings_sentence
@@ -291,7 +291,12 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
     tested = tests_of_methods.tested_methods(
-        of, named_methods("smoothgrad"), cases, of.differentiable(), lambda *given: tracked.append(given), at_most=0.0
+        of,
+        named_methods("smoothgrad"),
+        cases,
+        Differentiable.of(of.networks),
+        lambda *given: tracked.append(given),
+        at_most=0.0,
     )
     # What is shown as ahead are no cases that the time does not reach.
     assert tracked == [(0, 8), (1, FEWEST), (2, FEWEST), (3, FEWEST), (4, FEWEST)]

@@ -148,8 +148,8 @@ def test_a_run_of_folds_is_one_model(crossed):
     joint = isocenter.load(run, "cpu")
     image, _ = trained.blob(3)
     batch = np.asarray(image[None, None], np.float32)
-    apart = [isocenter.load(run / f"fold_{n}", "cpu").run(batch) for n in range(3)]
-    assert np.allclose(joint.run(batch)["mask"], joint.task.average(apart)["mask"])
+    apart = [isocenter.load(run / f"fold_{n}", "cpu").networks.run(batch) for n in range(3)]
+    assert np.allclose(joint.networks.run(batch)["mask"], joint.task.average(apart)["mask"])
 
 
 @pytest.mark.whole

@@ -21,7 +21,7 @@ from isocenter.planning import read_plan
 from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import ReadingOptions
 from isocenter.runs import Unseen, guarded_by
-from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
+from isocenter.runtime import Answering, Inference, Model, Networks, Parts, Preprocessing, seal
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.preprocessing import preprocessing
@@ -89,7 +89,7 @@ def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, t
     def network(batch, *context):
         raise DatasetError("the network was asked", "network", "Do not ask it")
 
-    model = replace(isocenter.load(gated.out, "cpu"), run=network)
+    model = isocenter.load(gated.out, "cpu").with_run(network)
     result = isocenter.predict(model, strip, good, out=tmp_path / "out")
     assert [problem.cases for problem in result.failures] == [(good.stem,)]  # the network sees an image that fits
     [row] = result.table.to_dict("records")
@@ -177,7 +177,7 @@ def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
     assert "Without Isocenter, which has its gate, it answers for every image" in page
     assert "| channels | one, without a name |" in page
     assert re.search(r"\| grid that the network sees \| \d+ x \d+ pixels \|", page) and "voxels, overlap" not in page
-    bare = replace(isocenter.load(gated.out, "cpu"), guard=None)
+    bare = replace(isocenter.load(gated.out, "cpu"), parts=Parts())
     without = readme(bare, "a model", [], [], {}, "It is one.")
     assert "the gate:" not in without
     assert "- It answers for every image of the right size" in without
@@ -248,7 +248,7 @@ def careful(gated, tmp_path_factory) -> Path:
 
 def with_answers(run: Path, least: float) -> Model:
     model = isocenter.load(run, "cpu")
-    return replace(model, guard=replace(model.guard, answers=replace(model.guard.answers, least=least)))
+    return model.with_guard(replace(model.guard, answers=replace(model.guard.answers, least=least)))
 
 
 def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
@@ -267,7 +267,9 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
     """Such a finding was left out of the model, because all its training cases had it, or none."""
     task = build({"name": "findings", "findings": ["lump"]})
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
-    model = Model(task, prepared, Inference((12, 12)), {}, lambda batch: {"findings": np.zeros((len(batch), 1))})
+    model = Model(
+        task, prepared, Inference((12, 12)), Networks(lambda batch: {"findings": np.zeros((len(batch), 1))}, {})
+    )
     guard = replace(isocenter.load(gated.out, "cpu").guard, answers=Answering(0.5, 0.5, 0.0, 8))
 
     def case(number: int, finding: str) -> Case:
@@ -276,10 +278,10 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
         return Case(f"{number}", f"{number}", images, {"findings": {finding: 1.0}})
 
     cases = [case(number, "lump" if number < 6 else "rare") for number in range(10)]
-    settled, decisions = guarded_by(Unseen(), replace(model, guard=guard), cases, exact=True)
+    settled, decisions = guarded_by(Unseen(), replace(model, parts=Parts(guard=guard)), cases, exact=True)
     assert settled.guard.answers.cases == 6
     assert "6 cases" in decisions["guard.error"].because
-    nobody, _ = guarded_by(Unseen(), replace(model, guard=guard), cases[6:], exact=True)
+    nobody, _ = guarded_by(Unseen(), replace(model, parts=Parts(guard=guard)), cases[6:], exact=True)
     assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
 
 
@@ -290,7 +292,7 @@ def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all
     assert Answering.of(record["guard"]["answers"]).least == np.inf
     [folder] = [path.parent for path in careful.rglob("best/guard.safetensors")]
     record["guard"]["answers"] = None
-    assert read_parts(record, folder)["guard"].answers is None
+    assert read_parts(record, folder).guard.answers is None
 
 
 @pytest.mark.whole
@@ -361,7 +363,7 @@ def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_
 
 def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gated, odd, tmp_path):
     model = isocenter.load(gated.out, "cpu")
-    everything = replace(model, guard=replace(model.guard, held_out={}))  # none was left to judge by
+    everything = model.with_guard(replace(model.guard, held_out={}))  # none was left to judge by
     assert everything.predict(odd).abstained is None
     site = list(open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
     few, decisions = guarded_by(Unseen(), everything, site[:3], exact=True)

@@ -36,11 +36,11 @@ def weights(run, number: int) -> dict[str, torch.Tensor]:
 def test_the_ends_of_the_cycles_of_a_rate_are_members_whose_mean_is_the_model(classified, tmp_path):
     run = trained.classifying(classified.data, tmp_path / "run", assignments=SNAPSHOTS).out
     model, case = isocenter.load(run, "cpu"), next(iter(read_dataset(classified.data)))
-    assert isinstance(model.run, Averaged)
-    assert len(model.members) == 3
+    assert isinstance(model.networks.run, Averaged)
+    assert len(model.networks.members) == 3
     assert (weights(run, 1)["vectors.class.weight"] != weights(run, 2)["vectors.class.weight"]).any()
     stated = model.predict(case).confidence
-    assert model.uncertainty == "members"
+    assert model.uncertainty.name == "members"
     assert stated.epistemic > 0
     assert stated.total == pytest.approx(stated.aleatoric + stated.epistemic, abs=1e-6)
     chosen = {**SNAPSHOTS, "training.swag": 2}
@@ -50,9 +50,9 @@ def test_the_ends_of_the_cycles_of_a_rate_are_members_whose_mean_is_the_model(cl
 
 def test_draws_about_the_last_weights_are_members_with_statistics_of_their_own(drawn, classified):
     model, case = isocenter.load(drawn, "cpu"), next(iter(read_dataset(classified.data)))
-    assert len(model.members) == 3
+    assert len(model.networks.members) == 3
     first, second = weights(drawn, 1), weights(drawn, 2)
-    named = dict(model.members[0].module.named_parameters())
+    named = dict(model.networks.members[0].module.named_parameters())
     assert all((first[name] != second[name]).any() for name in named)
     means = [name for name in first if name.endswith("running_mean")]
     assert means
@@ -92,7 +92,7 @@ def test_each_fold_leaves_members_of_its_own(classified, tmp_path):
     run = trained.classifying(classified.data, tmp_path / "run", folds=2, assignments=chosen).out
     case = next(iter(read_dataset(classified.data)))
     whole, *folds = (isocenter.load(run, "cpu", fold=fold) for fold in (None, 0, 1))
-    assert [len(one.members) for one in (whole, *folds)] == [4, 2, 2]
+    assert [len(one.networks.members) for one in (whole, *folds)] == [4, 2, 2]
     each = [[*one.predict(case).confidence.uncalibrated.values()] for one in (whole, *folds)]
     assert each[0] == pytest.approx(np.mean(each[1:], axis=0), abs=1e-6)
     assert len(member(run, "run").models) == 4  # it may be one of an ensemble, which it is not itself

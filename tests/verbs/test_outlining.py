@@ -83,7 +83,7 @@ def test_a_package_outlines_the_same_objects_and_its_network_is_in_onnx(run, tmp
     assert made.onnx["exported"], made.onnx
     session = onnxruntime.InferenceSession(tmp_path / "packaged/models/model.onnx", providers=["CPUExecutionProvider"])
     seen = np.stack([smear(n)[0][None] for n in (0, 1)]).astype(np.float32) / 60 - 1.5
-    expected = isocenter.load(run / "run", "cpu").run(seen)["instances"]
+    expected = isocenter.load(run / "run", "cpu").networks.run(seen)["instances"]
     assert np.ptp(expected[:, 0]) > 0  # something is drawn
     for count in (2, 1):
         outputs, *_ = session.run(None, {"image": seen[:count]})  # then what its gate looks at

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -224,9 +223,9 @@ def ending_at_the_third(run, error: BaseException):
     def stopping(batch):
         if next(asked) == 3:
             raise error
-        return model.run(batch)
+        return model.networks.run(batch)
 
-    return replace(model, run=stopping)
+    return model.with_run(stopping)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("a defect")])

@@ -98,9 +98,9 @@ def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_all
         computed(model, case, image_of(case), Asked(request=Request(allow_large=True, at_most=1e-9)))()
 
 
-def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen(monkeypatch):
-    monkeypatch.setattr(gate, "observed", lambda model, case, layers: (case, None))
-    assert len(gate._looked(None, range(20), seconds=-1.0, most=-1.0)[0]) == 1
+def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen():
+    model = SimpleNamespace(observed=lambda case, layers: (case, None))
+    assert len(gate._looked(model, range(20), None, seconds=-1.0, most=-1.0)) == 1
     costs = Costs(predict=60.0, score=0.0, tune=0.0)
     after = Minutes(10.0, None, 0, [], looking=(200,))
     assert after.seconds(costs) - replace(after, looking=()).seconds(costs) == pytest.approx(300.0)  # half of 10 min

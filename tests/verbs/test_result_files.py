@@ -20,7 +20,7 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.tasks import added_results
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
@@ -100,11 +100,11 @@ def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypa
         asked += 1
         if asked == 2:
             raise DatasetError("broke down", "case01", "Try again")
-        return model.run(batch)
+        return model.networks.run(batch)
 
     few = [segmented.data / "images" / f"case{n:02}.nii.gz" for n in range(3)]
     result = isocenter.predict(
-        replace(model, run=breaking), *few, out=tmp_path / "out", save_probabilities=True, overlay=True
+        model.with_run(breaking), *few, out=tmp_path / "out", save_probabilities=True, overlay=True
     )
     assert [problem.cases for problem in result.failures] == [("case01",)]
     assert not list((tmp_path / "out").glob("*case01*"))
@@ -144,7 +144,7 @@ def of_parts(parts: dict[str, dict], pixels: np.ndarray, outputs, folder: Path, 
     task = tasks.build({"name": "+".join(parts), **settings})
     isocenter.write(Image(pixels[None], Geometry.of_spacing(pixels.shape, (1, 1, 1))), folder / "x.nii.gz")
     prepares = Preprocessing(3, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
-    model = Model(task, prepares, Inference(pixels.shape), {"name": "none", "channels": 1}, outputs)
+    model = Model(task, prepares, Inference(pixels.shape), Networks(outputs, {"name": "none", "channels": 1}))
     return isocenter.predict(model, folder / "x.nii.gz", out=folder / "out", **flags)
 
 
@@ -251,7 +251,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
 
     prepares = Preprocessing(3, ("0",), (Normalisation("zscore"),))
     task = tasks.build({"name": "+".join(parts), **settings})
-    model = Model(task, prepares, Inference((64, 64, 64)), {"name": "none", "channels": 1}, outputs)
+    model = Model(task, prepares, Inference((64, 64, 64)), Networks(outputs, {"name": "none", "channels": 1}))
     result = isocenter.predict(model, data / SERIES, out=tmp_path / "out")
     [path] = (tmp_path / "out").glob("*_report.dcm")
     assert not result.problems
@@ -273,7 +273,7 @@ def brighter(grey: bool = True) -> Model:
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         return {"mask": np.concatenate([np.zeros_like(batch[:, :1]), 50 * batch.mean(axis=1, keepdims=True)], axis=1)}
 
-    return Model(task, preprocessing, Inference((256, 256)), {"name": "none", "channels": len(channels)}, run)
+    return Model(task, preprocessing, Inference((256, 256)), Networks(run, {"name": "none", "channels": len(channels)}))
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_beside_covariates_the_images_alone_are_trained_on_with_what_tells_which
     table = pd.read_csv(data).assign(age=lambda one: [40 + n % 7 for n in range(len(one))])
     table.to_csv(data, index=False)
     run = isocenter.train(data, out=tmp_path / "run", assignments=FEW | {"network.context": ["age"]}, **READING)
-    context, single = (isocenter.load(folder, "cpu").context for folder in (run.out, run.out / "image_only"))
+    context, single = (isocenter.load(folder, "cpu").networks.context for folder in (run.out, run.out / "image_only"))
     assert (context.names, context.channels) == (("age",), ("CT", "PT"))
     assert (single.names, single.channels) == ((), ("CT", "PT"))
     rows = json.loads((run.out / "evaluation" / "images.json").read_text())["rows"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +84,7 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
     isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
     assert settings_of(caught[0].task)["slope"] != settings_of(models[2].task)["slope"]
-    each = [replace(caught[0], run=one).predict(data / "00.png").values["risk"] for one in caught[0].members]
+    each = [caught[0].with_run(one).predict(data / "00.png").values["risk"] for one in caught[0].networks.members]
     assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
 
@@ -253,7 +252,7 @@ def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
 def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, crossed):
     mean = isocenter.load(crossed, "cpu")
     assert mean.task.baseline is not None
-    assert len(mean.members) == 2
+    assert len(mean.networks.members) == 2
     table = pd.read_csv(crossed / "evaluation" / "cases.csv")
     assert len(table) == 60
     assert table.filter(like="survival_").notna().all().iloc[:-1].all()

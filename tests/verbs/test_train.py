@@ -145,7 +145,7 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_packa
 def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_path):
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out, assignments=few)
-    theirs, ours = (isocenter.load(path, "cpu").run.module.state_dict() for path in (segmented.out, run.out))
+    theirs, ours = (isocenter.load(path, "cpu").networks.run.module.state_dict() for path in (segmented.out, run.out))
     for name, weight in theirs.items():
         assert (weight - ours[name]).abs().max() < 1e-6
 

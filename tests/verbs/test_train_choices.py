@@ -134,7 +134,7 @@ def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
     size = {**trained.SMALL_UNET, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "deep_supervision": 1}
     run = trained.segmenting(segmented.data, tmp_path / "run", assignments={"network.size": size}).out
     image, _ = trained.blob(1)
-    outputs = isocenter.load(run, "cpu").run(np.asarray(image[None, None], np.float32))
+    outputs = isocenter.load(run, "cpu").networks.run(np.asarray(image[None, None], np.float32))
     # Only the finest once it is trained; what a gate looks at is none of the answers.
     assert {name for name in outputs if not name.startswith(":")} == {"mask"}
 
@@ -218,7 +218,7 @@ def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
 @pytest.mark.whole
 def test_a_file_of_weights_is_begun_from_and_named_in_the_model(segmented, tmp_path):
     given = tmp_path / "given.safetensors"
-    module = isocenter.load(segmented.out, "cpu").run.module
+    module = isocenter.load(segmented.out, "cpu").networks.run.module
     save_file({name: torch.full_like(value, 0.25) for name, value in module.state_dict().items()}, given)
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", pretrained=given, assignments=few).out

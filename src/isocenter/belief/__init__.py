@@ -85,7 +85,6 @@ if TYPE_CHECKING:
     from isocenter.belief.operating_points import (
         FEWEST_UNSEEN,
         NOBODY,
-        NOT_KEPT,
         PREVALENCE,
         THRESHOLDS,
         UNKEPT,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import PlanError, UsageError, counted
 from isocenter.evaluation import controls, fewest_controlling, roc_curve, shares_of
-from isocenter.values import BY_HAND, Decision, Floats, Sentence, setting
+from isocenter.values import BY_HAND, NOT_KEPT, Decision, Floats, Sentence, setting
 
 # Not 1, which no number of cases promises, nor 0.
 RULE = re.compile(r"youden|(sensitivity|specificity)>=0?\.\d*[1-9]\d*")
@@ -19,7 +19,7 @@ RULE = re.compile(r"youden|(sensitivity|specificity)>=0?\.\d*[1-9]\d*")
 FEWEST_UNSEEN = 10
 TOO_FEW = "are too few for a threshold"
 NOBODY_LEFT = "no case was left that did not train and could choose a threshold, so the default one holds"
-UNKEPT, NOT_KEPT = "The rule ", " could not be kept"  # of the sentence on a rule that could not be kept
+UNKEPT = "The rule "  # that could not be kept: so its sentence begins
 # Shares of patients add up to this.
 DIGITS = 9
 # Of a threshold as a plan states it, where so many tell.

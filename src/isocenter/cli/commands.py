@@ -10,7 +10,7 @@ from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import route, serve
 from isocenter.cli.shell import app
-from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
+from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
 
 class Verb(TyperCommand):
@@ -54,6 +54,7 @@ for verb in (
     check,
     plan,
     train,
+    pretrain,
     evaluate,
     compare,
     ensemble,

@@ -84,7 +84,8 @@ Kind = Annotated[
         "--task",
         metavar="NAME",
         help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
-        "segmentation or survival; several at once as in segmentation+classification.",
+        "segmentation or survival; several at once as in segmentation+classification; "
+        "representation, which needs no reference.",
     ),
 ]
 Layout = Annotated[

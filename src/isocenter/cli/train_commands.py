@@ -204,6 +204,77 @@ def train(
 
 
 @reads_data
+def pretrain(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="DATA", help="Folders, tables or archives of images; references are not read."),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What teaches the network: masked (the default where it gives an output for every voxel), contrast "
+            "(the default elsewhere) or rotation.",
+        ),
+    ] = None,
+    minutes: UsualMinutes = None,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--leave-out", metavar="RUN", help="Leave out the validation, calibration and test patients of this run."
+        ),
+    ] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish the run in this folder.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File of weights, or auto for those that the network's authors published."),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Make two runs bit-for-bit equal; needs --set training.steps=N.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Device to compute on: auto (the default), cpu, cuda:0 or mps."),
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of every random draw; 0 by default.")
+    ] = None,
+    everything: Everything = False,
+    assignments: Set = None,
+    given: Given = None,
+) -> None:
+    """Train a network on images without labels."""
+    first = data[0] if data else None
+    result = isocenter.pretrain(
+        first,
+        *(data or [])[1:],
+        objective=objective,
+        minutes=minutes,
+        leave_out=leave_out,
+        out=out or (default_out("pretrain", first) if first is not None else None),
+        overwrite=overwrite,
+        resume=resume,
+        start=start,
+        pretrained=pretrained,
+        deterministic=deterministic,
+        device=device,
+        threads=threads,
+        seed=seed,
+        everything=everything,
+        assignments=assigned(assignments),
+        **(given or {}),
+    )
+    show(result, result.as_record() if json else None)
+
+
+@reads_data
 def evaluate(
     model: Trained,
     data: Data,

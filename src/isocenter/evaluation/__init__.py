@@ -138,6 +138,7 @@ if TYPE_CHECKING:
         shift_words,
         standardised_difference,
     )
+    from isocenter.evaluation.features import effective_rank, possible_rank
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
         IntervalScale,
@@ -252,6 +253,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.table import (
         ALL,
         COVARIATE,
+        FEATURE,
         FOLD,
         PROBABILITY,
         SUMMARY_SCHEMA,

@@ -34,6 +34,8 @@ THRESHOLD = "threshold"
 ANSWERS = ("reference", "predicted")
 # Of who was examined: for audits, and no figure of how good a model is.
 COVARIATE = "covariate_"
+# What a network sees in a case.
+FEATURE = "feature_"
 # The row that speaks of all labels, or of a case as a whole.
 ALL = "all"
 
@@ -113,7 +115,7 @@ def metric_columns(table: Table) -> list[str]:
         for name in names
         if name not in (*KEYS, FOLD, *INTERVAL)
         and without_part(name) not in CONFIDENCE
-        and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE))
+        and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE, FEATURE))
     ]
 
 

@@ -96,7 +96,7 @@ class CaseOnGrid:
 
     def outputs(self) -> Mapping[str, Array]:
         """{head: (size,)} of the whole image, the mean over its windows; of a task of the whole image."""
-        network = with_covariates(self.model.run, self.vector)
+        network = with_covariates(self.model.networks.run, self.vector)
         slabs = list(self._slid(network))
         return {name: np.asarray(array) for name, array in slabs[-1][1].items() if not slabs[-1][0]}
 
@@ -106,7 +106,7 @@ class CaseOnGrid:
         image = torch.from_numpy(np.ascontiguousarray(window[None], dtype=np.float32)).to(device)
         context = None if self.vector is None else torch.from_numpy(self.vector[None]).to(device)
         objective = Objective(self.model.task, self.target)
-        plain = _numpy_run(self.model.run)
+        plain = _numpy_run(self.model.networks.run)
         if any(head.is_dense for head in self.model.task.heads.values()):
             with torch.no_grad():
                 objective = objective.at(plain(image, context))
@@ -127,7 +127,7 @@ class CaseOnGrid:
 
     @property
     def _sizes(self) -> list[Mapping[str, Any]]:
-        return [network.get("size") or {} for network in self.model.networks]
+        return [network.get("size") or {} for network in self.model.networks.architectures]
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -224,7 +224,7 @@ class CaseOnGrid:
 
     def covariates(self) -> dict[str, float]:
         """{covariate: how much lower the score is without its value}, as the encoding states a missing one."""
-        context = self.model.context
+        context = self.model.networks.context
         if self.vector is None or not context.names:
             return {}
         unknown, _ = context.vector({})

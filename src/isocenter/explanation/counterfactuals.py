@@ -172,7 +172,7 @@ def counterfactual(
     image = stacked(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
     grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
-    axes = model.directions if along else None
+    axes = model.parts.directions if along else None
     best: Counterfactual | None = None
     more, goal, weights = MORE_TRIES, 1.0, list(WEIGHTS)
     for _ in range(TRIES):
@@ -339,7 +339,7 @@ def _with(case: Case, image: Image) -> Case:
 
 def flipping_covariates(model: Model, case: Case, flip: Flip) -> Iterator[tuple[str, Prediction]]:
     """("age = 71", prediction) of the nearest single change of each covariate that flips the call."""
-    for column in model.context.columns:
+    for column in model.networks.context.columns:
         for value in _others(column.settings, case.covariates.get(column.name)) if column.of_patient else ():
             answer = model.predict(replace(case, covariates={**case.covariates, column.name: value}))
             if flip.called(answer) == flip.after:

@@ -55,12 +55,12 @@ def explained(
     """The map of a case on its own grid.
 
     seconds:     for which the method draws, where it draws at random
-    torch_model: `model.differentiable()`, made once for many cases; a method that needs no gradients does without
+    torch_model: the networks with gradients, made once for many cases; a method that needs no gradients does without
     Raises UsageError for an unknown target, UnfitError where the method cannot explain this model.
     """
     image, where = image_of(case)
     if method.module and torch_model is None:
-        torch_model = model.differentiable()
+        torch_model = Differentiable.of(model.networks)
     started = time.perf_counter()
     if model.goes_by_frame(image):
         whole, chosen = _of_frames(model, image, method, target, seconds, torch_model)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         answered,
         build,
         family_of,
-        fusion_methods,
-        is_published,
         members,
         names,
         ours,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
         size_for,
         sized,
         source,
-        takes_gaps,
     )
     from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
@@ -128,10 +125,8 @@ __all__ = [
     "deepest_part",
     "family_of",
     "features",
-    "fusion_methods",
     "groups_of",
     "hooked",
-    "is_published",
     "known_layout",
     "last_layers",
     "listed",
@@ -152,7 +147,6 @@ __all__ = [
     "sized",
     "source",
     "standing",
-    "takes_gaps",
     "too_thin",
     "weight_layouts",
     "wider",

@@ -65,7 +65,7 @@ def build(
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
     context: number of covariates, (batch, context); 0 for none
-    fusion:  for a family with a choice: `method`, one of `fusion_methods(name)`, `narrow`, `sparsity`, `courses`
+    fusion:  for a family with a choice: `method`, one of the family's `fusion_methods`, `narrow`, `sparsity`, `courses`
     Raises PlanError for an unknown name, for heads, covariates or axes that the family cannot have, for wrong settings.
     """
     made = family_of(name)
@@ -112,14 +112,6 @@ def sized(
     units = [head.unit for head in heads.values() if head.is_dense]
     unit = {"unit": units[0]} if units and made.in_voxels else {}
     return {**made.preset, **size, **unit, **(covariates if context else {})}
-
-
-def fusion_methods(name: str) -> tuple[str, ...]:
-    """The family's methods of context fusion, the default first; empty without a choice.
-
-    Raises PlanError for an unknown name.
-    """
-    return family_of(name).fusion_methods
 
 
 def rate(name: str, answers: str) -> tuple[float, str]:
@@ -176,16 +168,6 @@ def pretrained(
     for a file without weights or with code.
     """
     return take_over(module, family_of(name), size, source, inflation, groups, minimum)
-
-
-def is_published(name: str) -> bool:
-    """Whether the family has published weights, for "auto"."""
-    return family_of(name).published is not None
-
-
-def takes_gaps(name: str) -> bool:
-    """Whether the family leaves out missing frames, which are NaN."""
-    return family_of(name).takes_gaps
 
 
 def source(name: str) -> tuple[Path, str]:

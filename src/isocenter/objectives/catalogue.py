@@ -11,8 +11,11 @@ from isocenter.errors import PlanError
 from isocenter.objectives.objective import Needs, Objective
 
 OBJECTIVES = {
+    "contrast": "isocenter.objectives.contrast:Contrast",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
+    "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
+    "rotation": "isocenter.objectives.rotation:Rotation",
     "supervised": "isocenter.objectives.supervised:Supervised",
 }
 TERMS = "objectives.terms"

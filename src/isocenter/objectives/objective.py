@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# {head: (batch, ...)} outputs of a network.
+    from isocenter.tasks import Task
+
+# {head: (batch, ...)} outputs of a network; the same with its (batch, features) pooled features.
 Outputs = Mapping[str, "Tensor"]
+Embedded = tuple[Outputs, "Tensor"]
+# The image of which a second view is: the same part of it, another part of it, or another image of the patient.
+Positives = Literal["view", "slice", "patient"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Needs:
     teacher:    the averaged weights
     features:   pooled features of the labelled images
     start:      the weights that training began from
+    second:     a second view of each training image, augmented by itself
+    upright:    images that have an up
     """
 
     labels: bool = True
@@ -38,6 +44,8 @@ class Needs:
     teacher: bool = False
     features: bool = False
     start: bool = False
+    second: bool = False
+    upright: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """The needs of both."""
@@ -48,6 +56,8 @@ class Needs:
             self.teacher or other.teacher,
             self.features or other.features,
             self.start or other.start,
+            self.second or other.second,
+            self.upright or other.upright,
         )
 
 
@@ -86,6 +96,11 @@ class Step:
     start:      {name: weight} of those that training took over from another network
     parts:      the module of this objective that learns with the network; None where it has none
     progress:   share of the training that is done
+    second:     another view of each image of the labelled batch, where an objective needs it
+    patients:   of the labelled batch, a number for each
+    whole:      joins what each process has of the batch
+    embed:      returns the outputs and the pooled features of the network for a batch
+    taught:     returns those of the averaged weights, without a gradient
     """
 
     labelled: Seen
@@ -100,6 +115,17 @@ class Step:
     start: Mapping[str, Tensor] = field(default_factory=dict)
     parts: Any = None
     progress: float = 0.0
+    second: Seen | None = None
+    patients: tuple[int, ...] = ()
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    embed: Callable[[Seen], Embedded] | None = None
+    taught: Callable[[Seen], Embedded] | None = None
+
+    @property
+    def embedded(self) -> Callable[[Seen], Embedded]:
+        """The network with its pooled features, for an objective that needs them."""
+        assert self.embed is not None  # noqa: S101 - its needs say so
+        return self.embed
 
 
 @dataclass(frozen=True)
@@ -115,6 +141,8 @@ class Objective:
     ramp: Annotated[float, Ge(0), Le(1)] = 0.0
 
     needs: ClassVar[Needs] = Needs()
+    # The head that it teaches, of a kind of problem that could have others.
+    head: ClassVar[str] = ""
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
@@ -137,7 +165,21 @@ class Objective:
 
     def loss(self, step: Step) -> Tensor:
         """The term, a scalar."""
+        return self.losses(step).mean()
+
+    def losses(self, step: Step) -> Tensor:
+        """(batch,) what each image of the labelled batch costs, of an objective that needs no labels."""
         raise NotImplementedError
+
+    @property
+    def fewest(self) -> int:
+        """The number of images that a batch needs at the fewest."""
+        return 1
+
+    @property
+    def shows(self) -> Positives:
+        """The image of which the second view is, where it needs one."""
+        return "view"
 
     def after(self, step: Step) -> None:
         """Change its buffers once the weights have moved."""

@@ -34,12 +34,21 @@ if TYPE_CHECKING:
         registered_margin,
     )
     from isocenter.planning.plan_prose import is_silent, overview, paragraphs, prose, sentences_of
-    from isocenter.planning.planned import COVARIATES, EVERYTHING, SCALE, TOO_LARGE, Planned, relative_to, training_ids
+    from isocenter.planning.planned import (
+        COVARIATES,
+        EVERYTHING,
+        FURTHER,
+        LEAVE_OUT,
+        SCALE,
+        TOO_LARGE,
+        Planned,
+        relative_to,
+        training_ids,
+    )
     from isocenter.planning.rules.cascade import CASCADE, CROSS_FITS, compared_configurations, low_resolution
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES
     from isocenter.planning.rules.groups import refuse_groups
     from isocenter.planning.rules.inner_folds import with_inner_folds
-    from isocenter.planning.rules.learning import LEAST_BATCH
     from isocenter.planning.rules.normalisation import constant_problems
     from isocenter.planning.rules.objectives import with_objective_settings
     from isocenter.planning.rules.preprocessing import normalised_problems
@@ -62,6 +71,7 @@ if TYPE_CHECKING:
         words,
     )
     from isocenter.planning.sections import (
+        LEAST_BATCH,
         Evaluation,
         Network,
         Search,
@@ -69,8 +79,8 @@ if TYPE_CHECKING:
         Splitting,
         Training,
         Transfer,
-        check_value,
     )
+    from isocenter.planning.typed import check_value
     from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:

@@ -159,7 +159,7 @@ def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if frames is None:
         return plan
     by_hand = isinstance(assignments.get("network.size"), Mapping)
-    takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
+    takes = isinstance(size, Mapping) and ("frames" in size or networks.family_of(plan["network.name"]).takes_gaps)
     if not takes or not (by_hand or "preprocessing.frames" in assignments):
         return plan
     if by_hand and "frames" in assignments["network.size"]:
@@ -262,10 +262,12 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
 
 
 def unlabelled_kept(plan: Plan) -> int:
-    """Unlabelled images of a step whose way through the network is kept for its gradient."""
+    """Images of a step beside the labelled ones whose way through the network is kept for its gradient."""
+    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    if needs.second:
+        return int(plan["training.batch"])
     if not plan[UNLABELLED]:
         return 0
-    needs = needs_of(objective_kind(name) for name in plan[TERMS])
     # Of the views one is the teacher's, which learns nothing.
     views = max(1, needs.views - needs.teacher) if needs.unlabelled else 0
     return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])

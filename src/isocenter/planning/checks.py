@@ -18,7 +18,8 @@ from isocenter.planning.rules.cascade import (
     compared_configurations,
     least_minutes,
 )
-from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training
+from isocenter.planning.typed import check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.tasks import leaves, marks_labels
 from isocenter.transforms import check_flips
@@ -87,7 +88,7 @@ def _check_names(plan: Plan, made: Settings) -> None:
         if name in plan and plan.decision(name).because == BY_HAND:
             _refuse_following(name)
     source = made.network.pretrained
-    if source == "auto" and not networks.is_published(made.network.name):
+    if source == "auto" and networks.family_of(made.network.name).published is None:
         remedy = "Give a file: --pretrained FILE, or --set network.name=timm"
         raise PlanError(f"{made.network.name} has no published weights", "network.pretrained", remedy)
     _check_file(source)
@@ -169,7 +170,7 @@ def _check_shape(made: Settings) -> None:
 def _check_clips(made: Settings) -> None:
     """A network of clips is told of as many frames as it is given; frames at even steps need one."""
     chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
-    takes = networks.takes_gaps(name)
+    takes = networks.family_of(name).takes_gaps
     if takes and chosen.frames is None:
         raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
     if takes and (stated := made.network.size.get("frames", 1)) != chosen.frames:
@@ -309,6 +310,19 @@ def _check_objectives(made: Settings) -> None:
         if why := objective.refusal(made.task):
             raise PlanError(f"{name} cannot teach {made.task.name}: {why}", where, f"Leave out {name}")
         needs, own = objective.needs, family.sees_targets or family.has_loss
+        if needs.labels and made.task.by_name:
+            problem = f"{name} needs references, and {made.task.name} has none"
+            raise PlanError(problem, where, f"Leave out {name}")
+        if made.training.batch < objective.fewest:
+            problem = f"{name} compares {objective.fewest} images or more, and a batch has {made.training.batch}"
+            raise PlanError(problem, "training.batch", f"Give {objective.fewest} or more")
+        if needs.upright and made.augmentation.quarter_turns:
+            problem = f"{name} tells quarter turns apart, and the images have no up"
+            remedy = f"Leave out {name}, or give --set augmentation.quarter_turns=false where they do have one"
+            raise PlanError(problem, where, remedy)
+        mixed = made.augmentation.mixup + made.augmentation.cutmix > 0
+        if needs.second and (mixed or made.preprocessing.cascade is not None):
+            raise PlanError(f"{name} compares views of single images as they are", where, f"Leave out {name}")
         if (needs.unlabelled and own) or (needs.features and (own or not family.features)):
             problem = f"{name} needs outputs or features that {made.network.name} does not give without references"
             raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
@@ -317,6 +331,8 @@ def _check_objectives(made: Settings) -> None:
         if needs.unlabelled and made.preprocessing.cascade is not None:
             problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
             raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
+    if made.task.by_name and made.training.sampling != "natural":
+        raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
     if chosen.unlabelled and not needs_of(made.terms.values()).unlabelled:
         able = [name for name in objective_names() if objective_kind(name).needs.unlabelled]
         remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"

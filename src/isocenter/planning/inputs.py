@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from isocenter import networks
+from isocenter.objectives import objective_kind
 from isocenter.planning.machine import Machine
 from isocenter.planning.rules.covariates import context_decision
 from isocenter.planning.rules.grid import REDUCTION, GridNeeds, in_haste
 from isocenter.planning.rules.modalities import Holes, dropout_decision
+from isocenter.planning.rules.objectives import TERMS
 from isocenter.planning.rules.preprocessing import channels_of, frames_of
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint
+
+# The setting of a kind of problem without references that says which head its network has.
+HEAD = "head"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +54,12 @@ class PlanInputs:
 
         Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown covariate.
         """
-        settings = _task_settings(dataset, fingerprint, wishes.task)
+        settings = _task_settings(dataset, fingerprint, wishes)
         task = build({key: decision.value for key, decision in settings.items()})
         minutes = None if wishes.minutes is None else wishes.minutes / max(1, wishes.folds)
         stated = in_haste(task.decisions(fingerprint), fingerprint, machine, minutes)
+        if TERMS in stated and wishes.terms:
+            stated[TERMS] = Decision(list(wishes.terms), BY_HAND)
         if GridNeeds.of(task).whole:  # whose grid is chosen for images as a whole
             stated.pop(REDUCTION, None)
         frames = frames_of(fingerprint, machine.device)
@@ -100,8 +108,23 @@ class PlanInputs:
         return None if self.wishes.network is None else Decision(self.wishes.network, "asked for")
 
 
-def _task_settings(dataset: Dataset, fingerprint: Fingerprint, name: str | None) -> dict[str, Decision]:
+def _task_settings(dataset: Dataset, fingerprint: Fingerprint, wishes: Wishes) -> dict[str, Decision]:
     """The kind of problem that was asked for, or that the references are of, and its settings."""
-    kind = kind_for(dataset, name)
-    because = "asked for" if name else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
-    return {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
+    kind = kind_for(dataset, wishes.task)
+    because = "asked for" if wishes.task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
+    own = {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
+    head = _asked_head(wishes) if kind.by_name and HEAD in own else None
+    return own if head is None else {**own, HEAD: head}
+
+
+def _asked_head(wishes: Wishes) -> Decision | None:
+    """The head that objectives or a family that were asked for need, where a kind of problem could have others."""
+    if wishes.head is not None:
+        return Decision(wishes.head, BY_HAND)
+    for name in wishes.terms or ():
+        if head := objective_kind(name).head:
+            return Decision(head, f"{name}, which was asked for, needs it")
+    if wishes.network not in networks.names():
+        return None
+    is_dense = "dense" in networks.family_of(str(wishes.network)).answers
+    return Decision("image" if is_dense else "embedding", f"{wishes.network}, which was asked for, gives it")

@@ -17,7 +17,7 @@ from isocenter.planning.rules.grid import window_for
 from isocenter.planning.rules.groups import groups_decision
 from isocenter.planning.rules.learning import batch_decision, training
 from isocenter.planning.rules.modalities import absent_decision, with_presence
-from isocenter.planning.rules.objectives import objectives_sections
+from isocenter.planning.rules.objectives import TERMS, objectives_sections
 from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
 from isocenter.planning.rules.shortcuts import Retest
@@ -70,7 +70,7 @@ def make_plan(
         },
         "search": unsearched(),
         "guard": _guard(),
-        **objectives_sections(inputs.dataset, fingerprint),
+        **objectives_sections(inputs.dataset, fingerprint, inputs.stated.get(TERMS)),
     }
     plan = Plan(_decided(sections, inputs.stated))
     if plan["preprocessing.cascade"] is None:

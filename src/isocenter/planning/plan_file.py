@@ -21,7 +21,7 @@ from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.rules.objectives import with_sections
-from isocenter.planning.sections import typed
+from isocenter.planning.typed import typed
 from isocenter.tasks import kind, registered_settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 

@@ -23,6 +23,8 @@ from isocenter.values import Plan, Shortcut, Split, stands_for
 
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
+# Of a training without references: paths of further data sets, and of a run whose held-out patients it must not see.
+FURTHER, LEAVE_OUT = "further", "leave_out"
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
 SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_shift", "several", "event_free")

@@ -17,6 +17,8 @@ class Wishes:
     minutes:  for all trainings; None where the steps decide
     folds:    of a cross-validation; 0 for one test part
     network:  the family to choose a size for
+    head:     of a network that learns without references, as in `Task`
+    terms:    the objectives that training lowers
     context:  covariates for the network: names, or "all"
     modality_dropout: how often training leaves out an image of a case
     spacing:  of the grid that the network sees, in mm
@@ -30,6 +32,8 @@ class Wishes:
     folds: int = 0
     task: str | None = None
     network: str | None = None
+    head: str | None = None
+    terms: Sequence[str] | None = None
     context: Any = None
     modality_dropout: float | None = None
     spacing: Sequence[float] | None = None

@@ -158,7 +158,7 @@ def computed(
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
     """
     refuse_unknown_sides(model.task, image.geometry, case.id)
-    model = replace(model, guard=None) if asked.abstain == "off" else model
+    model = replace(model, parts=replace(model.parts, guard=None)) if asked.abstain == "off" else model
     refused = refused_by_header(model, case, image) if asked.abstain == "on" else None
     if refused is not None:
         return partial(_refused, refused, case, image, keeps=asked.folder is None)
@@ -178,8 +178,8 @@ def computed(
         if not request.allow_large:
             refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
-        watching = Watching(fitting.run, passes_on=True)
-        prediction = replace(fitting, run=watching).predict(
+        watching = Watching(fitting.networks.run, passes_on=True)
+        prediction = fitting.with_run(watching).predict(
             image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)

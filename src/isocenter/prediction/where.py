@@ -65,7 +65,7 @@ def loaded_model(
     """
     if not isinstance(model, Model):
         loaded = load(model, device, fold=fold, backend=backend, threads=threads, activation=activation)
-        announce(loaded.computing)
+        announce(loaded.networks.computing)
         if is_foreign(Path(model)) and why_unpackable(loaded) is None:
             log.info("isocenter adopt %s --out PACKAGE makes predicting faster: %s", model, AS_MEASURED)
         return loaded

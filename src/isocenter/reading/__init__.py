@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.reading.dataset import (
         looked_through,
         open_dataset,
+        open_for,
         open_labelled,
         opened_and_looked_through,
         path_of,

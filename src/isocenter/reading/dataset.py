@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files import CaseNames, DatasetOptions, ReadOptions, read_dataset
+from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.reading.options import ReadingOptions
 from isocenter.report import tracked
 from isocenter.runtime import Spread
-from isocenter.tasks import Task, needs_of, suffices
+from isocenter.tasks import Task, learns_from_references, needs_of, suffices
 from isocenter.transforms import OBJECTS, PIECES, aligned, boxes_of_objects, boxes_of_pieces
 from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
 
@@ -122,9 +122,47 @@ def _aligned(case: Case, name: str) -> Image:
     return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
 
 
+def open_for(
+    task: str | None,
+    places: Sequence[str | Path | Dataset],
+    reading: ReadingOptions,
+    needs: Collection[str] | None = None,
+) -> Dataset:
+    """The cases of data sets as a named task learns from them, of several together: without references it reads none.
+
+    needs: kinds of reference, as in `open_dataset`; None: those of the task
+    """
+    wanted, references = needs_of(task) if needs is None else needs, learns_from_references(task)
+    return joined([open_dataset(place, reading, references=references, needs=wanted) for place in places])
+
+
+def joined(datasets: Sequence[Dataset]) -> Dataset:
+    """The cases of several data sets in one, which has the place of the first.
+
+    A case whose name is taken already gets the number of its data set behind it.
+    """
+    first, *others = datasets
+    for number, other in enumerate(others, start=2):
+        taken = {case.id for case in first}
+        names = {case.id: f"{case.id}_{number}" for case in other if case.id in taken}
+        renamed = other.renamed(names)
+        if not other.patients_known:  # each case stands for itself
+            renamed = replace(renamed, cases=tuple(replace(case, patient=case.id) for case in renamed))
+        first = replace(
+            first,
+            cases=(*first.cases, *renamed.cases),
+            splits={**first.splits, **renamed.splits},
+            hash="",
+            modality=first.modality if first.modality == other.modality else UNKNOWN_MODALITY,
+            patients_known=first.patients_known and other.patients_known,
+            problems=(*first.problems, *renamed.problems),
+        )
+    return first
+
+
 def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
-    dataset = open_dataset(data, reading, needs=task.needs)
+    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs)
     if not suffices(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

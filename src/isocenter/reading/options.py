@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer, refuse_no_orientation
-from isocenter.planning import COVARIATES, EVERYTHING
+from isocenter.planning import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
 from isocenter.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
@@ -107,7 +107,7 @@ class ReadingOptions:
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
         names = [field.name for field in fields(cls)]
-        if unknown := sorted({*options} - {*names, EVERYTHING, COVARIATES}):
+        if unknown := sorted({*options} - {*names, EVERYTHING, COVARIATES, FURTHER, LEAVE_OUT}):
             raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
         return cls(**{name: value for name, value in options.items() if name in names})
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         fresh_model,
         longest_looking,
         looking_seconds,
+        model_with,
         of_mean_size,
         stages_in_words,
     )

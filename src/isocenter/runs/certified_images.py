@@ -8,7 +8,8 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, counted
 from isocenter.files import content_hash, read_text_table
-from isocenter.reading import ReadingOptions, open_dataset
+from isocenter.planning import FURTHER
+from isocenter.reading import ReadingOptions, open_for
 from isocenter.scoring import named_as_in_run, read_data_record
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
@@ -35,7 +36,8 @@ class ValidationImages:
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Of the cases that selected the model, or trained it where none did, those that are what they were."""
     try:
-        dataset = open_dataset(run / plan.data, ReadingOptions.of_plan(plan.options))
+        places = [run / plan.data, *plan.options.get(FURTHER, ())]
+        dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options))
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
     table, record = read_text_table(run / "split.csv"), read_data_record(run)

@@ -102,7 +102,8 @@ class Job:
         """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
             return None
-        return fewest_samples(self.settings.task, self.train)
+        compared = (objective.fewest for objective in self.settings.terms.values())
+        return max(fewest_samples(self.settings.task, self.train), *compared)
 
     @property
     def is_crossed(self) -> bool:

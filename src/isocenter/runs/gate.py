@@ -27,11 +27,9 @@ from isocenter.runtime import (
     Observation,
     fitted_guard,
     last_layers_of,
-    observed,
     refitted,
     strictest,
     tail_note,
-    with_guard,
     with_uncertainty,
 )
 from isocenter.scoring import case_errors, write_gate
@@ -55,7 +53,7 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
     pairs = [_guarded(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
     models, kept = zip(*pairs, strict=True)
     for one, (own, model) in zip(fits, pairs, strict=True):
-        with_parts(one.outcome.checkpoint, model)
+        with_parts(one.outcome.checkpoint, model.parts)
         if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
             write_gate(own.guard, one.job.out)
     decisions, first = dict(tuned.decisions), kept[0].guard
@@ -101,21 +99,21 @@ def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Mo
     """
     trained, held_out = looked_at(run, job)
     exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
-    layers, minutes = last_layers_of(model), job.settings.training.minutes
+    layers, minutes = last_layers_of(model.basis), job.settings.training.minutes
     timed = minutes is not None and minutes_decide(job.settings.training, job.out)
     allowed = minutes if timed and minutes is not None else math.inf
     usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
     seen = _looked(model, trained, layers, seconds=usual, most=most)
     trained = trained[: len(seen)]
     laplace = None if layers is None else layers.fitted(len(job.train))
-    own = replace(model, laplace=laplace, directions=_directions(model, trained))
+    own = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
         others, sure = _seen(unseen, model, cases, judged=wanted.error is not None)
         guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
         if guard is not None and guard.is_calibrated and wanted.error:
             guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
-        return with_uncertainty(with_guard(own, guard))
+        return with_uncertainty(own.with_guard(guard))
 
     scored = judged(held_out, exact)
     is_looked_through = job.fold == 0 or (job.fold is not None and wanted.error)
@@ -151,7 +149,7 @@ def guarded_by(
         answers = _answering(guard.answers.error, guard.answers.delta, sure)
         decisions[ERROR] = Decision(answers.error, answers.words(exact=exact))
         after = replace(after, answers=answers)
-    return replace(model, guard=after), decisions
+    return replace(model, parts=replace(model.parts, guard=after)), decisions
 
 
 def gate_of_site(unseen: Unseen, model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
@@ -172,7 +170,7 @@ def gate_of_site(unseen: Unseen, model: Model, cases: Sequence[Case]) -> tuple[M
     if (guard := fitted_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
         return model, {GATE: Decision(False, NO_GATE)}
     whom = f"{guard.trained} of the site's cases stand for those that trained the model"
-    return with_guard(model, guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
+    return model.with_guard(guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
 
 
 # Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.
@@ -191,7 +189,7 @@ def _looked(
     seen, began = list[Observation](), time.monotonic()
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
-            seen.append(observed(model, case, layers)[0])
+            seen.append(model.observed(case, layers)[0])
             tracker(done, len(cases))
             elapsed = time.monotonic() - began
             if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from isocenter.runs import (
     fitting_seconds,
     fresh_model,
     log_decisions,
+    model_with,
     networks_decision,
     next_of,
     of_mean_size,
@@ -66,6 +67,9 @@ from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Scored,
 from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several
 from isocenter.values import Decision, Plan
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 log = logging.getLogger("isocenter")
 TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
@@ -245,10 +249,10 @@ class Loop:
             self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
         return self.minutes.first_end(self.fresh[name])
 
-    def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Model) -> float:
-        """s after the command's start by which a training must end, if this is its model half-way."""
+    def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Module) -> float:
+        """s after the command's start by which a training must end, if this is its network half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        whole = self._whole(half_trained, training.fold, training.plan)
+        whole = self._whole(model_with(half_trained, training.settings), training.fold, training.plan)
         return due(self.minutes.end(self.minutes.costs(whole)))
 
     def _fresh(self, fold: int | None, plan: Plan) -> Model:

@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
-from isocenter.runtime import Context, KeptOutputs, Model, TorchNetwork, build_module, keeping_outputs
+from isocenter.runtime import Context, KeptOutputs, Model, Networks, TorchNetwork, build_module
 from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0
@@ -253,9 +256,13 @@ def of_mean_size(cases: Sequence[Case], fingerprint: Fingerprint, *, spaced: boo
 
 def fresh_model(chosen: Settings) -> Model:
     """The plan's model with weights that have learnt nothing."""
-    network, device = chosen.architecture, chosen.training.device
-    module = build_module(chosen.task, network).eval().to(device)
-    return Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module, device))
+    return model_with(build_module(chosen.task, chosen.architecture).eval().to(chosen.training.device), chosen)
+
+
+def model_with(module: Module, chosen: Settings) -> Model:
+    """The plan's model with the weights of this module, which lies on a device."""
+    network = TorchNetwork(module, str(next(module.parameters()).device))
+    return Model(chosen.task, chosen.preprocessing, chosen.inference, Networks(network, chosen.architecture))
 
 
 def measured_costs(model: Model, case: Case) -> Costs:
@@ -269,7 +276,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
     _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
     again = predict
     if all(head.is_vector for head in model.task.heads.values()):  # others may not fit into the memory for them
-        knowing = keeping_outputs(model, KeptOutputs())
+        knowing = model.keeping(KeptOutputs())
         _, again = timed(lambda: knowing.predict(case))
     return Costs(predict, score, tune, math.prod(prediction.geometry.shape), max(0.0, predict - again))
 

@@ -17,7 +17,9 @@ from isocenter.files import dataset_hash
 from isocenter.planning import (
     COVARIATES,
     EVERYTHING,
+    FURTHER,
     GROUPS,
+    LEAVE_OUT,
     TAKEN,
     TOO_LARGE,
     Machine,
@@ -46,12 +48,13 @@ from isocenter.quality import Examination, retested
 from isocenter.reading import (
     ReadingOptions,
     announced_device,
-    open_dataset,
+    open_for,
     opened_and_looked_through,
     refuse_unfit,
     with_references,
 )
 from isocenter.runs.initial_weights import Source
+from isocenter.runs.left_out import without_held_out
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
@@ -77,6 +80,8 @@ class PlanRequest:
     device_because: why a plan that is followed has this device; empty where there is no such plan
     assignments: {"section.name": value} set by hand
     source:      the model whose weights training starts from
+    further:     paths of data sets that are learnt from with the first
+    leave_out:   a run whose validation, calibration and test patients are left out
     """
 
     minutes: float | None = None
@@ -91,6 +96,8 @@ class PlanRequest:
     device_memory: float | None = None
     device_because: str = ""
     source: Source | None = None
+    further: tuple[str, ...] = ()
+    leave_out: str | None = None
 
     def number(self, name: str, otherwise: int | None) -> int:
         """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
@@ -109,6 +116,12 @@ class PlanRequest:
         given = {name: self.assignments.get(f"training.{name}") for name in kinds}
         by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
         return replace(self, **by_hand)
+
+    @property
+    def terms(self) -> Sequence[str] | None:
+        """The objectives set by hand; None where nobody set them, or the plan refuses them."""
+        value = self.assignments.get("objectives.terms")
+        return value if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value) else None
 
     @property
     def spacing(self) -> Sequence[float] | None:
@@ -196,6 +209,8 @@ def _planned_for(
             request.number("split.folds", request.folds),
             request.task,
             network=request.assignments.get("network.name"),
+            head=request.assignments.get("task.head"),
+            terms=request.terms,
             context=asked,
             modality_dropout=request.share("training.modality_dropout"),
             spacing=request.spacing,
@@ -219,6 +234,8 @@ def _planned_for(
     made = with_inner_folds(made, settings(made).task, usable, parts)
     place = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
+    options |= {FURTHER: list(request.further)} if request.further else {}
+    options |= {LEAVE_OUT: request.leave_out} if request.leave_out is not None else {}
     # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
     options |= {COVARIATES: asked} if asked is not None else {}
     made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
@@ -298,12 +315,17 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
         )
     machine = this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = opened_and_looked_through(
-        lambda needs: open_dataset(data, request.reading, needs=needs), request.task, machine.threads
+        lambda needs: open_for(request.task, [data, *request.further], request.reading, needs),
+        request.task,
+        machine.threads,
     )
     refuse_unfit(examination)
     kind = kind_for(examination.dataset, request.task)
     usable = with_references(examination.dataset, kind)
-    return examination.of_task(usable, kind.needs), numbered, device, machine
+    examination = examination.of_task(usable, kind.needs)
+    if request.leave_out is not None:
+        examination = without_held_out(examination, Path(request.leave_out), machine.threads)
+    return examination, numbered, device, machine
 
 
 def _by_hand(

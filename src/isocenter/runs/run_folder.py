@@ -15,7 +15,9 @@ from isocenter.files import dataset_hash, read_text_table, write_table, write_te
 from isocenter.planning import (
     COVARIATES,
     EVERYTHING,
+    FURTHER,
     GROUPS,
+    LEAVE_OUT,
     Planned,
     Training,
     plan_text,
@@ -30,8 +32,9 @@ from isocenter.planning import (
     with_transfer,
 )
 from isocenter.quality import Examination
-from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_for, refuse_unfit, with_references
 from isocenter.runs import AS_STEPS
+from isocenter.runs.left_out import without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runs.unlabelled import Unlabelled, with_unlabelled
 from isocenter.runtime import choose_device, read_json
@@ -191,6 +194,8 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
             folds=int(edited["split.folds"]),
             assignments={name: value for name, value in given.items() if value is not None},
             reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
+            further=tuple(edited.options.get(FURTHER, ())),
+            leave_out=edited.options.get(LEAVE_OUT),
         ),
     )
     if made.plan.data_hash != edited.data_hash:
@@ -255,13 +260,16 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     recover(out)
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
-    dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
+    name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
+    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading)
     named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
-    examination = looked_through(named, threads, kinds=needs_of(plan["task.name"]))
+    examination = looked_through(named, threads, kinds=needs_of(name))
     refuse_unfit(examination)
     task = settings(plan).task
     usable = with_references(examination.dataset, task)
     examination = examination.of_task(usable, task.needs)
+    if (held_out := plan.options.get(LEAVE_OUT)) is not None:
+        examination = without_held_out(examination, Path(held_out), threads)
     parts, folds = _parts(out, int(plan["split.folds"]))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     if not plan.options.get(ALLOW_LARGE):

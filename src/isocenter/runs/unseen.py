@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from isocenter.report import tracked
-from isocenter.runtime import Guard, KeptOutputs, Model, Observation, keeping_outputs, observed
+from isocenter.runtime import Guard, KeptOutputs, Model, Observation
 from isocenter.scoring import Fold
 from isocenter.tasks import Task
 from isocenter.values import Case, Prediction
@@ -29,7 +29,7 @@ class Unseen:
 
     def by(self, model: Model) -> Model:
         """The model, which computes nothing again that is known."""
-        return keeping_outputs(model, self.outputs)
+        return model.keeping(self.outputs)
 
     def predicted(self, model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
         """Cases as the model predicts them with this task."""
@@ -45,7 +45,7 @@ class Unseen:
         asked = self.by(model)
         with tracked("looking at cases for the gate") as tracker:
             for done, case in enumerate(cases, start=1):
-                yield observed(asked, case)
+                yield asked.observed(case)
                 tracker(done, len(cases))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted, listed
 from isocenter.lazy import pandas as pd
 
-OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
+OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "rank")
 # Columns of single objectives begin with it; those of training cases end with it.
 OBJECTIVE, TRAINING = "loss_", "training_metric"
 # nnU-Net calls so many steps one epoch, and trains for a thousand of them: doi:10.1038/s41592-020-01008-z

@@ -45,13 +45,15 @@ if TYPE_CHECKING:
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching
-    from isocenter.runtime.guard.watched import keeping_outputs, observed, with_guard
     from isocenter.runtime.inference import Inference
     from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.label_measurements import measurements
-    from isocenter.runtime.model import Model, build_module, each_of, image_of, with_first_stage
+    from isocenter.runtime.layers import each_of
+    from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
-    from isocenter.runtime.model_record import read_parts, write_parts
+    from isocenter.runtime.model_record import read_parts
+    from isocenter.runtime.modules import build_module
+    from isocenter.runtime.networks import Networks
     from isocenter.runtime.package.archive import unpacked, write_zip
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.package.certificate import Certificate, read_certificate
@@ -62,12 +64,15 @@ if TYPE_CHECKING:
         PACKAGED,
         WEIGHTS,
         mean_of,
+        model_settings,
         package_record,
     )
     from isocenter.runtime.package.readme import RUN_COMMAND
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
-    from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
+    from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of
+    from isocenter.runtime.parallel.worker_pool import in_workers, local
+    from isocenter.runtime.parts import WITHOUT_PARTS, Parts
     from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
     from isocenter.runtime.preprocessing.trace import Trace
@@ -94,8 +99,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
-    from isocenter.runtime.uncertainty.last_layers import LastLayers
-    from isocenter.runtime.uncertainty.methods import last_layers_of, with_uncertainty
+    from isocenter.runtime.uncertainty.laplace import LastLayers, last_layers_of
     from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL
     from isocenter.runtime.windows.averaging import Averaged
     from isocenter.runtime.windows.pipeline import BLANK, Receiver

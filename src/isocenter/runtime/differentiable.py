@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.runtime.windows.slide import Network
-    from isocenter.values import Decision
+    from isocenter.runtime.networks import Networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +36,9 @@ class Differentiable:
     device: str
 
     @classmethod
-    def of(cls, network: Network, networks: Sequence[Mapping[str, Any]], computing: Decision | None) -> Differentiable:
-        """Of a model's network, the arguments of `networks.build` for each member, and what computes it.
-
-        UsageError for a model that computes without torch.
-        """
-        run = within_smaller_batches(network)
+    def of(cls, networks: Networks) -> Differentiable:
+        """The networks of a model; UsageError for one that computes without torch."""
+        run, computing = within_smaller_batches(networks.run), networks.computing
         members = members_of(run)
         if unlike := [one for one in members if not isinstance(one, TorchNetwork)]:
             what = computing.value if computing is not None else type(unlike[0]).__name__
@@ -50,7 +46,7 @@ class Differentiable:
             raise UsageError(problem, "--method", "Choose occlusion or rise, or load it with --backend torch")
         each = [one for one in members if isinstance(one, TorchNetwork)]
         shares = (run.shares if isinstance(run, Averaged) else None) or (1 / len(each),) * len(each)
-        names = tuple(str(one["name"]) for one in networks)
+        names = tuple(str(one["name"]) for one in networks.architectures)
         device = each[0].device
         return cls(tuple(twin(one.module).to(device) for one in each), names, shares, device)
 

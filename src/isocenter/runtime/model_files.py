@@ -16,15 +16,15 @@ from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, read_lis
 from isocenter.runtime.ensemble.weight_offload import on_device
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model, with_first_stage
+from isocenter.runtime.model import Model, computed_by, with_first_stage, with_uncertainty
 from isocenter.runtime.model_record import (
     BUILDING_ERRORS,
     built_from,
     files_of,
     preprocessing_of,
     with_parts,
-    write_parts,
 )
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.package.archive import unpacked
 from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.package.choose_backend import PLAIN
@@ -32,7 +32,6 @@ from isocenter.runtime.package.contents import RECORD, SCHEMA, WEIGHTS, read_mod
 from isocenter.runtime.package.read import no_fold, read_package
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.methods import with_uncertainty
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -44,7 +43,7 @@ log = logging.getLogger("isocenter")
 def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
     """Record and weights into an existing folder; the caller seals it."""
     write_json(folder / RECORD, SCHEMA, model.settings)
-    write_parts(model.parts, folder)
+    model.parts.write(folder)
     write_tensors(folder / WEIGHTS, weights)
 
 
@@ -79,7 +78,7 @@ def load(
         if threads is not None:
             use_threads(threads)
         chosen = choose_device(device)
-        return with_uncertainty(replace(_read_run(folder, chosen.value, fold), computing=chosen))
+        return with_uncertainty(computed_by(_read_run(folder, chosen.value, fold), chosen))
 
 
 def _refuse_backend(backend: str, path: str | Path) -> None:
@@ -209,7 +208,7 @@ def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) 
         [module] = read_modules(record, task, [weights])
         run = TorchNetwork(module.to(device), device)
         origin = {**record["record"], "weights_sha256": digest(weights)}
-    model = Model(task, preprocessing, inference, record["network"], run, origin)
+    model = Model(task, preprocessing, inference, Networks(run, record["network"]), origin)
     return with_parts(model, record, folder)
 
 

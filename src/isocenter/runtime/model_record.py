@@ -19,58 +19,50 @@ from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError
 from isocenter.runtime.directions import Directions
 from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
 from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.watched import with_guard
 from isocenter.runtime.inference import Inference
+from isocenter.runtime.parts import PART_FILES, Parts
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.record_files import digest
-from isocenter.runtime.uncertainty.last_layers import Laplace
+from isocenter.runtime.uncertainty.laplace import Laplace
 
 if TYPE_CHECKING:
     from isocenter.runtime.model import Model
 
 
 class Kind(NamedTuple):
-    """A part of a model: its file, what it is, and what makes it of its settings and arrays."""
+    """A part of a model: what it is, and what makes it of its settings and arrays."""
 
-    file: str
     what: str
     of: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
 
-# {name in a model's record, and of the field of `Model`: its kind}
-PARTS: Mapping[str, Kind] = {
-    "guard": Kind("guard.safetensors", "gate", Guard.of),
-    "laplace": Kind("laplace.safetensors", "posterior", Laplace.of),
-    "directions": Kind("directions.safetensors", "directions", Directions.of),
+# {name of a part in a model's record: its kind}
+KINDS: Mapping[str, Kind] = {
+    "guard": Kind("gate", Guard.of),
+    "laplace": Kind("posterior", Laplace.of),
+    "directions": Kind("directions", Directions.of),
 }
-PART_FILES = tuple(kind.file for kind in PARTS.values())
-
-
-def write_parts(parts: Mapping[str, Any], folder: Path) -> None:
-    """The arrays of parts, as `Model.parts` has them, into an existing folder."""
-    for name, part in parts.items():
-        (folder / PARTS[name].file).write_bytes(part.content)
 
 
 def files_of(record: Mapping[str, Any]) -> list[str]:
     """The files of the parts that a model's record names."""
-    return [kind.file for name, kind in PARTS.items() if record.get(name)]
+    return [file for name, file in PART_FILES.items() if record.get(name)]
 
 
-def read_parts(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def read_parts(record: Mapping[str, Any], folder: Path) -> Parts:
     """The parts that a model's record names.
 
     Raises IntegrityError for a file that is missing, or is not the one that the record names.
     """
-    return {name: _read(record[name], folder / kind.file, kind) for name, kind in PARTS.items() if record.get(name)}
+    known = {name: file for name, file in PART_FILES.items() if record.get(name)}
+    return Parts(**{name: _read(record[name], folder / file, KINDS[name]) for name, file in known.items()})
 
 
 def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the parts that its record names."""
     parts = read_parts(record, folder)
-    guard = parts.pop("guard", None)
-    return with_guard(replace(model, **parts), guard)
+    return replace(model, parts=parts).with_guard(parts.guard)
 
 
 def _read(settings: Mapping[str, Any], path: Path, kind: Kind) -> Any:

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary, finalize
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
-from isocenter.runtime.inference import NONE
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing.columns import HELD_BYTES
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
@@ -21,6 +20,7 @@ from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.proportion import prepared_shape, shape_around
 from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.uncertainty.choice import NOTHING
 from isocenter.runtime.windows.averaging import members_of
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import dense_channels, voxel_bytes
@@ -96,10 +96,10 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
 def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
     patch, in_parts = model.inference.patch, model.preprocessing.held(image.geometry)
     spatial = prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
-    channels = int(model.network["channels"])
+    channels = int(model.networks.architecture["channels"])
     source = math.prod(image.shape)
     dense = dense_channels(model.task)
-    dense += 2 if dense and model.uncertainty != NONE else 0  # the uncertainty within views and between them
+    dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.is_volume
     seen = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
@@ -150,15 +150,15 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
-    members = members_of(within_smaller_batches(model.run))
+    members = members_of(within_smaller_batches(model.networks.run))
     outputs = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
     held = outputs * len(members) if len(members) > 1 else 0  # what each has said waits for the others
     if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):
         return FIRST_WINDOW + held  # the device has memory of its own
     # A second network of a cascade takes more channels than the images have.
-    context = len(model.context)
-    shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, context)] if context else [])]
-    differing = members if model.architectures else members[:1]
+    context = len(model.networks.context)
+    shapes = [(batch, int(model.networks.architecture["channels"]), *patch), *([(batch, context)] if context else [])]
+    differing = members if model.networks.unlike else members[:1]
     alive = max(_of_one(member, shapes) for member in differing)
     return int(KERNELS * alive) + FIRST_WINDOW + held
 
@@ -233,4 +233,4 @@ class _Alive:
 def with_smaller_batches(model: Model) -> Model:
     """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
     first = None if model.first is None else with_smaller_batches(model.first)
-    return replace(model, run=in_smaller_batches(model.run), first=first)
+    return replace(model.with_run(in_smaller_batches(model.networks.run)), first=first)

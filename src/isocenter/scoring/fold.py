@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isocenter.runtime import Guard, Model, read_json, read_parts, write_json, write_parts
+from isocenter.runtime import Guard, Model, Parts, read_json, read_parts, write_json
 from isocenter.tasks import Task
 
 # Of a fold whose model keeps a gate that is fitted to the cases which the fold tests: no case judges itself.
@@ -27,17 +27,18 @@ class Fold:
 
     def scoring(self, model: Model) -> Model:
         """The fold's model as it scores the cases that the fold tests."""
-        return replace(model, task=self.task, guard=model.guard if self.guard is None else self.guard)
+        parts = model.parts if self.guard is None else replace(model.parts, guard=self.guard)
+        return replace(model, task=self.task, parts=parts)
 
 
 def write_gate(guard: Guard, folder: Path) -> None:
     """`gate.json` and its arrays, which `gate_of` reads."""
-    write_parts({GUARD: guard}, folder)
-    write_json(folder / GATE, SCHEMA, {GUARD: guard.settings})
+    gate = Parts(guard=guard)
+    gate.write(folder)
+    write_json(folder / GATE, SCHEMA, gate.settings)
 
 
 def gate_of(folder: Path) -> Guard | None:
     """The gate by which the fold in this folder judges the cases that it tests; None where its model's own is that."""
     path = folder / GATE
-    gate: Guard | None = read_parts(read_json(path, SCHEMA), folder)[GUARD] if path.is_file() else None
-    return gate
+    return read_parts(read_json(path, SCHEMA), folder).guard if path.is_file() else None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         channels_of,
         kind,
         kind_for,
+        learns_from_references,
         names,
         needs_of,
         uncalibrated,
@@ -32,19 +33,16 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.multitask.scoring import part_tables
     from isocenter.tasks.multitask.slabs import joined_maps
+    from isocenter.tasks.parts import head_of, leaves, part_names, part_of
     from isocenter.tasks.properties import (
         added_results,
         by_covariates,
         dense_channels,
         fewest_samples,
-        head_of,
-        leaves,
         marks_labels,
         may_miss,
         mirrored_channels,
         own_outputs,
-        part_names,
-        part_of,
         picks_a_label,
         picks_a_side,
         refuse_unknown_sides,

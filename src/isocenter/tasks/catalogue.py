@@ -14,7 +14,8 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks.properties import head_of, leaves, states_voxels
+from isocenter.tasks.parts import head_of, leaves
+from isocenter.tasks.properties import states_voxels
 from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
@@ -25,6 +26,7 @@ TASKS = {
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
     "regression": "isocenter.tasks.regression.question:Regression",
+    "representation": "isocenter.tasks.representation.question:Representation",
     "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
     "survival": "isocenter.tasks.survival.question:Survival",
 }
@@ -53,7 +55,11 @@ def kind(name: str) -> type[Task]:
 
 
 def _joined(name: str) -> Any:
-    return _loaded(JOINED).of_kinds([kind(part) for part in name.split(SIGN)])
+    kinds = [kind(part) for part in name.split(SIGN)]
+    if unfit := [one.name for one in kinds if one.by_name]:
+        problem = f"{unfit[0]} is learnt without references, and joins no other kind"
+        raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
+    return _loaded(JOINED).of_kinds(kinds)
 
 
 def _loaded(target: str) -> Any:
@@ -68,7 +74,7 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
     """
     where = str(dataset.root or dataset.name)
     references = ", ".join(sorted(dataset.kinds)) or "none"
-    fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
+    fitting = [one for one in names() if not kind(one).by_name and kind(one).needs <= dataset.kinds]
     if name == ALL:
         name = _all_of(fitting, references, where)
     if name is not None:
@@ -108,6 +114,11 @@ def _all_of(fitting: list[str], references: str, where: str) -> str:
 def needs_of(name: str | None) -> frozenset[str]:
     """The kinds of reference that a named task needs; none without a name, or where it stands for all that fit."""
     return frozenset() if name in (None, ALL) else kind(str(name)).needs
+
+
+def learns_from_references(name: str | None) -> bool:
+    """Whether a named task is taught by references; those that nobody has named yet are."""
+    return name in (None, ALL) or bool(kind(str(name)).needs)
 
 
 def build(settings: Mapping[str, Any]) -> Task:

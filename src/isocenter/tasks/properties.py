@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.belief import AddedResults
 from isocenter.errors import GeometryError
 from isocenter.tasks.multitask.slabs import with_parts
+from isocenter.tasks.parts import head_of, leaves
 from isocenter.tasks.settings import declared
 from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
@@ -42,24 +43,9 @@ def sureness(task: Task, prediction: Prediction) -> float:
     return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
-def part_of(task: Task, name: str) -> Task:
-    """The part of this name; the task itself where it has none of this name."""
-    return leaves(task).get(name, task)
-
-
-def part_names(task: Task) -> tuple[str, ...]:
-    """The names of the tasks that it is made of; empty of a task without parts."""
-    return tuple(filter(None, leaves(task)))
-
-
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
     """Whether references of these kinds teach it something: all that it needs, unless it has alternatives."""
     return any(needed <= set(references) for needed in kind.alternatives or (kind.needs,))
-
-
-def leaves(task: Task) -> Mapping[str, Task]:
-    """{name: part} of a task that is made of tasks; {"": the task} of any other."""
-    return task.parts or {"": task}
 
 
 def added_results(task: Task) -> AddedResults | None:
@@ -149,11 +135,6 @@ def refuse_unknown_sides(task: Task, geometry: Geometry, where: str) -> None:
 def may_miss(task: Task) -> bool:
     """Whether it marks something in images, of which a share that may be missed can be asked."""
     return any(name.rpartition(".")[2] == "risk" for name in declared(task))
-
-
-def head_of(part: str, head: str) -> str:
-    """The name that the head of a part has in the whole task; layers are named so, without a dot."""
-    return f"{part}_{head}" if part else head
 
 
 def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from isocenter.belief import NOT_KEPT
 from isocenter.errors import PlanError
-from isocenter.values import Decision, Sentence, plain_settings, settings_in, values_of
+from isocenter.values import NOT_KEPT, Decision, Sentence, plain_settings, settings_in, values_of
 from isocenter.values import compared_by as compared_in
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from isocenter.values import (
     Decision,
     Finding,
     Fingerprint,
+    Floats,
     Geometry,
     Head,
     Label,
@@ -64,6 +65,8 @@ class Task(ABC):
 
     tuned_on:     the parts of which the first that has cases decides after training
     alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
+    by_name:      whether it is learnt only where somebody names it; its result is what the network sees, and objectives
+                  that need no reference teach it
     parts:        {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
@@ -72,6 +75,7 @@ class Task(ABC):
     metrics: ClassVar[Metrics]
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
+    by_name: ClassVar[bool] = False
     parts: Mapping[str, Task] = MappingProxyType({})
 
     # The question: settings, heads, targets, loss.
@@ -195,6 +199,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Finished parts of the source grid, in order, to a result."""
+
+    def with_features(self, prediction: Prediction, features: Floats | None) -> Prediction:
+        """The result with the pooled features of the network, of a task whose result they are; None: it gives none."""
+        return prediction
 
     @abstractmethod
     def outputs(self, prediction: Prediction) -> Columns:

@@ -12,23 +12,24 @@ from isocenter.files import written
 from isocenter.lazy import torch
 from isocenter.runtime import (
     WEIGHTS,
-    Model,
+    WITHOUT_PARTS,
+    Parts,
     read_json,
     read_tensors,
-    save,
     seal,
     verify,
     write_json,
-    write_parts,
     write_tensors,
 )
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import settings_of
 from isocenter.training.step.loss import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
+
+    from isocenter.tasks import Task
 
 STATE_SCHEMA = "isocenter.state"
 # What objectives learn and keep: parts, queues, the weights that training began from.
@@ -64,7 +65,7 @@ def member_checkpoints(out: Path) -> tuple[Path, ...]:
 
 def write_checkpoint(
     folder: Path,
-    model: Model,
+    model: Mapping[str, Any],
     averaged: Mapping[str, Tensor],
     *,
     module: Module | None = None,
@@ -75,11 +76,13 @@ def write_checkpoint(
 ) -> None:
     """The averaged weights as a model that can be loaded; with the rest, training can go on from it.
 
+    model:      the content of its `model.json`
     validation: what its metric was made of, so that later weights can be compared case by case
     """
     with written(folder, overwrite=True) as partial:
         partial.mkdir()
-        save(model, averaged, partial)
+        write_json(partial / RECORD, MODEL_SCHEMA, model)
+        write_tensors(partial / WEIGHTS, averaged)
         if module is not None and optimiser is not None:
             write_tensors(partial / "module.safetensors", module.state_dict())
             write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
@@ -120,9 +123,9 @@ def with_task(folder: Path, task: Task) -> None:
     _rewritten(folder, {"task": {"name": task.name, **settings_of(task)}})
 
 
-def with_parts(folder: Path, model: Model) -> None:
+def with_parts(folder: Path, parts: Parts) -> None:
     """The same weights with the parts of a model that were found after training."""
-    _rewritten(folder, {name: part.settings for name, part in model.parts.items()}, model.parts)
+    _rewritten(folder, parts.settings, parts)
 
 
 def with_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:
@@ -139,13 +142,13 @@ def is_refitted(folder: Path) -> bool:
 def _rewritten(
     folder: Path,
     changes: Mapping[str, Any],
-    parts: Mapping[str, Any] = {},
+    parts: Parts = WITHOUT_PARTS,
     averaged: Mapping[str, Tensor] | None = None,
 ) -> None:
     """A whole checkpoint with changes in its record takes the place of the old."""
     with written(folder, overwrite=True) as partial:
         shutil.copytree(folder, partial)
-        write_parts(parts, partial)
+        parts.write(partial)
         if averaged is not None:
             write_tensors(partial / WEIGHTS, averaged)
         record = read_json(partial / RECORD, MODEL_SCHEMA)

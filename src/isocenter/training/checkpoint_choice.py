@@ -19,7 +19,6 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.report import selecting_name
 from isocenter.runtime import read_json
-from isocenter.tasks import Task
 from isocenter.training.checkpoint import (
     STATE_SCHEMA,
     best_checkpoint,
@@ -31,6 +30,8 @@ from isocenter.training.state import Outcome, State
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.tasks import Task
 
 # In so many of the draws a single one must be better than another: one-sided, 95 %.
 SURE = 0.95

@@ -24,7 +24,8 @@ MLFLOW_STEPS = 10
 # MLflow's own name for the setting that says where its server is.
 MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
 EXPERIMENT, MLFLOW_RUN = "isocenter", "mlflow.txt"
-# Of `log.csv`; losses of single objectives follow, where there are several.
+# Of `log.csv`; losses of single objectives follow, where there are several, and without references the rank.
+RANK = "rank"
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation", "training_metric", "gradient_norm")
 
 
@@ -40,18 +41,18 @@ class Log(Protocol):
 
 @contextmanager
 def opened_logs(
-    out: Path, first: int, watch: Callable[[Moment], None], objectives: Sequence[str] = (), *, writes: bool = True
+    out: Path, first: int, watch: Callable[[Moment], None], further: Sequence[str] = (), *, writes: bool = True
 ) -> Iterator[Callable[[Moment], None]]:
     """Gives a function that writes a moment into all logs of a run and shows it to `watch`; all are closed at the end.
 
     first:  step after which an earlier session's rows are dropped
-    objectives: whose losses have columns of their own
+    further: columns after the common ones
     writes: whether this process keeps logs; of several only the first does
     """
     with ExitStack() as stack:
         opened: list[Log] = []
         for make in LOGS if writes else ():
-            if (made := make(out, first, objectives)) is not None:
+            if (made := make(out, first, further)) is not None:
                 stack.callback(made.close)
                 opened.append(made)
 
@@ -67,8 +68,8 @@ def opened_logs(
 class CsvLog:
     """`log.csv`, a row a step, on disk as soon as it is written."""
 
-    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
-        path, self.columns = out / "log.csv", (*COLUMNS, *map(loss_of, objectives))
+    def __init__(self, out: Path, first: int, further: Sequence[str] = ()) -> None:
+        path, self.columns = out / "log.csv", (*COLUMNS, *further)
         kept = _rows_up_to(path, first)
         # A kill, or a full disk, in between leaves the log of the earlier sessions as it was.
         with written(path, overwrite=True) as whole, whole.open("w", newline="", encoding="utf-8") as file:
@@ -92,7 +93,7 @@ class CsvLog:
 class TensorBoardLog:
     """Event files; a resumed run writes another, before which TensorBoard forgets the steps that are done again."""
 
-    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
+    def __init__(self, out: Path, first: int, further: Sequence[str] = ()) -> None:
         self.writer = tensorboard.SummaryWriter(str(out / TENSORBOARD), purge_step=first + 1 if first else None)
 
     def add(self, moment: Moment) -> None:
@@ -111,7 +112,7 @@ class MlflowLog:
     A server that is gone ends no training: it is named once in the log, and the run goes on without it.
     """
 
-    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
+    def __init__(self, out: Path, first: int, further: Sequence[str] = ()) -> None:
         import mlflow  # type: ignore[import-not-found,unused-ignore]  # optional
 
         self.failures = (mlflow.exceptions.MlflowException, OSError, ValueError)
@@ -150,22 +151,22 @@ class MlflowLog:
             log.warning("MLflow at %s: %s; the run goes on without it", os.environ.get(MLFLOW_ADDRESS), error)
 
 
-def mlflow_log(out: Path, first: int, objectives: Sequence[str] = ()) -> MlflowLog | None:
+def mlflow_log(out: Path, first: int, further: Sequence[str] = ()) -> MlflowLog | None:
     """None where no address is set, or MLflow is not installed."""
     if not os.environ.get(MLFLOW_ADDRESS) or importlib.util.find_spec("mlflow") is None:
         return None
     return MlflowLog(out, first)
 
 
-# Each takes a run's folder, the step after which earlier rows are dropped, and the objectives that have losses of their
-# own; a new kind of log is one line here.
+# Each takes a run's folder, the step after which earlier rows are dropped, and the columns after the common ones; a new
+# kind of log is one line here.
 LOGS: Sequence[Callable[[Path, int, Sequence[str]], Log | None]] = (CsvLog, TensorBoardLog, mlflow_log)
 
 
 def scalars(moment: Moment) -> dict[str, float]:
     """The numbers of a moment by the names that the curves have."""
     numbers = {"loss": moment.loss, "learning_rate": moment.learning_rate, "waiting": moment.waiting}
-    now_and_then = {name: getattr(moment, name) for name in ("validation", "training_metric", "gradient_norm")}
+    now_and_then = {name: getattr(moment, name) for name in ("validation", "training_metric", "gradient_norm", RANK)}
     return {**numbers, **_losses(moment), **{name: one for name, one in now_and_then.items() if one is not None}}
 
 

@@ -14,6 +14,7 @@ from isocenter.planning import Settings
 from isocenter.runtime import kept_memory
 from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
+from isocenter.training.collapse import Collapse
 from isocenter.training.constrained import constrain
 from isocenter.training.data.store import Prepared
 from isocenter.training.logs import opened_logs
@@ -23,6 +24,7 @@ from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Scores, Spans, State
 from isocenter.training.step.batch_statistics import measure_batch_statistics
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import FEATURES
 
 log = logging.getLogger("isocenter")
 # Seconds between checkpoints from which a killed run goes on.
@@ -65,9 +67,10 @@ def train(
         session.keep(state, length.clock)  # a run killed before its first checkpoint goes on from here
 
     out.mkdir(parents=True, exist_ok=True)
+    collapse = Collapse(out)
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
-        opened_logs(out, state.step, watch, session.several, writes=session.ranks.leads) as report,
+        opened_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
         interrupt_deferred() as interrupted,  # the training ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
@@ -80,7 +83,7 @@ def train(
             learner.refuse_lost(state.step, str(out))
             if state.is_validated and session.ranks.leads:
                 with spans.looking():
-                    state, scores = looked(session, state, learner.compute)
+                    state, scores = looked(session, state, learner.compute, collapse)
                 state = state.after(looked=spans.looked)
             if session.ranks.leads:
                 keep_members(session, state, learner.compute)
@@ -93,7 +96,7 @@ def train(
             if state.is_over and session.ranks.leads:
                 constrain(session)
             state, stop = session.ranks.agreed((state, interrupted()))
-            if due or state.is_over or stop:
+            if state.is_over or ((due or stop) and not collapse.is_near):
                 session.keep(state, length.clock)
                 saved = length.clock.seconds
             if stop:
@@ -106,21 +109,23 @@ def train(
     return outcome
 
 
-def looked(session: Session, state: State, compute: Compute) -> tuple[State, Scores]:
+def looked(session: Session, state: State, compute: Compute, collapse: Collapse) -> tuple[State, Scores]:
     """Score the averaged weights on the validation cases, and keep them where they are to be preferred.
 
-    Returns the state after it and the scores; none where there are no validation cases.
+    Returns the state after it and the scores; none where there are no validation cases. IsocenterError after
+    several looks at features that hardly differ.
     """
     device, settings = session.fabric.device, session.settings
     measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
     if not session.val_cases:
         return state, Scores()
     numbers = session.validated(session.val_cases, compute)
+    rank = collapse.rank_of(numbers.pop(FEATURES), state.step) if FEATURES in numbers else None
     score = settings.task.selection(numbers)
     validation = Validation(score, numbers, [case.patient for case in session.val_cases])
     after = judged(state, validation, settings, session.out)
-    if score >= state.best or after.preferred:
+    if (score >= state.best or after.preferred) and not collapse.is_near:
         model = session.recorded(step=state.step, validation=score)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)
     trained = session.validated(session.shown_cases, compute)
-    return after, Scores(score, settings.task.selection(trained))
+    return after, Scores(score, settings.task.selection(trained), rank)

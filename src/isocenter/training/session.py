@@ -15,9 +15,9 @@ import numpy as np
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.networks import Loaded
-from isocenter.objectives import SUPERVISED, Objective, needs_of
+from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
+from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
@@ -25,11 +25,20 @@ from isocenter.training.data.protected import Protected
 from isocenter.training.data.sampling import BY_LOSS, Costs
 from isocenter.training.data.store import Prepared
 from isocenter.training.length.schedule import most_steps
+from isocenter.training.logs import RANK, loss_of
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
-from isocenter.training.step.loss import JUDGE, Criterion, bit_by_bit, each_array
+from isocenter.training.step.loss import (
+    FEATURES,
+    JUDGE,
+    LOSS,
+    Criterion,
+    bit_by_bit,
+    each_array,
+    numbers_of_patients,
+)
 from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.step.train_step import Learner
 from isocenter.training.transfer import (
@@ -52,6 +61,9 @@ log = logging.getLogger("isocenter")
 UNLABELLED = 2**29
 # Training cases whose metric is logged beside that of the validation cases.
 MOST_SHOWN = 50
+# Patches of validation cases of which losses and features are measured, at the fewest.
+MEASURED = 32
+MINUS_LOSS = "minus_loss"
 
 
 @dataclass(eq=False)
@@ -59,7 +71,7 @@ class Session:
     """The objects that a training works with from its first step to its last.
 
     averaged:     the mean of the weights of many steps, in a module of its own
-    model:        the averaged weights, as a model that can be saved
+    record:       of the model, where it comes from
     criterion:    the sum that training lowers
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
@@ -74,7 +86,7 @@ class Session:
     fabric: Any
     module: Any
     averaged: Any
-    model: Model
+    record: Mapping[str, Any]
     criterion: Criterion
     optimiser: Any
     loader: Loader
@@ -111,7 +123,6 @@ class Session:
             log.info("began from %s", made.words)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
-        record = {**record, **objectives_used(settings)}
         moving = Moving()
         if sources_of(settings, start):
             moving = Moving.of(settings.transfer, made.rows or read_origins(out), parts_of_network(settings))
@@ -119,9 +130,7 @@ class Session:
             moving.measure_no_statistics(averaged)
             if made.rows and ranks.leads:
                 write_transfer(out, made, module, moving, settings.transfer)
-            record |= source_terms(out)
-        network = TorchNetwork(averaged, str(fabric.device))
-        model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
+            record = {**record, **source_terms(out)}
         return cls(
             settings,
             train_cases,
@@ -131,7 +140,7 @@ class Session:
             fabric,
             module,
             averaged,
-            model,
+            {**record, **objectives_used(settings)},
             criterion,
             make_optimiser(module, settings.training, criterion.learnt, moving.pace),
             loader_of(settings, train_cases, ranks, unlabelled),
@@ -151,9 +160,10 @@ class Session:
         return most_steps(self.settings.training, len(self.train_cases))
 
     @property
-    def several(self) -> Sequence[str]:
-        """The objectives, where there are several."""
-        return tuple(self.criterion.objectives) if len(self.criterion.objectives) > 1 else ()
+    def further_columns(self) -> Sequence[str]:
+        """Columns of the log: losses of single objectives where there are several, and the rank without labels."""
+        names, labels = tuple(self.criterion.objectives), self.criterion.needs.labels
+        return (*(map(loss_of, names) if len(names) > 1 else ()), *(() if labels else (RANK,)))
 
     @property
     def shown_cases(self) -> Sequence[Prepared]:
@@ -195,7 +205,7 @@ class Session:
         laid_as_weights(self.optimiser)
         replace(compute, compiled=False).applied(self.averaged)
         if state.began_from:
-            self.model = replace(self.model, record={**self.model.record, "began_from": state.began_from})
+            self.record = {**self.record, "began_from": state.began_from}
         average = Average(self.averaged, self.module)
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
@@ -215,12 +225,14 @@ class Session:
     def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
         """{name: (cases, ...)} for the task's selection: whole cases on the network's grid, by the averaged weights.
 
-        In the precision of the training, without mirrored views.
+        In the precision of the training, without mirrored views. Of objectives that need no labels what they cost.
         """
+        if not self.criterion.needs.labels:
+            return self._costs_of(cases, compute)
         averaged, device = self.averaged, self.fabric.device
         averaged.eval()
         collected: list[dict[str, Tensor]] = []
-        inference, task = self.model.inference, self.model.task
+        inference, task = self.settings.inference, self.settings.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
             covariates = [torch.from_numpy(one).to(device) for one in context]
@@ -242,6 +254,35 @@ class Session:
             collected.append(sums)
         return joined_numbers(collected)
 
+    def _costs_of(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
+        """{"minus_loss": (cases,), "features": (cases, ...)} the objectives' own losses, always of the same patches.
+
+        Of few cases several patches each, whose mean counts, so that features can be compared.
+        """
+        criterion, averaged, chosen = self.criterion, self.averaged, self.settings.training
+        patients = numbers_of_patients([*self.train_cases, *cases])[len(self.train_cases) :]
+        criterion = replace(criterion, ranks=SINGLE_PROCESS, patients=patients)
+        batch = max(chosen.batch, criterion.fewest)
+        settings = replace(self.settings, training=replace(chosen, batch=batch))
+        loader = loader_of(settings, cases, SINGLE_PROCESS)
+        averaged.eval()
+        device, seen = torch.device(self.fabric.device), list[int]()
+        measured = list[dict[str, Any]]()
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+            torch.manual_seed(chosen.seed)
+            # Every case in whole rounds, and enough of them for a rank.
+            for number in range(-(-len(cases) * -(-MEASURED // len(cases)) // batch)):
+                drawn = loader.of_step(number)
+                measured.append(criterion.measured(averaged, drawn, compute))
+                seen += drawn.cases
+        numbers = {name: torch.cat([one[name] for one in measured]) for name in measured[0]}
+        owners = torch.tensor(seen)
+        means = [
+            {MINUS_LOSS: -numbers[LOSS][owners == n].mean()[None]} for n in range(len(cases)) if (owners == n).any()
+        ]
+        features = {FEATURES: numbers[FEATURES]} if FEATURES in numbers else {}
+        return {**joined_numbers(means), **features}
+
     def keep(self, state: State, clock: Clock) -> None:
         """Write all from which the training goes on."""
         if not self.ranks.leads:
@@ -257,12 +298,13 @@ class Session:
             objectives=self.criterion.state,
         )
 
-    def recorded(self, **facts: Any) -> Model:
-        """The model with these facts, and what the terms of the loss have come to, in its record."""
+    def recorded(self, **facts: Any) -> dict[str, Any]:
+        """The content of the model's `model.json`, with these facts and what the terms of the loss have come to."""
         parts = self.criterion.parts
         terms = parts[JUDGE].items() if JUDGE in parts else ()
         learnt = {name: value.detach().cpu().tolist() for name, value in terms}
-        return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
+        record, own = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
+        return model_settings(own.task, own.preprocessing, own.inference, own.architecture, record)
 
     @property
     def _costs(self) -> Costs | None:
@@ -294,6 +336,7 @@ def loader_of(
         "left_out": chosen.modality_dropout,
         "flags": bool(Context.of(settings.network.context).channels),
     }
+    shown: Positives = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
     others = None
     if unlabelled:
         batch, stream = settings.objectives.unlabelled_batch or chosen.batch, generator(chosen.seed, 0, 0, UNLABELLED)
@@ -309,6 +352,7 @@ def loader_of(
         part=ranks.part(chosen.batch),
         drawn=None if protected is None else protected.drawn,
         unlabelled=others,
+        shows=shown,
         **own,
     )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from isocenter.planning import Training
-from isocenter.runtime import Model
 from isocenter.training.length.probe import PROBE_CASES, Budget, Probe, Probed, budget
 from isocenter.training.length.schedule import Pace, replan
 from isocenter.training.state import Clock, Share, State, Work
@@ -16,12 +15,14 @@ from isocenter.training.step.compute import Compute
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from isocenter.training.session import Session
 
 # Takes what was decided: `training.steps`, `.validations`, `.batch` and `.compute`, with their reasons.
 Decided = Callable[[Mapping[str, Decision]], None]
-# Returns the second by which training must end, for what the model has become.
-Recount = Callable[[Model], float]
+# Returns the second by which training must end, for what the network's averaged weights have become.
+Recount = Callable[["Module"], float]
 # Progress at which that is asked: by then the model predicts much as it will in the end.
 RECOUNT_AT = 0.5
 # A training by the clock looks at it at least so often, evenly over its progress.
@@ -151,7 +152,7 @@ class ClockedLength:
         length, state = self, replace(state, speed=state.speed.after(step=step))
         if self.recount is not None and state.pace.progress(state.step) >= RECOUNT_AT:
             session.averaged.eval()
-            length = replace(self, clock=replace(self.clock, deadline=self.recount(session.model)), recount=None)
+            length = replace(self, clock=replace(self.clock, deadline=self.recount(session.averaged)), recount=None)
         return length, length._replanned(state, session.most_steps)
 
     def _deadline(self, share: Share | None) -> float | None:

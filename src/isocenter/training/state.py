@@ -21,10 +21,14 @@ OWN_SHARE = 0.97
 
 @dataclass(frozen=True)
 class Scores:
-    """The selecting metric of the validation cases, and of some training cases; None where it was not measured."""
+    """The selecting metric of the validation cases, and of some training cases; None where it was not measured.
+
+    rank: effective rank of the pooled features of the validation cases, where no reference says what is right
+    """
 
     validation: float | None = None
     training: float | None = None
+    rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Moment:
     waiting: share of the time of this session in which the network waited for data
     gradient_norm: before it was clipped
     losses: of each objective, where there are several
+    rank: effective rank of the features of validation cases, of a training without references
     reached: share of the machine's peak that steps reach; None where it was not measured
     """
 
@@ -49,6 +54,7 @@ class Moment:
     training_metric: float | None = None
     gradient_norm: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
+    rank: float | None = None
 
     @classmethod
     def of(cls, state: State, seconds: float, learnt: Learnt, scores: Scores) -> Moment:
@@ -65,6 +71,7 @@ class Moment:
             scores.training,
             learnt.gradient,
             learnt.losses,
+            scores.rank,
         )
 
 

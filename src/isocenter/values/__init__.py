@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from isocenter.values.regions import hidden, parts_of
     from isocenter.values.setting_fields import (
         COMPARED,
+        NOT_KEPT,
         Setting,
         compared_by,
         plain_settings,

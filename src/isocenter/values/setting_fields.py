@@ -20,6 +20,8 @@ from isocenter.values.plan import Decision, Sentence
 
 # Keys of a field's metadata: its setting, its group of settings, and whether figures of two models need it alike.
 SETTING, GROUP, COMPARED = "setting", "group", "compared"
+# What a sentence states of a rule that cases were too few to keep.
+NOT_KEPT = " could not be kept"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Setting:
     target:     the target of a case depends on it
     search:     the values that a search may try in place of the planned one
     follows:    values of a plan's section to the decisions that follow where a person chose some of them
-    unkept:     decisions of a plan's section to sentences on what a person chose and cases could not keep
+    unkept:     decisions of a plan's section to sentences on what a person chose and cases could not keep, with
+                `NOT_KEPT`
     type:       of its field
     default:    where it is not given
     """

@@ -120,7 +120,7 @@ def adopt(
                 threads=threads,
                 only_fastest=usual,
             )
-    return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust), backends == USUAL)
+    return Adopted(out, onnx, len(model.networks.members), False, certificate, origin, tuple(trust), backends == USUAL)
 
 
 class _Shown:

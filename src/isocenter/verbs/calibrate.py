@@ -202,7 +202,8 @@ def _settled(unseen: Unseen, loaded: Model, dataset: Dataset, where: str) -> tup
 
     conformal = calibrating if exact else None
     task, decisions = fitted(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
-    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
+    # networks differ by the new slope
+    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty.name)
     settled, judged = guarded_by(unseen, renewed, held or tuning, exact=exact)
     decided = {**decisions, **judged}
     if not decided:

@@ -28,6 +28,7 @@ from isocenter.reading import (
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
 from isocenter.scoring import Audited, image_shift, represented
+from isocenter.tasks import learns_from_references
 from isocenter.transforms import GREY
 from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
 from isocenter.verbs.check_report import SEVERITIES, case_record, check_page
@@ -134,7 +135,8 @@ def check(
         refuse_taken(Path(out), overwrite, MARKS)
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    opened = functools.partial(_opened, data, ReadingOptions.of(**reading))
+    references = learns_from_references(task)
+    opened = functools.partial(_opened, data, ReadingOptions.of(**reading), references=references)
     spread = None if scheduler is None else Cluster(scheduler)
     dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
@@ -173,10 +175,12 @@ def _audits(
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str]) -> Dataset:
+def _opened(
+    data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str], *, references: bool
+) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return open_dataset(data, reading, needs=needs)
+        return open_dataset(data, reading, references=references, needs=needs)
     except DatasetError as error:
         dataset = open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):

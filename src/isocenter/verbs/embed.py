@@ -27,7 +27,7 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, Request, observed, with_smaller_batches, write_json
+from isocenter.runtime import Model, with_smaller_batches, write_json
 from isocenter.values import Case, Problem
 
 TABLE, RECORD = "embeddings.parquet", "embeddings.json"
@@ -98,13 +98,14 @@ def embed(
     if out is not None:
         refuse_taken(Path(out), overwrite, (TABLE, RECORD))
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
-    loaded, request = with_smaller_batches(loaded), Request(allow_large=options.allow_large)
+    loaded = with_smaller_batches(loaded)
+    loaded = replace(loaded, request=replace(loaded.request, allow_large=options.allow_large))
     opened, problems = open_inputs(inputs, options, loaded)
     cases, rows = covered(opened, covariates), list[dict[str, Any]]()
     with tracked("embedding") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
-                rows.append(_row(loaded, case, request))
+                rows.append(_row(loaded, case))
             except IsocenterError as error:
                 if isinstance(error, UsageError):  # of the model, so that no other case fares better
                     raise
@@ -113,7 +114,7 @@ def embed(
     if not rows:
         raise no_result("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
-    computing = None if loaded.computing is None else asdict(loaded.computing)
+    computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
     result = Embedded(pd.DataFrame(rows), problems, {"weights_sha256": weights, "computing": computing})
     if out is None:
         return result
@@ -124,12 +125,12 @@ def embed(
     return result
 
 
-def _row(model: Model, case: Case, request: Request) -> dict[str, Any]:
+def _row(model: Model, case: Case) -> dict[str, Any]:
     """The row of a case; UsageError where the network gives no features."""
     image = image_of(case)
-    seen, _ = observed(model, case, request=request)
+    seen, _ = model.observed(case)
     if seen.features is None:
-        problem = f"the network of the model ({model.families}) gives no pooled features"
+        problem = f"the network of the model ({model.networks.families}) gives no pooled features"
         remedy = "Choose a model of another family: `isocenter networks` lists them"
         raise UsageError(problem, "embed", remedy)
     place = image.source.paths[0] if image.source and image.source.paths else ""

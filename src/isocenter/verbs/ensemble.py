@@ -184,7 +184,7 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     first = members[0]
     options = ReadingOptions.of_plan(first.plan.options)
     place = first.run / first.plan.data if data is None else Path(data)
-    dataset = named_as_in_run(open_dataset(place, options, needs=task.needs), first.data)
+    dataset = named_as_in_run(open_dataset(place, options, references=not task.by_name, needs=task.needs), first.data)
     dataset = with_references(dataset, task)
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:

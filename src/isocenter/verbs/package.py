@@ -105,7 +105,7 @@ def package(
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
-    networks = len(model.members) + (len(model.first.members) if model.first else 0)
+    networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
     return Packaged(out, onnx, networks, bool(rows), certificate)
 
 

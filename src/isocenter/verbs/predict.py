@@ -233,7 +233,7 @@ def _write_records(
     if len(result.measurements):
         write_table(result.measurements, folder / "measurements.csv")
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
-    computing = None if model.computing is None else asdict(model.computing)
+    computing = None if model.networks.computing is None else asdict(model.networks.computing)
     record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
     record |= {"activation": model.record["activation"]} if "activation" in model.record else {}
     record |= {name: value for name, value in given.items() if value is not None}

@@ -62,6 +62,7 @@ PUBLISHED = "auto"
 # Flags that set a decision of the plan, as a person typed them.
 FLAGS = {
     "training.deterministic": "--deterministic",
+    "objectives.terms": "--objective",
     "search.minutes": "--tune",
     "network.pretrained": "--pretrained",
     "network.context": "--covariates",
@@ -152,6 +153,29 @@ def train(
     Where torchrun has started several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
     """
+    by_hand = {
+        **({"training.deterministic": True} if deterministic else {}),
+        **({"search.minutes": tune} if tune is not None else {}),
+        **({"network.pretrained": absolute(pretrained)} if pretrained is not None else {}),
+        **({"evaluation.groups": groups} if groups is not None else {}),
+        **({"objectives.unlabelled": [absolute(path) for path in unlabelled]} if unlabelled else {}),
+        **positive_among(assignments or {}, positive),
+    }
+    options = ReadingOptions.of(**reading)
+    request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
+    return run_for(data, request, start=start, out=out, overwrite=overwrite, resume=resume)
+
+
+def run_for(
+    data: str | Path | Dataset | None,
+    request: PlanRequest,
+    *,
+    start: str | Path | None,
+    out: str | Path | None,
+    overwrite: bool,
+    resume: str | Path | None,
+) -> Run:
+    """The run that was asked for, made or finished; the arguments are those of `train`."""
     began = command_began()
     if (data is None) == (resume is None):
         raise UsageError(
@@ -159,16 +183,6 @@ def train(
             "train",
             "Call `isocenter train DATA` or `isocenter train --resume RUN`",
         )
-    by_hand = {
-        **({"training.deterministic": True} if deterministic else {}),
-        **({"search.minutes": tune} if tune is not None else {}),
-        **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
-        **({"evaluation.groups": groups} if groups is not None else {}),
-        **({"objectives.unlabelled": [_absolute(path) for path in unlabelled]} if unlabelled else {}),
-        **positive_among(assignments or {}, positive),
-    }
-    options = ReadingOptions.of(**reading)
-    request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
     if resume is not None:
         _refuse_with_resume(request, {"from": start, "out": out, "overwrite": overwrite or None})
         refuse_missing(Path(resume))
@@ -200,7 +214,7 @@ def _refuse_no_start(chosen: Settings) -> None:
         raise PlanError(problem, "objectives.terms", f"Give --from MODEL or --pretrained, or leave out {needing[0]}")
 
 
-def _absolute(path: str | Path) -> str:
+def absolute(path: str | Path) -> str:
     """A file is found again from any folder; "auto" is no file."""
     return PUBLISHED if str(path) == PUBLISHED else str(Path(path).resolve())
 
@@ -210,6 +224,7 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> N
     names = ("minutes", "device", "threads", "seed", "task", "folds")
     values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}
     given = [f"--{name}" for name, value in values.items() if value is not None]
+    given += ["--leave-out"] if request.leave_out is not None else []
     given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen]
     given += [FLAGS.get(name, f"--set {name}") for name in request.assignments]
     if given:

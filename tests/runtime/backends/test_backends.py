@@ -59,7 +59,7 @@ sys.meta_path.insert(0, Blocked())
 import isocenter
 package, image, out = sys.argv[1:]
 isocenter.predict(package, image, out=out, backend="onnx", save_probabilities=True)
-print(isocenter.load(package, "cpu", backend="onnx").computing.value)
+print(isocenter.load(package, "cpu", backend="onnx").networks.computing.value)
 print(sorted({"torch", "torchvision", "monai", "sklearn", "matplotlib", "scipy.stats"} & set(sys.modules)))
 """
 
@@ -102,7 +102,9 @@ def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, req
     folder = request.getfixturevalue(kind)
     there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
     for count in (1, 3, 1):
-        assert_allclose(there.run(windows(count))["mask"], here.run(windows(count))["mask"], atol=1e-4)
+        assert_allclose(
+            there.networks.run(windows(count))["mask"], here.networks.run(windows(count))["mask"], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("kind", ["package", "folds"])
@@ -113,7 +115,7 @@ def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, re
     folder = request.getfixturevalue(kind)
     there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
     for count in (1, 3, 1):
-        ours, exact = (model.run(windows(count))["mask"] for model in (there, here))
+        ours, exact = (model.networks.run(windows(count))["mask"] for model in (there, here))
         apart = np.abs(ours - exact).max() / np.abs(exact).max()
         assert 1e-5 < apart < 4e-2  # eight bits, through a few layers: less would be float32
 
@@ -122,7 +124,7 @@ def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, re
 def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own_windows(name, package):
     if (lacking := backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
-    run = load(package, "cpu", backend=name, threads=1).run
+    run = load(package, "cpu", backend=name, threads=1).networks.run
     batches = [windows(4) * scale for scale in (0.1, 1.0, 10.0, 100.0)]
     expected = [run(batch)["mask"].copy() for batch in batches]
 
@@ -135,7 +137,7 @@ def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own
 
 def test_what_a_backend_said_of_one_batch_outlives_the_next(package):
     for name in (one for one in ("onnx", "openvino") if backend(one).lacking("cpu") is None):
-        run = load(package, "cpu", backend=name, threads=1).run
+        run = load(package, "cpu", backend=name, threads=1).networks.run
         first = run(windows(2))["mask"]
         before = first.copy()
         run(windows(3)), run(np.zeros_like(windows(2)))
@@ -170,13 +172,13 @@ def test_what_is_compiled_once_is_taken_from_the_cache_and_says_what_torch_says(
     if (lacking := backend("compiled").lacking("cpu")) is not None:
         pytest.skip(lacking)
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
-    here = load(package, "cpu").run
-    there = load(package, "cpu", backend="compiled").run
+    here = load(package, "cpu").networks.run
+    there = load(package, "cpu", backend="compiled").networks.run
     for count in (1, 3):
         assert_allclose(there(windows(count))["mask"], here(windows(count))["mask"], atol=1e-4)
     [kept] = (tmp_path / "compiled").iterdir()
     written = kept.stat().st_mtime_ns
-    again = load(package, "cpu", backend="compiled").run
+    again = load(package, "cpu", backend="compiled").networks.run
     assert_array_equal(again(windows(1))["mask"], there(windows(1))["mask"])
     assert kept.stat().st_mtime_ns == written
 
@@ -241,13 +243,13 @@ def test_what_was_compiled_for_a_gpu_is_loaded_onto_that_one(device, number, pac
 def test_a_run_is_computed_by_torch_alone(segmented):
     with pytest.raises(UsageError, match=r"not a package.*isocenter package"):
         load(segmented.out, "cpu", backend="onnx")
-    assert load(segmented.out, "cpu", backend="auto").computing.value == "cpu"
+    assert load(segmented.out, "cpu", backend="auto").networks.computing.value == "cpu"
 
 
 def test_torch_alone_has_folds_apart(folds):
     with pytest.raises(UsageError, match=r"all folds as one.*--backend torch"):
         load(folds, "cpu", backend="onnx", fold=1)
-    assert "folds apart" in load(folds, "cpu", backend="auto", fold=1).computing.because
+    assert "folds apart" in load(folds, "cpu", backend="auto", fold=1).networks.computing.because
 
 
 def test_a_package_without_an_onnx_file_says_why_and_what_to_choose(own):

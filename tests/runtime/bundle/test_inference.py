@@ -18,7 +18,7 @@ from isocenter import tasks
 from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.evaluation import Calibrator
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.bundle import formats
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
 from isocenter.runtime.bundle.network import OneTensor
@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 
 
 def inferer(model: Model) -> Inferer:
-    return Inferer(model.task, model.preprocessing, model.inference.settings, model.run)
+    return Inferer(model.task, model.preprocessing, model.inference.settings, model.networks.run)
 
 
 def ran(model: Model, source: Path, out: Path) -> None:
@@ -51,7 +51,7 @@ def of_channels(channels: tuple[str, ...], ndim: int) -> Model:
     network = {"name": "unet", "channels": count, "spatial_dims": ndim, "size": size}
     torch.manual_seed(1)
     run = TorchNetwork(build_module(task, network).eval())
-    return Model(task, preprocessing, Inference((8,) * ndim), network, run)
+    return Model(task, preprocessing, Inference((8,) * ndim), Networks(run, network))
 
 
 def nifti(path: Path, seed: int = 0, shape: tuple[int, ...] = (10, 9, 8)) -> Path:
@@ -178,20 +178,20 @@ def test_a_folder_without_images_is_refused(tmp_path, source, error, message):
 
 def test_one_tensor_of_several_networks_says_what_their_mean_says():
     model = segmenting(3)
-    assert isinstance(model.run, Averaged)
+    assert isinstance(model.networks.run, Averaged)
     images = torch.randn(2, 1, 8, 8, 4)
-    one = OneTensor([member.module for member in model.run.members], "mask").eval()
+    one = OneTensor([member.module for member in model.networks.run.members], "mask").eval()
     with torch.inference_mode():
         found = one(images).numpy()
-    np.testing.assert_allclose(found, model.run(images.numpy())["mask"], atol=1e-5)
+    np.testing.assert_allclose(found, model.networks.run(images.numpy())["mask"], atol=1e-5)
 
 
 def test_one_tensor_of_one_network_is_its_output():
     model = segmenting()
     images = torch.randn(1, 1, 8, 8, 4)
     with torch.inference_mode():
-        found = OneTensor([model.run.module], "mask").eval()(images).numpy()
-    assert_array_equal(found, model.run(images.numpy())["mask"])
+        found = OneTensor([model.networks.run.module], "mask").eval()(images).numpy()
+    assert_array_equal(found, model.networks.run(images.numpy())["mask"])
 
 
 def test_a_table_of_covariates_names_cases_as_their_files_are_called(tmp_path):

@@ -66,7 +66,7 @@ def test_several_channels_folds_and_a_mask_of_the_content_are_those_of_nnunet(tm
         tmp_path, "3d_fullres", labels=labels, channels=2, masked=True, folds=(0, 3), mirror=(0, 2), outputs=3
     )
     model = isocenter.load(folder, "cpu")
-    assert (len(model.members), model.record["folds"]) == (2, ["0", "3"])
+    assert (len(model.networks.members), model.record["folds"]) == (2, ["0", "3"])
     assert [label.name for label in model.task.labels] == ["anterior", "posterior"]
     assert agrees(folder, volume(2), folds=(0, 3), mirror=(0, 2))
 
@@ -79,7 +79,9 @@ def test_one_fold_may_be_chosen_and_no_other(tmp_path):
     with torch.inference_mode():
         expected = network_of(folder, 1)(torch.from_numpy(window))["mask"].numpy()
     for fold in (None, 1):  # of folds and a network of all cases nnU-Net takes the folds
-        np.testing.assert_allclose(isocenter.load(folder, "cpu", fold=fold).run(window)["mask"], expected, atol=1e-5)
+        np.testing.assert_allclose(
+            isocenter.load(folder, "cpu", fold=fold).networks.run(window)["mask"], expected, atol=1e-5
+        )
 
 
 def test_a_network_of_two_axes_goes_through_a_volume_slice_by_slice(tmp_path):

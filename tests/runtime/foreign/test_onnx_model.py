@@ -125,7 +125,9 @@ def _in(folder: Path, **given: Any) -> Path:
 
 def test_a_model_says_where_it_computes_and_refuses_what_is_no_device_of_it(tmp_path):
     path = written(tmp_path)
-    assert [isocenter.load(path, device).computing.value for device in ("auto", "cpu")] == ["cpu with onnx"] * 2
+    assert [isocenter.load(path, device).networks.computing.value for device in ("auto", "cpu")] == [
+        "cpu with onnx"
+    ] * 2
     for device in ("mps", "abacus", "cuda:first"):
         with pytest.raises(UsageError, match=r"network\.onnx: .*Choose --device cpu, or cuda:0"):
             isocenter.load(path, device)

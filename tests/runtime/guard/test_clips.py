@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Networks, Parts, Preprocessing
 from isocenter.runtime.guard.answering import Answering
 from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
@@ -67,6 +67,8 @@ def test_a_model_of_still_images_gives_a_clip_no_answer_where_its_frames_get_non
 
     pixels = np.random.default_rng(1).normal(size=(1, 3, 16, 16)).astype(np.float32)
     film = Image(pixels, GRID, times=(0.0, 0.1, 0.2))
-    predicted = Model(task, prepared, Inference((16, 16)), {"name": "none"}, run, guard=guard(0.0, least)).predict(film)
+    predicted = Model(
+        task, prepared, Inference((16, 16)), Networks(run, {"name": "none"}), parts=Parts(guard=guard(0.0, least))
+    ).predict(film)
     assert len(predicted.frames) == 3
     assert (predicted.abstained is not None) == refused

@@ -19,7 +19,8 @@ from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, p_value
-from isocenter.runtime.model_record import read_parts, write_parts
+from isocenter.runtime.model_record import read_parts
+from isocenter.runtime.parts import Parts
 from isocenter.values import Geometry, Image, Prediction
 
 LEVEL = 0.01
@@ -326,8 +327,8 @@ def test_a_gate_without_a_few_cases_that_did_not_train_refuses_nothing_until_oth
     trained = [seen(rng) for _ in range(40)]
     made = fitted_guard(trained, trained[:held_out], LEVEL, exact=True)
     assert made is not None and not made.is_calibrated
-    write_parts({"guard": made}, tmp_path)
-    kept = read_parts(json.loads(json.dumps({"guard": made.settings})), tmp_path)["guard"]
+    Parts(guard=made).write(tmp_path)
+    kept = read_parts(json.loads(json.dumps({"guard": made.settings})), tmp_path).guard
     good, odd, given = seen(rng), seen(rng, shift=3.0), Prediction(Geometry.of_pixels((4, 4)))
     judged = kept.judged(given, odd, 0.0)
     assert judged.abstained is None and judged.confidence.gate_p is None
@@ -352,14 +353,14 @@ def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):
     made = fitted_guard([textured(rng) for _ in range(20)], [textured(rng) for _ in range(9)], LEVEL, exact=True)
     assert made is not None
     guard, odd = made, replace(textured(rng, along=1), features=None)
-    write_parts({"guard": guard}, tmp_path)
+    Parts(guard=guard).write(tmp_path)
     record = json.loads(json.dumps({"guard": guard.settings}))
-    again = read_parts(record, tmp_path)["guard"]
+    again = read_parts(record, tmp_path).guard
     assert again is not None
     assert again.verdict(odd) == guard.verdict(odd)
     assert again.settings == guard.settings
     assert_allclose(again.calibrated, guard.calibrated)
-    assert read_parts({}, tmp_path) == {}
+    assert read_parts({}, tmp_path).settings == {}
 
 
 def test_a_gate_keeps_what_the_network_saw_in_one_case_of_each_patient_who_did_not_train():
@@ -378,13 +379,13 @@ def test_a_gate_that_is_not_the_models_own_is_refused(tmp_path):
     record = {"guard": guard.settings}
     with pytest.raises(IntegrityError, match="missing"):
         read_parts(record, tmp_path)
-    write_parts({"guard": gate(seed=1)}, tmp_path)
+    Parts(guard=gate(seed=1)).write(tmp_path)
     with pytest.raises(IntegrityError, match="not the gate of this model"):
         read_parts(record, tmp_path)
     (tmp_path / "guard.safetensors").write_bytes(b"nothing")
     with pytest.raises(IntegrityError, match="not the gate of this model"):
         read_parts(record, tmp_path)
-    write_parts({"guard": guard}, tmp_path)
+    Parts(guard=guard).write(tmp_path)
     with pytest.raises(IntegrityError, match="holds no gate"):
         read_parts({"guard": {**guard.settings, "numbers": 3}}, tmp_path)
 

@@ -11,14 +11,13 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
 from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard, refitted
 from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.guard.header import header_of
 from isocenter.runtime.guard.observation import Observation
 from isocenter.runtime.guard.p_values import Known, p_value
-from isocenter.runtime.guard.watched import observed
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image
@@ -106,8 +105,8 @@ class Means(torch.nn.Module):
 def test_a_network_that_is_none_of_ours_is_observed_without_features():
     task = build({"name": "classification", "classes": ["dark", "bright"], "smoothing": 0.0})
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
-    model = Model(task, prepared, Inference((12, 12)), {"name": "UNet"}, TorchNetwork(Means().eval()))
+    model = Model(task, prepared, Inference((12, 12)), Networks(TorchNetwork(Means().eval()), {"name": "UNet"}))
     image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)).astype(np.float32), Geometry.of_pixels((12, 12)))
-    observation, prediction = observed(model, Case("a", "a", {"0": image}))
+    observation, prediction = model.observed(Case("a", "a", {"0": image}))
     assert observation.is_seen and observation.features is None
     assert prediction.probabilities is not None

@@ -35,7 +35,7 @@ def fusion_decisions(task: Task, name: str, context: Mapping[str, Any] | None, c
     name:  of the family; PlanError for one that there is not
     cases: to train on
     """
-    known = networks.fusion_methods(name)
+    known = networks.family_of(name).fusion_methods
     if not context or not known:
         off = "there are no covariates" if not context else f"{name} leaves no choice"
         return {

@@ -10,6 +10,7 @@ from isocenter import networks
 from isocenter.planning.machine import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.sections import LEAST_BATCH
 from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
 
@@ -23,9 +24,8 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 # Voxels of whole volumes, or of whole images with an output for each voxel, that a processor takes in a step. Of
 # AdrenalMNIST3D (28 voxels a side) 7 minutes left time for 90 steps of 64 volumes: AUROC was 0.87 and accuracy 0.74
 # with an SD over seeds of 0.10, the mark of a short training.
-# But not fewer of them than normalisation over a batch needs. The volume of a hippocampus read off its mask, 120 steps:
-# of 4 volumes R2 .05, of 8 .66 (bench/batch_statistics.py, seed 1).
-STEP_VOXELS, LEAST_BATCH = 2**19, 8
+# But not fewer of them than normalisation over a batch needs.
+STEP_VOXELS = 2**19
 # Single objects of the median training picture from which on a patch of it is a batch in itself, which on a processor
 # leaves time for four times as many steps (docs/benchmarks/kinds.md, nuclei one by one).
 MANY_OBJECTS = 10

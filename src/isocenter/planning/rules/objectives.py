@@ -12,16 +12,22 @@ SECTION = "objectives"
 TERMS, UNLABELLED = f"{SECTION}.terms", f"{SECTION}.unlabelled"
 
 
-def objectives_sections(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Mapping[str, Decision]]:
-    """The section of objectives, and that of the task's own loss."""
+def objectives_sections(
+    dataset: Dataset, fingerprint: Fingerprint, terms: Decision | None = None
+) -> dict[str, Mapping[str, Decision]]:
+    """The section of objectives, and those of its terms.
+
+    terms: of the kind of problem, or asked for; None: the task's own loss
+    """
+    usual = Decision([SUPERVISED], "the task's loss of labelled images; no other objective was asked for")
     own = {
-        "terms": Decision([SUPERVISED], "the task's loss of labelled images; no other objective was asked for"),
+        "terms": usual if terms is None else terms,
         "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
         "unlabelled_hash": Decision(None, "no unlabelled images were given"),
         "unlabelled_batch": Decision(None, "a step takes as many unlabelled images as labelled ones"),
     }
     plan = with_objective_settings(with_sections(Plan({SECTION: own})), dataset, fingerprint)
-    return {name: section for name, section in plan.sections.items() if name in (SECTION, SUPERVISED)}
+    return {name: section for name, section in plan.sections.items() if name in (SECTION, *plan[TERMS])}
 
 
 def with_sections(plan: Plan) -> Plan:
@@ -45,6 +51,8 @@ def with_objective_settings(plan: Plan, dataset: Dataset, fingerprint: Fingerpri
     for name in plan[TERMS]:
         for key, decision in objective_kind(name).settings_for(dataset, fingerprint).items():
             full = key if "." in key else f"{name}.{key}"
+            if full.partition(".")[0] not in plan.sections:
+                continue  # until the whole plan is known
             if full not in plan or plan.decision(full).because != BY_HAND:
                 plan = plan.with_decision(full, decision)
     return plan

@@ -20,11 +20,11 @@ from isocenter.values import Estimate, Floats, Row
 
 # Columns of a run of folds begin with it.
 FOLD = "fold "
-OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
+OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "rank")
 # Columns of the selecting metric: of validation cases, and of some training cases; and how losses of objectives begin.
 VALIDATION, TRAINING, OBJECTIVE = "validation", "training_metric", "loss_"
 # Small panels below the others.
-SMALL = {"gradient_norm": "gradient\nnorm", "learning_rate": "learning\nrate"}
+SMALL = {"rank": "effective\nrank", "gradient_norm": "gradient\nnorm", "learning_rate": "learning\nrate"}
 FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
 MOST_OUTLINES = 5  # as many as there are colours; more hide one another
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes

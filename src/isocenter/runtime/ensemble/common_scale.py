@@ -43,7 +43,7 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
     """
     each = [_ours(one, where) for one in members]
     if all(one == each[0] for one in each):
-        return each[0], tuple(one.run for one in members)
+        return each[0], tuple(one.networks.run for one in members)
     common = widest([one.normalisation for one in each])
     if common is None or any(replace(one, normalisation=each[0].normalisation) != each[0] for one in each):
         raise UsageError("its members preprocess images differently", where, "Choose one with --fold")
@@ -101,7 +101,9 @@ def conversions(common: Sequence[Normalisation], own: Preprocessing) -> list[Con
 
 def have_own_scales(model: Model) -> bool:
     """Whether each network of a model stands behind a conversion."""
-    return all(isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.members)
+    return all(
+        isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.networks.members
+    )
 
 
 def _ours(member: Model, where: str) -> Preprocessing:
@@ -112,13 +114,13 @@ def _ours(member: Model, where: str) -> Preprocessing:
 
 
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
-    assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
+    assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
     own = _ours(member, "model")
-    module = bundle.OnItsScale(member.run.module, own.inputs)  # the conversion becomes part of its state
+    module = bundle.OnItsScale(member.networks.run.module, own.inputs)  # the conversion becomes part of its state
     made = conversions(common, own)
     for name in Conversion._fields:
         setattr(module, name, torch.tensor([getattr(one, name) for one in made]))
-    return TorchNetwork(module.eval().to(member.run.device), member.run.device)
+    return TorchNetwork(module.eval().to(member.networks.run.device), member.networks.run.device)
 
 
 def _kind(own: Normalisation) -> tuple[object, ...]:

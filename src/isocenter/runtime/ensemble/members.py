@@ -18,11 +18,12 @@ from isocenter.files import written
 from isocenter.runtime import bundle
 from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
 from isocenter.runtime.guard.answering import strictest
-from isocenter.runtime.guard.watched import with_guard
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_record import PART_FILES, read_parts, write_parts
+from isocenter.runtime.model_record import read_parts
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.parts import PART_FILES, Parts
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
@@ -52,27 +53,30 @@ def averaged_model(
     record, members = _record(members, shares), on_one_context(members)
     preprocessing, networks = on_one_scale(members, where)
     run = Averaged(networks, task.average, shares, each=task.crossed)
-    first = members[0].network
-    each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
+    each = tuple(one.networks.architecture for one in members)
+    first, each = each[0], each if any(one != each[0] for one in each) else ()
     if "first_entry" in first:
-        first = {**first, "context": [one.network.get("context") for one in members]}
+        first = {**first, "context": [one.networks.architecture.get("context") for one in members]}
     # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
     guard = guard_on(preprocessing, members[0])
     if guard is not None:
         guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
-    return with_guard(Model(task, preprocessing, inference, first, run, record, architectures=each), guard)
+    return Model(task, preprocessing, inference, Networks(run, first, each), record).with_guard(guard)
 
 
 def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
     """The members for one context of all their covariates, where they do not have the same."""
-    if all(one.network.get("context") == members[0].network.get("context") for one in members):
+    contexts = [one.networks.architecture.get("context") for one in members]
+    if all(one == contexts[0] for one in contexts):
         return members
     made, first = [], 0
     for member in members:
-        assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
-        count = len(member.context)
-        run = TorchNetwork(bundle.OnItsEntries(member.run.module, first, count).eval(), member.run.device)
-        made.append(replace(member, run=run, network={**member.network, "first_entry": first}))
+        own = member.networks
+        assert isinstance(own.run, TorchNetwork)  # noqa: S101 - as it was loaded
+        count = len(own.context)
+        run = TorchNetwork(bundle.OnItsEntries(own.run.module, first, count).eval(), own.run.device)
+        networks = replace(own, run=run, architecture={**own.architecture, "first_entry": first})
+        made.append(replace(member, networks=networks))
         first += count
     return made
 
@@ -100,27 +104,27 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
 def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], place: Path) -> None:
     for number, checkpoint in enumerate(checkpoints):
         (place / str(number)).mkdir()
-        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES)):
+        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
             shutil.copyfile(checkpoint / name, place / str(number) / name)
         seal(place / str(number))
     record = {
         "task": {"name": model.task.name, **settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
-        "shares": model.shares,
+        "shares": model.networks.shares,
         **notes,
     }
-    if model.guard is not None and len(model.members) == len(checkpoints):
-        write_parts({GUARD: model.guard}, place)
-        record[GUARD] = model.guard.settings
+    if len(model.networks.members) == len(checkpoints):
+        gate = Parts(guard=model.guard)
+        gate.write(place)
+        record |= gate.settings
     write_json(place / LIST, SCHEMA, record)
     seal(place)
 
 
 def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the gate that was fitted for all of its members, where its `ensemble.json` names one."""
-    guard = read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).get(GUARD)
-    return with_guard(model, guard)
+    return model.with_guard(read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).guard)
 
 
 def read_list(folder: Path) -> dict[str, Any]:

@@ -63,18 +63,17 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     """
     # Members of an ensemble of these, or with other shares, lie there already.
     fits = fit_on_device(
-        [one for one, own in zip(weights, model.members, strict=True) if not _is_on(own, device)], device
+        [one for one, own in zip(weights, model.networks.members, strict=True) if not _is_on(own, device)], device
     )
     if not fits:
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
     members = list[Network]()
-    for network in model.members:
+    for network in model.networks.members:
         assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
         members.append(
             replace(network, module=network.module.to(device), device=device)
             if fits
             else Visiting(network.module, device, resting=network)
         )
-    if model.average is None:
-        return replace(model, run=members[0])
-    return replace(model, run=replace(model.average, members=tuple(members)))
+    average = model.networks.average
+    return model.with_run(members[0] if average is None else replace(average, members=tuple(members)))

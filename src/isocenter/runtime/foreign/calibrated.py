@@ -16,7 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts, write_parts
+from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts
 from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
 RECORD, SCHEMA = "calibrated.json", "isocenter.calibrated"
@@ -48,9 +48,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
         shutil.copytree(name, folder / inner)
     kept = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
     found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in kept}
-    write_parts(model.parts, folder)
-    parts = {name: part.settings for name, part in model.parts.items()}
-    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **parts, **facts})
+    model.parts.write(folder)
+    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
     seal(folder)
 
 

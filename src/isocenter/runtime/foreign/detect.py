@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from isocenter import networks
@@ -13,7 +12,7 @@ from isocenter.runtime.foreign.calibrated import is_calibrated, model_of, with_c
 from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
 from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
 from isocenter.runtime.foreign.onnx_model import is_onnx, load_onnx
-from isocenter.runtime.model import Model
+from isocenter.runtime.model import Model, computed_by
 
 
 def is_foreign(path: Path) -> bool:
@@ -60,12 +59,12 @@ def load_foreign(
     if path.is_dir() and is_nnunet(path):
         chosen = choose_device(device)
         model = load_nnunet(path, chosen.value, fold=fold, trusted=trusted, largest=largest)
-        return replace(model, computing=chosen)
+        return computed_by(model, chosen)
     if path.is_dir() and is_bundle(path):
         if fold is not None or largest:
             raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
         chosen = choose_device(device)
-        return replace(load_bundle(path, chosen.value, trusted=trusted), computing=chosen)
+        return computed_by(load_bundle(path, chosen.value, trusted=trusted), chosen)
     raise UsageError(
         "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
@@ -86,6 +85,6 @@ def why_unkept(model: Model) -> str | None:
 
 def why_unpackable(model: Model) -> str | None:
     """The reason that keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
-    name = model.network["name"]
+    name = model.networks.architecture["name"]
     others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
     return why_unkept(model) or others

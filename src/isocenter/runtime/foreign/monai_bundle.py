@@ -15,6 +15,7 @@ from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
@@ -68,7 +69,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     }
     record = {**origin, "weights_sha256": digest(folder / WEIGHTS)}
     run = TorchNetwork(module.to(device), device)
-    return Model(task, preprocessing, inference, {**network, "size": {}}, run, record)
+    return Model(task, preprocessing, inference, Networks(run, {**network, "size": {}}), record)
 
 
 def _module(config: Config, folder: Path, trusted: Sequence[str], count: int) -> Module:

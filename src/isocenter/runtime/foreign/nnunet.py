@@ -16,9 +16,10 @@ from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model, build_module
-from isocenter.runtime.package.read import joined
-from isocenter.runtime.record_files import digest
+from isocenter.runtime.model import Model
+from isocenter.runtime.modules import build_module
+from isocenter.runtime.networks import Networks
+from isocenter.runtime.record_files import digest, joined
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import Task
@@ -68,7 +69,7 @@ def load_nnunet(
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
     first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
     record = _record(plans, first, files)
-    return Model(task, plans.preprocessing(), inference, network, run, record, first=first_stage)
+    return Model(task, plans.preprocessing(), inference, Networks(run, network), record, first_stage)
 
 
 def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -31,6 +31,7 @@ from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.foreign.output_activation import ACTIVATIONS, TO_LOGITS, ToLogits, activation_of, noise
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
@@ -133,7 +134,7 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
     origin = {"origin": "ONNX", "weights_sha256": digest(path), "activation": asdict(found)}
-    return Model(task, preprocessing, inference, size, network, origin, computing)
+    return Model(task, preprocessing, inference, Networks(network, size, computing=computing), origin)
 
 
 def _refuse_other_units(preprocessing: Preprocessing, bounds: np.iinfo[Any], where: str) -> None:

@@ -1,4 +1,4 @@
-"""The names of a package's files, and its networks as torch modules."""
+"""The names of the files of checkpoints and packages, what their record states, and networks as torch modules."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
-from isocenter.runtime.model import build_module
+from isocenter.runtime.modules import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
+from isocenter.tasks import settings_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from isocenter.runtime.bundle.network import OneTensor
+    from isocenter.runtime.inference import Inference
+    from isocenter.runtime.preprocessing.protocol import Prepares
     from isocenter.tasks import Shares, Task
 
 RECORD = "model.json"
@@ -31,6 +34,27 @@ FIRST = "first"
 CONTEXT = "context"
 # More networks than any cross-validation has: a record that says so is no record of ours.
 MOST_MEMBERS = 100
+
+
+def model_settings(
+    task: Task,
+    preprocessing: Prepares,
+    inference: Inference,
+    architecture: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of `model.json`: all but the weights, and what is found after training.
+
+    architecture: the arguments of `networks.build` without the heads
+    record:       where the model comes from
+    """
+    return {
+        "task": {"name": task.name, **settings_of(task)},
+        "preprocessing": preprocessing.settings,
+        "inference": inference.settings,
+        "network": dict(architecture),
+        "record": dict(record),
+    }
 
 
 def package_record(folder: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from isocenter import networks
 from isocenter.networks import hooked
-from isocenter.runtime.guard.watched import Watched
 from isocenter.runtime.model import Model
+from isocenter.runtime.networks import Watched
 from isocenter.runtime.package.contents import each_head
 from isocenter.tasks import BETWEEN, EACH, WITHIN
 
@@ -41,17 +41,18 @@ class Further:
     @classmethod
     def of(cls, model: Model) -> Further:
         """The outputs that a model's way to predict asks for."""
-        at, run = networks.family_of(model.networks[0]["name"]).features, model.run
-        made = cls(at, bool(at) and model.guard is not None and model.guard.features is not None)
+        at, run = networks.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
+        gated = model.guard is not None and model.guard.features is not None
+        made = cls(at, bool(at) and (gated or model.task.by_name))
         if isinstance(run, Watched) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
-            return replace(made, method=model.uncertainty, heads=heads, in_network=run.further)
-        if (average := model.average) is None:
+            return replace(made, method=model.uncertainty.name, heads=heads, in_network=run.further)
+        if (average := model.networks.average) is None:
             return made
         made = replace(made, each=tuple(model.task.crossed))
         if (differ := average.differ) is None:
             return made
-        return replace(made, method=model.uncertainty, heads=tuple(differ.kinds), differ=differ)
+        return replace(made, method=model.uncertainty.name, heads=tuple(differ.kinds), differ=differ)
 
     @property
     def names(self) -> tuple[str, ...]:

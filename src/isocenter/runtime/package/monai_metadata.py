@@ -15,7 +15,8 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
-from isocenter.runtime.model import Model, heads_of
+from isocenter.runtime.model import Model
+from isocenter.runtime.modules import heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head
@@ -72,7 +73,7 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     places: {module as it is called here: dotted name under scripts}
     """
     here = "$@bundle_root + "
-    table = {"covariates": "@covariates", "formats": "@formats"} if model.context.names else {}
+    table = {"covariates": "@covariates", "formats": "@formats"} if model.networks.context.names else {}
     absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
     before: dict[str, Any] = {}
     if model.first is not None:
@@ -114,10 +115,10 @@ def _network_def(model: Model) -> dict[str, Any]:
     mean = mean_of(model.task, _head(model))
     return {
         "_target_": "scripts.network.OneTensor",
-        "networks": [_one_network(model, network, own_scales) for network in model.networks],
+        "networks": [_one_network(model, network, own_scales) for network in model.networks.architectures],
         "head": _head(model),
         **({} if mean == "probabilities" else {"mean": mean}),
-        **({} if model.shares is None else {"shares": list(model.shares)}),
+        **({} if model.networks.shares is None else {"shares": list(model.networks.shares)}),
     }
 
 
@@ -188,7 +189,7 @@ def _input(model: Model) -> dict[str, Any]:
         "type": "image",
         "format": "magnitude",
         "modality": preprocessing.modality if preprocessing.modality != "unknown" else "n/a",
-        "num_channels": model.network["channels"],
+        "num_channels": model.networks.architecture["channels"],
         "spatial_shape": list(model.inference.patch),
         "dtype": "float32",
         "value_range": [],

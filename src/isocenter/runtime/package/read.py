@@ -11,9 +11,10 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import UsageError, listed
 from isocenter.runtime.device import AUTO
-from isocenter.runtime.inference import NONE, Inference
+from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, with_first_stage
 from isocenter.runtime.model_record import built_from, files_of, preprocessing_of, with_parts
+from isocenter.runtime.networks import Networks
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
@@ -100,10 +101,10 @@ def _single_stage(
         preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
     each = tuple(record.get("architectures") or ())
-    model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
-    if not isinstance(network, TorchNetwork | Averaged):
-        model = replace(model, in_graph=(record["onnx"].get("uncertainty") or {}).get("method", NONE))
-    return model
+    is_exported = not isinstance(network, TorchNetwork | Averaged)
+    in_graph = (record["onnx"].get("uncertainty") or {}).get("method", "") if is_exported else ""
+    networks = Networks(network, record["network"], each, computing.decision, in_graph)
+    return Model(task, preprocessing, inference, networks, origin)
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:

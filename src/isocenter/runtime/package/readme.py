@@ -47,7 +47,7 @@ def readme(
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map per case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
-        *([_covariates(model)] if model.context.names else []),
+        *([_covariates(model)] if model.networks.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
@@ -137,7 +137,7 @@ def _inputs(model: Model) -> str:
             "grid that the network sees": _grid(preprocessing),
             "windows": f"{_by(inference.patch)} {unit}, overlap {inference.overlap:g}",
             "mirrored views": f"along axes {', '.join(map(str, inference.flips))}" if inference.flips else "none",
-            "network": model.families,
+            "network": model.networks.families,
             **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
         }
     )
@@ -155,19 +155,22 @@ def _outputs(model: Model) -> str:
 
 def _covariates(model: Model) -> str:
     """What has to be given beside the images, and how."""
-    columns, entries = listed([f"`{name}`" for name in model.context.names], MOST), listed(model.context.entries, MOST)
+    columns, entries = (
+        listed([f"`{name}`" for name in model.networks.context.names], MOST),
+        listed(model.networks.context.entries, MOST),
+    )
     return (
         f"With each image the model gets {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
         "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
         "`isocenter/model.json`, and `predictions.json` records it. In ONNX they are the second input, `context`, "
-        f"of {len(model.context)} numbers: {entries}, prepared as there."
+        f"of {len(model.networks.context)} numbers: {entries}, prepared as there."
     )
 
 
 def _absent(model: Model) -> str:
     """What a case may lack, and how the network is shown of it."""
     names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
-    shown = [f"{IMAGE}{channel}" for channel in model.context.channels]
+    shown = [f"{IMAGE}{channel}" for channel in model.networks.context.channels]
     entries = (
         f", and 0 in its entry of `context` ({', '.join(shown)}), which is 1 for one that is there" if shown else ""
     )

@@ -18,7 +18,6 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.model_record import write_parts
 from isocenter.runtime.package.contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -107,8 +106,8 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
             "limits": list(evidence.limits),
         },
         "members": len(modules),
-        "architectures": [dict(one) for one in model.architectures] or None,
-        "shares": model.shares,
+        "architectures": [dict(one) for one in model.networks.unlike] or None,
+        "shares": model.networks.shares,
         "own_scales": have_own_scales(model),
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
@@ -117,7 +116,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         "onnx": onnx,
     }
     write_json(folder / PACKAGED / RECORD, SCHEMA, record)
-    write_parts(model.parts, folder / PACKAGED)
+    model.parts.write(folder / PACKAGED)
     if evidence.explanations:
         write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
     for name, content in evidence.audits.items():
@@ -133,18 +132,20 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """Write the weights for MONAI, for ONNX and for Isocenter; return what became of the ONNX file."""
-    network = every_head(model.task, modules, model.shares).eval()
+    network = every_head(model.task, modules, model.networks.shares).eval()
     _check_mean(model, modules, network)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
-    shape = (int(model.network["channels"]), *model.inference.patch)
-    refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
+    shape = (int(model.networks.architecture["channels"]), *model.inference.patch)
+    refused = next(
+        filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks.architectures)), ""
+    )
     heads = list(model.task.heads)
     names = heads if len(heads) > 1 else ["pred"]
-    further, context = Further.of(model), len(model.context)
+    further, context = Further.of(model), len(model.networks.context)
     if not refused and further.names:
-        with_further = WithFurther(network, heads, further, model.shares)
+        with_further = WithFurther(network, heads, further, model.networks.shares)
         made = write_onnx(with_further, shape, folder / ONNX, context=context, names=[*names, *further.names])
         if made["exported"]:
             return {**made, **further.record}
@@ -167,8 +168,8 @@ def _description(model: Model) -> str:
 
 def _modules(model: Model) -> list[Module]:
     """The network of the model, or those of its folds."""
-    modules = [one.module.cpu() for one in model.members if isinstance(one, TorchNetwork)]
-    if len(modules) != len(model.members):
+    modules = [one.module.cpu() for one in model.networks.members if isinstance(one, TorchNetwork)]
+    if len(modules) != len(model.networks.members):
         raise PlanError("the model's network is not a torch module", "package", "Load the model from its run")
     return modules
 
@@ -177,7 +178,7 @@ def _sources(model: Model) -> Sources:
     kinds, preparation = kinds_of(model.task), type(model.preprocessing)
     # Of a family's file what builds it; the `Family` itself stays here.
     functions: dict[Path, list[str]] = {}
-    for path, function in sorted({networks.source(one["name"]) for one in model.networks}):
+    for path, function in sorted({networks.source(one["name"]) for one in model.networks.architectures}):
         functions.setdefault(path, []).append(function)
     families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in functions}
     return travelling(
@@ -232,12 +233,12 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
     """PlanError where what the networks say as one is not what the task averages them to."""
     if len(modules) == 1:
         return
-    shape = (1, int(model.network["channels"]), *model.inference.patch)
-    shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
+    shape = (1, int(model.networks.architecture["channels"]), *model.inference.patch)
+    shapes = [shape, *([(1, len(model.networks.context))] if len(model.networks.context) else [])]
     drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
         outputs = network(*drawn)
-    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.networks.shares)
     wanted = averaged(*(network.numpy() for network in drawn))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():

@@ -1,24 +1,18 @@
-"""One function over many cases in parallel: a case that fails yields its error, and the others continue."""
+"""One function over many cases in threads: a case that fails yields its error, and the others continue."""
 
 from __future__ import annotations
 
 import logging
-import queue
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from functools import partial
 from typing import Protocol, TypeVar
 
 from isocenter.at_work import at_work
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
-from isocenter.runtime.parallel.worker_pool import UnknownError, Worker
 from isocenter.values import Case
 
 R = TypeVar("R")
-
-# A worker takes about two seconds to start: for fewer cases than this threads are faster.
-FEWEST_FOR_WORKERS = 100
 
 log = logging.getLogger("isocenter")
 
@@ -31,39 +25,16 @@ class Spread(Protocol):
     ) -> Iterator[tuple[int, R | IsocenterError]]: ...
 
 
-def local(threads: int, cases: Sequence[Case]) -> Spread:
-    """Processes of this machine for many cases, threads for few.
-
-    Cases that lie in one file share what was read of it, which only threads can.
-    """
-    if len(cases) < FEWEST_FOR_WORKERS or any(case.key for case in cases):
-        return partial(in_threads, threads)
-    return partial(in_workers, threads)
-
-
 def in_threads(
     threads: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
     """Compute in threads of this process; a case for which memory ran out beside others is tried again by itself."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        first = _as_done(pool, lambda case: outcome_of(function, case), cases)
-        yield from _once_more(first, lambda case: outcome_of(function, case), cases)
+        first = as_done(pool, lambda case: outcome_of(function, case), cases)
+        yield from once_more(first, lambda case: outcome_of(function, case), cases)
 
 
-def in_workers(
-    count: int, function: Callable[[Case], R], cases: Sequence[Case]
-) -> Iterator[tuple[int, R | IsocenterError]]:
-    """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
-
-    def by_itself(case: Case) -> R | IsocenterError:
-        """The outcome of a case that is computed in a process of its own."""
-        [(_, outcome)] = _in_workers(1, function, [case])
-        return outcome
-
-    yield from _once_more(_in_workers(count, function, cases), by_itself, cases)
-
-
-def _once_more(
+def once_more(
     first: Generator[tuple[int, R | IsocenterError], None, None],
     by_itself: Callable[[Case], R | IsocenterError],
     cases: Sequence[Case],
@@ -81,48 +52,7 @@ def _once_more(
         yield number, by_itself(cases[number])
 
 
-def _in_workers(
-    count: int, function: Callable[[Case], R], cases: Sequence[Case]
-) -> Generator[tuple[int, R | IsocenterError], None, None]:
-    idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
-    started: list[Worker] = []
-    for _ in range(max(1, count)):
-        idle.put(None)
-
-    def call(case: Case) -> R | IsocenterError:
-        """The outcome of a case, by an idle worker or a new one."""
-        worker = idle.get()
-        try:
-            if worker is None:
-                worker = Worker()
-                started.append(worker)
-            return outcome_of(partial(_called, worker, function), case)
-        finally:
-            idle.put(worker if worker is not None and worker.process.poll() is None else None)
-
-    try:
-        with ThreadPoolExecutor(max(1, count)) as pool:
-            try:
-                yield from _as_done(pool, call, cases)
-            finally:  # before the threads are waited for: one that waits for its worker would go on
-                _end(started)
-    finally:
-        _end(started)
-
-
-def _end(workers: Sequence[Worker]) -> None:
-    for worker in workers:
-        worker.end()
-
-
-def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
-    try:
-        return worker.call(function, case, case.id)
-    except UnknownError:
-        return function(case)
-
-
-def _as_done(
+def as_done(
     pool: ThreadPoolExecutor, call: Callable[[Case], R | IsocenterError], cases: Sequence[Case]
 ) -> Generator[tuple[int, R | IsocenterError], None, None]:
     """Results as they are done, none held afterwards; no further case starts once the reader has stopped."""

@@ -1,21 +1,29 @@
-"""Worker processes: a library that crashes, or a system that kills, ends one case and not the work."""
+"""One function over many cases in processes: a crash of a library, or a kill by the system, ends one case alone."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from isocenter.errors import WorkerLostError
-from isocenter.runtime.parallel import worker_main as worker
+from isocenter.errors import IsocenterError, WorkerLostError
+from isocenter.runtime.parallel import worker_main
+from isocenter.runtime.parallel.map_cases import Spread, as_done, in_threads, once_more, outcome_of
+from isocenter.values import Case
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# A worker takes about two seconds to start: for fewer cases than this threads are faster.
+FEWEST_FOR_WORKERS = 100
 
 # Cases are worked on side by side: the libraries beneath must not take all cores for each of them.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -35,7 +43,7 @@ class Worker:
     def __init__(self) -> None:
         # As a script, and not as a module of this package: it imports what its calls need and no more.
         self.process = subprocess.Popen(  # noqa: S603 - our own file
-            [sys.executable, "-P", worker.__file__],
+            [sys.executable, "-P", worker_main.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **ONE_THREAD},
@@ -90,3 +98,67 @@ def _death(process: subprocess.Popen[bytes], where: str) -> tuple[str, str, str]
         remedy = "Close other programs or give fewer --threads; if it is this case alone, leave it out"
         return f"the process that read it was killed ({name}): most often memory ran out", where, remedy
     return f"the process that read it crashed ({name})", where, "The file may be damaged: get it again, or leave it out"
+
+
+def local(threads: int, cases: Sequence[Case]) -> Spread:
+    """Processes of this machine for many cases, threads for few.
+
+    Cases that lie in one file share what was read of it, which only threads can.
+    """
+    if len(cases) < FEWEST_FOR_WORKERS or any(case.key for case in cases):
+        return partial(in_threads, threads)
+    return partial(in_workers, threads)
+
+
+def in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
+
+    def by_itself(case: Case) -> R | IsocenterError:
+        """The outcome of a case that is computed in a process of its own."""
+        [(_, outcome)] = _in_workers(1, function, [case])
+        return outcome
+
+    yield from once_more(_in_workers(count, function, cases), by_itself, cases)
+
+
+def _in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
+    idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
+    started: list[Worker] = []
+    for _ in range(max(1, count)):
+        idle.put(None)
+
+    def call(case: Case) -> R | IsocenterError:
+        """The outcome of a case, by an idle worker or a new one."""
+        worker = idle.get()
+        try:
+            if worker is None:
+                worker = Worker()
+                started.append(worker)
+            return outcome_of(partial(_called, worker, function), case)
+        finally:
+            idle.put(worker if worker is not None and worker.process.poll() is None else None)
+
+    try:
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            try:
+                yield from as_done(pool, call, cases)
+            finally:  # before the threads are waited for: one that waits for its worker would go on
+                _end(started)
+    finally:
+        _end(started)
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.end()
+
+
+def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
+    try:
+        return worker.call(function, case, case.id)
+    except UnknownError:
+        return function(case)

@@ -442,7 +442,7 @@ def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swa
     for attribute, groups in assigned.items():
         known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
         values = _values(known, attribute, groups)
-        if len(values) > 1 and attribute in audit.predictor.model_of(known[0].id).context.names:
+        if len(values) > 1 and attribute in audit.predictor.model_of(known[0].id).networks.context.names:
             asked[attribute] = known, values
     return [
         _swapped(audit, attribute, _some(known, len(values), len(asked), audit), values, assigned[attribute])

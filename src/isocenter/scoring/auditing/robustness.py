@@ -104,7 +104,7 @@ def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], l
         notes.append(f"Not tried, because it does not occur in {profile.name}: {listed(foreign)}.")
     names = [name for name in known if name not in (*few, *foreign)]
     made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
-    covariates = audit.predictor.model_of(cases[0].id).context.names
+    covariates = audit.predictor.model_of(cases[0].id).networks.context.names
     inputs = dict.fromkeys([*_channels_of_all(cases), *covariates])
     return [*made, *(Condition(WITHOUT + one, None) for one in inputs)], notes
 

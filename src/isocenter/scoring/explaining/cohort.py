@@ -113,7 +113,7 @@ class Explainer:
     def of(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
         """UsageError where a method was asked for by name that needs gradients, and the backend has none."""
         try:
-            return cls(model, methods, by_name=by_name, torch_model=model.differentiable(), **more)
+            return cls(model, methods, by_name=by_name, torch_model=Differentiable.of(model.networks), **more)
         except UsageError:
             if by_name and any(method.module for method in methods):
                 raise
@@ -162,7 +162,7 @@ class Explainer:
 
     def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
         """The contribution of each covariate to the score of this case."""
-        if model.goes_by_frame(image) or not model.context.names:
+        if model.goes_by_frame(image) or not model.networks.context.names:
             return {}
         return CaseOnGrid.of(model, case, self.target, self.torch_model).covariates()
 

@@ -84,7 +84,7 @@ def _flipped(cohort: Cohort, asked: str, torch_model: Differentiable, folder: Pa
         return _Flips()
     made = {
         space: counterfactual(cohort.model, case, flip, torch_model, prediction=prediction, along=space == ALONG)
-        for space in (IN_IMAGE, *([ALONG] * (cohort.model.directions is not None)))
+        for space in (IN_IMAGE, *([ALONG] * (cohort.model.parts.directions is not None)))
     }
     rows = [_row(case, flip, one, space) for space, one in made.items()]
     rows += _of_covariates(cohort, case, flip, flip.probability(prediction))

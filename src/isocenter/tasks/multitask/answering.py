@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
-from isocenter.tasks.properties import head_of, own_outputs, rows_in
+from isocenter.tasks.parts import head_of
+from isocenter.tasks.properties import own_outputs, rows_in
 from isocenter.tasks.shared import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Finding, Geometry, Merge, Prediction, Slabs

@@ -18,7 +18,7 @@ from isocenter.evaluation import Metric, Metrics
 from isocenter.lazy import torch
 from isocenter.tasks.multitask.answering import is_dense
 from isocenter.tasks.multitask.scoring import PartScoring
-from isocenter.tasks.properties import head_of
+from isocenter.tasks.parts import head_of
 from isocenter.tasks.settings import DOT, of_part, task_from
 from isocenter.tasks.shared import COARSEST, place_of_target
 from isocenter.tasks.task import Outputs, Task
@@ -86,6 +86,7 @@ class Joined(LossWeighting):
     """Kinds of problem that share a network, in the order of their names."""
 
     kinds: tuple[type[Task], ...]
+    by_name: ClassVar[bool] = False
 
     @classmethod
     def of_kinds(cls, kinds: Sequence[type[Task]]) -> Joined:

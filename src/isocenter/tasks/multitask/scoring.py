@@ -11,7 +11,7 @@ from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
 from isocenter.tasks.multitask.answering import PartAnswering
-from isocenter.tasks.properties import leaves
+from isocenter.tasks.parts import leaves
 from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Prediction, Row
 

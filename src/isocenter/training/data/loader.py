@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.objectives import Positives
 from isocenter.training.data.joint_targets import kind_of_all
 from isocenter.training.data.sampling import Costs, Sampling
 from isocenter.training.data.store import Prepared
@@ -28,6 +29,8 @@ AHEAD = 3
 
 # The kind of change that leaves images out, after those of the augmentation.
 LEFT_OUT = 2**16
+# Sets the draws of second views apart.
+SECOND = 2**17
 
 # Image, target, generator, covariates, and which channels are there.
 _Sample = tuple[
@@ -49,6 +52,7 @@ class Batch:
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
     marked:  whether the last channel of the images holds numbers of labels from a stage before
     unlabelled: the batch of unlabelled images of the same step; None without any
+    second:     another part of each image, or another image of its patient; None where nobody needs one
     """
 
     images: NDArray[np.float32]
@@ -61,6 +65,7 @@ class Batch:
     there: NDArray[np.float32] | None = None
     marked: bool = False
     unlabelled: Batch | None = None
+    second: Batch | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -80,6 +85,7 @@ class Loader:
     drawn:      numbers of the cases by which they are drawn in place of `sampling`, and how many of each an epoch has
     flags:      whether the last entries of the context state which channels are there
     unlabelled: makes the batch of unlabelled images of each step; None without any
+    shows:      the image of which a second view is, where it is not the same part of the same image
     """
 
     cases: Sequence[Prepared]
@@ -95,6 +101,7 @@ class Loader:
     flags: bool = False
     drawn: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
     unlabelled: Loader | None = None
+    shows: Positives = "view"
 
     @cached_property
     def costs(self) -> Costs:
@@ -115,10 +122,17 @@ class Loader:
 
     def of_step(self, step: int) -> Batch:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
+        made = self._batch(step, self._sampling)
+        second = None if self.shows == "view" else self._batch(step, self._partner)
+        others = None if self.unlabelled is None else self.unlabelled.of_step(step)
+        return replace(made, unlabelled=others, second=second)
+
+    def _batch(self, step: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> Batch:
+        """The batch of a step, or the wanted part of it; draws: the case of a sample, and what it is drawn from."""
         wanted = range(self.batch) if self.part is None else self.part
-        drawn = [self._sample(step * self.batch + n) for n in wanted]
+        drawn = [self._sample(step * self.batch + n, draws) for n in wanted]
         images, targets, generators, contexts, there = zip(*drawn, strict=True)
-        cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
+        cases = tuple(draws(step * self.batch + n)[0] for n in range(self.batch))
         # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
         spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
@@ -126,14 +140,30 @@ class Loader:
         seen = None if there[0] is None else self._stacked(there)
         marked = self.cases[0].marked is not None
         own = (self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
-        others = None if self.unlabelled is None else self.unlabelled.of_step(step)
-        return Batch(*own, marked=marked, unlabelled=others)
+        return Batch(*own, marked=marked)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)
 
-    def _sample(self, number: int) -> _Sample:
+    def _partner(self, number: int) -> tuple[int, np.random.Generator]:
+        """The case of a sample's second view, and what it is drawn from: the same image, or any of the patient."""
         index, rng = self._sampling(number)
+        own = child(int(rng.integers(2**63)), SECOND)
+        if self.shows == "slice":
+            return index, own
+        same = self._of_patient[self.cases[index].patient]
+        return same[int(own.integers(len(same)))], own
+
+    @cached_property
+    def _of_patient(self) -> Mapping[str, Sequence[int]]:
+        """{patient: numbers of the cases}"""
+        own: dict[str, list[int]] = {}
+        for number, case in enumerate(self.cases):
+            own.setdefault(case.patient, []).append(number)
+        return own
+
+    def _sample(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> _Sample:
+        index, rng = draws(number)
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng, self._is_centred(number)))
         there = self._there(case, rng)

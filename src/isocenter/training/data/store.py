@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import blosc2
@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
-from isocenter.tasks import Task, part_names, part_of, target_settings
+from isocenter.tasks import part_names, part_of, target_settings
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import KINDS, Kind, kind_for
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region, Target, Vector
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 10

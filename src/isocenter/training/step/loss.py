@@ -13,9 +13,9 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.objectives import Needs, Objective, Seen, Step, needs_of
+from isocenter.objectives import Embedded, Needs, Objective, Seen, Step, needs_of
 from isocenter.planning import Settings
-from isocenter.tasks import Task, leaves
+from isocenter.tasks import leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import objectives_of_groups
 from isocenter.training.data.store import Prepared
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from isocenter.tasks import Task
+
 # What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
 ADDED = "+"
 # The part with the numbers that the task's loss learns.
 JUDGE = "judge"
+# What is measured of each image where nothing is known of it: minus the losses select.
+LOSS, FEATURES = "loss", "features"
 # In a checkpoint these stand before the names of parts, and of the weights that training began from.
 PARTS, START = "parts.", "start."
 # Between a head's name and its level: "mask@1" is half as fine as "mask".
@@ -92,6 +96,7 @@ class Criterion:
     parts:      {name: module that learns with the network}; "judge" has the numbers that the task's loss learns
     teacher:    the averaged weights
     start:      {name: weight} that training took over from another network, where an objective needs them
+    patients:   of each case, a number
     """
 
     settings: Settings
@@ -101,6 +106,7 @@ class Criterion:
     teacher: Any = None
     start: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS
+    patients: Sequence[int] = ()
 
     @classmethod
     def of(
@@ -123,12 +129,18 @@ class Criterion:
         with torch.device(device):
             made = {name: one.parts(averaged, features) for name, one in objectives.items()}
         parts |= {name: part for name, part in made.items() if part is not None}
-        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks)
+        patients = numbers_of_patients(cases)
+        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients)
 
     @property
     def needs(self) -> Needs:
         """The needs of all objectives."""
         return needs_of(self.objectives.values())
+
+    @property
+    def fewest(self) -> int:
+        """The number of images that a batch needs at the fewest."""
+        return max(one.fewest for one in self.objectives.values())
 
     @property
     def learnt(self) -> list[Tensor]:
@@ -173,7 +185,24 @@ class Criterion:
             losses[name] if (factor := one.factor(progress)) == 1 else factor * losses[name]
             for name, one in self.objectives.items()
         ]
-        return Lowered(sum(weighted[1:], weighted[0]) + added, losses, steps)
+        return Lowered(sum(added, sum(weighted[1:], weighted[0])), losses, steps)
+
+    def measured(self, module: Any, batch: Batch, compute: Compute) -> dict[str, Tensor]:
+        """Of each image of a batch the losses of all objectives, added by their weights, and its pooled features.
+
+        For objectives that need no labels, by weights that learn nothing from it. Without features where the family has
+        none.
+        """
+        with torch.no_grad():
+            step, _ = self._step(module, batch, compute, progress=1.0)
+            parts = dict(self.parts.items())
+            each = [
+                one.weight * one.losses(replace(step, parts=parts.get(name))) for name, one in self.objectives.items()
+            ]
+            numbers = {LOSS: torch.stack(each).sum(dim=0).cpu()}
+            if networks.family_of(self.settings.network.name).features:
+                numbers[FEATURES] = step.embedded(step.labelled)[1].cpu()
+        return numbers
 
     def after(self, lowered: Lowered) -> None:
         """Let each objective change what it keeps, once the weights have moved."""
@@ -181,26 +210,28 @@ class Criterion:
             for name, one in self.objectives.items():
                 one.after(lowered.steps[name])
 
-    def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, Tensor]:
-        """The values of a step, and what the network itself adds to the loss."""
+    def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, list[Tensor]]:
+        """The values of a step, and what the network itself adds to the loss, also while objectives look at it."""
         settings, ranks, needs = self.settings, self.ranks, self.needs
         task, family = settings.task, networks.family_of(settings.network.name)
         seen = augmented(batch, settings, self.device, ranks)
         inner = getattr(module, "module", None)  # what Fabric wraps
         # A second stage looks at regions that depend on the targets.
         truth = {"targets": seen.targets} if family.sees_targets else {}
-        features = None
+        features, outputs = None, dict[str, Any]()
         with compute.autocast(self.device):
             images = compute.ordered(module, seen.images)
-            if needs.features:
+            if not needs.labels:  # each objective shows the network what it wants
+                pass
+            elif needs.features:
                 found = networks.features(module, images, *seen.context, at=family.features, within=inner)
                 outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
             else:
                 outputs = module(images, *seen.context, **truth)
         outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
         added = outputs.pop(ADDED, torch.zeros(())).mean()
-        if ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
-            added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
+        if outputs and ranks.count > 1:
+            added = added + nothing_of(outputs)
         terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
         coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
         extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
@@ -212,7 +243,19 @@ class Criterion:
         unlabelled: tuple[Seen, ...] = ()
         if batch.unlabelled is not None:
             unlabelled = views_of(batch.unlabelled, needs.views, settings, self.device)
-        student = inner or module
+        # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
+        student = inner or module if needs.labels else module
+        terms_added = [added]
+
+        def embedded(given: Seen) -> Embedded:
+            """The outputs and features of the network, all of which get a gradient where processes wait for it."""
+            seen = self._embedded(student, given, compute)
+            terms_added.extend([nothing_of(seen[0])] if ranks.count > 1 and not needs.labels else [])
+            return seen
+
+        second = None
+        if needs.second:
+            second = augmented(batch if batch.second is None else batch.second, settings, self.device, ranks)
         step = Step(
             labelled,
             outputs,
@@ -225,14 +268,34 @@ class Criterion:
             weights={n: self.ranks.shared(w) for n, w in student.named_parameters()} if needs.start else {},
             start=self.start,
             progress=progress,
+            second=second,
+            patients=tuple(self.patients[case] for case in batch.cases) if self.patients else (),
+            whole=ranks.whole,
+            embed=embedded,
+            taught=lambda given: self._taught_features(given, compute),
         )
-        return step, added
+        return step, terms_added
 
     def _outputs(self, module: Any, seen: Seen, compute: Compute) -> dict[str, Tensor]:
         """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""
         with compute.autocast(self.device):
             outputs = module(compute.ordered(module, seen.images), *seen.context)
         return {name: self.ranks.whole(output.float()) for name, output in outputs.items() if name != ADDED}
+
+    def _embedded(self, module: Any, seen: Seen, compute: Compute) -> Embedded:
+        """The outputs and the pooled features for a batch; of several ranks those of the whole batch."""
+        at, inner = networks.family_of(self.settings.network.name).features, getattr(module, "module", None)
+        with compute.autocast(self.device):
+            images = compute.ordered(module, seen.images)
+            found = networks.features(module, images, *seen.context, at=at, within=inner)
+        outputs = {name: self.ranks.whole(one.float()) for name, one in found.outputs.items() if name != ADDED}
+        return outputs, self.ranks.whole(found.pooled.float())
+
+    def _taught_features(self, seen: Seen, compute: Compute) -> Embedded:
+        """The outputs and the pooled features of the averaged weights, as they predict."""
+        self.teacher.eval()
+        with torch.no_grad():
+            return self._embedded(self.teacher, seen, compute)
 
     def _taught(self, seen: Seen, compute: Compute) -> dict[str, Tensor]:
         """The outputs of the averaged weights, as they predict."""
@@ -248,6 +311,17 @@ class Lowered:
     loss: Tensor
     losses: Mapping[str, Tensor]
     steps: Mapping[str, Step]
+
+
+def nothing_of(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Zero, of all outputs: processes wait for gradients of all weights, those of a head that nothing teaches too."""
+    return torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
+
+
+def numbers_of_patients(cases: Sequence[Prepared]) -> tuple[int, ...]:
+    """A number for the patient of each case."""
+    known = {patient: n for n, patient in enumerate(dict.fromkeys(case.patient for case in cases))}
+    return tuple(known[case.patient] for case in cases)
 
 
 def first_terms(task: Task, device: Any) -> dict[str, Tensor]:

@@ -197,7 +197,7 @@ def seen_by(model: Model) -> dict[str, Any]:
     return {
         **{f"preprocessing.{key}": value for key, value in prepared.items()},
         **{f"inference.{key}": windows[key] for key in ("patch", "left_right")},
-        "network.context": model.network.get("context") or None,
+        "network.context": model.networks.architecture.get("context") or None,
         "evaluation.primary": model.record.get("primary"),
     }
 

@@ -40,7 +40,7 @@ class Joined:
     @property
     def networks(self) -> list[Network]:
         """The network of each member; for a run of folds their mean."""
-        networks, averaged = list(self.model.members), list[Network]()
+        networks, averaged = list(self.model.networks.members), list[Network]()
         for member in self.members:
             own, networks = networks[: len(member.models)], networks[len(member.models) :]
             averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
@@ -52,8 +52,8 @@ class Joined:
 
     def counting(self, weights: Sequence[float]) -> Model:
         """The model whose members count so."""
-        assert self.model.average is not None  # noqa: S101 - an ensemble has members
-        return replace(self.model, run=replace(self.model.average, shares=_shares(self.by_network(weights))))
+        assert self.model.networks.average is not None  # noqa: S101 - an ensemble has members
+        return self.model.with_run(replace(self.model.networks.average, shares=_shares(self.by_network(weights))))
 
     def by_network(self, weights: Sequence[float]) -> list[float]:
         """The weight of each network: the folds of a run have no validation case in common, so they count alike."""

@@ -1,10 +1,8 @@
-"""Distributions of the weights of a network's last layers, and draws from them.
+"""Uncertainty by the posteriors of a network's last layers, after a training that has learnt numbers.
 
-`LearntWeights` are distributions that training has learnt. `Laplace` is the posterior after a training that has learnt
-numbers, by Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into
-one of its inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et
-al., ICLR 2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels
-it has.
+By Laplace's approximation with the generalised Gauss-Newton matrix of each layer, factored by Kronecker into one of its
+inputs and one of its outputs; the prior's precision is that of the largest marginal likelihood (Ritter et al., ICLR
+2018; Daxberger et al., NeurIPS 2021, arXiv:2106.14806). A case counts once, however many windows and voxels it has.
 """
 
 from __future__ import annotations
@@ -20,19 +18,27 @@ from safetensors.numpy import save
 
 from isocenter import networks
 from isocenter.lazy import torch
+from isocenter.runtime.inference import LAPLACE
+from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import chances
+from isocenter.runtime.uncertainty.drawing import drawn, paired_noise
+from isocenter.runtime.uncertainty.method import Basis, Without
+from isocenter.runtime.uncertainty.variational import noise_of
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.networks import Features, VariationalLinear
+    from isocenter.networks import Features
+    from isocenter.runtime.networks import Networks
 
 # Precisions of the prior that are tried, and voxels of a window that are looked at.
 PRECISIONS, OF_A_WINDOW = np.logspace(-4, 6, 101), 2**12
 # By how much a head's output may differ from what its last layer makes of its inputs.
 ROUNDING = 1e-3
+# Of heads whose last layers may have a posterior.
+KINDS = ("classes", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +167,6 @@ class LastLayers:
         return Laplace(made) if made else None
 
 
-def paired_noise(count: int, size: int) -> Floats:
-    """(count, size) standard normal numbers, always the same, in pairs about the mean, which is what is stated."""
-    half = np.random.default_rng(0).standard_normal((-(-count // 2), size))
-    return np.concatenate([half, -half])[:count]
-
-
 def _is_linear(layer: Module) -> bool:
     """Whether each output is a sum of the inputs of its own place, and a bias."""
     if getattr(layer, "bias", None) is None or getattr(layer, "groups", 1) != 1:
@@ -181,26 +181,28 @@ def _rows(window: Tensor) -> Floats:
     return flat[:, :: max(1, flat.shape[1] // OF_A_WINDOW)].cpu().double().numpy().T
 
 
-@dataclass(frozen=True, eq=False)
-class LearntWeights:
-    """The distributions of a network's last layers: {head: its layer}.
+def last_layers_of(basis: Basis) -> LastLayers | None:
+    """The collector of the last layers' inputs while training cases pass; None where nothing comes of it."""
+    differ, run, at = basis.differ, basis.networks.run, basis.networks.deepest
+    if differ is None or not isinstance(run, TorchNetwork) or not at or noise_of(run.module):
+        return None
+    return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind in KINDS})
 
-    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
-    """
 
-    layers: Mapping[str, VariationalLinear]
+class LastLayerPosterior(Without):
+    """Draws from the posteriors of the last layers."""
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The heads whose last layers are distributions."""
-        return tuple(self.layers)
+    def lacking(self, basis: Basis) -> str:
+        """Why there are no posteriors to draw from; empty where there are."""
+        if basis.laplace is None or not isinstance(basis.networks.run, TorchNetwork):
+            why = "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
+            return basis.silent or why
+        return basis.silent
 
-    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
-        """The outputs of so many draws, the same for every image."""
-        made: list[dict[str, Tensor]] = [{} for _ in range(count)]
-        for head, layer in self.layers.items():
-            outputs, deviations = seen.outputs[head], layer.variances(seen.inputs[head]).sqrt()
-            noise = torch.as_tensor(paired_noise(count, outputs.shape[1]), dtype=outputs.dtype, device=outputs.device)
-            for view, drawn in zip(made, noise, strict=True):
-                view[head] = outputs + deviations * drawn
-        return made
+    def networks(self, basis: Basis) -> Networks:
+        """The network, with how draws differ."""
+        assert basis.laplace is not None  # noqa: S101 - else it would be lacking
+        return drawn(basis, basis.laplace)
+
+
+METHOD = LastLayerPosterior(LAPLACE)

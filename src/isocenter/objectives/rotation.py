@@ -1,0 +1,56 @@
+"""Rotation: quarter turns of images are told apart.
+
+Gidaris, Singh and Komodakis, ICLR 2018, arXiv:1803.07728
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from isocenter.lazy import torch
+from isocenter.objectives.objective import Needs, Objective, Step
+from isocenter.objectives.projection import projected, projection
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+TURNS = 4
+
+
+@dataclass(frozen=True)
+class Rotation(Objective):
+    """The cross-entropy of the quarter turns, in the plane of the first two axes, that each image has got."""
+
+    needs: ClassVar[Needs] = Needs(labels=False, features=True, upright=True)
+
+    def parts(self, network: Module, features: int) -> Module:
+        """The layers that name the turn."""
+        return projection(features, TURNS)
+
+    def losses(self, step: Step) -> Tensor:
+        """Of each image in one of its turns; the turns of a batch are as often as any other."""
+        images = step.labelled.images
+        turns = (torch.randperm(len(images)) + int(torch.randint(TURNS, ()))) % TURNS
+        seen = replace(step.labelled, images=turned(images, turns))
+        logits = projected(step.parts, step.embedded(seen))
+        truth = step.whole(turns.to(logits.device))
+        return torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Each image after so many quarter turns; of a plane that is no square its middle, in the size of the whole.
+
+    images: (batch, channels, *spatial) of two axes or more
+    """
+    spatial = images.shape[2:]
+    side = min(spatial[:2])
+    for axis in (2, 3):
+        images = images.narrow(axis, (images.shape[axis] - side) // 2, side)
+    made = torch.stack([torch.rot90(one, int(n), (1, 2)) for one, n in zip(images, turns, strict=True)])
+    if made.shape[2:] == spatial:
+        return made
+    mode = "bilinear" if len(spatial) == 2 else "trilinear"
+    sized: Tensor = torch.nn.functional.interpolate(made.float(), size=spatial, mode=mode, align_corners=False)
+    return sized.to(images.dtype)

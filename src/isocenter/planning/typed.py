@@ -1,0 +1,96 @@
+"""Plans as typed values. What does not fit is refused with the name of the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from isocenter import tasks
+from isocenter.errors import PlanError
+from isocenter.objectives import objective_kind, objective_names
+from isocenter.planning.sections import (
+    Evaluation,
+    Guarding,
+    Network,
+    Objectives,
+    Search,
+    Settings,
+    Splitting,
+    Training,
+    Transfer,
+)
+from isocenter.runtime import Inference, Preprocessing
+from isocenter.transforms import Augmentation
+from isocenter.values import Decision, Plan
+
+# In this order they are checked: what others follow from comes first, so that the mistake itself is named.
+TYPED: Mapping[str, Any] = {
+    "split": Splitting,
+    "training": Training,
+    "preprocessing": Preprocessing,
+    "network": Network,
+    "augmentation": Augmentation,
+    "inference": Inference,
+    "evaluation": Evaluation,
+    "search": Search,
+    "guard": Guarding,
+    "objectives": Objectives,
+    "transfer": Transfer,
+}
+FREE = ("task",)
+# Sections of defaults, which a plan has only where they matter.
+OPTIONAL = ("transfer",)
+
+
+def typed(plan: Plan) -> Settings:
+    """Every section by itself; PlanError names the decision that cannot be."""
+    terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
+    own = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *own})
+    missing = sorted({*TYPED, *FREE} - {*OPTIONAL, *plan.sections})
+    if unknown or missing:
+        wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
+        raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
+    made = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
+    task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
+    kinds = {name: objective_kind(name) for name in made["objectives"].terms}
+    return Settings(task=task, terms={name: _typed(name, kind, plan) for name, kind in kinds.items()}, **made)
+
+
+def _typed(name: str, kind: Any, plan: Plan) -> Any:
+    # An objective may have nothing to decide, and few trainings start from other weights: these sections may lack.
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(known)}")
+    return _validated(kind, values, (name,))
+
+
+def check_value(name: str, value: Any) -> None:
+    """PlanError for a decision, "section.name", that no plan has, or a value that it cannot have in any plan."""
+    section, _, key = name.partition(".")
+    if section in FREE:
+        return  # the task says what it has, once it is known
+    nothing = Decision(None, because="not decided yet")
+    kinds = dict(TYPED) | ({section: objective_kind(section)} if section in objective_names() else {})
+    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in kinds.items()}).decision(name)
+    _validated(get_type_hints(kinds[section], include_extras=True)[key], value, (section, key))
+
+
+# What checks values of a kind is made once: that takes longer than the check.
+_checked_by = cache(TypeAdapter)
+
+
+def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
+    try:
+        return _checked_by(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (*where, *first["loc"])[:2])
+        message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
+        raise PlanError(f"{first.get('input')!r}: {message}", place, "Correct it, or plan again") from error

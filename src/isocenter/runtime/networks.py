@@ -1,0 +1,143 @@
+"""The networks of a model as one function of arrays, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import networks
+from isocenter.lazy import torch
+from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.kept_outputs import KeptOutputs
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.averaging import POOLED, Averaged, members_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isocenter.networks import Features
+    from isocenter.runtime.kept_outputs import KeptOutputs
+    from isocenter.runtime.windows.slide import Network
+    from isocenter.values import Decision
+
+# Adds outputs to those of a network, from what its module saw and its last layers took.
+Further = Callable[["Features"], Mapping[str, "Tensor"]]
+
+
+@dataclass(frozen=True)
+class Watched(TorchNetwork):
+    """A torch module whose outputs come with its pooled features.
+
+    at:     the part of the module whose output is its deepest map
+    further: adds outputs
+    kept:   outputs that it gave before; None where each batch is computed
+    """
+
+    at: str = ""
+    further: Further | None = None
+    kept: KeptOutputs | None = None
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        asks = self.further is not None
+        with torch.inference_mode():
+            if self.kept is None:
+                seen = self._computed(*batch, last=asks)
+            else:
+                compute = partial(self._computed, *batch, last=True)
+                seen = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
+            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.further is None else self.further(seen))}
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+    def _computed(self, *batch: NDArray[np.float32], last: bool) -> Features:
+        given = (torch.from_numpy(one).to(self.device) for one in batch)
+        return networks.features(self.module, *given, at=self.at, last=last)
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """One network, or several whose outputs are averaged.
+
+    run:       all of them as one function of NumPy arrays
+    architecture: the arguments of `networks.build` without the heads, which follow from the task
+    unlike:    as `architecture`, for each of several that are not alike; else empty
+    computing: device and backend, and the reason; None where there was no choice
+    in_graph:  the method of uncertainty whose figures the networks compute themselves, as exported ones do
+    """
+
+    run: Network
+    architecture: Mapping[str, Any]
+    unlike: tuple[Mapping[str, Any], ...] = ()
+    computing: Decision | None = None
+    in_graph: str = ""
+
+    @property
+    def average(self) -> Averaged | None:
+        """The networks as one, where they are several; None for a single network."""
+        return self.run if isinstance(self.run, Averaged) else None
+
+    @property
+    def members(self) -> tuple[Network, ...]:
+        """The networks whose outputs are averaged, or the only network."""
+        return members_of(self.run)
+
+    @property
+    def architectures(self) -> tuple[Mapping[str, Any], ...]:
+        """The arguments of `networks.build` for each of the members."""
+        return self.unlike or (self.architecture,) * len(self.members)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """The weight of each member; None where all members count alike."""
+        return None if self.average is None else self.average.shares
+
+    @property
+    def families(self) -> str:
+        """The names of the networks' families."""
+        return ", ".join(dict.fromkeys(str(one["name"]) for one in self.architectures))
+
+    @property
+    def context(self) -> Context:
+        """The covariates and channels that are entries of the networks' context; empty for networks without."""
+        return Context.of(self.architecture.get("context"))
+
+    @property
+    def deepest(self) -> str:
+        """The part of the first network that gives the features; empty where nobody knows, as of another program's."""
+        shown = _watched(self.members[0], self.architectures[0])
+        return "" if shown is None else shown.at
+
+    def watched(self, further: Further | None = None) -> Networks:
+        """The networks with their features, of several those of the first; unchanged where it gives none.
+
+        further: adds outputs
+        """
+        first, *others = self.members
+        if (shown := _watched(first, self.architectures[0])) is None:
+            return self
+        return self._of([replace(shown, further=further), *others])
+
+    def keeping(self, kept: KeptOutputs) -> Networks:
+        """The networks, none of which computes a batch again that it has kept; those without features compute all."""
+        each = zip(self.members, self.architectures, strict=True)
+        shown = [(network, _watched(network, settings)) for network, settings in each]
+        return self._of([network if one is None else replace(one, kept=kept) for network, one in shown])
+
+    def _of(self, members: Sequence[Network]) -> Networks:
+        """The same of other functions of arrays."""
+        return replace(self, run=members[0] if self.average is None else replace(self.average, members=tuple(members)))
+
+
+def _watched(network: Network, settings: Mapping[str, Any]) -> Watched | None:
+    """A network of a family that gives its features; None where it gives none, as one of another program."""
+    # What computes without torch imports it for no family either.
+    if not isinstance(network, TorchNetwork) or type(network) not in (TorchNetwork, Watched):
+        return None
+    name = str(settings["name"])
+    if name not in networks.names() or not (at := networks.family_of(name).features):  # of a bundle its maker's own
+        return None
+    return replace(network, at=at) if isinstance(network, Watched) else Watched(network.module, network.device, at)

@@ -1,0 +1,3 @@
+"""Representation: what a network sees in images, learnt without references."""
+
+__all__: list[str] = []
