@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "demo",
     "describe_networks",
+    "describe_weights",
     "embed",
     "ensemble",
     "evaluate",
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
-    from isocenter.verbs.networks import describe_networks, list_networks
+    from isocenter.verbs.networks import describe_networks, describe_weights, list_networks
     from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict

@@ -64,7 +64,7 @@ def test_the_encoder_begins_from_torchvisions_weights_in_volumes_too(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     size = {"inside": 16}
     network = networks.build("deeplab", 1, 3, MASK, size)
-    said = networks.pretrained(network, "deeplab", size, tmp_path / "resnet18.pth")
+    said = networks.pretrained(network, "deeplab", size, tmp_path / "resnet18.pth").words
     assert "20 kernels inflated along axis 2" in said
     assert "fresh: dense.mask.weight" in said
     fresh = [name for name in network.state_dict() if not name.startswith("encoder.")]

@@ -340,7 +340,7 @@ def test_the_published_weights_fit_all_but_what_tells_of_classes(name, monkeypat
         given = theirs(weights=None, weights_backbone=None).state_dict()
     monkeypatch.setattr(weights, "_silence", lambda address: "")
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **asked: given)
-    said = networks.pretrained(network, name, size, "auto")
+    said = networks.pretrained(network, name, size, "auto").words
     fresh = said.partition("fresh: ")[2].split(", ")
     assert said.startswith(f"{len([one for one in network.state_dict().values() if one.ndim]) - len(fresh)} of ")
     assert all("cls_logits" in one or "box_predictor" in one for one in fresh), fresh
@@ -380,7 +380,7 @@ def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
     }
     assert "rpn.head.conv.weight" in older
     torch.save(older, tmp_path / "detector.pth")
-    said = networks.pretrained(mine, "faster_rcnn", SMALL["faster_rcnn"], tmp_path / "detector.pth")
+    said = networks.pretrained(mine, "faster_rcnn", SMALL["faster_rcnn"], tmp_path / "detector.pth").words
     assert all("box_predictor" in one for one in said.partition("fresh: ")[2].split(", "))
     name = "backbone.fpn.layer_blocks.1.0.weight"
     assert torch.equal(mine.detector.state_dict()[name], theirs.detector.state_dict()[name])

@@ -50,7 +50,7 @@ def carried(network: torch.nn.Module, theirs: torch.nn.Module) -> torch.nn.Modul
 
 def test_in_pictures_it_is_torchvisions_network(theirs, given):
     ours = networks.build("inflated_resnet", 3, 2, CLASS, {})
-    said = networks.pretrained(ours, "inflated_resnet", {}, given)
+    said = networks.pretrained(ours, "inflated_resnet", {}, given).words
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
     images = torch.randn(2, 3, 64, 48)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_in_pictures_it_is_torchvisions_network(theirs, given):
 @pytest.mark.whole
 def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(theirs, given, size, inflation):
     ours = networks.build("inflated_resnet", 1, 3, CLASS, size)
-    said = networks.pretrained(ours, "inflated_resnet", size, given, inflation)
+    said = networks.pretrained(ours, "inflated_resnet", size, given, inflation).words
     axis = size.get("axis", 2)
     assert f"20 kernels inflated along axis {axis}" in said
     picture, place = torch.randn(1, 1, 32, 32), axis + 2
@@ -122,7 +122,7 @@ def test_the_addresses_of_published_weights_are_torchvisions_and_all_of_them_fit
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda address, **asked: given)
     size, _, _ = networks.size_for("inflated_resnet", (64, 64, 24), [[1, 1, 1]], "cuda")
     network = networks.build("inflated_resnet", 1, 3, CLASS, size)
-    said = networks.pretrained(network, "inflated_resnet", size, "auto")
+    said = networks.pretrained(network, "inflated_resnet", size, "auto").words
     assert "the published weights of resnet50" in said
     assert "without a place here: encoder.fc.weight, encoder.fc.bias" in said
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")

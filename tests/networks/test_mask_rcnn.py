@@ -248,7 +248,7 @@ def test_weights_of_torchvisions_network_fit_but_for_the_classes(tmp_path):
     save_file(theirs.state_dict(), tmp_path / "coco.safetensors")
     size = {"body": "resnet18", "inside": 256, "hidden": 1024, "outline": [256] * 4}
     own = networks.build("mask_rcnn", 1, 2, TASK.heads, size)
-    said = networks.pretrained(own, "mask_rcnn", size, tmp_path / "coco.safetensors")
+    said = networks.pretrained(own, "mask_rcnn", size, tmp_path / "coco.safetensors").words
     assert "the first convolution adapted from 3 to 1 channels" in said
     names = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
     fresh = [f"roi_heads.{name}.{kind}" for name in names for kind in ("weight", "bias")]

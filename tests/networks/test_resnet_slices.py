@@ -28,7 +28,7 @@ def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(axis, pooling
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     size = {"axis": axis, "pooling": pooling}
     ours = networks.build("resnet_slices", 1, 3, CLASS, size).eval()
-    said = networks.pretrained(ours, "resnet_slices", size, tmp_path / "resnet18.pth")
+    said = networks.pretrained(ours, "resnet_slices", size, tmp_path / "resnet18.pth").words
     assert "adapted" not in said  # three slices of one channel are as many channels as there are colours
     ours.vectors["class"].load_state_dict(theirs.fc.state_dict())
     picture = torch.randn(2, 1, 32, 48)

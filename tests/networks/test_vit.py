@@ -45,7 +45,7 @@ def test_with_the_weights_of_timm_the_features_are_those_of_timm(name, width, he
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
     size = {"token": 16, "image": [48, 32], "layers": 12, "width": width, "heads": heads}
     ours = networks.build("vit", 3, 2, {"class": Vector(2)}, size).eval()
-    said = networks.pretrained(ours, "vit", size, tmp_path / "weights.pt")
+    said = networks.pretrained(ours, "vit", size, tmp_path / "weights.pt").words
     assert "fresh: vectors.class.weight, vectors.class.bias" in said
     ours.vectors = torch.nn.ModuleDict({"class": torch.nn.Identity()})
     pictures = torch.randn(2, 3, 48, 32)

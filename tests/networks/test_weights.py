@@ -36,7 +36,7 @@ def test_our_own_weights_fit_whole_from_every_kind_of_file(tmp_path, prefix, kin
         save_file(weights, path)
     else:
         torch.save({"epoch": 3, "state_dict": weights} if kind == "nested pt" else weights, path)
-    said = networks.pretrained(second, "unet", PLANE, path)
+    said = networks.pretrained(second, "unet", PLANE, path).words
     assert said.startswith(f"{len(weights)} of {len(weights)} tensors from weights with SHA-256 ")
     assert "fresh" not in said
     images = torch.randn(1, 1, 8, 8)
@@ -47,7 +47,7 @@ def test_a_head_of_other_classes_stays_fresh_and_is_named(tmp_path):
     save_file(unet().state_dict(), tmp_path / "weights.safetensors")
     other = unet(heads={"mask": Dense(5)}, seed=1)
     before = other.state_dict()["dense.mask.weight"].clone()
-    said = networks.pretrained(other, "unet", PLANE, tmp_path / "weights.safetensors")
+    said = networks.pretrained(other, "unet", PLANE, tmp_path / "weights.safetensors").words
     count = len(other.state_dict())
     assert said.startswith(f"{count - 2} of {count} tensors")
     assert said.endswith("fresh: dense.mask.weight, dense.mask.bias")
@@ -57,7 +57,7 @@ def test_a_head_of_other_classes_stays_fresh_and_is_named(tmp_path):
 def test_weights_for_three_channels_see_a_grey_image_as_three_equal_ones(tmp_path):
     coloured, grey = unet(3), unet(1, seed=1)
     save_file(coloured.state_dict(), tmp_path / "weights")
-    said = networks.pretrained(grey, "unet", PLANE, tmp_path / "weights")
+    said = networks.pretrained(grey, "unet", PLANE, tmp_path / "weights").words
     assert "the first convolution adapted from 3 to 1 channels" in said
     assert "fresh" not in said
     images = torch.randn(2, 1, 8, 8)
@@ -68,7 +68,7 @@ def test_weights_for_one_channel_see_the_mean_of_several_in_volumes_too(tmp_path
     size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4}
     one, five = (networks.build("unet", channels, 3, MASK, size).eval() for channels in (1, 5))
     save_file(one.state_dict(), tmp_path / "weights")
-    assert "adapted from 1 to 5 channels" in networks.pretrained(five, "unet", size, tmp_path / "weights")
+    assert "adapted from 1 to 5 channels" in networks.pretrained(five, "unet", size, tmp_path / "weights").words
     images = torch.randn(1, 5, 4, 6, 8)
     mean = images.mean(dim=1, keepdim=True)
     torch.testing.assert_close(five(images)["mask"], one(mean)["mask"], atol=1e-5, rtol=1e-5)
@@ -79,7 +79,7 @@ def test_torchvisions_weights_fit_timms_backbone_of_the_same_name(tmp_path):
     theirs = resnet18(weights=None)
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     ours = networks.build("timm", 3, 2, {"class": Vector(2)}, {"model": "resnet18"}).eval()
-    said = networks.pretrained(ours, "timm", {"model": "resnet18"}, str(tmp_path / "resnet18.pth"))
+    said = networks.pretrained(ours, "timm", {"model": "resnet18"}, str(tmp_path / "resnet18.pth")).words
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
     theirs.fc = torch.nn.Identity()
     images = torch.randn(2, 3, 64, 64)
@@ -93,7 +93,7 @@ def test_monais_weights_fit_our_segresnet(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "model.pt")
     size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 8, "blocks": [1, 2]}
     ours = networks.build("segresnet", 4, 3, {"mask": Dense(3)}, size)
-    said = networks.pretrained(ours, "segresnet", size, tmp_path / "model.pt")
+    said = networks.pretrained(ours, "segresnet", size, tmp_path / "model.pt").words
     assert said.endswith("fresh: dense.mask.weight, dense.mask.bias")
     assert torch.equal(ours.stem.weight, theirs.convInit.conv.weight)
 
@@ -191,7 +191,7 @@ def test_weights_of_a_network_of_one_axis_fit_images_of_other_channels(name, siz
     torch.manual_seed(0)
     three, one = (networks.build(name, channels, 1, {"class": Vector(2)}, size).eval() for channels in (3, 1))
     save_file(three.state_dict(), tmp_path / "weights")
-    said = networks.pretrained(one, name, size, tmp_path / "weights")
+    said = networks.pretrained(one, name, size, tmp_path / "weights").words
     assert "the first convolution adapted from 3 to 1 channels" in said
     assert "fresh" not in said
     signals = torch.randn(2, 1, 8)
@@ -205,7 +205,7 @@ def test_learnt_places_are_no_convolution_that_could_take_other_channels(tmp_pat
     short, longer = (networks.build("vit", 3, 1, {"class": Vector(2)}, size) for size in sizes)
     assert short.positions.shape[1] == 3
     save_file(short.state_dict(), tmp_path / "weights")
-    said = networks.pretrained(longer, "vit", sizes[1], tmp_path / "weights")
+    said = networks.pretrained(longer, "vit", sizes[1], tmp_path / "weights").words
     assert "of another shape: positions of (1, 3, 16), here (1, 5, 16)" in said
     assert said.endswith("fresh: positions")
 
@@ -214,7 +214,7 @@ def test_it_is_said_what_did_not_fit_and_why(tmp_path):
     given = {**unet(heads={"mask": Dense(5)}).state_dict(), "head.0.weight": torch.ones(2)}
     del given["encoder.1.second_norm.bias"]
     save_file(given, tmp_path / "weights")
-    said = networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights")
+    said = networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights").words
     assert "of another shape: dense.mask.weight of (5, 4, 1, 1), here (2, 4, 1, 1), dense.mask.bias of (5,)" in said
     assert "without a place here: head.0.weight" in said
     assert said.endswith("fresh: encoder.1.second_norm.bias, dense.mask.weight, dense.mask.bias")
@@ -250,7 +250,7 @@ def flat_and_deep(which: str, folder: Path, how: str) -> tuple[torch.nn.Module, 
     flat, deep = (networks.build(name, 1, axes, heads, size) for axes, size in zip((2, 3), sizes, strict=True))
     flat(torch.randn(4, 1, 16, 16))  # running means that are not those of a fresh network
     save_file(flat.state_dict(), folder / "flat.safetensors")
-    return flat.eval(), deep.eval(), networks.pretrained(deep, name, sizes[1], folder / "flat.safetensors", how)
+    return flat.eval(), deep.eval(), networks.pretrained(deep, name, sizes[1], folder / "flat.safetensors", how).words
 
 
 @pytest.mark.parametrize("which", OF_TWO_AND_THREE)
@@ -271,7 +271,7 @@ def test_inflated_by_the_mean_the_middle_of_equal_slices_is_seen_as_one(axis, tm
     size: dict[str, object] = {"blocks": [1, 1], "width": 8, "dropout": 0.0}
     flat, deep = (networks.build("resnet", 1, axes, {"class": Vector(3)}, size).eval() for axes in (2, 3))
     save_file(flat.state_dict(), tmp_path / "flat")
-    said = networks.pretrained(deep, "resnet", {**size, "axis": axis}, tmp_path / "flat")
+    said = networks.pretrained(deep, "resnet", {**size, "axis": axis}, tmp_path / "flat").words
     assert f"inflated along axis {axis} (repeated and divided by how often)" in said
     picture = torch.randn(1, 1, 16, 12)
     volume = picture.unsqueeze(axis + 2).repeat_interleave(32, dim=axis + 2)
@@ -283,7 +283,7 @@ def test_the_axis_that_is_lacking_is_that_by_which_the_kernels_fit(tmp_path):
     sizes = [{"strides": [[1, 1], [2, 2]], "width": 4}, {"strides": [[1, 1, 1], [1, 2, 2]], "width": 4}]
     flat, deep = (networks.build("unet", 1, axes, MASK, size) for axes, size in zip((2, 3), sizes, strict=True))
     save_file(flat.state_dict(), tmp_path / "flat")
-    assert "inflated along axis 0" in networks.pretrained(deep, "unet", sizes[1], tmp_path / "flat")
+    assert "inflated along axis 0" in networks.pretrained(deep, "unet", sizes[1], tmp_path / "flat").words
 
 
 @pytest.mark.parametrize("axis", [0, 2])
@@ -293,7 +293,7 @@ def test_a_network_that_goes_through_slices_begins_from_one_of_the_plane(axis, t
     size = {**PLANE, "axis": axis, "neighbours": 1}
     flat, slices = unet(), networks.build("unet_slices", 1, 3, MASK, size).eval()
     save_file(flat.state_dict(), tmp_path / "flat")
-    said = networks.pretrained(slices, "unet_slices", size, tmp_path / "flat")
+    said = networks.pretrained(slices, "unet_slices", size, tmp_path / "flat").words
     assert "adapted from 1 to 3 channels" in said
     assert "fresh" not in said
     picture = torch.randn(2, 1, 8, 12)

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import timedelta
 
 import pytest
+import torch
 
+from foreign_folders import network_of, result_folder
+from isocenter import networks
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runs.initial_weights import weights_of
+from isocenter.runs.initial_weights import source_of
 from isocenter.runtime import seal, write_zip
+from isocenter.values import Dense
 
 
 @pytest.fixture
@@ -17,30 +22,30 @@ def best(segmented) -> bytes:
 
 
 def test_a_run_and_a_file_of_weights_give_the_same(segmented, best):
-    with weights_of(segmented.out) as weights:
-        assert weights.read_bytes() == best
-    with weights_of(weights) as given:
-        assert given == weights
+    with source_of(segmented.out) as source:
+        assert source.weights.read_bytes() == best
+    with source_of(source.weights) as given:
+        assert given.weights == source.weights
 
 
 def test_nothing_to_begin_from_is_nothing():
-    with weights_of(None) as weights:
-        assert weights is None
+    with source_of(None) as source:
+        assert source is None
 
 
 def test_a_zipped_package_is_unpacked_for_as_long_as_its_weights_are_needed(packaged, tmp_path):
     write_zip(packaged.out, tmp_path / "shells.zip")
-    with weights_of(tmp_path / "shells.zip") as weights:
-        assert weights.read_bytes() == (packaged.out / "isocenter" / "weights.safetensors").read_bytes()
-    assert not weights.exists()
+    with source_of(tmp_path / "shells.zip") as source:
+        assert source.weights.read_bytes() == (packaged.out / "isocenter" / "weights.safetensors").read_bytes()
+    assert not source.weights.exists()
 
 
 def test_of_a_run_of_folds_the_first_is_taken_and_that_is_said(segmented, best, tmp_path, caplog):
     for fold in range(2):
         shutil.copytree(segmented.out / "checkpoints", tmp_path / "run" / f"fold_{fold}" / "checkpoints")
-    with caplog.at_level(logging.INFO, "isocenter"), weights_of(tmp_path / "run") as weights:
-        assert weights.read_bytes() == best
-        assert weights.is_relative_to(tmp_path / "run" / "fold_0")
+    with caplog.at_level(logging.INFO, "isocenter"), source_of(tmp_path / "run") as source:
+        assert source.weights.read_bytes() == best
+        assert source.weights.is_relative_to(tmp_path / "run" / "fold_0")
     assert "several networks: training begins from the weights of the first" in caplog.text
 
 
@@ -48,22 +53,48 @@ def test_of_a_package_of_folds_the_first_is_taken_unless_it_was_changed(packaged
     folder = shutil.copytree(packaged.out, tmp_path / "folds") / "isocenter"
     first = (folder / "weights.safetensors").rename(folder / "weights_0.safetensors")
     seal(tmp_path / "folds")
-    with weights_of(tmp_path / "folds") as weights:
-        assert weights == first
+    with source_of(tmp_path / "folds") as source:
+        assert source.weights == first
     first.write_bytes(first.read_bytes()[:-1])
-    with pytest.raises(IntegrityError), weights_of(tmp_path / "folds"):
+    with pytest.raises(IntegrityError), source_of(tmp_path / "folds"):
         pass
 
 
 def test_of_an_ensemble_the_first_member_is_taken_and_that_is_said(segmented, best, tmp_path, caplog):
     for member in range(2):
         shutil.copytree(segmented.out / "checkpoints" / "best", tmp_path / "both" / "members" / str(member))
-    with caplog.at_level(logging.INFO, "isocenter"), weights_of(tmp_path / "both") as weights:
-        assert weights.read_bytes() == best
-        assert weights.is_relative_to(tmp_path / "both" / "members" / "0")
+    with caplog.at_level(logging.INFO, "isocenter"), source_of(tmp_path / "both") as source:
+        assert source.weights.read_bytes() == best
+        assert source.weights.is_relative_to(tmp_path / "both" / "members" / "0")
     assert "several networks: training begins from the weights of the first" in caplog.text
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="holds no weights to begin from"), weights_of(tmp_path):
+    with pytest.raises(UsageError, match="holds no weights to begin from"), source_of(tmp_path):
+        pass
+
+
+def test_of_an_nnunet_folder_the_network_is_that_of_its_checkpoint_and_the_grid_that_of_its_plans(tmp_path):
+    order = (1, 0, 2)
+    folder = result_folder(tmp_path / "result", "3d_fullres", transpose=order, scheme="CTNormalization")
+    with source_of(folder) as source:
+        assert source.weights.name == "checkpoint_final.pth"
+        assert (source.family, source.size["features"]) == ("plain_conv_unet", [4, 8])
+        # nnU-Net's network sees (row, slice, column), and ours (column, row, slice).
+        assert source.prepared["spacing"] == [1.0, 1.5, 1.2]
+        assert source.prepared["normalisation"][0]["low"] == 5.0
+        ours = networks.build(source.family, 1, 3, {"mask": Dense(3)}, source.size)
+        made = networks.pretrained(ours, source.family, source.size, source.weights)
+    assert {row.how for row in made.rows} == {"copied"}
+    theirs = network_of(folder)
+    images = torch.randn(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        expected = theirs(images)["mask"].permute(0, 1, 4, 2, 3)
+        answer = ours.eval()(images.permute(0, 1, 4, 2, 3))["mask"]
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "made": timedelta(1)}, tmp_path / "weights.pth")
+    with pytest.raises(IntegrityError, match="could run any code"), source_of(tmp_path / "weights.pth"):
         pass

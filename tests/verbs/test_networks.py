@@ -46,3 +46,12 @@ def test_a_family_of_another_package_is_built_whatever_its_name(few, monkeypatch
     for one in isocenter.describe_networks().members:
         sizes[one.name].add(one.parameters)
     assert sizes["lenet"] == sizes["theirs"] == sizes["vgg"]
+
+
+def test_the_layouts_of_weights_are_listed_with_their_licences_and_what_a_test_compares(cli):
+    listed = cli("networks", "--weights").out
+    for layout in isocenter.networks.weight_layouts():
+        assert f"{layout.name}: {layout.what}" in listed
+        assert f"weights {layout.licence_of_weights}" in listed
+        assert layout.citation in listed
+    assert len(isocenter.describe_weights().table) == len(isocenter.networks.weight_layouts())

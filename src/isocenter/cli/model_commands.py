@@ -290,7 +290,12 @@ def adopt(
     show(result, result.as_record() if json else None)
 
 
-def networks(json: Json = False) -> None:
+def networks(
+    weights: Annotated[
+        bool, typer.Option("--weights", help="List the programs whose weights `train --from` reads, with licences.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the network families that a plan may name."""
-    table = isocenter.describe_networks()
+    table = isocenter.describe_weights() if weights else isocenter.describe_networks()
     show(table, table.as_record() if json else None)

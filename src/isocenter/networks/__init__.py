@@ -33,9 +33,15 @@ if TYPE_CHECKING:
     )
     from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
     from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
+    from isocenter.networks.layouts.index import weight_layouts
+    from isocenter.networks.layouts.layout import Layout
+    from isocenter.networks.layouts.nnunet import without_repeats
     from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
+    from isocenter.networks.tensor_groups import DECODER, ENCODER, HEAD, TensorGroups, groups_of
+    from isocenter.networks.torch_file import NUMPY_SCALAR, numpy_number, plain_content
     from isocenter.networks.transformer import VariationalLinear
     from isocenter.networks.vit import rollout
+    from isocenter.networks.weights import FRESH, Loaded, TensorOrigin, known_layout
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {
@@ -93,15 +99,24 @@ NETWORKS = {
 }
 
 __all__ = [
+    "DECODER",
+    "ENCODER",
+    "FRESH",
+    "HEAD",
     "NETWORKS",
+    "NUMPY_SCALAR",
     "OWN",
     "WIDTHS",
     "Attended",
     "Family",
     "Features",
+    "Layout",
+    "Loaded",
     "Measured",
     "Member",
     "Published",
+    "TensorGroups",
+    "TensorOrigin",
     "VariationalLinear",
     "answered",
     "attention",
@@ -110,16 +125,20 @@ __all__ = [
     "deepest_part",
     "family_of",
     "features",
+    "groups_of",
     "hooked",
+    "known_layout",
     "last_layers",
     "listed",
     "measurements",
     "members",
     "memory_order",
     "names",
+    "numpy_number",
     "ordered",
     "ours",
     "plain",
+    "plain_content",
     "pretrained",
     "rate",
     "rollout",
@@ -129,8 +148,10 @@ __all__ = [
     "source",
     "standing",
     "too_thin",
+    "weight_layouts",
     "wider",
     "with_quick_single_volumes",
+    "without_repeats",
     "without_rollout",
 ]
 

@@ -13,7 +13,7 @@ from isocenter.errors import PlanError
 from isocenter.networks import NETWORKS
 from isocenter.networks.catalogue import HEADS, REFERENCE, Member, halvings, member
 from isocenter.networks.family import Family
-from isocenter.networks.weights import take_over
+from isocenter.networks.weights import Loaded, take_over
 from isocenter.values import Head
 
 if TYPE_CHECKING:
@@ -149,15 +149,25 @@ def size_for(
     return size, because, source
 
 
-def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path, inflation: str = "mean") -> str:
-    """Load weights, as far as names and shapes agree, into a module of `build`; return in words what fitted.
+def pretrained(
+    module: Module,
+    name: str,
+    size: Mapping[str, Any],
+    source: str | Path,
+    inflation: str = "mean",
+    groups: Mapping[str, str] | None = None,
+    minimum: float = 0.0,
+) -> Loaded:
+    """Load weights, as far as names and shapes agree, into a module of `build`; return what fitted.
 
     source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
     inflation: how kernels get a third axis: "mean" or "centre"
-    Raises PlanError where nothing fits or is published, ResourceError where a download fails, IntegrityError for a
-    file without weights or with code.
+    groups:    of the network's tensors, as `groups_of` finds them
+    minimum:   share of the encoder's tensors that must be found
+    Raises PlanError where too little fits or nothing is published, ResourceError where a download fails, IntegrityError
+    for a file without weights or with code.
     """
-    return take_over(module, family_of(name), size, source, inflation)
+    return take_over(module, family_of(name), size, source, inflation, groups, minimum)
 
 
 def source(name: str) -> tuple[Path, str]:

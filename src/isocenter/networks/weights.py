@@ -9,8 +9,9 @@ import re
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from isocenter.errors import TORCH_FILE_ERRORS, IntegrityError, PlanError, ResourceError, foreign_errors
-from isocenter.files import refuse_growth
 from isocenter.lazy import safetensors_torch, torch
+from isocenter.networks.layouts.index import layout_of
+from isocenter.networks.layouts.layout import Layout
+from isocenter.networks.torch_file import plain_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +35,8 @@ WHERE = "network.pretrained"
 WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 # Keys under which training programs keep the weights in their files.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
+# torch's prefix for a network on several devices.
+PARALLEL = "module."
 NAMED = 6  # at most so many tensors are listed by name
 REMEDY = "Give weights of the same network, or plan theirs: --set network.size=SIZE, as in the plan.yaml of their run"
 TENSORS = "Weights are read from safetensors, or from torch files that hold tensors only"
@@ -40,23 +45,77 @@ TENSORS = "Weights are read from safetensors, or from torch files that hold tens
 HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
-def take_over(module: Module, family: Family, size: Mapping[str, Any], source: str | Path, inflation: str) -> str:
-    """Load weights whose names and shapes agree into the module, and return in words what fitted, what not, and why.
+# What became of a tensor: the file's own, extended along an axis, adapted to other channels, brought to another grid.
+COPIED, INFLATED, CHANNELS, INTERPOLATED, FRESH = "copied", "inflated", "channels", "interpolated", "fresh"
+
+
+@dataclass(frozen=True)
+class TensorOrigin:
+    """The origin of a tensor of a network.
+
+    group:   "encoder", "decoder" or "head"
+    source:  its name in the file; empty for a fresh one
+    how:     "copied", "inflated", "channels", "interpolated" or "fresh"
+    trained: whether training moves it
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    group: str
+    source: str = ""
+    how: str = FRESH
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The weights that a network got from a file.
+
+    words: what fitted, what not, and why
+    rows:  one a tensor, in the network's order
+    """
+
+    words: str
+    rows: tuple[TensorOrigin, ...] = ()
+    layout: Layout | None = None
+
+    def and_then(self, later: Loaded) -> Loaded:
+        """This, with what a later file has put in its place."""
+        kept = {row.name: row for row in self.rows}
+        rows = [kept.get(row.name, row) if row.how == FRESH else row for row in later.rows]
+        return Loaded("; ".join(filter(None, [self.words, later.words])), tuple(rows), later.layout or self.layout)
+
+
+def take_over(
+    module: Module,
+    family: Family,
+    size: Mapping[str, Any],
+    source: str | Path,
+    inflation: str,
+    groups: Mapping[str, str] | None = None,
+    minimum: float = 0.0,
+) -> Loaded:
+    """Load weights whose names and shapes agree into the module, and return what fitted, what not, and why.
 
     family:    of the network, with its published weights and others' names of its tensors
     source:    "auto" for the family's published weights, else a file: safetensors or torch's own, without code
     inflation: how kernels get a third axis: "mean" repeats them along it and divides by their number (Carreira and
                Zisserman, arXiv:1705.07750, section 2.4), "centre" pads them with zeros
+    groups:    {tensor: "encoder", "decoder" or "head"}; without them all is encoder
+    minimum:   share of the encoder's tensors that must be found
     The first convolution is adapted to another number of channels as in timm: summed, or repeated and rescaled.
-    Raises PlanError where nothing fits or nothing is published, ResourceError where the download fails.
+    Raises PlanError where nothing or too little fits or nothing is published, ResourceError where the download fails.
     """
-    layers, own = convolutions(module), module.state_dict()
+    layers, own, layout = convolutions(module), module.state_dict(), None
     if str(source) == "auto":
         given, from_where = _published(layers, family, size), f"the published weights of {size.get('model', 'it')}"
+        original: Mapping[str, Tensor] = given
     else:
         path = Path(source)
-        given, from_where = read_weights(path), f"{path.name} with SHA-256 {_digest(path)[:16]}"
+        original, layout, given = _recognised(read_content(path), path, module)
+        from_where = f"{path.name} with SHA-256 {_digest(path)[:16]}"
     named = _named(given, own, family)
+    _refuse_axes(named, layers, str(source))
     grown, how = inflated(named, own, layers, inflation, size.get("axis"))
     channels = _channels(grown, layers)
     fitting = {
@@ -66,13 +125,104 @@ def take_over(module: Module, family: Family, size: Mapping[str, Any], source: s
     }
     if not any(name in fitting for name in _characteristic(own)):
         raise PlanError(f"not one weight fits the plan's network: {_why(named, own)}", str(source), REMEDY)
+    origins = _origins(named, original)
+    rows = tuple(
+        TensorOrigin(name, tuple(value.shape), (groups or {}).get(name, "encoder"))
+        if name not in fitting
+        else TensorOrigin(
+            name,
+            tuple(value.shape),
+            (groups or {}).get(name, "encoder"),
+            origins[name],
+            _how(named[name], grown[name], fitting[name], original.get(origins[name])),
+        )
+        for name, value in own.items()
+    )
+    _refuse_little(rows, given, minimum, str(source))
     module.load_state_dict({**own, **fitting})
     changes = [f"the first convolution adapted from {channels[0]} to {channels[1]} channels"] * (len(set(channels)) > 1)
-    return "; ".join([*_summary(named, own, fitting, from_where), *how, *changes, *_fresh(own, fitting)])
+    known = [] if layout is None else [f"the layout of {layout.name}"]
+    words = [*_summary(named, own, fitting, from_where), *known, *how, *changes, *_fresh(own, fitting)]
+    return Loaded("; ".join(words), rows, layout)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file, or of torch's own where it needs no code; else IntegrityError."""
+def _origins(named: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, str]:
+    """The name in the file of each tensor: of a converted one that which ends alike."""
+    known = {id(value): name for name, value in original.items()}
+
+    def origin(name: str, value: Tensor) -> str:
+        if id(value) in known:
+            return known[id(value)]
+        alike = [one for one in original if name == one or name.endswith(f".{one}") or one.endswith(f".{name}")]
+        return max(alike, key=len, default=name)
+
+    return {name: origin(name, value) for name, value in named.items()}
+
+
+def _how(named: Tensor, grown: Tensor, fitted: Tensor, original: Tensor | None) -> str:
+    if fitted.shape != grown.shape:
+        return CHANNELS
+    if grown.shape != named.shape:
+        return INFLATED
+    is_same = original is None or original.numel() == named.numel()
+    return COPIED if is_same else INTERPOLATED
+
+
+def _refuse_axes(named: Mapping[str, Tensor], layers: Mapping[str, Any], source: str) -> None:
+    """PlanError for weights of more axes than the network has, or of two less."""
+    known = [(named[name].ndim, layer.weight.ndim) for name, layer in layers.items() if name in named]
+    wrong = [(theirs - 2, ours - 2) for theirs, ours in known if theirs > 2 and theirs - ours not in (0, -1)]
+    if known and len(wrong) > len(known) / 2:
+        theirs, ours = wrong[0]
+        problem = f"its weights are for images of {theirs} axes, and this network has {ours}"
+        raise PlanError(problem, source, "Give weights for images of as many axes, or of one less")
+
+
+def _refuse_little(rows: Sequence[TensorOrigin], given: Mapping[str, Tensor], minimum: float, source: str) -> None:
+    """PlanError where less of the encoder is found than asked for: such a start would be next to nothing."""
+    encoder = [row for row in rows if row.group == "encoder" and row.shape]
+    lacking = [row.name for row in encoder if row.how == FRESH]
+    if not encoder or 1 - len(lacking) / len(encoder) >= minimum:
+        return
+    used = {row.source for row in rows}
+    spare = [name for name in _counted(given) if name not in used]
+    problem = (
+        f"only {len(encoder) - len(lacking)} of the encoder's {len(encoder)} tensors are found in it; "
+        f"lacking: {_listed(lacking)}; not used: {_listed(spare) or 'none'}"
+    )
+    share = f"--set transfer.minimum=N below {minimum:g}"
+    raise PlanError(problem, source, f"{REMEDY}, such as its own --set network.name and network.size, or {share}")
+
+
+def _recognised(
+    content: Mapping[str, Any], path: Path, module: Module
+) -> tuple[Mapping[str, Tensor], Layout | None, Mapping[str, Tensor]]:
+    """(tensors by the names of the file, its layout, tensors by names of the network)."""
+    for candidate in candidates(content):
+        if (layout := layout_of(candidate)) is not None:
+            tensors = _tensors(candidate) or _unwrapped(candidate, path)  # nnU-Net's lie within the content
+            return tensors, layout, layout.renamed(candidate, module)
+    tensors = _unwrapped(content, path)
+    return tensors, None, tensors
+
+
+def candidates(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The content, what lies within it, and both without the prefix of a wrapper for several devices."""
+    inner = [content[name] for name in NESTED if isinstance(content.get(name), Mapping)]
+    for one in (content, *inner):
+        yield one
+        if any(str(name).startswith(PARALLEL) for name in one):
+            yield {str(name).removeprefix(PARALLEL): value for name, value in one.items()}
+
+
+def known_layout(path: Path) -> tuple[Layout, Mapping[str, Any]] | None:
+    """The layout of a file of weights, and its content; None for plain weights."""
+    known = ((layout_of(one), one) for one in candidates(read_content(path)))
+    return next(((layout, content) for layout, content in known if layout is not None), None)
+
+
+def read_content(path: Path) -> Mapping[str, Any]:
+    """Content of a safetensors file, or of torch's own where it needs no code; else IntegrityError."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -81,32 +231,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     # Eight bytes of length, then JSON: safetensors. All else is left to torch, which runs no code of the file.
     is_safe = start[8:] == b"{"
     try:
-        if is_safe:
-            given = safetensors_torch.load_file(path)
-        else:
-            refuse_growth(path)
-            given = torch.load(path, map_location="cpu", weights_only=True)
+        content = safetensors_torch.load_file(path) if is_safe else plain_content(path)
     except UnpicklingError as error:  # torch's own words advise to load it unsafely
         problem = "holds no weights, or more than tensors, which could run any code"
         raise IntegrityError(problem, str(path), TENSORS) from error
     except (SafetensorError, *TORCH_FILE_ERRORS) as error:
         problem = str(error).partition("\n")[0] or type(error).__name__
         raise IntegrityError(f"holds no weights ({problem})", str(path), TENSORS) from error
-    return _unwrapped(given, path)
+    return content if isinstance(content, Mapping) else {}
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     for name in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    tensors = (
-        {str(name): value for name, value in content.items() if torch.is_tensor(value)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    tensors = _tensors(content)
     if not tensors:
         raise IntegrityError("holds no tensors by name", str(path), "Give the state dict of a network")
     return tensors
+
+
+def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in content.items() if torch.is_tensor(value)}
 
 
 def _published(layers: Mapping[str, Any], family: Family, size: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.profiles import profile_for
     from isocenter.planning.rules.shortcuts import Retest
     from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split, split_folds
+    from isocenter.planning.rules.transfer import TAKEN, with_transfer
     from isocenter.planning.search import (
         Between,
         Domain,
@@ -69,7 +70,16 @@ if TYPE_CHECKING:
         tried,
         words,
     )
-    from isocenter.planning.sections import LEAST_BATCH, Evaluation, Network, Search, Settings, Splitting, Training
+    from isocenter.planning.sections import (
+        LEAST_BATCH,
+        Evaluation,
+        Network,
+        Search,
+        Settings,
+        Splitting,
+        Training,
+        Transfer,
+    )
     from isocenter.planning.typed import check_value
     from isocenter.planning.wishes import Wishes
 

@@ -22,6 +22,7 @@ from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.objectives import TERMS, UNLABELLED, with_sections
 from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.rules.transfer import TAKEN, with_transfer
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for, leaves
@@ -61,6 +62,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if TERMS in assignments:
         plan = with_sections(plan.with_decision(TERMS, Decision(assignments[TERMS], BY_HAND)))
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
+    if any(name.startswith("transfer.") for name in assignments):
+        plan = with_transfer(plan)
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -323,6 +326,10 @@ def _values(plan: Plan, section: str) -> dict[str, Any]:
 
 def _unless_by_hand(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
     for name, decision in decisions.items():
-        if name in plan and plan.decision(name).because != BY_HAND:
+        if (
+            name in plan
+            and plan.decision(name).because != BY_HAND
+            and not plan.decision(name).because.startswith(TAKEN)
+        ):
             plan = plan.with_decision(name, decision)
     return plan

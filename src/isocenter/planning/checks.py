@@ -47,6 +47,7 @@ def settings(plan: Plan) -> Settings:
     _check_search(made)
     _check_configurations(made)
     _check_prior(plan, made)
+    _check_transfer(made)
     _check_objectives(made)
     _check_network(made)
     return made
@@ -96,6 +97,15 @@ def _check_names(plan: Plan, made: Settings) -> None:
 def _check_file(source: Any) -> None:
     if source not in (None, "auto") and not Path(str(source)).is_file():
         raise PlanError(f"there is no file {source}", "network.pretrained", "Give a file of weights, or auto")
+
+
+def _check_transfer(made: Settings) -> None:
+    if made.transfer.mode == "lora" and made.training.swag:
+        problem = "networks are drawn around the mean of plain weights, and those of low rank are none"
+        raise PlanError(problem, "training.swag", "Give 0, or another transfer.mode")
+    if made.transfer.mode == "lora" and needs_of(made.terms.values()).start:
+        problem = "an objective draws weights towards their start, where those of the source stand still"
+        raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")
 
 
 def _refuse_following(name: str) -> None:

@@ -25,6 +25,7 @@ TITLES = {
     "evaluation": "How it is evaluated",
     "search": "What is searched before the training",
     "guard": "What it refuses",
+    "transfer": "How it starts from other weights",
 }
 
 # Decisions whose value is a metric.
@@ -193,6 +194,14 @@ SENTENCES: Mapping[str, Sentence] = {
     "evaluation.registered": Sentence(
         "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
     ),
+    "transfer.mode": Sentence("Training from other weights is {value}"),
+    "transfer.frozen": Sentence(
+        "{percent} of the encoder's levels, from the image on, stand still", "No level of the encoder stands still"
+    ),
+    "transfer.layer_decay": Sentence("Each level of the encoder learns at {value} times the rate of the next"),
+    "transfer.head_share": Sentence("Only the head learns in the first {percent} of the steps (with head_first)"),
+    "transfer.rank": Sentence("Differences from the source's weights have rank {value} (with lora)"),
+    "transfer.minimum": Sentence("The source must have {percent} of the encoder's tensors"),
     "objectives.terms": Sentence("Training lowers the sum of {value}"),
     "objectives.unlabelled": Sentence("Unlabelled images are those in {value}", "No unlabelled images are used"),
     "objectives.unlabelled_hash": Sentence("Their contents have the hash {value}"),

@@ -200,6 +200,27 @@ class Guarding:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Settings of the start from other weights.
+
+    mode:        what moves: all weights; all, after only the head has moved for a while; only the head and what the
+                 source lacks; or a difference of low rank from each matrix and kernel of the source
+    frozen:      share of the encoder's levels, from the image on, that stand still with their statistics
+    layer_decay: factor of the learning rate from each level of the encoder to the next towards the image
+    head_share:  share of the steps in which only the head moves, for head_first
+    rank:        of the differences, for lora
+    minimum:     share of the encoder's tensors that the source must have
+    """
+
+    mode: Literal["full", "head_first", "linear_probe", "lora"] = "full"
+    frozen: Share = 0.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    head_share: Share = 0.25
+    rank: Count = 8
+    minimum: Share = 0.5
+
+
+@dataclass(frozen=True)
 class Objectives:
     """The terms that training lowers; each has a section of its name.
 
@@ -234,6 +255,7 @@ class Settings:
     guard: Guarding
     objectives: Objectives
     terms: Mapping[str, Objective]
+    transfer: Transfer = Transfer()
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.objectives import objective_kind, objective_names
-from isocenter.planning.sections import Evaluation, Guarding, Network, Objectives, Search, Settings, Splitting, Training
+from isocenter.planning.sections import (
+    Evaluation,
+    Guarding,
+    Network,
+    Objectives,
+    Search,
+    Settings,
+    Splitting,
+    Training,
+    Transfer,
+)
 from isocenter.runtime import Inference, Preprocessing
 from isocenter.transforms import Augmentation
 from isocenter.values import Decision, Plan
@@ -29,8 +39,11 @@ TYPED: Mapping[str, Any] = {
     "search": Search,
     "guard": Guarding,
     "objectives": Objectives,
+    "transfer": Transfer,
 }
 FREE = ("task",)
+# Sections of defaults, which a plan has only where they matter.
+OPTIONAL = ("transfer",)
 
 
 def typed(plan: Plan) -> Settings:
@@ -38,7 +51,7 @@ def typed(plan: Plan) -> Settings:
     terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
     own = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *own})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections))
+    missing = sorted({*TYPED, *FREE} - {*OPTIONAL, *plan.sections})
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
@@ -49,7 +62,7 @@ def typed(plan: Plan) -> Settings:
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    # An objective may have nothing to decide; then its section stands in no plan.
+    # An objective may have nothing to decide, and few trainings start from other weights: these sections may lack.
     values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))

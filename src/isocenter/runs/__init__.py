@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isocenter.runs.distributed import in_all_processes
     from isocenter.runs.fit import prepared
     from isocenter.runs.gate import gate_of_site, guarded_by
-    from isocenter.runs.initial_weights import weights_of
+    from isocenter.runs.initial_weights import Source, source_of
     from isocenter.runs.loop import trained
     from isocenter.runs.minutes import (
         AS_STEPS,

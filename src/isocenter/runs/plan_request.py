@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import UsageError
+from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.files import dataset_hash
 from isocenter.planning import (
     COVARIATES,
@@ -19,6 +20,7 @@ from isocenter.planning import (
     FURTHER,
     GROUPS,
     LEAVE_OUT,
+    TAKEN,
     TOO_LARGE,
     Machine,
     Parts,
@@ -40,6 +42,7 @@ from isocenter.planning import (
     with_memory,
     with_objective_settings,
     with_settings,
+    with_transfer,
 )
 from isocenter.quality import Examination, retested
 from isocenter.reading import (
@@ -50,11 +53,13 @@ from isocenter.reading import (
     refuse_unfit,
     with_references,
 )
+from isocenter.runs.initial_weights import Source
 from isocenter.runs.left_out import without_held_out
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
 
+log = logging.getLogger("isocenter")
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0
 # How often a plan is made anew without cases out of all proportion, until the same ones stay out.
@@ -74,6 +79,7 @@ class PlanRequest:
     device_memory: GiB of a GPU that need not be here
     device_because: why a plan that is followed has this device; empty where there is no such plan
     assignments: {"section.name": value} set by hand
+    source:      the model whose weights training starts from
     further:     paths of data sets that are learnt from with the first
     leave_out:   a run whose validation, calibration and test patients are left out
     """
@@ -89,6 +95,7 @@ class PlanRequest:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     device_memory: float | None = None
     device_because: str = ""
+    source: Source | None = None
     further: tuple[str, ...] = ()
     leave_out: str | None = None
 
@@ -151,7 +158,35 @@ def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
             break
         left_out = large
         made = _planned_for(request, examination.without(large), numbered, chosen, machine)
-    return made
+    if request.source is None:
+        return made
+    remaining = examination.without(left_out) if left_out else examination
+    return _as_source(
+        request.source, request, made, lambda one: _planned_for(one, remaining, numbered, chosen, machine)
+    )
+
+
+def _as_source(source: Source, request: PlanRequest, made: Planned, plan: Callable[[PlanRequest], Planned]) -> Planned:
+    """The plan with the source's network, grid and intensities, as far as the task can use them; a person's wish wins.
+
+    made: without regard to the source
+    plan: for other wishes
+    """
+    taken = source.decisions_for(made.plan)
+    if request.assignments.get("network.name", taken.get("network.name")) != taken.get("network.name"):
+        taken = {name: value for name, value in taken.items() if not name.startswith("network.")}
+    taken = {name: value for name, value in taken.items() if name not in request.assignments}
+    network = {name: value for name, value in taken.items() if name.startswith("network.")}
+    for wishes in filter(None, (taken, network if network != taken else {})):
+        try:
+            like = plan(replace(request, assignments={**wishes, **request.assignments}))
+        except (PlanError, ResourceError) as error:
+            log.info("%s of %s cannot be used here: %s", ", ".join(wishes), source.name, error)
+            continue
+        because = f"{TAKEN}{source.name}: features learnt so are used as they were learnt"
+        reasons = {name: Decision(like.plan[name], because) for name in wishes}
+        return replace(like, plan=with_transfer(like.plan.with_decisions(reasons)))
+    return replace(made, plan=with_transfer(made.plan))
 
 
 def _planned_for(

@@ -29,6 +29,7 @@ from isocenter.planning import (
     with_inner_folds,
     with_objective_settings,
     with_settings,
+    with_transfer,
 )
 from isocenter.quality import Examination
 from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_for, refuse_unfit, with_references
@@ -203,6 +204,8 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         edited = edited.with_decision(name, made.plan.decision(name))
     if request.minutes is not None:
         edited = _for_other_minutes(edited, made.plan)
+    if request.source is not None:
+        edited = with_transfer(edited)
     edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
     edited = with_objective_settings(edited, made.examination.dataset, made.room.fingerprint)
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
@@ -276,7 +279,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     made, unlabelled = with_unlabelled(made)
     states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
-    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None), unlabelled)
+    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*"), None), unlabelled)
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:

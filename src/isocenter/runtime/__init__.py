@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.foreign import (
         CALIBRATED,
         is_foreign,
+        is_nnunet,
         load_foreign,
+        nnunet_start,
         read_postprocessing,
         why_unkept,
         why_unpackable,

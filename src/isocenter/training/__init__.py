@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Tried,
         refuse_without_optuna,
     )
-    from isocenter.training.session import Session, take_over
+    from isocenter.training.session import Session
     from isocenter.training.session_length import (
         ClockedLength,
         Decided,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         length_of,
     )
     from isocenter.training.state import Clock, Moment, Outcome, Share, State, Work
+    from isocenter.training.transfer import TRANSFER, TRANSFER_SCHEMA, initialise, refuse_no_source, transfer_statement
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

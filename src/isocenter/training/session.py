@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
+from isocenter.networks import Loaded
 from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
-from isocenter.planning import Network, Settings, Training
+from isocenter.planning import Settings, Training
 from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
@@ -41,6 +41,15 @@ from isocenter.training.step.loss import (
 )
 from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.step.train_step import Learner
+from isocenter.training.transfer import (
+    Moving,
+    initialise,
+    parts_of_network,
+    read_origins,
+    source_terms,
+    sources_of,
+    write_transfer,
+)
 from isocenter.transforms import generator, images_of
 
 if TYPE_CHECKING:
@@ -66,6 +75,7 @@ class Session:
     criterion:    the sum that training lowers
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
+    moving:       what moves, and how fast, where training starts from other weights
     """
 
     settings: Settings
@@ -82,6 +92,7 @@ class Session:
     loader: Loader
     initialised: str
     is_resumed: bool
+    moving: Moving
 
     @classmethod
     def opened(
@@ -107,9 +118,19 @@ class Session:
         is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
         is_drawn_back = needs_of(settings.terms.values()).start
         fresh = {name: weight.detach().clone() for name, weight in module.named_parameters() if is_drawn_back}
-        initialised = "" if is_resumed else initialise(module, settings.network, start)
+        made = Loaded("") if is_resumed else initialise(module, settings, start)
+        if made.words:
+            log.info("began from %s", made.words)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
+        moving = Moving()
+        if sources_of(settings, start):
+            moving = Moving.of(settings.transfer, made.rows or read_origins(out), parts_of_network(settings))
+            moving.applied(module)
+            moving.measure_no_statistics(averaged)
+            if made.rows and ranks.leads:
+                write_transfer(out, made, module, moving, settings.transfer)
+            record = {**record, **source_terms(out)}
         return cls(
             settings,
             train_cases,
@@ -121,10 +142,11 @@ class Session:
             averaged,
             {**record, **objectives_used(settings)},
             criterion,
-            make_optimiser(module, settings.training, criterion.learnt),
+            make_optimiser(module, settings.training, criterion.learnt, moving.pace),
             loader_of(settings, train_cases, ranks, unlabelled),
-            initialised,
+            made.words,
             is_resumed,
+            moving,
         )
 
     @property
@@ -187,6 +209,7 @@ class Session:
         average = Average(self.averaged, self.module)
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
+        self.moving.keep_statistics(self.module)
         return Learner(
             wrapped,
             self.criterion,
@@ -332,26 +355,6 @@ def loader_of(
         shows=shown,
         **own,
     )
-
-
-def take_over(module: Module, network: Network, source: str | Path) -> str:
-    """Load weights of a file, or the network's published ones ("auto"), as far as they fit; returns in words what did.
-
-    Raises PlanError where none does: the run would start from nothing and not say so.
-    """
-    return networks.pretrained(module, network.name, network.size, source, network.inflation)
-
-
-def initialise(module: Module, network: Network, start: Path | None) -> str:
-    """Load the weights that the plan or a person names; returns in words what was loaded, nothing for fresh weights.
-
-    start: a model's weights, which come after the network's published ones
-    """
-    sources = [source for source in (network.pretrained, start) if source is not None]
-    loaded = "; ".join(take_over(module, network, source) for source in sources)
-    if loaded:
-        log.info("began from %s", loaded)
-    return loaded
 
 
 def fabric_of(chosen: Training, ranks: Ranks) -> Any:

@@ -46,6 +46,36 @@ class NetworkTable(InNotebook):
         return "\n".join([*(line.rstrip() for line in table), NOTE])
 
 
+@dataclass(frozen=True)
+class WeightTable(InNotebook):
+    """Every layout of other programs' weights: their source, licences, and what a test compares."""
+
+    layouts: tuple[networks.Layout, ...]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One record a layout."""
+        names = ("name", "what", "family", "axes", "licence", "licence_of_weights", "citation", "proof")
+        return [{name: getattr(layout, name) for name in names} for layout in self.layouts]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The same rows as a DataFrame."""
+        return pd.DataFrame(self.rows)
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"schema": "isocenter.weights", "version": 1, "rows": self.rows}
+
+    def __str__(self) -> str:
+        return "\n".join(line for layout in self.layouts for line in _lines(layout))
+
+
+def describe_weights() -> WeightTable:
+    """The layouts of other programs' weights from which a training can start."""
+    return WeightTable(networks.weight_layouts())
+
+
 def describe_networks() -> NetworkTable:
     """The families of network with their uses: ours as this release states them, others built without memory."""
     ours = networks.ours()
@@ -64,6 +94,16 @@ def _line(member: networks.Member) -> tuple[str, ...]:
         _short(member.parameters),
         _short(member.multiply_adds),
         member.paper,
+    )
+
+
+def _lines(layout: networks.Layout) -> tuple[str, ...]:
+    return (
+        f"{layout.name}: {layout.what}",
+        f"  family       {layout.family}, {layout.axes} axes",
+        f"  licence      code {layout.licence}; weights {layout.licence_of_weights}",
+        f"  paper        {layout.citation}",
+        f"  tested       {layout.proof}; with random weights",
     )
 
 

@@ -43,18 +43,18 @@ from isocenter.runs import (
     resumed_run,
     search_sections,
     selecting,
+    source_of,
     trained,
     training_length,
     training_log,
     trials_in,
-    weights_of,
     write_environment,
     write_notes,
     write_report,
 )
 from isocenter.runtime import build_module
 from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
-from isocenter.training import Clock, take_over
+from isocenter.training import Clock, initialise, refuse_no_source, transfer_statement
 from isocenter.values import Dataset, Row
 
 # Weights that the family of the network has published.
@@ -192,16 +192,15 @@ def run_for(
     if out is None:
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
     refuse_taken(Path(out), overwrite, MARKS)
-    with locked(Path(out)), weights_of(None if start is None else Path(start)) as weights:
-        made = _planned(data, request)
+    with locked(Path(out)), source_of(None if start is None else Path(start)) as source:
+        made, weights = _planned(data, replace(request, source=source)), None if source is None else source.weights
         refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = settings(made.plan)
+        refuse_no_source(chosen, weights)
         pretrained_file = None if chosen.network.pretrained in (None, PUBLISHED) else Path(chosen.network.pretrained)
         files = [file for file in (pretrained_file, weights) if file is not None]
         if files:  # refused before the folder is there
-            module = build_module(chosen.task, chosen.architecture)
-            for file in files:
-                take_over(module, chosen.network, file)
+            initialise(build_module(chosen.task, chosen.architecture), chosen, weights)
         if start is None and chosen.network.pretrained is None:
             _refuse_no_start(chosen)
         lineage = lineage_of([Path(place) for place in (pretrained_file, start) if place is not None])
@@ -291,7 +290,9 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),
         *configuration_sections(run.out),
     ]
-    finished = replace(done, facts={**share.facts, **done.facts})
+    transfer = transfer_statement(run.folder(run.folds[0]))
+    facts = {"transfer": transfer} if transfer else {}
+    finished = replace(done, facts={**share.facts, **done.facts, **facts})
     write_report(
         run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict
     )

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.networks.weights import read_weights
-from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
+from isocenter.networks import without_repeats
+from isocenter.networks.weights import read_content
+from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.nnunet_postprocessing import LARGEST, read_postprocessing
 
 
@@ -63,7 +64,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path, leg
     assert mark.exists()
 
 
-@pytest.mark.parametrize(("reads", "error"), [(read_checkpoint, FormatError), (read_weights, IntegrityError)])
+@pytest.mark.parametrize(("reads", "error"), [(read_checkpoint, FormatError), (read_content, IntegrityError)])
 def test_weights_that_were_compressed_to_fill_the_memory_are_refused(tmp_path, reads, error):
     torch.save({"layer.weight": torch.zeros(2**22)}, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(tmp_path / "w.pth", "w") as target:

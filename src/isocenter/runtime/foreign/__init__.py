@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         why_unpackable,
     )
     from isocenter.runtime.foreign.monai_network import MaskNetwork
+    from isocenter.runtime.foreign.nnunet import is_nnunet, nnunet_start
     from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
     from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
 

@@ -1,8 +1,4 @@
-"""Weights of other programs, opened without running code from them.
-
-torch's own files are pickles, and a pickle can call any function. It is read by torch's unpickler of weights, which
-knows tensors and plain values; added are NumPy's numbers, which stock nnU-Net v2 keeps in its logs, and nothing else.
-"""
+"""Checkpoints of other programs, opened without running code from them; what they would call is named."""
 
 from __future__ import annotations
 
@@ -11,25 +7,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import TORCH_FILE_ERRORS, FormatError, IntegrityError, UsageError
-from isocenter.files import refuse_growth
 from isocenter.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# A number's kind: truth, signed and unsigned, floating. An "object" could be anything.
-NUMBERS = "biuf"
-# Where older and newer NumPy keep what makes a number from its bytes.
-SCALAR = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-# Parameters that nnU-Net's modules hold a second time under another name.
-AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
-# What wrapping a network for several devices or for a compiler puts before its names.
-WRAPPED = ("module.", "_orig_mod.")
+from isocenter.networks import NUMPY_SCALAR, plain_content
 
 
 def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -38,13 +22,9 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
     trusted: "module.name" of functions and classes that may take part; they are imported
     Raises IntegrityError for a file that wants anything else, and says what; FormatError for no such file.
     """
-    allowed: list[Any] = [(number, name) for name in SCALAR]
-    allowed += [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if np.dtype(code).kind in NUMBERS}]
-    allowed += [(_imported(name), name) for name in trusted]
+    allowed = [(_imported(name), name) for name in trusted]
     try:
-        refuse_growth(path)
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = plain_content(path, allowed)
     except UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except TORCH_FILE_ERRORS as error:
@@ -53,24 +33,6 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
     if not isinstance(content, Mapping):
         raise FormatError("holds no checkpoint", str(path), "Give the file that the training wrote")
     return content
-
-
-def without_repeats(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each parameter of a network of nnU-Net once, under the name of the layer that it belongs to."""
-    named: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        for prefix in WRAPPED:
-            name = name.removeprefix(prefix)  # noqa: PLW2901 - the same name, unwrapped
-        if not AGAIN.search(name):
-            named[name] = tensor
-    return named
-
-
-def number(kind: Any, data: Any = b"") -> Any:
-    """NumPy's maker of numbers, for numbers alone."""
-    if not isinstance(kind, np.dtype) or kind.kind not in NUMBERS or not isinstance(data, bytes):
-        raise UnpicklingError(f"a NumPy value of the kind {kind} is not a number")
-    return np.frombuffer(data, dtype=kind, count=1)[0]
 
 
 def _imported(name: str) -> Any:
@@ -99,6 +61,10 @@ def wanted_names(path: Path, reason: str = "") -> Collection[str]:
         listed = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except TORCH_FILE_ERRORS:
         listed = []
-    known = {*SCALAR, *(f"numpy.dtypes.{type(np.dtype(one)).__name__}" for one in np.typecodes["All"]), "numpy.dtype"}
+    known = {
+        *NUMPY_SCALAR,
+        *(f"numpy.dtypes.{type(np.dtype(one)).__name__}" for one in np.typecodes["All"]),
+        "numpy.dtype",
+    }
     named = re.findall(r"GLOBAL ([\w.]+)", reason)
     return {*listed, *named} - known

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import load_json
-from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
+from isocenter.networks import without_repeats
+from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.runtime.inference import Inference
@@ -69,6 +70,25 @@ def load_nnunet(
     first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
     record = _record(plans, first, files)
     return Model(task, plans.preprocessing(), inference, Networks(run, network), record, first_stage)
+
+
+def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of the first fold, for a training that starts from its weights, and what a plan takes from it.
+
+    That is the grid, with axes in our order, and the intensities of CT, by the names of our preprocessing.
+    Raises what `load_nnunet` raises.
+    """
+    file = _checkpoint(_folds(folder, None)[0])
+    own = Plans.read(folder, _configuration(read_checkpoint(file), file)).preprocessing()
+    settings: dict[str, Any] = {"modality": own.modality, "unit": own.unit}
+    if len(own.spacing) == len(own.order_of_axes):
+        settings["spacing"] = [own.spacing[own.order_of_axes.index(axis)] for axis in range(len(own.spacing))]
+    if all(scheme.name == CT for scheme in own.schemes):
+        settings["normalisation"] = [
+            {"method": "window", "low": one.low, "high": one.high, "mean": one.mean, "deviation": one.deviation}
+            for one in own.schemes
+        ]
+    return file, settings
 
 
 def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, IntegrityError
-from isocenter.runtime.foreign.checkpoint import SCALAR, number
+from isocenter.networks import NUMPY_SCALAR, numpy_number
 
 # The one function that nnU-Net v2 writes there.
 LARGEST = "nnunetv2.postprocessing.remove_connected_components.remove_all_but_largest_component_from_segmentation"
@@ -25,8 +25,8 @@ class _Steps(pickle.Unpickler):
         full = f"{module}.{name}"
         if full == LARGEST:
             return LARGEST
-        if full in SCALAR:
-            return number
+        if full in NUMPY_SCALAR:
+            return numpy_number
         if full == "numpy.dtype":
             return np.dtype
         if full == "_codecs.encode":  # how an older protocol writes bytes

@@ -74,6 +74,7 @@ def readme(
                 "made with": ", ".join(f"{name} {number}" for name, number in _versions(model).items()) or NOT_STATED,
             }
         ),
+        _weights_source(model),
         "`LICENSE` is that of the files under `scripts/`, which are copies of Isocenter's. Whoever "
         "owns the training data decides who may use the weights.",
     ]
@@ -176,6 +177,17 @@ def _absent(model: Model) -> str:
     return (
         f"A case may lack {names}, as long as one image is there: leave the file out. In ONNX such an image is 0 "
         f"throughout{entries}."
+    )
+
+
+def _weights_source(model: Model) -> str:
+    """The program whose weights training started from, with their licence and the paper to cite; empty without one."""
+    source = model.record.get("weights_source")
+    if not source:
+        return ""
+    return (
+        f"Training started from weights of {source['name']}. Their licence: {source['licence']}. "
+        f"Cite: {source['citation']}."
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isocenter.lazy import torch
 from isocenter.planning import Training
+from isocenter.training.step.low_rank import is_low_rank, merged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,16 +24,36 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 }
 
 
-def make_optimiser(module: Module, chosen: Training, others: Iterable[Tensor] = ()) -> Any:
+class Pace(NamedTuple):
+    """How a weight learns: its share of the learning rate, and the share of training after which it moves."""
+
+    share: float = 1.0
+    start: float = 0.0
+
+
+AT_ONCE = Pace()
+
+
+def make_optimiser(
+    module: Module,
+    chosen: Training,
+    others: Iterable[Tensor] = (),
+    pace: Callable[[str], Pace] = lambda name: AT_ONCE,
+) -> Any:
     """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero.
 
     others: weights that are learnt with those of the module
+    pace:   of the weight of a name; the learner follows it
     """
-    trained = [p for p in (*module.parameters(), *others) if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": chosen.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    named = [*((pace(name), p) for name, p in module.named_parameters()), *((AT_ONCE, p) for p in others)]
+    trained = [(how, p) for how, p in named if p.requires_grad]
+    groups = []
+    for how in sorted({how for how, _ in trained}):
+        own = [p for other, p in trained if other == how]
+        groups += [
+            {"params": [p for p in own if p.ndim > 1], "weight_decay": chosen.weight_decay, **how._asdict()},
+            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, **how._asdict()},
+        ]
     return OPTIMISERS[chosen.optimiser](groups, chosen.learning_rate)
 
 
@@ -48,10 +69,15 @@ def laid_as_weights(optimiser: Any) -> None:
 
 
 class Average:
-    """The mean of the weights of many steps, kept in a module like the one that is trained."""
+    """The mean of the weights of many steps, kept in a module like the one that is trained.
+
+    Of a module with differences of low rank it is the mean of the weights that these come to.
+    """
 
     def __init__(self, averaged: Module, module: Module) -> None:
-        pairs = list(zip(_tensors(averaged), _tensors(module), strict=True))
+        self.module, self.is_low_rank = module, is_low_rank(module)
+        self.names = [name for name, _ in [*averaged.named_parameters(), *averaged.named_buffers()]]
+        pairs = list(zip(_tensors(averaged), self._current(), strict=True))
         floating = [(mean, value) for mean, value in pairs if mean.dtype.is_floating_point]
         self.means, self.values = [mean for mean, _ in floating], [value for _, value in floating]
         self.counters = [(mean, value) for mean, value in pairs if not mean.dtype.is_floating_point]
@@ -59,9 +85,14 @@ class Average:
     def move(self, decay: float) -> None:
         """Towards the weights of the step; counters are taken over."""
         with torch.no_grad():
+            if self.is_low_rank:
+                self.values = [value for value in self._current() if value.dtype.is_floating_point]
             torch._foreach_lerp_(self.means, self.values, 1 - decay)
             for mean, value in self.counters:
                 mean.copy_(value)
+
+    def _current(self) -> list[Tensor]:
+        return [merged(self.module, name) for name in self.names] if self.is_low_rank else _tensors(self.module)
 
 
 def _tensors(module: Module) -> list[Tensor]:

@@ -67,7 +67,7 @@ class Learner:
         self._seed(int(generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63)))
         now = rate(progress, pace.stride, chosen)
         for group in self.optimiser.param_groups:
-            group["lr"] = now
+            group["lr"] = now * group["share"]
         costs: list[float] = []
         each = None if self.costs is None else costs.extend
         with bit_by_bit(self.settings):
@@ -79,6 +79,10 @@ class Learner:
         for term in self.criterion.learnt:  # every rank has their whole gradient
             if term.grad is not None:
                 term.grad /= self.ranks.count
+        for group in self.optimiser.param_groups:
+            if progress < group["start"]:  # neither moved nor remembered by the optimiser
+                for weight in group["params"]:
+                    weight.grad = None
         learnt = [*self.module.parameters(), *self.criterion.learnt]
         length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient

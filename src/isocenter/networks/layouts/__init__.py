@@ -1,0 +1,1 @@
+"""Layouts of other programs' weights. A new one is a file in this folder and its line in `LAYOUTS` of `index.py`."""

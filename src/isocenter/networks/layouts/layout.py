@@ -1,0 +1,55 @@
+"""A layout: by which a file of another program's weights is recognised, and how its tensors are called here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+# What a file of weights holds, as it was read.
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The weights of another program.
+
+    name:    in lists and records
+    what:    the program and its networks, in a line
+    fits:    whether a file's content is of this layout
+    renamed: (content, network) to {name: tensor}, by names that families know or translate; network: which gets the
+             weights, for tensors whose shape follows it
+    family:  of ours that has these layers
+    axes:    of its images
+    size:    content to that family's settings; None where the content does not show them
+    licence: of the program's code, and of the weights that its authors publish
+    citation: of the paper
+    proof:   what a test compares, in a sentence
+    """
+
+    name: str
+    what: str
+    fits: Callable[[Content], bool]
+    renamed: Callable[[Content, Module], Mapping[str, Tensor]]
+    family: str
+    axes: int
+    size: Callable[[Content], Mapping[str, Any] | None]
+    licence: str
+    licence_of_weights: str
+    citation: str
+    proof: str
+
+
+def without_prefix(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What lies under the prefix, by the rest of its name."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def count_of(weights: Mapping[str, Any], prefix: str) -> int:
+    """The number of parts "<prefix>0.", "<prefix>1." and so on."""
+    numbers = {name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)}
+    return len([number for number in numbers if number.isdecimal()])

@@ -1,0 +1,116 @@
+"""Checkpoints of nnU-Net v2, with which TotalSegmentator's are shared too; their names are those of our families."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isocenter.networks.layouts.layout import Content, Layout, count_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+# Parameters that nnU-Net's modules hold a second time under another name.
+AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
+# What wrapping a network for several devices or for a compiler puts before its names.
+WRAPPED = ("module.", "_orig_mod.")
+STEM = "encoder.stem.convs.0.conv.weight"
+
+
+def without_repeats(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Each parameter of a network of nnU-Net once, under the name of the layer that it belongs to."""
+    named: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        for prefix in WRAPPED:
+            name = name.removeprefix(prefix)  # noqa: PLW2901 - the same name, unwrapped
+        if not AGAIN.search(name):
+            named[name] = tensor
+    return named
+
+
+def planned_size(weights: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of our family for weights by our names; None where there is no decoder, which shows the strides.
+
+    What is used without a weight is nnU-Net's usual: leaky activations, after normalisation.
+    """
+    count = count_of(weights, "encoder.stages.")
+    is_residual = STEM in weights
+    first = "encoder.stages.{}.blocks.0.conv1.conv.weight" if is_residual else "encoder.stages.{}.0.convs.0.conv.weight"
+    repeated = "encoder.stages.{}.blocks." if is_residual else "encoder.stages.{}.0.convs."
+    named = [first.format(stage) for stage in range(count)]
+    rising = [f"decoder.transpconvs.{place}.weight" for place in range(count - 1)]
+    if count < 2 or not {*named, *rising} <= set(weights):
+        return None
+    kernels, ups = [weights[name] for name in named], [weights[name] for name in rising]
+    axes = kernels[0].ndim - 2
+    return {
+        "features": [int(one.shape[0]) for one in kernels],
+        "kernels": [list(one.shape[2:]) for one in kernels],
+        "strides": [[1] * axes, *(list(one.shape[2:]) for one in reversed(ups))],
+        "blocks" if is_residual else "convolutions": [
+            count_of(weights, repeated.format(stage)) for stage in range(count)
+        ],
+        "decoder_convolutions": [count_of(weights, f"decoder.stages.{place}.convs.") for place in range(count - 1)],
+        "bias": first.format(0).replace(".weight", ".bias") in weights,
+        "norm": "batch" if any(name.endswith(".running_mean") for name in weights) else "instance",
+        "deep_supervision": max(0, count - 3),
+    }
+
+
+def on_our_axes(weights: Mapping[str, Tensor], transpose: Any = None) -> dict[str, Tensor]:
+    """Kernels of volumes with the axes (column, row, slice), where nnU-Net has (slice, row, column).
+
+    transpose: nnU-Net's `transpose_forward`, the order in which its network takes these axes
+    """
+    order = [0, 1, 2] if transpose is None else [int(axis) for axis in transpose]
+    ours = [0, 1, *(2 + order.index(2 - axis) for axis in range(3))]
+    return {name: value.permute(ours).contiguous() if value.ndim == 5 else value for name, value in weights.items()}
+
+
+def _weights(content: Content) -> dict[str, Tensor]:
+    given = content.get("network_weights")
+    if not isinstance(given, Mapping):
+        return {}
+    arguments = content.get("init_args")
+    plans = arguments.get("plans") if isinstance(arguments, Mapping) else None
+    transpose = plans.get("transpose_forward") if isinstance(plans, Mapping) else None
+    return on_our_axes(without_repeats(given), transpose)
+
+
+def renamed(content: Content, network: Module) -> dict[str, Tensor]:
+    """The tensors by our names, which are nnU-Net's."""
+    return _weights(content)
+
+
+def _layout(name: str, what: str, family: str, *, residual: bool, citation: str) -> Layout:
+    def fits(content: Content) -> bool:
+        given = content.get("network_weights")
+        names = set(without_repeats(given)) if isinstance(given, Mapping) else set()
+        return (STEM in names) == residual and any(one.startswith("encoder.stages.") for one in names)
+
+    return Layout(
+        name,
+        what,
+        fits,
+        renamed,
+        family,
+        3,
+        lambda content: planned_size(_weights(content)),
+        "Apache-2.0",
+        "as whoever trained it states; TotalSegmentator's own tasks Apache-2.0, some of its others not for commerce",
+        citation,
+        "settings that are read from the shapes give the same outputs, on axes in our order",
+    )
+
+
+PAPER = "Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z"
+PLAIN = _layout("nnunet", "nnU-Net v2: plain U-Nets", "plain_conv_unet", residual=False, citation=PAPER)
+RESIDUAL = _layout(
+    "nnunet_residual",
+    "nnU-Net v2: U-Nets with a residual encoder",
+    "residual_encoder_unet",
+    residual=True,
+    citation=f"{PAPER}; MICCAI 2024, arXiv:2404.09556",
+)

@@ -1,0 +1,29 @@
+"""Rules of the start from other weights."""
+
+from __future__ import annotations
+
+from isocenter.values import Decision, Plan
+
+SECTION = "transfer"
+# How the reason of a decision begins that was taken from a source; it stays where others would follow the data anew.
+TAKEN = "as in the source of the weights, "
+DECISIONS = {
+    "mode": Decision(
+        "full", "all weights are trained, as without a source: no measurement here shows that another mode is better"
+    ),
+    "frozen": Decision(0.0, "no level of the encoder was asked to stand still"),
+    "layer_decay": Decision(1.0, "all levels of the encoder learn at one rate: none was asked for", "arXiv:2106.08254"),
+    "head_share": Decision(
+        0.25,
+        "a head that has learnt nothing would change features that are sound; in these steps only the head learns",
+        "arXiv:2202.10054",
+    ),
+    "rank": Decision(8, "differences of low rank have few numbers to learn", "arXiv:2106.09685"),
+    "minimum": Decision(0.5, "a source that lacks more than half of the encoder is hardly one"),
+}
+
+
+def with_transfer(plan: Plan) -> Plan:
+    """The plan with the section on a start from other weights; a section that is there stays."""
+    missing = {f"{SECTION}.{name}": decision for name, decision in DECISIONS.items()}
+    return plan.with_decisions({name: decision for name, decision in missing.items() if name not in plan})
