@@ -77,7 +77,7 @@ def test_an_unknown_structure_is_refused(tmp_path):
 
 
 def test_an_unknown_case_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="names c9, which is no case of the data set. Write a name such as c0, c1"):
+    with pytest.raises(DatasetError, match=r"names c9, which is no case of the data set\. Write a name such as c0, c1"):
         read_dataset(stated(tmp_path, "c9,left kidney"), NAMED)
 
 

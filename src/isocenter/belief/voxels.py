@@ -411,13 +411,13 @@ class UnseenVoxels:
         logs = normalised(outputs) if exclusive else outputs.astype(np.float64)
         known = np.repeat(self.known, [len(own) for own in kept], axis=0)
         if exclusive and not known.all():
-            logs = _joined_background(logs, known)
+            logs = joined_background(logs, known)
         elif not known.all():
             truth = np.where(known, truth, np.nan)
         return Unseen(logs, truth, patients, names, "classes" if exclusive else "labels", weights)
 
 
-def _joined_background(logs: Floats, known: Array) -> Floats:
+def joined_background(logs: Floats, known: Array) -> Floats:
     """(n, 1 + structures) log probabilities of which those of unknown structures are added to the background's.
 
     known: (n, structures); as the loss takes a case that knows some structures only, arXiv:2007.03868
