@@ -32,9 +32,9 @@ ARMS = ("full", "known", "background")
 SELECTING = 5
 TEXT = (
     "Hippocampus: {cases} volumes that each know one of two structures (known), the same volumes with both (full), and "
-    "with the missing structure as background (background); {minutes:g} minutes each, tested on {tested} others that were "
-    "drawn as a whole. Intervals are of paired differences by case, of one draw each; two volumes may be of one person. "
-    "Asked for: known less full at least -.02, and background further below."
+    "with the missing structure as background (background); {minutes:g} minutes each, tested on {tested} others that "
+    "were drawn as a whole. Intervals are of paired differences by case, of one draw each; two volumes may be of one "
+    "person. Asked for: known less full at least -.02, and background further below."
 )
 SMALL = {"network.size": {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2]]}, "training.validations": 1}
 
@@ -81,21 +81,26 @@ def _dice(place: Path, arm: str, draw: int, given: argparse.Namespace) -> pd.Ser
     """Mean Dice of each test case, from a training that is not repeated where it has ended."""
     kept = place / "dice.json"
     if not kept.is_file():
-        data = _cohort(place / "data", arm, draw, given)
-        run = isocenter.train(
-            data,
-            labels=",".join(f"{value}={name}" for value, name in LABELS.items()),
-            minutes=given.minutes,
-            out=place / "run",
-            resume=(place / "run").is_dir(),
-            device="cpu",
-            threads=given.threads,
-            seed=draw,
-            assignments=SMALL if given.smoke else {},
-        )
-        scores = pd.read_csv(run.out / "evaluation" / "cases.csv").groupby("case")["dice"].mean()
+        run = _run(place, arm, draw, given)
+        scores = pd.read_csv(run / "evaluation" / "cases.csv").groupby("case")["dice"].mean()
         kept.write_text(json.dumps(scores.to_dict(), indent=1) + "\n")
     return pd.Series(json.loads(kept.read_text()), dtype=float).sort_index()
+
+
+def _run(place: Path, arm: str, draw: int, given: argparse.Namespace) -> Path:
+    """The folder of a training, which goes on where it was stopped."""
+    if (place / "run").is_dir():
+        return isocenter.train(resume=place / "run").out
+    return isocenter.train(
+        _cohort(place / "data", arm, draw, given),
+        labels=",".join(f"{value}={name}" for value, name in LABELS.items()),
+        minutes=given.minutes,
+        out=place / "run",
+        device="cpu",
+        threads=given.threads,
+        seed=draw,
+        assignments=SMALL if given.smoke else {},
+    ).out
 
 
 def _cohort(root: Path, arm: str, draw: int, given: argparse.Namespace) -> Path:
