@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -129,6 +130,20 @@ class Codes:
 def codes_of(labels: int, readers: int, partial: tuple[tuple[int, ...], ...] = ()) -> Codes:
     """The same each time: a task asks at every step."""
     return Codes(labels, readers, partial)
+
+
+def labels_held(
+    values: Sequence[int], structures: Mapping[str, Sequence[int]], known: AbstractSet[str]
+) -> tuple[int, ...]:
+    """The numbers of the labels that masks can hold in which these structures are known.
+
+    Such a label marks one of them; one that marks no structure lies in one of them, or in none at all.
+    values: of the labels; structures: {name: its values, first the one that marks it}
+    """
+    marks = {own[0]: name for name, own in structures.items()}
+    lies_in = {value: [name for name, own in structures.items() if value in own] for value in values}
+    names = {value: [marks[value]] if value in marks else lies_in[value] for value in values}
+    return tuple(n for n, value in enumerate(values, start=1) if not names[value] or not known.isdisjoint(names[value]))
 
 
 def _share(counts: Sequence[int]) -> tuple[Fraction, ...]:

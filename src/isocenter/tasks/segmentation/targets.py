@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.readers import CONSENSUS, agreement, masks_of
-from isocenter.tasks.segmentation.target_codes import Codes, codes_of
+from isocenter.tasks.segmentation.target_codes import Codes, codes_of, labels_held
 from isocenter.tasks.shared import label_values
 from isocenter.values import Array, Case, DrawnMap, Image
 
@@ -58,7 +57,11 @@ class Truth:
     @property
     def codes(self) -> Codes:
         """The meaning of the values of targets."""
-        return codes_of(len(self.values), self.divided, tuple(map(self._labels_of, self.combinations)))
+        return codes_of(
+            len(self.values),
+            self.divided,
+            tuple(labels_held(self.values, self._structures, known) for known in self.combinations),
+        )
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -142,17 +145,9 @@ class Truth:
     def _consensus(self, maps: Sequence[Array]) -> Array:
         return CONSENSUS[self.readers](maps, len(self.values))
 
-    def _labels_of(self, known: AbstractSet[str]) -> tuple[int, ...]:
-        """The numbers of the labels that masks can hold in which these structures are known.
-
-        Such a label marks one of them; one that marks no structure lies in one of them, or in none at all.
-        """
-        structures = list(zip(self.names, self.structures, strict=True))
-        marks = {values[0]: name for name, values in structures}
-        lies_in = {value: [name for name, values in structures if value in values] for value in self.values}
-        own = {value: [marks[value]] if value in marks else lies_in[value] for value in self.values}
-        each = enumerate(self.values, start=1)
-        return tuple(n for n, value in each if not own[value] or not known.isdisjoint(own[value]))
+    @property
+    def _structures(self) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self.names, self.structures, strict=True))
 
     def _known_structures(self, case: Case) -> tuple[bool, ...] | None:
         """Whether each structure is known in a case; None where all are."""
@@ -173,7 +168,7 @@ class Truth:
         """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
         values = label_values(mask.data, case.id)
         numbers = np.zeros(values.shape, dtype=np.uint8)
-        own = self._labels_of(set(filter(case.knows, self.names)))
+        own = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
         for number, value in enumerate(self.values, start=1):
             there = values == value
             if number not in own and there.any():

@@ -51,7 +51,7 @@ from isocenter.tasks.segmentation.partial_labels import (
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from, settled_map
 from isocenter.tasks.segmentation.scores import METRICS, READER_METRICS, mask_columns, structure_volumes
 from isocenter.tasks.segmentation.scoring import MaskScoring
-from isocenter.tasks.segmentation.target_codes import MOST
+from isocenter.tasks.segmentation.target_codes import MOST, codes_of, labels_held
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
@@ -742,7 +742,10 @@ def _check_known(task: Segmentation) -> None:
     if task.partial and (counted_ones := sorted(OF_CLASSES & set(task.loss_name.split("+")))):
         problem = f"{counted_ones[0]} counts the classes, and in some cases one of them is a part of the background"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
-    _ = task.truth.codes.unknown  # refuses too many combinations, and too many ways in which readers are divided
+    values, known = [label.value for label in task.classes], combinations(task.partial, task.names)
+    held = tuple(labels_held(values, task.structures, own) for own in known)
+    # Refuses too many combinations, and too many ways in which readers are divided.
+    _ = codes_of(len(values), len(task.observers) if task.is_divided else 1, held).unknown
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
