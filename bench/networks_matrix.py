@@ -37,7 +37,7 @@ from isocenter.runtime.package.contents import every_head
 from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.sources import travelling
 from isocenter.tasks import Task
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.tasks.segmentation.task import Segmentation

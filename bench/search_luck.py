@@ -22,7 +22,7 @@ from recorded import record
 from scipy import stats
 
 from isocenter.planning.rules.split import VAL_SHARE
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.training import SURE, share_better, sure_of_best
 
 CASES, SETS = (10, 20), (100, 200, 350)

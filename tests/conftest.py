@@ -32,7 +32,7 @@ from made_once import made_once
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Rooms whose tests take longest.
-LONGEST_FIRST = ("verbs", "runtime", "networks", "", "training", "service", "report")
+LONGEST_FIRST = ("verbs", "runtime", "networks", "", "scoring", "training", "service", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]

@@ -35,7 +35,7 @@ TASK = """
 from dataclasses import dataclass
 from typing import ClassVar
 
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.values import Decision
 
 

@@ -31,7 +31,7 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     weighted_kappa,
 )
-from isocenter.tasks.classification.scores import quadratic_kappa
+from isocenter.tasks.classification.scoring import quadratic_kappa
 from isocenter.tasks.shared import Measured, agreement_rows, compared_estimate
 from isocenter.values import Estimate
 

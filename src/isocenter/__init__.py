@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "demo",
     "describe_networks",
+    "embed",
     "ensemble",
     "evaluate",
     "explain",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain

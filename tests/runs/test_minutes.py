@@ -121,8 +121,9 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
 def test_a_gate_stops_looking_when_its_time_is_over(monkeypatch):
     looked = []
     monkeypatch.setattr(gate, "observed", lambda model, case, layers: (looked.append(case), None))
-    assert len(gate._looked(None, range(50), seconds=-1.0)[0]) == budget.FEWEST_LOOKED == len(looked)
-    assert len(gate._looked(None, range(50))[0]) == 50
+    hour = {"most": 3600.0}
+    assert len(gate._looked(None, range(50), None, seconds=-1.0, **hour)) == budget.FEWEST_LOOKED == len(looked)
+    assert len(gate._looked(None, range(50), None, seconds=3600.0, **hour)) == 50
 
 
 def of(share: float, role: Role = Role.FOLD) -> Training:

@@ -15,7 +15,7 @@ from isocenter import tasks
 from isocenter.belief import Certainty, softmax
 from isocenter.errors import GeometryError, PlanError
 from isocenter.evaluation import Conformal, cross_interval
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
+from isocenter.runtime import Inference, Model, Preprocessing, Request, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.bundle.network import mean_output
 from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
 from isocenter.tasks.shared.averages import mean_of
@@ -56,7 +56,7 @@ def probabilities(of: Model, image: Image, mirror: bool | None = None) -> np.nda
     def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    of.predict(image, mirror=mirror, receiver=collect)
+    of.predict(image, Request(mirror), receiver=collect)
     return found
 
 
@@ -120,10 +120,10 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
 def test_a_side_without_its_counterpart_is_not_mirrored_across(left_right):
     one_sided = model(("left kidney", "spine"), left_right=left_right)
     with pytest.raises(PlanError, match=r"(has no counterpart|does not know which axis).*Predict with"):
-        one_sided.predict(noise(), mirror=True)
+        one_sided.predict(noise(), Request(mirror=True))
     with pytest.raises(PlanError, match=r"inference\.flips.*--no-mirror"):
         replace(one_sided, inference=Inference(SIZE, flips=(0,), left_right=left_right)).predict(noise())
-    assert one_sided.predict(noise(), mirror=False).data is not None
+    assert one_sided.predict(noise(), Request(mirror=False)).data is not None
 
 
 def test_along_other_axes_a_one_sided_label_may_be_mirrored_where_left_and_right_are_known():

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.files.storage import spool
 from isocenter.prediction.where import _Words
-from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime import Inference, Model, Preprocessing, Request
 from isocenter.runtime.preprocessing import columns, preprocessing, restore
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import importance, starts
@@ -74,7 +74,7 @@ def plainly(model: Model, image: Image, where: Any = np.s_[:, :, :]) -> Array:
     return unpermuted(canonical, trace.axes, trace.flips)
 
 
-def received(model: Model, image: Image, **how: Any) -> tuple[Array, Array]:
+def received(model: Model, image: Image, request: Request | None = None) -> tuple[Array, Array]:
     """The probabilities of every voxel that were told on the way, NaN where none were, and the label map."""
     found = np.full((CLASSES, *image.geometry.shape), np.nan)
 
@@ -82,7 +82,7 @@ def received(model: Model, image: Image, **how: Any) -> tuple[Array, Array]:
         assert np.isnan(found[(slice(None), *region)]).all()  # each voxel once
         found[(slice(None), *region)] = arrays["mask"]
 
-    prediction = model.predict(image, receiver=collect, **how)
+    prediction = model.predict(image, request, receiver=collect)
     return found, np.asarray(prediction.data)
 
 
@@ -135,7 +135,7 @@ def test_of_a_region_the_same_is_said_and_of_the_rest_nothing(geometry, patch, d
         slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(first, geometry.shape, strict=True)
     )
     whole, labels = received(made, image)
-    found, part = received(made, image, region=region)
+    found, part = received(made, image, Request(region=region))
     inside = np.zeros(geometry.shape, bool)
     inside[region] = True
     assert_allclose(found[:, inside], whole[:, inside], atol=1e-5)

@@ -22,6 +22,7 @@ from isocenter.runtime import (
     Inference,
     Model,
     Preprocessing,
+    Request,
     TorchNetwork,
     build_module,
     load,
@@ -176,7 +177,7 @@ def test_members_of_a_regression_state_the_variance_of_their_means_in_the_unit_o
 
 def test_objects_state_how_uncertain_it_is_whether_a_voxel_is_inside_one():
     of, image = model(INSTANCES, members=2), noise()
-    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, maps=True)
+    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, Request(maps=True))
     assert_array_equal(np.asarray(plain.data), np.asarray(stated.data))
     total, epistemic = (np.asarray(stated.maps[name].data) for name in ("total", "epistemic"))
     assert (epistemic <= total + 1e-6).all()
@@ -226,7 +227,7 @@ def test_several_tasks_at_once_state_what_each_would_state_alone():
 
 def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_label():
     of, image = model(MASK, members=2), noise((12, 8, 10))
-    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, maps=True)
+    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, Request(maps=True))
     assert_array_equal(np.asarray(plain.data), np.asarray(stated.data))
     total, epistemic = (np.asarray(stated.maps[name].data) for name in ("total", "epistemic"))
     assert total.dtype == epistemic.dtype == np.float32
@@ -240,7 +241,7 @@ def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_lab
 def test_each_of_two_tasks_that_mark_voxels_has_maps_of_its_own():
     joint = {"name": "instances+segmentation", "weighting": "fixed"}
     joint |= {f"{one['name']}.{key}": value for one in (INSTANCES, MASK) for key, value in one.items() if key != "name"}
-    stated = with_uncertainty(model(joint, members=2), "members").predict(noise(), maps=True)
+    stated = with_uncertainty(model(joint, members=2), "members").predict(noise(), Request(maps=True))
     assert list(stated.maps) == ["total", "epistemic", "segmentation_total", "segmentation_epistemic"]
     for part, start in (("instances", ""), ("segmentation", "segmentation_")):
         own = stated.parts[part].confidence
@@ -441,7 +442,7 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
         run = with_features(of, layers)
         replace(of, run=run).predict(noise(seed=seed))
     looking = with_uncertainty(replace(of, laplace=layers.fitted(3)), "laplace")
-    plain, stated = of.predict(image), looking.predict(image, maps=task is MASK)
+    plain, stated = of.predict(image), looking.predict(image, Request(maps=task is MASK))
     assert stated.probabilities == plain.probabilities
     assert stated.confidence.epistemic > 0
     assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic, atol=1e-6)
@@ -467,7 +468,7 @@ def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alo
     dense = task["name"] == "segmentation"
     looking = with_uncertainty(of, "evidential" if dense else None)
     assert looking.uncertainty == "evidential"
-    plain, stated = with_uncertainty(of, "none").predict(image), looking.predict(image, maps=dense)
+    plain, stated = with_uncertainty(of, "none").predict(image), looking.predict(image, Request(maps=dense))
     own = stated.confidence
     assert own.epistemic > 0
     assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-6)

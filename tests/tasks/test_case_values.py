@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from isocenter.evaluation import auroc
-from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Label

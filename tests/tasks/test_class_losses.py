@@ -10,7 +10,7 @@ from monai.losses import FocalLoss
 from isocenter.errors import PlanError
 from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.losses import LOSSES, class_loss, effective_weights
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
 
 COUNTS = {"a": 60, "b": 30, "c": 10}

@@ -12,13 +12,8 @@ from isocenter import tasks
 from isocenter.belief import Certainty, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator, case_table, resampling
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    task_from,
-    with_calibration,
-)
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks.classification.question import Classification
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

@@ -14,15 +14,9 @@ from isocenter.belief import Certainty, OperatingPoint
 from isocenter.belief.calibration_scores import calibration_rows
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    task_from,
-    unkept_rules,
-    with_calibration,
-)
+from isocenter.tasks import Evidence, settings_of, task_from, unkept_rules, with_calibration
 from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
-from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.findings.question import Findings
 from isocenter.values import (
     BY_HAND,
     Case,

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import Evidence, aligned, needs_alignment, settings_of, with_calibration
+from isocenter.tasks import Evidence, aligned, mirrored_channels, needs_alignment, settings_of, with_calibration
 from isocenter.tasks.multitask.slabs import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
@@ -272,8 +272,8 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
         }
     )
     assert task.mirrored == (0, 1, 3, 2)
-    assert task.sides == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
-    assert task.parts["segmentation"].sides == {"mask": (0, 1)}
+    assert mirrored_channels(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
+    assert mirrored_channels(task.parts["segmentation"]) == {"mask": (0, 1)}
 
 
 def slabs() -> list:

@@ -9,7 +9,7 @@ import pytest
 
 from isocenter import tasks
 from isocenter.evaluation import Conformal
-from isocenter.tasks import Evidence, covering_of, rows_in, with_sets
+from isocenter.tasks import Evidence, added_results, rows_in, with_sets
 from isocenter.values import BoundingBoxes, Case, Confidence, Geometry, Image, Map, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))
@@ -44,10 +44,10 @@ def with_boxes(task: tasks.Task) -> Prediction:
 
 def test_covering_boxes_of_a_part_are_listed_where_somebody_asks():
     task = joined("detection", "classification")
-    assert covering_of(task) is None
+    assert added_results(task) is None
     task = joined("detection", "classification", **{"detection.covering": from_score("cell", 0.1)})
     usual = with_boxes(task)
-    covering = covering_of(task).completed(usual, None)
+    covering = added_results(task).completed(usual, None)
     assert [row["score"] for row in rows_in(task.outputs(usual))] == [0.9]
     assert [row["score"] for row in rows_in(task.outputs(covering))] == [0.9, 0.2]
     assert (len(covering.called), len(usual.called)) == (2, 1)
@@ -80,9 +80,9 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
     }
     made = task.decode([(WHOLE, outputs)], SPACE)
     assert np.asarray(made.parts["instances"].data).max() == 1
-    assert covering_of(task).completed(made, None).maps["covering"].data.max() == 2
+    assert added_results(task).completed(made, None).maps["covering"].data.max() == 2
     mask = Map(np.ones(SPACE.shape, np.uint8))
-    both = covering_of(task).completed(replace(made, maps={"covering": mask}), None).maps
+    both = added_results(task).completed(replace(made, maps={"covering": mask}), None).maps
     assert both["covering"] is mask and both["instances_covering"].data.max() == 2
     assert made.decided.parts["instances"].untuned is None
     assert task.bytes_per_voxel == task.parts["instances"].bytes_per_voxel
@@ -91,8 +91,8 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
 def test_covering_masks_are_found_behind_a_part_that_finds_boxes():
     own = {"segmentation.covering": from_score("lesion", 0.25)}
     task = joined("detection", "segmentation", **own)
-    assert covering_of(task).masks == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
-    covering = covering_of(task).stream(SPACE)
+    assert added_results(task).masks == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
+    covering = added_results(task).stream(SPACE)
     chances = np.stack([np.full(SPACE.shape, 0.7), np.full(SPACE.shape, 0.3)])
     chances[1, :, :20] = 0.1
     covering(WHOLE, {"segmentation_mask": chances, "detection_boxes": np.zeros((1, *SPACE.shape))})

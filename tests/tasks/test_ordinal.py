@@ -23,8 +23,8 @@ from isocenter.tasks.classification.ordinal import (
     ordinal_loss,
     outputs_of,
 )
-from isocenter.tasks.classification.scores import quadratic_kappa
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.classification.scoring import quadratic_kappa
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grades
 
 GRID = Geometry.of_pixels((4, 4))

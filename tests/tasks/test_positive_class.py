@@ -24,8 +24,7 @@ from isocenter.scoring.auditing.groups import Look
 from isocenter.scoring.evaluation_notes import positive_words
 from isocenter.scoring.scores import Scored
 from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
-from isocenter.tasks.classification.positive import positive_decision, usual_positives
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification, positive_decision, usual_positives
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))

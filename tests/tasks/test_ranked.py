@@ -8,8 +8,7 @@ import isocenter
 from cohorts import picture, table
 from isocenter.errors import PlanError, UsageError
 from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.classification.plan import ranked
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification, ranked
 from situations import situation
 
 CORN = {"task.order": "corn"}

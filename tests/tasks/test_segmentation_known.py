@@ -254,7 +254,6 @@ def test_a_structure_is_scored_in_the_cases_that_know_it():
     assert (table["dice"] == 1).all()
     rows = {(row.metric, row.label): row.estimate for row in WHOLE.summary(table, seed=0)}
     assert [rows["dice", label].n for label in ("all", "left kidney", "right kidney")] == [2, 2, 1]
-    assert WHOLE.undrawn(table) == []
     assert WHOLE.rank(table) == ["a", "b"]
 
 

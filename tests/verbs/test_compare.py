@@ -16,7 +16,7 @@ from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
 from isocenter.scoring.comparison import Comparison, compare_tables, comparison_table
 from isocenter.scoring.model_tests import OF_MARGINS
 from isocenter.scoring.scores import Scored, write_verdict
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.regression.task import Regression
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.survival.task import Survival

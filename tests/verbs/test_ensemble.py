@@ -19,7 +19,7 @@ from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.planning import read_plan
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runs.run_folder import planned_from
-from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
+from isocenter.runtime import MEMBERS, Request, read_tensors, seal, write_tensors
 from isocenter.tasks import settings_of
 from isocenter.verbs.ensembling.members import Member, parts_of_all
 from packages import bundle_checked_and_run
@@ -232,7 +232,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
         def collect(region, arrays, seen=seen):
             seen[(slice(None), *region)] = arrays["mask"]
 
-        isocenter.load(path, device="cpu").predict(image, receiver=collect, mirror=False)
+        isocenter.load(path, device="cpu").predict(image, Request(mirror=False), receiver=collect)
         parts.append(seen)
     assert found.comparison.primary == "dice"
     assert parts[2].shape == parts[0].shape

@@ -32,7 +32,7 @@ from isocenter.scoring.fold import Fold, gate_of
 from isocenter.scoring.image_subsets import with_subsets
 from isocenter.scoring.scores import score, summed_up
 from isocenter.tasks import Evidence, settings_of, untuned, with_calibration
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
 from isocenter.verbs.package import evidence_of, finished_plan

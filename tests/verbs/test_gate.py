@@ -20,7 +20,7 @@ from isocenter.files import read_text_table
 from isocenter.planning import read_plan
 from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import ReadingOptions
-from isocenter.runs import guarded_by
+from isocenter.runs import Unseen, guarded_by
 from isocenter.runtime import Answering, Inference, Model, Preprocessing, seal
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.package.readme import readme
@@ -276,10 +276,10 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
         return Case(f"{number}", f"{number}", images, {"findings": {finding: 1.0}})
 
     cases = [case(number, "lump" if number < 6 else "rare") for number in range(10)]
-    settled, decisions = guarded_by(replace(model, guard=guard), cases, exact=True)
+    settled, decisions = guarded_by(Unseen(), replace(model, guard=guard), cases, exact=True)
     assert settled.guard.answers.cases == 6
     assert "6 cases" in decisions["guard.error"].because
-    nobody, _ = guarded_by(replace(model, guard=guard), cases[6:], exact=True)
+    nobody, _ = guarded_by(Unseen(), replace(model, guard=guard), cases[6:], exact=True)
     assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
 
 
@@ -364,10 +364,10 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
     everything = replace(model, guard=replace(model.guard, held_out={}))  # none was left to judge by
     assert everything.predict(odd).abstained is None
     site = list(open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
-    few, decisions = guarded_by(everything, site[:3], exact=True)
+    few, decisions = guarded_by(Unseen(), everything, site[:3], exact=True)
     assert "no image is refused, until `isocenter calibrate`" in decisions["guard.gate"].because
     assert few.predict(odd).abstained is None
-    settled, decisions = guarded_by(everything, site, exact=True)
+    settled, decisions = guarded_by(Unseen(), everything, site, exact=True)
     assert "by 12 cases that chose nothing" in decisions["guard.gate"].because
     assert "unlike the training cases" in settled.predict(odd).abstained
     assert "the gate:" not in readme(everything, "a model", [], [], {}, "It is one.")

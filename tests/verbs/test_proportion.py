@@ -16,6 +16,7 @@ import isocenter
 from isocenter.errors import DatasetError
 from isocenter.prediction import Asked, computed, image_of
 from isocenter.runs import Costs, Minutes, gate
+from isocenter.runtime import Request
 from isocenter.service.work.answer import Inputs, answered
 from isocenter.values import Case, Geometry, Image
 
@@ -94,7 +95,7 @@ def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_all
     with pytest.raises(DatasetError, match="windows"):
         computed(model, case, image_of(case), Asked())
     with pytest.raises(DatasetError, match=r"windows would take about .* s, and 0 s are allowed"):
-        computed(model, case, image_of(case), Asked(allow_large=True, at_most=1e-9))()
+        computed(model, case, image_of(case), Asked(request=Request(allow_large=True, at_most=1e-9)))()
 
 
 def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen(monkeypatch):

@@ -22,7 +22,7 @@ from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.tasks import (
-    covering_of,
+    added_results,
 )
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.transforms import Normalisation
@@ -371,7 +371,10 @@ def test_a_structure_without_a_threshold_is_covered_by_the_whole_image(segmented
 
 def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image():
     task = Segmentation((Label(1, "core"),), certainty=Certainty(covering=crc({"core": 0.5})))
-    made, chances = covering_of(task).stream(Geometry.of_pixels((2, 3))), np.array([[[0.4, 0.5, 0.6]] * 2], np.float32)
+    made, chances = (
+        added_results(task).stream(Geometry.of_pixels((2, 3))),
+        np.array([[[0.4, 0.5, 0.6]] * 2], np.float32),
+    )
     made((slice(0, 2), slice(0, 3)), {next(iter(task.heads)): np.concatenate([1 - chances, chances])})
     assert_array_equal(made.maps["covering"].data, [[0, 1, 1]] * 2)
 

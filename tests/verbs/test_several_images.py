@@ -19,7 +19,7 @@ from isocenter.runtime import Preprocessing
 from isocenter.scoring.fold import Fold
 from isocenter.scoring.image_subsets import Subsets, with_subsets
 from isocenter.scoring.scores import Scored, rows_of
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 from isocenter.values import Case, Geometry, Image, Prediction
 from packages import CONFIG, without_isocenter
 

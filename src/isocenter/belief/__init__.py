@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         box_calibration_rows,
         boxes_of,
         calibrated_boxes,
-        covering_box_columns,
         sides_of,
     )
     from isocenter.belief.calibration import (
@@ -37,10 +36,12 @@ if TYPE_CHECKING:
         HOLD_TOGETHER,
         INTERVALS,
         METHODS_OF_MANY,
+        OF_VOXELS,
         PRESENT,
         SETS,
         USUAL_RISK,
         Certainty,
+        excluding_nothing,
         finite,
         in_json,
         probabilities_of,
@@ -48,12 +49,13 @@ if TYPE_CHECKING:
     )
     from isocenter.belief.classes import Classes, class_set
     from isocenter.belief.covering import (
-        COVERING_MAP,
+        ADDED_MAPS,
         FALSE,
         MISSED,
-        Covering,
-        covering_decisions,
+        AddedResults,
         covering_rows,
+        fewest_for_risk,
+        risk_decisions,
     )
     from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
@@ -72,7 +74,6 @@ if TYPE_CHECKING:
         ObjectRow,
         Objects,
         confidence_of,
-        covering_object_columns,
         network_scores,
         object_calibration_rows,
         object_sizes,

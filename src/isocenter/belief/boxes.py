@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
 from isocenter.belief.calibration_scores import rows_of_many
 from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERS_FROM, FALSE, MISSED, Covering, covering_thresholds
+from isocenter.belief.covering import COVERS_FROM, FALSE, MISSED, AddedResults, covering_thresholds
 from isocenter.belief.operating_points import level_between
 from isocenter.belief.rows import Answers, Rows
 from isocenter.errors import DatasetError, counted
@@ -50,9 +50,9 @@ class BoxAnswers(Answers):
         return CALLED_FROM if self.called is None else self.called
 
     @property
-    def covering(self) -> Covering | None:
+    def added(self) -> AddedResults | None:
         """All boxes that it takes to miss little."""
-        return None if self.certainty.covers_from is None else Covering({}, self._covering)
+        return None if self.certainty.covers_from is None else AddedResults({}, self._covering)
 
     def _covering(self, prediction: Prediction) -> Prediction:
         boxes = boxes_of(prediction)
@@ -60,6 +60,11 @@ class BoxAnswers(Answers):
         least = self.certainty.covers_from or {}
         limits = np.array([min(self.level, least.get(name, self.level)) for name in boxes.names])
         return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
+
+    def columns(self, name: str, predicted: BoundingBoxes, reference: BoundingBoxes) -> Mapping[str, float]:
+        """What boxes of a class from a score on miss and mark wrongly in a case; nothing before the score is found."""
+        least = (self.certainty.covers_from or {}).get(name)
+        return {} if least is None else covering_box_columns(predicted, reference, self.overlap, min(self.level, least))
 
     def calibrated(self, rows: Rows) -> dict[str, Decision]:
         """Calibrated scores, and that from which on boxes are best called."""
@@ -195,11 +200,9 @@ def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap:
 
 
 def covering_box_columns(
-    predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float | None
+    predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float
 ) -> Mapping[str, float]:
     """Of one case and class the share that boxes from a score on miss, and how many of these find nothing."""
-    if least is None:
-        return {}
     assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_box_scores(predicted, reference, overlap) < max(least, 0.0)
     own = predicted.at(predicted.scores >= least)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from isocenter.errors import PlanError
+import numpy as np
+
+from isocenter.errors import PlanError, counted, listed
 from isocenter.evaluation import (
     EVERYONE,
     METHODS,
@@ -30,8 +32,14 @@ CERTAINTY = ("calibration_method", "calibration")
 # Those of sets and intervals, and those of them that need no choice of method.
 INTERVALS = ("coverage", "conformal")
 SETS = (*INTERVALS, "conformal_method", "conformal_by")
-# Those of masks that miss little.
+# Those of masks that miss little, and of label maps, which have all of these.
 COVERING = ("risk", "risk_delta", "covering")
+OF_VOXELS = (*CERTAINTY, *COVERING, *INTERVALS)
+# By the setting whose thresholds are infinite; {} is for whom.
+BOUNDLESS = {
+    "conformal": "Sets and intervals exclude nothing{}: too few to find a threshold.",
+    "covering": "Covering results exclude nothing{}: no threshold is shown to miss little enough.",
+}
 # Ends of the names of settings that hold only beside the other settings with which they were found.
 HOLD_TOGETHER = ("conformal", "covering")
 # Of the calibration of boxes and objects, which have a size.
@@ -211,3 +219,25 @@ def probabilities_of(prediction: Prediction) -> Mapping[str, float]:
 def uncalibrated_of(prediction: Prediction) -> Mapping[str, float]:
     """{class or finding: probability before calibration}; of a prediction without such its probabilities."""
     return prediction.confidence.uncalibrated or probabilities_of(prediction)
+
+
+def excluding_nothing(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on sets, intervals and covering results of a task with these settings that exclude nothing."""
+    for setting_name, words in BOUNDLESS.items():
+        if (found := settings.get(setting_name)) is None:
+            continue
+        conformal = Conformal.of(found)
+        if conformal.lacking:
+            yield f"No sets: {conformal.lacking}."
+        names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
+        if names:
+            yield words.format(_for_whom(conformal, names))
+
+
+def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
+    """The labels without a threshold, with their patients; no label where one threshold holds for all."""
+    patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
+    if list(patients) == [EVERYONE]:
+        return f" {patients[EVERYONE]}"
+    are_patients = conformal.by == BY_PRESENCE
+    return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"

@@ -1,4 +1,4 @@
-"""Covering results: masks, boxes and objects that miss no more of what is there than a person allows.
+"""AddedResults results: masks, boxes and objects that miss no more of what is there than a person allows.
 
 Angelopoulos et al., arXiv:2208.02814, and with a confidence arXiv:2110.01052
 """
@@ -6,14 +6,23 @@ Angelopoulos et al., arXiv:2208.02814, and with a confidence arXiv:2110.01052
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from isocenter.belief.certainty import USUAL_RISK, Certainty
 from isocenter.belief.prediction_sets import APPROXIMATE, CRC, EXACT, LTT
-from isocenter.evaluation import Conformal, Seed, Table, bootstrap, controlled_on_average, controlled_with_confidence
+from isocenter.evaluation import (
+    Conformal,
+    Seed,
+    Table,
+    bootstrap,
+    controlled_on_average,
+    controlled_with_confidence,
+    fewest_controlling,
+)
 from isocenter.files import Spool, stacked_spools
 from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
 
@@ -25,13 +34,16 @@ OF_MASKS = (
 )
 # Columns of cases, and their metrics: the share that is missed, and what finds nothing.
 MISSED, FALSE = "covering_missed", "covering_false"
-# The map of a prediction that holds covering masks or objects.
+# The map of a prediction that holds covering masks or objects, and all maps that answers add.
 COVERING_MAP = "covering"
+ADDED_MAPS = (COVERING_MAP,)
+# With so many times as many patients as control a risk at least covering results may miss half of it.
+CONTROLLING = 2
 
 
 @dataclass(frozen=True)
-class Covering:
-    """The covering results that a task can make.
+class AddedResults:
+    """The results that a task adds to a prediction where a person asks for them: those that miss little.
 
     masks:  {dense head: {structure: probability from which on a voxel is in its mask}}
     result: a prediction to the one with all boxes or objects that miss little; None where it has neither
@@ -75,7 +87,7 @@ class CoveringMasks:
         return {COVERING_MAP: Map(stacked_spools(self._spools, np.dtype(np.uint8)), names=tuple(self._least))}
 
 
-def covering_decisions(
+def risk_decisions(
     because: str = "a covering mask may miss a tenth of its structure on average",
 ) -> dict[str, Decision]:
     """The settings of a task that states masks or boxes that miss little, before any case has found something."""
@@ -84,6 +96,18 @@ def covering_decisions(
         "risk_delta": Decision(None, "it holds on average over calibration sets: no confidence was asked for"),
         "covering": Decision(None, "they are found after training, on cases that did not train"),
     }
+
+
+def fewest_for_risk(settings: Mapping[str, Any], registered: Collection[str]) -> int:
+    """The patients who should find thresholds of a risk that a person registered; 0 without one, and where they are.
+
+    settings:   of a task, or of a part of one
+    registered: those of them that a person chose
+    """
+    risk, delta = settings.get("risk"), settings.get("risk_delta")
+    if risk is None or settings.get("covering") is not None or not {"risk", "risk_delta"} & set(registered):
+        return 0
+    return CONTROLLING * fewest_controlling(risk, delta)
 
 
 def covering_thresholds(

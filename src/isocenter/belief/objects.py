@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
 from isocenter.belief.calibration_scores import rows_of_many
 from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERING_MAP, COVERS_FROM, FALSE, MISSED, Covering, covering_thresholds
+from isocenter.belief.covering import COVERING_MAP, COVERS_FROM, FALSE, MISSED, AddedResults, covering_thresholds
 from isocenter.belief.rows import Answers, Rows
 from isocenter.errors import counted
 from isocenter.evaluation import (
@@ -76,9 +76,9 @@ class ObjectAnswers(Answers):
         return (self.certainty.covers_from or {}).get(OBJECT, 0.0)
 
     @property
-    def covering(self) -> Covering | None:
+    def added(self) -> AddedResults | None:
         """A map of all objects that it takes to miss little."""
-        return None if self.certainty.covers_from is None else Covering({}, self._covering)
+        return None if self.certainty.covers_from is None else AddedResults({}, self._covering)
 
     def _covering(self, prediction: Prediction) -> Prediction:
         if prediction.untuned is None:
@@ -86,6 +86,12 @@ class ObjectAnswers(Answers):
             return replace(prediction, notes=(*prediction.notes, note))
         numbers = covering_objects(*self.candidates(prediction), self.least)
         return replace(prediction, maps={**prediction.maps, COVERING_MAP: Map(numbers)})
+
+    def columns(self, prediction: Prediction, reference: Array) -> Mapping[str, float]:
+        """What objects from a score on miss and mark wrongly in a case; nothing before the score is found."""
+        if self.certainty.covers_from is None or prediction.untuned is None:
+            return {}
+        return covering_object_columns(self.candidates(prediction), reference, self.least)
 
     def calibrated(self, rows: Rows) -> dict[str, Decision]:
         """Calibrated scores of the objects."""

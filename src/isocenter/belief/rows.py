@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.values import Decision, Prediction
 
 if TYPE_CHECKING:
-    from isocenter.belief.covering import Covering
+    from isocenter.belief.covering import AddedResults
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Answers(Protocol):
     """The kind of a task's answers, with what was found of them so far; each method returns what is found anew."""
 
     @property
-    def covering(self) -> Covering | None:
-        """The masks, boxes or objects that miss little; None where there are none."""
+    def added(self) -> AddedResults | None:
+        """The results that a prediction gets where a person asks for them; None where there are none."""
         return None
 
     @property

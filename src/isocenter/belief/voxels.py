@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERS_FROM, MISSED, Covering, covering_thresholds
+from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, covering_thresholds
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
 from isocenter.belief.rows import Answers, Rows
 from isocenter.belief.voxel_calibration import SIZES, VOXEL_METHODS, VoxelProbabilities
@@ -80,10 +80,10 @@ class VoxelAnswers(Answers):
         return self.probable.names[-len(self.structures) :]
 
     @property
-    def covering(self) -> Covering | None:
+    def added(self) -> AddedResults | None:
         """A mask of each structure that misses little of it."""
         least = self.certainty.covers_from
-        return None if least is None else Covering({self.head: {name: least.get(name, 0.0) for name in self.names}})
+        return None if least is None else AddedResults({self.head: {name: least.get(name, 0.0) for name in self.names}})
 
     def calibrated(self, rows: Rows) -> dict[str, Decision]:
         """A calibration, whether it makes the label map, and what makes the expected Dice the true one."""

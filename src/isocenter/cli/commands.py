@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from isocenter.cli.images import convert, view
-from isocenter.cli.model_commands import adopt, calibrate, explain, networks, package, predict
+from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
@@ -59,6 +59,7 @@ for verb in (
     ensemble,
     predict,
     explain,
+    embed,
     package,
     calibrate,
     adopt,

@@ -170,6 +170,39 @@ def explain(
     fail_if(result.failures)
 
 
+@reads_data
+def embed(
+    model: Trained,
+    inputs: Inputs,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    fold: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Use one fold of a run, in place of the first.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    backend: Backend = "auto",
+    covariates: CovariateTables = None,
+    given: Given = None,
+) -> None:
+    """Write what MODEL sees in each image as a table."""
+    result = isocenter.embed(
+        model,
+        *inputs,
+        out=out or default_out("embed", inputs[0]),
+        overwrite=overwrite,
+        fold=fold,
+        device=device,
+        threads=threads,
+        backend=backend,
+        covariates=covariates,
+        **(given or {}),
+    )
+    show(result, result.as_record() if json else None)
+    fail_if(result.failures)
+
+
 def package(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     out: OutPackage = None,

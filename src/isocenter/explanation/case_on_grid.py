@@ -15,7 +15,7 @@ from isocenter.errors import UsageError, listed
 from isocenter.explanation.subject import Objective, Run, Subject
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Model, image_of, slide, window_count, with_covariates
-from isocenter.tasks import Task, rows_in
+from isocenter.tasks import Task, picks_a_label, rows_in
 from isocenter.transforms import COLOUR, looked_at
 from isocenter.values import Array, Case, Image
 
@@ -70,7 +70,7 @@ class CaseOnGrid:
         image, where = image_of(case)
         covariates = case.covariates or None if isinstance(case, Case) else None
         vector, _ = model.context_vector(image, covariates, where)
-        seen, preprocessing = model.after_first(image, covariates)
+        seen, preprocessing = model.after_first(image, model.request, covariates)
         data, trace = preprocessing.opened(seen, where)
         made = cls(model, image, where, data, trace, preprocessing, vector, None, torch_model)
         return replace(made, target=made.chosen(target))
@@ -84,7 +84,7 @@ class CaseOnGrid:
             return target
         if target == AUTO and len(known) == 1:
             return known[0]
-        if target == WHOLE or not task.picks:
+        if target == WHOLE or not picks_a_label(task):
             return None
         outputs = self.outputs()
         prediction = task.decode([((), outputs)], self.trace.source)

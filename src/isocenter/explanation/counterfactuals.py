@@ -20,7 +20,7 @@ from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid
 from isocenter.explanation.subject import Subject
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Directions, Model, Preprocessing
-from isocenter.tasks import Task, rows_in
+from isocenter.tasks import Task, part_names, part_of, rows_in
 from isocenter.transforms import Normalisation, recoloured, stacked
 from isocenter.values import Array, Case, Image, Prediction, is_missing
 
@@ -73,11 +73,12 @@ class Flip:
 
         Raises UsageError for a task that calls nothing, and for a name that it does not call.
         """
-        part, _, name = asked.rpartition(":") if task.parts else ("", "", asked)
-        own = task.parts.get(part, task)
+        names = part_names(task)
+        part, _, name = asked.rpartition(":") if names else ("", "", asked)
+        own = part_of(task, part)
         calls = own.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
         if not calls:
-            parts = f"; name one of {listed(list(task.parts))}, as part:class" if task.parts else ""
+            parts = f"; name one of {listed(names)}, as part:class" if names else ""
             raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out")
         made = cls(task, part, name, "")
         if name not in own.saliency_targets and not (name == AUTO and made.picks):
@@ -124,7 +125,7 @@ class Flip:
 
     @property
     def _own_task(self) -> Task:
-        return self.task.parts.get(self.part, self.task)
+        return part_of(self.task, self.part)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
 from isocenter.explanation.measures import evidence_of
-from isocenter.tasks import Task
+from isocenter.tasks import Task, leaves
 from isocenter.tasks.shared import label_values
 from isocenter.values import BoundingBoxes, Case, Image, Label
 
@@ -50,8 +50,7 @@ def values_of(target: str, task: Task, labels: Sequence[Label]) -> list[int] | N
     labels: of the map; its values may be others than the model's
     """
     name = target.rpartition(":")[2]
-    parts = (task, *task.parts.values())
-    values = next((one.marks[name] for one in parts if name in one.marks), ())
+    values = next((part.marks[name] for part in leaves(task).values() if name in part.marks), ())
     names = {label.name for label in placed_labels(task) if label.value in values} or {name}
     return [label.value for label in labels if label.name in names] or None
 

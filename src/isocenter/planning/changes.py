@@ -22,7 +22,7 @@ from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
 from isocenter.runtime import Context
-from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for
+from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for, leaves
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are, and of
@@ -297,8 +297,8 @@ def _of_part(plan: Plan, name: str) -> str:
 
 
 def _labels(task: Task) -> list[tuple[Label, ...]]:
-    """The labels of the task, and those of each of its parts."""
-    return [task.labels, *(part.labels for part in task.parts.values())]
+    """The labels of the task, or those of each of its parts."""
+    return [part.labels for part in leaves(task).values()]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

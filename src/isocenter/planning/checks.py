@@ -19,6 +19,7 @@ from isocenter.planning.rules.cascade import (
 )
 from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings, Splitting, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
+from isocenter.tasks import leaves, marks_labels
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -75,8 +76,8 @@ def _check_names(plan: Plan, made: Settings) -> None:
     task = made.task
     _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
     _refuse_other("evaluation.primary", made.evaluation.primary, task.primaries, f"{task.name} has no")
-    parts = tuple(task.parts.values()) or (task,)
-    if made.guard.error is not None and any(one.uncertainty not in ("classes", "labels") for one in parts):
+    called = all(part.uncertainty in ("classes", "labels") for part in leaves(task).values())
+    if made.guard.error is not None and not called:
         problem = f"an answer of {task.name} is neither right nor wrong"
         raise PlanError(problem, "guard.error", "Leave it out: it is for classes, findings and label maps")
     for name in FOLLOWS:
@@ -184,7 +185,7 @@ def _check_cascade(made: Settings) -> None:
         if made.augmentation.marks:
             raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
         return
-    if not made.task.cascades:
+    if not marks_labels(made.task):
         raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
     if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
         raise PlanError("the network already sees each image as a whole", where, off)

@@ -19,9 +19,11 @@ from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
+    AS_PLANNED,
     BLANK,
     Model,
     Receiver,
+    Request,
     Watching,
     available_memory,
     each_of,
@@ -30,7 +32,7 @@ from isocenter.runtime import (
     refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, covering_of, refuse_unknown_sides, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
 
@@ -51,39 +53,28 @@ class Asked:
     """How each case is predicted, and what becomes of the result.
 
     folder: where it is written; where there is none it is kept
-    mirror, overlap, seconds: as in `Model.predict`
+    request: of the model; its region and maps follow from `region` and `wanted`
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
     findings: whether what became of a case states its findings too
-    allow_large: whether images are predicted that are out of all proportion to those that trained the model
-    at_most: s that the windows of an image may take; one that would take longer is refused
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
-    Raises UsageError for a region that no image can have, or an overlap that is no share.
+    Raises UsageError for a region that no image can have.
     """
 
     folder: Path | None = None
     wanted: Wanted = field(default_factory=Wanted)
-    mirror: bool | None = None
+    request: Request = AS_PLANNED
     region: str | None = None
-    overlap: float | None = None
-    seconds: float | None = None
     abstain: str = "on"
     calibration: str = "on"
     findings: bool = False
-    allow_large: bool = False
-    at_most: float | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
             raise UsageError(f"there is no {self.calibration!r}", "--calibration", "Choose on or off")
-        if self.wanted.covering and self.calibration == "off":
-            raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
         if self.abstain not in ABSTAIN:
             raise UsageError(f"there is no {self.abstain!r}", "--abstain", "Choose on, mark or off")
-        if self.overlap is not None and not 0 <= self.overlap < 1:
-            problem = f"an overlap of {self.overlap:g}"
-            raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
         if self.region is not None:
             object.__setattr__(self, "region", found_from_anywhere(self.region))
 
@@ -167,7 +158,6 @@ def computed(
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
     """
     refuse_unknown_sides(model.task, image.geometry, case.id)
-    model = replace(model, allows_large=True) if asked.allow_large else model
     model = replace(model, guard=None) if asked.abstain == "off" else model
     refused = refused_by_header(model, case, image) if asked.abstain == "on" else None
     if refused is not None:
@@ -181,27 +171,19 @@ def computed(
             files = probability_files(model.task, image, room, case.id, asked.wanted)
         receiver, probabilities = stack.enter_context(files)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
-        covering = covering_of(model.task) if asked.wanted.covering else None
-        masks = covering.stream(image.geometry) if covering else None
+        added = added_results(model.task) if asked.wanted.added else None
+        masks = added.stream(image.geometry) if added else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        if not model.allows_large:
+        request = replace(asked.request, region=region, maps=asked.wanted.maps)
+        if not request.allow_large:
             refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.run, passes_on=True)
         prediction = replace(fitting, run=watching).predict(
-            image,
-            seen,
-            mirror=asked.mirror,
-            receiver=each_of(receiver, masks),
-            region=region,
-            overlap=asked.overlap,
-            seconds=asked.seconds,
-            at_most=asked.at_most,
-            covariates=case.covariates or None,
-            maps=asked.wanted.maps,
+            image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
-        prediction = covering.completed(prediction, masks) if covering else prediction
+        prediction = added.completed(prediction, masks) if added else prediction
         prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:

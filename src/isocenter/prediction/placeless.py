@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Task, leaves, settings_of
 from isocenter.values import Finding, Prediction
 
 
@@ -34,7 +34,7 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
     """
     still = prediction.frames[0] if prediction.frames else prediction
     made = list[Finding]()
-    for name, part in (task.parts or {"": task}).items():
+    for name, part in leaves(task).items():
         own = still.parts[name] if name else still
         if has_place(own):
             continue
@@ -49,7 +49,7 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
     """What sets and intervals among the findings hold, a sentence for each coverage."""
     if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
-        settings = [settings_of(part) for part in task.parts.values() or (task,)]
+        settings = [settings_of(part) for part in leaves(task).values()]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
 

@@ -12,13 +12,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from isocenter.belief import COVERING_MAP
+from isocenter.belief import ADDED_MAPS
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
 from isocenter.prediction.placeless import has_place, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model
-from isocenter.tasks import Task, channels_of, head_of
+from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
 from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
 # Names that Windows keeps for devices, with any suffix:
@@ -44,7 +44,7 @@ class Wanted:
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
     maps:          the entropy of every voxel's probabilities, and what of it is epistemic
-    covering:      masks that miss no more of each structure than `task.risk` allows
+    added:         what the model's answers add: results that miss no more than `task.risk` allows
     Raises UsageError for a format that results are not written in.
     """
 
@@ -52,7 +52,7 @@ class Wanted:
     probabilities: bool = False
     overlay: bool = False
     maps: bool = False
-    covering: bool = False
+    added: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in (AUTO, *FORMATS):
@@ -65,7 +65,7 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    own, parts = (TOTAL, EPISTEMIC, COVERING_MAP), list(task.parts)
+    own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
     further = (*own, PROBABILITIES.lstrip("_"))
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
@@ -149,7 +149,7 @@ def probability_files(
 
 def _of_further_parts(task: Task) -> dict[str, str]:
     """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
-    each = [(part, head_of(part, head)) for part, own in task.parts.items() for head in channels_of(own)]
+    each = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
     each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
     return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
 
@@ -204,7 +204,7 @@ def algorithm_of(model: Model) -> str:
 
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
     """A picture of what the task marks in the image; of several tasks one of each that marks something."""
-    placed = {name: part for name, part in task.parts.items() if has_place(prediction.parts[name])}
+    placed = {name: part for name, part in leaves(task).items() if name and has_place(prediction.parts[name])}
     each = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
     return [drawn[0] for drawn in each or [task.figures(prediction, case)]]
 
@@ -256,7 +256,7 @@ def _report(
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
-    looked = next((one for name, one in model.task.parts.items() if _is_boxed(prediction, name)), model.task)
+    looked = next((one for name, one in leaves(model.task).items() if _is_boxed(prediction, name)), model.task)
     sought: dict[str, Any] = {"classes": [one.name for one in looked.labels], "least_score": prediction.threshold}
     named: dict[str, Any] = {"algorithm": algorithm_of(model), "findings": findings, "limits": limits}
     try:

@@ -22,8 +22,10 @@ from isocenter.errors import IntegrityError, IsocenterError, OutOfMemorySuppress
 from isocenter.prediction.case import Asked, Done, computed, image_of
 from isocenter.prediction.result_files import AUTO
 from isocenter.runtime import (
+    AS_PLANNED,
     Cluster,
     Model,
+    Request,
     Spread,
     is_foreign,
     load,
@@ -137,7 +139,7 @@ class There:
     weights: its SHA-256, so that all processes predict with the same model
     device, threads, fold, backend, activation: as in `load`
     uncertainty: as in `with_uncertainty`
-    allow_large: whether it predicts images out of all proportion to those that trained it
+    request: what is asked of its predictions where a case asks nothing
     """
 
     spread: Spread
@@ -149,14 +151,14 @@ class There:
     backend: str = "auto"
     uncertainty: str | None = None
     activation: str | None = None
-    allow_large: bool = False
+    request: Request = AS_PLANNED
     is_elsewhere: ClassVar[bool] = True
 
     @classmethod
     def of(cls, scheduler: str, path: Path | None, model: Model, **loading: Any) -> There:
         """The workers of a dask scheduler, each with the model of this path; UsageError for one in memory.
 
-        loading: device, threads, fold, backend, uncertainty, activation, allow_large
+        loading: device, threads, fold, backend, uncertainty, activation, request
         """
         if path is None:
             raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
@@ -205,7 +207,7 @@ def _model(where: There) -> Model:
     )
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
-    model = replace(model, allows_large=where.allow_large)
+    model = replace(model, request=where.request)
     return with_smaller_batches(with_uncertainty(model, where.uncertainty))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isocenter.runs.fit import prepared
     from isocenter.runs.gate import gate_of_site, guarded_by
     from isocenter.runs.initial_weights import weights_of
-    from isocenter.runs.loop import OutOfFold, trained
+    from isocenter.runs.loop import trained
     from isocenter.runs.minutes import (
         AS_STEPS,
         FEWEST_LOOKED,
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         Trial,
     )
     from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
-    from isocenter.runs.tuning import predicted
+    from isocenter.runs.unseen import OutOfFold, Unseen
     from isocenter.runs.validation_course import training_length
 
 if not TYPE_CHECKING:

@@ -12,6 +12,7 @@ from isocenter.belief import DOUBT_METRICS, Doubted
 from isocenter.evaluation import BEFORE, BY_EPISTEMIC, Table, risk_coverage
 from isocenter.report import Block, ByLabel, Details, Gallery, Paragraph, Section, figures, share_text
 from isocenter.scoring import ANSWERED, Scored
+from isocenter.tasks import leaves
 from isocenter.values import Plan, Row
 
 TITLE = "Can it be believed?"
@@ -34,9 +35,10 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
     if scored.task is None:
         return
     blocks = list[Block]()
-    for part in tuple(scored.task.parts) or ("",):
-        stated = scored.task.parts.get(part, scored.task).metrics
-        belief = [one.name.removesuffix(BEFORE) for one in stated if one.is_of_belief and one.name not in OF_DOUBT]
+    for part, own_task in leaves(scored.task).items():
+        belief = [
+            one.name.removesuffix(BEFORE) for one in own_task.metrics if one.is_of_belief and one.name not in OF_DOUBT
+        ]
         metrics = list(dict.fromkeys(belief))
         there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
         placed = [(_place(row, metrics), row) for row in there]

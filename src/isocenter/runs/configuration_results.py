@@ -33,15 +33,14 @@ from isocenter.runs import (
     has_cascade,
     training_of,
 )
-from isocenter.runs.fit import Job, More
-from isocenter.runs.loop import Loop, OutOfFold, folds_of, minutes_of
+from isocenter.runs.fit import Fitted
+from isocenter.runs.loop import Loop, minutes_of
 from isocenter.runs.run_end import predicted_rows
 from isocenter.runs.run_folder import RunFolder
-from isocenter.runs.tuning import tuned
+from isocenter.runs.tuning import out_of_fold
 from isocenter.runtime import read_json, write_json
 from isocenter.scoring import compare_tables, signed
 from isocenter.tasks import Task
-from isocenter.training import Outcome
 from isocenter.values import Decision, Estimate
 
 log = logging.getLogger("isocenter")
@@ -117,13 +116,16 @@ def _compared(loop: Loop) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
     run = loop.run
     folders = {name: f"{CONFIGURED}/{name}/" for name in configurations(run.made)}
-    trainings = {name: loop.trained_as(Role.CONFIGURATION, below=folder) for name, folder in folders.items()}
-    slices, volumes, order = trainings[BY_SLICES], trainings[BY_VOLUMES], (*trainings, BOTH)
-    more = {job.out: [outcome] for job, outcome in zip(volumes[0], slices[1], strict=True)}
+    # Of what a training leaves its network alone is compared.
+    fits = {
+        name: [replace(one, further=()) for one in loop.fits(Role.CONFIGURATION, below=folder)]
+        for name, folder in folders.items()
+    }
+    pairs, order = zip(fits[BY_VOLUMES], fits[BY_SLICES], strict=True), (*fits, BOTH)
+    fits[BOTH] = [replace(volumes, further=[slices.outcome]) for volumes, slices in pairs]
     tables, tasks = dict[str, Cases](), dict[str, Task]()
     for name in order:
-        jobs, outcomes = volumes if name == BOTH else trainings[name]
-        tables[name], tasks[name] = _scored(run, jobs, outcomes, more if name == BOTH else {}, name)
+        tables[name], tasks[name] = _scored(run, fits[name], name)
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
     sign = -1 if tasks[BOTH].metrics.of(primary).better == "less" else 1
@@ -152,14 +154,10 @@ def _compared(loop: Loop) -> dict[str, Any]:
     return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
 
 
-def _scored(
-    run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], more: More, name: str
-) -> tuple[Cases, Task]:
+def _scored(run: RunFolder, fits: Sequence[Fitted], name: str) -> tuple[Cases, Task]:
     """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
-    own = tuned(jobs, outcomes, settings(run.plan).task, (), more)
-    cases = [case for job in jobs for case in job.test]
-    predictor = OutOfFold.of(own.task, jobs, own.models)
-    rows = predicted_rows(predictor, cases, {}, folds_of(jobs, own.models), f"of configuration {name}")
+    own = out_of_fold(fits, settings(run.plan).task)
+    rows = predicted_rows(own, [case for one in fits for case in one.job.test], f"of configuration {name}")
     return case_table(rows), own.task
 
 

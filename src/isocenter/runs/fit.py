@@ -19,14 +19,20 @@ from isocenter.report import selecting_name, tracked
 from isocenter.runs import MOST_UNSEEN, evenly
 from isocenter.runs.training_watch import watched
 from isocenter.runtime import (
+    WEIGHTS,
     Context,
+    Model,
     available_memory,
+    averaged_model,
     choose_device,
     environment,
+    load,
+    on_device,
     read_json,
+    with_uncertainty,
     write_json,
 )
-from isocenter.tasks import Origin, Task, deciding_part, leaves
+from isocenter.tasks import Origin, Task, deciding_part, fewest_samples, leaves, part_of
 from isocenter.training import (
     Clock,
     Decided,
@@ -46,8 +52,6 @@ from isocenter.values import BY_HAND, Case, Plan, Problem, Split
 log = logging.getLogger("isocenter")
 # Structures that are drawn and have no voxel on the grid of the network, of a training that has any.
 RESAMPLED, SCHEMA = "resampled.json", "isocenter.resampled"
-# {folder of a training: what further networks of other seeds came to, whose mean with its own is its model}
-More = Mapping[Path, Sequence[Outcome]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ class Job:
         """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
             return None
-        return self.settings.task.fewest(self.train)
+        return fewest_samples(self.settings.task, self.train)
 
     @property
     def is_crossed(self) -> bool:
@@ -129,6 +133,39 @@ class Job:
         reading = ReadingOptions.of_plan(self.plan.options)
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
         return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A training that has ended, and the networks whose mean with its own is its model.
+
+    further: of other seeds or slices, and members that a training has left
+    """
+
+    job: Job
+    outcome: Outcome
+    further: Sequence[Outcome] = ()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Its own, then the further ones."""
+        return [self.outcome, *self.further]
+
+    @property
+    def model(self) -> Model:
+        """Its network, or the mean of its networks."""
+        return mean_of_networks([self])
+
+
+def mean_of_networks(fits: Sequence[Fitted]) -> Model:
+    """All networks of some trainings as one model."""
+    checkpoints = [one.checkpoint for own in fits for one in own.outcomes]
+    device = fits[0].job.settings.training.device
+    if len(checkpoints) == 1:
+        return load(checkpoints[0], device)
+    networks = [load(one, "cpu") for one in checkpoints]
+    mean = averaged_model(networks, networks[0].task, networks[0].inference)
+    return with_uncertainty(on_device(mean, [one / WEIGHTS for one in checkpoints], device))
 
 
 def fit(
@@ -264,7 +301,7 @@ def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
 def _named(key: str, task: Task) -> str:
     """The name of a structure by its number among the task's, "<part>_<number>" in a task of parts."""
     part, _, number = key.rpartition("_")
-    targets = (task.parts[part] if part else task).saliency_targets
+    targets = part_of(task, part).saliency_targets
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 

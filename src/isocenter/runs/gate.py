@@ -13,9 +13,10 @@ from isocenter.errors import counted
 from isocenter.evaluation import cases_to_answer, least_sureness
 from isocenter.report import tracked
 from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
-from isocenter.runs.fit import Job
+from isocenter.runs.fit import Fitted, Job
 from isocenter.runs.run_folder import RunFolder, minutes_decide
 from isocenter.runs.tuning import Tuned
+from isocenter.runs.unseen import Unseen
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
@@ -35,7 +36,7 @@ from isocenter.runtime import (
 )
 from isocenter.scoring import case_errors, write_gate
 from isocenter.tasks import Task, sureness
-from isocenter.training import Outcome, with_parts
+from isocenter.training import with_parts
 from isocenter.transforms import stacked
 from isocenter.values import Case, Decision, Prediction
 
@@ -46,22 +47,22 @@ TOO_FEW = "too few cases did not train: every image gets an answer"
 NO_GATE = "too few cases did not train: no image is refused, until `isocenter calibrate` is given others"
 
 
-def guarded(run: RunFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome], tuned: Tuned) -> Tuned:
+def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned) -> Tuned:
     """The models with the gates of their own cases, which lie in their checkpoints too."""
-    wanted = jobs[0].settings.guard
+    wanted = fits[0].job.settings.guard
     if not (wanted.gate or wanted.error):
         return tuned
-    pairs = [_guarded(run, job, model) for job, model in zip(jobs, tuned.models, strict=True)]
+    pairs = [_guarded(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
     models, kept = zip(*pairs, strict=True)
-    for job, outcome, (own, model) in zip(jobs, outcomes, pairs, strict=True):
-        with_parts(outcome.checkpoint, model)
+    for one, (own, model) in zip(fits, pairs, strict=True):
+        with_parts(one.outcome.checkpoint, model)
         if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
-            write_gate(own.guard, job.out)
+            write_gate(own.guard, one.job.out)
     decisions, first = dict(tuned.decisions), kept[0].guard
     if wanted.gate:
         decisions[GATE] = Decision(True, _gate_note(first))
     if wanted.error:
-        because = error_note([model.guard for model in kept], folds=jobs[0].fold is not None)
+        because = error_note([model.guard for model in kept], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(wanted.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
 
@@ -93,7 +94,7 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
     return [job.train[place] for place in order[:MOST_TRAINED]], held_out
 
 
-def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
+def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Model, Model]:
     """The model as it is scored, and as it is kept: a fold's with a gate by cases that it has not seen.
 
     The mean of folds sees with the eyes of the first; an answer has to be sure enough for all. No case judges itself.
@@ -104,13 +105,13 @@ def _guarded(run: RunFolder, job: Job, model: Model) -> tuple[Model, Model]:
     timed = minutes is not None and minutes_decide(job.settings.training, job.out)
     allowed = minutes if timed and minutes is not None else math.inf
     usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
-    seen, _ = _looked(model, trained, layers=layers, seconds=usual, most=most)
+    seen = _looked(model, trained, layers, seconds=usual, most=most)
     trained = trained[: len(seen)]
     laplace = None if layers is None else layers.fitted(len(job.train))
     own = replace(model, laplace=laplace, directions=_directions(model, trained))
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
-        others, sure = _looked(model, cases, judged=wanted.error is not None)
+        others, sure = _seen(unseen, model, cases, judged=wanted.error is not None)
         guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
         if guard is not None and guard.is_calibrated and wanted.error:
             guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
@@ -133,7 +134,7 @@ def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
 
 
 def guarded_by(
-    model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
+    unseen: Unseen, model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
 ) -> tuple[Model, dict[str, Decision]]:
     """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.
 
@@ -142,7 +143,7 @@ def guarded_by(
     """
     if (guard := model.guard) is None:
         return model, {}
-    seen, sure = _looked(model, cases, judged=guard.answers is not None)
+    seen, sure = _seen(unseen, model, cases, judged=guard.answers is not None)
     decisions, after = {}, refitted(guard, seen, exact=not chose)
     if guard.level and (after is not guard or not guard.is_calibrated):
         decisions[GATE] = Decision(True, _gate_note(after))
@@ -153,7 +154,7 @@ def guarded_by(
     return replace(model, guard=after), decisions
 
 
-def gate_of_site(model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
+def gate_of_site(unseen: Unseen, model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
     """A model of which nobody knows what trained it, with a gate for images like those of a site.
 
     The cases of one half of the patients stand for those that trained it, and those of the other half judge distances.
@@ -167,8 +168,8 @@ def gate_of_site(model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, 
     drawn = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
     first = {patients[place] for place in drawn}
     references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
-    seen, unseen = (_looked(model, half)[0] for half in (references[:MOST_TRAINED], others))
-    if (guard := fitted_guard(seen, unseen, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
+    trained, judging = (_seen(unseen, model, half)[0] for half in (references[:MOST_TRAINED], others))
+    if (guard := fitted_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
         return model, {GATE: Decision(False, NO_GATE)}
     whom = f"{guard.trained} of the site's cases stand for those that trained the model"
     return with_guard(model, guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
@@ -179,31 +180,34 @@ Sure = list[tuple[str, float, float]]
 
 
 def _looked(
-    model: Model,
-    cases: Sequence[Case],
-    *,
-    judged: bool = False,
-    layers: LastLayers | None = None,
-    seconds: float = math.inf,
-    most: float = math.inf,
-) -> tuple[list[Observation], Sure]:
-    """What a model sees of cases and, where it is to be judged, how sure its answers are and how wrong.
+    model: Model, cases: Sequence[Case], layers: LastLayers | None, *, seconds: float, most: float
+) -> list[Observation]:
+    """What a model sees of its training cases.
 
     layers:  take what comes into the last layers
     seconds: after which it looks at no further case, once it has seen the fewest
     most:    after which it looks at no further case, whatever it has seen
     """
-    seen, sure, began = list[Observation](), Sure(), time.monotonic()
+    seen, began = list[Observation](), time.monotonic()
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
-            observation, prediction = observed(model, case, layers)
-            seen.append(observation)
-            if judged:
-                sure += _sure_and_wrong(model.task, prediction, case)
+            seen.append(observed(model, case, layers)[0])
             tracker(done, len(cases))
             elapsed = time.monotonic() - began
             if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):
                 break
+    return seen
+
+
+def _seen(
+    unseen: Unseen, model: Model, cases: Sequence[Case], *, judged: bool = False
+) -> tuple[list[Observation], Sure]:
+    """What a model sees of cases that did not train it and, where it is to be judged, how sure and how wrong it is."""
+    seen, sure = list[Observation](), Sure()
+    for case, (observation, prediction) in zip(cases, unseen.observed(model, cases), strict=True):
+        seen.append(observation)
+        if judged:
+            sure += _sure_and_wrong(model.task, prediction, case)
     return seen, sure
 
 

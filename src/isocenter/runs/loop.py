@@ -53,15 +53,15 @@ from isocenter.runs import (
     with_reasons,
     with_searches,
 )
-from isocenter.runs.fit import Job, More, fit
+from isocenter.runs.fit import Fitted, Job, fit
 from isocenter.runs.gate import guarded, looked_at
 from isocenter.runs.run_end import Trained, evaluated, evaluated_control
 from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.runs.search import Trials
-from isocenter.runs.tuning import predicted_by_mean, tuned
+from isocenter.runs.tuning import out_of_fold, predicted_by_mean, tuned
+from isocenter.runs.unseen import Unseen
 from isocenter.runtime import (
     BEFORE,
-    Guard,
     Model,
     label_numbers,
     load,
@@ -70,10 +70,10 @@ from isocenter.runtime import (
     write_json,
     write_members,
 )
-from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Fold, Subsets
+from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Subsets
 from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several, keep_marked
-from isocenter.values import Case, Decision, Plan, Prediction, Split
+from isocenter.values import Case, Decision, Plan
 
 log = logging.getLogger("isocenter")
 TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
@@ -92,46 +92,39 @@ def trained(run: RunFolder) -> Trained:
     loop.fit_all()
     loop.stages.ended("training")
 
-    run, plan, stages = loop.run, loop.run.plan, loop.stages
-    jobs, outcomes = loop.trained_as(Role.MAIN, Role.FOLD)
-    controls, inner = loop.trained_as(Role.CONTROL), [*zip(*loop.trained_as(Role.INNER), strict=True)]
-    common, more = settings(plan).task, loop.further
-    found = tuned(jobs, outcomes, common, inner, more)
+    run, plan, stages, unseen = loop.run, loop.run.plan, loop.stages, Unseen()
+    fits, controls, common = loop.fits(Role.MAIN, Role.FOLD), loop.fits(Role.CONTROL), settings(loop.run.plan).task
+    found = tuned(unseen, fits, common, loop.fits(Role.INNER))
     stages.ended("calibration and thresholds")
-    models = guarded(run, jobs, outcomes, found)
+    models = guarded(run, unseen, fits, found)
+    unseen.outputs.close()  # scores ask for each case once
     stages.ended("gate")
 
     facts = dict[str, str]()
-    if more:
-        each = [[outcome, *more.get(job.out, ())] for job, outcome in zip(jobs, outcomes, strict=True)]
-        write_mean(run.out, each, replace(models.models[0], task=models.task))
-        facts = {"networks": f"{sum(map(len, each))}, whose mean is the model"}
-    plan, plans = plan.with_decisions(models.decisions), [job.plan for job in jobs]
+    if any(one.further for one in fits):
+        facts = {"networks": write_mean(run.out, fits, replace(models.models[0], task=models.task))}
+    plan, outcomes = plan.with_decisions(models.decisions), [one.outcome for one in fits]
     if run.made.folds:
+        plans = [one.job.plan for one in fits]
         plan = with_searches(with_reasons(plan, plans, outcomes), plans)
     else:
         plan = with_outcome(plan, outcomes[0])
 
-    tested = {case.id for job in jobs for case in job.test}
-    cases = [case for case in run.dataset if case.id in tested]
-    parts: dict[str, Split] = dict.fromkeys(tested, "test")
-    folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    unseen = OutOfFold.of(models.task, jobs, models.models)
-    scored = evaluated(run, unseen, cases, parts, folder, folds_of(jobs, models.models))
-    if controls[0]:
-        own = tuned(*controls, common, more=more)
-        unseen = OutOfFold.of(own.task, controls[0], own.models)
-        evaluated_control(run, unseen, cases, parts, folds_of(controls[0], own.models))
+    own = models.out_of_fold(unseen, fits)
+    cases = [case for case in run.dataset if case.id in own.owners]
+    scored = evaluated(run, own, cases, OUT_OF_FOLD if run.own_test else EVALUATION, own.folds)
+    if controls:
+        evaluated_control(run, out_of_fold(controls, common), cases)
     stages.ended("testing")
     if not run.made.folds or scored is None:
         return Trained(plan, scored, outcomes, facts, stages.seconds)
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
-    facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
+    facts = fold_facts(scored.table, [one.job.test for one in fits], models.task, primary, seed)
     if run.own_test:
         overall = [row for row in scored.rows if row.metric == primary][:1]
         facts |= {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
-        mean = load(run.out, jobs[0].settings.training.device)
-        scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
+        mean = load(run.out, fits[0].job.settings.training.device)
+        scored = evaluated(run, mean, run.own_test)
         stages.ended("testing")
     return Trained(plan, scored, outcomes, facts, stages.seconds)
 
@@ -171,27 +164,19 @@ class Loop:
                 self._fit(training)
         self._decide_networks()
 
-    def trained_as(self, *roles: Role, below: str = "") -> tuple[list[Job], list[Outcome]]:
-        """The trainings of these roles in a folder of the run, and their outcomes."""
-        own = [one for one in self.finished if one.training.role in roles and one.training.name.startswith(below)]
-        return [job_of(self.run, one.training) for one in own], [one.reached for one in own]
-
-    @property
-    def further(self) -> More:
-        """{folder of a training: networks beside its own}: of other seeds or slices, and members that each has left."""
-        further = defaultdict[str, list[Outcome]](list)
+    def fits(self, *roles: Role, below: str = "") -> list[Fitted]:
+        """The trainings of these roles in a folder of the run, each with the networks whose mean with it is a model."""
+        further, made = defaultdict[str, list[Outcome]](list), list[Fitted]()
         for one in self.finished:
             if one.training.role is Role.MEMBER:
                 further[_place(one.training, 2)].append(one.reached)
             elif one.training.role is Role.CONFIGURATION:
                 further[f"fold_{one.training.fold}"].append(one.reached)
-        made = dict[Path, Sequence[Outcome]]()
         for one in self.finished:
-            if one.training.role in (Role.MAIN, Role.FOLD, Role.INNER, Role.CONTROL):
+            if one.training.role in roles and one.training.name.startswith(below):
                 each = [one.reached, *further[one.training.name]]
                 left = [replace(own, checkpoint=path, members=()) for own in each for path in own.members]
-                if others := [*each[1:], *left]:
-                    made[self.run.place(one.training.name)] = others
+                made.append(Fitted(job_of(self.run, one.training), one.reached, [*each[1:], *left]))
         return made
 
     def _search(self, training: Training) -> None:
@@ -463,57 +448,18 @@ def predicted_by_inner_folds(job: Job) -> int:
     return (unseen if count else 0) + count * aligns * len(job.tuning)
 
 
-def write_mean(out: Path, networks: Sequence[Sequence[Outcome]], model: Model) -> None:
+def write_mean(out: Path, fits: Sequence[Fitted], model: Model) -> str:
     """The networks of a run, or of each of its folds, as one model, which `load` then takes in place of the first.
 
     model: with the task that they have in common
+    Returns their number in words.
     """
-    checkpoints = [one.checkpoint for own in networks for one in own]
-    ends = list(accumulate(map(len, networks)))
-    folds = [[*range(end - len(own), end)] for own, end in zip(networks, ends, strict=True)]
+    checkpoints = [one.checkpoint for own in fits for one in own.outcomes]
+    ends = list(accumulate(len(own.outcomes) for own in fits))
+    folds = [[*range(end - len(own.outcomes), end)] for own, end in zip(fits, ends, strict=True)]
     write_members(checkpoints, model, {"folds": folds} if len(folds) > 1 else {}, out)
     log.info("the model is the mean of %s", counted(len(checkpoints), "network"))
-
-
-@dataclass(frozen=True, eq=False)
-class OutOfFold:
-    """The models of all trainings, each for the cases that it has not seen.
-
-    task:   scores them all, the same for every fold
-    owners: {case id: model}
-    """
-
-    task: Task
-    owners: Mapping[str, Model]
-
-    @classmethod
-    def of(cls, task: Task, jobs: Sequence[Job], models: Sequence[Model]) -> OutOfFold:
-        """Each model with the test cases of its job."""
-        return cls(task, {case.id: model for job, model in zip(jobs, models, strict=True) for case in job.test})
-
-    @property
-    def guard(self) -> Guard | None:
-        """The gate where one model has seen none of them; of several each sees with other eyes."""
-        first, *others = dict.fromkeys(self.owners.values())
-        return None if others else first.guard
-
-    def predict(self, subject: Case) -> Prediction:
-        """Predict a case by the model that has not seen it."""
-        return self.owners[subject.id].predict(subject)
-
-    def model_of(self, case: str) -> Model:
-        """The model that has not seen a case of this id."""
-        return self.owners[case]
-
-
-def folds_of(jobs: Sequence[Job], models: Sequence[Model]) -> dict[str, Fold]:
-    """{case id: the fold that scores it}, where there are several."""
-    return {
-        case.id: Fold(job.fold, model.task)
-        for job, model in zip(jobs, models, strict=True)
-        for case in job.test
-        if job.fold is not None
-    }
+    return f"{len(checkpoints)}, whose mean is the model"
 
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:

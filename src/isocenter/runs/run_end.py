@@ -20,6 +20,7 @@ from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runs.fit import resampled_in
 from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
 from isocenter.runs.run_report import RunReport
+from isocenter.runs.unseen import OutOfFold
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.scoring import (
     EVALUATION,
@@ -38,7 +39,7 @@ from isocenter.scoring import (
 )
 from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
-from isocenter.values import Case, Plan, Problem, Split
+from isocenter.values import Case, Plan, Problem
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -68,7 +69,6 @@ def evaluated(
     run: RunFolder,
     model: Predictor,
     cases: Sequence[Case],
-    parts: Mapping[str, Split],
     folder: str = EVALUATION,
     folds: Mapping[str, Fold] = {},
 ) -> Scored | None:
@@ -87,7 +87,7 @@ def evaluated(
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
     cases = [case for case in cases if case.id not in changed]
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
-    scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
+    scored = score(model, cases, {}, seed=seed, patients_known=known, folds=folds)
     preprocessing = settings(run.plan).preprocessing
     scored = with_subsets(scored, model, preprocessing, cases, folds, seed=seed, patients_known=known)
     if changed:
@@ -104,42 +104,29 @@ def evaluated(
     return scored
 
 
-def evaluated_control(
-    run: RunFolder,
-    model: Predictor,
-    cases: Sequence[Case],
-    parts: Mapping[str, Split],
-    folds: Mapping[str, Fold] = {},
-) -> Scored | None:
-    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
-
-    folds: {case id: the fold that scores it}, where there are several
-    """
-    rows = predicted_rows(model, cases, parts, folds, "without the covariates")
+def evaluated_control(run: RunFolder, model: OutOfFold, cases: Sequence[Case]) -> None:
+    """Score the cases that the model was scored on into a folder that `compare` takes; none where none can be."""
+    rows = predicted_rows(model, cases, "without the covariates")
     if not rows:
-        return None
+        return
     table = case_table(rows)
     seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
     summary = summed_up(model.task, table, seed=seed, patients_known=known)
-    scored = Scored(table, summary, task=model.task)
     with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
         partial_folder.mkdir()
-        scored.write(partial_folder)
-    return scored
+        Scored(table, summary, task=model.task).write(partial_folder)
 
 
-def predicted_rows(
-    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folds: Mapping[str, Fold], what: str
-) -> list[dict[str, Any]]:
-    """The rows of all cases that a model can predict, of one that is compared with others.
+def predicted_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dict[str, Any]]:
+    """The rows of all cases that can be predicted, by models that are compared with others.
 
-    what: it is, in words
+    what: they are, in words
     """
     rows = list[dict[str, Any]]()
     with tracked(f"predicting and scoring {what}") as tracker:
         for done, case in enumerate(cases, start=1):
             with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
-                rows += rows_of(model.predict(case), case, model.task, parts.get(case.id, "test"), folds.get(case.id))
+                rows += rows_of(model.predict(case), case, model.task, "test", model.folds.get(case.id))
             tracker(done, len(cases))
     return rows
 

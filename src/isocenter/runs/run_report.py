@@ -55,7 +55,7 @@ from isocenter.scoring import (
     view_name,
     wrong_calls,
 )
-from isocenter.tasks import Task, kind, registered_settings
+from isocenter.tasks import Task, kind, part_names, part_of, registered_settings
 from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Plan, Problem, Row
 
@@ -260,7 +260,7 @@ def _changed(plan: Plan | None) -> Iterator[str]:
 def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
     """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
     blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
-    parts = tuple(scored.task.parts) if scored.task is not None else ()
+    parts = part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
         own = rows_of_part(scored.rows, part)
         metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
@@ -293,7 +293,7 @@ def _positive(scored: Scored, part: str) -> Iterator[str]:
 
 
 def _task_of(scored: Scored, part: str) -> Task | None:
-    return scored.task.parts[part] if part and scored.task is not None else scored.task
+    return None if scored.task is None else part_of(scored.task, part)
 
 
 def _by_label(rows: Sequence[Row]) -> list[Row]:

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.guard.observation import Observation, Watching
-    from isocenter.runtime.guard.watched import observed, with_guard
+    from isocenter.runtime.guard.watched import keeping_outputs, observed, with_guard
     from isocenter.runtime.inference import Inference
+    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.model import Model, build_module, each_of, image_of, with_first_stage
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
         write_json,
         write_tensors,
     )
+    from isocenter.runtime.request import AS_PLANNED, Request
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
     from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork

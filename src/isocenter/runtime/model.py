@@ -26,10 +26,11 @@ from isocenter.runtime.inference import NONE, TTA, Inference
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
+from isocenter.runtime.request import AS_PLANNED, Request
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.last_layers import Laplace
-from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty
+from isocenter.runtime.uncertainty.receiver import PartUncertainties, Uncertainty, uncertainty_of
 from isocenter.runtime.windows.averaging import Averaged, flipped_axes, members_of
 from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network, Progress
@@ -58,7 +59,7 @@ class Model:
     directions: along which its training images differ; None of few patients, and of dense answers
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     in_graph:  the method whose figures the network computes itself, as an exported one does
-    allows_large: whether it predicts images that are out of all proportion to those that trained it
+    request:   what is asked of its predictions where a caller asks nothing
     """
 
     task: Task
@@ -75,91 +76,75 @@ class Model:
     directions: Directions | None = None
     uncertainty: str = NONE
     in_graph: str = NONE
-    allows_large: bool = False
+    request: Request = AS_PLANNED
 
     def predict(
         self,
         subject: Image | Case | str | Path,
-        progress: Progress | None = None,
+        request: Request | None = None,
         *,
-        mirror: bool | None = None,
+        progress: Progress | None = None,
         receiver: Receiver | None = None,
-        region: Region | None = None,
-        overlap: float | None = None,
-        seconds: float | None = None,
-        at_most: float | None = None,
         covariates: Mapping[str, Any] | None = None,
-        maps: bool = False,
     ) -> Prediction:
         """Return the result on the subject's own grid; a path is read first.
 
+        request:  how it is predicted, as in `Request(mirror=False)`; None is the model's own
         progress: called with the number of windows done, and of all windows; again for each part of the result that
                   they bring back onto the subject's grid
-        mirror:   whether the network also sees windows mirrored, and the results are averaged; None follows the plan
         receiver: called with the probabilities of each finished part of the subject's grid, in order
-        region:   of the subject's grid, slices of voxels; everything outside stays background
-        overlap:  share of a window that the next window covers too; None follows the plan
-        seconds:  time limit for the windows: the overlap shrinks where it has to
-        at_most:  s that the windows may take: the image is refused once they are known to take longer
         covariates: of the patient, for a model with covariates; None takes those of a case
-        maps:     whether the uncertainty of every voxel is kept
         A first stage mirrors windows if the second does, and always sees the whole image. What the gate refuses, or
         is one value everywhere, has its results too, and says so in `abstained`. Raises what reading raises,
         DatasetError where the subject does not suit the model or is out of all proportion to its training images,
         GeometryError where sides matter and are unknown, PlanError where mirroring would contradict anatomy, and
         OutputError where outputs of the network are not finite.
         """
-        axes = self.flips(mirror)
+        request = self.request if request is None else request
+        axes = self.flips(request.mirror)
         image, where = image_of(subject)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         if self.goes_by_frame(image):
-            if receiver is not None or maps:
+            if receiver is not None or request.maps:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
             count = image.frames or 1
-            share = None if seconds is None else seconds / count
+            of_each = request if request.seconds is None else replace(request, seconds=request.seconds / count)
 
             def of_frame(still: Image, number: int) -> Prediction:
                 """The prediction of one frame."""
-                return self.predict(
-                    still,
-                    _of_frame(progress, number, count),
-                    mirror=mirror,
-                    region=region,
-                    overlap=overlap,
-                    seconds=share,
-                    covariates=covariates,
-                )
+                told = _of_frame(progress, number, count)
+                return self.predict(still, of_each, progress=told, covariates=covariates)
 
             return self._judged_clip(replace(predict_frames(image, of_frame), case=where, task=self.task.name))
-        if not self.allows_large:
-            refuse_out_of_proportion(self, image, where, region)
+        if not request.allow_large:
+            refuse_out_of_proportion(self, image, where, request.region)
         vector, notes = self.context_vector(image, covariates, where)
         given, watching = image, Watching(self.run)
-        image, preprocessing = self.after_first(image, covariates, mirror)
-        sought = self._sought(image, maps=maps)
+        image, preprocessing = self.after_first(image, request, covariates)
+        sought = self._sought(image, maps=request.maps)
         prediction = run_pipeline(
             image,
             where,
             task=self.task,
             preprocessing=preprocessing,
             network=with_covariates(watching, vector),
-            windows=replace(self._windows(axes, overlap, seconds), at_most=at_most),
+            windows=self._windows(axes, request),
             progress=progress,
             receiver=each_of(receiver, sought),
-            region=region,
+            region=request.region,
         )
         if (narrowed := by_covariates(self.task)) is not None:
             prediction = narrowed(prediction, covariates or {})
         prediction = prediction if sought is None else sought.stated(prediction)
         prediction = replace(prediction, case=where, task=self.task.name, notes=(*notes, *prediction.notes))
         # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
-        if watching.is_blank and region is None and not isinstance(prediction.data, Deferred):
+        if watching.is_blank and request.region is None and not isinstance(prediction.data, Deferred):
             prediction = replace(prediction, abstained=BLANK)
         if self.guard is None:
             return prediction
         # A part of an image is judged by its header alone: nobody has seen parts of the others.
-        seen = watching.observation(given, covariates, whole=region is None)
+        seen = watching.observation(given, covariates, whole=request.region is None)
         return self.guard.judged(prediction, seen, sureness(self.task, prediction))
 
     def _judged_clip(self, clip: Prediction) -> Prediction:
@@ -173,27 +158,28 @@ class Model:
         return self
 
     def after_first(
-        self, image: Image, covariates: Mapping[str, Any] | None = None, mirror: bool | None = None
+        self, image: Image, request: Request, covariates: Mapping[str, Any] | None = None
     ) -> tuple[Image, Restores]:
         """The image and its preprocessing, in a cascade with what the first stage marks in it."""
         if self.first is None:
             return image, self.preprocessing
-        first = replace(self.first, allows_large=self.allows_large)
-        stage = first.predict(image, mirror=mirror, covariates=covariates)
+        whole = Request(mirror=request.mirror, allow_large=request.allow_large)
+        stage = self.first.predict(image, whole, covariates=covariates)
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
-    def _windows(self, axes: tuple[int, ...], overlap: float | None, seconds: float | None) -> WindowSettings:
+    def _windows(self, axes: tuple[int, ...], request: Request) -> WindowSettings:
         """The windows of an image: mirrored along these axes, and perhaps along others to see the spread."""
         own, by_mirrors = self.inference, self.uncertainty == TTA
         return WindowSettings(
             own.patch,
-            own.overlap if overlap is None else overlap,
+            own.overlap if request.overlap is None else request.overlap,
             own.batch,
             axes or (self.flips(True) if by_mirrors else ()),
             own.left_right,
-            seconds,
+            request.seconds,
             Disagreement.of(self.task) if by_mirrors else None,
             plain=not axes,
+            at_most=request.at_most,
         )
 
     def _sought(self, image: Image, *, maps: bool) -> Uncertainty | PartUncertainties | None:
@@ -201,8 +187,7 @@ class Model:
         finds, is_dense = self.uncertainty != NONE, any(head.is_dense for head in self.task.heads.values())
         if is_dense and not maps and not finds:
             return None
-        made = PartUncertainties if self.task.parts else Uncertainty
-        return made(self.task, image.geometry, maps=maps, parts=finds)
+        return uncertainty_of(self.task, image.geometry, maps=maps, parts=finds)
 
     @property
     def context(self) -> Context:
@@ -232,7 +217,7 @@ class Model:
         dense = any(head.is_dense for head in self.task.heads.values())
         return image.frames is not None and self.preprocessing.frames is None and dense
 
-    def stream(self, frames: Image | str | Path | Iterable[Image | Array], *, mirror: bool | None = None) -> Stream:
+    def stream(self, frames: Image | str | Path | Iterable[Image | Array], request: Request | None = None) -> Stream:
         """Return one prediction per frame, each made when it is asked for: of a film or of any source of frames.
 
         frames: a film (a path is read first), images, or arrays (channels, rows, columns)
@@ -243,7 +228,7 @@ class Model:
                 frames = frames_of(*image_of(read(frames)))
             case Image():
                 frames = frames_of(*image_of(frames))
-        return Stream(partial(self.predict, mirror=mirror), self.preprocessing.channels, frames)
+        return Stream(partial(self.predict, request=request), self.preprocessing.channels, frames)
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
         """Axes along which the network also sees windows mirrored; PlanError where that contradicts anatomy."""

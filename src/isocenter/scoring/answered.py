@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.evaluation import OF_ANSWERED, Table, bootstrap, proportion, resampling
 from isocenter.lazy import pandas as pd
-from isocenter.tasks import Task
+from isocenter.tasks import Task, part_of, part_tables
 from isocenter.values import Row
 
 Series: TypeAlias = "pd.Series[float]"
@@ -21,7 +21,7 @@ def case_errors(task: Task, table: Table) -> dict[str, float]:
 
     Without a case whose answer can be neither right nor wrong, such as a number.
     """
-    return _by_case((_wrong(own), own) for own in task.tables(table).values())
+    return _by_case((_wrong(own), own) for own in part_tables(task, table).values())
 
 
 def case_failures(task: Task, table: Table) -> dict[str, float]:
@@ -30,10 +30,10 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     Of several tasks such a figure counts as its rank among the cases, 0 to 1; else in its own unit, more being worse.
     Without times to an event: an error that is weighed for censoring is small where a case was not followed for long.
     """
-    tables = task.tables(table)
+    tables = part_tables(task, table)
     each: list[tuple[Series | None, Table]] = []
     for name, own in tables.items():
-        metrics = task.parts.get(name, task).metrics
+        metrics = part_of(task, name).metrics
         wrong, metric = _wrong(own), metrics.of_case
         if wrong is None and metric in own and "event" not in own:
             wrong = (own[metric] if metrics.of(str(metric)).better == "less" else 1 - own[metric]).dropna()

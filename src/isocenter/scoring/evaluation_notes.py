@@ -11,7 +11,7 @@ from isocenter.evaluation import Table
 from isocenter.prediction import PROGRAM, algorithm_of
 from isocenter.runtime import Model
 from isocenter.scoring.scores import Scored
-from isocenter.tasks import Task, build, settings_of
+from isocenter.tasks import Task, build, leaves, part_tables, settings_of
 from isocenter.values import Case, Image
 
 log = logging.getLogger("isocenter")
@@ -41,12 +41,20 @@ def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]
 
 def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     """The note on labels that no reference of these tables of cases holds, which is logged too."""
-    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in task.undrawn(own))
+    names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in _undrawn(task, own))
     if not names:
         return []
     note = f"No reference of these cases holds {listed(names)}: figures of it only count what is marked wrongly."
     log.warning(note)
     return [note]
+
+
+def _undrawn(task: Task, table: Table) -> Iterator[str]:
+    """The structures whose voxels no reference of a table of cases holds, those of a part after its name."""
+    for part, own in part_tables(task, table).items():
+        if "voxels_reference" in own:
+            drawn = own.groupby("label", sort=False)["voxels_reference"].sum()
+            yield from (f"{part}: {label}" if part else str(label) for label in drawn.index[drawn == 0])
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
@@ -55,10 +63,12 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
     task of parts each is compared with the cases that have its references.
     """
-    for part in task.parts.values():
-        yield from unshared(part, [case for case in cases if part.needs <= set(case.references)])
-    if task.parts:
-        return
+    for name, part in leaves(task).items():
+        yield from _unshared(part, [case for case in cases if not name or part.needs <= set(case.references)])
+
+
+def _unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+    """A note on labels of a task that is made of no others."""
     first = cases[0].references if cases else {}
     kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
     known = {label.name for label in task.labels}

@@ -39,7 +39,7 @@ from isocenter.scoring.answered import answered_rows
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.data_record import opened
 from isocenter.scoring.fold import Fold
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Task, leaves, part_of, part_tables, settings_of
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -136,8 +136,7 @@ class Scored:
         """{part: its task, and its rows} of a task that is made of tasks; itself under "" of any other."""
         if self.task is None:
             return {}
-        own = self.task.parts
-        return {name: (own.get(name, self.task), rows) for name, rows in self.task.tables(self.table).items()}
+        return {name: (part_of(self.task, name), rows) for name, rows in part_tables(self.task, self.table).items()}
 
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
@@ -381,7 +380,7 @@ def _shown(
 def wrong_calls(task: Task, table: Table) -> list[str]:
     """The cases of which something else is called than the reference names, a class or a finding."""
     wrong = dict[str, None]()
-    for own in task.tables(table).values():
+    for own in part_tables(task, table).values():
         if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
             known = own[own["reference"].notna() & own["predicted"].notna()]
             wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
@@ -424,7 +423,7 @@ def _references(case: Case, prediction: Prediction, task: Task) -> Iterator[Imag
         placed = kind.words.drawn(case.references[kind.name])
         if placed is None or _is_field(placed):
             continue
-        part = next((name for name, own in task.parts.items() if kind.name in own.needs), "")
+        part = next((name for name, own in leaves(task).items() if kind.name in own.needs), "")
         labels = prediction.parts.get(part, prediction).labels
         named = f"reference, {part}" if part in further - {""} else "reference"
         yield overlay(placed, prediction.geometry, labels, named)

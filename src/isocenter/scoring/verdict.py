@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.belief import BY_PRESENCE, LOG_LOSS_CHANGE
-from isocenter.errors import counted, listed
-from isocenter.evaluation import EVERYONE, Compared, Conformal, Metric, Table, class_names, compared
+from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
+from isocenter.evaluation import Compared, Metric, Table, class_names, compared
 from isocenter.report import count_text, label_name, number, sentence, value_text
 from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
 from isocenter.scoring.model_tests import UNRELIABLE
 from isocenter.scoring.scores import Scored, by_case
-from isocenter.tasks import Task, settings_of
+from isocenter.tasks import Task, leaves, part_names, settings_of
 from isocenter.values import Estimate, Row
 
 Outcome = Literal["better", "no difference shown", "worse"]
@@ -25,11 +24,6 @@ HARDLY = 0.1
 RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
-# By the setting whose thresholds are infinite; {} is for whom.
-BOUNDLESS = {
-    "conformal": "Sets and intervals exclude nothing{}: too few to find a threshold.",
-    "covering": "Covering results exclude nothing{}: no threshold is shown to miss little enough.",
-}
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no baseline without the images to compare it with."
 
@@ -148,7 +142,7 @@ def verdict_of(
 def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     """A sentence on each task that was compared with nothing: its main figure."""
     compared_parts = {_part(gain.label) for gain in gains}
-    parts = tuple(scored.task.parts) if scored.task is not None else ()
+    parts = part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
         own = [row for row in scored.rows if not part or _part(row.label) == part]
         if part not in compared_parts and own and not (gains and not parts):
@@ -163,7 +157,7 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
 
     task: whose figures they are; a part of it stands before the label
     """
-    parts = tuple(task.parts) if task is not None else ()
+    parts = part_names(task) if task is not None else ()
     if parts:
         firsts = [next((row for row in rows if row.label.startswith(f"{part}: ")), None) for part in parts]
         return [row for row in firsts if row is not None]
@@ -242,27 +236,10 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def boundless(task: Task) -> Iterator[str]:
-    """Sentences on sets, intervals and covering results that exclude nothing, those of each task after its name."""
-    for part, own in (task.parts or {"": task}).items():
-        for setting, words in BOUNDLESS.items():
-            if (given := settings_of(own).get(setting)) is None:
-                continue
-            conformal = Conformal.of(given)
-            if conformal.lacking:
-                yield f"{f'{part}: no' if part else 'No'} sets: {conformal.lacking}."
-            names = [name for name, limit in conformal.thresholds.items() if not np.isfinite(limit)]
-            if names:
-                text = words.format(_for_whom(conformal, names))
-                yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
-
-
-def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
-    """The labels without a threshold, with their patients; no label where one threshold holds for all."""
-    patients = {name: f"({counted(conformal.n.get(name, 0), 'patient')})" for name in names}
-    if list(patients) == [EVERYONE]:
-        return f" {patients[EVERYONE]}"
-    are_patients = conformal.by == BY_PRESENCE
-    return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"
+    """Sentences on sets, intervals and other results that exclude nothing, those of each task after its name."""
+    for part, own in leaves(task).items():
+        for text in excluding_nothing(settings_of(own)):
+            yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
 
 
 def _constant(label: str, known: Table) -> Iterator[str]:

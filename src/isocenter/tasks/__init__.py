@@ -30,15 +30,22 @@ if TYPE_CHECKING:
         with_sets,
         with_sets_of_folds,
     )
+    from isocenter.tasks.multitask.scores import part_tables
     from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.properties import (
+        added_results,
         by_covariates,
-        covering_of,
         dense_channels,
+        fewest_samples,
         head_of,
         leaves,
+        marks_labels,
         may_miss,
+        mirrored_channels,
         own_outputs,
+        part_names,
+        part_of,
+        picks_a_label,
         picks_a_side,
         refuse_unknown_sides,
         rows_in,

@@ -14,15 +14,15 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks.properties import head_of
+from isocenter.tasks.properties import head_of, leaves, states_voxels
 from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
-from isocenter.values import Dataset, Head, Label
+from isocenter.values import Dataset, Label
 
 TASKS = {
-    "classification": "isocenter.tasks.classification.task:Classification",
+    "classification": "isocenter.tasks.classification.question:Classification",
     "detection": "isocenter.tasks.detection.task:Detection",
-    "findings": "isocenter.tasks.findings.task:Findings",
+    "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
     "regression": "isocenter.tasks.regression.task:Regression",
     "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
@@ -126,23 +126,17 @@ def untuned(task: Task, kept: Collection[str] = ()) -> Task:
 
 def uncalibrated(task: Task) -> Task:
     """The task whose probabilities of voxels stay as the network states them; other results keep theirs themselves."""
-    nothing, parts = Calibrator().settings, task.parts or {"": task}
-    of_voxels = [name for name, part in parts.items() if any(_states_voxels(head) for head in part.heads.values())]
+    nothing, parts = Calibrator().settings, leaves(task)
+    of_voxels = [name for name, part in parts.items() if any(states_voxels(head) for head in part.heads.values())]
     names = [f"{name}.calibration".lstrip(".") for name in of_voxels]
     own = settings_of(task)
     return build({"name": task.name, **own, **{name: nothing for name in names if name in own}})
 
 
-def _states_voxels(head: Head) -> bool:
-    return head.is_dense and not (head.holds_boxes or head.tells_objects)
-
-
 def channels_of(task: Task) -> dict[str, tuple[Label, ...]]:
     """{dense head: what its channels mean}: of parts those of each."""
-    if task.parts:
-        each = {part: channels_of(one) for part, one in task.parts.items()}
-        return {head_of(part, head): labels for part, heads in each.items() for head, labels in heads.items()}
-    return {name: task.channel_labels for name, head in task.heads.items() if head.is_dense}
+    each = [(part, own, head) for part, own in leaves(task).items() for head, one in own.heads.items() if one.is_dense]
+    return {head_of(part, head): own.channel_labels for part, own, head in each}
 
 
 def voxel_bytes(task: Task) -> int:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.belief import Covering
+from isocenter.belief import AddedResults
 from isocenter.errors import GeometryError
 from isocenter.tasks.multitask.slabs import with_parts
 from isocenter.tasks.settings import declared
 from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import names_sides
-from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.values import Case, Geometry, Head, Image, Prediction
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Columns, Task
+
+# Cases that a loss compares with others, as those with an event: a batch that the clock makes smaller has so many on
+# average. One batch in fifty then has none (Poisson).
+FEWEST_COMPARED = 4
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
@@ -37,6 +42,16 @@ def sureness(task: Task, prediction: Prediction) -> float:
     return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
+def part_of(task: Task, name: str) -> Task:
+    """The part of this name; the task itself where it has none of this name."""
+    return leaves(task).get(name, task)
+
+
+def part_names(task: Task) -> tuple[str, ...]:
+    """The names of the tasks that it is made of; empty of a task without parts."""
+    return tuple(filter(None, leaves(task)))
+
+
 def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
     """Whether references of these kinds teach it something: all that it needs, unless it has alternatives."""
     return any(needed <= set(references) for needed in kind.alternatives or (kind.needs,))
@@ -47,9 +62,9 @@ def leaves(task: Task) -> Mapping[str, Task]:
     return task.parts or {"": task}
 
 
-def covering_of(task: Task) -> Covering | None:
-    """The masks, boxes and objects of a task that miss little, of all its parts; None where there are none."""
-    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.covering)}
+def added_results(task: Task) -> AddedResults | None:
+    """The results that the answers of a task, or of all its parts, add on request; None where there are none."""
+    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.added)}
     if not each:
         return None
     if "" in each:
@@ -61,7 +76,7 @@ def covering_of(task: Task) -> Covering | None:
         """The prediction with all boxes and objects of its parts that it takes to miss little."""
         return with_parts(prediction, {name: made(prediction.parts[name]) for name, made in results.items()})
 
-    return Covering(masks, result if results else None)
+    return AddedResults(masks, result if results else None)
 
 
 def by_covariates(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
@@ -82,14 +97,44 @@ def picks_a_side(task: Task) -> bool:
 
     Such a picture is not mirrored: a right eye in the mirror looks like a left one, and is none.
     """
-    parts = task.parts.values() or (task,)
-    return any(part.picks and names_sides(part.mirrored) for part in parts)
+    return any(picks_a_label(part) and names_sides(part.mirrored) for part in leaves(task).values())
+
+
+def picks_a_label(task: Task) -> bool:
+    """Whether its answer about an image is one of the targets of explanations, as a class or a finding.
+
+    Else it is all of them together, as of grades whose outputs lie between two of them.
+    """
+    of_image = task.uncertainty in ("classes", "labels") and all(head.is_vector for head in task.heads.values())
+    return of_image and set(task.saliency_targets) == {label.name for label in task.labels}
+
+
+def marks_labels(task: Task) -> bool:
+    """Whether its result is a map of its labels alone, which a second network can get as an input."""
+    return not task.parts and any(states_voxels(head) for head in task.heads.values())
+
+
+def states_voxels(head: Head) -> bool:
+    """Whether the outputs of a head are labels of voxels."""
+    return head.is_dense and not (head.holds_boxes or head.tells_objects)
+
+
+def mirrored_channels(task: Task) -> Mapping[str, tuple[int, ...] | None]:
+    """{head: what each of its channels becomes when left and right change sides}, as `Task.mirrored`."""
+    each = {name: dict.fromkeys(part.heads, part.mirrored) for name, part in leaves(task).items()}
+    return {head_of(name, head): order for name, own in each.items() for head, order in own.items()}
+
+
+def fewest_samples(task: Task, cases: Sequence[Case]) -> int:
+    """The samples of a batch at the fewest, however short the time: so that those which are compared have others."""
+    compared = [one for part in leaves(task).values() if (one := part.compared_cases(cases)) is not None]
+    return max((math.ceil(FEWEST_COMPARED * len(cases) / max(1, one)) for one in compared), default=1)
 
 
 def sided_labels(task: Task) -> tuple[str, ...]:
     """The labels of a task, and of each of its parts, that tell left from right; empty where no side matters."""
     named = list[str]()
-    for part in task.parts.values() or (task,):
+    for part in leaves(task).values():
         names = [label.name for label in part.labels]
         named += sided_names(names) or (names if names_sides(part.mirrored) else ())
     return tuple(dict.fromkeys(named))
@@ -107,8 +152,8 @@ def may_miss(task: Task) -> bool:
 
 
 def head_of(part: str, head: str) -> str:
-    """The name that the head of a part has in a task that is made of tasks: layers are named so, without a dot."""
-    return f"{part}_{head}"
+    """The name that the head of a part has in the whole task; layers are named so, without a dot."""
+    return f"{part}_{head}" if part else head
 
 
 def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,6 @@ class Task(ABC):
 
     tuned_on:     the parts of which the first that has cases decides after training
     alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
-    cascades:     whether its result is a map of its labels, which a second network can get as an input
     parts:        {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
@@ -73,7 +72,6 @@ class Task(ABC):
     metrics: ClassVar[Metrics]
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
-    cascades: ClassVar[bool] = False
     parts: Mapping[str, Task] = MappingProxyType({})
 
     # The question: settings, heads, targets, loss.
@@ -153,13 +151,12 @@ class Task(ABC):
         """The outputs as they are of cases as they come, where training draws them otherwise."""
         return outputs
 
-    def fewest(self, cases: Sequence[Case]) -> int:
-        """The number that a batch of these training cases has at the fewest, however few steps the time allows."""
-        return 1
+    def compared_cases(self, cases: Sequence[Case]) -> int | None:
+        """The number of training cases that the loss compares with others of a batch, as those with an event.
 
-    def averaged_over(self, cases: Sequence[Case]) -> int:
-        """The number of terms of which the loss of these training cases is the mean."""
-        return len(cases)
+        None where each case has a loss of its own.
+        """
+        return None
 
     # The answer: from outputs of a network to a result. It travels with packages, and works without torch.
 
@@ -175,11 +172,6 @@ class Task(ABC):
 
         None where a mirrored image would show what no patient has: a named side without counterpart.
         """
-
-    @property
-    def sides(self) -> Mapping[str, tuple[int, ...] | None]:
-        """{head: as `mirrored`}"""
-        return dict.fromkeys(self.heads, self.mirrored)
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
@@ -224,11 +216,6 @@ class Task(ABC):
         return None
 
     @property
-    def exclusive(self) -> bool:
-        """Whether outputs are classes, of which the largest wins."""
-        return True
-
-    @property
     def saliency_targets(self) -> tuple[str, ...]:
         """What `saliency` takes by name: classes, findings, structures, values."""
         return ()
@@ -237,11 +224,6 @@ class Task(ABC):
     def marks(self) -> Mapping[str, tuple[int, ...]]:
         """{target: values by which label maps mark it}, where those are not its label's own."""
         return {}
-
-    @property
-    def picks(self) -> bool:
-        """Whether a case's answer is one of the targets; else it is all of them together."""
-        return False
 
     @property
     def crossed(self) -> Mapping[str, int]:
@@ -255,16 +237,11 @@ class Task(ABC):
 
     @property
     def measured(self) -> Callable[[Any], Any] | None:
-        """(batch, outputs) to (batch, 1) the number whose variance is stated, of arrays and tensors alike.
+        """(batch, outputs) to what uncertainty is stated of, where outputs are neither values nor log odds themselves.
 
-        None where outputs are values themselves.
+        Of arrays and tensors alike: (batch, 1) the number that has a variance, or log odds in the place of outputs.
         """
         return None
-
-    @property
-    def log_odds(self) -> float:
-        """What is added to outputs of boxes before they are log odds."""
-        return 0.0
 
     @property
     def states_evidence(self) -> bool:
@@ -356,10 +333,6 @@ class Task(ABC):
         """A guess without images, of a table of cases; None where nothing can be guessed, as with masks."""
         return None
 
-    def tables(self, table: Table) -> Mapping[str, Table]:
-        """{part: its rows, with its own labels and columns} of a table of cases; "" of a task without parts."""
-        return {"": table}
-
     def case_values(self, table: Table) -> Sequence[CaseValues]:
         """What the figures of a table of cases are made of, by which models are tested.
 
@@ -373,10 +346,6 @@ class Task(ABC):
         DatasetError where references hold what cannot be matched.
         """
         return cases, ()
-
-    def undrawn(self, table: Table) -> Sequence[str]:
-        """The labels that no reference of a table of cases holds."""
-        return ()
 
     @property
     def positives(self) -> tuple[str, ...]:

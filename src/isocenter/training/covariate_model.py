@@ -17,7 +17,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
-from isocenter.tasks import Evidence, Task, deciding_part, fitted, head_of
+from isocenter.tasks import Evidence, Task, deciding_part, fitted, head_of, leaves
 from isocenter.values import Case, Floats, Geometry, Prediction, Split
 
 if TYPE_CHECKING:
@@ -79,15 +79,14 @@ def fit_covariate_model(
 
 def _fitted(task: Task, context: Context, train: Sequence[Case]) -> CovariateModel | None:
     """The parts of a task that is made of tasks each by the cases that have its references; None where it has none."""
-    known = [case for case in train if task.parts or task.needs <= set(case.references)]
-    if not known:
-        return None
-    if not task.parts:
-        return (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, known)
-    each = {name: _fitted(part, context, known) for name, part in task.parts.items()}
-    made = {name: one for name, one in each.items() if one is not None}
-    if len(made) < len(each):
-        return None
+    made = dict[str, CovariateModel]()
+    for name, part in leaves(task).items():
+        known = [case for case in train if part.needs <= set(case.references)]
+        if not known:
+            return None
+        made[name] = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(part, context, known)
+    if "" in made:
+        return made[""]
     weights = {head_of(name, key): own for name, one in made.items() for key, own in one.weights.items()}
     return CovariateModel(task, context, weights, "; ".join(f"{name}: {one.how}" for name, one in made.items()))
 
@@ -104,7 +103,8 @@ def _ridge(task: Task, context: Context, train: Sequence[Case]) -> CovariateMode
     weights = {name: torch.zeros(1 + len(context), size, dtype=torch.float64) for name, size in sizes.items()}
     moved = [one.requires_grad_() for one in weights.values()]
     optimiser = torch.optim.LBFGS(moved, max_iter=STEPS, line_search_fn="strong_wolfe")
-    terms = task.averaged_over(train)
+    compared = task.compared_cases(train)
+    terms = len(train) if compared is None else compared
 
     def cost() -> torch.Tensor:
         """The penalised loss, with its gradient."""

@@ -14,13 +14,14 @@ from isocenter.keywords import named_keywords
 from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_missing, refuse_taken
 from isocenter.report import setting_text
 from isocenter.runs import MARKS as OF_A_RUN
-from isocenter.runs import MOST, ValidationImages, gate_of_site, guarded_by, predicted
+from isocenter.runs import MOST, Unseen, ValidationImages, gate_of_site, guarded_by
 from isocenter.runtime import (
     CALIBRATED,
     PACKAGED,
     Certificate,
     Evidence,
     Model,
+    Request,
     certify,
     is_foreign,
     load,
@@ -48,6 +49,7 @@ from isocenter.tasks import (
     fitted,
     found_after_training,
     found_settings,
+    leaves,
     settings_of,
     unkept_rules,
     untuned,
@@ -139,7 +141,7 @@ def calibrate(
     refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
     options = ReadingOptions.of(**reading)
-    loaded = replace(load(source, "cpu", threads=threads), allows_large=options.allow_large)
+    loaded = replace(load(source, "cpu", threads=threads), request=Request(allow_large=options.allow_large))
     loaded = with_positive(loaded, positive, str(source))
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
@@ -147,10 +149,11 @@ def calibrate(
     dataset, hashes = _unseen(known, evidence)
     cases, unlike = own_labels(loaded.task, list(dataset))
     dataset, left_out = replace(dataset, cases=tuple(cases)), len(known) - len(dataset)
-    settled, decisions = _settled(loaded, dataset, str(source))
+    unseen = Unseen()
+    settled, decisions = _settled(unseen, loaded, dataset, str(source))
     notes = [*unlike, *_notes(source, loaded, dataset)]
     if is_foreign(source) and settled.guard is None:
-        settled, judged = gate_of_site(settled, cases)
+        settled, judged = gate_of_site(unseen, settled, cases)
         decisions |= judged
     known_cases = bool(evidence.trained)
     counts = len(cases), left_out
@@ -182,7 +185,7 @@ def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool
     return True
 
 
-def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[str, Decision]]:
+def _settled(unseen: Unseen, loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[str, Decision]]:
     """The model with what these cases decide; UsageError where that is nothing.
 
     What they say nothing of stays as it was: a part of the task without a reference, a baseline without an event.
@@ -191,16 +194,16 @@ def _settled(loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[s
     exact, silent = bool(held), _silent_parts(loaded.task, tuning)
     kept = {f"{name}.{setting}" for name, part in silent.items() for setting in found_after_training(part)}
     open_task = untuned(loaded.task, kept)
-    deciding = Deciding(predicted(loaded, open_task, tuning), tuning)
+    deciding = Deciding(unseen.predicted(loaded, open_task, tuning), tuning)
 
     def calibrating(task: Task) -> Deciding:
         """Cases that decide nothing else, by the task so far."""
-        return Deciding(predicted(loaded, task, held), held)
+        return Deciding(unseen.predicted(loaded, task, held), held)
 
     conformal = calibrating if exact else None
     task, decisions = fitted(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
     renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty)  # networks differ by the new slope
-    settled, judged = guarded_by(renewed, held or tuning, exact=exact)
+    settled, judged = guarded_by(unseen, renewed, held or tuning, exact=exact)
     decided = {**decisions, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"
@@ -228,8 +231,11 @@ def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
 
 def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
-    parts = task.parts.items()
-    return {name: part for name, part in parts if not any(part.needs <= set(case.references) for case in cases)}
+    return {
+        name: part
+        for name, part in leaves(task).items()
+        if name and not any(part.needs <= set(case.references) for case in cases)
+    }
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:

@@ -24,7 +24,7 @@ from isocenter.reading import (
     with_references,
 )
 from isocenter.report import Block, InNotebook, Paragraph, Section, Table, in_words
-from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, guarded_by, write_notes
+from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, Unseen, guarded_by, write_notes
 from isocenter.runtime import (
     WEIGHTS,
     Model,
@@ -162,14 +162,14 @@ def ensemble(
     parts = parts_of_all(members)
     model = on_device(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
     dataset = _data_of(members, model.task, data)
-    joined = Joined(members, model, dataset, parts)
+    joined, unseen = Joined(members, model, dataset, parts), Unseen()
     weighed = weights_of(joined, weights, seed)
     log.info("weights: %s", weighed.because)
-    task, decisions = tuned_task(joined, weighed)
+    task, decisions = tuned_task(unseen, joined, weighed)
     kept, final = joined.of_those_that_count(weighed.shares, task)
     final = with_uncertainty(on_device(final, [path / WEIGHTS for path in kept], chosen))
     held, others = joined.cases("calibration"), joined.cases("val")
-    final, judged = guarded_by(final, held or others, exact=bool(held), chose=not held)
+    final, judged = guarded_by(unseen, final, held or others, exact=bool(held), chose=not held)
     decisions |= judged
     plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:

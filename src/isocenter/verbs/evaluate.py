@@ -35,6 +35,7 @@ from isocenter.runtime import (
     PACKAGED,
     Model,
     Preprocessing,
+    Request,
     environment,
     is_foreign,
     load,
@@ -191,7 +192,7 @@ def evaluate(
     plan = _plan_of(run)
     audits, stated = _options(options)
     reading = _as_trained(run, plan, data).overridden(stated)
-    loaded = replace(loaded, allows_large=reading.allow_large)
+    loaded = replace(loaded, request=Request(allow_large=reading.allow_large))
     dataset = _referenced(data, reading, loaded, run)
     chosen = choice(loaded, dataset, run, split)
     before = covariates_by_name(dataset, chosen.parts)
@@ -213,7 +214,7 @@ def evaluate(
             backend=backend,
             uncertainty=uncertainty,
             activation=activation,
-            allow_large=reading.allow_large,
+            request=loaded.request,
         )
         networks: dict[int | None, Model] = {None: loaded}
         if isinstance(predictor, OutOfFold):
@@ -367,10 +368,11 @@ def _predictor(
         place = run / f"fold_{number}"
         own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task, gate_of(place))
         model = with_uncertainty(load(run, device, fold=number), uncertainty)
-        model = replace(model, allows_large=loaded.allows_large)
+        model = replace(model, request=loaded.request)
         models[number] = own[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
-    return OutOfFold(loaded.task, owners), {case: own[number] for case, number in chosen.folds.items()}
+    folds = {case: own[number] for case, number in chosen.folds.items()}
+    return OutOfFold(loaded.task, owners, folds), folds
 
 
 def _report(

@@ -32,7 +32,7 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook
-from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, as_json, write_json
+from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, Request, as_json, write_json
 from isocenter.scoring import (
     COLUMNS,
     Cohort,
@@ -164,7 +164,7 @@ def explain(
     if folder is not None:
         refuse_taken(folder, overwrite, MARKS)
     loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
-    loaded = replace(loaded, allows_large=options.allow_large)
+    loaded = replace(loaded, request=Request(allow_large=options.allow_large))
     explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
     _refuse_what_no_case_has(explainer, target, counterfactual, concepts)
     opened, problems = open_inputs(inputs, options, loaded)

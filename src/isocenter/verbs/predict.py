@@ -49,8 +49,8 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, with_uncertainty, write_json
-from isocenter.tasks import Task, covering_of, may_miss
+from isocenter.runtime import Model, Request, with_uncertainty, write_json
+from isocenter.tasks import Task, added_results, may_miss
 from isocenter.values import Case, Prediction, Problem
 
 log = logging.getLogger("isocenter")
@@ -174,8 +174,8 @@ def predict(
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     wanted = Wanted(format, save_probabilities, overlay, maps, covering)
-    asked = Asked(None, wanted, mirror, region, overlap, seconds, abstain, calibration)
-    asked = replace(asked, allow_large=options.allow_large)
+    request = Request(mirror, overlap=overlap, seconds=seconds, allow_large=options.allow_large)
+    asked = Asked(None, wanted, request, region, abstain, calibration)
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     if out is not None:
@@ -184,6 +184,8 @@ def predict(
     how: dict[str, Any] = {"fold": fold, "threads": threads, "backend": backend, "activation": activation}
     loaded = with_uncertainty(loaded_model(model, device, **how), sought)
     loaded.flips(mirror)  # refused before the first case
+    if covering and calibration == "off":
+        raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if covering:
         _refuse_without_covering(loaded.task, str(model))
     predictor: Predictor = Here(loaded)
@@ -213,7 +215,7 @@ def _refuse_without_covering(task: Task, where: str) -> None:
     if not may_miss(task):
         problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
         raise UsageError(problem, where, "Predict without --covering")
-    if covering_of(task) is None:
+    if added_results(task) is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", where, remedy)
 

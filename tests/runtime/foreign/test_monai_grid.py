@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 import isocenter
 from foreign_bundles import AFTER, BEFORE, bundle, image
 from isocenter.errors import DatasetError, MemoryShortageError
-from isocenter.runtime import expected_memory, fitting_memory
+from isocenter.runtime import Request, expected_memory, fitting_memory
 from isocenter.runtime.foreign import monai_grid, monai_transforms
 from isocenter.runtime.foreign.monai_grid import changes
 from isocenter.runtime.preprocessing.restore import restored
@@ -119,9 +119,9 @@ def test_a_step_that_looks_at_all_voxels_together_prepares_the_whole_volume(tmp_
 
 def test_of_a_part_of_the_image_only_its_windows_are_run_and_its_labels_stay(tmp_path):
     model, subject, done = of_steps(tmp_path, STEPS["resampled"]), image((40, 40, 24)), []
-    whole = np.asarray(model.predict(subject, lambda n, of: done.append(of)).data)
+    whole = np.asarray(model.predict(subject, progress=lambda n, of: done.append(of)).data)
     region = (slice(2, 9), slice(0, 8), slice(3, 9))
-    part = np.asarray(model.predict(subject, lambda n, of: done.append(of), region=region).data)
+    part = np.asarray(model.predict(subject, Request(region=region), progress=lambda n, of: done.append(of)).data)
     assert done[-1] < done[0]
     assert np.array_equal(part[region], whole[region])
 

@@ -13,7 +13,7 @@ from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_fo
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.wishes import Wishes
-from isocenter.tasks import Task, build
+from isocenter.tasks import Task, build, marks_labels
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # A patch that shows less of the median image is blind for what lies around it.
@@ -44,7 +44,7 @@ def marks_decision(cascade: float | None) -> Decision:
 
 
 def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decision:
-    if not task.cascades:
+    if not marks_labels(task):
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
         return Decision(None, "the network sees each image as a whole")

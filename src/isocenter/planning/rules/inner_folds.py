@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from isocenter.belief import FEWEST_UNSEEN, OperatingPoint
+from isocenter.belief import FEWEST_UNSEEN, OperatingPoint, fewest_for_risk
 from isocenter.errors import counted
-from isocenter.evaluation import fewest_controlling
 from isocenter.planning.rules.split import FEWEST_OF_LARGE, Parts, strata_names
 from isocenter.tasks import Task, found_after_training, leaves, needs_alignment
 from isocenter.values import BY_HAND, Dataset, Decision, Plan, stands_for
@@ -23,8 +22,6 @@ FEWEST_PATIENTS = 20
 MEASURED = "bench/inner_folds.py"
 RULE, THRESHOLDS = "task.operating_point", "task.thresholds"
 RISK = "task.risk"
-# By so many times as many patients as control a risk at least covering masks may miss half of it.
-CONTROLLING = 2
 # Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.
 NEED_NO_FOLDS = ("conformal", "thresholds_by_group")
 
@@ -74,16 +71,16 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
 
 
 def _promised(plan: Plan, dataset: Dataset, parts: Parts) -> str:
-    """The patients who are too few for covering masks, boxes or objects of a registered risk, in words.
+    """The patients who are too few for results of a registered risk, in words.
 
     Empty where no risk is registered, where calibration cases decide, or where training cases would not be enough.
     """
     needed = 0
-    for name in (one for one in plan.names if stands_for(one, RISK) and plan[one] is not None):
-        delta, covering = (name.removesuffix("risk") + end for end in ("risk_delta", "covering"))
-        by_hand = any(one in plan and plan.decision(one).because == BY_HAND for one in (name, delta))
-        if by_hand and plan[covering] is None:
-            needed = max(needed, CONTROLLING * fewest_controlling(plan[name], plan[delta]))
+    for start in (name.removesuffix("risk") for name in plan.names if stands_for(name, RISK)):
+        known = [name for name in plan.names if name.startswith(start)]
+        settings = {name.removeprefix(start): plan[name] for name in known}
+        by_hand = {name.removeprefix(start) for name in known if plan.decision(name).because == BY_HAND}
+        needed = max(needed, fewest_for_risk(settings, by_hand))
     if not needed or any(part == "calibration" for part in parts.values()):
         return ""
     own, val = (

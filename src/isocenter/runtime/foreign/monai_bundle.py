@@ -56,7 +56,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     task = _task(post, names, str(window.get("mode", "constant")), where)
     given = config.described(config.content.get("preprocessing"))
     transform = _compose(config, steps_of(given, where))
-    exclusive, by_columns = task.exclusive, columns_first(given)
+    exclusive, by_columns = task.uncertainty == "classes", columns_first(given)
     preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
     [head] = task.heads.values()
     module = _module(config, folder, trusted, head.count)

@@ -123,7 +123,7 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     if len(opened.session.get_inputs()) != 1:
         raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
-    exclusive = not head.is_dense or task.exclusive
+    exclusive = task.uncertainty == "classes"
     if opened.whole_numbers is not None:
         _refuse_other_units(preprocessing, opened.whole_numbers, str(path.with_suffix(".json")))
     batch = noise(len(preprocessing.channels), inference.patch, opened.batch or inference.batch)

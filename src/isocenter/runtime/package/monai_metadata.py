@@ -17,7 +17,7 @@ from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
-from isocenter.tasks import Task, channels_of
+from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -164,7 +164,7 @@ def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mappin
 
 def kinds_of(task: Task) -> list[type[Task]]:
     """The class of a task, and those of the tasks that it is made of."""
-    return [type(task), *(type(part) for part in task.parts.values())]
+    return list(dict.fromkeys([type(task), *map(type, leaves(task).values())]))
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:

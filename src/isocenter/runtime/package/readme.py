@@ -12,8 +12,8 @@ from isocenter.runtime.package.contents import FIRST
 from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.tasks import (
+    added_results,
     by_covariates,
-    covering_of,
     leaves,
 )
 from isocenter.transforms import GREY
@@ -108,7 +108,7 @@ def _only_with_isocenter(model: Model) -> list[str]:
         )
     if by_covariates(model.task) is not None:
         given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
-    if covering_of(model.task) is not None:
+    if added_results(model.task) is not None:
         given.append("masks or boxes that miss little (`--covering`)")
     return [
         *given,
@@ -145,7 +145,7 @@ def _inputs(model: Model) -> str:
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
-    labels = [label for task in model.task.parts.values() or [model.task] for label in task.labels]
+    labels = [label for task in leaves(model.task).values() for label in task.labels]
     codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"

@@ -39,6 +39,7 @@ from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import leaves
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 # What of a kind of problem a packaged model needs: what comes after the network.
 PREDICTS = frozenset(
     {
-        *("name", "checked", "parts", "heads", "labels", "channel_labels", "exclusive", "merge", "mirrored", "sides"),
-        *("average", "probability_heads", "probabilities", "decode", "outputs", "bytes_per_voxel", "crossed", "picks"),
+        *("name", "checked", "parts", "heads", "labels", "channel_labels", "merge", "mirrored", "average"),
+        *("probability_heads", "probabilities", "decode", "outputs", "bytes_per_voxel", "crossed"),
     }
 )
 LICENSE = "LICENSE"
@@ -159,7 +160,7 @@ def _description(model: Model) -> str:
     known = f" of modality {modality}" if modality != "unknown" else ""
     answered = "; ".join(
         f"{task.name.removeprefix(IMPORTED)} of {', '.join(label.name for label in task.labels)}"
-        for task in model.task.parts.values() or [model.task]
+        for task in leaves(model.task).values()
     )
     return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
 

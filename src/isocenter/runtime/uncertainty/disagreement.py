@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks import BETWEEN, WITHIN, head_of
+from isocenter.tasks import BETWEEN, WITHIN, head_of, leaves
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -33,29 +33,31 @@ class Disagreement:
     kinds:    {head: "classes" of which one is right, "labels" each of which is there or not, "objects", whose first
               outputs are such labels, or "values"}
     counts:   {head: how many values, after which come as many logarithms of their variances, or labels of objects}
-    measured: {head of values: outputs to the number whose variance is stated, where that is another}
-    shifts:   {head: what is added to outputs before they are log odds}
+    measured: {head: outputs to the number whose variance is stated, or to log odds, where outputs are neither}
     evidence: heads whose outputs alone say what part is epistemic
     """
 
     kinds: Mapping[str, str]
     counts: Mapping[str, int] = field(default_factory=dict)
-    shifts: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     evidence: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
         """The disagreement of a task's heads; None of a task that states no uncertainty."""
-        if task.parts:
-            return cls._joined({name: cls.of(part) for name, part in task.parts.items()})
+        each = {name: cls._of_one(part) for name, part in leaves(task).items()}
+        return each[""] if "" in each else cls._joined(each)
+
+    @classmethod
+    def _of_one(cls, task: Task) -> Disagreement | None:
+        """The disagreement of a task that is made of no others."""
         if not task.uncertainty:
             return None
         plain = {"classes": "labels", "boxes": "objects"}.get(task.uncertainty, task.uncertainty)
         kinds = {head: "classes" if head in task.probability_heads else plain for head in task.heads}
-        counts, shifts = dict.fromkeys(kinds, len(task.labels)), dict.fromkeys(kinds, task.log_odds)
+        counts = dict.fromkeys(kinds, len(task.labels))
         measured = {} if task.measured is None else dict.fromkeys(kinds, task.measured)
-        return cls(kinds, counts, shifts, measured, tuple(kinds) if task.states_evidence else ())
+        return cls(kinds, counts, measured, tuple(kinds) if task.states_evidence else ())
 
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
@@ -67,21 +69,19 @@ class Disagreement:
             return {head_of(name, head): value for name, own in each.items() for head, value in own.items()}
 
         evidence = tuple(head_of(name, head) for name, part in known.items() for head in part.evidence)
-        return cls(named("kinds"), named("counts"), named("shifts"), named("measured"), evidence) if known else None
+        return cls(named("kinds"), named("counts"), named("measured"), evidence) if known else None
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
         counted = [1 / len(views)] * len(views) if shares is None else shares
         made = dict[str, Any]()
         for head, kind in self.kinds.items():
-            outputs = [view[head] for view in views]
-            if head in self.measured:
-                both = _of_values([self.measured[head](one) for one in outputs], counted, 1)
-            elif kind == "values":
-                both = _of_values(outputs, counted, self.counts[head])
+            own = self.measured.get(head)
+            outputs = [view[head] if own is None else own(view[head]) for view in views]
+            if kind == "values":
+                both = _of_values(outputs, counted, self.counts[head] if own is None else 1)
             elif kind == "objects":
-                logits = [one[:, : self.counts[head]] + self.shifts[head] for one in outputs]
-                both = _of_chances(logits, counted, "labels")
+                both = _of_chances([one[:, : self.counts[head]] for one in outputs], counted, "labels")
             else:
                 both = _of_chances(outputs, counted, kind)
             made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.evaluation import entropy
 from isocenter.files import Spool
-from isocenter.tasks import BETWEEN, WITHIN, Task, joined_maps, own_outputs
+from isocenter.tasks import BETWEEN, WITHIN, Task, joined_maps, leaves, own_outputs
 from isocenter.values import Array, Geometry, Map, Prediction, Region
 
 TOTAL, EPISTEMIC = "total", "epistemic"
@@ -23,13 +23,20 @@ CERTAIN = 1e-12
 ENTROPIES = ("classes", "labels", "objects")
 
 
-class PartUncertainties:
-    """Receivers of the probabilities of a task that is made of tasks, one a part; arguments as in `Uncertainty`."""
+def uncertainty_of(task: Task, geometry: Geometry, *, maps: bool, parts: bool) -> Uncertainty | PartUncertainties:
+    """The receiver of a task, or one a part of a task that is made of tasks; arguments as in `Uncertainty`."""
+    each = {name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in leaves(task).items()}
+    return each[""][1] if "" in each else PartUncertainties(each)
 
-    def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
-        self._each = {
-            name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in task.parts.items()
-        }
+
+class PartUncertainties:
+    """Receivers of the probabilities of a task that is made of tasks.
+
+    each: {part: its task, and its receiver}
+    """
+
+    def __init__(self, each: Mapping[str, tuple[Task, Uncertainty]]) -> None:
+        self._each = each
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
         for name, (part, own) in self._each.items():

@@ -14,7 +14,7 @@ from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.runtime.windows.finite import check_finite
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, picks_a_side
+from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, mirrored_channels, picks_a_side
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
@@ -181,7 +181,7 @@ def mirrored(
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and names_sides(sides) else None
-    return Mirrored(network, task.average, axes, crossing, task.sides, offsets, numbers, differ, plain)
+    return Mirrored(network, task.average, axes, crossing, mirrored_channels(task), offsets, numbers, differ, plain)
 
 
 def _crossing_axis(trace: Trace, left_right: int | None) -> int | None:

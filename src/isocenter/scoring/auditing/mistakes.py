@@ -30,7 +30,7 @@ from isocenter.report import Table as PageTable
 from isocenter.scoring.answered import case_failures
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.auditing.audit import Audit
-from isocenter.tasks import Task
+from isocenter.tasks import Task, part_tables
 from isocenter.values import Floats
 
 WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
@@ -178,7 +178,7 @@ class Labelled:
 
 def _labelled(task: Task, table: Table) -> Iterator[Labelled]:
     """The labelled cases of each task: all cases where classes exclude each other, else those of each finding."""
-    for part, own in task.tables(table).items():
+    for part, own in part_tables(task, table).items():
         unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
         if FOLD not in unseen:
             unseen = unseen[unseen["split"] != "train"]

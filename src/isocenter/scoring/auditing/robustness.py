@@ -20,7 +20,7 @@ from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.comparison import signed
 from isocenter.scoring.scores import rows_of, summed_up
 from isocenter.scoring.verdict import headline_rows
-from isocenter.tasks import Task
+from isocenter.tasks import Task, part_names, part_of
 from isocenter.transforms import CORRUPTIONS, corrupted
 from isocenter.values import Case, Estimate, Image, Row
 
@@ -204,7 +204,7 @@ def _lines(
     known = {
         row.label: row.estimate.value
         for row in rows
-        if task.parts.get(row.label.partition(": ")[0], task).metrics.of(row.metric).is_calibration
+        if part_of(task, row.label.partition(": ")[0]).metrics.of(row.metric).is_calibration
     }
     cases = table.drop_duplicates("case")
     abstained = float((cases["abstained"].fillna("") != "").mean()) if "abstained" in cases else 0.0
@@ -228,7 +228,7 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
     scored, blocks = audit.scored, list[Block]()
     primary = str(audit.predictor.model_of(audit.cases[0].id).record.get("primary", scored.rows[0].metric))
     heads = headline_rows(scored.rows, primary, scored.task)
-    for head in heads if scored.task is not None and scored.task.parts else heads[:1]:
+    for head in heads if scored.task is not None and part_names(scored.task) else heads[:1]:
         own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
         sign = -1 if scored.metrics.of(head.metric).better == "less" else 1
         blocks += _blocks(own, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))

@@ -36,7 +36,7 @@ from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.explaining.cohort import Looked, each_case
-from isocenter.tasks import Task
+from isocenter.tasks import Task, picks_a_label
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem
 
@@ -93,7 +93,7 @@ class Cohort:
     @property
     def common_target(self) -> str:
         """The one target that is asked about in every case: of "auto" what most of them are answered with."""
-        if self.target != AUTO or not self.model.task.picks:
+        if self.target != AUTO or not picks_a_label(self.model.task):
             return self.target
         answered = Counter(target for case in self.cases if (target := self._answer(case)) is not None)
         return answered.most_common(1)[0][0] if answered else self.target

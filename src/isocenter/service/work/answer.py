@@ -18,7 +18,7 @@ from isocenter.files import file_hash, read, write_table
 from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Done, computed, image_of
-from isocenter.runtime import Model, write_json
+from isocenter.runtime import AS_PLANNED, Model, Request, write_json
 from isocenter.service.records.jobs import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Geometry, Image
@@ -76,12 +76,11 @@ def answered(
     words: str,
     send: Sequence[str],
     *,
-    at_most: float | None = None,
-    allow_large: bool = False,
+    request: Request = AS_PLANNED,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
-    root: of UIDs; words: that DICOM results bear; send: peers that results go to; at_most, allow_large: as of `Asked`
+    root: of UIDs; words: that DICOM results bear; send: peers that results go to; request: of the model
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -96,7 +95,7 @@ def answered(
                 since = time.monotonic()
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(folder=room, findings=True, region=region, at_most=at_most, allow_large=allow_large)
+                asked = Asked(folder=room, findings=True, region=region, request=request)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at

@@ -14,7 +14,7 @@ import psutil
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime import Model, load
 from isocenter.service.routing.facts import ModelFacts
-from isocenter.tasks import settings_of
+from isocenter.tasks import leaves, marks_labels, settings_of
 
 log = logging.getLogger("isocenter")
 
@@ -25,8 +25,8 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
-    mapped = next(iter(model.task.parts.values()), model.task)  # of several tasks the one with a label map
-    labels = {label.name: label.value for label in mapped.labels} if mapped.cascades else {}
+    mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
+    labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
+from isocenter.runtime import Request
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
@@ -119,8 +120,7 @@ class Worker:
             node.uid_root,
             node.text,
             send,
-            at_most=self.settings.queue.job_timeout_s,
-            allow_large=own is not None and own.allow_large,
+            request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)

@@ -1,59 +1,157 @@
-"""The comparison of called classes with references: scores of cases, their summary, and pictures."""
+"""The scores of a classification: discrimination, calibration and calls, of grades also their distances, and costs."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from isocenter.belief import SET, OperatingPoint, doubt_rows, in_json, of_before, probabilities_of, set_rows
-from isocenter.evaluation import THRESHOLD, UNCALIBRATED, CaseValues, Seed, Table, column_values, folds_of
+from isocenter.belief import (
+    CALIBRATION_METRICS,
+    SET,
+    SET_METRICS,
+    calibration_rows,
+    doubt_rows,
+    in_json,
+    levels_in_words,
+    of_before,
+    probabilities_of,
+    set_rows,
+    slope_rows,
+    stated_chance,
+)
+from isocenter.evaluation import (
+    CLASS_METRICS,
+    GRADE_METRICS,
+    LABEL_METRICS,
+    THRESHOLD,
+    UNCALIBRATED,
+    CaseValues,
+    Confusion,
+    Metric,
+    Metrics,
+    Seed,
+    Table,
+    auroc,
+    average_precision,
+    bootstrap,
+    bootstrap_statistic,
+    brier,
+    calibration_error,
+    column_values,
+    figure_label,
+    folds_of,
+    grade_distances,
+    one_against_rest,
+    proportion,
+    ranked_probability_score,
+    weighted_kappa,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.classification.scores import (
-    Answers,
-    case_scores,
-    class_index,
-    class_values,
-    levels_of,
-    overview,
-    summary_rows,
-)
+from isocenter.tasks.classification.answering import ClassAnswering, class_index
+from isocenter.tasks.classification.ordinal import Calling, prices_of
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.task import Guess, Task
-from isocenter.values import Case, Finding, Prediction, Row
+from isocenter.tasks.shared import Called, called_values, discrimination, label_rows, noted
+from isocenter.tasks.task import Guess
+from isocenter.values import Case, Estimate, Floats, Prediction, Row
+
+# Of classes whose mistakes have costs.
+COST_METRICS = (Metric("expected_cost", better="less", unit="cost"),)
+METRICS = Metrics(
+    (*LABEL_METRICS, *CLASS_METRICS, *GRADE_METRICS, *COST_METRICS, *SET_METRICS, *CALIBRATION_METRICS),
+    label_word="class",
+    of_case="brier",
+).marked(audited=("auroc", "calibration_slope", "coverage"), calibration="ece")
+# Of two classes the metrics of calibration that are those of the probability of one of them.
+OF_ONE_SIDE = ("ece_equal_mass", "ece_uncalibrated", "mce", "calibration_")
+PLACES = "; distances in places of the order of the classes"
 
 
-class ClassScoring(Task):
-    """The scores of a classification, and what reports show of them; the fields are those of `Classification`."""
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Probabilities and references of the cases, with the rules by which classes are called.
 
-    classes: tuple[str, ...]
+    classes:       of two the positive one is the second, wherever figures are made
+    positives:     the classes that sensitivity, predictive values and thresholds are of
+    probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
+    predicted:     (cases,) index of the class that is called
+    calling:       by which rule
+    scores:        {"brier", and "rps" of grades: (cases,)}
+    thresholds:    {class: (cases,) probability from which on it counts}, by `rule` from unseen cases; NaN where a fold
+                   has none: of two classes 0.5 for the positive one then holds, of several the predicted class
+    prevalence:    {class: share of all people}; that of these cases where none is stated
+    costs:         (classes, classes) of calling a reference (row) so (column), by which mistakes count; None: nobody
+                   stated any
+    uncalibrated:  (cases, classes) probabilities before calibration; None where nothing was calibrated
+    """
+
+    classes: Sequence[str]
+    positives: Sequence[str]
+    probabilities: Floats
+    reference: np.ndarray
+    predicted: np.ndarray
+    calling: Calling
+    patients: np.ndarray
+    scores: Mapping[str, Floats]
+    rule: str
+    thresholds: Mapping[str, Floats]
+    prevalence: Mapping[str, float]
+    costs: Floats | None = None
+    uncalibrated: Floats | None = None
+
+    def called(self, index: int) -> tuple[np.ndarray, str]:
+        """(cases,) whether the class is called at its operating point, and in words where that lies."""
+        if len(self.classes) == 2 and index != self._parting:
+            called, words = self.called(self._parting)
+            return ~called, words
+        name, usual = self.classes[index], self.predicted == index
+        by_level = len(self.classes) == 2 and self.calling.costs is None
+        levels = self.thresholds.get(name, np.full(len(usual), np.nan))
+        if not by_level and np.isnan(levels).all():
+            return usual, self.calling.by
+        called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
+        default = "0.5" if by_level else "the most probable class"
+        return (
+            called,
+            f"; {name} {levels_in_words(levels, self.rule, default, by_group=bool(self.calling.by_group_of))}",
+        )
+
+    @property
+    def order(self) -> list[int]:
+        """The numbers of the classes, the positive ones first."""
+        return sorted(range(len(self.classes)), key=lambda n: self.classes[n] not in self.positives)
+
+    def role(self, index: int) -> str:
+        """In words, whether a class is positive; empty where every class is."""
+        name, others = self.classes[index], len(self.positives) < len(self.classes)
+        return f"; {name} is {'positive' if name in self.positives else 'negative'}" if others else ""
+
+    @property
+    def _parting(self) -> int:
+        """Of two classes the one whose threshold parts them: the positive one, unless the other alone has one."""
+        return int(self.classes[1] in self.thresholds or self.classes[0] not in self.thresholds)
+
+
+class ClassScoring(ClassAnswering):
+    """The scores of a classification, and what reports show of them."""
+
     counts: Mapping[str, int] | None
-    point: OperatingPoint
-    thresholds: Mapping[str, float] | None
     prevalence: Mapping[str, float] | None
+    priced: tuple[tuple[float, ...], ...] | None
 
     @property
-    @abstractmethod
-    def calling(self) -> Calling:
-        """The rule by which a class is predicted."""
+    def primaries(self) -> frozenset[str]:
+        """Those of classes, and of grades and costs what they add."""
+        return primaries_of(ordered=self.is_ordered, costly=bool(self.costs))
 
     @property
-    @abstractmethod
-    def is_ordered(self) -> bool:
-        """Whether the classes are grades."""
-
-    @property
-    @abstractmethod
     def prices(self) -> tuple[tuple[float, ...], ...] | None:
-        """(classes, classes) costs of calling a reference (row) so (column), by which mistakes are counted."""
-
-    @property
-    def probable_findings(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.classes
+        """The costs by which mistakes are counted."""
+        return self.priced or prices_of(self.order, self.costs, len(self.classes))
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
@@ -78,14 +176,14 @@ class ClassScoring(Task):
             )
         return pd.DataFrame(rows)
 
-    def called(self, prediction: Prediction) -> str:
-        """The class that is called."""
-        return self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds or {})]
-
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
         doubts = doubt_rows(table, seed=seed)
         return [*summary_rows(self._sided(table), seed=seed), *set_rows("all", table, seed=seed), *doubts]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the Brier score, of grades by the ranked probability score."""
+        return table.sort_values("rps" if self.is_ordered else "brier", kind="stable")["case"].tolist()
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""
@@ -122,19 +220,6 @@ class ClassScoring(Task):
         metrics = ("quadratic_kappa", "mae") if self.is_ordered else ("auroc", "accuracy")
         return Guess(guessed, {"": f"always calling {named}"}, metrics)
 
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the Brier score, of grades by the ranked probability score."""
-        return table.sort_values("rps" if self.is_ordered else "brier", kind="stable")["case"].tolist()
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The probability of each class, which of them is called, and the set of those that are not ruled out."""
-        named, possible = self.called(prediction), prediction.confidence.set.get("")
-        kind = "grade" if self.is_ordered else "class"
-        return [
-            Finding(name, probability=p, group=kind, called=name == named, possible=possible if name == named else None)
-            for name, p in probabilities_of(prediction).items()
-        ]
-
     def _sided(self, table: Table) -> Answers:
         """Probabilities and references of a table; of two classes the positive one is the second, as in figures."""
         ordered = sorted(self.classes, key=self.positives.__contains__) if len(self.classes) == 2 else self.classes
@@ -157,3 +242,183 @@ class ClassScoring(Task):
             None if self.prices is None else np.array(self.prices)[np.ix_(places, places)],
             of_before(table, *([f"{kind}_{name}" for name in classes] for kind in (UNCALIBRATED, "probability"))),
         )
+
+
+def primaries_of(*, ordered: bool, costly: bool) -> frozenset[str]:
+    """The metrics that may judge classes; ordered: of grades, whose mistakes have costs too; costly: as stated."""
+    unstated = (*(() if ordered else GRADE_METRICS), *(() if ordered or costly else COST_METRICS))
+    return METRICS.primaries - {one.name for one in unstated}
+
+
+def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:
+    """{class: (cases,) its threshold} as the table has them; of a table without such columns those of the task."""
+    levels = {name: np.full(len(table), level) for name, level in thresholds.items()}
+    own = {name: f"{THRESHOLD}_{name}" for name in classes}
+    return levels | {name: table[column].to_numpy(float) for name, column in own.items() if column in table}
+
+
+def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:
+    """The scores of a single case: brier, and rps of grades."""
+    ranked = {"rps": float(ranked_probability_score([probabilities], [index]))} if ordered else {}
+    return {"brier": float(brier([probabilities], [index])), **ranked}
+
+
+def selected(probabilities: Floats, reference: np.ndarray, calling: Calling, *, ordered: bool) -> float:
+    """AUROC, of grades the quadratic kappa; where too few classes are among the cases, the mean log likelihood."""
+    classes = probabilities.shape[1]
+    if ordered:
+        counts = Confusion.of(calling(probabilities), reference, classes)
+        metric = float(weighted_kappa(counts, grade_distances(classes, 2)))
+    else:
+        metric = float(one_against_rest(auroc, probabilities, reference))
+    if np.isfinite(metric):
+        return metric
+    return float(np.log(probabilities[np.arange(len(reference)), reference].clip(1e-7)).mean())
+
+
+def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
+    """Over all classes, those of grades and costs first; then one class against the rest, at the operating point."""
+    graded = _of_grades(answers, seed) if "rps" in answers.scores else ()
+    return [
+        *graded,
+        *_of_costs(answers, seed),
+        *_overall(answers, seed),
+        *(row for n in answers.order for row in _of_class(answers, n, seed)),
+    ]
+
+
+def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
+    """What figures of all classes, then of each class against the rest, are made of; cases: (cases,) ids."""
+    predicted, reference, patients = answers.predicted, answers.reference, answers.patients
+    if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
+        yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
+    yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float), worst=0.0)
+    if "rps" in answers.scores:
+        apart, most = np.abs(predicted - reference).astype(float), float(len(answers.classes) - 1)
+        yield CaseValues("mae", "all", "mean", cases, patients, apart, worst=most)
+    if (costs := _costs(answers)) is not None:
+        paid, most = costs[0][reference, predicted], float(costs[0].max())
+        yield CaseValues("expected_cost", "all", "mean", cases, patients, paid, worst=most)
+    for index in answers.order:
+        yield from called_values(figure_label(answers.classes[index]), _called(answers, index), cases)
+
+
+def overview(answers: Answers, folds: int) -> list[Figure]:
+    """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
+    probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
+    shown = [n for n in answers.order if classes[n] in answers.positives]
+    chance, happened = stated_chance(probabilities, reference)
+    counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
+    return [
+        *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
+        figures.reliability(happened, chance, "Can the probabilities be believed?", caption=_stated_of(answers)),
+        figures.confusion(counts, classes, "Confusion matrix", caption=_how_called(answers)),
+    ]
+
+
+def _how_called(answers: Answers) -> str:
+    """By which rule the cases in the matrix are called, and by which the figures by class; empty if by the same."""
+    asked = max(n for n, name in enumerate(answers.classes) if name in answers.positives)
+    called, words = answers.called(asked)
+    if np.array_equal(called, answers.predicted == asked):
+        return ""
+    rule = answers.calling.by.removeprefix("; ")
+    return f"Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
+
+
+def _stated_of(answers: Answers) -> str:
+    """Whose probabilities `stated_chance` takes."""
+    return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
+
+
+def quadratic_kappa(
+    predicted: np.ndarray, reference: np.ndarray, grades: int, patients: np.ndarray, *, seed: Seed
+) -> Estimate:
+    """Agreement beyond chance of (images,) grades, misses by their squares.
+
+    How many patients there are of each grade is chance too, which decides what is beyond it: none are kept as many.
+    """
+    squares = grade_distances(grades, 2)
+
+    def kappa(weights: Floats) -> Floats:
+        """The quadratic kappa, for each weighting."""
+        return weighted_kappa(Confusion.of(predicted, reference, grades, weights), squares)
+
+    return bootstrap_statistic(kappa, patients, seed=seed, exact=False)
+
+
+def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
+    reference, predicted = answers.reference, answers.predicted
+    estimate = quadratic_kappa(predicted, reference, len(answers.classes), answers.patients, seed=seed)
+    yield Row("quadratic_kappa", "all", noted(estimate, answers.calling.by + PLACES))
+    missed = np.abs(predicted - reference)
+    estimate = bootstrap(missed, answers.patients, seed=seed, unit="grades")
+    yield Row("mae", "all", noted(estimate, answers.calling.by + PLACES))
+    yield Row("rps", "all", bootstrap(answers.scores["rps"], answers.patients, seed=seed))
+
+
+def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
+    """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
+    if (priced := _costs(answers)) is None:
+        return
+    costs, stated = priced
+    each = costs[answers.reference, answers.predicted]
+    estimate = bootstrap(each, answers.patients, seed=seed, unit="cost")
+    yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))
+
+
+def _costs(answers: Answers) -> tuple[Floats, str] | None:
+    """(classes, classes) costs, as stated or one for each grade, and which in words."""
+    if answers.costs is None:
+        return None
+    by_grade = "rps" in answers.scores and np.array_equal(answers.costs, grade_distances(len(answers.classes)))
+    return answers.costs, "; costs of 1 for each grade" if by_grade else "; costs as stated"
+
+
+def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
+    probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
+    predicted, by = answers.predicted, answers.calling.by
+
+    def interval(
+        figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
+    ) -> Estimate:
+        """The figure with patients resampled within the classes."""
+        how: dict[str, Any] = {"exact": exact, "compares": compares}
+        estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, **how)
+        return noted(estimate, note)
+
+    def confused(weights: Floats) -> Confusion:
+        """The confusion matrix, for each weighting."""
+        return Confusion.of(predicted, reference, size, weights)
+
+    own = f"; of {answers.classes[1]}" if size == 2 else ""
+    for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
+        whose = own or "; unweighted mean of one class against the rest"
+        yield Row(
+            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), whose, compares=True)
+        )
+    yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
+    yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
+    of_all = own or "; unweighted mean of the classes"
+    yield Row("f1", "all", interval(lambda w: confused(w).f1, of_all + by, exact=False))
+    yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
+    yield Row("kappa", "all", interval(lambda w: confused(w).kappa, by, exact=False))
+    yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
+    error = calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed)
+    yield Row("ece", "all", noted(error, own))
+    given = (answers.probabilities, answers.reference, answers.patients)
+    for row in calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed):
+        yield replace(row, estimate=noted(row.estimate, own * row.metric.startswith(OF_ONE_SIDE)))
+    if size > 2:
+        yield from slope_rows([*map(figure_label, answers.classes)], *given, uncalibrated=answers.uncalibrated)
+
+
+def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
+    name, given = answers.classes[index], _called(answers, index)
+    yield from label_rows(figure_label(name), given, prevalence=answers.prevalence.get(name), seed=seed)
+
+
+def _called(answers: Answers, index: int) -> Called:
+    called, at = answers.called(index)
+    at = answers.role(index) + at
+    return Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ MOST_PEAKS, MOST_BOXES = 2000, 300
 CERTAIN = 1e-12
 # Voxels of a side that is left of a box which reaches beyond the grid; of less there is nothing.
 LEAST_SIDE = 0.5
+
+
+def log_odds(classes: int, outputs: Any) -> Any:
+    """(batch, channels, ...) outputs, of arrays and tensors alike, to (batch, classes, ...) log odds."""
+    return outputs[:, :classes] + PRIOR
 
 
 @dataclass(frozen=True)

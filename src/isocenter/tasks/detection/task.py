@@ -7,8 +7,9 @@ al., arXiv:1904.07850, in two and three axes alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,9 +26,8 @@ from isocenter.belief import (
     boxes_of,
     calibrated_boxes,
     certainty_decisions,
-    covering_box_columns,
-    covering_decisions,
     covering_rows,
+    risk_decisions,
     sides_of,
 )
 from isocenter.errors import DatasetError, PlanError, counted
@@ -35,7 +35,7 @@ from isocenter.evaluation import Metrics, Seed, Table, figure_label, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.detection.decode import PRIOR, Decoder, rows_of, with_doubt
+from isocenter.tasks.detection.decode import PRIOR, Decoder, log_odds, rows_of, with_doubt
 from isocenter.tasks.detection.maps import centre_loss
 from isocenter.tasks.detection.pictures import overview
 from isocenter.tasks.detection.scores import (
@@ -140,7 +140,6 @@ class Detection(Task):
     merge: ClassVar[Merge] = "gaussian"
     selects_by: ClassVar[str] = SELECTED
     uncertainty: ClassVar[Uncertain] = "boxes"
-    log_odds: ClassVar[float] = PRIOR
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -179,6 +178,11 @@ class Detection(Task):
     def primary(self) -> str:
         """Average precision at the overlap that counts in pictures or in volumes."""
         return "ap50" if self.axes == 2 else "ap10"
+
+    @property
+    def measured(self) -> Callable[[Any], Any]:
+        """The log odds of the classes."""
+        return partial(log_odds, len(self.classes))
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
@@ -265,20 +269,20 @@ class Detection(Task):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and class; the boxes themselves stand in it as JSON."""
-        rows, least = [], {name: min(self._level, one) for name, one in (self.certainty.covers_from or {}).items()}
+        rows = []
         for prediction, case in zip(predictions, cases, strict=True):
             reference, predicted, geometry = self._reference(case), boxes_of(prediction), prediction.geometry
             for name in self.classes:
                 row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
-                row |= covering_box_columns(predicted.of(name), reference.of(name), self.overlap, least.get(name))
+                row |= self.answers.columns(name, predicted.of(name), reference.of(name))
                 rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
         answers = self._answers(table)
-        covering = covering_rows(table, answers.classes, "boxes", seed=seed)
-        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *covering]
+        missed = covering_rows(table, answers.classes, "boxes", seed=seed)
+        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *missed]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
@@ -367,7 +371,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "in_voxels": Decision(not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"),
         **certainty_decisions(),
-        **covering_decisions("covering boxes may miss a tenth of those of a case on average"),
+        **risk_decisions("covering boxes may miss a tenth of those of a case on average"),
     }
 
 

@@ -1,48 +1,79 @@
-"""The comparison of findings with references: scores of cases, their summary, and pictures."""
+"""The scores of findings: their unweighted mean first, then each finding over the cases in which it is known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import ABSENT, PRESENT, SET, OperatingPoint, doubt_rows, in_json, probabilities_of, set_rows
+from isocenter.belief import (
+    ABSENT,
+    CALIBRATION_METRICS,
+    PRESENT,
+    SET,
+    SET_METRICS,
+    binary_calibration_rows,
+    doubt_rows,
+    in_json,
+    levels_in_words,
+    of_before,
+    probabilities_of,
+    set_rows,
+)
 from isocenter.evaluation import (
+    BEFORE,
+    BY_MASS,
+    BY_WIDTH,
+    EQUAL_WIDTH,
+    LABEL_METRICS,
     THRESHOLD,
     UNCALIBRATED,
     CaseValues,
+    Confusion,
+    Gaps,
+    Metrics,
     Seed,
     Table,
+    auroc,
+    average_precision,
+    bootstrap_statistic,
+    brier,
     column_values,
+    estimate_of,
     figure_label,
     folds_of,
 )
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
-from isocenter.tasks.findings.scores import called_of, overview, summary_rows
+from isocenter.tasks.findings.answering import DEFAULT_THRESHOLD, FindingAnswering, called_findings
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Called, called_values
-from isocenter.tasks.task import Guess, Task
-from isocenter.values import Case, Finding, Prediction, Row
+from isocenter.tasks.shared import Called, called_values, discrimination, label_rows, noted
+from isocenter.tasks.task import Guess
+from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
+METRICS = Metrics((*LABEL_METRICS, *SET_METRICS, *CALIBRATION_METRICS), "finding", "brier").marked(
+    audited=("auroc", "calibration_slope", "coverage"), calibration="ece"
+)
+# Predictive values at another prevalence than that of the cases.
+AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
+# Metrics that set the score of one case against that of another.
+RANKED = {"auroc": auroc, "average_precision": average_precision}
+# Errors that are sums of gaps, whose means over findings are too: their bins, and these in words.
+BY_BINS = {
+    "ece": (BY_WIDTH, EQUAL_WIDTH),
+    "ece_equal_mass": (BY_MASS, "bins of equal mass"),
+    "ace": (BY_MASS, "bins of equal mass"),
+}
+# Of more findings reliability and confusion would fill pages; the curves show them all.
+MOST_SHOWN = 6
 V = TypeVar("V")
 
 
-class FindingScoring(Task):
-    """The scores of findings, and what reports show of them; the fields are those of `Findings`."""
+class FindingScoring(FindingAnswering):
+    """The scores of findings, and what reports show of them."""
 
-    findings: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, int]] | None
-    point: OperatingPoint
-    thresholds: Mapping[str, float] | None
     prevalence: Mapping[str, float] | None
-
-    @property
-    def probable_findings(self) -> tuple[str, ...]:
-        """The findings."""
-        return self.findings
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
@@ -88,6 +119,10 @@ class FindingScoring(Task):
         doubts = doubt_rows(table, seed=seed)
         return [*summary_rows(table, known, labelled(self.prevalence or {}), seed=seed), *sets, *doubts]
 
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean Brier score of their findings."""
+        return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
+
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
         caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities_of(prediction).items())
@@ -128,21 +163,126 @@ class FindingScoring(Task):
         own = table.groupby("label")["reference"]
         return {str(name): float((references == PRESENT).mean()) for name, references in own}
 
-    def rank(self, table: Table) -> list[str]:
-        """Case ids by the mean Brier score of their findings."""
-        return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """Whether each finding is called, with its probability, and what is not ruled out of it."""
-        called, sets = called_findings(prediction, self.thresholds or {}), prediction.confidence.set
-        return [
-            Finding(name, value=called[name], probability=p, possible=sets.get(name))
-            for name, p in probabilities_of(prediction).items()
-        ]
-
     def known(self, table: Table) -> dict[str, Called]:
         """{label of a finding's rows: its cases}, of those in which it is known."""
         return called_of(table, [*labelled(dict.fromkeys(self.findings))], str(self.point))
+
+
+def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Called]:
+    """{finding: its cases}, of those in which it is known.
+
+    findings: the labels of their rows; rule: by which thresholds were found
+    """
+    made = {}
+    for name in findings:
+        own = table[table["label"] == name]
+        if len(own):
+            before = of_before(own, [UNCALIBRATED], ["probability"])
+            levels = own[THRESHOLD].to_numpy(float) if THRESHOLD in own else np.full(len(own), np.nan)
+            made[name] = Called(
+                own["probability"].to_numpy(float),
+                (own["predicted"] == PRESENT).to_numpy(bool),
+                (own["reference"] == PRESENT).to_numpy(bool),
+                own["patient"].to_numpy(str),
+                f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=folds_of(table) == 1)}",
+                None if before is None else before[:, 0],
+            )
+    return made
+
+
+def summary_rows(
+    table: Table, known: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: Seed
+) -> list[Row]:
+    """Each metric over all findings (unweighted mean), then by finding."""
+    by_finding = [row for name, one in known.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
+    return [*_means(table, known, by_finding, prevalence, seed), *by_finding]
+
+
+def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
+    """Discrimination of all findings; of the first few calibration, and what was taken for what.
+
+    folds: how many models have scored the cases
+    """
+    drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()}, folds)
+    for name, own in list(known.items())[:MOST_SHOWN]:
+        drawn.append(figures.reliability(own.truth, own.scores, f"Can the probabilities of {name} be believed?"))
+        counts = Confusion.of(own.called, own.truth).counts.astype(int)
+        drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: confusion matrix"))
+    return drawn
+
+
+def _of_finding(name: str, given: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+    yield from label_rows(name, given, prevalence=prevalence, seed=seed)
+    yield from binary_calibration_rows(
+        name, given.scores, given.truth, given.patients, uncalibrated=given.uncalibrated, seed=seed
+    )
+
+
+def _means(
+    table: Table, known: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
+) -> Iterator[Row]:
+    """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
+    cases = table.drop_duplicates("case")
+    place = {case: number for number, case in enumerate(cases["case"])}
+    where = {name: table.loc[table["label"] == name, "case"].map(place).to_numpy(int) for name in known}
+    strata = _rarest(len(place), known, where)
+    values = {(row.metric, row.label): row.estimate.value for row in rows}
+    for metric in dict.fromkeys(row.metric for row in rows):
+        defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
+        note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
+        if metric.removesuffix(BEFORE) in BY_BINS and defined:
+            gaps = [_gaps(metric, known[name]) for name in defined]
+            mean = float(np.mean([values[metric, name] for name in defined]))
+            words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
+            yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
+            continue
+        if metric not in METRICS.primaries or not defined:
+            mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
+            people = int(cases["patient"].nunique())
+            method = f"none: {note.lstrip('; ')}"
+            yield Row(metric, "all", Estimate(mean, n=len(cases), patients=people, method=method))
+            continue
+
+        def mean_of(weights: Floats, metric: str = metric, defined: Sequence[str] = tuple(defined)) -> Floats:
+            """The mean over the findings, for each weighting of the cases."""
+            each = [_figure(metric, known[name], weights[..., where[name]], prevalence.get(name)) for name in defined]
+            return np.mean(each, axis=0)
+
+        how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
+        estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
+        yield Row(metric, "all", noted(estimate, note))
+
+
+def _gaps(metric: str, called: Called) -> Gaps:
+    """The distances of a finding's probabilities from frequencies; of `ace` also those that it is absent."""
+    chances = called.uncalibrated if metric.endswith(BEFORE) else called.scores
+    assert chances is not None  # noqa: S101 - without them the metric has no row
+    truth, patients = np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients)
+    kind, _ = BY_BINS[metric.removesuffix(BEFORE)]
+    present = Gaps.of(chances, truth, patients, kind)
+    if not metric.startswith("ace"):
+        return present
+    return Gaps.joined([Gaps.of(1 - chances, 1 - truth, patients, kind), present])
+
+
+def _figure(metric: str, called: Called, weights: Floats, prevalence: float | None) -> Floats:
+    """A finding's figure under each weighting of its cases."""
+    of_scores = {**RANKED, "brier": brier}
+    if metric in of_scores:
+        return of_scores[metric](called.scores, called.truth, weights)
+    counts = Confusion.of(called.called, called.truth, 2, weights)
+    if metric in AT_PREVALENCE and prevalence is not None:
+        return AT_PREVALENCE[metric](counts, prevalence)
+    figure: Floats = getattr(counts, metric)
+    return figure
+
+
+def _rarest(cases: int, known: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(cases,) the rarest finding that each has, by number, so that draws seldom lack one; the last for none."""
+    numbers = np.full(cases, len(known))
+    for number, name in sorted(enumerate(known), key=lambda item: -int(known[item[1]].truth.sum())):
+        numbers[where[name][known[name].truth]] = number
+    return numbers
 
 
 def labelled(given: Mapping[str, V]) -> dict[str, V]:

@@ -29,11 +29,10 @@ from isocenter.belief import (
     Rows,
     certainty_decisions,
     confidence_of,
-    covering_decisions,
-    covering_object_columns,
     network_scores,
     object_sizes,
     objects_of,
+    risk_decisions,
     scores_in_json,
     sigmoid,
 )
@@ -309,8 +308,7 @@ class InstanceSegmentation(Task):
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
         reference = self._reference(case, prediction)
         row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
-        if self.certainty.covers_from is not None and prediction.untuned is not None:
-            row |= covering_object_columns(self._candidates(prediction), reference, self.answers.least)
+        row |= self.answers.columns(prediction, reference)
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -403,7 +401,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
         ),
         **certainty_decisions(),
-        **covering_decisions("covering objects may miss a tenth of those of a case on average"),
+        **risk_decisions("covering objects may miss a tenth of those of a case on average"),
     }
 
 

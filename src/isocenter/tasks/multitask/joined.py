@@ -56,11 +56,6 @@ class Joined(LossWeighting):
         return tuple(kind.needs for kind in self.kinds)
 
     @property
-    def cascades(self) -> bool:
-        """Not of several kinds."""
-        return False
-
-    @property
     def metrics(self) -> Metrics:
         """The metrics of the parts."""
         return joined_metrics(self.kinds)

@@ -10,6 +10,7 @@ import numpy as np
 from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
+from isocenter.tasks.properties import leaves
 from isocenter.tasks.task import Guess, Task
 from isocenter.values import Case, Finding, Prediction, Row
 
@@ -35,14 +36,14 @@ class PartScoring(Task):
         """The estimates of each part, whose name stands before the label."""
         return [
             replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
-            for name, own in self.tables(table).items()
+            for name, own in part_tables(self, table).items()
             for row in self.parts[name].summary(own, seed=seed)
         ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
         places: dict[str, list[float]] = {}
-        for name, own in self.tables(table).items():
+        for name, own in part_tables(self, table).items():
             ranked = self.parts[name].rank(own)
             for place, case in enumerate(ranked):
                 places.setdefault(case, []).append((place + 0.5) / len(ranked))
@@ -56,7 +57,7 @@ class PartScoring(Task):
         """The charts of each part, whose name stands before the title."""
         return [
             replace(figure, title=f"{name[0].upper()}{name[1:]}: {figure.title}")
-            for name, own in self.tables(table).items()
+            for name, own in part_tables(self, table).items()
             for figure in self.parts[name].overview(own)
         ]
 
@@ -64,13 +65,13 @@ class PartScoring(Task):
         """What the figures of each part are made of, whose name stands before the label."""
         return [
             replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
-            for name, own in self.tables(table).items()
+            for name, own in part_tables(self, table).items()
             for values in self.parts[name].case_values(own)
         ]
 
     def guess(self, table: Table) -> Guess | None:
         """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
-        made = {name: guess for name, own in self.tables(table).items() if (guess := self.parts[name].guess(own))}
+        made = {name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))}
         if not made:
             return None
         words = {name: own for name, guess in made.items() for own in guess.words.values()}
@@ -100,15 +101,11 @@ class PartScoring(Task):
             sentences += more
         return list(made.values()), sentences
 
-    def undrawn(self, table: Table) -> list[str]:
-        """The labels of all parts that no reference holds, the part's name before each."""
-        each = self.tables(table).items()
-        return [f"{name}{LABEL_SEPARATOR}{one}" for name, own in each for one in self.parts[name].undrawn(own)]
 
-    def tables(self, table: Table) -> dict[str, Table]:
-        """{part: its rows}, of the parts that have any."""
-        own = {name: of_part(name, table) for name in self.parts}
-        return {name: rows for name, rows in own.items() if len(rows)}
+def part_tables(task: Task, table: Table) -> dict[str, Table]:
+    """{part: its rows, with its own labels and columns} of the parts that have any; "" of a task without parts."""
+    own = {name: of_part(name, table) if name else table for name in leaves(task)}
+    return {name: rows for name, rows in own.items() if len(rows) or not name}
 
 
 def with_part(name: str, table: Table) -> Table:

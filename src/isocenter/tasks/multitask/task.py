@@ -132,10 +132,6 @@ class Multitask(LossWeighting, PartScoring):
         """The reasons of the parts."""
         return "; ".join(filter(None, (part.uncut for part in self.parts.values())))
 
-    def fewest(self, cases: Sequence[Case]) -> int:
-        """The cases that the part which needs most has in a batch."""
-        return max(part.fewest(cases) for part in self.parts.values())
-
     def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
         """The numbers of each part."""
         return quality(self.parts, outputs, target)
@@ -153,11 +149,6 @@ class Multitask(LossWeighting, PartScoring):
     def probability_heads(self) -> tuple[str, ...]:
         """The heads of all parts whose probabilities are averaged."""
         return tuple(head_of(name, key) for name, part in self.parts.items() for key in part.probability_heads)
-
-    @property
-    def sides(self) -> Mapping[str, tuple[int, ...] | None]:
-        """What becomes of the channels of each head in a mirror."""
-        return {head_of(name, key): own for name, part in self.parts.items() for key, own in part.sides.items()}
 
     @property
     def bytes_per_voxel(self) -> int | None:

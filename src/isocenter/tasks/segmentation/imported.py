@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter.belief import CERTAINTY, COVERING, INTERVALS, USUAL_RISK, Certainty, VoxelAnswers
+from isocenter.belief import OF_VOXELS, USUAL_RISK, Certainty, VoxelAnswers
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
 from isocenter.tasks.segmentation.task import Segmentation
@@ -65,7 +65,7 @@ class ImportedSegmentation(Segmentation):
     # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
     postprocessing: Mapping[str, Tidying] | None = redeclared(Segmentation, "postprocessing", tuned=False)
     calibrated_map: bool | None = redeclared(Segmentation, "calibrated_map", tuned=False)
-    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *COVERING, *INTERVALS, risk={"default": USUAL_RISK})
+    certainty: Certainty = settings_group(Certainty, *OF_VOXELS, risk={"default": USUAL_RISK})
 
     name: ClassVar[str] = "imported_segmentation"
 

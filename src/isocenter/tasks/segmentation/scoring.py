@@ -54,11 +54,6 @@ class MaskScoring(Task):
         silent = {self.truth.background, self.truth.ignore or 0}
         return with_own_labels(cases, self.labels, self.structures, silent)
 
-    def undrawn(self, table: Table) -> list[str]:
-        """The structures that no reference holds, of those that some case knows."""
-        drawn = table.groupby("label", sort=False)["voxels_reference"].sum()
-        return [str(label) for label in drawn.index[drawn == 0]]
-
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and structure that is known in it, on the reference's own grid.
 

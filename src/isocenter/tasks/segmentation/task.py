@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from isocenter.belief import (
-    CERTAINTY,
-    COVERING,
-    INTERVALS,
+    OF_VOXELS,
     Certainty,
     Rows,
     VoxelAnswers,
@@ -21,8 +19,8 @@ from isocenter.belief import (
     VoxelStream,
     certainty_decisions,
     check_voxels,
-    covering_decisions,
     interval_decisions,
+    risk_decisions,
 )
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
@@ -210,7 +208,7 @@ class Segmentation(MaskScoring):
     several: Mapping[str, float] | None = setting(
         None, Sentence("The share of training references in which a structure has several pieces is: {each}")
     )
-    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *COVERING, *INTERVALS)
+    certainty: Certainty = settings_group(Certainty, *OF_VOXELS)
     expected_dice: Mapping[str, float] | None = setting(
         None,
         Sentence("The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"),
@@ -228,7 +226,6 @@ class Segmentation(MaskScoring):
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"
-    cascades: ClassVar[bool] = True
     metrics: ClassVar[Metrics] = METRICS
 
     @classmethod
@@ -527,7 +524,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         **partly,
         "partial": partial,
         **certainty_decisions(),
-        **covering_decisions(),
+        **risk_decisions(),
         **interval_decisions(),
         "calibrated_map": Decision(
             None,

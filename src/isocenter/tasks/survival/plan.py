@@ -21,8 +21,6 @@ from isocenter.values import Case, Dataset, Decision, Fingerprint, Floats, Predi
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
 EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
-# So many are left on average where the clock makes batches smaller: one batch in fifty then has none (Poisson).
-FEWEST_EVENTS = 4
 # Shares of the training events after which the horizons lie.
 HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
@@ -138,11 +136,6 @@ def batch(fingerprint: Fingerprint) -> Decision:
     if expected < EVENTS_A_BATCH:
         because += f", fewer than the {EVENTS_A_BATCH} that were wanted"
     return Decision(chosen, because, KVAMME)
-
-
-def fewest_cases(cases: Sequence[Case]) -> int:
-    """The cases of a step at the fewest, however short the time: the partial likelihood has events to compare then."""
-    return math.ceil(FEWEST_EVENTS * len(cases) / max(1, event_count(cases)))
 
 
 def event_count(cases: Sequence[Case]) -> int:

@@ -23,7 +23,6 @@ from isocenter.tasks.survival.plan import (
     check_settings,
     decisions,
     event_count,
-    fewest_cases,
     rounded,
     settings_for,
     site_factor,
@@ -177,13 +176,9 @@ class Survival(SurvivalPictures):
         """The meaning of the network's outputs."""
         return tuple(Label(value, name) for value, name in enumerate(self._hazard_model.outputs(self.edges)))
 
-    def fewest(self, cases: Sequence[Case]) -> int:
-        """Cases enough that a partial likelihood has events to compare."""
-        return fewest_cases(cases) if self._hazard_model.relative else 1
-
-    def averaged_over(self, cases: Sequence[Case]) -> int:
-        """The cases; of a partial likelihood the events, each compared with the other cases of a batch."""
-        return event_count(cases) if self._hazard_model.relative else len(cases)
+    def compared_cases(self, cases: Sequence[Case]) -> int | None:
+        """Of a partial likelihood the cases with an event, each compared with the other cases of a batch."""
+        return event_count(cases) if self._hazard_model.relative else None
 
     @property
     def mirrored(self) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
-from isocenter.tasks import Task, target_settings
+from isocenter.tasks import Task, part_names, part_of, target_settings
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
@@ -250,9 +250,9 @@ def _target_digest(case: Case, task: Task) -> Any:
     None of what is drawn, which takes as long to read as to prepare: the options of its reading stand for it. Of a task
     of parts that of each part that the case has a reference of.
     """
-    if parts := task.parts:
-        known = {name: part for name, part in parts.items() if part.needs <= set(case.references)}
-        return {name: _target_digest(case, part) for name, part in known.items()}
+    if names := part_names(task):
+        parts = {name: part_of(task, name) for name in names}
+        return {name: _target_digest(case, p) for name, p in parts.items() if p.needs <= set(case.references)}
     if not all(isinstance(head, Vector) for head in task.heads.values()):
         return None
     numbers = np.ascontiguousarray(task.target(case).data)

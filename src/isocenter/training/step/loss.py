@@ -14,7 +14,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task
+from isocenter.tasks import Task, leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import ADVERSARY, GroupLoss
 from isocenter.training.data.targets import Drawn, kind_for, moved
@@ -152,7 +152,7 @@ def mixed(
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
-    parts = {name: _drawn(part, batch) for name, part in task.parts.items()}
+    parts = {name: _drawn(part, batch) for name, part in leaves(task).items() if name}
     return Drawn(batch.generators, batch.steps, task.target_sides, task.outside, parts)
 
 

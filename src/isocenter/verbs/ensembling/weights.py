@@ -9,7 +9,7 @@ from pathlib import Path
 from isocenter.planning import settings
 from isocenter.reading import ReadingOptions
 from isocenter.report import tracked
-from isocenter.runs import predicted, prepared
+from isocenter.runs import Unseen, prepared
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
 from isocenter.tasks import Evidence, Origin, Task, deciding_part, fitted
 from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
@@ -94,7 +94,7 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
     return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
 
 
-def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
+def tuned_task(unseen: Unseen, joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """The task with thresholds and the like, found on predictions whose weights were fitted without the case."""
     task = joined.model.task
     parts: Mapping[Split, Sequence[Case]] = {name: joined.cases(name) for name in SPLITS}
@@ -103,24 +103,26 @@ def tuned_task(joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, 
         return task, {}
     whole = joined.counting(weighed.shares)
     if weighed.of_case is None or part != "val":
-        made = predicted(whole, task, parts[part])
+        made = unseen.predicted(whole, task, parts[part])
     else:
-        made = _cross_predicted(joined, parts[part], weighed.of_case)
+        made = _cross_predicted(unseen, joined, parts[part], weighed.of_case)
 
     def held(task: Task) -> Evidence:
         """Cases that decide nothing else, by the task so far."""
-        return Evidence(predicted(whole, task, parts["calibration"]), parts["calibration"])
+        return Evidence(unseen.predicted(whole, task, parts["calibration"]), parts["calibration"])
 
     origin: Origin = "training" if part == "train" else "unseen"
     conformal = held if parts["calibration"] else None
     return fitted(task, Evidence(made, parts[part]), origin=origin, conformal=conformal)
 
 
-def _cross_predicted(joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]) -> list[Prediction]:
+def _cross_predicted(
+    unseen: Unseen, joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
+) -> list[Prediction]:
     """Each case by the weights that were fitted without it and its patient."""
     made = []
     with tracked("predicting cases for the weights") as tracker:
         for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
-            made.append(joined.counting(weights).predict(case))
+            made.append(unseen.by(joined.counting(weights)).predict(case))
             tracker(done, len(cases))
     return made

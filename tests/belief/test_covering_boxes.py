@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from isocenter import tasks
-from isocenter.belief import covering_box_columns, covering_rows
-from isocenter.belief.boxes import best_box_scores
+from isocenter.belief import covering_rows
+from isocenter.belief.boxes import best_box_scores, covering_box_columns
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal
-from isocenter.tasks import Evidence, covering_of, rows_in, settings_of, with_sets
+from isocenter.tasks import Evidence, added_results, rows_in, settings_of, with_sets
 from isocenter.tasks.detection.task import Detection
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
@@ -79,7 +79,7 @@ def test_of_fewer_patients_than_the_risk_asks_for_all_boxes_are_listed():
     )
     assert few.certainty.covers_from["cell"] == 0.0 < enough.certainty.covers_from["cell"]
     [one], _ = drawn(1, 0)
-    assert len(covering_of(few).completed(one, None).boxes) == len(one.boxes)
+    assert len(added_results(few).completed(one, None).boxes) == len(one.boxes)
 
 
 def test_a_patient_with_many_cases_counts_once():
@@ -97,7 +97,7 @@ def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_th
     [one] = [p for p in predictions if p.boxes.scores.min() < least < 0.3 < p.boxes.scores.max()][:1]
     usual, covering = (
         rows_in(task.outputs(one)),
-        rows_in(task.outputs(covering_of(task).completed(one, None))),
+        rows_in(task.outputs(added_results(task).completed(one, None))),
     )
     assert [row["score"] for row in usual] == pytest.approx([s for s in one.boxes.scores if s >= 0.3])
     assert [row["score"] for row in covering] == pytest.approx([s for s in one.boxes.scores if s >= least])
@@ -117,7 +117,7 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
     predicted = Prediction(SPACE, boxes=given, threshold=0.3)
     image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
     case = Case("c", "p", {"image": image}, {"boxes": BoundingBoxes(PLACES[:2], ("cell",) * 2)})
-    assert len(rows_in(task.outputs(covering_of(task).completed(predicted, None)))) == 3
+    assert len(rows_in(task.outputs(added_results(task).completed(predicted, None)))) == 3
     row = task.score([predicted], [case]).set_index("label").loc["cell"]
     assert (row["covering_missed"], row["covering_false"]) == (0.0, 1.0)
 
@@ -131,7 +131,7 @@ def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():
 def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
     held = drawn(60, 0)
     assert with_sets(task_of(risk=None), Evidence(*held), exact=True) == (task_of(risk=None), {})
-    assert covering_of(task_of(risk=None)) is None
+    assert added_results(task_of(risk=None)) is None
     older = tasks.build({"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5})
     assert "covering_missed" not in older.score(*held)
     with pytest.raises(PlanError, match=r"task\.risk"):

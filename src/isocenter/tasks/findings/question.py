@@ -4,56 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from isocenter.belief import (
-    ABSENT,
     CERTAINTY,
     INTERVALS,
-    PRESENT,
+    NOBODY,
     PREVALENCE,
-    SET,
     THRESHOLDS,
-    Calls,
     Certainty,
     GroupThresholds,
-    Labels,
     OperatingPoint,
-    Rows,
-    chance_of,
-    in_json,
-    label_sets,
-    probabilities_of,
-    uncalibrated_of,
+    calling_decisions,
+    certainty_decisions,
+    check_numbers,
+    grouped_decisions,
+    interval_decisions,
 )
-from isocenter.errors import PlanError
-from isocenter.evaluation import Metrics, auroc
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import FEWEST_OF_GROUP, Metrics, auroc
 from isocenter.lazy import torch
-from isocenter.tasks.findings.called import DEFAULT_THRESHOLD, called_findings
-from isocenter.tasks.findings.losses import BALANCED, LOSSES, balance, finding_loss
-from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
-from isocenter.tasks.findings.scores import METRICS
-from isocenter.tasks.findings.scoring import FindingScoring
+from isocenter.tasks.findings.losses import BALANCED, LOSSES, finding_loss
+from isocenter.tasks.findings.scoring import METRICS, FindingScoring
 from isocenter.tasks.settings import COUNTS, LOSS
-from isocenter.tasks.shared import Shares, crossed, each_of, mean_of, of_one
+from isocenter.tasks.shared import crossed, of_one, one_answer_length
 from isocenter.tasks.task import Outputs, Uncertain
 from isocenter.values import (
-    Array,
     Case,
-    Confidence,
     Dataset,
     Decision,
     Fingerprint,
-    Floats,
-    Geometry,
     Head,
     Label,
     Merge,
-    Prediction,
     Sentence,
-    Slabs,
     Target,
     Vector,
     setting,
@@ -63,6 +49,9 @@ from isocenter.values import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+COUNTED = ("present", "absent")
 # A probability of 0 for what was there would cost infinitely much.
 SMALLEST = 1e-7
 
@@ -101,12 +90,10 @@ class Findings(FindingScoring):
             )
         },
     )
-
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     merge: ClassVar[Merge] = "mean"
     selects_by: ClassVar[str] = "auroc"
-    picks: ClassVar[bool] = True
     uncertainty: ClassVar[Uncertain] = "labels"
     metrics: ClassVar[Metrics] = METRICS
 
@@ -136,16 +123,6 @@ class Findings(FindingScoring):
     def mirrored(self) -> tuple[int, ...] | None:
         """The finding that each becomes in a mirrored image; None where a side has no counterpart among the names."""
         return crossed(self.findings)
-
-    @property
-    def saliency_targets(self) -> tuple[str, ...]:
-        """The findings."""
-        return self.findings
-
-    @property
-    def crossed(self) -> Mapping[str, int]:
-        """What sets of the mean of folds go by."""
-        return self.certainty.crossed("findings")
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, and AUROC to select and judge."""
@@ -189,70 +166,83 @@ class Findings(FindingScoring):
         likelihood = np.where(target > 0, probabilities, 1 - probabilities)[known]
         return float(np.log(likelihood.clip(SMALLEST)).mean()) if likelihood.size else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The mean of the log odds."""
-        return {"findings": mean_of([one["findings"] for one in outputs], shares)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(findings, ...) probabilities, brought back to the shares of the training cases."""
-        return {"findings": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["findings"]), 0, -1)), -1, 0)}
-
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """(findings,) log odds of one case to a probability of each."""
-        [(_, arrays)] = slabs  # a vector head is one slab
-        odds = self._odds(np.asarray(arrays["findings"]))
-        each = [chance_of(one).tolist() for one in (self._calibrated(odds), odds)]
-        stated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
-        by_fold = each_of(arrays, "findings", len(self.findings))
-        sets = label_sets(self.certainty, stated, None if by_fold is None else chance_of(self._odds(by_fold)))
-        confidence = Confidence(set=sets, uncalibrated=given)
-        return Prediction(geometry, probabilities=stated, confidence=confidence)
-
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        """Probabilities of the findings before calibration, and whether each is there, NaN where it is not known."""
-        outputs = [[uncalibrated_of(one)[name] for name in self.findings] for one in predictions]
-        truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
-        patients = np.array([case.patient for case in cases])
-        return Rows(np.array(outputs), truth, patients, [case.covariates for case in cases])
-
-    @property
-    def answers(self) -> Labels:
-        """Findings, with a threshold for each."""
-        calls = Calls(self.point, self.thresholds, self.grouped, str(DEFAULT_THRESHOLD))
-        return Labels(self.certainty, self.findings, calls)
-
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The probability of each finding, and whether it is called."""
-        probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds or {})
-        return {
-            **{f"probability_{name}": probabilities[name] for name in self.findings},
-            **{f"called_{name}": called[name] for name in self.findings},
-            **{f"{SET}_{name}": in_json(prediction.confidence.set.get(name)) for name in self.findings},
-        }
-
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the log odds of the finding, without one of the likeliest."""
         return of_one(outputs["findings"], self.findings, target)
 
-    @property
-    def _balance(self) -> Floats:
-        """(findings, 2) how much absence and presence count in the loss."""
-        counts = self.counts or {}
-        absent, present = (
-            np.array([counts[name][side] for name in self.findings], dtype=np.float64) for side in (ABSENT, PRESENT)
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of findings for these training cases.
+
+    A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
+    """
+    known = fingerprint.findings
+    declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
+    counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
+    kept = [name for name in declared if min(counts[name].values()) > 0]
+    left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
+    if not kept:
+        raise DatasetError(
+            f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
+            str(dataset.root or dataset.name),
+            "Give cases with and without each finding",
         )
-        return balance(absent, present)
+    shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
+    lost = (
+        f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}" if left_out else ""
+    )
+    rarest = min(kept, key=lambda name: counts[name]["present"])
+    others = ", ".join(name for name in LOSSES if name != "bce")
+    return {
+        "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
+        "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
+        "loss": Decision(
+            "bce",
+            f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
+            f"(for scarce findings: {others})",
+            LOSSES["bce"].source,
+        ),
+        **calling_decisions(),
+        **grouped_decisions(),
+        **certainty_decisions(),
+        **interval_decisions(),
+        "conformal": Decision(
+            None,
+            f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
+            "patients have it, and as many do not",
+        ),
+    }
 
-    def _likely(self, outputs: Floats) -> Floats:
-        """(..., findings) log odds to probabilities, calibrated once unseen cases have found how."""
-        return chance_of(self._calibrated(self._odds(outputs)))
 
-    def _calibrated(self, odds: Floats) -> Floats:
-        return self.certainty.calibrator.odds(odds, self.findings)
+def decisions() -> dict[str, Decision]:
+    """The network, and the metric that selects and judges."""
+    return {
+        "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
+        **one_answer_length(),
+        "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),
+        "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
+    }
 
-    def _odds(self, outputs: Floats) -> Floats:
-        """(..., findings) log odds, brought back to the shares of the training cases."""
-        odds = np.asarray(outputs, dtype=np.float64)
-        if self.loss_name in BALANCED:
-            odds = odds - np.log(self._balance[:, 1] / self._balance[:, 0])
-        return odds
+
+def check_settings(
+    findings: Sequence[str],
+    counts: Mapping[str, Mapping[str, int]],
+    loss: str,
+    each: Mapping[str, Mapping[str, float] | None],
+) -> None:
+    """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
+    if len(set(findings)) < max(1, len(findings)):
+        raise PlanError("at least one finding is needed, and each once", "task.findings", "Name each finding once")
+    for name, both in counts.items():
+        if set(both) != set(COUNTED):
+            raise PlanError(f"{dict(both)} for {name}", "task.counts", "Give present and absent")
+    for side in COUNTED:
+        check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
+    if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
+        raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
+    for name, numbers in each.items():
+        check_numbers(f"task.{name}", numbers or {}, findings, 0, NOBODY if name == "thresholds" else 1)
+
+
+def _counts_in_words(counts: Mapping[str, int]) -> str:
+    return f"{counts['present']} present and {counts['absent']} absent"

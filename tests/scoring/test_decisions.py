@@ -10,8 +10,8 @@ from isocenter.evaluation import net_benefit
 from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.decisions import decisions
 from isocenter.scoring.scores import Scored
-from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.regression.task import Regression
 
 CASES, RANDOM = 60, np.random.default_rng(0)

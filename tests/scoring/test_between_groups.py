@@ -14,7 +14,7 @@ from isocenter.scoring.auditing.audit import Audit, AuditOptions
 from isocenter.scoring.auditing.between_groups import feature_shift
 from isocenter.scoring.fold import Fold
 from isocenter.scoring.scores import Scored
-from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.classification.question import Classification
 
 
 @pytest.fixture(scope="module")

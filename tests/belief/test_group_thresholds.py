@@ -12,15 +12,9 @@ from isocenter.belief import Certainty, GroupThresholds
 from isocenter.belief.group_thresholds import group_threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import (
-    Evidence,
-    by_covariates,
-    settings_of,
-    task_from,
-    with_calibration,
-)
-from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.findings.task import Findings
+from isocenter.tasks import Evidence, by_covariates, settings_of, task_from, with_calibration
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.findings.question import Findings
 from isocenter.values import Case, Confidence, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))

@@ -20,8 +20,8 @@ from isocenter.scoring.auditing.groups import _cells, _words, answered, groups, 
 from isocenter.scoring.explaining.kept_tests import keep
 from isocenter.scoring.scores import Scored
 from isocenter.tasks import Task
-from isocenter.tasks.classification.task import Classification
-from isocenter.tasks.findings.task import Findings
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.findings.question import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
 from packages import no_export
 

@@ -17,7 +17,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal, instance_overlap
 from isocenter.tasks import (
     Evidence,
-    covering_of,
+    added_results,
     settings_of,
     with_sets,
 )
@@ -111,7 +111,7 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     task = task_of()
     predictions, _ = found = drawn(task, 40, 0)
-    assert covering_of(task) is None
+    assert added_results(task) is None
     assured, decisions = with_sets(task, Evidence(*found), exact=True)
     because = decisions["task.covering"].because
     assert "objects from these scores on miss at most 20 % of those of a case on average" in because
@@ -123,7 +123,7 @@ def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     rows = {row.metric: row.estimate for row in usual}
     assert rows["covering_missed"].value < 0.2 < 1 - np.mean([one.data.max() / 6 for one in predictions])
     assert rows["covering_false"].value == pytest.approx(1.0, abs=0.3)
-    covering = covering_of(assured).completed(predictions[0], None).maps["covering"]
+    covering = added_results(assured).completed(predictions[0], None).maps["covering"]
     assert covering.data.max() >= predictions[0].data.max()
     assert (covering.data[np.asarray(predictions[0].data) > 0] > 0).all()
     sure, _ = with_sets(task_of(risk_delta=0.1), Evidence(*found), exact=True)
@@ -137,8 +137,8 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
     blind, decisions = with_sets(task, Evidence(*held), exact=False)
     assert blind.certainty.covers_from == {"object": 0.0}
     assert "no score is known to do so for object" in decisions["task.covering"].because
-    assert covering_of(blind).completed(held[0][0], None).maps["covering"].data.max() == 5
-    clip = covering_of(blind).completed(replace(held[0][0], untuned=None), None)
+    assert added_results(blind).completed(held[0][0], None).maps["covering"].data.max() == 5
+    clip = added_results(blind).completed(replace(held[0][0], untuned=None), None)
     assert "clip" in clip.notes[-1] and not clip.maps
     empty = with_sets(
         task,
@@ -158,7 +158,7 @@ def test_maps_that_are_no_numbers_hold_no_object():
         task_of(), Evidence([made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)]), exact=True
     )
     assert assured.certainty.covers_from == {"object": 0.0}
-    assert not covering_of(assured).completed(made, None).maps["covering"].data.any()
+    assert not added_results(assured).completed(made, None).maps["covering"].data.any()
 
 
 def test_without_a_risk_nothing_is_kept_for_it_and_an_impossible_one_is_refused():

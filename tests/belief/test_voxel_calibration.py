@@ -16,7 +16,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.tasks import (
     Evidence,
-    covering_of,
+    added_results,
     settings_of,
     task_from,
     with_calibration,
@@ -148,7 +148,7 @@ def test_what_was_found_for_a_structure_goes_by_its_name_whichever_comes_first()
     one, other = (own.decode(slabs, GRID).confidence for own in (task, turned))
     assert (one.expected, one.low, one.high) == (other.expected, other.low, other.high)
     masks = replace(found, thresholds={"lesion": 0.9, "organ": 0.7})
-    covering = covering_of(replace(TASK, certainty=Certainty(risk=0.1, covering=masks))).masks["mask"]
+    covering = added_results(replace(TASK, certainty=Certainty(risk=0.1, covering=masks))).masks["mask"]
     assert [*covering] == ["organ", "lesion"]
 
 
@@ -240,7 +240,7 @@ def promising(**wishes) -> Segmentation:
 
 def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
     """(cases, structures) the share of each structure outside of its covering mask, voxel by voxel."""
-    least, shares = covering_of(task).masks["mask"], []
+    least, shares = added_results(task).masks["mask"], []
     for seed in seeds:
         right = true_outputs(seed)
         truth, chances = drawn(right, seed), softmax(how.get("sure", 1.0) * right)
@@ -264,7 +264,7 @@ def test_with_a_confidence_masks_are_larger_and_miss_less():
     on_average, confident = promising(risk=0.1), promising(risk=0.1, risk_delta=0.05)
     made = stated(on_average, range(60))
     first, second = (with_sets(task, Evidence(*made), exact=False)[0] for task in (on_average, confident))
-    limits = [covering_of(task).masks["mask"] for task in (first, second)]
+    limits = [added_results(task).masks["mask"] for task in (first, second)]
     assert all(limits[1][name] < limits[0][name] <= 0.5 for name in NAMES)
     assert (missed(second, range(60, 160)).mean(axis=0) < 0.1).all()
 
@@ -272,7 +272,7 @@ def test_with_a_confidence_masks_are_larger_and_miss_less():
 def test_with_too_few_patients_the_mask_is_the_whole_image_and_that_is_said():
     task = promising(risk=0.1)
     task, decisions = with_sets(task, Evidence(*stated(task, range(5))), exact=True)
-    assert covering_of(task).masks["mask"] == {"organ": 0.0, "lesion": 0.0}
+    assert added_results(task).masks["mask"] == {"organ": 0.0, "lesion": 0.0}
     assert "the whole image" in decisions["task.covering"].because
     assert task_from(Segmentation, settings_of(task)).certainty.covering == task.certainty.covering
 
@@ -281,7 +281,7 @@ def test_a_structure_that_nobody_sampled_counts_as_missed():
     task = promising(risk=0.1)
     made, cases = stated(task, range(40))
     lost = [replace(one, untuned=None) for one in made]
-    assert covering_of(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+    assert added_results(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
         "organ": 0.0,
         "lesion": 0.0,
     }
@@ -309,7 +309,7 @@ def test_outputs_that_are_no_numbers_are_in_no_mask():
     blank = [{**one.untuned, "outputs": np.full_like(one.untuned["outputs"], np.nan)} for one in made]
     lost = [replace(one, untuned=own) for one, own in zip(made, blank, strict=True)]
     with np.errstate(invalid="ignore"):
-        assert covering_of(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+        assert added_results(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
             "organ": 0.0,
             "lesion": 0.0,
         }
@@ -323,7 +323,7 @@ def test_regions_have_covering_masks_of_their_own():
         right = np.stack([np.maximum(organ, lesion), lesion])
         cases.append(case(np.select([right[1] > 0, right[0] > 0], [5, 2]).astype(np.uint8), seed))
         made.append(task.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
-    found = covering_of(with_sets(task, Evidence(made, cases), exact=True)[0]).masks["mask"]
+    found = added_results(with_sets(task, Evidence(made, cases), exact=True)[0]).masks["mask"]
     assert found == {"organ": 0.5, "lesion": 0.5}  # never less than what is likely
 
 
@@ -341,7 +341,7 @@ def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
     task, made = with_sets(promising(), Evidence(*stated(TASK, range(3))), exact=True)
     assert task.certainty.covering is None
     assert set(made) == {"task.conformal"}
-    assert covering_of(TASK) is None
+    assert added_results(TASK) is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("risk", 1.2), ("risk", True), ("risk_delta", 0), ("covering", {"n": 1})])

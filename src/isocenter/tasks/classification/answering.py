@@ -1,0 +1,152 @@
+"""The answers of a classification: outputs of a network to probabilities of classes, and to what is called.
+
+A copy of this file travels with a packaged model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.belief import (
+    SET,
+    Calls,
+    Certainty,
+    Classes,
+    GroupThresholds,
+    OperatingPoint,
+    Rows,
+    class_set,
+    in_json,
+    probabilities_of,
+    uncalibrated_of,
+)
+from isocenter.errors import DatasetError
+from isocenter.evaluation import normalised
+from isocenter.tasks.classification.ordinal import BETWEEN, NONE, Calling, ends, log_probabilities, outputs_of
+from isocenter.tasks.shared import Shares, each_of, log_mean, mean_of
+from isocenter.tasks.task import Task
+from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Prediction, Slabs
+
+
+def class_index(case: Case, classes: Sequence[str]) -> int:
+    """The number of the case's class; DatasetError for one that was not trained."""
+    name = case.references["class"]
+    if name not in classes:
+        remedy = "Name it in the table or the folder as the model does, declare it, or leave the case out"
+        raise DatasetError(f"class {name!r} is none of {', '.join(classes)}", case.id, remedy)
+    return classes.index(name)
+
+
+class ClassAnswering(Task):
+    """The answers of a classification; the fields are those of `Classification`."""
+
+    classes: tuple[str, ...]
+    point: OperatingPoint
+    prior_shift: Mapping[str, float] | None
+    thresholds: Mapping[str, float] | None
+    order: str
+    costs: tuple[tuple[float, ...], ...] | None
+    grouped: GroupThresholds
+    certainty: Certainty
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the classes are grades."""
+        return self.order != NONE
+
+    @property
+    def calling(self) -> Calling:
+        """The rule by which a class is predicted."""
+        by_group_of = self.positives[0] if self.grouped.levels else ""
+        return Calling.of(self.order, self.costs, len(self.classes), by_group_of=by_group_of)
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The head, unless its outputs lie between grades."""
+        return () if self.order in BETWEEN else ("class",)
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The classes, or the ends of their order."""
+        return ends(self.classes) if self.order in BETWEEN else self.classes
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """What sets of the mean of folds go by."""
+        return self.certainty.crossed("class")
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The logarithm of the mean probability; of outputs between grades the mean itself."""
+        each = [one["class"] for one in outputs]
+        return {"class": mean_of(each, shares) if self.order in BETWEEN else log_mean(each, shares=shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(classes, ...) probabilities, brought back to the shares of the training cases."""
+        return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """(classes,) logits of one case to probabilities."""
+        [(_, arrays)] = slabs  # a vector head is one slab
+        logs = self._logs(np.asarray(arrays["class"]))
+        each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
+        stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
+        by_fold = each_of(arrays, "class", outputs_of(self.order, len(self.classes)))
+        by_fold = None if by_fold is None else np.exp(normalised(self._logs(by_fold)))
+        sets = class_set(self.certainty, each[0], self.classes, each=by_fold)
+        return Prediction(geometry, probabilities=stated, confidence=Confidence(set=sets, uncalibrated=given))
+
+    def called(self, prediction: Prediction) -> str:
+        """The class that is called."""
+        return self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds or {})]
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """The class that is called, the probability of each, and the set of those that are not ruled out."""
+        probabilities = probabilities_of(prediction)
+        chances = {f"probability_{name}": p for name, p in probabilities.items()}
+        return {"predicted": self.called(prediction), **chances, SET: in_json(prediction.confidence.set.get(""))}
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """The probability of each class, which of them is called, and the set of those that are not ruled out."""
+        named, possible = self.called(prediction), prediction.confidence.set.get("")
+        kind = "grade" if self.is_ordered else "class"
+        return [
+            Finding(name, probability=p, group=kind, called=name == named, possible=possible if name == named else None)
+            for name, p in probabilities_of(prediction).items()
+        ]
+
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    @property
+    def answers(self) -> Classes:
+        """Classes, with thresholds of the positive ones."""
+        instead = "0.5" if len(self.classes) == 2 else "the class that is called"
+        calls = Calls(self.point, self.thresholds, self.grouped, instead)
+        return Classes(self.certainty, self.classes, self.is_ordered, self.positives, calls)
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Probabilities of the classes before calibration, and the index of the class."""
+        outputs = [[uncalibrated_of(one)[name] for name in self.classes] for one in predictions]
+        truth, patients = ([self._index(case) for case in cases], [case.patient for case in cases])
+        return Rows(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
+
+    def _index(self, case: Case) -> int:
+        return class_index(case, self.classes)
+
+    def _likely(self, outputs: Floats) -> Floats:
+        """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""
+        return np.exp(self._calibrated(self._logs(outputs)))
+
+    def _logs(self, outputs: Floats) -> Floats:
+        """(..., outputs) to (..., classes) log probabilities, brought back to the shares of the training cases."""
+        shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
+        return log_probabilities(self.order, outputs) + np.array(shift)
+
+    def _calibrated(self, logs: Floats) -> Floats:
+        """(..., classes) log probabilities as unseen cases have found them to be right."""
+        return self.certainty.calibrator.classes(logs, self.classes, ordered=self.is_ordered)

@@ -1,0 +1,137 @@
+"""`embed`: what the network of a model sees in each image, as a table of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from isocenter.errors import IsocenterError, UsageError, counted
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.prediction import image_of, loaded_model
+from isocenter.reading import (
+    Covariates,
+    Input,
+    ReadingKeywords,
+    ReadingOptions,
+    covered,
+    failed_rows,
+    failures_among,
+    no_result,
+    open_inputs,
+    refuse_taken,
+    result_folder,
+)
+from isocenter.report import InNotebook, tracked
+from isocenter.runtime import Model, Request, observed, with_smaller_batches, write_json
+from isocenter.values import Case, Problem
+
+TABLE, RECORD = "embeddings.parquet", "embeddings.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded(InNotebook):
+    """The pooled features of images, what failed, and where the files lie.
+
+    table:    a row a case: case, patient, image, then `e0`, `e1`, ...: one number a feature (float32)
+    problems: errors are cases without features, warnings what was left out
+    """
+
+    table: pd.DataFrame
+    problems: Sequence[Problem]
+    model: dict[str, Any]
+    out: Path | None = None
+
+    @property
+    def failures(self) -> list[Problem]:
+        """The problems that each stand for a case without features."""
+        return failures_among(self.problems)
+
+    @property
+    def features(self) -> int:
+        """The number of features of an image."""
+        return sum(name[1:].isdecimal() for name in self.table.columns)
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`, without the numbers: those are in the table."""
+        facts = {"embedded": len(self.table), "features": self.features, "failed": failed_rows(self.failures)}
+        out = None if self.out is None else str(self.out)
+        return {"schema": "isocenter.embeddings", "version": 1, **facts, "model": self.model, "out": out}
+
+    def __repr__(self) -> str:
+        lines = [f"{counted(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"]
+        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+@named_keywords(ReadingKeywords)
+def embed(
+    model: str | Path | Model,
+    *inputs: Input,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    fold: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    backend: str = "auto",
+    covariates: Covariates = None,
+    **reading: Unpack[ReadingKeywords],
+) -> Embedded:
+    """The features of the network's deepest map for every input, each the mean over the image.
+
+    Of a model of several networks they are those of the first: features of different networks cannot be compared.
+    out:     a folder for `embeddings.parquet` and `embeddings.json`
+    fold:    of a run of folds the one model to use
+    backend: what computes a package; "auto" takes the fastest that its certificate vouches for
+    covariates: of the patients, as in `predict`
+    reading: the fields of `ReadingOptions`: layout, patient, column and so on
+    A case that fails is reported and the rest goes on; DatasetError where every one fails. Raises UsageError for a
+    model whose network gives no such features.
+    """
+    options = ReadingOptions.of(**reading)
+    if not inputs:
+        raise UsageError("nothing to embed", "embed", "Give files or folders after the model")
+    if out is not None:
+        refuse_taken(Path(out), overwrite, (TABLE, RECORD))
+    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
+    loaded, request = with_smaller_batches(loaded), Request(allow_large=options.allow_large)
+    opened, problems = open_inputs(inputs, options, loaded)
+    cases, rows = covered(opened, covariates), list[dict[str, Any]]()
+    with tracked("embedding") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                rows.append(_row(loaded, case, request))
+            except IsocenterError as error:
+                if isinstance(error, UsageError):  # of the model, so that no other case fares better
+                    raise
+                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+            tracker(done, len(cases))
+    if not rows:
+        raise no_result("embed", "embedded", problems)
+    weights = loaded.record.get("weights_sha256")
+    computing = None if loaded.computing is None else asdict(loaded.computing)
+    result = Embedded(pd.DataFrame(rows), problems, {"weights_sha256": weights, "computing": computing})
+    if out is None:
+        return result
+    result = replace(result, out=Path(out))
+    with result_folder(Path(out), overwrite, (TABLE, RECORD)) as folder:
+        result.table.to_parquet(folder / TABLE, index=False)
+        write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
+    return result
+
+
+def _row(model: Model, case: Case, request: Request) -> dict[str, Any]:
+    """The row of a case; UsageError where the network gives no features."""
+    image = image_of(case)
+    seen, _ = observed(model, case, request=request)
+    if seen.features is None:
+        problem = f"the network of the model ({model.families}) gives no pooled features"
+        remedy = "Choose a model of another family: `isocenter networks` lists them"
+        raise UsageError(problem, "embed", remedy)
+    place = image.source.paths[0] if image.source and image.source.paths else ""
+    numbers = seen.features.astype(np.float32)
+    return {"case": case.id, "patient": case.patient, "image": place, **{f"e{n}": x for n, x in enumerate(numbers)}}
