@@ -38,11 +38,11 @@ from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.sources import travelling
 from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.instances.task import InstanceSegmentation
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.training.data.targets import KINDS, kind_for
-from isocenter.training.step.loss import ADDED, supervised
+from isocenter.training.step.loss import ADDED, deeply_supervised
 from isocenter.values import Boxes, Label
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,7 +265,7 @@ def _losses(
     """Of each step on the same two images, until it is small enough; the first step's gradients are looked at."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
     kind = KINDS[Boxes] if targets.is_floating_point() else kind_for(targets.ndim - 1, images.ndim - 2)
-    judge = partial(supervised, task, coarse=partial(kind.coarse, spatial=tuple(images.shape[2:])))
+    judge = partial(deeply_supervised, task, coarse=partial(kind.coarse, spatial=tuple(images.shape[2:])))
     if (own := getattr(network, "loss", None)) is not None:
         judge = partial(own, heads=task.heads)
     losses: list[float] = []

@@ -30,7 +30,7 @@ from isocenter.runtime import build_module, kept_memory
 from isocenter.training import SINGLE_PROCESS, Loader, Pace, Prepared
 from isocenter.training.length.probe import Peak, counted, measured_peak
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import batch_loss
+from isocenter.training.step.loss import Criterion
 from isocenter.training.step.optimisers import Average, make_optimiser
 from isocenter.training.step.train_step import Learner
 
@@ -86,8 +86,8 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
     module = build_module(chosen.task, chosen.architecture)
     loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
     half = Compute(half=True)
-    batch = loader.of_step(0)
-    work, shapes = counted(module, lambda: batch_loss(module, batch, chosen, "cpu", half).backward())
+    batch, criterion = loader.of_step(0), Criterion(chosen, "cpu", chosen.terms)
+    work, shapes = counted(module, lambda: criterion.lowered(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
     peak = measured_peak(module, shapes, half=True, device="cpu")
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
@@ -125,7 +125,8 @@ class _Side:
         fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
         wrapped, optimiser = fabric.setup(module, make_optimiser(module, chosen.training))
         average = Average(self.averaged, module)
-        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, method, SINGLE_PROCESS)
+        criterion = Criterion(chosen, fabric.device, chosen.terms)
+        self.learner = Learner(wrapped, criterion, optimiser, average, chosen, fabric, method, SINGLE_PROCESS)
 
     def passed(self, images: torch.Tensor) -> None:
         with torch.inference_mode(), self.method.autocast("cpu"):

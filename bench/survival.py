@@ -54,7 +54,7 @@ from isocenter.evaluation import (
     uno_c,
 )
 from isocenter.tasks import settings_of
-from isocenter.tasks.survival.plan import baseline, slope
+from isocenter.tasks.survival.question import baseline, slope
 from isocenter.values import Estimate, Floats
 
 FOLDS = 5

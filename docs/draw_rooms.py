@@ -25,6 +25,7 @@ CONTENTS = {
     "quality": "facts about data sets, and checks for what is wrong with them",
     "prediction": "one case read, computed, written; where the cases of a cohort are computed",
     "runtime": "models and packages: preprocessing, windows, backends, memory",
+    "objectives": "terms that training lowers",
     "tasks": "kinds of problem: targets, losses, decoding, scores",
     "networks": "families of networks",
     "report": "figures, pages, the slice viewer",

@@ -23,7 +23,7 @@ from isocenter.errors import IntegrityError, ResourceError
 from isocenter.files import locked
 from isocenter.runs import fit
 from isocenter.runtime import Model
-from isocenter.training.logs import CsvLog
+from isocenter.training.logs import COLUMNS, CsvLog
 from packages import changed
 
 
@@ -377,7 +377,7 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, 
 
 
 def test_a_full_disk_as_a_run_goes_on_leaves_its_log(tmp_path):
-    rows = "step,seconds,loss,learning_rate,validation\n1,0.1,0.5,0.1,\n2,0.2,0.4,0.1,0.7\n3,0.3,0.4,0.1,\n"
+    rows = f"{','.join(COLUMNS)}\n1,0.1,0.5,0.1,,,2.0\n2,0.2,0.4,0.1,0.7,0.8,2.0\n3,0.3,0.4,0.1,,,2.0\n"
     (tmp_path / "log.csv").write_text(rows)
     with full_disk(50), pytest.raises(ResourceError, match="File too large"):
         CsvLog(tmp_path, 2)

@@ -18,6 +18,7 @@ import typer.main
 import isocenter
 from isocenter.cli import app
 from isocenter.networks.family import Family
+from isocenter.objectives import Objective
 from isocenter.tasks import Task
 from isocenter.values import ReferenceKind
 
@@ -242,6 +243,11 @@ def test_the_table_of_a_family_of_networks_has_each_of_its_fields():
 
 def test_the_table_of_a_task_has_each_of_its_members():
     assert described("member") == {name for name in {**vars(Task), **Task.__annotations__} if not name.startswith("_")}
+
+
+def test_the_table_of_an_objective_has_each_of_its_members():
+    members = {name for name in {**vars(Objective), **Objective.__annotations__} if not name.startswith("_")}
+    assert described("member of `Objective`") - {"Objective"} == members
 
 
 def test_the_table_of_a_kind_of_reference_has_each_of_its_fields():

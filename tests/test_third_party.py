@@ -94,7 +94,7 @@ image = isocenter.read("data/grade0/00.tiny")
 assert isocenter.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
 assert Path("packaged/scripts/networks/tiny.py").is_file()
 grading = Path("packaged/scripts/foreign/grading.py").read_text()
-assert "from ..tasks.classification.task import Classification" in grading
+assert "from ..tasks.classification.question import Classification" in grading
 assert "def decisions" not in grading
 required = json.loads(Path("packaged/configs/metadata.json").read_text())["required_packages_version"]
 assert not {"foreign", "pandas", "matplotlib"} & set(required), required

@@ -48,7 +48,7 @@ def watching(call: Callable[[Moment], object]) -> Iterator[None]:
     """Shows every moment of the trainings within to `call`, as one of their logs; what it raises ends them."""
     with pytest.MonkeyPatch.context() as patch:
         own = SimpleNamespace(add=call, close=lambda: None)
-        patch.setattr(logs, "LOGS", (*logs.LOGS, lambda out, first: own))
+        patch.setattr(logs, "LOGS", (*logs.LOGS, lambda out, first, objectives: own))
         yield
 
 

@@ -28,7 +28,8 @@ from isocenter.evaluation import (
     predictive_values,
     wilson,
 )
-from isocenter.tasks.survival.scores import Outcomes, moments, summary_rows
+from isocenter.tasks.survival.answering import moments
+from isocenter.tasks.survival.scoring import Outcomes, summary_rows
 from isocenter.values import Estimate
 
 PATIENTS = (10, 20, 50, 100)

@@ -32,7 +32,7 @@ def prepared(folder: Path, threads: int) -> int:
     # Training brings torch with it, which no check needs: it would be most of what a check is said to hold.
     from isocenter.files import DatasetOptions, read_dataset
     from isocenter.runtime import Preprocessing
-    from isocenter.tasks.segmentation.task import Segmentation
+    from isocenter.tasks.segmentation.question import Segmentation
     from isocenter.training import prepare_all
     from isocenter.transforms import Normalisation
     from isocenter.values import Label

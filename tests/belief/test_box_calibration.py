@@ -13,7 +13,7 @@ from isocenter.belief import Certainty, box_calibration_rows, boxes_of, calibrat
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks import Evidence, rows_in, settings_of, with_calibration, with_sets
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))

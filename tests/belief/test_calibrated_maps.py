@@ -11,13 +11,8 @@ from numpy.testing import assert_allclose
 from isocenter.belief import Certainty
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    task_from,
-    with_calibration,
-)
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 

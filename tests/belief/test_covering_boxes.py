@@ -15,7 +15,7 @@ from isocenter.belief.boxes import best_box_scores, covering_box_columns
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal
 from isocenter.tasks import Evidence, added_results, rows_in, settings_of, with_sets
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 32))

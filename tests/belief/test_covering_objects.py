@@ -15,14 +15,10 @@ from isocenter.belief.covering import covering_thresholds
 from isocenter.belief.objects import best_object_scores, missed_objects
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal, instance_overlap
-from isocenter.tasks import (
-    Evidence,
-    added_results,
-    settings_of,
-    with_sets,
-)
+from isocenter.tasks import Evidence, added_results, settings_of, with_sets
+from isocenter.tasks.instances.answering import HEAD
 from isocenter.tasks.instances.decode import Decoder
-from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))

@@ -12,12 +12,9 @@ from isocenter import tasks
 from isocenter.belief import object_calibration_rows
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    with_calibration,
-)
-from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
+from isocenter.tasks import Evidence, settings_of, with_calibration
+from isocenter.tasks.instances.answering import HEAD
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((36, 48))

@@ -30,9 +30,9 @@ from isocenter.explanation import (
 from isocenter.explanation.faithfulness import RADIUS, _curves
 from isocenter.report.figures.heat_map import heat
 from isocenter.scoring.explaining.cohort import pictures_of
-from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.instances.task import InstanceSegmentation
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Label
 
 COUNT = 8

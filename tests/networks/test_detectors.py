@@ -23,7 +23,7 @@ from isocenter.networks.pyramid import ADDED
 from isocenter.networks.resnet_pyramid import renumbered
 from isocenter.runtime.bundle.network import EveryHead
 from isocenter.runtime.package.onnx_export import write_onnx
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import Dense, Geometry, Vector
 
 torch.set_num_threads(1)

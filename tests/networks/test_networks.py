@@ -18,7 +18,7 @@ from dirty_memory import dirty_memory
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.runtime.bundle.network import AfterLabels
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector

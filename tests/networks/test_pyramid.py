@@ -20,7 +20,7 @@ from isocenter.evaluation import box_iou
 from isocenter.networks.pyramid import ADDED
 from isocenter.networks.yolox import Predictions, _overlap, assigned
 from isocenter.tasks.detection.decode import PRIOR
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import Dense, Geometry, Vector
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from isocenter.errors import PlanError
 from isocenter.planning.rules.context_fusion import fusion_decisions
 from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Course, Dataset, Fingerprint, Label
 
 COUNT = 60

@@ -30,6 +30,13 @@ def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
     assert following(0, [(40, 1)]) == 40 * 2.0 + 40 * 0.5
 
 
+def test_a_network_takes_no_time_for_cases_whose_outputs_are_known():
+    costs = replace(COSTS, network=1.5)
+    bare, knowing = (Minutes(10.0, None, 10, [(40, 1)], known=known) for known in (0, 20))
+    assert bare.seconds(costs) - knowing.seconds(costs) == 20 * 1.5
+    assert costs.of_networks(3) == Costs(predict=6.0, score=0.5, tune=1.0, network=4.5)
+
+
 @pytest.mark.parametrize(
     ("durations", "counted"),
     [

@@ -243,12 +243,19 @@ def test_with_inner_folds_the_best_trial_and_the_plan_are_trained_once_more_in_e
     finished = [ended(next_of(planned, []), trial=tried(0, 0.4, asked=(1, faster)))]
     finished.append(ended(next_of(planned, finished), trial=tried(1, 0.9)))
     while (again := next_of(planned, finished)).role is Role.TRIAL:
-        finished.append(ended(again, trial=Trial(None, {})))
+        truth = torch.arange(len(again.cases["val"])) % 2
+        called = truth if again.name.startswith("search/again_001") else 1 - truth
+        numbers = {"target": truth, "probabilities": torch.nn.functional.one_hot(called, 2).double()}
+        finished.append(ended(again, trial=Trial(None, numbers)))
         assert not set(again.cases["val"]) & set(again.cases["train"])
     assert [one.training.name for one in finished[2:]] == [
         f"search/again_{trial}_fold_{fold}" for trial in ("001", "000") for fold in (0, 1)
     ]
     assert len({one.training.plan["training.seed"] for one in finished}) == 2
+    count = list(planned.parts.values()).count("train")
+    [decision] = searched(planned, {one.training.name: one for one in finished}, None).result.changed.values()
+    assert (decision.value, f"on {count} training cases in inner folds" in decision.because) == (0.1, True)
+    assert "of bootstrap draws" not in decision.because  # the validation cases only choose the trial
 
 
 def test_a_search_changes_the_plan_of_its_own_fold_alone(pictures):
@@ -260,6 +267,9 @@ def test_a_search_changes_the_plan_of_its_own_fold_alone(pictures):
         *("fold_0/search/trial_000", "fold_0/search", "fold_1/search/trial_000", "fold_1/search", "fold_0", "fold_1")
     ]
     assert [one.share for one in found] == pytest.approx([0, 0, 0, 0, 0.5, 0.5])
+    for one in found[:4]:
+        tested = {case for case, part in planned.folds[one.fold].items() if part == "test"}
+        assert tested and not tested & {*one.cases["train"], *one.cases["val"]}
     own, other = (found[place].plan["training.weight_decay"] for place in (5, 4))
     assert own == 0.3 != other == planned.plan["training.weight_decay"]
 

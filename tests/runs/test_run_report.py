@@ -11,7 +11,7 @@ from isocenter.report import Figure
 from isocenter.runs.run_report import MOST_LINES, RunReport, decided_section
 from isocenter.scoring.scores import WRONG, Scored
 from isocenter.tasks import build
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.training import NARROWER
 from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
 

@@ -13,7 +13,7 @@ from isocenter.networks.grid_levels import Level, one_map
 from isocenter.runtime.windows.slide import slide
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import maps_of
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import Geometry
 
 torch.set_num_threads(1)

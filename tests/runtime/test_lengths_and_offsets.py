@@ -13,7 +13,7 @@ from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.runtime.windows.averaging import Mirrored
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import maps_of
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

@@ -36,8 +36,8 @@ from isocenter.runtime.uncertainty.disagreement import Disagreement
 from isocenter.runtime.uncertainty.last_layers import LastLayers
 from isocenter.runtime.uncertainty.methods import last_layers_of
 from isocenter.tasks import settings_of
-from isocenter.tasks.detection.task import Detection
-from isocenter.tasks.instances.task import InstanceSegmentation
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

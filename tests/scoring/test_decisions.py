@@ -12,7 +12,7 @@ from isocenter.scoring.auditing.decisions import decisions
 from isocenter.scoring.scores import Scored
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks.regression.question import Regression
 
 CASES, RANDOM = 60, np.random.default_rng(0)
 COLUMNS = ["threshold", "net_benefit", "treat_all", "treat_none", "low", "high", "label"]

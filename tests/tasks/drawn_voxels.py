@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from isocenter.belief import softmax
-from isocenter.tasks import (
-    Evidence,
-    with_calibration,
-)
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks import Evidence, with_calibration
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Geometry, Image, Label
 
 GRID = Geometry((48, 48), np.eye(3))

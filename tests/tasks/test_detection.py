@@ -19,8 +19,8 @@ from isocenter.evaluation import box_iou
 from isocenter.tasks import Evidence, rows_in, settings_of, task_from, with_calibration
 from isocenter.tasks.detection.decode import PRIOR
 from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
-from isocenter.tasks.detection.scores import SELECTION_OVERLAPS
-from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.detection.scoring import SELECTION_OVERLAPS
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = Detection(("cell", "clump"), 2, 8.0)

@@ -18,9 +18,10 @@ from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks import Evidence, build, kind_for, settings_of, task_from, voxel_bytes, with_calibration
 from isocenter.tasks.instances import decode
+from isocenter.tasks.instances.answering import HEAD
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
-from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)

@@ -16,7 +16,7 @@ from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.targets import Drawn, moved
-from isocenter.training.step.loss import supervised
+from isocenter.training.step.loss import deeply_supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
 
@@ -180,9 +180,9 @@ def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
     target[KNOWN] = target[KNOWN][:, :2]
     given["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
     kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
-    costs = supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
+    costs = deeply_supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
     classes = task.parts["classification"].loss({"class": given["classification_class"]}, target["classification"])
-    dense = supervised(
+    dense = deeply_supervised(
         task.parts["segmentation"],
         {"mask": given["segmentation_mask"], "mask@1": given["segmentation_mask@1"]},
         target["segmentation"],

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 from isocenter.errors import DatasetError
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import own_values
 from isocenter.values import Case, Geometry, Image, Label
 

@@ -10,13 +10,8 @@ import torch
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    task_from,
-    with_calibration,
-)
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks.regression.question import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
 GRID = Geometry.of_pixels((4, 4))

@@ -6,15 +6,14 @@ import pytest
 from fingerprints import facts
 from isocenter.errors import DatasetError
 from isocenter.tasks import task_from
-from isocenter.tasks.regression.plan import settings_for, unit_in
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks.regression.question import Regression, unit_in
 from isocenter.values import Case, Dataset, Fingerprint
 
 
 def planned(*values: dict[str, float], columns: dict[str, str] | None = None):
     fingerprint = Fingerprint(tuple(facts(name=f"c{n}", references={"value": one}) for n, one in enumerate(values)))
     cases = tuple(Case(one.id, one.id, {}, one.references) for one in fingerprint.cases)
-    return settings_for(Dataset(cases, name="set", columns=columns or {}), fingerprint)
+    return Regression.settings_for(Dataset(cases, name="set", columns=columns or {}), fingerprint)
 
 
 def test_targets_are_standardised_by_the_mean_and_deviation_of_the_cases_that_have_them():

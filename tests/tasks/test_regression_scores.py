@@ -5,8 +5,8 @@ import pytest
 from sklearn import metrics
 
 from isocenter.evaluation import figure_label
-from isocenter.tasks.regression.scores import measured_of, summary_rows
-from isocenter.tasks.regression.task import Regression
+from isocenter.tasks.regression.question import Regression
+from isocenter.tasks.regression.scoring import measured_of, summary_rows
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

@@ -12,8 +12,8 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
 from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.segmentation.scores import case_rows, summary_rows
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
+from isocenter.tasks.segmentation.scoring import case_rows, summary_rows
 from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 

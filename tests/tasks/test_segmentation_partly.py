@@ -18,10 +18,10 @@ from isocenter.tasks import following, settings_of
 from isocenter.tasks.segmentation import partial_labels as segmentation_partly
 from isocenter.tasks.segmentation import readers
 from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.segmentation.readers import agreement, masks_of
 from isocenter.tasks.segmentation.target_codes import Codes
 from isocenter.tasks.segmentation.targets import drawn_slices
-from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.losses import TERMS
 from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.targets import Drawn, moved

@@ -6,7 +6,7 @@ import pytest
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LABELS = (Label(1, "organ"), Label(2, "vessel"))

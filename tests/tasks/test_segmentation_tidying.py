@@ -5,13 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.tasks import (
-    Evidence,
-    settings_of,
-    task_from,
-    with_calibration,
-)
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared.left_right import crossed
 from isocenter.values import Label
 

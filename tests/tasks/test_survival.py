@@ -17,9 +17,8 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
 from isocenter.tasks import Evidence, fewest_samples, settings_of, task_from, with_calibration
 from isocenter.tasks.survival.curves import Known, proportional, weibull
-from isocenter.tasks.survival.plan import baseline, batch, curve, horizons, interval_edges
-from isocenter.tasks.survival.scores import _frequency
-from isocenter.tasks.survival.task import Survival
+from isocenter.tasks.survival.question import Survival, baseline, batch, curve, horizons, interval_edges
+from isocenter.tasks.survival.scoring import _frequency
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")

@@ -11,16 +11,25 @@ from torch.nn.functional import cross_entropy
 
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
+from isocenter.objectives.supervised import Supervised
 from isocenter.planning import read_plan, settings
 from isocenter.runtime.bundle import AfterLabels
 from isocenter.tasks import settings_of
 from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch, Prepared
 from isocenter.training.data.joint_targets import kind_of
-from isocenter.training.data.protected import GroupLoss, Protected
+from isocenter.training.data.protected import objectives_of_groups
 from isocenter.training.data.targets import vectors_changed
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, on_device, only_there, supervised
+from isocenter.training.step.loss import (
+    Criterion,
+    augmented,
+    bit_by_bit,
+    by_level,
+    deeply_supervised,
+    on_device,
+    only_there,
+)
 from isocenter.values import KNOWN, Several
 
 
@@ -55,16 +64,23 @@ def test_only_a_cuda_device_copies_while_the_processor_goes_on(device, goes_on):
     assert asked == [(device, {"non_blocking": goes_on})]
 
 
+def lowered(network, batch, chosen, **options):
+    """The loss of a batch by the task alone, unless other objectives are given."""
+    criterion = {name: options.pop(name) for name in ("objectives", "parts", "ranks") if name in options}
+    criterion = {"objectives": {"supervised": Supervised()}, **criterion}
+    return Criterion(chosen, "cpu", **criterion).lowered(network, batch, Compute(), **options).loss
+
+
 def test_one_output_is_judged_as_the_task_does(structures):
     outputs = {"mask": torch.randn(2, 3, 8, 8, 8)}
     target = torch.randint(0, 3, (2, 8, 8, 8))
-    assert supervised(structures, outputs, target) == pytest.approx(structures.loss(outputs, target).item())
+    assert deeply_supervised(structures, outputs, target) == pytest.approx(structures.loss(outputs, target).item())
 
 
 def test_coarser_outputs_weigh_half_of_the_finer_and_all_together_one(structures):
     finest, half, quarter = (torch.randn(2, 3, size, size, size) for size in (8, 4, 2))
     target = torch.randint(0, 3, (2, 8, 8, 8))
-    found = supervised(structures, {"mask@1": half, "mask": finest, "mask@2": quarter}, target)
+    found = deeply_supervised(structures, {"mask@1": half, "mask": finest, "mask@2": quarter}, target)
     # Along each axis the voxel beyond the middle is the nearest of two, and of four.
     expected = 4 / 7 * cross_entropy(finest, target)
     expected += 2 / 7 * cross_entropy(half, target[:, 1::2, 1::2, 1::2])
@@ -115,7 +131,7 @@ def test_of_mixed_images_both_targets_count_by_their_share(classes):
         seen.append(given)
         return {"class": given.flatten(1)[:, :2]}
 
-    loss = batch_loss(network, Batch(images, np.array([0, 1]), (), (1.0, 1.0)), chosen, "cpu", Compute())
+    loss = lowered(network, Batch(images, np.array([0, 1]), (), (1.0, 1.0)), chosen)
     mixed = torch.from_numpy(0.75 * images + 0.25 * images[::-1])
     assert torch.allclose(seen[0], mixed)
     task, logits = classes.task, {"class": mixed.flatten(1)[:, :2]}
@@ -142,8 +158,8 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
         return {**network(given), "+": torch.tensor([0.5, 1.5])}
 
     costs: list[float] = []
-    with_it = batch_loss(adding, batch, chosen, "cpu", Compute(), each=costs.extend)
-    without = batch_loss(network, batch, chosen, "cpu", Compute())
+    with_it = lowered(adding, batch, chosen, each=costs.extend)
+    without = lowered(network, batch, chosen)
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)
 
@@ -168,8 +184,8 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
     targets = {**known, KNOWN: np.array([[True, False]] * 2)}
     batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
     pair = SimpleNamespace(count=2, whole=lambda part: part)
-    terms = {"log_variance": torch.zeros(2, requires_grad=True)}
-    batch_loss(lambda images: outputs, batch, chosen, "cpu", Compute(), pair, terms).backward()
+    parts = torch.nn.ModuleDict({"judge": torch.nn.ParameterDict({"log_variance": torch.zeros(2)})})
+    lowered(lambda images: outputs, batch, chosen, parts=parts, ranks=pair).backward()
     assert all(output.grad is not None for output in outputs.values())
 
 
@@ -179,12 +195,19 @@ def test_an_adversary_sees_the_features_of_a_network_that_others_hold(structures
     images = np.concatenate([np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8)), np.zeros((2, 1, 8, 8, 8))], axis=1)
     mask = np.zeros((8, 8, 8), np.uint8)
     cases = [Prepared(name, images[0, :1], mask, (), (1.0, 1.0, 1.0), group=name) for name in "ab"]
-    groups, adversary = GroupLoss.of(Protected.of("adversarial", cases)), torch.zeros(2, 9, requires_grad=True)
-    chosen = SimpleNamespace(task=structures, augmentation=Still(), network=SimpleNamespace(name="unet"))
+    chosen = SimpleNamespace(
+        task=structures,
+        augmentation=Still(),
+        network=SimpleNamespace(name="unet"),
+        training=SimpleNamespace(fairness="adversarial"),
+        terms={"supervised": Supervised()},
+    )
+    objectives = chosen.terms | objectives_of_groups(chosen, cases)
+    parts = torch.nn.ModuleDict({"adversary": objectives["adversary"].parts(network, 8)})
     batch = Batch(images.astype(np.float32), np.stack([mask, mask]), (), (1.0, 1.0, 1.0), cases=(0, 1))
     wrapped = lightning_fabric.Fabric(accelerator="cpu", devices=1).setup(network)
-    batch_loss(wrapped, batch, chosen, "cpu", Compute(), terms={"adversary": adversary}, groups=groups).backward()
-    assert adversary.grad.any()
+    lowered(wrapped, batch, chosen, objectives=objectives, parts=parts).backward()
+    assert parts["adversary"]["weights"].grad.any()
 
 
 def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):
@@ -197,7 +220,7 @@ def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):
     expected += 1 / 3 * label_loss("ce+distance", flat, mask[..., 2::4], spacing=(1.0, 1.0, 8.0))
     chosen = SimpleNamespace(task=far, augmentation=Still(), network=SimpleNamespace(name="unet"))
     batch = Batch(np.zeros((1, 1, 8, 8, 8), np.float32), mask.numpy(), (), (1.0, 1.0, 2.0))
-    loss = batch_loss(lambda images: outputs, batch, chosen, "cpu", Compute())
+    loss = lowered(lambda images: outputs, batch, chosen)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

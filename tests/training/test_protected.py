@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
+from isocenter.objectives import Seen, Step
+from isocenter.objectives.supervised import Supervised
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.protected import GroupLoss, Protected
+from isocenter.training.data.protected import Protected, objectives_of_groups
 from isocenter.training.data.store import Prepared
 
 
@@ -23,6 +26,18 @@ def people(*counts: tuple[str, int, int]) -> list[Prepared]:
 
 
 UNEQUAL = (("F", 0, 30), ("F", 1, 10), ("M", 0, 20), ("M", 1, 40))
+
+
+def of_groups(method, cases):
+    """The objectives by which people are treated alike."""
+    chosen = SimpleNamespace(training=SimpleNamespace(fairness=method), terms={"supervised": Supervised()})
+    return objectives_of_groups(chosen, cases)
+
+
+def seen(outputs, targets, cases, **options):
+    """A step with these outputs."""
+    labelled = Seen(torch.zeros(len(cases), 1), targets, (), cases=tuple(cases))
+    return Step(labelled, outputs, run=None, teacher=None, judge=judge, task=None, **options)
 
 
 def judge(outputs, targets):
@@ -47,21 +62,24 @@ def test_the_loss_of_a_reweighed_batch_is_the_weighted_mean_of_its_cases():
     outputs, targets = torch.randn(5, 1, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     each = (outputs[:, 0] - targets).square()
     expected = (each * torch.from_numpy(made.weights[made.cells[cases]])).mean()
-    assert_allclose(GroupLoss.of(made)(judge, {"class": outputs}, targets, cases), expected)
+    objective = of_groups("reweigh", people(*UNEQUAL))["supervised"]
+    assert_allclose(objective.loss(seen({"class": outputs}, targets, cases)), expected)
 
 
 def test_the_group_that_is_worst_off_comes_to_count_most():
-    made = Protected.of("group_dro", people(("F", 0, 50), ("M", 0, 50)))
-    loss = GroupLoss.of(made)
-    outputs, targets = {"class": torch.tensor([[0.1], [2.0]])}, torch.zeros(2)
-    first = float(loss(judge, outputs, targets, [0, 50]))
+    objective = of_groups("group_dro", people(("F", 0, 50), ("M", 0, 50)))["supervised"]
+    outputs, targets, parts = {"class": torch.tensor([[0.1], [2.0]])}, torch.zeros(2), objective.parts(None, 0)
+    step = seen(outputs, targets, [0, 50], parts=parts)
+    first = float(objective.loss(step))
+    assert parts.shares.tolist() == [0.5, 0.5]  # a look changes nothing: they move with the weights
     for _ in range(500):
-        last = float(loss(judge, outputs, targets, [0, 50]))
+        last = float(objective.loss(step))
+        objective.after(step)
     assert_allclose(first, 0.5 * 0.01 + 0.5 * 4.0, atol=0.05)
     assert_allclose(last, 4.0, atol=0.01)
-    assert_allclose(loss.shares.sum(), 1)
+    assert_allclose(parts.shares.sum(), 1)
     on_gpu = {"class": on_apple(outputs["class"])}
-    assert_allclose(float(loss(judge, on_gpu, targets, [0, 50])), 4.0, atol=0.01)
+    assert_allclose(float(objective.loss(seen(on_gpu, targets, [0, 50], parts=parts))), 4.0, atol=0.01)
 
 
 def drawn(method: str, count: int, **options) -> Counter:
@@ -107,14 +125,16 @@ def test_without_classes_groups_weigh_alike():
 
 @pytest.mark.parametrize("method", ["none", "resample"])
 def test_only_methods_of_the_loss_change_it(method):
-    assert GroupLoss.of(Protected.of(method, people(*UNEQUAL))) is None
+    assert of_groups(method, people(*UNEQUAL)) == {}
 
 
 def test_an_adversary_learns_to_tell_groups_and_the_network_to_hide_them():
-    loss = GroupLoss.of(Protected.of("adversarial", people(("F", 0, 2), ("M", 0, 2))))
+    objective = of_groups("adversarial", people(("F", 0, 2), ("M", 0, 2)))["adversary"]
     pooled = torch.tensor([[1.0], [-1.0]], requires_grad=True)
     adversary = torch.tensor([[0.5, 0.0], [-0.5, 0.0]], requires_grad=True)
-    loss.adversary_cost(pooled, adversary, [0, 2]).backward()
+    parts = torch.nn.ParameterDict({"weights": adversary})
+    objective.loss(seen({}, None, [0, 2], features=pooled, parts=parts)).backward()
+    adversary = parts["weights"]
     assert adversary.grad[0, 0] < 0 < adversary.grad[1, 0]  # a step down tells the groups better
     straight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
     said = straight @ adversary.detach()[:, :-1].T

@@ -36,6 +36,7 @@ from isocenter.training import (
     narrower,
 )
 from isocenter.training.checkpoint_choice import Validation, judged
+from isocenter.training.logs import COLUMNS
 from isocenter.values import Decision
 
 
@@ -106,10 +107,12 @@ def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
 
 def test_the_log_has_a_row_a_step_and_the_validations_that_were_planned(segmented):
     log = pd.read_csv(segmented.out / "log.csv")
-    assert list(log.columns) == ["step", "seconds", "loss", "learning_rate", "validation"]
+    assert list(log.columns) == list(COLUMNS)
     assert log["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert log["seconds"].is_monotonic_increasing
     assert log.loc[log["validation"].notna(), "step"].tolist() == [3, 6]
+    assert log["training_metric"].notna().tolist() == log["validation"].notna().tolist()
+    assert log["gradient_norm"].gt(0).all()
 
 
 def test_the_best_checkpoint_holds_the_weights_of_the_validation_it_names(segmented):

@@ -88,7 +88,7 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
 
 
 def test_the_terms_of_a_loss_that_are_learnt_are_kept(whole):
-    assert (whole("several tasks")[1] / "checkpoints" / "last" / "terms.safetensors").is_file()
+    assert (whole("several tasks")[1] / "checkpoints" / "last" / "objectives.safetensors").is_file()
 
 
 @pytest.mark.whole

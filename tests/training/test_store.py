@@ -22,7 +22,7 @@ from cohorts import picture
 from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
 from isocenter.planning import fit_to_memory, settings
 from isocenter.runs.fit import resampled_away, resampled_in, write_resampled
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.training import prepare_all
 from isocenter.training.data import store
 from isocenter.training.data import targets as kinds

@@ -17,9 +17,9 @@ from isocenter.scoring.comparison import Comparison, compare_tables, comparison_
 from isocenter.scoring.model_tests import OF_MARGINS
 from isocenter.scoring.scores import Scored, write_verdict
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.regression.task import Regression
-from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.survival.task import Survival
+from isocenter.tasks.regression.question import Regression
+from isocenter.tasks.segmentation.question import Segmentation
+from isocenter.tasks.survival.question import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
 from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks
 from isocenter.verbs.comparing.rows import ComparisonOptions, significance_of, verdicts

@@ -16,7 +16,7 @@ from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.explanation import Surrogate
 from isocenter.scoring.explaining.concepts import _marked, _section_of_measurements
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
 
 

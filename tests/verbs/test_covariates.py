@@ -117,20 +117,6 @@ def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been
     assert (run / "evaluation" / "covariates.json").is_file()
 
 
-@pytest.mark.whole
-def test_by_minutes_both_trainings_have_the_same_and_end_within_them(informed, tmp_path):
-    # Epochs end both long before the minutes do, so that no busy machine decides.
-    given = {"network.size": trained.SMALL_RESNET, "training.batch": 8, "training.epochs": 2, "training.networks": 1}
-    given["network.context"] = ["marker"]
-    run = isocenter.train(informed[0], minutes=30, out=tmp_path / "run", assignments=given, **READING)
-    states = [
-        read_json(run.out / part / "checkpoints" / "last" / "state.json", STATE_SCHEMA) for part in (".", "image_only")
-    ]
-    first, second = (state["deadline"] for state in states)
-    assert 0 < first < second <= 30 * 60
-    assert all(state["speed"] is not None for state in states)  # each has found its own number of steps
-
-
 def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, tmp_path):
     data, run = informed
     picture = data / "00.png"

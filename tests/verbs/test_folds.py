@@ -21,8 +21,8 @@ from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import ReadingOptions
 from isocenter.report import figures
 from isocenter.runs import training_of, with_reasons
+from isocenter.runs.fit import job_of
 from isocenter.runs.gate import error_note
-from isocenter.runs.loop import job_of
 from isocenter.runs.loop import trained as train_all
 from isocenter.runs.run_end import Trained, less_than_one_pass, training_log
 from isocenter.runs.run_folder import RunFolder, new_run
@@ -215,24 +215,6 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
     assert not (tmp_path / "run" / "start").exists()
 
 
-@pytest.mark.whole
-def test_the_minutes_are_for_all_folds_together(tmp_path):
-    data = trained.pictures(tmp_path / "data", 24)
-    # Epochs end both long before the minutes do, so that no busy machine decides.
-    chosen = {"training.steps": None, "training.epochs": 1, "training.compute": "eager", "guard.gate": False}
-    run = trained.classifying(data, tmp_path / "run", folds=2, minutes=30, assignments=chosen)
-    ends = []
-    for fold in range(2):
-        state = json.loads((run.out / f"fold_{fold}" / "checkpoints" / "last" / "state.json").read_text())
-        ends.append(state["deadline"])
-        assert state["speed"] is not None
-    # The first has half of the time; nearly all of it is left to the second.
-    assert ends == pytest.approx([0.5 * 60 * 30, 60 * 30], rel=0.05) and max(ends) < 60 * 30
-    plan = read_plan(run.out / "plan.yaml")
-    assert plan["training.steps"] is None
-    assert "in each fold" in plan.decision("training.steps").because
-
-
 def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps_its_turn(classified, tmp_path):
     chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
     chosen |= {"training.compute": "eager", "training.epochs": 5}
@@ -257,6 +239,8 @@ def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_i
     plan = with_reasons(run.plan, [run.plan] * 2, outcomes)
     planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
     assert plan["training.batch"] == planned
+    assert plan["training.steps"] is None
+    assert plan.decision("training.steps").because == "a probe in each fold turned the minutes into steps: 4, 1000"
     assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
     assert with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision("training.batch")
     other = run.plan.with_decision(SCALE, Decision([{"method": "zscore"}], "of fold 1"))

@@ -142,7 +142,7 @@ def test_volumes_are_answered_as_pictures_are(tmp_path):
     assert found.data.shape == (16, 16, 16)
     assert set(found.values) == {"size"}
     assert found.labels[0].name == "1"
-    assert not (tmp_path / "run" / "checkpoints" / "last" / "terms.safetensors").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "last" / "objectives.safetensors").exists()
 
 
 @pytest.mark.whole

@@ -21,10 +21,8 @@ from isocenter.evaluation import Calibrator, Conformal
 from isocenter.files.dicom import read_segmentation
 from isocenter.prediction import kinds_of_maps, with_own_names
 from isocenter.runtime import Inference, Model, Preprocessing
-from isocenter.tasks import (
-    added_results,
-)
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks import added_results
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
 

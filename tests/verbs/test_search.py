@@ -106,18 +106,6 @@ def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
 
 
 @pytest.mark.whole
-def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_path):
-    made = planned(data, folds=2)
-    tested = [case for case, part in made.folds[1].items() if part == "test"]
-    other = planned(spoiled(data, tmp_path / "spoiled", tested), folds=2)
-    assert other.folds == made.folds
-    ours, theirs = (
-        search(replace(one.of_fold(1), folds=()), tmp_path / name) for one, name in ((made, "ours"), (other, "theirs"))
-    )
-    assert reported(ours) == reported(theirs)
-
-
-@pytest.mark.whole
 def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(made, whole, tmp_path):
     seen, watched = [], []
 
@@ -179,19 +167,6 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     because = edited.decision("training.learning_rate").because
     assert "validation cases, the plan's own" in because and "once more from another seed" in because
     assert "trial" in edited.decision("training.learning_rate").source
-
-
-@pytest.mark.whole
-def test_with_inner_folds_the_best_is_confirmed_on_every_training_case(made, tmp_path):
-    """The validation cases only choose the trial."""
-    plan = with_(learning_nothing(made, tmp_path), {"split.inner_folds": 2})
-    found, count = search(made, tmp_path, plan), list(made.parts.values()).count("train")
-    [decision] = found.changed.values()
-    assert f"on {count} training cases in inner folds" in decision.because
-    assert "Bonferroni" not in decision.because and "of bootstrap draws" not in decision.because
-    assert sorted(one.name for one in (tmp_path / "search").glob("again_*")) == [
-        f"again_{trial}_fold_{fold}" for trial in ("000", "001") for fold in (0, 1)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import kaplan_meier
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import read_plan
+from isocenter.runs import Unseen
 from isocenter.runs.covariate_baseline import _fitted
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Model
 from isocenter.tasks import settings_of, untuned
-from isocenter.tasks.survival.plan import calibrated, curve
+from isocenter.tasks.survival.question import calibrated, curve
 from isocenter.training import Clock, equal_weights
 from isocenter.verbs.ensembling.weights import tuned_task
 from packages import CONFIG, no_export, without_isocenter
@@ -283,7 +284,7 @@ def test_an_ensemble_all_of_whose_cases_have_trained_promises_nothing_by_them(fo
         cases=lambda part: cases if part == "train" else [],
         counting=lambda shares: model,
     )
-    task, decisions = tuned_task(joined, equal_weights(2, "no case is left"))
+    task, decisions = tuned_task(Unseen(), joined, equal_weights(2, "no case is left"))
     assert "task.baseline" in decisions and "task.conformal" not in decisions
     assert task.certainty.conformal is None
 

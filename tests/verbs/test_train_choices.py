@@ -22,7 +22,7 @@ from isocenter.runs.plan_request import PlanRequest
 from isocenter.runs.run_folder import planned_from
 from isocenter.runtime import read_json, verify
 from isocenter.tasks import settings_of
-from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Decision
 from isocenter.verbs.train import Run, train
 

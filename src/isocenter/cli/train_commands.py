@@ -171,6 +171,10 @@ def train(
     covariates: Covariates = None,
     groups: Groups = None,
     positive: Positive = None,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Data of which only the images are used, for objectives.terms; repeatable."),
+    ] = None,
     task: Kind = None,
     given: Given = None,
 ) -> None:
@@ -192,6 +196,7 @@ def train(
         everything=everything,
         task=task,
         positive=positive,
+        unlabelled=unlabelled or (),
         assignments=assigned(assignments, covariates, groups),
         **(given or {}),
     )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.inner_folds import with_inner_folds
     from isocenter.planning.rules.learning import LEAST_BATCH
     from isocenter.planning.rules.normalisation import constant_problems
+    from isocenter.planning.rules.objectives import with_objective_settings
     from isocenter.planning.rules.preprocessing import normalised_problems
     from isocenter.planning.rules.profiles import profile_for
     from isocenter.planning.rules.shortcuts import Retest

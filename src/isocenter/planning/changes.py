@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.errors import PlanError, counted
+from isocenter.objectives import needs_of, objective_kind
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
@@ -18,6 +19,7 @@ from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
 from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.objectives import TERMS, UNLABELLED, with_sections
 from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
@@ -56,6 +58,8 @@ CONTEXT_NOTE = "in fold 0; each fold encodes covariates from its own training ca
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
     _refuse_modality(plan, assignments)
+    if TERMS in assignments:
+        plan = with_sections(plan.with_decision(TERMS, Decision(assignments[TERMS], BY_HAND)))
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
@@ -239,7 +243,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         task,
         architecture,
         patch,
-        int(plan["training.batch"]),
+        int(plan["training.batch"]) + unlabelled_kept(plan),
         machine,
         half=plan["training.precision"] == "bf16",
         optimiser=plan["training.optimiser"],
@@ -252,6 +256,16 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
         memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
+
+
+def unlabelled_kept(plan: Plan) -> int:
+    """Unlabelled images of a step whose way through the network is kept for its gradient."""
+    if not plan[UNLABELLED]:
+        return 0
+    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    # Of the views one is the teacher's, which learns nothing.
+    views = max(1, needs.views - needs.teacher) if needs.unlabelled else 0
+    return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])
 
 
 def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.objectives import SUPERVISED, needs_of, objective_kind, objective_names
 from isocenter.planning.rules.cascade import (
     CASCADE,
     MINUTES_A_TRAINING,
@@ -45,6 +46,7 @@ def settings(plan: Plan) -> Settings:
     _check_search(made)
     _check_configurations(made)
     _check_prior(plan, made)
+    _check_objectives(made)
     _check_network(made)
     return made
 
@@ -288,6 +290,30 @@ def _check_duration(training: Training) -> None:
         raise _endless(
             "no number of steps, which two equal runs need" if training.deterministic else "neither minutes nor steps"
         )
+
+
+def _check_objectives(made: Settings) -> None:
+    """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
+    chosen, family, where = made.objectives, networks.family_of(made.network.name), "objectives.terms"
+    for name, objective in made.terms.items():
+        if why := objective.refusal(made.task):
+            raise PlanError(f"{name} cannot teach {made.task.name}: {why}", where, f"Leave out {name}")
+        needs, own = objective.needs, family.sees_targets or family.has_loss
+        if (needs.unlabelled and own) or (needs.features and (own or not family.features)):
+            problem = f"{name} needs outputs or features that {made.network.name} does not give without references"
+            raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
+        if needs.unlabelled and not chosen.unlabelled:
+            raise PlanError(f"{name} needs unlabelled images", "objectives.unlabelled", "Give --unlabelled PATH")
+        if needs.unlabelled and made.preprocessing.cascade is not None:
+            problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
+            raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
+    if chosen.unlabelled and not needs_of(made.terms.values()).unlabelled:
+        able = [name for name in objective_names() if objective_kind(name).needs.unlabelled]
+        remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
+        raise PlanError("no objective sees unlabelled images", where, remedy)
+    for path in chosen.unlabelled:
+        if not Path(path).exists():
+            raise PlanError(f"there is no {path}", "objectives.unlabelled", "Give a folder or a table of images")
 
 
 def _check_search(made: Settings) -> None:

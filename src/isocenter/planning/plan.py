@@ -17,6 +17,7 @@ from isocenter.planning.rules.grid import window_for
 from isocenter.planning.rules.groups import groups_decision
 from isocenter.planning.rules.learning import batch_decision, training
 from isocenter.planning.rules.modalities import absent_decision, with_presence
+from isocenter.planning.rules.objectives import objectives_sections
 from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
 from isocenter.planning.rules.shortcuts import Retest
@@ -69,6 +70,7 @@ def make_plan(
         },
         "search": unsearched(),
         "guard": _guard(),
+        **objectives_sections(inputs.dataset, fingerprint),
     }
     plan = Plan(_decided(sections, inputs.stated))
     if plan["preprocessing.cascade"] is None:

@@ -20,6 +20,7 @@ from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
+from isocenter.planning.rules.objectives import with_sections
 from isocenter.planning.sections import typed
 from isocenter.tasks import kind, registered_settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
@@ -142,6 +143,7 @@ def read_plan(path: Path) -> Plan:
     ]
     plan = Plan(sections, **head)
     try:
+        plan = with_sections(plan)
         typed(plan)  # what follows is worked out from possible values alone
         plan = with_settings(plan, {name: plan[name] for name in edited})
         settings(plan)

@@ -8,6 +8,7 @@ from functools import singledispatch
 from textwrap import shorten, wrap
 from typing import Any
 
+from isocenter.objectives import objective_names
 from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
@@ -17,6 +18,8 @@ TITLES = {
     "preprocessing": "What the network sees",
     "network": "The network",
     "training": "How it learns",
+    "objectives": "The objectives",
+    "supervised": "The task's own loss",
     "augmentation": "How images are varied",
     "inference": "How it predicts",
     "evaluation": "How it is evaluated",
@@ -190,6 +193,12 @@ SENTENCES: Mapping[str, Sentence] = {
     "evaluation.registered": Sentence(
         "The evaluation is registered under the hash {value}", "The evaluation is not registered yet"
     ),
+    "objectives.terms": Sentence("Training lowers the sum of {value}"),
+    "objectives.unlabelled": Sentence("Unlabelled images are those in {value}", "No unlabelled images are used"),
+    "objectives.unlabelled_hash": Sentence("Their contents have the hash {value}"),
+    "objectives.unlabelled_batch": Sentence(
+        "A step takes {value} unlabelled images", only_with=("objectives.unlabelled",)
+    ),
     "search.minutes": Sentence(
         "Other decisions are tried for {value} minutes", "No minutes are set aside for a search"
     ),
@@ -213,7 +222,7 @@ def prose(plan: Plan) -> str:
     """Paragraphs of full sentences, one a section; decisions that are off are named at a section's end."""
     sentences = sentences_of(plan)
     return "\n\n".join(
-        f"{TITLES.get(section, section)}. {_paragraph(section, plan.sections[section], sentences)}"
+        f"{_title(section)}. {_paragraph(section, plan.sections[section], sentences)}"
         for section in (*TITLES, *sorted(set(plan.sections) - set(TITLES)))
         if plan.sections.get(section)
     )
@@ -229,8 +238,13 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
             if f"{section}.{name}" in names and not is_silent(decision, sentences.get(f"{section}.{name}"))
         }
         if own:
-            made[TITLES.get(section, section)] = _paragraph(section, own, sentences)
+            made[_title(section)] = _paragraph(section, own, sentences)
     return made
+
+
+def _title(section: str) -> str:
+    usual = f"The objective {_words(section)}" if section in objective_names() else section
+    return TITLES.get(section, usual)
 
 
 def sentences_of(plan: Plan) -> dict[str, Sentence]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from isocenter import tasks
 from isocenter.errors import PlanError
+from isocenter.objectives import SUPERVISED, Objective, objective_kind, objective_names
 from isocenter.runtime import Context, Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
@@ -196,8 +197,27 @@ class Guarding:
 
 
 @dataclass(frozen=True)
+class Objectives:
+    """The terms that training lowers; each has a section of its name.
+
+    terms:      names of objectives
+    unlabelled: paths of data sets of which nothing but the images is seen
+    unlabelled_hash: of the contents of their images; None until they are read
+    unlabelled_batch: unlabelled images a step; None for as many as labelled ones
+    """
+
+    terms: Annotated[tuple[str, ...], MinLen(1)] = (SUPERVISED,)
+    unlabelled: tuple[str, ...] = ()
+    unlabelled_hash: str | None = None
+    unlabelled_batch: Count | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
-    """A whole plan, typed."""
+    """A whole plan, typed.
+
+    terms: {name: objective}
+    """
 
     task: Task
     preprocessing: Preprocessing
@@ -209,6 +229,8 @@ class Settings:
     evaluation: Evaluation
     search: Search
     guard: Guarding
+    objectives: Objectives
+    terms: Mapping[str, Objective]
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -246,24 +268,29 @@ TYPED: Mapping[str, Any] = {
     "evaluation": Evaluation,
     "search": Search,
     "guard": Guarding,
+    "objectives": Objectives,
 }
 FREE = ("task",)
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
-    unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
+    terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
+    own = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *own})
     missing = sorted({*TYPED, *FREE} - set(plan.sections))
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
     made = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
-    return Settings(task=task, **made)
+    kinds = {name: objective_kind(name) for name in made["objectives"].terms}
+    return Settings(task=task, terms={name: _typed(name, kind, plan) for name, kind in kinds.items()}, **made)
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
-    values = {key: decision.value for key, decision in plan.sections[name].items()}
+    # An objective may have nothing to decide; then its section stands in no plan.
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -277,8 +304,9 @@ def check_value(name: str, value: Any) -> None:
     if section in FREE:
         return  # the task says what it has, once it is known
     nothing = Decision(None, because="not decided yet")
-    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in TYPED.items()}).decision(name)
-    _validated(get_type_hints(TYPED[section], include_extras=True)[key], value, (section, key))
+    kinds = dict(TYPED) | ({section: objective_kind(section)} if section in objective_names() else {})
+    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in kinds.items()}).decision(name)
+    _validated(get_type_hints(kinds[section], include_extras=True)[key], value, (section, key))
 
 
 # What checks values of a kind is made once: that takes longer than the check.

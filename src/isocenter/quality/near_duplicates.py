@@ -93,6 +93,12 @@ def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     return tuple(map(frozenset, members.values()))
 
 
+def duplicates_among(own: Mapping[str, Look], others: Mapping[str, Look]) -> dict[str, frozenset[str]]:
+    """{name among the others: own cases with (nearly) the same image}, joined by pairs directly or over others."""
+    found = groups(twins({**own, **others}))
+    return {name: group & own.keys() for group in found for name in group & others.keys()}
+
+
 class _Images:
     """Small images without the set's mean image, each of length 1: registered brains are no twins.
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.runs.certified_images import MOST, ValidationImages, validation_images
     from isocenter.runs.configuration_results import configuration_notes, configuration_sections, configured
     from isocenter.runs.covariate_baseline import CovariateShare, covariates_stated
-    from isocenter.runs.decisions import log_decisions, with_outcome, with_reasons, with_searches
+    from isocenter.runs.decisions import log_decisions, with_reasons, with_searches, with_stop
     from isocenter.runs.distributed import in_all_processes
     from isocenter.runs.fit import prepared
     from isocenter.runs.gate import gate_of_site, guarded_by
@@ -42,14 +42,12 @@ if TYPE_CHECKING:
         NETWORKS,
         NNUNET,
         compares,
-        configuration,
         configuration_plan,
         configurations,
         evenly,
         first_stage_plan,
         fold_by_case,
         has_cascade,
-        inner_folds,
         networks_decision,
         next_of,
         searched,
@@ -74,8 +72,6 @@ if TYPE_CHECKING:
     from isocenter.runs.training import (
         CONFIGURED,
         IMAGE_ONLY,
-        INNER,
-        MORE,
         SEARCH,
         Costs,
         Finished,

@@ -30,7 +30,7 @@ def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
             log.info(line.format(what=what, value=decision.value, because=decision.because))
 
 
-def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
+def with_stop(plan: Plan, outcome: Outcome) -> Plan:
     """The plan with why training ended early, if it did."""
     return _stopped(plan, outcome.stopped) if outcome.stopped else plan
 

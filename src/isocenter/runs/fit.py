@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import defaultdict
@@ -11,14 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import listed
 from isocenter.evaluation import groups_of
-from isocenter.planning import CACHED_SHARE, Settings, Training, settings
-from isocenter.reading import ReadingOptions
+from isocenter.files import write_table
+from isocenter.lazy import pandas as pd
+from isocenter.planning import CACHED_SHARE, CROSS_FITS, Settings, settings
+from isocenter.quality import references_counted
+from isocenter.reading import ALLOW_LARGE, ReadingOptions
 from isocenter.report import selecting_name, tracked
-from isocenter.runs import MOST_UNSEEN, evenly
+from isocenter.runs import MOST_UNSEEN, Role, Training, evenly, fold_by_case, training_of
+from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_watch import watched
 from isocenter.runtime import (
+    BEFORE,
     WEIGHTS,
     Context,
     Model,
@@ -26,6 +34,7 @@ from isocenter.runtime import (
     averaged_model,
     choose_device,
     environment,
+    label_numbers,
     load,
     on_device,
     read_json,
@@ -43,6 +52,7 @@ from isocenter.training import (
     Recount,
     Several,
     finished,
+    keep_marked,
     length_of,
     prepare_all,
 )
@@ -66,6 +76,7 @@ class Job:
     test:   cases that it never sees
     calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
+    unlabelled: cases of which it sees nothing but the image
     """
 
     out: Path
@@ -79,6 +90,7 @@ class Job:
     test: Sequence[Case] = ()
     calibration: Sequence[Case] = ()
     fold: int | None = None
+    unlabelled: Sequence[Case] = ()
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
@@ -132,7 +144,81 @@ class Job:
         """Its training and its validation cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
         cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
-        return in_groups(cases[: len(self.train)], self.train, self.settings.training), cases[len(self.train) :]
+        return in_groups(cases[: len(self.train)], self.train, self.settings), cases[len(self.train) :]
+
+    def prepared_unlabelled(self) -> list[Prepared]:
+        """Its unlabelled cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        return prepared(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
+
+
+def job_of(run: RunFolder, training: Training) -> Job:
+    """A training with its cases, and with what its model records of them."""
+    fingerprint = run.examination.fingerprint.only({case.id for case in run.cases("train", training.fold)})
+    record: dict[str, Any] = {
+        "data_hash": run.plan.data_hash,
+        "patients_known": run.dataset.patients_known,
+        "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
+    }
+    if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
+        record["fingerprint"]["largest"] = run.examination.fingerprint.largest
+    if training.role is Role.INNER:
+        _write_inner_split(run, training)
+    parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
+    unlabelled, left_out = run.unlabelled.shown_to(training.cases["train"], {case.id for case in run.dataset})
+    if run.unlabelled.cases:
+        record["unlabelled"] = {"cases": len(unlabelled), "left_out": left_out}
+    return Job(
+        run.place(training.name),
+        training.plan,
+        parts["train"],
+        parts["val"],
+        {**record, **training.record},
+        what=training.what,
+        start=None if training.role is Role.STAGE else run.start,
+        test=parts["test"],
+        calibration=parts["calibration"],
+        fold=training.fold,
+        unlabelled=unlabelled,
+    )
+
+
+def _write_inner_split(run: RunFolder, training: Training) -> None:
+    """Write the inner fold of every training case, also where few of a part are predicted."""
+    place = run.place(training.name).parent / "split.csv"
+    if place.is_file():
+        return
+    main = training_of(run.made, {}, training.fold)
+    folds = fold_by_case(run.made, main, run.made.settings.split.inner_folds)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), place)
+
+
+def marked(run: RunFolder, second: Training) -> dict[str, Path]:
+    """{case id: file with the labels that the networks at low resolution mark} of what trains and selects.
+
+    A training case is marked by the network that has not seen it, others by the mean of all.
+    """
+    before, device = run.place(second.name) / BEFORE, second.settings.training.device
+    parts = fold_by_case(run.made, second, CROSS_FITS)
+    cases = run.cases_of([*second.cases["train"], *second.cases["val"]])
+    places = {case.id: before / "marked" / f"{_digest(case)}.b2nd" for case in cases}
+    missing = [case for case in cases if not places[case.id].is_file()]
+    models: dict[int | None, Model] = {}
+    with tracked("marking cases at low resolution") as tracker:
+        for done, case in enumerate(missing, start=1):
+            number = parts.get(case.id)
+            if number not in models:
+                models[number] = load(before, device, fold=number)
+            labels = label_numbers(models[number].predict(case), models[number].task.labels)
+            keep_marked(np.asarray(labels), places[case.id])
+            tracker(done, len(missing))
+    return places
+
+
+def _digest(case: Case) -> str:
+    """A name that no file system, and no reader of it, could take amiss."""
+    return hashlib.sha256(case.id.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +297,7 @@ def fit(
             ),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
+            unlabelled=job.prepared_unlabelled(),
             watch=watch,
         )
     write_resampled(lost, job.out)
@@ -237,22 +324,29 @@ def learn_along(ranks: Ranks) -> Any:
             length=length_of(asked.job.settings.training, asked.clock, fewest=asked.job.fewest),
             record={},
             start=asked.job.start,
+            unlabelled=asked.job.prepared_unlabelled(),
         )
     return asked
 
 
 def prepared(
-    cases: Sequence[Case], chosen: Settings, reading: ReadingOptions, marked: Mapping[str, Path] | None = None
+    cases: Sequence[Case],
+    chosen: Settings,
+    reading: ReadingOptions,
+    marked: Mapping[str, Path] | None = None,
+    *,
+    references: bool = True,
 ) -> list[Prepared]:
     """The cases as the network sees them.
 
     marked: as in `Job`
+    references: whether targets are made of them
     """
     with tracked("preparing cases") as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,
-            chosen.task,
+            chosen.task if references else None,
             reading=reading.decisive,
             context=Context.of(chosen.network.context),
             marked=marked,
@@ -305,11 +399,12 @@ def _named(key: str, task: Task) -> str:
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 
-def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Training) -> list[Prepared]:
+def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Settings) -> list[Prepared]:
     """Training cases with the group of people that each is of, where training looks at groups."""
-    if chosen.fairness == "none" or chosen.protected is None:
+    protected = chosen.training.protected
+    if chosen.training.fairness == "none" or protected is None:
         return list(made)
     names = dict.fromkeys(name for case in cases for name in case.covariates)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
-    [groups] = groups_of(covariates, chosen.protected).values()
+    [groups] = groups_of(covariates, protected).values()
     return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]

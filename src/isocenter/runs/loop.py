@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,13 +14,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.evaluation import Table
-from isocenter.files import write_table, write_text
-from isocenter.lazy import pandas as pd
+from isocenter.files import write_text
 from isocenter.planning import CROSS_FITS, plan_text, read_plan, relative_to, settings
-from isocenter.quality import references_counted
-from isocenter.reading import ALLOW_LARGE
-from isocenter.report import row_name, tracked
+from isocenter.report import row_name
 from isocenter.runs import (
     MOST_UNSEEN,
     NETWORKS,
@@ -38,7 +33,6 @@ from isocenter.runs import (
     deadline,
     first_stage_plan,
     fitting_seconds,
-    fold_by_case,
     fresh_model,
     log_decisions,
     networks_decision,
@@ -49,31 +43,29 @@ from isocenter.runs import (
     training_of,
     wants_control,
     why_single,
-    with_outcome,
     with_reasons,
     with_searches,
+    with_stop,
 )
-from isocenter.runs.fit import Fitted, Job, fit
+from isocenter.runs.fit import Fitted, Job, fit, job_of, marked
 from isocenter.runs.gate import guarded, looked_at
 from isocenter.runs.run_end import Trained, evaluated, evaluated_control
 from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.runs.search import Trials
-from isocenter.runs.tuning import out_of_fold, predicted_by_mean, tuned
+from isocenter.runs.tuning import out_of_fold, tuned
 from isocenter.runs.unseen import Unseen
 from isocenter.runtime import (
-    BEFORE,
     Model,
-    label_numbers,
     load,
     use_threads,
     with_first_stage,
     write_json,
     write_members,
 )
-from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Subsets
+from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Scored, Subsets
 from isocenter.tasks import Task, needs_alignment
-from isocenter.training import Outcome, Several, keep_marked
-from isocenter.values import Case, Decision, Plan
+from isocenter.training import Outcome, Several
+from isocenter.values import Decision, Plan
 
 log = logging.getLogger("isocenter")
 TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
@@ -87,45 +79,37 @@ def trained(run: RunFolder) -> Trained:
     What an earlier session has done is not done again. Where the set has its own test part the mean of the folds is
     scored on it, else each fold on its own cases.
     """
-    loop = Loop(run, Stages(run.clock))
-    loop.stages.ended("reading and planning")
+    stages, unseen = Stages(run.clock), Unseen()
+    stages.ended("reading and planning")
+    loop = Loop(run, stages)
     loop.fit_all()
-    loop.stages.ended("training")
+    stages.ended("training")
+    run, fits = loop.run, loop.fits(Role.MAIN, Role.FOLD)
 
-    run, plan, stages, unseen = loop.run, loop.run.plan, loop.stages, Unseen()
-    fits, controls, common = loop.fits(Role.MAIN, Role.FOLD), loop.fits(Role.CONTROL), settings(loop.run.plan).task
-    found = tuned(unseen, fits, common, loop.fits(Role.INNER))
+    task = settings(run.plan).task
+    found = tuned(unseen, fits, task, loop.fits(Role.INNER))
     stages.ended("calibration and thresholds")
-    models = guarded(run, unseen, fits, found)
-    unseen.outputs.close()  # scores ask for each case once
+    found = guarded(run, unseen, fits, found)
+    unseen.outputs.close()  # a score asks for each case once
     stages.ended("gate")
 
     facts = dict[str, str]()
     if any(one.further for one in fits):
-        facts = {"networks": write_mean(run.out, fits, replace(models.models[0], task=models.task))}
-    plan, outcomes = plan.with_decisions(models.decisions), [one.outcome for one in fits]
-    if run.made.folds:
-        plans = [one.job.plan for one in fits]
-        plan = with_searches(with_reasons(plan, plans, outcomes), plans)
-    else:
-        plan = with_outcome(plan, outcomes[0])
-
-    own = models.out_of_fold(unseen, fits)
+        facts["networks"] = write_mean(run.out, fits, replace(found.models[0], task=found.task))
+    own = found.out_of_fold(unseen, fits)
     cases = [case for case in run.dataset if case.id in own.owners]
     scored = evaluated(run, own, cases, OUT_OF_FOLD if run.own_test else EVALUATION, own.folds)
-    if controls:
-        evaluated_control(run, out_of_fold(controls, common), cases)
+    if controls := loop.fits(Role.CONTROL):
+        evaluated_control(run, out_of_fold(controls, task), cases)
+    if run.made.folds and scored is not None:
+        facts |= fold_facts(run, scored, fits, found.task)
+        if run.own_test:
+            scored = evaluated(run, load(run.out, fits[0].job.settings.training.device), run.own_test)
     stages.ended("testing")
-    if not run.made.folds or scored is None:
-        return Trained(plan, scored, outcomes, facts, stages.seconds)
-    primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
-    facts = fold_facts(scored.table, [one.job.test for one in fits], models.task, primary, seed)
-    if run.own_test:
-        overall = [row for row in scored.rows if row.metric == primary][:1]
-        facts |= {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
-        mean = load(run.out, fits[0].job.settings.training.device)
-        scored = evaluated(run, mean, run.own_test)
-        stages.ended("testing")
+
+    plan, plans = run.plan.with_decisions(found.decisions), [one.job.plan for one in fits]
+    outcomes = [one.outcome for one in fits]
+    plan = with_searches(with_reasons(plan, plans, outcomes), plans) if run.made.folds else with_stop(plan, outcomes[0])
     return Trained(plan, scored, outcomes, facts, stages.seconds)
 
 
@@ -169,7 +153,7 @@ class Loop:
         further, made = defaultdict[str, list[Outcome]](list), list[Fitted]()
         for one in self.finished:
             if one.training.role is Role.MEMBER:
-                further[_place(one.training, 2)].append(one.reached)
+                further["/".join(one.training.name.split("/")[:-2])].append(one.reached)
             elif one.training.role is Role.CONFIGURATION:
                 further[f"fold_{one.training.fold}"].append(one.reached)
         for one in self.finished:
@@ -334,78 +318,8 @@ class Loop:
         write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
 
 
-def _place(training: Training, levels: int) -> str:
-    """The name of the training whose folder holds this one's, so many levels above."""
-    return "/".join(training.name.split("/")[:-levels])
-
-
-def job_of(run: RunFolder, training: Training) -> Job:
-    """A training with its cases, and with what its model records of them."""
-    fingerprint = run.examination.fingerprint.only({case.id for case in run.cases("train", training.fold)})
-    record: dict[str, Any] = {
-        "data_hash": run.plan.data_hash,
-        "patients_known": run.dataset.patients_known,
-        "fingerprint": {**fingerprint.summary, "references": references_counted(fingerprint)},
-    }
-    if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
-        record["fingerprint"]["largest"] = run.examination.fingerprint.largest
-    if training.role is Role.INNER:
-        _write_inner_split(run, training)
-    parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
-    return Job(
-        run.place(training.name),
-        training.plan,
-        parts["train"],
-        parts["val"],
-        {**record, **training.record},
-        what=training.what,
-        start=None if training.role is Role.STAGE else run.start,
-        test=parts["test"],
-        calibration=parts["calibration"],
-        fold=training.fold,
-    )
-
-
-def _write_inner_split(run: RunFolder, training: Training) -> None:
-    """Write the inner fold of every training case, also where few of a part are predicted."""
-    place = run.out / _place(training, 1) / "split.csv"
-    if place.is_file():
-        return
-    main = training_of(run.made, {}, training.fold)
-    folds = fold_by_case(run.made, main, run.made.settings.split.inner_folds)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), place)
-
-
 def _write_stage_plan(plan: Plan, folder: Path) -> None:
     write_text(folder / "plan.yaml", plan_text(relative_to(plan, folder)), overwrite=True)
-
-
-def marked(run: RunFolder, second: Training) -> dict[str, Path]:
-    """{case id: file with the labels that the networks at low resolution mark} of what trains and selects.
-
-    A training case is marked by the network that has not seen it, others by the mean of all.
-    """
-    before, device = run.place(second.name) / BEFORE, second.settings.training.device
-    parts = fold_by_case(run.made, second, CROSS_FITS)
-    cases = run.cases_of([*second.cases["train"], *second.cases["val"]])
-    places = {case.id: before / "marked" / f"{_digest(case)}.b2nd" for case in cases}
-    missing = [case for case in cases if not places[case.id].is_file()]
-    models: dict[int | None, Model] = {}
-    with tracked("marking cases at low resolution") as tracker:
-        for done, case in enumerate(missing, start=1):
-            number = parts.get(case.id)
-            if number not in models:
-                models[number] = load(before, device, fold=number)
-            labels = label_numbers(models[number].predict(case), models[number].task.labels)
-            keep_marked(np.asarray(labels), places[case.id])
-            tracker(done, len(missing))
-    return places
-
-
-def _digest(case: Case) -> str:
-    """A name that no file system, and no reader of it, could take amiss."""
-    return hashlib.sha256(case.id.encode()).hexdigest()[:16]
 
 
 def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Minutes | None:
@@ -420,32 +334,42 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
         return None
     preprocessing, folds = first.settings.preprocessing, len(jobs)
     often, tested = max(1, len(Subsets.of(preprocessing).wanted)), sum(len(job.test) for job in jobs)
-    looking, others = zip(*(map(len, looked_at(run, job)) for job in jobs), strict=True)
-    has_gate = first.settings.guard.gate
+    has_gate, unseen = first.settings.guard.gate, sum(len(job.unseen) for job in jobs)
+    looking, others = zip(*(looked_at(run, job) for job in jobs), strict=True)
+    # Of the first fold the gate looks at the unseen cases too.
+    looked = [*others, jobs[0].test if folds > 1 else ()] if has_gate else []
+    deciding = [own for job, own in zip(jobs, others, strict=True) if job.calibration or job.tuning is job.val]
+    known = trainings * unseen + (sum(map(len, deciding)) + len(jobs[0].unseen)) * has_gate
     return Minutes(
         chosen.minutes,
         of_mean_size(
             [*jobs[0].val, *jobs[0].train], run.examination.fingerprint, spaced=preprocessing.spacing is not None
         ),
-        trainings * sum(len(job.tuning) + len(job.calibration) + len(job.unseen) for job in jobs)
-        + predicted_by_inner_folds(jobs[0])
-        + trainings * predicted_by_mean(jobs),
+        trainings * (unseen + sum(len(job.tuning) + len(job.calibration) for job in jobs))
+        + _by_inner_folds(jobs[0])
+        + trainings * _by_mean(jobs),
         [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), folds)] * often],
-        # Of the first fold the gate looks at the unseen cases too.
-        sum(others) + len(jobs[0].test) * (folds > 1) if has_gate else 0,
-        looking if has_gate else (),
+        sum(map(len, looked)),
+        [*map(len, looking)] if has_gate else (),
         covariates_seconds(mains) + fitting_seconds(first.settings.task, chosen.minutes, folds),
         (chosen.snapshots + chosen.swag) * int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
+        0 if jobs[0].is_dense else known,  # how many outputs for every voxel fit into the memory is not known yet
         drawn=GROUPS_SHOWN * SHOWN,
         kept=MOST_KEPT,
     )
 
 
-def predicted_by_inner_folds(job: Job) -> int:
+def _by_inner_folds(job: Job) -> int:
     """Number of predictions by inner folds: of validation cases too where these align the networks."""
     count, aligns = job.settings.split.inner_folds, needs_alignment(job.settings.task)
     unseen = min(len(job.train), count * MOST_UNSEEN) if job.is_dense else len(job.train)
     return (unseen if count else 0) + count * aligns * len(job.tuning)
+
+
+def _by_mean(jobs: Sequence[Job]) -> int:
+    """How many predictions by a single network it takes to bring folds to the zero of their mean."""
+    aligns = len(jobs) > 1 and needs_alignment(jobs[0].settings.task)
+    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligns else 0
 
 
 def write_mean(out: Path, fits: Sequence[Fitted], model: Model) -> str:
@@ -462,16 +386,18 @@ def write_mean(out: Path, fits: Sequence[Fitted], model: Model) -> str:
     return f"{len(checkpoints)}, whose mean is the model"
 
 
-def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
-    """The primary metric of each fold's cases, and how far the folds lie apart."""
+def fold_facts(run: RunFolder, scored: Scored, fits: Sequence[Fitted], task: Task) -> dict[str, str]:
+    """The primary metric of each fold's cases, how far the folds lie apart, and beside a test part that of all."""
+    primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     named, values = task.metrics.of(primary).words, list[float]()
-    for cases in folds:
-        ids = {case.id for case in cases}
-        rows = task.summary(table[table["case"].isin(ids)], seed=seed)
+    for one in fits:
+        ids = {case.id for case in one.job.test}
+        rows = task.summary(scored.table[scored.table["case"].isin(ids)], seed=seed)
         values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
     facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
     known = np.array([value for value in values if np.isfinite(value)])
     if len(known) > 1:
         spread = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
         facts[f"{named} over folds"] = spread
-    return facts
+    overall = [row for row in scored.rows if row.metric == primary][:1] if run.own_test else []
+    return facts | {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}

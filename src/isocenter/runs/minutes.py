@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from isocenter.planning import Room, Settings
 from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module
+from isocenter.runtime import Context, KeptOutputs, Model, TorchNetwork, build_module, keeping_outputs
 from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
@@ -74,6 +74,7 @@ class Minutes:
     looking:   how many training cases each gate looks at where there is time
     fitting:   s of what is fitted to numbers: to covariates alone, and what voxels say of their probabilities
     networks:  how many predict each case, where that is known before
+    known:     predictions among all these for which the outputs of the network are known
     drawn:     cases of which an evaluation draws pictures; it predicts them once more where all predictions together
                have more voxels than `kept`
     """
@@ -86,13 +87,13 @@ class Minutes:
     looking: Sequence[int] = ()
     fitting: float = 0.0
     networks: int = 1
+    known: int = 0
     drawn: int = 0
     kept: float = math.inf
 
     def costs(self, model: Model) -> Costs:
         """Costs of a case by a model, measured."""
-        each = measured_costs(model, self.case)
-        return replace(each, predict=self.networks * each.predict)
+        return measured_costs(model, self.case).of_networks(self.networks)
 
     def predicting(self, model: Model) -> float:
         """s of a prediction by a model, measured."""
@@ -103,6 +104,7 @@ class Minutes:
         usual, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
         most = longest_looking(self.minutes, len(self.looking))
         seconds = REPORT_SECONDS + self.fitting + self.selecting * (each + costs.tune) + self.looked_at * each
+        seconds -= self.known * costs.network
         seconds += sum(min(count * each, max(FEWEST_LOOKED * each, usual), most) for count in self.looking)
         for cases, models in self.tested:
             again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
@@ -133,7 +135,7 @@ class Minutes:
         """
         left, count = 0.0, 1
         for several in range(MOST_NETWORKS, 1, -1):
-            predicted = replace(costs, predict=several * costs.predict)
+            predicted = costs.of_networks(several)
             left = self.end(predicted) - now
             if predicted.predict <= PATIENCE and (several - 1) * each <= left:
                 count = several
@@ -150,7 +152,7 @@ class Minutes:
         costs: of a prediction by fresh weights
         """
         most = int(min(MOST_NETWORKS, PATIENCE / max(costs.predict, PATIENCE / MOST_NETWORKS)))
-        extra = self.seconds(replace(costs, predict=2 * costs.predict)) - self.seconds(costs)
+        extra = self.seconds(costs.of_networks(2)) - self.seconds(costs)
         return Several(most, extra) if most > 1 else None
 
     def fewer_views(self, plan: Plan, costs: Costs) -> Decision | None:
@@ -202,7 +204,8 @@ def afforded(
         if (views := minutes.fewer_views(plan, costs)) is None:
             return plan, costs
         plan = plan.with_decision(VIEWS, views)
-        return plan, replace(costs, predict=minutes.predicting(fresh(plan)))
+        predict, prepare = minutes.predicting(fresh(plan)), costs.predict - costs.network
+        return plan, replace(costs, predict=predict, network=max(0.0, predict - prepare))
 
     decided = dict[str, Decision]()
     plan, costs = with_fewer_views(training.plan)
@@ -264,7 +267,11 @@ def measured_costs(model: Model, case: Case) -> Costs:
     prediction, predict = timed(lambda: model.predict(case))
     _, score = timed(lambda: model.task.score([prediction], [case]))
     _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
-    return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
+    again = predict
+    if all(head.is_vector for head in model.task.heads.values()):  # others may not fit into the memory for them
+        knowing = keeping_outputs(model, KeptOutputs())
+        _, again = timed(lambda: knowing.predict(case))
+    return Costs(predict, score, tune, math.prod(prediction.geometry.shape), max(0.0, predict - again))
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

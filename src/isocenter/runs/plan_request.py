@@ -36,6 +36,7 @@ from isocenter.planning import (
     training_ids,
     with_inner_folds,
     with_memory,
+    with_objective_settings,
     with_settings,
 )
 from isocenter.quality import Examination, retested
@@ -175,7 +176,8 @@ def _planned_for(
     if request.minutes is None:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if made["split.folds"] else ()
-    made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
+    shared = shared_by_folds(made) if folds else made
+    made = _by_hand(shared, request.assignments, usable, training, machine)
     by_threshold = [name for name, _ in made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
         refuse_groups(made[name], usable, training_ids(parts), name)
@@ -269,7 +271,9 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
     return examination.of_task(usable, kind.needs), numbered, device, machine
 
 
-def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, machine: Machine) -> Plan:
+def _by_hand(
+    made: Plan, assignments: Mapping[str, Any], dataset: Dataset, training: Fingerprint, machine: Machine
+) -> Plan:
     """The plan with what was set by hand, refused where it cannot be followed, and the memory that it then takes.
 
     Names of covariates are left as they are: the training cases have decided which columns there are.
@@ -277,7 +281,7 @@ def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, 
     others = {name: value for name, value in assignments.items() if name != "network.context"}
     if not others:
         return made
-    made = with_settings(made, others)
+    made = with_objective_settings(with_settings(made, others), dataset, training)
     settings(made)
     return with_memory(made, training, machine)
 

@@ -194,15 +194,17 @@ def write_environment(run: RunFolder, plan: Plan, done: Trained | None = None) -
 
 
 def training_log(folders: Sequence[Path]) -> pd.DataFrame:
-    """`log.csv` of a training; of folds a row a step with their mean loss, and a loss and a metric for each."""
+    """`log.csv` of a training; of folds a row a step with their mean losses, and a loss and metrics for each."""
     logs = [pd.read_csv(folder / "log.csv") for folder in folders]
     if len(logs) == 1:
         return logs[0]
-    means = pd.concat(logs).groupby("step")[["seconds", "loss", "learning_rate"]].mean()
+    common = [name for name in logs[0].columns if name not in ("step", "validation", "training_metric")]
+    means = pd.concat(logs).groupby("step")[common].mean()
     for fold, rows in enumerate(logs):
         of_fold = rows.set_index("step")
         smooth = of_fold["loss"].rolling(max(1, len(rows) // SMOOTH_SHARE), min_periods=1, center=True).mean()
         means[f"fold {fold} loss"], means[f"fold {fold}"] = smooth, of_fold["validation"]
+        means[f"fold {fold} training_metric"] = of_fold["training_metric"]
     return means.reset_index()
 
 

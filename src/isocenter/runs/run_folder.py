@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from isocenter.planning import (
     settings,
     untrained,
     with_inner_folds,
+    with_objective_settings,
     with_settings,
 )
 from isocenter.quality import Examination
 from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.runs import AS_STEPS
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
+from isocenter.runs.unlabelled import Unlabelled, with_unlabelled
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
 from isocenter.tasks import needs_of
@@ -54,12 +56,14 @@ class RunFolder:
 
     clock: of this command, with the seconds of earlier sessions
     start: weights of another model to start from
+    unlabelled: images of which training sees nothing else
     """
 
     out: Path
     made: Planned
     clock: Clock
     start: Path | None = None
+    unlabelled: Unlabelled = field(default_factory=Unlabelled)
 
     @property
     def plan(self) -> Plan:
@@ -130,6 +134,7 @@ def new_run(
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
+    made, unlabelled = with_unlabelled(made)
     because = (
         "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
         "before the first step"
@@ -145,7 +150,7 @@ def new_run(
         if start is not None:
             (partial / START).mkdir()
             shutil.copyfile(start, partial / START / start.name)
-        run = RunFolder(out, made, clock, None if start is None else out / START / start.name)
+        run = RunFolder(out, made, clock, None if start is None else out / START / start.name, unlabelled)
         if notes := lineage_notes(read_data_record(partial), run.tested):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
@@ -194,6 +199,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     if request.minutes is not None:
         edited = _for_other_minutes(edited, made.plan)
     edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
+    edited = with_objective_settings(edited, made.examination.dataset, made.room.fingerprint)
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
     now = made.plan
     return replace(made, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
@@ -259,9 +265,10 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
     if dataset_hash(made.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
+    made, unlabelled = with_unlabelled(made)
     states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
-    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None))
+    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*.safetensors"), None), unlabelled)
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -66,13 +66,19 @@ class Training:
 class Costs:
     """s a case: to predict, to score, and to tune on.
 
-    voxels: of the result
+    voxels:  of the result
+    network: of `predict`, what is saved where the network's outputs are known
     """
 
     predict: float
     score: float
     tune: float
     voxels: int = 1
+    network: float = 0.0
+
+    def of_networks(self, count: int) -> Costs:
+        """The costs where so many networks predict each case."""
+        return replace(self, predict=count * self.predict, network=count * self.network)
 
 
 @dataclass(frozen=True, eq=False)

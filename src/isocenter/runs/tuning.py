@@ -127,12 +127,6 @@ def _on_zero_of_mean(
     ]
 
 
-def predicted_by_mean(jobs: Sequence[Job]) -> int:
-    """How many predictions by a single network it takes to bring folds to the zero of their mean."""
-    aligns = len(jobs) > 1 and needs_alignment(jobs[0].settings.task)
-    return len(jobs) * sum(len(job.tuning) for job in jobs) if aligns else 0
-
-
 def _fitted(
     unseen: Unseen, job: Job, model: Model, evidence: Evidence, inner: Sequence[Fitted]
 ) -> tuple[Task, dict[str, Decision]]:

@@ -14,13 +14,15 @@ from isocenter.values import Case, Prediction
 
 @dataclass(frozen=True, eq=False)
 class Unseen:
-    """Predictions of cases by models that have not seen them, for each of which a network computes a case once.
+    """Predictions of cases by models that have not seen them: a network computes each case once.
 
-    Belief is fitted to them as the task is before, the gate looks at them, and they are scored as the task is then: the
-    outputs of the networks stay the same. Computed again are volumes whose outputs do not fit into the memory for them,
-    answers for every voxel of which somebody asks for draws of the last layer, networks that are read from their files
-    once more, as the mean to whose zero those of several trainings are brought, networks that give no features, images
-    that were changed, gradients, and the training cases that a gate looks at.
+    Belief is fitted to what the task says before it is tuned, the gate looks at the same cases, and scores go by the
+    tuned task: the outputs of the network are the same for all three. These are computed again:
+
+    * volumes whose outputs for every voxel do not fit into the memory for them, and draws of the last layer for voxels
+    * outputs of networks that are read from their files once more, as the mean on whose zero several trainings are put
+    * outputs of networks that give no features, as those of other programs
+    * changed images, gradients, and the training cases at which a gate looks
     """
 
     outputs: KeptOutputs = field(default_factory=KeptOutputs)

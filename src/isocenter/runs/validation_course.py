@@ -10,7 +10,9 @@ import numpy as np
 from isocenter.errors import counted, listed
 from isocenter.lazy import pandas as pd
 
-OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
+OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
+# Columns of single objectives begin with it; those of training cases end with it.
+OBJECTIVE, TRAINING = "loss_", "training_metric"
 # nnU-Net calls so many steps one epoch, and trains for a thousand of them: doi:10.1038/s41592-020-01008-z
 FEW_STEPS = 250
 # The last part of a training, and the share of all that was gained that must not fall into it.
@@ -60,8 +62,8 @@ def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[st
 
 
 def _courses(log: pd.DataFrame) -> list[str]:
-    names = [str(name) for name in log.columns if name not in OWN_COLUMNS and not str(name).endswith("loss")]
-    return [name for name in names if log[name].notna().any()]
+    names = [name for name in map(str, log.columns) if name not in OWN_COLUMNS and not name.startswith(OBJECTIVE)]
+    return [name for name in names if not name.endswith(("loss", TRAINING)) and log[name].notna().any()]
 
 
 def _course(steps: np.ndarray, values: np.ndarray, last: int) -> Course:

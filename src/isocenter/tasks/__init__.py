@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         with_sets,
         with_sets_of_folds,
     )
-    from isocenter.tasks.multitask.scores import part_tables
+    from isocenter.tasks.multitask.scoring import part_tables
     from isocenter.tasks.multitask.slabs import joined_maps
     from isocenter.tasks.properties import (
         added_results,

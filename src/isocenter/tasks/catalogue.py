@@ -21,15 +21,15 @@ from isocenter.values import Dataset, Label
 
 TASKS = {
     "classification": "isocenter.tasks.classification.question:Classification",
-    "detection": "isocenter.tasks.detection.task:Detection",
+    "detection": "isocenter.tasks.detection.question:Detection",
     "findings": "isocenter.tasks.findings.question:Findings",
-    "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
-    "regression": "isocenter.tasks.regression.task:Regression",
-    "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
-    "survival": "isocenter.tasks.survival.task:Survival",
+    "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
+    "regression": "isocenter.tasks.regression.question:Regression",
+    "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
+    "survival": "isocenter.tasks.survival.question:Survival",
 }
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
-JOINED, MULTITASK = "isocenter.tasks.multitask.joined:Joined", "isocenter.tasks.multitask.task:Multitask"
+JOINED, MULTITASK = "isocenter.tasks.multitask.question:Joined", "isocenter.tasks.multitask.question:Multitask"
 SIGN, ALL = "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}

@@ -23,6 +23,7 @@ from isocenter.runtime import (
     write_tensors,
 )
 from isocenter.tasks import Task, settings_of
+from isocenter.training.step.loss import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 STATE_SCHEMA = "isocenter.state"
-# Numbers of the loss that are learnt with the weights.
-TERMS = "terms.safetensors"
+# What objectives learn and keep: parts, queues, the weights that training began from.
+OBJECTIVES = "objectives.safetensors"
 # What the metric of a validation was made of, by case.
 VALIDATION = "validation.safetensors"
 # As `isocenter.load` reads them.
@@ -69,7 +70,7 @@ def write_checkpoint(
     module: Module | None = None,
     optimiser: Optimizer | None = None,
     state: Mapping[str, Any] | None = None,
-    terms: Mapping[str, Tensor] | None = None,
+    objectives: Mapping[str, Tensor] | None = None,
     validation: Mapping[str, Tensor] | None = None,
 ) -> None:
     """The averaged weights as a model that can be loaded; with the rest, training can go on from it.
@@ -83,30 +84,29 @@ def write_checkpoint(
             write_tensors(partial / "module.safetensors", module.state_dict())
             write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
             write_json(partial / "state.json", STATE_SCHEMA, dict(state or {}))
-        if terms:
-            write_tensors(partial / TERMS, terms)
+        if objectives:
+            write_tensors(partial / OBJECTIVES, objectives)
         if validation:
             write_tensors(partial / VALIDATION, validation)
         seal(partial)
 
 
 def read_checkpoint(
-    folder: Path, module: Module, averaged: Module, optimiser: Optimizer, terms: Module | None = None
-) -> dict[str, Any]:
-    """Bring module, averaged weights, optimiser and terms to the state in the folder; returns the rest of the state."""
+    folder: Path, module: Module, averaged: Module, optimiser: Optimizer, criterion: Criterion
+) -> tuple[dict[str, Any], Criterion]:
+    """Bring module, averages and optimiser to the state in the folder; returns the rest of it, and the criterion."""
     verify(folder)
-    state = read_json(folder / "state.json", STATE_SCHEMA)
+    state, kept = read_json(folder / "state.json", STATE_SCHEMA), folder / OBJECTIVES
     try:
         module.load_state_dict(read_tensors(folder / "module.safetensors"))
         averaged.load_state_dict(read_tensors(folder / "weights.safetensors"))
-        if terms is not None and terms.state_dict():
-            terms.load_state_dict(read_tensors(folder / TERMS))
+        criterion = criterion.restored(read_tensors(kept) if kept.is_file() else {})
         _unflatten(optimiser, read_tensors(folder / "optimiser.safetensors"))
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(
             f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
         ) from error
-    return state
+    return state, criterion
 
 
 def validation_of(folder: Path) -> Mapping[str, Tensor]:

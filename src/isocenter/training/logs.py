@@ -24,6 +24,8 @@ MLFLOW_STEPS = 10
 # MLflow's own name for the setting that says where its server is.
 MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
 EXPERIMENT, MLFLOW_RUN = "isocenter", "mlflow.txt"
+# Of `log.csv`; losses of single objectives follow, where there are several.
+COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation", "training_metric", "gradient_norm")
 
 
 class Log(Protocol):
@@ -38,17 +40,18 @@ class Log(Protocol):
 
 @contextmanager
 def opened_logs(
-    out: Path, first: int, watch: Callable[[Moment], None], *, writes: bool = True
+    out: Path, first: int, watch: Callable[[Moment], None], objectives: Sequence[str] = (), *, writes: bool = True
 ) -> Iterator[Callable[[Moment], None]]:
     """Gives a function that writes a moment into all logs of a run and shows it to `watch`; all are closed at the end.
 
     first:  step after which an earlier session's rows are dropped
+    objectives: whose losses have columns of their own
     writes: whether this process keeps logs; of several only the first does
     """
     with ExitStack() as stack:
         opened: list[Log] = []
         for make in LOGS if writes else ():
-            if (made := make(out, first)) is not None:
+            if (made := make(out, first, objectives)) is not None:
                 stack.callback(made.close)
                 opened.append(made)
 
@@ -64,10 +67,8 @@ def opened_logs(
 class CsvLog:
     """`log.csv`, a row a step, on disk as soon as it is written."""
 
-    columns = ("step", "seconds", "loss", "learning_rate", "validation")
-
-    def __init__(self, out: Path, first: int) -> None:
-        path = out / "log.csv"
+    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
+        path, self.columns = out / "log.csv", (*COLUMNS, *map(loss_of, objectives))
         kept = _rows_up_to(path, first)
         # A kill, or a full disk, in between leaves the log of the earlier sessions as it was.
         with written(path, overwrite=True) as whole, whole.open("w", newline="", encoding="utf-8") as file:
@@ -79,7 +80,7 @@ class CsvLog:
 
     def add(self, moment: Moment) -> None:
         """A row, on disk when this returns."""
-        row = {**asdict(moment), "seconds": round(moment.seconds, 3)}
+        row = {**asdict(moment), **_losses(moment), "seconds": round(moment.seconds, 3)}
         self.writer.add(row[name] for name in self.columns)
         self.file.flush()
 
@@ -91,7 +92,7 @@ class CsvLog:
 class TensorBoardLog:
     """Event files; a resumed run writes another, before which TensorBoard forgets the steps that are done again."""
 
-    def __init__(self, out: Path, first: int) -> None:
+    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
         self.writer = tensorboard.SummaryWriter(str(out / TENSORBOARD), purge_step=first + 1 if first else None)
 
     def add(self, moment: Moment) -> None:
@@ -110,7 +111,7 @@ class MlflowLog:
     A server that is gone ends no training: it is named once in the log, and the run goes on without it.
     """
 
-    def __init__(self, out: Path, first: int) -> None:
+    def __init__(self, out: Path, first: int, objectives: Sequence[str] = ()) -> None:
         import mlflow  # type: ignore[import-not-found,unused-ignore]  # optional
 
         self.failures = (mlflow.exceptions.MlflowException, OSError, ValueError)
@@ -149,21 +150,32 @@ class MlflowLog:
             log.warning("MLflow at %s: %s; the run goes on without it", os.environ.get(MLFLOW_ADDRESS), error)
 
 
-def mlflow_log(out: Path, first: int) -> MlflowLog | None:
+def mlflow_log(out: Path, first: int, objectives: Sequence[str] = ()) -> MlflowLog | None:
     """None where no address is set, or MLflow is not installed."""
     if not os.environ.get(MLFLOW_ADDRESS) or importlib.util.find_spec("mlflow") is None:
         return None
     return MlflowLog(out, first)
 
 
-# Each takes a run's folder and the step after which earlier rows are dropped; a new kind of log is one line here.
-LOGS: Sequence[Callable[[Path, int], Log | None]] = (CsvLog, TensorBoardLog, mlflow_log)
+# Each takes a run's folder, the step after which earlier rows are dropped, and the objectives that have losses of their
+# own; a new kind of log is one line here.
+LOGS: Sequence[Callable[[Path, int, Sequence[str]], Log | None]] = (CsvLog, TensorBoardLog, mlflow_log)
 
 
 def scalars(moment: Moment) -> dict[str, float]:
     """The numbers of a moment by the names that the curves have."""
     numbers = {"loss": moment.loss, "learning_rate": moment.learning_rate, "waiting": moment.waiting}
-    return numbers if moment.validation is None else {**numbers, "validation": moment.validation}
+    now_and_then = {name: getattr(moment, name) for name in ("validation", "training_metric", "gradient_norm")}
+    return {**numbers, **_losses(moment), **{name: one for name, one in now_and_then.items() if one is not None}}
+
+
+def loss_of(objective: str) -> str:
+    """The name of an objective's loss among the columns of `log.csv`."""
+    return f"loss_{objective}"
+
+
+def _losses(moment: Moment) -> dict[str, float]:
+    return {loss_of(name): one for name, one in moment.losses.items()}
 
 
 def _rows_up_to(path: Path, first: int) -> list[dict[str, str]]:
@@ -171,4 +183,4 @@ def _rows_up_to(path: Path, first: int) -> list[dict[str, str]]:
     if not first or not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["validation"] is not None and int(row["step"]) <= first]
+        return [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= first]

@@ -63,6 +63,13 @@ class Ranks:
         parts[self.rank] = part
         return torch.cat(parts)
 
+    def shared(self, weight: Tensor) -> Tensor:
+        """A weight whose gradient is parted evenly: every process has the whole of it, and gradients are added."""
+        if self.count == 1:
+            return weight
+        own = weight / self.count
+        return own + (weight - own).detach()
+
     def own(self, whole: Tensor) -> Tensor:
         """The part of a batch that this process computes."""
         return whole.chunk(self.count)[self.rank]

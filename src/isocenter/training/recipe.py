@@ -20,7 +20,7 @@ from isocenter.training.logs import opened_logs
 from isocenter.training.members.one_training import clear_moments, keep_members
 from isocenter.training.session import Session
 from isocenter.training.session_length import Length
-from isocenter.training.state import Moment, Outcome, Spans, State
+from isocenter.training.state import Moment, Outcome, Scores, Spans, State
 from isocenter.training.step.batch_statistics import measure_batch_statistics
 from isocenter.training.step.compute import Compute
 
@@ -39,6 +39,7 @@ def train(
     length: Length,
     record: Mapping[str, Any],
     start: Path | None = None,
+    unlabelled: Sequence[Prepared] = (),
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Outcome:
     """Train by these settings and leave `log.csv`, `tensorboard/` and `checkpoints/` in `out`.
@@ -49,10 +50,11 @@ def train(
     length: how many steps there are, and how they are computed
     record: goes into the model: data hash, plan, versions
     start:  weights (safetensors) to start from, as far as names and shapes agree
+    unlabelled: cases of which nothing but the image is seen
     watch:  takes every moment; what it raises ends the training
     Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
-    session = Session.opened(settings, train_cases, val_cases, out, record, start)
+    session = Session.opened(settings, train_cases, val_cases, out, record, start, unlabelled)
     if session.is_resumed:
         state = session.restored()
         length.resumed(state, session.chosen)
@@ -65,7 +67,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
-        opened_logs(out, state.step, watch, writes=session.ranks.leads) as report,
+        opened_logs(out, state.step, watch, session.several, writes=session.ranks.leads) as report,
         interrupt_deferred() as interrupted,  # the training ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
@@ -73,17 +75,17 @@ def train(
             with spans.waiting():
                 batch = next(batches)
             with spans.working():
-                loss, rate = learner.learn(batch, state.step, state.pace)
-            state, score = replace(state, step=state.step + 1), None
+                learnt = learner.learn(batch, state.step, state.pace)
+            state, scores = replace(state, step=state.step + 1), Scores()
             learner.refuse_lost(state.step, str(out))
             if state.is_validated and session.ranks.leads:
                 with spans.looking():
-                    state, score = looked(session, state, learner.compute)
+                    state, scores = looked(session, state, learner.compute)
                 state = state.after(looked=spans.looked)
             if session.ranks.leads:
                 keep_members(session, state, learner.compute)
             state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
-            report(Moment.of(state, length.clock.seconds, loss, rate, score))
+            report(Moment.of(state, length.clock.seconds, learnt, scores))
             due = state.is_validated or state.is_due(length.looks) or length.clock.seconds - saved > CHECKPOINT_SECONDS
             if due and session.ranks.leads and not state.is_over:
                 length, state = length.adjusted(session, state, spans.step)
@@ -104,15 +106,15 @@ def train(
     return outcome
 
 
-def looked(session: Session, state: State, compute: Compute) -> tuple[State, float | None]:
+def looked(session: Session, state: State, compute: Compute) -> tuple[State, Scores]:
     """Score the averaged weights on the validation cases, and keep them where they are to be preferred.
 
-    Returns the state after it and the score; None where there are no validation cases.
+    Returns the state after it and the scores; none where there are no validation cases.
     """
     device, settings = session.fabric.device, session.settings
     measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
     if not session.val_cases:
-        return state, None
+        return state, Scores()
     numbers = session.validated(session.val_cases, compute)
     score = settings.task.selection(numbers)
     validation = Validation(score, numbers, [case.patient for case in session.val_cases])
@@ -120,4 +122,5 @@ def looked(session: Session, state: State, compute: Compute) -> tuple[State, flo
     if score >= state.best or after.preferred:
         model = session.recorded(step=state.step, validation=score)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)
-    return after, score
+    trained = session.validated(session.shown_cases, compute)
+    return after, Scores(score, settings.task.selection(trained))

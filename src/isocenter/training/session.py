@@ -6,8 +6,7 @@ import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,13 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import ResourceError, counted
 from isocenter.lazy import lightning_fabric, torch
+from isocenter.objectives import SUPERVISED, Objective, needs_of
 from isocenter.planning import Network, Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.protected import ADVERSARIAL, ADVERSARY, GroupLoss, Protected
+from isocenter.training.data.protected import Protected
 from isocenter.training.data.sampling import BY_LOSS, Costs
 from isocenter.training.data.store import Prepared
 from isocenter.training.length.schedule import most_steps
@@ -29,16 +29,20 @@ from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
-from isocenter.training.step.loss import batch_loss, bit_by_bit, each_array
-from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
+from isocenter.training.step.loss import JUDGE, Criterion, bit_by_bit, each_array
+from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.step.train_step import Learner
-from isocenter.transforms import images_of
+from isocenter.transforms import generator, images_of
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
 log = logging.getLogger("isocenter")
+# Sets the draws of unlabelled images apart from those of the training cases.
+UNLABELLED = 2**29
+# Training cases whose metric is logged beside that of the validation cases.
+MOST_SHOWN = 50
 
 
 @dataclass(eq=False)
@@ -47,7 +51,7 @@ class Session:
 
     averaged:     the mean of the weights of many steps, in a module of its own
     model:        the averaged weights, as a model that can be saved
-    terms:        of the loss, learnt with the weights
+    criterion:    the sum that training lowers
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
     """
@@ -61,7 +65,7 @@ class Session:
     module: Any
     averaged: Any
     model: Model
-    terms: Terms
+    criterion: Criterion
     optimiser: Any
     loader: Loader
     initialised: str
@@ -76,22 +80,25 @@ class Session:
         out: Path,
         record: Mapping[str, Any],
         start: Path | None,
+        unlabelled: Sequence[Prepared] = (),
     ) -> Session:
         """The network built and on its device, with the weights that the plan or `start` names.
 
         record: goes into the model
         start:  weights (safetensors), as far as names and shapes agree; a resumed training needs none
+        unlabelled: cases of which nothing but the image is seen
         """
         ranks = Ranks.here()
         fabric = fabric_of(settings.training, ranks)
         torch.manual_seed(settings.training.seed)
         module = with_exact_gradients(build_module(settings.task, settings.architecture))
         is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
+        is_drawn_back = needs_of(settings.terms.values()).start
+        fresh = {name: weight.detach().clone() for name, weight in module.named_parameters() if is_drawn_back}
         initialised = "" if is_resumed else initialise(module, settings.network, start)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
-        terms = terms_of(settings.task, fabric.device)
-        if settings.training.fairness == ADVERSARIAL:
-            terms[ADVERSARY] = _adversary(averaged, settings, train_cases)
+        criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
+        record = {**record, **objectives_used(settings)}
         network = TorchNetwork(averaged, str(fabric.device))
         model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
         return cls(
@@ -104,9 +111,9 @@ class Session:
             module,
             averaged,
             model,
-            terms,
-            make_optimiser(module, settings.training, terms),
-            loader_of(settings, train_cases, ranks),
+            criterion,
+            make_optimiser(module, settings.training, criterion.learnt),
+            loader_of(settings, train_cases, ranks, unlabelled),
             initialised,
             is_resumed,
         )
@@ -121,34 +128,46 @@ class Session:
         """Steps that there may be; None for no limit."""
         return most_steps(self.settings.training, len(self.train_cases))
 
+    @property
+    def several(self) -> Sequence[str]:
+        """The objectives, where there are several."""
+        return tuple(self.criterion.objectives) if len(self.criterion.objectives) > 1 else ()
+
+    @property
+    def shown_cases(self) -> Sequence[Prepared]:
+        """Training cases, always the same and evenly from first to last, whose metric shows over-fitting.
+
+        As many as there are validation cases at the most, so that no look takes longer than two did.
+        """
+        most = min(MOST_SHOWN, len(self.val_cases))
+        return self.train_cases[:: -(-len(self.train_cases) // most) or 1] if most else ()
+
     def take_batches_of(self, samples: int | None) -> None:
         """Take a number of samples a step from now on; as planned where None."""
         if samples is not None:
             self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
-            self.loader = loader_of(self.settings, self.train_cases, self.ranks)
+            given = () if self.loader.unlabelled is None else self.loader.unlabelled.cases
+            self.loader = loader_of(self.settings, self.train_cases, self.ranks, given)
 
     def restored(self) -> State:
         """Everything as it was at the last checkpoint."""
         last = last_checkpoint(self.out)
-        recorded = read_checkpoint(last, self.module, self.averaged, self.optimiser, self.terms)
+        given = (self.module, self.averaged, self.optimiser, self.criterion)
+        recorded, self.criterion = read_checkpoint(last, *given)
         state = State.of(recorded, str(last))
         self.take_batches_of(state.batch)
-        if self.groups is not None and "groups" in recorded:
-            self.groups.shares[:] = recorded["groups"]
         self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded["costs"]]
         return state
 
     def try_step(self, compute: Compute, number: int) -> None:
         """Compute a step of this number there and back, without moving the weights."""
         with bit_by_bit(self.settings):
-            batch = self.loader.of_step(number)
-            terms = dict(self.terms.items())
-            batch_loss(self.module, batch, self.settings, self.fabric.device, compute, terms=terms).backward()
+            self.criterion.lowered(self.module, self.loader.of_step(number), compute).loss.backward()
 
     def learner(self, state: State) -> Learner:
         """The learner that takes the steps, computed as the state says."""
         compute = Compute.of(state.compute, self.chosen)
-        if ADVERSARY in self.terms:  # what a compiled network sees within is not to be had
+        if self.criterion.needs.features:  # what a compiled network sees within is not to be had
             compute = replace(compute, compiled=False)
         compute.applied(self.module)
         laid_as_weights(self.optimiser)
@@ -160,15 +179,14 @@ class Session:
         self.module.train()
         return Learner(
             wrapped,
+            self.criterion,
             self.optimiser,
             average,
             self.settings,
             self.fabric,
             compute,
             self.ranks,
-            terms=dict(self.terms.items()),
             costs=self._costs,
-            groups=self.groups,
         )
 
     def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
@@ -206,7 +224,6 @@ class Session:
         if not self.ranks.leads:
             return
         kept = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
-        kept |= {} if self.groups is None else {"groups": self.groups.shares.tolist()}
         write_checkpoint(
             last_checkpoint(self.out),
             self.recorded(step=state.step),
@@ -214,19 +231,15 @@ class Session:
             module=self.module,
             optimiser=self.optimiser,
             state=kept,
-            terms=self.terms.state_dict(),
+            objectives=self.criterion.state,
         )
 
     def recorded(self, **facts: Any) -> Model:
         """The model with these facts, and what the terms of the loss have come to, in its record."""
-        terms = self.terms.items()
-        learnt = {name: value.detach().cpu().tolist() for name, value in terms if name != ADVERSARY}
+        parts = self.criterion.parts
+        terms = parts[JUDGE].items() if JUDGE in parts else ()
+        learnt = {name: value.detach().cpu().tolist() for name, value in terms}
         return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
-
-    @cached_property
-    def groups(self) -> GroupLoss | None:
-        """The loss by groups of people, where the plan asks for it."""
-        return GroupLoss.of(Protected.of(self.settings.training.fairness, self.train_cases))
 
     @property
     def _costs(self) -> Costs | None:
@@ -234,23 +247,35 @@ class Session:
         return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
 
 
-def _adversary(module: Module, settings: Settings, cases: Sequence[Prepared]) -> Any:
-    """(groups, features and 1) weights that know nothing yet."""
-    protected, at = Protected.of(ADVERSARIAL, cases), networks.family_of(settings.network.name).features
-    assert protected is not None  # noqa: S101 - the method has groups
-    device = next(module.parameters()).device
-    image = torch.zeros(1, settings.preprocessing.inputs, *settings.training.patch, device=device)
-    context = cases[0].context
-    given = [] if context is None else [torch.zeros(1, len(context), device=device)]
-    with torch.no_grad():
-        seen = networks.features(module.eval(), image, *given, at=at)
-    return torch.nn.Parameter(torch.zeros(int(protected.groups.max()) + 1, seen.pooled.shape[1] + 1, device=device))
+def taken_over(fresh: Mapping[str, Tensor], module: Module) -> dict[str, Tensor]:
+    """The weights of a module that differ from fresh ones of the same names."""
+    weights = ((name, weight) for name, weight in module.named_parameters() if name in fresh)
+    return {name: one.detach().clone() for name, one in weights if not torch.equal(one.cpu(), fresh[name].cpu())}
 
 
-def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Loader:
+def objectives_used(settings: Settings) -> dict[str, Any]:
+    """What a model's record says of its objectives; nothing where the task's loss is the only one, as it is."""
+    used = {name: asdict(objective) for name, objective in settings.terms.items()}
+    return {} if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
+
+
+def loader_of(
+    settings: Settings, cases: Sequence[Prepared], ranks: Ranks, unlabelled: Sequence[Prepared] = ()
+) -> Loader:
     """The batches of a training, of which this process makes its part."""
     chosen = settings.training
     protected = Protected.of(chosen.fairness, cases)
+    own: dict[str, Any] = {
+        "pinned": chosen.device.startswith("cuda"),
+        "images": images_of(settings.preprocessing.channels),
+        "left_out": chosen.modality_dropout,
+        "flags": bool(Context.of(settings.network.context).channels),
+    }
+    others = None
+    if unlabelled:
+        batch, stream = settings.objectives.unlabelled_batch or chosen.batch, generator(chosen.seed, 0, 0, UNLABELLED)
+        seed = int(stream.integers(2**63))
+        others = Loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch), **own)
     return Loader(
         cases,
         chosen.patch,
@@ -259,11 +284,9 @@ def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Lo
         chosen.seed,
         sampling=chosen.sampling,
         part=ranks.part(chosen.batch),
-        pinned=chosen.device.startswith("cuda"),
-        images=images_of(settings.preprocessing.channels),
-        left_out=chosen.modality_dropout,
-        flags=bool(Context.of(settings.network.context).channels),
         drawn=None if protected is None else protected.drawn,
+        unlabelled=others,
+        **own,
     )
 
 

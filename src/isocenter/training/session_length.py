@@ -160,7 +160,7 @@ class ClockedLength:
         return deadline if deadline is None or share is None else share.began + share.of(deadline - share.began)
 
     def _validation(self, session: Session, compute: Compute) -> float:
-        """s of a look at all validation cases, by a few of them and their voxels; only the leading process takes it."""
+        """s of a look at validation and shown cases, by a few and their voxels; only the leading process looks."""
         cases = session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
             return 0.0
@@ -170,7 +170,7 @@ class ClockedLength:
             session.validated(cases[:1], eager)
         mark = self.clock.seconds
         session.validated(cases, eager)
-        voxels = [math.prod(case.shape) for case in session.val_cases]
+        voxels = [math.prod(case.shape) for case in (*session.val_cases, *session.shown_cases)]
         return (self.clock.seconds - mark) / sum(voxels[: len(cases)]) * sum(voxels)
 
     def _replanned(self, state: State, most: int | None) -> State:

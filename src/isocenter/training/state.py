@@ -6,23 +6,35 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError
 from isocenter.training.length.schedule import Pace, Speed
 from isocenter.training.step.compute import EAGER
+from isocenter.training.step.train_step import Learnt
 
 # Of its part of the minutes, what a network takes that shares them: the others start up too.
 OWN_SHARE = 0.97
 
 
 @dataclass(frozen=True)
+class Scores:
+    """The selecting metric of the validation cases, and of some training cases; None where it was not measured."""
+
+    validation: float | None = None
+    training: float | None = None
+
+
+@dataclass(frozen=True)
 class Moment:
     """The position of a training: step of steps, seconds since the command began.
 
+    validation, training_metric: the selecting metric of validation cases, and of some training cases
     waiting: share of the time of this session in which the network waited for data
+    gradient_norm: before it was clipped
+    losses: of each objective, where there are several
     reached: share of the machine's peak that steps reach; None where it was not measured
     """
 
@@ -34,12 +46,26 @@ class Moment:
     validation: float | None = None
     waiting: float = 0.0
     reached: float | None = None
+    training_metric: float | None = None
+    gradient_norm: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, state: State, seconds: float, loss: float, learning_rate: float, validation: float | None) -> Moment:
+    def of(cls, state: State, seconds: float, learnt: Learnt, scores: Scores) -> Moment:
         """After a step of this loss, taken at this rate."""
-        reached = None if state.work is None else state.work.reached
-        return cls(state.step, state.pace.steps, seconds, loss, learning_rate, validation, state.waiting, reached)
+        return cls(
+            state.step,
+            state.pace.steps,
+            seconds,
+            learnt.loss,
+            learnt.rate,
+            scores.validation,
+            state.waiting,
+            None if state.work is None else state.work.reached,
+            scores.training,
+            learnt.gradient,
+            learnt.losses,
+        )
 
 
 @dataclass(frozen=True)

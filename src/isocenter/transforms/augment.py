@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -232,6 +232,13 @@ class Augmentation:
     def mixes(self) -> bool:
         """Whether whole images are mixed in pairs."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def parts(self) -> tuple[Augmentation, Augmentation]:
+        """The changes that move voxels, and those of intensities, apart."""
+        still: dict[str, Any] = {**dict.fromkeys(SPATIAL, 0.0), "flips": (), "quarter_turns": False}
+        plain: dict[str, Any] = dict.fromkeys(INTENSITY, 0.0)
+        return replace(self, **plain), replace(self, **still)
 
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""

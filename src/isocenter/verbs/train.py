@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from isocenter.at_work import command_began
-from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
+from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError, is_out_of_memory
 from isocenter.evaluation import Metrics, rows_to_json
 from isocenter.files import locked, unwritable
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.planning import Planned, registered_margin, settings
+from isocenter.planning import Planned, Settings, registered_margin, settings
 from isocenter.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import (
@@ -66,6 +66,7 @@ FLAGS = {
     "network.pretrained": "--pretrained",
     "network.context": "--covariates",
     "evaluation.groups": "--groups",
+    "objectives.unlabelled": "--unlabelled",
     POSITIVE: "--positive",
 }
 
@@ -129,6 +130,7 @@ def train(
     assignments: Mapping[str, Any] | None = None,
     groups: str | None = None,
     positive: str | None = None,
+    unlabelled: Sequence[str | Path] = (),
     **reading: Unpack[ReadingKeywords],
 ) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
@@ -143,6 +145,8 @@ def train(
     tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
     positive:      the class that sensitivity, predictive values and thresholds are of
     groups:        people to compare, as "sex,age:40:60,site,sex*age"; by default every covariate with 2 to 8 levels
+    unlabelled:    data of which only the images are seen, by an objective that `objectives.terms` names; of `data`
+                   itself the cases without a reference
     reading:       the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     Where torchrun has started several processes, they share every batch; the result is that of one process.
@@ -160,6 +164,7 @@ def train(
         **({"search.minutes": tune} if tune is not None else {}),
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
         **({"evaluation.groups": groups} if groups is not None else {}),
+        **({"objectives.unlabelled": [_absolute(path) for path in unlabelled]} if unlabelled else {}),
         **positive_among(assignments or {}, positive),
     }
     options = ReadingOptions.of(**reading)
@@ -183,13 +188,22 @@ def train(
             module = build_module(chosen.task, chosen.architecture)
             for file in files:
                 take_over(module, chosen.network, file)
+        if start is None and chosen.network.pretrained is None:
+            _refuse_no_start(chosen)
         lineage = lineage_of([Path(place) for place in (pretrained_file, start) if place is not None])
         return _finished(new_run(Path(out), made, Clock(began), weights, lineage))
 
 
-def _absolute(pretrained: str | Path) -> str:
+def _refuse_no_start(chosen: Settings) -> None:
+    """PlanError for an objective that draws weights towards their start, where they start from nothing."""
+    if needing := [name for name, objective in chosen.terms.items() if objective.needs.start]:
+        problem = f"{needing[0]} draws weights towards those of another network, and none is given"
+        raise PlanError(problem, "objectives.terms", f"Give --from MODEL or --pretrained, or leave out {needing[0]}")
+
+
+def _absolute(path: str | Path) -> str:
     """A file is found again from any folder; "auto" is no file."""
-    return PUBLISHED if str(pretrained) == PUBLISHED else str(Path(pretrained).resolve())
+    return PUBLISHED if str(path) == PUBLISHED else str(Path(path).resolve())
 
 
 def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> None:

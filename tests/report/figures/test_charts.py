@@ -92,7 +92,15 @@ def test_the_second_ink_lies_where_it_would_lie_by_itself(make, monkeypatch) -> 
 
 
 def test_metrics_of_unlike_units_do_not_share_an_axis() -> None:
-    assert _measured(LOG) == (["validation_loss"], ["dice"], ["hd95"])
+    assert _measured(LOG) == (["validation_loss"], [["dice"], ["hd95"]])
+
+
+def test_one_metric_of_training_and_of_validation_cases_has_one_panel_whatever_its_unit() -> None:
+    log = pd.DataFrame({"step": [1, 2], "loss": 1.0, "gradient_norm": 1.0, "loss_supervised": 0.5, "loss_other": 0.5})
+    for value in (0.5, -3.0):
+        both = log.assign(validation=value, training_metric=0.7)
+        assert _measured(both) == (["loss_supervised", "loss_other"], [["validation", "training_metric"]])
+        assert sound(figures.training_curves(both))
 
 
 def test_a_log_of_steps_and_losses_alone_is_drawn() -> None:
@@ -243,8 +251,12 @@ def test_the_same_values_make_the_same_picture() -> None:
 
 def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
     log = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "fold 0 loss": 1.0, "fold 0": [-0.4, 0.2], "fold 1": 0.5})
-    assert _measured(log) == (["fold 0 loss"], ["fold 0", "fold 1"], [])
-    assert _measured(log.rename(columns={"fold 0": "hd95", "fold 1": "dice"})) == (["fold 0 loss"], ["dice"], ["hd95"])
+    assert _measured(log) == (["fold 0 loss"], [["fold 0", "fold 1"]])
+    of_training = [f"fold {n} training_metric" for n in range(2)]
+    both = log.assign(**dict.fromkeys(of_training, 0.9))
+    assert _measured(both) == (["fold 0 loss"], [["fold 0", "fold 1"], of_training])
+    renamed = log.rename(columns={"fold 0": "hd95", "fold 1": "dice"})
+    assert _measured(renamed) == (["fold 0 loss"], [["dice"], ["hd95"]])
 
 
 def test_few_values_are_dots_and_many_a_histogram() -> None:

@@ -20,7 +20,11 @@ from isocenter.values import Estimate, Floats, Row
 
 # Columns of a run of folds begin with it.
 FOLD = "fold "
-OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
+OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm")
+# Columns of the selecting metric: of validation cases, and of some training cases; and how losses of objectives begin.
+VALIDATION, TRAINING, OBJECTIVE = "validation", "training_metric", "loss_"
+# Small panels below the others.
+SMALL = {"gradient_norm": "gradient\nnorm", "learning_rate": "learning\nrate"}
 FEW_VALUES = 30  # of fewer a histogram shows its bins rather than the values
 MOST_OUTLINES = 5  # as many as there are colours; more hide one another
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
@@ -31,29 +35,29 @@ MOST_GROUPS = 60
 
 
 def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
-    """Loss, validation metrics and learning rate over the steps.
+    """Loss, validation metrics, norm of the gradient and learning rate over the steps.
 
-    log: a row a record: step, seconds, loss, learning_rate and validation metrics, blank (NaN) where not measured
+    log: a row a record: step, seconds, loss, learning_rate, gradient_norm, losses of objectives, metrics, blank (NaN)
+         where not measured
     Raises UsageError where there is no step or no loss.
     """
     if not {"step", "loss"} <= set(log.columns) or log.empty:
         raise UsageError("the log has no step and loss", title, "Give the log that training wrote")
-    losses, shares, others = _measured(log)
-    has_rate = "learning_rate" in log.columns and bool(log["learning_rate"].notna().any())
-    groups = [shares] * bool(shares) + [[name] for name in others]
-    heights = [3.0] + [2.2] * len(groups) + [1.2] * has_rate
+    losses, groups = _measured(log)
+    small = {name: words for name, words in SMALL.items() if name in log.columns and bool(log[name].notna().any())}
+    heights = [3.0] + [2.2] * len(groups) + [1.2] * len(small)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
-        """Panels over the steps: loss, validation metrics, learning rate."""
+        """Panels over the steps: loss, validation metrics, norm of the gradient, learning rate."""
         panels = list(canvas.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
         _loss(panels[0], log, losses, ink)
         for axes, names in zip(panels[1:], groups, strict=False):
             _validation(axes, log, names, ink)
-        if has_rate:
-            rates = log.dropna(subset=["learning_rate"])
-            panels[-1].plot(rates["step"], rates["learning_rate"], color=ink.faint, linewidth=1.4)
-            panels[-1].set_ylabel("learning\nrate")
-            panels[-1].set_ylim(bottom=0)
+        for axes, (name, words) in zip(panels[1 + len(groups) :], small.items(), strict=True):
+            known = log.dropna(subset=[name])
+            axes.plot(known["step"], known[name], color=ink.faint, linewidth=1.4)
+            axes.set_ylabel(words)
+            axes.set_ylim(bottom=0)
         for axes in panels:
             plain(axes, ink)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -62,7 +66,8 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     last = log.dropna(subset=["loss"])["loss"]
     alt = f"Loss from {number(float(last.iloc[0]))} to {number(float(last.iloc[-1]))} over {len(last)} records"
     caption = "Loss of the training batches (thin: as recorded, thick: running mean)"
-    caption += ", and what was measured on the validation cases." if groups else "."
+    shown = "the validation cases" + " and on some training cases" * any(TRAINING in name for name in log.columns)
+    caption += f", and what was measured on {shown}." if groups else "."
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
@@ -180,14 +185,25 @@ def scatter(
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
 
 
-def _measured(log: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    """The columns that training adds to its own: further losses, numbers from 0 to 1, and those of other units."""
+def _measured(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The columns that training adds to its own: further losses, and metrics, those of one panel together.
+
+    Numbers from 0 to 1 share a panel, and so does one metric of several cases or trainings, whatever its range.
+    """
     names = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
-    losses = [name for name in names if name.endswith("loss")]
-    shares = [name for name in names if name not in losses and log[name].min() >= 0 and log[name].max() <= 1]
-    if (rest := [name for name in names if name not in losses]) and all(name.startswith(FOLD) for name in rest):
-        return losses, rest, []  # one metric of several trainings: one panel, whatever its range
-    return losses, shares, [name for name in names if name not in losses and name not in shares]
+    losses = [name for name in names if name.endswith("loss") or name.startswith(OBJECTIVE)]
+    metrics = [name for name in names if name not in losses]
+    if metrics and all(name.startswith(FOLD) for name in metrics):
+        of_training = [name for name in metrics if name.endswith(TRAINING)]
+        return losses, [group for group in ([n for n in metrics if n not in of_training], of_training) if group]
+    of_one = [name for name in metrics if name in (VALIDATION, TRAINING)]
+    shares = [name for name in metrics if log[name].min() >= 0 and log[name].max() <= 1]
+    if not set(of_one) <= set(shares):
+        shares = [name for name in shares if name not in of_one]
+    else:
+        of_one = []
+    others = [[name] for name in metrics if name not in (*shares, *of_one)]
+    return losses, [group for group in (shares, of_one, *others) if group]
 
 
 def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> None:
@@ -207,7 +223,7 @@ def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink)
     for colour, name in zip(cycle(ink, len(metrics)), metrics, strict=True):
         known = log.dropna(subset=[name])
         axes.plot(known["step"], known[name], color=colour, linewidth=1.6, marker="o", markersize=3, label=short(name))
-    axes.set_ylabel("validation" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
+    axes.set_ylabel("metric" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
     if len(metrics) > 1:
         legend(axes, ink)
 

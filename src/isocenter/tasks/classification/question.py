@@ -218,7 +218,33 @@ class Classification(ClassScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, loss, operating point and the like for these training cases; DatasetError where all are alike."""
-        return settings_for(dataset, fingerprint)
+        counts = fingerprint.counts()
+        declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
+        if sum(count > 0 for count in counts.values()) < 2:
+            raise DatasetError(
+                f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
+                str(dataset.root or dataset.name),
+                "Give cases of at least two classes",
+            )
+        shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
+        here = {name: counts.get(name, 0) for name in declared}
+        taught = loss(fingerprint)
+        return {
+            "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
+            "positive": positive_decision(declared, here),
+            "counts": Decision(here, "their shares are what probabilities refer to"),
+            "loss": taught,
+            "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
+            "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
+            "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
+            **calling_decisions(),
+            "order": order(declared),
+            "ranked": ranked(declared, is_stated=dataset.ranked),
+            "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
+            **grouped_decisions(),
+            **certainty_decisions(),
+            **set_decisions(),
+        }
 
     def checked(self) -> Classification:
         """With numbers for each class, and prices; PlanError names the setting that cannot be."""
@@ -327,37 +353,6 @@ class Classification(ClassScoring):
     @property
     def _counts(self) -> Floats | None:
         return None if self.counts is None else np.array([self.counts[name] for name in self.classes], dtype=float)
-
-
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a classification for these training cases; DatasetError where there is one class only."""
-    counts = fingerprint.counts()
-    declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
-    if sum(count > 0 for count in counts.values()) < 2:
-        raise DatasetError(
-            f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
-            str(dataset.root or dataset.name),
-            "Give cases of at least two classes",
-        )
-    shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
-    here = {name: counts.get(name, 0) for name in declared}
-    taught = loss(fingerprint)
-    return {
-        "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
-        "positive": positive_decision(declared, here),
-        "counts": Decision(here, "their shares are what probabilities refer to"),
-        "loss": taught,
-        "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
-        "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
-        "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
-        **calling_decisions(),
-        "order": order(declared),
-        "ranked": ranked(declared, is_stated=dataset.ranked),
-        "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
-        **grouped_decisions(),
-        **certainty_decisions(),
-        **set_decisions(),
-    }
 
 
 def order(classes: Sequence[str]) -> Decision:

@@ -99,8 +99,48 @@ class Findings(FindingScoring):
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-        """Findings, loss and operating point for these training cases; DatasetError where none can be learnt."""
-        return settings_for(dataset, fingerprint)
+        """Findings, loss and operating point for these training cases.
+
+        A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
+        """
+        known = fingerprint.findings
+        declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
+        counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
+        kept = [name for name in declared if min(counts[name].values()) > 0]
+        left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
+        if not kept:
+            raise DatasetError(
+                f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
+                str(dataset.root or dataset.name),
+                "Give cases with and without each finding",
+            )
+        shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
+        lost = (
+            f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}"
+            if left_out
+            else ""
+        )
+        rarest = min(kept, key=lambda name: counts[name]["present"])
+        others = ", ".join(name for name in LOSSES if name != "bce")
+        return {
+            "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
+            "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
+            "loss": Decision(
+                "bce",
+                f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
+                f"(for scarce findings: {others})",
+                LOSSES["bce"].source,
+            ),
+            **calling_decisions(),
+            **grouped_decisions(),
+            **certainty_decisions(),
+            **interval_decisions(),
+            "conformal": Decision(
+                None,
+                f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
+                "patients have it, and as many do not",
+            ),
+        }
 
     def checked(self) -> Findings:
         """The same findings; PlanError names the setting that cannot be."""
@@ -126,7 +166,14 @@ class Findings(FindingScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, and AUROC to select and judge."""
-        return decisions()
+        return {
+            "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
+            **one_answer_length(),
+            "training.selection": Decision(
+                "auroc", "it is the mean over findings, and ranks cases without a threshold"
+            ),
+            "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
+        }
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
@@ -169,59 +216,6 @@ class Findings(FindingScoring):
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the log odds of the finding, without one of the likeliest."""
         return of_one(outputs["findings"], self.findings, target)
-
-
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of findings for these training cases.
-
-    A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
-    """
-    known = fingerprint.findings
-    declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
-    counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
-    kept = [name for name in declared if min(counts[name].values()) > 0]
-    left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
-    if not kept:
-        raise DatasetError(
-            f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
-            str(dataset.root or dataset.name),
-            "Give cases with and without each finding",
-        )
-    shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
-    lost = (
-        f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}" if left_out else ""
-    )
-    rarest = min(kept, key=lambda name: counts[name]["present"])
-    others = ", ".join(name for name in LOSSES if name != "bce")
-    return {
-        "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
-        "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
-        "loss": Decision(
-            "bce",
-            f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
-            f"(for scarce findings: {others})",
-            LOSSES["bce"].source,
-        ),
-        **calling_decisions(),
-        **grouped_decisions(),
-        **certainty_decisions(),
-        **interval_decisions(),
-        "conformal": Decision(
-            None,
-            f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
-            "patients have it, and as many do not",
-        ),
-    }
-
-
-def decisions() -> dict[str, Decision]:
-    """The network, and the metric that selects and judges."""
-    return {
-        "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
-        **one_answer_length(),
-        "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),
-        "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
-    }
 
 
 def check_settings(

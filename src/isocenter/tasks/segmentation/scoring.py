@@ -1,53 +1,136 @@
-"""The comparison of predicted label maps with masks: scores of cases, their summary, and pictures."""
+"""The scores of label maps: one row a case and label, estimates over the cases, and pictures."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import Certainty, VoxelProbabilities, doubt_rows, voxel_columns, voxel_rows
-from isocenter.evaluation import Seed, Table, figure_label
+from isocenter.belief import (
+    DOUBT_METRICS,
+    ECE,
+    HIGH,
+    LOW,
+    SET_METRICS,
+    VOXEL_METRICS,
+    doubt_rows,
+    interval_rows,
+    voxel_columns,
+    voxel_in_unit,
+    voxel_rows,
+)
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    AGREEMENT_METRICS,
+    CENTRELINE_METRICS,
+    FALSE_POSITIVE_VOLUME,
+    OVERLAP_METRICS,
+    POOLED_METRICS,
+    SURFACE_METRICS,
+    UNIT_ENDS,
+    VOLUME_ERROR,
+    Metric,
+    Metrics,
+    Overlap,
+    Seed,
+    Table,
+    centreline,
+    figure_label,
+    mean_rows,
+    metric_columns,
+    overlap,
+    overlaps,
+    place_of,
+    pooled_rows,
+    proportion,
+    surface_distance,
+    volume_unit,
+)
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.properties import stated_image
+from isocenter.tasks.segmentation.answering import MaskAnswering
 from isocenter.tasks.segmentation.reference_labels import with_own_labels
-from isocenter.tasks.segmentation.scores import STRUCTURE, case_rows, only_known, summary_rows, volume_figure, volumes
-from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared import refuse_other_grid
-from isocenter.tasks.task import Task
-from isocenter.values import Case, Prediction, Row
+from isocenter.tasks.shared import Measured, agreement_figure, agreement_rows, refuse_other_grid
+from isocenter.values import MM, SERIES_UNITS, Array, Case, Estimate, Geometry, Prediction, Row
 
+STRUCTURE = "structure"
+MEASURED = ("volume_predicted", "volume_reference")
+OF_AREAS = ("_mm2", "_pixels")
+# Distances and volumes have their unit in the name where it is not mm or ml.
+OF_SERIES = tuple(f"_{unit}" for unit in SERIES_UNITS)
+OF_DISTANCES, OF_VOLUMES = ("_pixels", "_voxels", *OF_SERIES), (*OF_AREAS, "_voxels", *OF_SERIES)
+DISTANCES = tuple(one.name for one in SURFACE_METRICS)
+# Of labels that have a centreline.
+OF_LINES = frozenset(one.name for one in CENTRELINE_METRICS)
+VOLUME_AGREEMENT = tuple(
+    replace(
+        one,
+        name=f"volume_{one.name}",
+        words=f"Volume, {one.words if one.words[1].isupper() else one.words[0].lower() + one.words[1:]}",
+        unit="ml" if one.better == "aim" else "",
+    )
+    for one in AGREEMENT_METRICS
+)
+# Of cases that several people drew.
+READER_METRICS = (Metric("dice_to_readers"), Metric("dice_between_readers"))
+
+
+def _distance_in(end: str, metric: Metric) -> Metric:
+    """A metric of surfaces in another unit than mm; the words of a ratio name the unit of its tolerance."""
+    words = "" if metric.unit or end in OF_SERIES else f"{metric.words}, tolerance in {UNIT_ENDS[end]}"
+    return metric.in_unit(end, words)
+
+
+def _volume_in(end: str, metric: Metric) -> Metric:
+    """A metric of volumes in another unit than ml; in pictures they are areas."""
+    words = metric.words.replace("volume", "area").replace("Volume", "Area")
+    return metric.in_unit(end, words if end in OF_AREAS else "")
+
+
+METRICS = Metrics(
+    (
+        *OVERLAP_METRICS,
+        *POOLED_METRICS,
+        *SURFACE_METRICS,
+        *(_distance_in(end, one) for one in SURFACE_METRICS for end in OF_DISTANCES),
+        *VOLUME_AGREEMENT,
+        *(
+            _volume_in(end, one)
+            for one in (VOLUME_ERROR, FALSE_POSITIVE_VOLUME, *VOLUME_AGREEMENT)
+            for end in OF_VOLUMES
+        ),
+        *CENTRELINE_METRICS,
+        *READER_METRICS,
+        *SET_METRICS,
+        *VOXEL_METRICS,
+        *DOUBT_METRICS,
+    ),
+    label_word=STRUCTURE,
+    of_case="dice",
+).marked(audited=("dice",), calibration=ECE)
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
 
 
-class MaskScoring(Task):
-    """The scores of a segmentation, and what reports show of them; the fields are those of `Segmentation`."""
+class MaskScoring(MaskAnswering):
+    """The scores of a segmentation, and what reports show of them."""
 
+    tolerance: Mapping[str, float] | float
     centrelines: tuple[str, ...]
-    certainty: Certainty
 
     @property
-    @abstractmethod
-    def structures(self) -> Mapping[str, tuple[int, ...]]:
-        """{name: values} of what is scored."""
-
-    @property
-    @abstractmethod
     def tolerances(self) -> Mapping[str, float]:
-        """{structure: mm} of `nsd`"""
+        """{structure: mm} within which its surface counts as found."""
+        return self.tolerance if isinstance(self.tolerance, Mapping) else dict.fromkeys(self.names, self.tolerance)
 
     @property
-    @abstractmethod
-    def truth(self) -> Truth:
-        """The reading of masks."""
-
-    @property
-    @abstractmethod
-    def probable(self) -> VoxelProbabilities:
-        """What makes probabilities of outputs."""
+    def primaries(self) -> frozenset[str]:
+        """All metrics, those of readers where several people drew."""
+        unstated = () if len(self.observers) > 1 else READER_METRICS
+        return METRICS.primaries - {one.name for one in unstated}
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with masks under the model's numbers, and sentences on labels that one side lacks."""
@@ -118,3 +201,212 @@ class MaskScoring(Task):
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
         caption = "Mean Dice of each two readers, and of the model to each of them."
         return [*drawn, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]
+
+
+def case_rows(
+    predicted: Array,
+    truth: Array,
+    structures: Mapping[str, tuple[int, ...]],
+    geometry: Geometry,
+    tolerances: Mapping[str, float],
+    centrelines: Collection[str] = (),
+    *,
+    known: Array | None = None,
+    surfaces: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The scores of each structure of two label maps (*spatial) on one grid.
+
+    structures:  {name: its values}
+    geometry:    without a physical size figures of pictures count pixels, of volumes voxels, and columns end so; of a
+                 series both are in the unit of its axis
+    tolerances:  {name: mm} of `nsd`
+    centrelines: names of those whose centrelines are scored too
+    known:       (*spatial) where the truth is known; all other voxels are left out, and what borders on them is no
+                 surface. None where all of it is known
+    surfaces:    False where a structure is known in parts, so that it has no surface
+    """
+    spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
+    steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
+    if known is not None:
+        predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
+    overlap_counts = _overlaps(predicted, truth, structures)
+    unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
+    measure = volume_unit(geometry).replace("mm²", "mm2")
+    counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
+    amount = "" if measure == "ml" else f"_{measure}"
+    for name, values in structures.items():
+        counts, distances = overlap_counts[name], dict[str, float]()
+        masks = place_of(values, predicted), place_of(values, truth)
+        if surfaces:
+            surface = surface_distance(*masks, steps, known=known)
+            distances = {
+                f"hd95{counted}": surface.hd95,
+                f"hd95_points{counted}": surface.hd95_points,
+                f"assd{counted}": surface.assd,
+                f"nsd{counted}": surface.nsd(tolerances[name]),
+            }
+        yield {
+            "label": name,
+            "dice": counts.dice,
+            "iou": counts.iou,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            **distances,
+            f"volume_error{amount}": counts.volume_error(voxel),
+            f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
+            f"volume_predicted{amount}": counts.predicted * voxel,
+            f"volume_reference{amount}": counts.reference * voxel,
+            "detected": counts.detected,
+            **(_of_lines(*masks) if name in centrelines else {}),
+            "voxels_both": counts.both,
+            "voxels_predicted": counts.predicted,
+            "voxels_reference": counts.reference,
+            **unknown,
+        }
+
+
+def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
+    """Structures of one value each in one pass over the voxels."""
+    if all(len(own) == 1 for own in structures.values()):
+        counts = overlaps(predicted, truth, [own[0] for own in structures.values()])
+        return {name: counts[own[0]] for name, own in structures.items()}
+    return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
+
+
+def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
+    """Means by metric, over all labels first, then pooled; the method states how undefined scores are counted.
+
+    tolerances: {structure: mm} of `nsd`
+    """
+    metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
+    rows = mean_rows(table, {metric: METRICS.of(metric).unit for metric in metrics}, seed=seed)
+    lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
+    rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
+    rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
+    rows = [_explained(row, table, tolerances) for row in rows] + pooled_rows(table, seed=seed)
+    agreement = [row for volume in volumes(table) for row in volume_agreement(volume, seed=seed)]
+    return [only_known(row, table) for row in (*rows, *agreement, *volume_intervals(table, seed=seed))]
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """Volumes of a label, predicted and by the reference.
+
+    measured: (cases,) in `unit`; ending: of their columns
+    """
+
+    measured: Measured
+    unit: str
+    ending: str
+
+
+def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """How often the intervals of volumes hold those of the references, and how wide they are."""
+    columns = {f"{MEASURED[0]}_{side}": side for side in (LOW, HIGH)}
+    if not set(columns) <= set(table):
+        return
+    references = [str(name) for name in table if str(name).startswith(MEASURED[1])]
+    unit = METRICS.of(references[0].replace(MEASURED[1], VOLUME_ERROR.name)).unit
+    own = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
+    for label in dict.fromkeys(own["label"]):
+        rows = interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
+        # Images of known and of unknown size: of widths in two units there is no mean.
+        yield from (row for row in rows if len(references) == 1 or row.metric == "coverage")
+
+
+def volumes(table: Table) -> list[Volumes]:
+    """The volumes of each label that some reference has; cases with an empty reference are left out."""
+    made = []
+    for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
+        unit = METRICS.of(f"{VOLUME_ERROR.name}{ending}").unit
+        for label in dict.fromkeys(table["label"]):
+            own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
+            if len(own):
+                predicted, reference = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
+                made.append(Volumes(Measured(str(label), predicted, reference, patients, cases), unit, ending))
+    return made
+
+
+def volume_agreement(volume: Volumes, *, seed: Seed) -> list[Row]:
+    """Bias of the volumes and its limits of agreement."""
+    rows = agreement_rows(volume.measured, volume.unit, seed=seed)
+    return [replace(row, metric=f"volume_{row.metric}{volume.ending}") for row in rows]
+
+
+def volume_figure(volume: Volumes) -> Figure:
+    """The Bland-Altman plot of a label's volumes."""
+    quantity = "Area" if volume.ending in OF_AREAS else "Volume"
+    return agreement_figure(volume.measured, f"{quantity} of {volume.measured.target}", volume.unit)
+
+
+def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
+    """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
+    line = centreline(predicted, truth)
+    return {
+        "cldice": line.dice,
+        "centreline_recall": line.recall,
+        "centreline_precision": line.precision,
+        "components_error": float(abs(line.components)),
+        "loops_error": float(abs(line.loops)),
+    }
+
+
+def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
+    name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
+    own = table if row.label == "all" else table[table["label"] == row.label]
+    own = own[own[row.metric].notna()] if row.metric in own else own  # of images of another unit it says nothing
+    if name.startswith("false_positive_volume"):
+        return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
+    notes = []
+    if name == "nsd":
+        notes.append(f"tolerance {_tolerance_words(tolerances, row.label)} {_tolerance_unit(row.metric)}")
+    one_sided = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
+    if name in DISTANCES and one_sided:
+        worst = "0" if name == "nsd" else "the image's diagonal"
+        notes.append(f"{one_sided} with one side empty counted as {worst}")
+    return _noted(row, notes)
+
+
+def only_known(row: Row, table: Table) -> Row:
+    """The row with the share of voxels that were scored, where masks leave some out."""
+    if "voxels_known" not in table:
+        return row
+    cases = table.drop_duplicates("case")
+    share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
+    return _noted(row, [f"on the {share:.3g} % of the images that is known"])
+
+
+def _noted(row: Row, notes: Sequence[str]) -> Row:
+    return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
+
+
+def _tolerance_unit(metric: str) -> str:
+    return next((unit for end, unit in UNIT_ENDS.items() if metric.endswith(end)), MM)
+
+
+def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:
+    """Whether one label was found is a proportion; the mean over labels is none."""
+    own = table[(table["label"] == row.label) & table["detected"].notna()]
+    if own.empty:
+        return row
+    estimate = proportion(own["detected"], own["patient"], seed=seed)
+    left = int((table["label"] == row.label).sum()) - len(own)
+    note = f"; {counted(left, 'empty reference')} left out" if left else ""
+    return replace(row, estimate=replace(estimate, method=estimate.method + note))
+
+
+def _on_empty(estimate: Estimate, empty: int) -> Estimate:
+    """The method says of how many references; all others were left out by intent."""
+    if not empty:
+        return replace(estimate, method="none: no reference is empty")
+    method = re.sub(r"; \d+ undefined left out", "", estimate.method)
+    return replace(estimate, method=f"{method}; of {counted(empty, 'empty reference')}")
+
+
+def _tolerance_words(tolerances: Mapping[str, float], label: str) -> str:
+    """The tolerance of a label; over all labels that of each, or the range."""
+    if label in tolerances:
+        return f"{tolerances[label]:g}"
+    low, high = min(tolerances.values()), max(tolerances.values())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -48,6 +48,7 @@ class Batch:
     cases:   which they are, of the whole batch, also where this is a part of it
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
     marked:  whether the last channel of the images holds numbers of labels from a stage before
+    unlabelled: the batch of unlabelled images of the same step; None without any
     """
 
     images: NDArray[np.float32]
@@ -59,6 +60,7 @@ class Batch:
     cases: tuple[int, ...] = ()
     there: NDArray[np.float32] | None = None
     marked: bool = False
+    unlabelled: Batch | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -77,6 +79,7 @@ class Loader:
     left_out:   how often each image of a case is left out, never all of them
     drawn:      numbers of the cases by which they are drawn in place of `sampling`, and how many of each an epoch has
     flags:      whether the last entries of the context state which channels are there
+    unlabelled: makes the batch of unlabelled images of each step; None without any
     """
 
     cases: Sequence[Prepared]
@@ -91,6 +94,7 @@ class Loader:
     left_out: float = 0.0
     flags: bool = False
     drawn: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
+    unlabelled: Loader | None = None
 
     @cached_property
     def costs(self) -> Costs:
@@ -122,7 +126,8 @@ class Loader:
         seen = None if there[0] is None else self._stacked(there)
         marked = self.cases[0].marked is not None
         own = (self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
-        return Batch(*own, marked=marked)
+        others = None if self.unlabelled is None else self.unlabelled.of_step(step)
+        return Batch(*own, marked=marked, unlabelled=others)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)

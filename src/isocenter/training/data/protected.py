@@ -13,28 +13,29 @@ group_dro:        the loss is mostly that of the group which is worst off (Sagaw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.objectives import SUPERVISED, Needs, Objective, Step
+from isocenter.planning import Settings
 from isocenter.training.data.sampling import classes_of_targets
 from isocenter.training.data.store import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 REWEIGH, RESAMPLE, BALANCED_BATCHES, GROUP_DRO = "reweigh", "resample", "balanced_batches", "group_dro"
 ADVERSARIAL, CONSTRAINT = "adversarial", "constraint"
-# Its weights, among the numbers of the loss that are learnt with those of the network.
+# The objective that it adds.
 ADVERSARY = "adversary"
 # How fast the weights of groups follow their losses, as in the paper.
 PACE = 0.01
-
-Judge = Callable[[Mapping[str, Any], Any], "Tensor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,59 +80,96 @@ class Protected:
         return None
 
 
-@dataclass(eq=False)
-class GroupLoss:
-    """The loss of a batch from those of its groups.
+def objectives_of_groups(settings: Settings, cases: Sequence[Prepared]) -> dict[str, Objective]:
+    """The objectives that treat groups of people alike, by name; those of other methods train as they are."""
+    protected = Protected.of(settings.training.fairness, cases)
+    if protected is None:
+        return {}
+    if protected.method == ADVERSARIAL:
+        return {ADVERSARY: Adversary(protected=protected)}
+    if protected.method not in (REWEIGH, GROUP_DRO) or SUPERVISED not in settings.terms:
+        return {}
+    usual = settings.terms[SUPERVISED]
+    kind = Reweighed if protected.method == REWEIGH else WorstGroup
+    return {SUPERVISED: kind(usual.weight, usual.ramp, protected=protected)}
 
-    shares: (groups,) what each group's loss counts, which follows the losses in `group_dro`
-    """
 
-    protected: Protected
-    shares: NDArray[np.float64]
+@dataclass(frozen=True, eq=False)
+class OfGroups(Objective):
+    """An objective that knows the groups of the training cases."""
 
-    @classmethod
-    def of(cls, protected: Protected | None) -> GroupLoss | None:
-        """None where the loss does not look at groups."""
-        if protected is None or protected.method not in (REWEIGH, GROUP_DRO, ADVERSARIAL):
-            return None
-        count = int(protected.groups.max()) + 1
-        return cls(protected, np.full(count, 1 / count))
+    protected: Protected = field(kw_only=True)
 
-    def __call__(self, judge: Judge, outputs: Mapping[str, Tensor], targets: Any, cases: Sequence[int]) -> Tensor:
-        """The loss of a batch of these training cases; a group's is that of its cases."""
-        numbers = np.asarray(cases)
-        if self.protected.method == ADVERSARIAL:
-            return judge(outputs, targets)
-        if self.protected.method == GROUP_DRO:
-            return self._of_the_worst(judge, outputs, targets, self.protected.groups[numbers])
-        cells = self.protected.cells[numbers]
+
+@dataclass(frozen=True, eq=False)
+class Reweighed(OfGroups):
+    """The loss of the batch in which group and class are independent: each case has the weight of its cell."""
+
+    def loss(self, step: Step) -> Tensor:
+        """The weighted mean of the losses of cells; a cell's is that of its cases."""
+        cells = self.protected.cells[np.asarray(step.labelled.cases)]
         present, counts = np.unique(cells, return_counts=True)
         shares = self.protected.weights[present] * counts
-        losses = [_of(judge, outputs, targets, cells == cell) for cell in present]
+        losses = [_of(step, cells == cell) for cell in present]
         return torch.stack([loss * float(share) for loss, share in zip(losses, shares, strict=True)]).sum() / len(cells)
 
-    def adversary_cost(self, pooled: Tensor, adversary: Tensor, cases: Sequence[int]) -> Tensor:
-        """The adversary's loss in telling the groups by (batch, features); the network is taught the reverse."""
-        reversed_ = 2 * pooled.detach() - pooled
-        logits = reversed_ @ adversary[:, :-1].T + adversary[:, -1]
-        groups = torch.as_tensor(self.protected.groups[np.asarray(cases)], device=pooled.device)
-        return torch.nn.functional.cross_entropy(logits, groups)
 
-    def _of_the_worst(
-        self, judge: Judge, outputs: Mapping[str, Tensor], targets: Any, groups: NDArray[np.intp]
-    ) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class WorstGroup(OfGroups):
+    """The loss that is mostly that of the group which is worst off: shares of groups follow their losses."""
+
+    def parts(self, network: Module, features: int) -> Module:
+        """(groups,) share of each group's loss; on the processor, because not every device has doubles."""
+        count, kept = int(self.protected.groups.max()) + 1, torch.nn.Module()
+        kept.register_buffer("shares", torch.full((count,), 1 / count, dtype=torch.float64, device="cpu"))
+        return kept
+
+    def loss(self, step: Step) -> Tensor:
+        """The losses of groups, by the shares that they come to with this batch."""
+        groups = self.protected.groups[np.asarray(step.labelled.cases)]
         present = np.unique(groups)
-        losses = torch.stack([_of(judge, outputs, targets, groups == group) for group in present])
-        now = losses.detach().cpu().double().numpy()
-        if np.isfinite(now).all():
-            self.shares[present] *= np.exp(PACE * now)
-            self.shares /= self.shares.sum()
-        weights = self.shares[present] / self.shares[present].sum()
+        losses = torch.stack([_of(step, groups == group) for group in present])
+        weights = self._shares(step, present, losses)[present]
+        weights = weights / weights.sum()
+        step.parts.seen = present, losses.detach()
         return (losses * torch.as_tensor(weights, dtype=losses.dtype, device=losses.device)).sum()
 
+    def after(self, step: Step) -> None:
+        """Keep the shares that the batch has come to."""
+        step.parts.shares.copy_(torch.from_numpy(self._shares(step, *step.parts.seen)))
 
-def _of(judge: Judge, outputs: Mapping[str, Tensor], targets: Any, here: NDArray[np.bool_]) -> Tensor:
+    def _shares(self, step: Step, present: NDArray[np.intp], losses: Tensor) -> NDArray[np.float64]:
+        """(groups,) shares after a batch in which these groups have these losses."""
+        shares, now = step.parts.shares.numpy().copy(), losses.detach().cpu().double().numpy()
+        if np.isfinite(now).all():
+            shares[present] *= np.exp(PACE * now)
+            shares /= shares.sum()
+        return np.asarray(shares)
+
+
+@dataclass(frozen=True, eq=False)
+class Adversary(OfGroups):
+    """The loss in telling the groups by the network's features; the network is taught the reverse."""
+
+    needs: ClassVar[Needs] = Needs(features=True)
+
+    def parts(self, network: Module, features: int) -> Module:
+        """(groups, features and 1) weights that know nothing yet."""
+        return torch.nn.ParameterDict({"weights": torch.zeros(int(self.protected.groups.max()) + 1, features + 1)})
+
+    def loss(self, step: Step) -> Tensor:
+        """Cross-entropy of the groups, with the gradient reversed on its way into the network."""
+        pooled, weights = step.features, step.parts["weights"]
+        assert pooled is not None  # noqa: S101 - it needs them
+        reversed_ = 2 * pooled.detach() - pooled
+        logits = reversed_ @ weights[:, :-1].T + weights[:, -1]
+        groups = torch.as_tensor(self.protected.groups[np.asarray(step.labelled.cases)], device=pooled.device)
+        return torch.nn.functional.cross_entropy(logits, groups)
+
+
+def _of(step: Step, here: NDArray[np.bool_]) -> Tensor:
     """The loss of some samples of a batch."""
+    outputs, targets = step.outputs, step.labelled.targets
     places = torch.as_tensor(np.flatnonzero(here), device=next(iter(outputs.values())).device)
     own = targets[places] if not isinstance(targets, Mapping) else {name: one[places] for name, one in targets.items()}
-    return judge({name: one[places] for name, one in outputs.items()}, own)
+    return step.judge({name: one[places] for name, one in outputs.items()}, own)

@@ -28,9 +28,9 @@ from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
 from isocenter.tasks import Task, part_names, part_of, target_settings
 from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
-from isocenter.training.data.targets import Kind, kind_for
+from isocenter.training.data.targets import KINDS, Kind, kind_for
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Region, Vector
+from isocenter.values import Array, Case, Region, Target, Vector
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 10
@@ -39,6 +39,8 @@ READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
 MARKED = "marked.b2nd"
 Progress = Callable[[int, int], None]
+# In place of the target of a case of which nothing but the image is seen.
+NO_TARGET = Target(Vector(1), np.zeros((), dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,7 @@ class Prepared:
 def prepare_all(
     cases: Sequence[Case],
     preprocessing: Preprocessing,
-    task: Task,
+    task: Task | None,
     *,
     threads: int,
     memory: int,
@@ -183,6 +185,7 @@ def prepare_all(
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
 
+    task:    makes the targets; None: no reference is looked at
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes voxels or references
     context: the covariates that the network gets
@@ -224,7 +227,7 @@ def keep_marked(numbers: Array, path: Path) -> None:
 def _prepared(
     case: Case,
     preprocessing: Preprocessing,
-    task: Task,
+    task: Task | None,
     reading: Mapping[str, Any],
     folder: Path,
     marked: Path | None,
@@ -234,9 +237,7 @@ def _prepared(
         content_hash(case),
         dict(reading),
         preprocessing.settings,
-        task.name,
-        target_settings(task),
-        _target_digest(case, task),
+        *([] if task is None else [task.name, target_settings(task), _target_digest(case, task)]),
         *([] if marked is None else [digest(marked)]),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
@@ -259,12 +260,12 @@ def _target_digest(case: Case, task: Task) -> Any:
     return hashlib.sha256(f"{numbers.dtype.str} {numbers.shape} ".encode() + numbers.tobytes()).hexdigest()
 
 
-def _fill(case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None, folder: Path) -> None:
+def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, marked: Path | None, folder: Path) -> None:
     """Prepare a case and write its arrays and facts into the folder."""
     whole = stacked(case.images, case.id)
     image, trace = preprocessing(whole, case.id)
-    target = task.target(case)
-    kind = kind_of(target.head)
+    target = NO_TARGET if task is None else task.target(case)
+    kind = KINDS[type(None)] if task is None else kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), LOST: np.array(kind.lost(target, data), dtype=str)}
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}

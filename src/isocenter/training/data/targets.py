@@ -214,6 +214,14 @@ class VectorTargets(OneArray):
         return targets
 
 
+@dataclass(frozen=True)
+class NoTargets(VectorTargets):
+    """A zero in place of a target: the case has none, or nobody may see it."""
+
+    name: ClassVar[str] = "none"
+    mixes: ClassVar[bool] = False
+
+
 @dataclass(frozen=True, eq=False)
 class Unmoved:
     """(batch,) or (batch, size) targets of whole images: only left and right can change in them."""
@@ -368,6 +376,7 @@ KINDS: Mapping[type, Kind] = {
     Dense: LabelTargets(),
     Boxes: BoxTargets(),
     Instances: InstanceTargets(),
+    type(None): NoTargets(),
 }
 
 

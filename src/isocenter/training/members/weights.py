@@ -27,8 +27,7 @@ from isocenter.tasks import Task
 from isocenter.training.data.joint_targets import kind_of_all
 from isocenter.training.data.loader import stacked_arrays
 from isocenter.training.data.store import Prepared
-from isocenter.training.step.loss import each_array, supervised
-from isocenter.training.step.optimisers import terms_of
+from isocenter.training.step.loss import deeply_supervised, each_array, first_terms
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats, Region
 
@@ -206,7 +205,7 @@ def judged(
     task: Task, coarse: Callable[..., Any], extent: Sequence[float], outputs: Mapping[str, Tensor], targets: Any
 ) -> Tensor:
     """The task's loss of cases as they come; terms that are learnt with the weights have their first values."""
-    return supervised(task, task.natural(outputs), targets, coarse, dict(terms_of(task, "cpu")), extent)
+    return deeply_supervised(task, task.natural(outputs), targets, coarse, first_terms(task, "cpu"), extent)
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:

@@ -1,10 +1,10 @@
-"""The loss of a step: the task's loss of one batch, augmented on the device."""
+"""The loss of a step: the sum of its objectives over a batch, augmented on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.objectives import Needs, Objective, Seen, Step, needs_of
 from isocenter.planning import Settings
 from isocenter.tasks import Task, leaves
 from isocenter.training.data.loader import Batch
-from isocenter.training.data.protected import ADVERSARY, GroupLoss
+from isocenter.training.data.protected import objectives_of_groups
+from isocenter.training.data.store import Prepared
 from isocenter.training.data.targets import Drawn, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
@@ -24,32 +26,27 @@ from isocenter.transforms import Augmentation
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 # What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
 ADDED = "+"
+# The part with the numbers that the task's loss learns.
+JUDGE = "judge"
+# In a checkpoint these stand before the names of parts, and of the weights that training began from.
+PARTS, START = "parts.", "start."
 # Between a head's name and its level: "mask@1" is half as fine as "mask".
 LEVEL = "@"
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A batch as a network in training sees it.
-
-    images:  (batch, channels, *spatial)
-    context: the covariates of each image, as one tensor, or none
-    partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
-    """
-
-    images: Tensor
-    targets: Any
-    context: tuple[Tensor, ...]
-    partner: Tensor | None = None
-    share: float = 1.0
-
-
-def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SINGLE_PROCESS) -> Seen:
-    """A batch augmented on the device; with several ranks each has its part of a batch."""
-    augmentation, kind = settings.augmentation, batch.kind
+def augmented(
+    batch: Batch,
+    settings: Settings,
+    device: Any,
+    ranks: Ranks = SINGLE_PROCESS,
+    augmentation: Augmentation | None = None,
+) -> Seen:
+    """A batch augmented on the device, by the plan if nothing else is given; each rank has its part of a batch."""
+    augmentation, kind = augmentation or settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
     images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch), marked=batch.marked)
     if batch.there is not None:
@@ -60,7 +57,21 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SING
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
-    return Seen(images, targets, tuple(context), partner, share)
+    return Seen(images, targets, tuple(context), partner, share, batch.cases)
+
+
+def views_of(batch: Batch, count: int, settings: Settings, device: Any) -> tuple[Seen, ...]:
+    """An unlabelled batch so many times: moved once, then each time with other intensities."""
+    moving, changing = settings.augmentation.parts
+    seen = augmented(batch, settings, device, augmentation=moving)
+    there = None if batch.there is None else on_device(batch.there, device)
+    views = []
+    for _ in range(count):
+        images, _, _ = changing.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
+        if there is not None:
+            images = only_there(images, there, settings.preprocessing.frames or 1)
+        views.append(replace(seen, images=images, targets=None))
+    return tuple(views)
 
 
 def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
@@ -73,59 +84,184 @@ def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
     return images * torch.cat([seen, rest], dim=1).reshape(*images.shape[:2], *[1] * (images.ndim - 2))
 
 
-def batch_loss(
-    module: Any,
-    batch: Batch,
-    settings: Settings,
-    device: Any,
-    compute: Compute,
-    ranks: Ranks = SINGLE_PROCESS,
-    terms: Mapping[str, Tensor] | None = None,
-    each: Callable[[list[float]], None] | None = None,
-    groups: GroupLoss | None = None,
-) -> Tensor:
-    """Augment a batch on the device and let the task judge what the network makes of it.
+@dataclass(frozen=True, eq=False)
+class Criterion:
+    """The sum that training lowers: weight times loss of each objective.
 
-    terms: of the loss that are learnt with the weights
-    each:  takes the loss of each sample, where somebody wants to know
-    groups: makes the loss of those of groups of people, where training looks at them
-    With several ranks each gives its part of a batch, and the loss is that of the whole.
+    objectives: {name: objective}
+    parts:      {name: module that learns with the network}; "judge" has the numbers that the task's loss learns
+    teacher:    the averaged weights
+    start:      {name: weight} that training took over from another network, where an objective needs them
     """
-    task, seen = settings.task, augmented(batch, settings, device, ranks)
-    partner, share = seen.partner, seen.share
-    coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
-    # A second stage looks at regions that depend on the targets.
-    family = networks.family_of(settings.network.name)
-    truth = {"targets": seen.targets} if family.sees_targets else {}
-    adversary, pooled = (terms or {}).get(ADVERSARY), None
-    with compute.autocast(device):
-        images = compute.ordered(module, seen.images)
-        if groups is None or adversary is None:
-            outputs = module(images, *seen.context, **truth)
-        else:
-            within = getattr(module, "module", None)  # what Fabric wraps
-            features = networks.features(module, images, *seen.context, at=family.features, within=within)
-            outputs, pooled = dict(features.outputs), ranks.whole(features.pooled.float())
-    outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
-    added = outputs.pop(ADDED, torch.zeros(())).mean()
-    if ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
-        added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
-    targets = each_array(seen.targets, ranks.whole)
-    extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
-    own = {name: term for name, term in (terms or {}).items() if name != ADVERSARY}
-    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=own, extent=extent)
-    if family.has_loss:  # the family is defined by it: nothing else fits its outputs
-        judge = partial(module.loss, heads=task.heads)
-    if each is not None:
-        each(sample_by_sample(judge, outputs, targets))
-    if groups is not None:
-        if pooled is not None and adversary is not None:
-            added = added + groups.adversary_cost(pooled, adversary, batch.cases)
-        return groups(judge, outputs, targets, batch.cases) + added
-    if partner is None or family.has_loss:
-        return judge(outputs, targets) + added
-    # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
-    return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner]) + added
+
+    settings: Settings
+    device: Any
+    objectives: Mapping[str, Objective]
+    parts: Any = field(default_factory=lambda: torch.nn.ModuleDict())  # noqa: PLW0108 - torch is imported when it is first used
+    teacher: Any = None
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    ranks: Ranks = SINGLE_PROCESS
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        cases: Sequence[Prepared],
+        averaged: Module,
+        device: Any,
+        ranks: Ranks,
+        start: Mapping[str, Tensor],
+    ) -> Criterion:
+        """The sum that a plan names, with parts that have learnt nothing.
+
+        cases: that train
+        """
+        objectives = {**settings.terms, **objectives_of_groups(settings, cases)}
+        features = feature_count(averaged, settings, cases[0]) if needs_of(objectives.values()).features else 0
+        terms = first_terms(settings.task, device)
+        parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
+        with torch.device(device):
+            made = {name: one.parts(averaged, features) for name, one in objectives.items()}
+        parts |= {name: part for name, part in made.items() if part is not None}
+        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks)
+
+    @property
+    def needs(self) -> Needs:
+        """The needs of all objectives."""
+        return needs_of(self.objectives.values())
+
+    @property
+    def learnt(self) -> list[Tensor]:
+        """The weights that are learnt with those of the network."""
+        return list(self.parts.parameters())
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The tensors from which training goes on; none where the objectives keep nothing."""
+        kept = {f"{PARTS}{name}": one for name, one in self.parts.state_dict().items()}
+        return {**kept, **{f"{START}{name}": one for name, one in self.start.items()}}
+
+    def restored(self, state: Mapping[str, Tensor]) -> Criterion:
+        """The criterion with the tensors of `state`. Raises RuntimeError where they are those of other objectives."""
+        parts, start = (
+            {name.removeprefix(end): one for name, one in state.items() if name.startswith(end)}
+            for end in (PARTS, START)
+        )
+        self.parts.load_state_dict(parts)
+        return replace(self, start={name: one.to(self.device) for name, one in start.items()})
+
+    def lowered(
+        self,
+        module: Any,
+        batch: Batch,
+        compute: Compute,
+        progress: float = 0.0,
+        each: Callable[[list[float]], None] | None = None,
+    ) -> Lowered:
+        """Augment a batch on the device and let each objective judge what the network makes of it.
+
+        each: takes the loss of each labelled sample, where somebody wants to know
+        With several ranks each gives its part of a batch, and the loss is that of the whole.
+        """
+        step, added = self._step(module, batch, compute, progress)
+        if each is not None:
+            each(sample_by_sample(step.judge, step.outputs, step.labelled.targets))
+        parts = dict(self.parts.items())
+        steps = {name: replace(step, parts=parts.get(name)) for name in self.objectives}
+        losses = {name: one.loss(steps[name]) for name, one in self.objectives.items()}
+        weighted = [
+            losses[name] if (factor := one.factor(progress)) == 1 else factor * losses[name]
+            for name, one in self.objectives.items()
+        ]
+        return Lowered(sum(weighted[1:], weighted[0]) + added, losses, steps)
+
+    def after(self, lowered: Lowered) -> None:
+        """Let each objective change what it keeps, once the weights have moved."""
+        with torch.no_grad():
+            for name, one in self.objectives.items():
+                one.after(lowered.steps[name])
+
+    def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, Tensor]:
+        """The values of a step, and what the network itself adds to the loss."""
+        settings, ranks, needs = self.settings, self.ranks, self.needs
+        task, family = settings.task, networks.family_of(settings.network.name)
+        seen = augmented(batch, settings, self.device, ranks)
+        inner = getattr(module, "module", None)  # what Fabric wraps
+        # A second stage looks at regions that depend on the targets.
+        truth = {"targets": seen.targets} if family.sees_targets else {}
+        features = None
+        with compute.autocast(self.device):
+            images = compute.ordered(module, seen.images)
+            if needs.features:
+                found = networks.features(module, images, *seen.context, at=family.features, within=inner)
+                outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
+            else:
+                outputs = module(images, *seen.context, **truth)
+        outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
+        added = outputs.pop(ADDED, torch.zeros(())).mean()
+        if ranks.count > 1:  # they wait for gradients of all weights, those of a head that no case teaches among them
+            added = added + torch.stack([(0.0 * output).nan_to_num().sum() for output in outputs.values()]).sum()
+        terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
+        coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
+        extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
+        judge: Callable[..., Tensor] = partial(deeply_supervised, task, coarse=coarse, terms=terms, extent=extent)
+        if family.has_loss:  # the family is defined by it: nothing else fits its outputs
+            judge = partial(module.loss, heads=task.heads)
+        partner = None if family.has_loss else seen.partner
+        labelled = replace(seen, targets=each_array(seen.targets, ranks.whole), partner=partner)
+        unlabelled: tuple[Seen, ...] = ()
+        if batch.unlabelled is not None:
+            unlabelled = views_of(batch.unlabelled, needs.views, settings, self.device)
+        student = inner or module
+        step = Step(
+            labelled,
+            outputs,
+            run=lambda given: self._outputs(student, given, compute),
+            teacher=lambda given: self._taught(given, compute),
+            judge=judge,
+            task=task,
+            unlabelled=unlabelled,
+            features=features,
+            weights={n: self.ranks.shared(w) for n, w in student.named_parameters()} if needs.start else {},
+            start=self.start,
+            progress=progress,
+        )
+        return step, added
+
+    def _outputs(self, module: Any, seen: Seen, compute: Compute) -> dict[str, Tensor]:
+        """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""
+        with compute.autocast(self.device):
+            outputs = module(compute.ordered(module, seen.images), *seen.context)
+        return {name: self.ranks.whole(output.float()) for name, output in outputs.items() if name != ADDED}
+
+    def _taught(self, seen: Seen, compute: Compute) -> dict[str, Tensor]:
+        """The outputs of the averaged weights, as they predict."""
+        self.teacher.eval()
+        with torch.no_grad():
+            return self._outputs(self.teacher, seen, compute)
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """The loss of a batch, that of each objective before its weight, and what each has seen."""
+
+    loss: Tensor
+    losses: Mapping[str, Tensor]
+    steps: Mapping[str, Step]
+
+
+def first_terms(task: Task, device: Any) -> dict[str, Tensor]:
+    """The numbers of a task's loss that are learnt with the weights, as they are at first; no prediction needs them."""
+    return {name: torch.tensor([*values], device=device) for name, values in task.terms.items()}
+
+
+def feature_count(module: Module, settings: Settings, case: Prepared) -> int:
+    """The number of pooled features of an image."""
+    device, at = next(module.parameters()).device, networks.family_of(settings.network.name).features
+    image = torch.zeros(1, settings.preprocessing.inputs, *settings.training.patch, device=device)
+    given = [] if case.context is None else [torch.zeros(1, len(case.context), device=device)]
+    with torch.no_grad():
+        return int(networks.features(module.eval(), image, *given, at=at).pooled.shape[1])
 
 
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
@@ -186,7 +322,7 @@ def bit_by_bit(settings: Settings) -> Iterator[None]:
         raise PlanError(problem, "training.deterministic", remedy) from error
 
 
-def supervised(
+def deeply_supervised(
     task: Task,
     outputs: Mapping[str, Tensor],
     targets: Any,

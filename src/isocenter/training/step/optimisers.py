@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import torch
 from isocenter.planning import Training
-from isocenter.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# {name: tensor}, of which a loss may have some.
-Terms: TypeAlias = "torch.nn.ParameterDict"
 # nnU-Net's: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
 MOMENTUM = 0.99
 
@@ -26,16 +23,12 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 }
 
 
-def terms_of(task: Task, device: Any) -> Terms:
-    """The numbers of a task's loss that are learnt with the weights; no prediction needs them."""
-    terms = task.terms.items()
-    tensors = {name: torch.nn.Parameter(torch.tensor([*values], device=device)) for name, values in terms}
-    return torch.nn.ParameterDict(tensors)
+def make_optimiser(module: Module, chosen: Training, others: Iterable[Tensor] = ()) -> Any:
+    """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero.
 
-
-def make_optimiser(module: Module, chosen: Training, terms: Terms | None = None) -> Any:
-    """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero."""
-    trained = [p for p in (*module.parameters(), *(terms.parameters() if terms is not None else ())) if p.requires_grad]
+    others: weights that are learnt with those of the module
+    """
+    trained = [p for p in (*module.parameters(), *others) if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": chosen.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

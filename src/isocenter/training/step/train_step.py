@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.training.data.loader import Batch
-from isocenter.training.data.protected import GroupLoss
 from isocenter.training.data.sampling import Costs
 from isocenter.training.length.schedule import Pace, decay, rate
 from isocenter.training.processes import Ranks
 from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import batch_loss, bit_by_bit
+from isocenter.training.step.loss import Criterion, bit_by_bit
 from isocenter.training.step.optimisers import Average
 from isocenter.transforms import generator
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Sets the draws of a step apart from those of a case.
 STEP_DRAW = 2**30
@@ -29,62 +25,78 @@ STEP_DRAW = 2**30
 MOST_LOST = 10
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """The numbers of a step.
+
+    loss:     of the batch, no number where nothing was learnt
+    rate:     by which it was lowered
+    gradient: its norm before it was clipped
+    losses:   of each objective, where there are several
+    """
+
+    loss: float
+    rate: float
+    gradient: float
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class Learner:
     """The parts that a step needs, and the number of batches in a row that taught nothing.
 
     module: as Fabric has wrapped it
-    terms:  of the loss, learnt with the weights
+    criterion: the sum that training lowers
     costs:  take what each case cost, where cases are drawn by it
-    groups: make the loss of those of groups of people, where training looks at them
     """
 
     module: Any
+    criterion: Criterion
     optimiser: Any
     average: Average
     settings: Settings
     fabric: Any
     compute: Compute
     ranks: Ranks
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
     costs: Costs | None = None
-    groups: GroupLoss | None = None
     lost: int = 0
 
-    def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
-        """Lower the loss of a batch: the loss, and the rate by which it was lowered.
-
-        The loss is no number where nothing was learnt.
-        """
-        chosen = self.settings.training
+    def learn(self, batch: Batch, step: int, pace: Pace) -> Learnt:
+        """Lower the loss of a batch. The loss is no number where nothing was learnt."""
+        chosen, progress = self.settings.training, pace.progress(step)
         self._seed(int(generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63)))
-        now = rate(pace.progress(step), pace.stride, chosen)
+        now = rate(progress, pace.stride, chosen)
         for group in self.optimiser.param_groups:
             group["lr"] = now
-        losses: list[float] = []
-        loss = self.loss(batch, None if self.costs is None else losses.extend)
+        costs: list[float] = []
+        each = None if self.costs is None else costs.extend
+        with bit_by_bit(self.settings):
+            lowered = self.criterion.lowered(self.module, batch, self.compute, progress, each)
         self.optimiser.zero_grad()
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
-            self.fabric.backward(loss * self.ranks.count)
-        for term in self.terms.values():  # every rank has their whole gradient
+            self.fabric.backward(lowered.loss * self.ranks.count)
+        for term in self.criterion.learnt:  # every rank has their whole gradient
             if term.grad is not None:
                 term.grad /= self.ranks.count
-        learnt = [*self.module.parameters(), *self.terms.values()]
+        learnt = [*self.module.parameters(), *self.criterion.learnt]
         length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient
         # that is no number, of a loss that is one, would make every weight none.
-        lowered = float(loss.detach()) if math.isfinite(float(length)) else math.nan
-        if math.isfinite(lowered):
+        gradient = float(length)
+        loss = float(lowered.loss.detach()) if math.isfinite(gradient) else math.nan
+        if math.isfinite(loss):
             self.lost = 0
             self.optimiser.step()
-            if self.ranks.leads:
+            if self.ranks.leads or self.criterion.needs.teacher:
                 self.average.move(decay(step, pace.stride, chosen))
+            self.criterion.after(lowered)
         else:
             self.lost += 1
         if self.costs is not None:
-            self.costs.add(step, batch.cases, losses)
-        return lowered, now
+            self.costs.add(step, batch.cases, costs)
+        several = lowered.losses if len(lowered.losses) > 1 else {}
+        return Learnt(loss, now, gradient, {name: float(one.detach()) for name, one in several.items()})
 
     def _seed(self, number: int) -> None:
         """Dropout draws from the one generator that torch has for a device: set anew, a resumed run draws the same.
@@ -94,12 +106,6 @@ class Learner:
         torch.default_generator.manual_seed(number)
         if (device := torch.device(self.fabric.device)).type != "cpu":
             torch.get_device_module(device).manual_seed(number)
-
-    def loss(self, batch: Batch, each: Callable[[list[float]], None] | None = None) -> Tensor:
-        """The loss of a batch; each: takes the loss of each sample."""
-        with bit_by_bit(self.settings):
-            given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
-            return batch_loss(*given, terms=self.terms, each=each, groups=self.groups)
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

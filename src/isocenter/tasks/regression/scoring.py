@@ -1,4 +1,4 @@
-"""Metrics of a regression: errors, correlation and agreement of each target, and means over several targets."""
+"""The scores of a regression: errors, correlation and agreement of each target, and means over several targets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import HIGH, LOW, SET_METRICS, Certainty, finite
+from isocenter.belief import HIGH, LOW, SET_METRICS, Certainty, finite, interval_rows
 from isocenter.evaluation import (
     AGREEMENT_METRICS,
     ERROR_BAR_METRICS,
@@ -33,7 +33,12 @@ from isocenter.evaluation import (
     root_mean_squared_error,
     spearman,
 )
-from isocenter.tasks.shared import Compared, Measured, agreement_rows, compared_estimate, drawn_as
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures, number
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.regression.answering import HEAD, ValueAnswering, values_of
+from isocenter.tasks.shared import Compared, Measured, agreement_figure, agreement_rows, compared_estimate, drawn_as
+from isocenter.tasks.task import Guess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 TARGET = "target"
@@ -44,7 +49,6 @@ METRICS = Metrics(
     label_word=TARGET,
     of_case=STANDARDISED_DIFFERENCE.name,
 ).marked(audited=("mae", "coverage"), calibration="coverage")
-
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
 WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
 WITHOUT_UNIT: Mapping[str, Compared] = {
@@ -54,7 +58,74 @@ WITHOUT_UNIT: Mapping[str, Compared] = {
     "concordance": concordance,
 }
 STANDARDISED = "SD"
+# Targets whose charts stand in a report.
+MOST_CHARTS = 4
 V = TypeVar("V")
+
+
+class ValueScoring(ValueAnswering):
+    """The scores of a regression, and what reports show of them."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and target that it has a reference of, in the target's unit.
+
+        difference: predicted less reference; standardised_difference: its size in deviations of the training cases
+        """
+        ordered = {name: self.deviation[name] for name in self.targets}
+        pairs = zip(predictions, cases, strict=True)
+        return pd.DataFrame([row for a, b in pairs for row in case_rows(a, b, self._references(b), ordered)])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
+        wide = [
+            row
+            for label, unit in labelled(self.units).items()
+            for row in interval_rows(label, with_ends(table[table["label"] == label], self.certainty), unit, seed=seed)
+        ]
+        return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean over targets of the standardised difference."""
+        means = table.groupby("case", sort=False)["standardised_difference"].mean()
+        return [str(case) for case in means.sort_values(kind="stable").index]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, with the values and their references in the caption."""
+        values, errors = values_of(self.targets, prediction)
+        reference = case.references.get(HEAD, {})
+        parts = []
+        for name, value in values.items():
+            bar = f" \N{PLUS-MINUS SIGN} {number(errors[name])}" if errors else ""
+            true = f" (reference {number(reference[name])})" if name in reference else ""
+            unit = f" {self.units[name]}" if self.units[name] else ""
+            parts.append(f"{name} {number(value)}{bar}{unit}{true}")
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Predictions over references, and differences over size, of the first targets."""
+        drawn = []
+        for measured in measured_of(table, self.targets)[:MOST_CHARTS]:
+            name, unit = measured.target, self.units[measured.target]
+            bars = None if measured.errors is None else 1.96 * measured.errors
+            both = (measured.reference, measured.predicted)
+            drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
+            drawn.append(agreement_figure(measured, f"{name}: differences", unit))
+        return drawn
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What errors and their standardised means are made of."""
+        return error_values(self.deviation, table)
+
+    def guess(self, table: Table) -> Guess:
+        """The mean of the training cases for every case."""
+        means = table["label"].map(labelled(self.mean)).astype(float)
+        apart = means - table["reference"]
+        guessed = table.assign(
+            predicted=means,
+            difference=apart,
+            standardised_difference=apart.abs() / table["label"].map(labelled(self.deviation)).astype(float),
+        )
+        return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
 
 
 def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
@@ -74,16 +145,6 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
 def labelled(given: Mapping[str, V]) -> dict[str, V]:
     """What is given by target, by the label of its rows in tables."""
     return {figure_label(name, TARGET): value for name, value in given.items()}
-
-
-def values_of(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
-    """{target: value} and, with noise, {target: error bar}."""
-    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
-    values = dict(prediction.values)
-    if prediction.confidence.deviations is None:
-        return values, {}
-    errors = np.asarray(prediction.confidence.deviations, dtype=np.float64).tolist()
-    return values, dict(zip(targets, errors, strict=True))
 
 
 def case_rows(

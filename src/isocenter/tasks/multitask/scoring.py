@@ -10,17 +10,32 @@ import numpy as np
 from isocenter.evaluation import CaseValues, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
+from isocenter.tasks.multitask.answering import PartAnswering
 from isocenter.tasks.properties import leaves
 from isocenter.tasks.task import Guess, Task
-from isocenter.values import Case, Finding, Prediction, Row
+from isocenter.values import Case, Prediction, Row
 
 # Columns that the rows of all parts have.
 COMMON = ("case", "patient", "split", "label")
 SEPARATOR, LABEL_SEPARATOR = ".", ": "
 
 
-class PartScoring(Task):
+class PartScoring(PartAnswering):
     """The scores of tasks that share a network."""
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.primaries for part in self.parts.values()))
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+        """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
+        made, sentences = {case.id: case for case in cases}, list[str]()
+        for part in self.parts.values():
+            own, more = part.own_labels([one for one in made.values() if part.needs <= set(one.references)])
+            made |= {case.id: case for case in own}
+            sentences += more
+        return list(made.values()), sentences
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
@@ -78,28 +93,6 @@ class PartScoring(Task):
         metrics = tuple(dict.fromkeys(metric for guess in made.values() for metric in guess.metrics))
         joined = pd.concat([with_part(name, guess.table) for name, guess in made.items()], ignore_index=True)
         return Guess(joined, words, metrics)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The findings of all parts, one after the other; the group of several that are one answer is their part."""
-        return [
-            replace(finding, group=name) if finding.group else finding
-            for name, part in self.parts.items()
-            for finding in part.results(prediction.parts[name])
-        ]
-
-    @property
-    def probable_findings(self) -> tuple[str, ...]:
-        """The names of findings with a probability, of all parts."""
-        return tuple(name for part in self.parts.values() for name in part.probable_findings)
-
-    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
-        """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
-        made, sentences = {case.id: case for case in cases}, list[str]()
-        for part in self.parts.values():
-            own, more = part.own_labels([one for one in made.values() if part.needs <= set(one.references)])
-            made |= {case.id: case for case in own}
-            sentences += more
-        return list(made.values()), sentences
 
 
 def part_tables(task: Task, table: Table) -> dict[str, Table]:

@@ -1,16 +1,16 @@
-"""Metrics of boxes: one row a case and class, and estimates over the cases."""
+"""The scores of boxes: one row a case and class, estimates over the cases, and charts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, box_calibration_rows
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, box_calibration_rows, boxes_of, covering_rows
 from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
     LABEL_METRICS,
@@ -25,14 +25,20 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     box_iou,
     box_sizes,
+    figure_label,
+    folds_of,
 )
 from isocenter.files import parse_json
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.detection.answering import BoxAnswering
 from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
-from isocenter.tasks.shared import noted
-from isocenter.values import MM, Array, BoundingBoxes, Estimate, Floats, Geometry, Row, counted_in
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.shared import noted, pooled_note
+from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, Geometry, Prediction, Row, counted_in
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
-OVERLAPS = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
+MEASURED_AT = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
 BY_RATE = {f"sensitivity_at_{rate:g}": rate for rate in Froc.rates}
 # Thirds of the references by size, at one false box a scan.
 THIRDS = ("small", "medium", "large")
@@ -64,7 +70,53 @@ METRICS = Metrics(
     of_case="f1",
 ).marked(audited=("cpm", "sensitivity"), calibration="ece")
 # A figure of one class under weightings of the cases.
-Figure = Callable[[int, Floats], Floats]
+Statistic = Callable[[int, Floats], Floats]
+
+
+class BoxScoring(BoxAnswering):
+    """The scores of a detection, and what reports show of them."""
+
+    @property
+    def primary(self) -> str:
+        """Average precision at the overlap that counts in pictures or in volumes."""
+        return "ap50" if self.axes == 2 else "ap10"
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and class; the boxes themselves stand in it as JSON."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            reference, predicted, geometry = self._reference(case), boxes_of(prediction), prediction.geometry
+            for name in self.classes:
+                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
+                row |= self.answers.columns(name, predicted.of(name), reference.of(name))
+                rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Average precision and free-response figures with patients resampled, of all classes first."""
+        answers = self._answers(table)
+        missed = covering_rows(table, answers.classes, "boxes", seed=seed)
+        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *missed]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean F1; a case without any box counts as 1."""
+        f1 = table.groupby("case")["f1"].mean().fillna(1.0)
+        return f1.sort_values(ascending=False, kind="stable").index.tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The boxes that are called, and those of the reference where the case has one."""
+        boxes = boxes_of(prediction)
+        assert boxes.scores is not None  # noqa: S101 - as decoded
+        called = boxes.at(boxes.scores >= self._level)
+        reference = self._reference(case) if "boxes" in case.references else None
+        return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Precision over recall and the free-response curve of each class, and the calibration of all boxes."""
+        return overview(self._answers(table), self.overlap, folds_of(table))
+
+    def _answers(self, table: Table) -> Answers:
+        return Answers.of(table, [*map(figure_label, self.classes)], self._level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +128,7 @@ class Stated:
     """
 
     metric: str
-    figure: Figure
+    figure: Statistic
     note: str
     by_class: Sequence[str] = ()
 
@@ -252,10 +304,10 @@ def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) 
 
 
 def _stated(answers: Answers, names: Sequence[str], overlap: float, primary: str) -> Iterator[Stated]:
-    order = sorted(OVERLAPS, key=lambda metric: metric != primary)
+    order = sorted(MEASURED_AT, key=lambda metric: metric != primary)
     for metric in order:
-        matches = [[answers.matches(name, one) for one in OVERLAPS[metric]] for name in names]
-        overlaps = "0.5 to 0.95" if len(OVERLAPS[metric]) > 1 else f"{OVERLAPS[metric][0]:g}"
+        matches = [[answers.matches(name, one) for one in MEASURED_AT[metric]] for name in names]
+        overlaps = "0.5 to 0.95" if len(MEASURED_AT[metric]) > 1 else f"{MEASURED_AT[metric][0]:g}"
         yield Stated(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
     curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
@@ -291,19 +343,19 @@ def _sides(bounds: Sequence[float], place: int, unit: str) -> str:
     return (f"sides up to {high}", f"sides above {low} up to {high}", f"sides above {low}")[place]
 
 
-def _precision(matches: Sequence[Sequence[Matches]]) -> Figure:
+def _precision(matches: Sequence[Sequence[Matches]]) -> Statistic:
     return lambda n, weights: np.mean([one.average_precision(weights) for one in matches[n]], axis=0)
 
 
-def _cpm(curves: Sequence[Froc]) -> Figure:
+def _cpm(curves: Sequence[Froc]) -> Statistic:
     return lambda n, weights: curves[n].cpm(weights)
 
 
-def _sensitivity(curves: Sequence[Froc], rate: float, groups: Sequence[np.ndarray] | None = None) -> Figure:
+def _sensitivity(curves: Sequence[Froc], rate: float, groups: Sequence[np.ndarray] | None = None) -> Statistic:
     return lambda n, weights: curves[n].sensitivity(rate, weights, among=None if groups is None else groups[n])
 
 
-def _call(counts: Sequence[Floats], metric: str) -> Figure:
+def _call(counts: Sequence[Floats], metric: str) -> Statistic:
     def figure(n: int, weights: Floats) -> Floats:
         """One class's figure, for each weighting of the cases."""
         right, wrong, total = (weights @ one for one in counts[n])
@@ -355,3 +407,29 @@ def _numbers(text: str, columns: int) -> Floats:
         return np.array(parse_json(text), dtype=float).reshape(-1, columns)
     except (TypeError, ValueError) as error:
         raise FormatError(f"a cell holds no boxes ({error})", "table of cases", "Evaluate the model again") from error
+
+
+def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
+    """Of each class, and of all boxes together.
+
+    overlap: from which a box is right
+    folds:   how many models have scored the cases
+    """
+    matches = {name: answers.matches(name, overlap) for name in answers.classes}
+    curves = [
+        figures.box_precision_recall(
+            {name: one.curve for name, one in matches.items()}, f"Precision and recall at IoU {overlap:g}"
+        ),
+        figures.froc(
+            {name: answers.froc(name).curve for name in answers.classes},
+            "Free-response receiver operating characteristic",
+        ),
+    ]
+    pooled = pooled_note(folds)
+    drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
+    scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
+    return (
+        [*drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]
+        if len(scores)
+        else drawn
+    )

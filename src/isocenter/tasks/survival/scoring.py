@@ -1,4 +1,4 @@
-"""Metrics of survival: discrimination of risks, and errors and calibration by the horizons."""
+"""The scores of survival: discrimination of risks, and errors and calibration by the horizons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief import SET_METRICS
-from isocenter.errors import DatasetError
 from isocenter.evaluation import (
     D_CALIBRATION,
     SURVIVAL_METRICS,
@@ -39,25 +38,32 @@ from isocenter.evaluation import (
     proportion,
     uno_c,
 )
-from isocenter.report import Figure, figures
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures, number
+from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import noted
-from isocenter.values import Case, Estimate, Floats, Row
+from isocenter.tasks.survival.answering import (
+    AT_TIME,
+    SURVIVAL,
+    TIME_LOW,
+    SurvivalAnswering,
+    event_of,
+    moments,
+    survival_column,
+    values_of,
+)
+from isocenter.tasks.task import Guess
+from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 METRICS = Metrics((*SURVIVAL_METRICS, *SET_METRICS, D_CALIBRATION), "time", "brier").marked(
     audited=("harrell_c", "uno_c", "coverage"), calibration="calibration_slope"
 )
-# Columns of survival by each horizon, and that which was predicted for a case's own time.
-SURVIVAL = "survival_"
-AT_TIME = f"{SURVIVAL}at_time"
-# The column of a lower bound on the observed time.
-TIME_LOW = "time_low"
-# Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
-PARTS = 20
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
 MOST_GROUPS, CASES_A_GROUP = 5, 10
 # What the censoring weights of the training cases add up to, as a share of the cases: within the first two the error is
 # stated with that share, beyond them it would be far too small or too large. Nearer to 1 they may be off by chance.
 LEAST_WEIGHT, MOST_WEIGHT, NEAR, CHANCE = 0.5, 1.5, 0.1, 3.0
+FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +123,74 @@ class Outcomes:
         return f"{horizon:g} {self.unit}".strip()
 
 
-def survival_column(time: float) -> str:
-    """The column with the probability of no event by this time."""
-    return f"{SURVIVAL}{time:g}"
+class SurvivalScoring(SurvivalAnswering):
+    """The scores of a survival, and what reports show of them."""
 
+    median_risk: float | None
+    weighed: Mapping[str, Sequence[float]] | None
 
-def moments(horizon: float) -> Floats:
-    """Times, evenly from 0 to the last horizon, at which a survival curve is compared with what happened."""
-    return np.linspace(0.0, horizon, PARTS + 1)
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            (time, event), values = event_of(case), values_of(prediction)
+            rows.append(
+                {
+                    "case": case.id,
+                    "patient": case.patient,
+                    "label": "all",
+                    "time": time,
+                    "event": event,
+                    **self.outputs(prediction),
+                    AT_TIME: survival_at(values, time, self.horizons[-1]),
+                    "brier": case_error(values, time, event, self.horizons[-1], self._followed),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
+        return [*summary_rows(self.outcomes(table), seed=seed), *bound_rows(table, self._bound.reached, seed=seed)]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the error of their curves; those who were censored before the last horizon lie between."""
+        known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
+        ranked = table[known].sort_values("brier", kind="stable")["case"].tolist()
+        half = len(ranked) // 2
+        return [*ranked[:half], *table[~known]["case"].tolist(), *ranked[half:]]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
+        values, known = values_of(prediction), case.references.get("event")
+        caption = f"Risk {number(values['risk'], places=2)}"
+        if known is not None:
+            caption += f"; {'event' if known[1] else 'last contact'} at {known[0]:g} {self.unit}".rstrip()
+        drawn = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        if not self.is_absolute:
+            return drawn
+        when = moments(self.horizons[-1])
+        last, happened = known or (None, False)
+        chance = [values[survival_column(time)] for time in when]
+        axis = time_axis(self.unit)
+        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED)
+        return [*drawn, curve]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Survival by predicted risk, and calibration at the last horizon."""
+        return overview_figures(self.outcomes(table))
+
+    def case_values(self, table: Table) -> Sequence[CaseValues]:
+        """What discrimination and errors by the horizons are made of."""
+        return error_values(self.outcomes, table)
+
+    def guess(self, table: Table) -> Guess:
+        """The same risk for every case."""
+        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, ("uno_c",))
+
+    def outcomes(self, table: Table) -> Outcomes:
+        if self.weighed not in (None, self.censoring):  # these errors stand for other people than those beside them
+            table = table.assign(brier=math.nan)
+        return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)
 
 
 def survival_at(values: Mapping[str, float], time: float, last: float) -> float:
@@ -379,11 +445,3 @@ def bound_rows(table: Table, reached: Callable[[Floats, Floats, Floats], Floats]
         yield Row(
             "coverage", "all", proportion(held > 0, owners, seed=seed) if whole else bootstrap(held, owners, seed=seed)
         )
-
-
-def event_of(case: Case) -> tuple[float, bool]:
-    """The case's time and whether it was the event; DatasetError for a time that is 0, negative or infinite."""
-    time, happened = case.references["event"]
-    if not 0 < float(time) < math.inf:
-        raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")
-    return float(time), bool(happened)

@@ -1,23 +1,29 @@
-"""Metrics of objects: one row a case, and estimates over cases and over all objects together."""
+"""The scores of objects: one row a case, estimates over cases and over all objects together, and charts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.belief import (
-    CALIBRATION_METRICS,
-    FALSE,
-    MISSED,
-    covering_rows,
-    object_calibration_rows,
-    score_columns,
+from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows, object_calibration_rows, score_columns
+from isocenter.evaluation import (
+    InstanceOverlap,
+    Metric,
+    Metrics,
+    Seed,
+    Table,
+    bootstrap_statistic,
+    instance_overlap,
+    mean_rows,
 )
-from isocenter.evaluation import InstanceOverlap, Metric, Metrics, Seed, Table, bootstrap_statistic, mean_rows
-from isocenter.values import Confidence, Floats, Row
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, figures
+from isocenter.tasks.instances.answering import ObjectAnswering
+from isocenter.tasks.properties import stated_image
+from isocenter.values import Case, Confidence, Floats, Prediction, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
@@ -55,6 +61,45 @@ NOTES = {
 }
 
 
+class ObjectScoring(ObjectAnswering):
+    """The scores of objects, and what reports show of them."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case, on the reference's own grid."""
+        return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
+
+    def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+        reference = self._reference(case, prediction)
+        row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
+        row |= self.answers.columns(prediction, reference)
+        return {"case": case.id, "patient": case.patient, "label": "all", **row}
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Objects that were found, missed and wrongly called."""
+        return summary_rows(table, seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by average precision; a case without any object counts as 1."""
+        order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
+        return [str(case) for case in order.index]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Outlines of the predicted objects, and of the reference where the case has one."""
+        there = "instances" in case.references
+        reference = self._reference(case, prediction) if there else None
+        return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Metrics of the cases, and numbers of objects over those of the reference."""
+        known = {METRICS.of(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        axes = ("objects of the reference", "objects predicted")
+        return [
+            figures.histogram(known, "Scores of the cases", axis="score"),
+            figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
+        ]
+
+
 def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
     """The metrics of one case, NaN where neither side has an object, and the scores of its objects."""
     predicted, reference = len(overlap.predicted), len(overlap.reference)
@@ -88,12 +133,6 @@ def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
     rows += object_calibration_rows(table, seed=seed)
     return [*rows, *covering_rows(table, (), "objects", seed=seed)]
-
-
-def ranked(table: Table) -> list[str]:
-    """Case ids by average precision; a case without any object counts as 1."""
-    order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
-    return [str(case) for case in order.index]
 
 
 def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:

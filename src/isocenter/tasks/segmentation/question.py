@@ -5,26 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter.belief import (
-    OF_VOXELS,
-    Certainty,
-    Rows,
-    VoxelAnswers,
-    VoxelProbabilities,
-    VoxelStream,
-    certainty_decisions,
-    check_voxels,
-    interval_decisions,
-    risk_decisions,
-)
+from isocenter.belief import OF_VOXELS, Certainty, certainty_decisions, check_voxels, interval_decisions, risk_decisions
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
-from isocenter.files import Spool
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.loss import (
     NEIGHBOURS,
@@ -46,24 +33,18 @@ from isocenter.tasks.segmentation.partial_labels import (
     suited_loss,
     tolerance_of_regions,
 )
-from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from, settled_map
-from isocenter.tasks.segmentation.scores import METRICS, READER_METRICS, mask_columns, structure_volumes
-from isocenter.tasks.segmentation.scoring import MaskScoring
+from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from
+from isocenter.tasks.segmentation.scoring import METRICS, MaskScoring
 from isocenter.tasks.segmentation.target_codes import MOST, codes_of, labels_held
-from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
     COARSEST,
-    EACH,
-    Shares,
     Tidying,
     axes_of,
     check_loss,
     coarser,
     crossed,
     labels_from,
-    log_mean,
-    mean_of,
     of_structure,
     plain_labels,
     refuse_other_image_grid,
@@ -72,21 +53,15 @@ from isocenter.tasks.shared import (
 from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.transforms import names_sides
 from isocenter.values import (
-    Array,
     Case,
     Dataset,
     Decision,
-    Deferred,
     Dense,
-    Finding,
     Fingerprint,
-    Geometry,
     Head,
     Label,
-    Merge,
     Prediction,
     Sentence,
-    Slabs,
     Target,
     counted_in,
     hidden,
@@ -96,6 +71,7 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
@@ -222,7 +198,6 @@ class Segmentation(MaskScoring):
         ),
         tuned=True,
     )
-
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"
@@ -231,7 +206,55 @@ class Segmentation(MaskScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
-        return settings_for(dataset, fingerprint)
+        partly = partly_decisions(dataset, fingerprint)
+        silent = {0, partly["ignore"].value, partly["background"].value}
+        voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
+        if not voxels:
+            where = str(dataset.root or dataset.name)
+            raise DatasetError("every training mask is empty", where, "Give masks that mark something")
+        declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value not in silent)
+        because = "the data set declares them"
+        if not declared:
+            declared = tuple(Label(value, str(value)) for value in voxels)
+            because = f"they are the values of {len(fingerprint)} training masks; none were declared"
+        structures = dataset.regions or {label.name: (label.value,) for label in declared}
+        partial = partial_decision(list(structures), dataset, fingerprint)
+        # In a case that does not know a structure nobody has counted its voxels: there it is as large as in the others.
+        known = knowing(list(structures), dataset, fingerprint)
+        counts = {
+            name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / known[name])
+            for name, values in structures.items()
+        }
+        drawn = sum(voxels.values())
+        if partial.value is not None:  # regions lie in the largest of them
+            drawn = max(counts.values()) if dataset.regions else sum(counts.values())
+        thin = {} if dataset.regions else _thin(declared, fingerprint)
+        unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
+        # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
+        whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
+        lines = _lines(declared, fingerprint) if whole else {}
+        return {
+            "labels": Decision(plain_labels(declared), because),
+            "loss": _loss(thin, lines, drawn, sum(fingerprint.voxels().values()) - unknown, partly),
+            "centrelines": _centrelines(lines),
+            "weights": _weights(counts),
+            "tolerance": _tolerance(list(structures), thin, fingerprint),
+            "postprocessing": Decision(
+                None, "it is chosen on the validation cases after training, and off unless it helps them"
+            ),
+            "several": _several(declared, fingerprint),
+            **partly,
+            "partial": partial,
+            **certainty_decisions(),
+            **risk_decisions(),
+            **interval_decisions(),
+            "calibrated_map": Decision(
+                None,
+                "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen "
+                "cases",
+            ),
+            "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
+        }
 
     def checked(self) -> Self:
         """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
@@ -255,47 +278,6 @@ class Segmentation(MaskScoring):
     def labels(self) -> tuple[Label, ...]:
         """The meaning of the values of label maps."""
         return self.classes
-
-    @property
-    def channel_labels(self) -> tuple[Label, ...]:
-        """The meaning of the outputs, without the background's."""
-        regions = (self.regions or {}).items()
-        return self.classes if self.exclusive else tuple(Label(values[0], name) for name, values in regions)
-
-    @property
-    def structures(self) -> Mapping[str, tuple[int, ...]]:
-        """{name: values} of what is scored and measured, and about which patches are centred."""
-        return {one.name: (one.value,) for one in self.channel_labels} if self.regions is None else self.regions
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the structures."""
-        return tuple(self.structures)
-
-    @property
-    def tolerances(self) -> Mapping[str, float]:
-        """{structure: mm} within which its surface counts as found."""
-        return self.tolerance if isinstance(self.tolerance, Mapping) else dict.fromkeys(self.names, self.tolerance)
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether its outputs are classes, of which the largest wins; else each is a structure of its own."""
-        return self.regions is None
-
-    @property
-    def tells_structures(self) -> bool:
-        """Whether label maps say what is true of the outputs, of which voxels are sampled."""
-        return True
-
-    @property
-    def is_divided(self) -> bool:
-        """Whether the share of the readers is taught."""
-        return self.readers == "soft" and len(self.observers) > 1
-
-    @property
-    def writes(self) -> tuple[int, ...]:
-        """For each output the value that it marks; where they overlap a later one overwrites an earlier one."""
-        return (*([0] if self.exclusive else []), *(label.value for label in self.channel_labels))
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
@@ -322,31 +304,6 @@ class Segmentation(MaskScoring):
         return uncut(self.loss_name)
 
     @property
-    def merge(self) -> Merge:
-        """Windows are merged by Gaussian weights."""
-        return "gaussian"
-
-    @property
-    def probability_heads(self) -> tuple[str, ...]:
-        """The mask, unless structures overlap."""
-        return ("mask",) if self.exclusive else ()
-
-    @property
-    def saliency_targets(self) -> tuple[str, ...]:
-        """The structures."""
-        return tuple(self.structures)
-
-    @property
-    def marks(self) -> Mapping[str, tuple[int, ...]]:
-        """The values of the structures."""
-        return self.structures
-
-    @property
-    def crossed(self) -> Mapping[str, int]:
-        """What intervals of volumes by the mean of folds go by."""
-        return self.certainty.crossed("mask")
-
-    @property
     def uncertainty(self) -> Uncertain:
         """Classes, or structures each of which is there or not."""
         return "classes" if self.exclusive else "labels"
@@ -355,12 +312,6 @@ class Segmentation(MaskScoring):
     def states_evidence(self) -> bool:
         """Whether the loss teaches evidence."""
         return self.exclusive and "evidential" in self.loss_name.split("+")
-
-    @property
-    def primaries(self) -> frozenset[str]:
-        """All metrics, those of readers where several people drew."""
-        unstated = () if len(self.observers) > 1 else READER_METRICS
-        return METRICS.primaries - {one.name for one in unstated}
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
@@ -378,14 +329,6 @@ class Segmentation(MaskScoring):
         """
         refuse_other_image_grid("mask", case.references["mask"], stated_image(case), case.id)
         return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self.truth.outside)
-
-    @property
-    def truth(self) -> Truth:
-        """The reading of masks, for training and for scoring."""
-        values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
-        drawn = (self.ignore, self.background, self.sparse, self.readers)
-        known = combinations(self.partial, self.names)
-        return Truth(values, tuple(self.structures.values()), self.names, *drawn, readers, known)
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
@@ -406,39 +349,6 @@ class Segmentation(MaskScoring):
         """Mean Dice over cases and labels; a label that neither side has is left out."""
         return mean_dice(collected["both"], collected["size"])
 
-    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
-        each = [one["mask"] for one in outputs]
-        return {"mask": log_mean(each, shares=shares) if self.exclusive else mean_of(each, shares)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(channels, ...) calibrated probability of the background and each label, or of each region."""
-        return {"mask": self.probable(arrays["mask"])}
-
-    @property
-    def probable(self) -> VoxelProbabilities:
-        """What makes probabilities, and label maps, of outputs."""
-        names = ("background", *self.names) if self.exclusive else self.names
-        return VoxelProbabilities(
-            names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)
-        )
-
-    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
-        structures, given = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
-        stream = VoxelStream(geometry, structures, *given, samples=self.tells_structures)
-        mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
-        for region, arrays in slabs:
-            mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
-        whole = self.settled(mask.data, geometry)
-        confidence, untuned = stream.stated(whole)
-        data = mask.data if whole is None else whole
-        return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
-
-    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
-        """The tidied label map; None where all stays."""
-        return settled_map(data, self.classes, self.postprocessing or {}, geometry)
-
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
         """The post-processing that helps these cases, unless it is set."""
         if self.postprocessing and self.calibrated_map is None and self.answers is not None:
@@ -451,87 +361,9 @@ class Segmentation(MaskScoring):
         _, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
         return {"task.postprocessing": decision}
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        """Predictions with their sampled voxels, and functions that read what people drew."""
-        truth = [partial(self.truth.of, case) for case in cases]
-        return Rows(predictions, truth, np.array([case.patient for case in cases]))
-
-    @property
-    def answers(self) -> VoxelAnswers | None:
-        """Labels of voxels; None where the share of divided readers is taught, which is no class."""
-        if self.is_divided or not self.tells_structures:
-            return None
-        given = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
-        return VoxelAnswers(self.certainty, "mask", *given, self.settled)
-
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
-        return mask_columns(prediction, self.structures)
-
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is marked as the structure, without one as any."""
         return of_structure(outputs["mask"], tuple(self.structures), target, exclusive=self.exclusive)
-
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The volume of each structure, with the label's code."""
-        each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
-        return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]
-
-
-def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-    """The fields of a segmentation for these training cases; DatasetError where every mask is empty."""
-    partly = partly_decisions(dataset, fingerprint)
-    silent = {0, partly["ignore"].value, partly["background"].value}
-    voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
-    if not voxels:
-        where = str(dataset.root or dataset.name)
-        raise DatasetError("every training mask is empty", where, "Give masks that mark something")
-    declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value not in silent)
-    because = "the data set declares them"
-    if not declared:
-        declared = tuple(Label(value, str(value)) for value in voxels)
-        because = f"they are the values of {len(fingerprint)} training masks; none were declared"
-    structures = dataset.regions or {label.name: (label.value,) for label in declared}
-    partial = partial_decision(list(structures), dataset, fingerprint)
-    # In a case that does not know a structure nobody has counted its voxels: there it is as large as in the others.
-    known = knowing(list(structures), dataset, fingerprint)
-    counts = {
-        name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / known[name])
-        for name, values in structures.items()
-    }
-    drawn = (
-        sum(voxels.values())
-        if partial.value is None
-        else max(counts.values())
-        if dataset.regions
-        else sum(counts.values())
-    )
-    thin = {} if dataset.regions else _thin(declared, fingerprint)
-    unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
-    # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
-    whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
-    lines = _lines(declared, fingerprint) if whole else {}
-    return {
-        "labels": Decision(plain_labels(declared), because),
-        "loss": _loss(thin, lines, drawn, sum(fingerprint.voxels().values()) - unknown, partly),
-        "centrelines": _centrelines(lines),
-        "weights": _weights(counts),
-        "tolerance": _tolerance(list(structures), thin, fingerprint),
-        "postprocessing": Decision(
-            None, "it is chosen on the validation cases after training, and off unless it helps them"
-        ),
-        "several": _several(declared, fingerprint),
-        **partly,
-        "partial": partial,
-        **certainty_decisions(),
-        **risk_decisions(),
-        **interval_decisions(),
-        "calibrated_map": Decision(
-            None,
-            "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen cases",
-        ),
-        "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
-    }
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:

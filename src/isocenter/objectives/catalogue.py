@@ -1,0 +1,41 @@
+"""The objectives by name. A new one is one file and its line in `OBJECTIVES`, or an entry point."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import reduce
+
+from isocenter.added import added
+from isocenter.errors import PlanError
+from isocenter.objectives.objective import Needs, Objective
+
+OBJECTIVES = {
+    "l2_sp": "isocenter.objectives.l2_sp:L2SP",
+    "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
+    "supervised": "isocenter.objectives.supervised:Supervised",
+}
+TERMS = "objectives.terms"
+
+
+def objective_names() -> tuple[str, ...]:
+    """Our objectives, and those that other packages add under the entry point `isocenter.objectives`."""
+    return tuple(sorted({*OBJECTIVES, *added("isocenter.objectives")}))
+
+
+def objective_kind(name: str) -> type[Objective]:
+    """The class of an objective; PlanError where there is none of this name."""
+    targets = OBJECTIVES | {key: point.value for key, point in added("isocenter.objectives").items()}
+    if name not in targets:
+        raise PlanError(f"there is no objective {name!r}", TERMS, f"Choose from {', '.join(objective_names())}")
+    module, _, attribute = targets[name].partition(":")
+    made = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(made, type) and issubclass(made, Objective)):
+        problem = f"{name} cannot be used: {targets[name]} is no class derived from isocenter.objectives.Objective"
+        raise PlanError(problem, TERMS, "Update the package that adds it")
+    return made
+
+
+def needs_of(objectives: Iterable[type[Objective] | Objective]) -> Needs:
+    """The needs of several objectives together."""
+    return reduce(Needs.__or__, (one.needs for one in objectives), Needs(labels=False))

@@ -1,0 +1,149 @@
+"""The protocol of an objective, one term that training lowers, and the values that it gets at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from annotated_types import Ge, Le, Lt
+
+from isocenter.tasks import Task
+from isocenter.values import Dataset, Decision, Fingerprint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+# {head: (batch, ...)} outputs of a network.
+Outputs = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The inputs of an objective, which a step prepares only where an objective needs them.
+
+    labels:     references of the training cases
+    unlabelled: images without references
+    views:      copies of each unlabelled image, which differ in their intensities and lie on one another
+    teacher:    the averaged weights
+    features:   pooled features of the labelled images
+    start:      the weights that training began from
+    """
+
+    labels: bool = True
+    unlabelled: bool = False
+    views: int = 1
+    teacher: bool = False
+    features: bool = False
+    start: bool = False
+
+    def __or__(self, other: Needs) -> Needs:
+        """The needs of both."""
+        return Needs(
+            self.labels or other.labels,
+            self.unlabelled or other.unlabelled,
+            max(self.views, other.views),
+            self.teacher or other.teacher,
+            self.features or other.features,
+            self.start or other.start,
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch as a network in training sees it.
+
+    images:  (batch, channels, *spatial), of several processes the part of this one
+    targets: of the whole batch; None of unlabelled images
+    context: the covariates of each image, as one tensor, or none
+    partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
+    cases:   numbers of the cases, of the whole batch
+    """
+
+    images: Tensor
+    targets: Any
+    context: tuple[Tensor, ...]
+    partner: Tensor | None = None
+    share: float = 1.0
+    cases: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The values of one step. Of several processes, outputs and features are those of the whole batch.
+
+    labelled:   the labelled batch
+    unlabelled: a batch for each view
+    outputs:    of the labelled batch
+    features:   (batch, features) of the labelled batch, pooled; None where no objective needs them
+    run:        returns the outputs of the network for a batch
+    teacher:    returns the outputs of the averaged weights for a batch, without a gradient
+    judge:      the task's loss: of outputs and targets
+    task:       the kind of problem, with its heads
+    weights:    {name: weight} of the network
+    start:      {name: weight} of those that training took over from another network
+    parts:      the module of this objective that learns with the network; None where it has none
+    progress:   share of the training that is done
+    """
+
+    labelled: Seen
+    outputs: Outputs
+    run: Callable[[Seen], Outputs]
+    teacher: Callable[[Seen], Outputs]
+    judge: Callable[[Outputs, Any], Tensor]
+    task: Task
+    unlabelled: tuple[Seen, ...] = ()
+    features: Tensor | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Any = None
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One term of the sum that training lowers. Its fields are the section of its name in a plan.
+
+    weight: the factor of its loss
+    ramp:   share of training over which the weight rises to that, as exp(-5 (1 - t)^2): Laine and Aila,
+            arXiv:1610.02242; 0 for the whole weight from the first step on
+    """
+
+    weight: Annotated[float, Ge(0), Lt(math.inf)] = 1.0
+    ramp: Annotated[float, Ge(0), Le(1)] = 0.0
+
+    needs: ClassVar[Needs] = Needs()
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
+        """Its fields for these training cases, with reasons; those that it leaves out keep their defaults.
+
+        "section.name" is a decision of another section, which follows from this objective.
+        """
+        return {}
+
+    def refusal(self, task: Task) -> str:
+        """The reason why it cannot teach this kind of problem; empty where it can."""
+        return ""
+
+    def parts(self, network: Module, features: int) -> Module | None:
+        """The module that learns with the network, and whose buffers it keeps; in no package.
+
+        features: number of pooled features of an image; 0 where it does not need them
+        """
+        return None
+
+    def loss(self, step: Step) -> Tensor:
+        """The term, a scalar."""
+        raise NotImplementedError
+
+    def after(self, step: Step) -> None:
+        """Change its buffers once the weights have moved."""
+
+    def factor(self, progress: float) -> float:
+        """The weight at this share of the training."""
+        if progress >= self.ramp:
+            return self.weight
+        return self.weight * math.exp(-5 * (1 - progress / self.ramp) ** 2)

@@ -1,0 +1,286 @@
+"""Detection: boxes around objects, each of a class.
+
+A map of centres for each class, and for each voxel the length of the box whose centre lies nearby: CenterNet, Zhou et
+al., arXiv:1904.07850, in two and three axes alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from isocenter.belief import (
+    CALLED_FROM,
+    CERTAINTY,
+    COVERING,
+    MAIER_HEIN,
+    METHODS_OF_MANY,
+    Certainty,
+    certainty_decisions,
+    risk_decisions,
+)
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Metrics
+from isocenter.lazy import torch
+from isocenter.tasks.detection.answering import HEAD, RANKED
+from isocenter.tasks.detection.maps import centre_loss
+from isocenter.tasks.detection.scoring import METRICS, SELECTED, BoxScoring, counts_by_score, selected
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.settings import CLASSES
+from isocenter.tasks.shared import axes_of, coarser, crossed, highest, place_of_target
+from isocenter.tasks.task import Outputs, Uncertain
+from isocenter.values import (
+    BoundingBoxes,
+    Boxes,
+    Case,
+    Dataset,
+    Decision,
+    Dense,
+    Fingerprint,
+    Head,
+    Label,
+    Merge,
+    Sentence,
+    Target,
+    setting,
+    settings_group,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ZHOU = "arXiv:1904.07850"
+# As nnDetection for volumes: an overlap of 0.1 is a find there, because small boxes overlap little in three axes.
+NNDETECTION = "arXiv:2106.00817"
+SUPPRESSION = {2: 0.5, 3: 0.2}
+# Voxels that the smallest kind of box is still across on the network's grid, four to each answer of a pyramid. Chosen
+# by reasoning and never varied; what it leads to is in docs/benchmarks.md.
+FINE_ENOUGH = 16
+# Voxels across from which a pyramid finds more in volumes than maps of centres do: of simulated nodules, half of them
+# less than 7.9 across, in 15 minutes on one core CPM .959 beside .769 (bench/nodules.py). Of smaller ones nothing is
+# known.
+PYRAMID_IN_VOLUMES = 6.0
+
+
+@dataclass(frozen=True)
+class Detection(BoxScoring):
+    """Boxes of one or several classes.
+
+    classes:     names
+    axes:        of the network's grid
+    typical:     voxels of it that an output of 1 is long: what is learnt is then of the order of 1
+    suppression: overlap from which the weaker of two boxes of a class is no other find
+    threshold:   score from which on a box is called; None until validation cases have decided
+    certainty:   how far scores can be believed, those from which on boxes miss little, and what makes them so
+    in_voxels:   whether sizes of boxes count voxels wherever their size is known, as where it was not in training
+    """
+
+    classes: tuple[str, ...] = setting(words=CLASSES, target=True)
+    axes: int = setting(words=Sentence("Boxes have {value} axes"), target=True)
+    typical: float = setting(words=Sentence("An output of 1 is a length of {value} voxels"))
+    suppression: float = setting(
+        SUPPRESSION[2], Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped")
+    )
+    threshold: float | None = setting(
+        None,
+        Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
+        tuned=True,
+    )
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *COVERING,
+        calibration_method={"choices": METHODS_OF_MANY},
+        risk={"words": Sentence("Covering boxes may miss {percent} of those of a case", "No covering boxes are made")},
+        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
+        covering={
+            "words": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True)
+        },
+    )
+    in_voxels: bool = setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
+    name: ClassVar[str] = "detection"
+    needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    merge: ClassVar[Merge] = "gaussian"
+    selects_by: ClassVar[str] = SELECTED
+    uncertainty: ClassVar[Uncertain] = "boxes"
+    metrics: ClassVar[Metrics] = METRICS
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
+        drawn = _drawn(fingerprint)
+        counts = Counter(name for boxes in drawn for name in boxes.names)
+        if not counts:
+            raise DatasetError(
+                "the training cases have no boxes",
+                str(dataset.root or dataset.name),
+                "Give cases with something to find",
+            )
+        declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
+        shares = ", ".join(f"{counts[name]} {name}" for name in declared)
+        axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
+        lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
+        return {
+            "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
+            "axes": Decision(axes, f"the images have {axes}"),
+            "typical": Decision(
+                round(float(np.median(lengths)), 3),
+                "voxels that the network sees: the median of the sides of "
+                f"{counted(len(lengths) // axes, 'box', 'boxes')}",
+                ZHOU,
+            ),
+            "suppression": Decision(
+                SUPPRESSION[axes], "two boxes of one class that overlap so much are one find", NNDETECTION
+            ),
+            "threshold": Decision(
+                None, f"found on the validation cases after training; {CALLED_FROM} where their boxes are too few", ZHOU
+            ),
+            "in_voxels": Decision(
+                not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
+            ),
+            **certainty_decisions(),
+            **risk_decisions("covering boxes may miss a tenth of those of a case on average"),
+        }
+
+    def checked(self) -> Detection:
+        """The same detection; PlanError names the setting that cannot be."""
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
+        if self.axes not in (2, 3):
+            raise PlanError(f"{self.axes} axes", "task.axes", "Give 2 or 3")
+        if not 0 < self.typical < float("inf"):
+            raise PlanError(f"a side of {self.typical} voxels", "task.typical", "Give a length above 0")
+        for name, share in (("suppression", self.suppression), ("threshold", self.threshold)):
+            if share is not None and not 0 < share <= 1:
+                raise PlanError(f"{share} is not in (0, 1]", f"task.{name}", "Give a share")
+        return self
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """One dense head: a map of centres for each class, then lengths and offsets along each axis."""
+        count = len(self.classes) + 2 * self.axes
+        return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes, numbered from 1."""
+        return tuple(Label(value, name) for value, name in enumerate(self.classes, start=1))
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
+        order, channels = crossed(self.classes), len(self.classes) + 2 * self.axes
+        return None if order is None else (*order, *range(len(order), channels))
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
+        selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
+        because = "every score enters, without a threshold; so much overlap is a find"
+        return {
+            **network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
+            "training.selection": Decision(SELECTED, selection),
+            "evaluation.primary": Decision(self.primary, because, MAIER_HEIN),
+        }
+
+    def target(self, case: Case) -> Target:
+        """The boxes that count, with numbers for classes.
+
+        Raises DatasetError for a class that was not trained, and for boxes on other axes than the image's.
+        """
+        boxes, image = self._reference(case), stated_image(case)
+        if boxes.axes != image.geometry.ndim:
+            problem = f"boxes of {boxes.axes} axes on an image of {image.geometry.ndim}"
+            raise DatasetError(problem, case.id, "Give boxes on every axis of the image")
+        counted = boxes.at(~boxes.ignored)
+        kinds = [[self.classes.index(name)] for name in counted.names]
+        data = np.concatenate([np.array(kinds, float).reshape(-1, 1), counted.corners], axis=1)
+        return Target(Boxes(len(self.classes)), data)
+
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """The focal loss of the centres, and the overlap of the boxes; target: (batch, n, 1 + 2 * axes)."""
+        return centre_loss(outputs[HEAD].float(), target, len(self.classes), self.typical)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, overlaps, classes, BINS) true and false boxes by score, and (batch, classes) references."""
+        counts = [
+            counts_by_score(self.decoder, one.cpu().numpy(), boxes.cpu().numpy())
+            for one, boxes in zip(outputs[HEAD].float(), target, strict=True)
+        ]
+        right, wrong, total = (torch.from_numpy(np.stack(one)) for one in zip(*counts, strict=True))
+        return {"right": right, "wrong": wrong, "total": total}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Average precision without interpolation, mean of the overlaps and of the classes that are there."""
+        return selected({name: one.cpu().numpy() for name, one in collected.items()})
+
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) the logit of a centre: of the box of a rank, the surest of a class, or the surest of all."""
+        logits = outputs[HEAD][:, : len(self.classes)]
+        if target in self.classes:
+            return logits[:, self.classes.index(target)].flatten(1).amax(dim=1)
+        return highest(logits, 1 if target is None else place_of_target(target, RANKED) + 1)
+
+
+def reduction(fingerprint: Fingerprint) -> Decision:
+    """The factor by which images are finer than the smallest kind of box needs."""
+    kind = smallest_kind(fingerprint)
+    if kind is None:
+        return Decision(1.0, "the training cases have no boxes")
+    smallest, across = kind
+    words = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
+    return replace(coarser(fingerprint, across, FINE_ENOUGH, words), source=ZHOU)
+
+
+def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
+    """The class whose boxes are shortest, and the median of their shortest sides in voxels; None without a box."""
+    drawn, axes = _drawn(fingerprint), axes_of(fingerprint)
+    kinds = {name for boxes in drawn for name in boxes.names}
+    least = {name: _across([boxes.of(name) for boxes in drawn], axes) for name in sorted(kinds)}
+    return min(least.items(), key=lambda item: item[1], default=None)
+
+
+def network(fingerprint: Fingerprint) -> dict[str, Decision]:
+    """A pyramid where its coarser answers are fine enough, in pictures at the rate at which it was tried."""
+    if axes_of(fingerprint) == 2 and reduction(fingerprint).value > 1:
+        because = "boxes are many voxels across: answers a fourth as fine tell them apart, in a fraction of the time"
+        return {
+            "network.name": Decision("pyramid", because, "arXiv:1612.03144"),
+            "training.learning_rate": Decision(2e-3, "the rate of a trial on blood smears; no other was tried"),
+        }
+    smallest = smallest_kind(fingerprint)
+    if axes_of(fingerprint) == 3 and smallest is not None and smallest[1] >= PYRAMID_IN_VOLUMES:
+        because = (
+            f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: of simulated nodules of "
+            "such a size it finds more than maps of centres do, in as many minutes"
+        )
+        return {"network.name": Decision("pyramid", because, "docs/benchmarks.md")}
+    return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
+
+
+def _made(dataset: Dataset) -> str:
+    """The origin of the boxes in words, where no file has them."""
+    return f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
+
+
+def _drawn(fingerprint: Fingerprint) -> list[BoundingBoxes]:
+    """The boxes of each training case that has a reference."""
+    return [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+
+
+def _across(boxes: Sequence[BoundingBoxes], axes: int) -> float:
+    """The median of the shortest sides, in voxels."""
+    return float(np.median(np.concatenate([_lengths(one, axes).reshape(-1, axes).min(axis=1) for one in boxes])))
+
+
+def _lengths(boxes: BoundingBoxes, axes: int) -> np.ndarray:
+    """(n * axes,) sides, without those along an axis of a single slice."""
+    lengths = boxes.lengths
+    if boxes.axes > axes:
+        lengths = np.sort(lengths, axis=1)[:, boxes.axes - axes :]
+    return np.ravel(lengths)

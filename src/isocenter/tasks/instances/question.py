@@ -1,0 +1,312 @@
+"""Instance segmentation: every object has a number of its own.
+
+A network predicts for each voxel whether it is inside an object, and how far from the border; a watershed from the tops
+of these hills parts objects that touch, in two and three axes alike: Naylor et al., IEEE Trans Med Imaging 2019,
+doi:10.1109/TMI.2018.2865709.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from isocenter.belief import (
+    CERTAINTY,
+    COVERING,
+    METHODS_OF_MANY,
+    OBJECT,
+    Certainty,
+    certainty_decisions,
+    risk_decisions,
+    sigmoid,
+)
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Metrics, instance_overlap
+from isocenter.lazy import torch
+from isocenter.tasks.instances.answering import HEAD, INSIDE, PROMINENCE, unit_of_size
+from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.maps import instance_loss
+from isocenter.tasks.instances.scoring import METRICS, ObjectScoring
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.shared import label_values, of_structure, refuse_other_image_grid
+from isocenter.tasks.task import Origin, Outputs, Uncertain
+from isocenter.values import (
+    Array,
+    Case,
+    CaseFacts,
+    Dataset,
+    Decision,
+    Dense,
+    Fingerprint,
+    Head,
+    Instances,
+    Label,
+    Merge,
+    Prediction,
+    Sentence,
+    Target,
+    setting,
+    settings_group,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
+# In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
+LEAST_REACH, MOST_REACH = 2.0, 12.0
+# Of the training objects so many per cent may be slips of the pen; half of what is left is no object.
+SLIPS = 1.0
+# What is tried on them.
+TRIED: Mapping[str, tuple[float, ...]] = {
+    "inside": (0.3, 0.4, INSIDE, 0.6, 0.7),
+    "prominence": (0.1, PROMINENCE, 0.3, 0.4),
+}
+# Of fewer objects of validation cases a threshold would be chance.
+FEWEST_OBJECTS = 10
+
+
+@dataclass(frozen=True)
+class InstanceSegmentation(ObjectScoring):
+    """Objects of one kind, which may touch.
+
+    steps:      sides of a voxel of the network's grid, the shortest being 1
+    reach:      in these, how far from its border an object gets higher
+    smallest:   mm² or mm³, voxels where their size is not known: what is smaller is no object
+    in_voxels:  whether sizes count voxels wherever their size is known, as where it was not known in training
+    inside:     probability from which a voxel belongs to an object; None until validation cases have decided
+    prominence: share of its height by which an object stands out from a higher one that it touches; likewise
+    certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
+    """
+
+    steps: tuple[float, ...] = setting(words=Sentence("The sides of a voxel are {size}, the shortest being 1"))
+    reach: float = setting(words=Sentence("Heights rise up to {value} sides of a voxel from the border"))
+    smallest: float = setting(0.0, Sentence("Objects of less than {value} are dropped", "No object is too small"))
+    inside: float | None = setting(
+        None,
+        Sentence(
+            "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
+        ),
+        tuned=True,
+    )
+    prominence: float | None = setting(
+        None,
+        Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
+        tuned=True,
+    )
+    certainty: Certainty = settings_group(
+        Certainty,
+        *CERTAINTY,
+        *COVERING,
+        calibration_method={"choices": METHODS_OF_MANY},
+        risk={
+            "words": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made")
+        },
+        risk_delta={"words": Sentence("They may miss more in {percent} of calibration sets")},
+        covering={
+            "words": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True)
+        },
+    )
+    in_voxels: bool = setting(False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"))
+    name: ClassVar[str] = "instances"
+    needs: ClassVar[frozenset[str]] = frozenset({"instances"})
+    merge: ClassVar[Merge] = "gaussian"
+    mirrored: ClassVar[tuple[int, ...]] = (0, 1)
+    selects_by: ClassVar[str] = "ap"
+    uncertainty: ClassVar[Uncertain] = "objects"
+    metrics: ClassVar[Metrics] = METRICS
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Voxel sides, reach and smallest size for these training cases; DatasetError where none has an object."""
+        cases = [case for case in fingerprint.cases if sizes_of(case)]
+        if not cases:
+            where = str(dataset.root or dataset.name)
+            raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
+        sizes = [size for case in cases for size in sizes_of(case)]
+        counts = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
+        steps = steps_of(fingerprint)
+        radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
+        reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
+        physical = all(case.voxel_volume is not None for case in cases)
+        volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in sizes_of(case)]  # type: ignore[operator]
+        return {
+            "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
+            "reach": Decision(
+                round(reach, 2),
+                f"sides of a voxel from the border inwards; the median radius of {counts} is {radius:.3g}",
+                NAYLOR,
+            ),
+            "smallest": Decision(
+                round(float(np.percentile(volumes, SLIPS)) / 2, 6),
+                f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
+                "have at least",
+            ),
+            "in_voxels": Decision(
+                not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
+            ),
+            "inside": Decision(
+                None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
+            ),
+            "prominence": Decision(
+                None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
+            ),
+            **certainty_decisions(),
+            **risk_decisions("covering objects may miss a tenth of those of a case on average"),
+        }
+
+    def checked(self) -> InstanceSegmentation:
+        """The same task; PlanError names the setting that cannot be."""
+        if len(self.steps) not in (2, 3) or not all(0 < step < math.inf for step in self.steps):
+            raise PlanError(f"steps of {list(self.steps)}", "task.steps", "Give a length above 0 for 2 or 3 axes")
+        if not 1 <= self.reach < math.inf:
+            raise PlanError(f"a reach of {self.reach} voxels", "task.reach", "Give 1 or more")
+        if not 0 <= self.smallest < math.inf:
+            raise PlanError(f"a smallest size of {self.smallest}", "task.smallest", "Give 0 or more")
+        for name, share in (("inside", self.inside), ("prominence", self.prominence)):
+            if share is not None and not 0 < share < 1:
+                raise PlanError(f"{share} is not between 0 and 1", f"task.{name}", "Give a share")
+        return self
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """One dense head: the logit of inside, and the height."""
+        return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The meaning of the first output; the values of a result are numbers of objects."""
+        return (Label(1, OBJECT),)
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """A U-Net, and average precision to select and judge."""
+        return {
+            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "training.selection": Decision("ap", "average precision of the validation cases, mean of IoU 0.5 to 0.95"),
+            "evaluation.primary": Decision(
+                "ap50",
+                "it counts what is found, missed and wrongly called; so much overlap is a find",
+                "doi:10.1038/s41592-019-0612-7",
+            ),
+        }
+
+    def target(self, case: Case) -> Target:
+        """Numbers of the objects; GeometryError where they and the image lie on different grids."""
+        numbers = case.references["instances"]
+        refuse_other_image_grid("objects", numbers, stated_image(case), case.id)
+        values, places = np.unique(label_values(numbers.data, case.id), return_inverse=True)
+        # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
+        dense = places + (0 if values[0] == 0 else 1)
+        return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
+
+    def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """Dice and cross-entropy of inside, and the error of heights; target: (batch, *spatial) numbers of objects."""
+        return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
+        overlaps = [
+            instance_overlap(self._decoder(sigmoid(one[0]), one[1]), truth.cpu().numpy())
+            for one, truth in zip(outputs[HEAD].float().cpu().numpy(), target, strict=True)
+        ]
+        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in overlaps]
+        both = [[len(one.predicted) + len(one.reference)] for one in overlaps]
+        return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
+        there = collected["both"][:, 0] > 0
+        matched, both = collected["matched"][there], collected["both"][there]
+        return float((matched / (both - matched)).mean()) if len(both) else float("nan")
+
+    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+        """Thresholds that part these objects best; those that are set stay."""
+        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
+        open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
+        if not (there and open_yet):
+            return {}
+        references = [self._reference(case, made) for made, case in there]
+        grids = [self._on(made.geometry) for made, _ in there]
+        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
+        return {f"task.{name}": decision for name, decision in decisions.items()}
+
+    def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
+        """(batch,) mean logit of what is inside an object."""
+        return of_structure(outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False)
+
+
+def sizes_of(case: CaseFacts) -> list[int]:
+    """Voxels of each object."""
+    return [count for number, count in case.references.get("instances", {}).items() if number != 0]
+
+
+def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
+    """Sides of a voxel of the network's grid, the shortest being 1; volumes of a single slice are pictures, where
+    all are."""
+    shapes = [case.shape for case in fingerprint.cases]
+    steps = [case.steps for case in fingerprint.cases]
+    if all(len(shape) == 3 and 1 in shape for shape in shapes):
+        steps = [_without_slice(shape, step) for shape, step in zip(shapes, steps, strict=True)]
+    median = np.median(np.array(steps), axis=0)
+    return tuple(np.round(median / median.min(), 3).tolist())
+
+
+def thresholds(
+    decoder: Decoder,
+    names: Collection[str],
+    maps: Sequence[Mapping[str, Any]],
+    references: Sequence[Array],
+    grids: Sequence[Mapping[str, Any]],
+) -> dict[str, Decision]:
+    """The probability of inside, then the prominence of a hill, that give the highest mean AP of these cases.
+
+    decoder:  with the default of each field, or what is set already
+    names:    of the fields that are open
+    grids:    of each case the fields that its grid decides
+    """
+    total = sum(len(np.setdiff1d(one, 0)) for one in references)
+    if total < FEWEST_OBJECTS:
+        because = f"{counted(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
+        return {name: Decision(getattr(decoder, name), because) for name in names}
+
+    given = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
+
+    def mean_ap(tried: Decoder) -> float:
+        """Over the cases."""
+        scores = [
+            instance_overlap(replace(tried, **grid)(*own), truth).ap()
+            for own, truth, grid in zip(given, references, grids, strict=True)
+        ]
+        return float(np.nanmean(scores))
+
+    decisions: dict[str, Decision] = {}
+    for name, values in TRIED.items():
+        if name not in names:
+            continue
+        settings: list[dict[str, Any]] = [{name: value} for value in values]
+        tried = {value: mean_ap(replace(decoder, **one)) for value, one in zip(values, settings, strict=True)}
+        # Of equals the one next to what is usual.
+        usual = getattr(decoder, name)
+        best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
+        decoder = replace(decoder, **settings[values.index(best)])
+        because = (
+            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
+            f"of {counted(len(maps), 'validation case')}"
+        )
+        decisions[name] = Decision(best, because, CAICEDO)
+    return decisions
+
+
+def _radius(size: float, axes: int) -> float:
+    """The radius of a disc or ball of this size."""
+    return math.sqrt(size / math.pi) if axes == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
+
+
+def _without_slice(shape: Sequence[int], step: Sequence[float]) -> tuple[float, ...]:
+    single = max(axis for axis, size in enumerate(shape) if size == 1)
+    return tuple(np.delete(np.asarray(step, dtype=float), single).tolist())

@@ -1,0 +1,195 @@
+"""The answers of a segmentation: outputs for every voxel to a label map, with volumes and the Dice to expect.
+
+A copy of this file travels with a packaged model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from isocenter.belief import (
+    HIGH,
+    LOW,
+    Certainty,
+    Rows,
+    VoxelAnswers,
+    VoxelProbabilities,
+    VoxelStream,
+    finite,
+    voxel_in_unit,
+)
+from isocenter.evaluation import volume_unit
+from isocenter.files import Spool
+from isocenter.tasks.segmentation.partial_labels import combinations
+from isocenter.tasks.segmentation.postprocessing import settled_map
+from isocenter.tasks.segmentation.targets import Truth
+from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of
+from isocenter.tasks.task import Task
+from isocenter.values import Array, Case, Deferred, Finding, Geometry, Label, Merge, Prediction, Slabs, blocks
+
+
+class MaskAnswering(Task):
+    """The answers of a segmentation; the fields are those of `Segmentation`."""
+
+    classes: tuple[Label, ...]
+    postprocessing: Mapping[str, Tidying] | None
+    regions: Mapping[str, tuple[int, ...]] | None
+    ignore: int | None
+    background: int
+    sparse: Literal["voxels", "slices"] | None
+    partial: tuple[tuple[str, ...], ...] | None
+    readers: str
+    observers: tuple[str, ...]
+    certainty: Certainty
+    expected_dice: Mapping[str, float] | None
+    calibrated_map: bool | None
+
+    @property
+    def channel_labels(self) -> tuple[Label, ...]:
+        """The meaning of the outputs, without the background's."""
+        regions = (self.regions or {}).items()
+        return self.classes if self.exclusive else tuple(Label(values[0], name) for name, values in regions)
+
+    @property
+    def structures(self) -> Mapping[str, tuple[int, ...]]:
+        """{name: values} of what is scored and measured, and about which patches are centred."""
+        return {one.name: (one.value,) for one in self.channel_labels} if self.regions is None else self.regions
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the structures."""
+        return tuple(self.structures)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether its outputs are classes, of which the largest wins; else each is a structure of its own."""
+        return self.regions is None
+
+    @property
+    def tells_structures(self) -> bool:
+        """Whether label maps say what is true of the outputs, of which voxels are sampled."""
+        return True
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the share of the readers is taught."""
+        return self.readers == "soft" and len(self.observers) > 1
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """For each output the value that it marks; where they overlap a later one overwrites an earlier one."""
+        return (*([0] if self.exclusive else []), *(label.value for label in self.channel_labels))
+
+    @property
+    def truth(self) -> Truth:
+        """The reading of masks, for training and for scoring."""
+        values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
+        drawn = (self.ignore, self.background, self.sparse, self.readers)
+        known = combinations(self.partial, self.names)
+        return Truth(values, tuple(self.structures.values()), self.names, *drawn, readers, known)
+
+    @property
+    def merge(self) -> Merge:
+        """Windows are merged by Gaussian weights."""
+        return "gaussian"
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The mask, unless structures overlap."""
+        return ("mask",) if self.exclusive else ()
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The structures."""
+        return tuple(self.structures)
+
+    @property
+    def marks(self) -> Mapping[str, tuple[int, ...]]:
+        """The values of the structures."""
+        return self.structures
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """What intervals of volumes by the mean of folds go by."""
+        return self.certainty.crossed("mask")
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
+        each = [one["mask"] for one in outputs]
+        return {"mask": log_mean(each, shares=shares) if self.exclusive else mean_of(each, shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(channels, ...) calibrated probability of the background and each label, or of each region."""
+        return {"mask": self.probable(arrays["mask"])}
+
+    @property
+    def probable(self) -> VoxelProbabilities:
+        """What makes probabilities, and label maps, of outputs."""
+        names = ("background", *self.names) if self.exclusive else self.names
+        return VoxelProbabilities(
+            names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)
+        )
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
+        structures, given = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
+        stream = VoxelStream(geometry, structures, *given, samples=self.tells_structures)
+        mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
+        for region, arrays in slabs:
+            mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
+        whole = self.settled(mask.data, geometry)
+        confidence, untuned = stream.stated(whole)
+        data = mask.data if whole is None else whole
+        return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
+
+    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
+        """The tidied label map; None where all stays."""
+        return settled_map(data, self.classes, self.postprocessing or {}, geometry)
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
+        return mask_columns(prediction, self.structures)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """The volume of each structure, with the label's code."""
+        each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
+        return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]
+
+    @property
+    def answers(self) -> VoxelAnswers | None:
+        """Labels of voxels; None where the share of divided readers is taught, which is no class."""
+        if self.is_divided or not self.tells_structures:
+            return None
+        given = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
+        return VoxelAnswers(self.certainty, "mask", *given, self.settled)
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+        """Predictions with their sampled voxels, and functions that read what people drew."""
+        truth = [partial(self.truth.of, case) for case in cases]
+        return Rows(predictions, truth, np.array([case.patient for case in cases]))
+
+
+def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """{<structure>_<unit>: its volume} of a label map, in ml where the size of a voxel is known."""
+    assert prediction.data is not None  # noqa: S101 - as decoded
+    voxels = np.zeros(1 + max(value for values in structures.values() for value in values))
+    for _, part in blocks(prediction.data):
+        voxels += np.bincount(np.ravel(part), minlength=len(voxels))[: len(voxels)]
+    size = voxel_in_unit(prediction.geometry)
+    unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
+    return {f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6) for name, values in structures.items()}
+
+
+def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+    """The volume of each structure, the ends of its interval (blank without), and the Dice that is expected of it."""
+    volumes, stated = structure_volumes(prediction, structures), prediction.confidence
+    made = dict[str, float | None](volumes)
+    for column, name in zip(volumes, structures, strict=True):
+        for side, own in ((LOW, stated.low), (HIGH, stated.high)):
+            end = finite(own.get(name))
+            made[f"{column}_{side}"] = None if end is None else round(end, 6)
+    return {**made, **{f"expected_dice_{name}": round(dice, 4) for name, dice in stated.expected.items()}}
