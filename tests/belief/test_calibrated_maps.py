@@ -13,6 +13,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
 from isocenter.tasks.segmentation.question import Segmentation
+from isocenter.values import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 
@@ -41,7 +42,7 @@ def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_
     assert np.mean(gains) > 0.01
     # What was not predicted anew is known all the same: an image this small is its own sample.
     for seed, (prediction, reference) in enumerate(zip(made[:3], references, strict=False)):
-        drawn_mask = reference.references["mask"].data[0]
+        drawn_mask = DrawnMap(reference.references["mask"].data[0])
         sizes = task.answers.sizes(prediction, drawn_mask, str(seed), task.probable)[0]
         assert_allclose(sizes, of_map(task, seed)[1], atol=1e-3)
     expected = [task.decode([(WHOLE, {"mask": moved(n)})], GRID).confidence.expected["organ"] for n in range(8)]

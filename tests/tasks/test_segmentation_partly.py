@@ -266,7 +266,7 @@ def test_where_most_is_known_patches_are_drawn_as_ever():
 @pytest.mark.parametrize("set_by_hand", [{"sparse": "slices"}, {"ignore": 255}])
 def test_masks_that_are_said_to_be_known_in_parts_take_a_loss_that_can_learn_from_them(set_by_hand):
     thin = {"name": "segmentation", "loss": "dice+ce+cldice", "ignore": None, "sparse": None, "readers": "first"}
-    thin |= {"observers": [], "centrelines": ["vessel"]}
+    thin |= {"partial": None, "regions": None, "observers": [], "centrelines": ["vessel"]}
     assert following(Segmentation, thin) == {}
     changed = following(Segmentation, thin | set_by_hand)
     assert {name: one.value for name, one in changed.items()} == {"task.loss": "dice+ce", "task.centrelines": []}

@@ -14,7 +14,7 @@ import pytest
 import isocenter
 import trained
 from isocenter import tasks
-from isocenter.errors import PlanError
+from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import with_settings
 from isocenter.values import Decision
 from packages import bundle_checked_and_run, no_export
@@ -171,3 +171,46 @@ def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp
     assert found["dice_between_readers"] == pytest.approx(np.mean(expected))
     assert {"dice_to_readers", "dice_to_reader0", "dice_of_reader2_to_others"} <= set(found)
     assert "Readers and model" in (tmp_path / "run" / "report.html").read_text()
+
+
+# Cases that know some structures only
+
+
+def merged(root: Path) -> Path:
+    """Balls of two sites, of which one drew the shells and the other the cores."""
+    trained.blobs(root)
+    rows = ["case,known"]
+    for n, path in enumerate(sorted((root / "labels").iterdir())):
+        image, own = nibabel.load(path), 1 + n % 2
+        drawn = np.asarray(image.dataobj)
+        nibabel.Nifti1Image(np.where(drawn == own, drawn, 0).astype(np.uint8), image.affine).to_filename(path)
+        rows.append(f"{path.name.partition('.')[0]},{('shell', 'core')[n % 2]}")
+    (root / "known.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
+    data, out = merged(tmp_path / "data"), tmp_path / "run"
+    assert isocenter.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"
+    trained.segmenting(data, out, assignments=trained.TWO_STEPS)
+    assert "structures are known so: shell in " in (out / "plan.yaml").read_text()
+    scores = pd.read_csv(out / "evaluation" / "cases.csv")
+    known = dict(line.split(",") for line in (data / "known.csv").read_text().splitlines())
+    assert [known[name] for name in scores["case"]] == scores["label"].tolist()
+    page = (out / "report.html").read_text()
+    assert "Cases that know it" in page
+    assert "Some cases know some structures only" in page
+    again = isocenter.evaluate(out, data, labels=trained.LABELS)
+    assert again.scored.table["label"].tolist() == scores["label"].tolist()
+    assert any(note.startswith("A structure is scored only where it was drawn") for note in again.notes)
+
+
+def test_a_mask_that_holds_what_is_said_to_be_unknown_ends_a_training_before_it_begins(tmp_path):
+    data = merged(tmp_path / "data")
+    image = nibabel.load(data / "labels" / "case03.nii.gz")
+    nibabel.Nifti1Image(np.ones(image.shape, np.uint8), image.affine).to_filename(data / "labels" / "case03.nii.gz")
+    with pytest.raises(DatasetError, match="masks hold voxels of shell, which is said to be unknown there: case03"):
+        isocenter.train(data, labels=trained.LABELS, minutes=0.2, out=tmp_path / "run")
+    rows = (data / "known.csv").read_text().splitlines()
+    (data / "known.csv").write_text("\n".join([rows[0], *(f"{row.partition(',')[0]},shell" for row in rows[1:])]))
+    assert "no case knows core" in str(isocenter.check(data, labels=trained.LABELS))

@@ -30,7 +30,7 @@ from isocenter.evaluation import (
     spearman,
 )
 from isocenter.files import parse_json
-from isocenter.values import Array, Estimate, Floats, Prediction, Row
+from isocenter.values import Array, DrawnMap, Estimate, Floats, Prediction, Row
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
 CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": pearson, "spearman": spearman}
@@ -56,14 +56,14 @@ DIGITS_OF_GAPS = 7
 
 def voxel_columns(
     made: Prediction,
-    reference: tuple[Array, Array | None],
+    reference: DrawnMap,
     structures: Mapping[str, tuple[int, ...]],
     probable: VoxelProbabilities,
     covers_from: Mapping[str, float] | None,
 ) -> dict[str, dict[str, Any]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
 
-    reference: label map, and where it is known, None for everywhere
+    reference: what was drawn; of a structure that is unknown there is nothing
     covers_from: of covering masks, of which there is what they miss; None without
     A gap is that of a bin, the mean of probability less truth over the voxels within `NEAR` of an edge of the
     reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.
@@ -71,14 +71,14 @@ def voxel_columns(
     rows: dict[str, dict[str, Any]] = {name: {} for name in structures}
     for name in made.confidence.expected.keys() & rows:
         rows[name][EXPECTED] = made.confidence.expected[name]
-    for side, ends in ((LOW, made.confidence.low), (HIGH, made.confidence.high)) if reference[1] is None else ():
+    for side, ends in ((LOW, made.confidence.low), (HIGH, made.confidence.high)) if reference.voxels is None else ():
         for name in ends.keys() & rows:
             end = finite(ends[name])
             rows[name][f"volume_predicted_{side}"] = np.nan if end is None else end
     voxels = SampledVoxels.of(made, reference, "", tuple(structures.values()), exclusive=probable.exclusive)
     if voxels is None:
         return rows
-    near = near_edges(reference[0], made.geometry)[tuple(voxels.places.T)]
+    near = near_edges(reference.values, made.geometry)[tuple(voxels.places.T)]
     sides = {"": probable}
     if probable.moves:
         sides[BEFORE] = probable.plain

@@ -27,7 +27,7 @@ from isocenter.evaluation import (
     shares_of,
     value_scores,
 )
-from isocenter.values import Array, Decision, Deferred, Floats, Geometry, Prediction
+from isocenter.values import Array, Decision, Deferred, DrawnMap, Floats, Geometry, Prediction
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
 MARGIN = 0.002
@@ -44,6 +44,8 @@ MOST_VOLUME_LOST = 0.02
 LEAST_POWER, MOST_POWER = 0.2, 5.0
 # Outputs of all folds for each voxel, beyond which what each of them says of a volume is not looked at.
 MOST_CHANNELS = 64
+# The logarithm of the probability of a class that is a part of the background.
+NEVER = -1e4
 # A column of cases, and its metric.
 TIMES_AS_LARGE = "covering_size"
 GUO = "arXiv:1706.04599"
@@ -55,7 +57,7 @@ Tidied = Callable[[Array | Deferred, Geometry], Array | None]
 class VoxelAnswers(Answers):
     """Labels of voxels; of its rows outputs are predictions, truth functions that read label maps.
 
-    truth of rows: of each case a function to its label map, and to where that is known, None for everywhere
+    truth of rows: of each case a function to what was drawn; a structure is looked at in the cases that know it
     head:           of the network
     structures:     the values of each structure
     probable:       what makes probabilities of outputs
@@ -95,9 +97,9 @@ class VoxelAnswers(Answers):
         if self.certainty.risk is not None and self.certainty.covering is None:
             made = covering_thresholds(self.certainty, self.missed(rows), exact=exact)
         if self.certainty.conformal is None:
-            off, whole = self._volumes_off(rows, self.probable, self.tidied)
-            each = zip(self.names, np.array(off).T, strict=True) if off else ()
-            scores = {name: (own, rows.patients[whole]) for name, own in each}
+            off, known, whole = self._volumes_off(rows, self.probable, self.tidied)
+            each = zip(self.names, off.T, known.T, strict=True) if whole else ()
+            scores = {name: (own[there], rows.patients[whole][there]) for name, own, there in each}
             made |= thresholds_by_group(self.certainty, "doubt", "label", scores, exact=exact) if scores else {}
         return made
 
@@ -106,11 +108,12 @@ class VoxelAnswers(Answers):
         conformal, networks = self.certainty.conformal, int(rows.folds.max()) + 1
         if conformal is None or networks * len(self.probable.names) > MOST_CHANNELS:
             return {}
-        off, whole = self._volumes_off(rows, self.probable.plain)
-        if set(rows.folds[whole].tolist()) != set(rows.folds.tolist()):
+        off, known, whole = self._volumes_off(rows, self.probable.plain)
+        folds, patients, every = rows.folds[whole], rows.patients[whole], set(rows.folds.tolist())
+        if not whole or any(set(folds[there].tolist()) != every for there in known.T):
             return {}
-        columns = zip(self.names, np.array(off).T, strict=True)
-        scores = {name: (own, rows.folds[whole], rows.patients[whole]) for name, own in columns}
+        columns = zip(self.names, off.T, known.T, strict=True)
+        scores = {name: (own[there], folds[there], patients[there]) for name, own, there in columns}
         return scores_of_folds(conformal, scores, networks)
 
     def missed(self, rows: Rows) -> dict[str, tuple[Floats, np.ndarray]]:
@@ -123,12 +126,13 @@ class VoxelAnswers(Answers):
         patients: dict[str, list[str]] = {name: [] for name in self.names}
         nothing = np.append(np.ones(len(COVERS_FROM) - 1), 0.0)
         for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn, known = truth()
-            voxels = self.sampled(made, drawn, known, patient)
+            drawn = truth()
+            voxels = self.sampled(made, drawn, patient)
             chances = None if voxels is None else voxels.probabilities(self.probable)
             for place, (name, values) in enumerate(zip(self.names, self.structures, strict=True)):
-                there = place_of(values, drawn) if known is None else place_of(values, drawn) & known
-                if not there.any():
+                there = place_of(values, drawn.values)
+                there = there if drawn.voxels is None else there & drawn.voxels
+                if not drawn.knows(place) or not there.any():
                     continue
                 own = None if voxels is None or chances is None else share_below(voxels, chances, place, COVERS_FROM)
                 shares[name].append(nothing if own is None else own)
@@ -136,41 +140,51 @@ class VoxelAnswers(Answers):
         limits = len(COVERS_FROM)
         return {name: (np.array(own).reshape(-1, limits), np.array(patients[name])) for name, own in shares.items()}
 
-    def sampled(self, made: Prediction, drawn: Array, known: Array | None, patient: str) -> SampledVoxels | None:
+    def sampled(self, made: Prediction, drawn: DrawnMap, patient: str) -> SampledVoxels | None:
         """The sampled voxels of a case; None where no sample was drawn, or nothing of it is known."""
-        return SampledVoxels.of(made, (drawn, known), patient, self.structures, exclusive=self.probable.exclusive)
+        return SampledVoxels.of(made, drawn, patient, self.structures, exclusive=self.probable.exclusive)
 
     def _unseen(self, rows: Rows) -> UnseenVoxels:
         """The sampled voxels of all cases, of those without a sample none, and the Dice of their label maps."""
         voxels, dice, untidied, tidies = list[SampledVoxels](), [], [], False
         for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn, known = truth()
-            own = self.sampled(made, drawn, known, patient)
+            drawn = truth()
+            own = self.sampled(made, drawn, patient)
             if own is not None:
                 data = np.asarray(made.data)
                 mask = self.tidied(data, made.geometry)
-                untidied.append(dice_of(data, drawn, known, self.structures))
-                dice.append(untidied[-1] if mask is None else dice_of(mask, drawn, known, self.structures))
+                untidied.append(dice_of(data, drawn, self.structures))
+                dice.append(untidied[-1] if mask is None else dice_of(mask, drawn, self.structures))
                 tidies = tidies or mask is not None
                 voxels.append(own)
         return UnseenVoxels(voxels, np.array(dice), np.array(untidied), self.probable, self.structures, tidies)
 
     def _volumes_off(
         self, rows: Rows, probable: VoxelProbabilities, tidied: Tidied | None = None
-    ) -> tuple[list[Floats], list[int]]:
-        """(structures,) how many times its doubtful voxels each volume is off, and the places of cases that tell it."""
-        off, whole = list[Floats](), list[int]()
+    ) -> tuple[Floats, Array, list[int]]:
+        """How many times its doubtful voxels each volume is off, whether it is known, and the places of these cases.
+
+        Both are (cases, structures), of the cases of which every voxel is known.
+        """
+        off, known, whole = list[Floats](), list[list[bool]](), list[int]()
         for place, (made, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
-            drawn, known = truth()
-            stated = self.sizes(made, drawn, str(rows.patients[place]), probable, tidied) if known is None else None
+            drawn = truth()
+            everywhere = drawn.voxels is None
+            stated = self.sizes(made, drawn, str(rows.patients[place]), probable, tidied) if everywhere else None
             if stated is not None:
-                sizes = [float(np.count_nonzero(place_of(values, drawn))) for values in self.structures]
+                sizes = [float(np.count_nonzero(place_of(values, drawn.values))) for values in self.structures]
                 off.append(value_scores(stated[0], sizes, stated[1]))
+                known.append([drawn.knows(one) for one in range(len(sizes))])
                 whole.append(place)
-        return off, whole
+        return np.array(off), np.array(known, dtype=bool), whole
 
     def sizes(
-        self, made: Prediction, drawn: Array, patient: str, probable: VoxelProbabilities, tidied: Tidied | None = None
+        self,
+        made: Prediction,
+        drawn: DrawnMap,
+        patient: str,
+        probable: VoxelProbabilities,
+        tidied: Tidied | None = None,
     ) -> Floats | None:
         """(2, structures) voxels of each mask, and voxels that are expected to be wrong; None where nothing tells.
 
@@ -178,7 +192,7 @@ class VoxelAnswers(Answers):
         """
         if made.untuned is not None and SIZES in made.untuned:
             return np.asarray(made.untuned[SIZES])
-        voxels = self.sampled(made, drawn, None, patient)
+        voxels = self.sampled(made, drawn, patient)
         if voxels is None:
             return None
         mask = np.asarray(made.data)
@@ -198,6 +212,7 @@ class SampledVoxels:
 
     places:  (n, axes) their indices; outputs: (n, channels) of the network
     truth:   (n,) number of the class, 0 the background; of regions (n, regions) whether it is true
+    known:   (structures,) whether the case knows each: what it does not know is a part of its background
     marked:  (n, structures) whether the prediction marks it
     weights: (n,) voxels that each stands for
     beyond:  (structures,) true voxels where the network did not look, as beyond what an image was cropped to
@@ -210,12 +225,13 @@ class SampledVoxels:
     marked: Array
     weights: Array
     beyond: Array
+    known: Array
 
     @classmethod
     def of(
         cls,
         made: Prediction,
-        reference: tuple[Array, Array | None],
+        reference: DrawnMap,
         patient: str,
         structures: Sequence[tuple[int, ...]],
         *,
@@ -223,21 +239,22 @@ class SampledVoxels:
     ) -> SampledVoxels | None:
         """None where no sample was drawn, or nothing of it is known.
 
-        reference: label map, and where it is known, None for everywhere
+        reference: what was drawn
         """
         if made.untuned is None or made.data is None:
             return None
         sample = VoxelSample.of(made.untuned)
-        drawn, known = reference
+        drawn, known = reference.values, reference.voxels
+        structure_known = [reference.knows(place) for place in range(len(structures))]
         there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
-        if not there.any():
+        if not (there.any() and any(structure_known)):
             return None
         values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
         beyond = _beyond(drawn if known is None else np.where(known, drawn, 0), made.untuned.get(LOOKED_AT), structures)
         own = (sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there], beyond)
-        return cls(patient, *own)
+        return cls(patient, *own, np.array(structure_known))
 
     def mapped_by(self, probable: VoxelProbabilities, structures: Sequence[tuple[int, ...]]) -> SampledVoxels:
         """The same voxels in the label map that these probabilities make."""
@@ -308,6 +325,11 @@ class UnseenVoxels:
         dice = (np.nan_to_num(self.untidied, nan=1.0) + change).clip(0.0, 1.0)
         return replace(self, cases=cases, dice=dice)
 
+    @property
+    def known(self) -> Array:
+        """(cases, structures) whether the case knows it."""
+        return np.array([one.known for one in self.cases])
+
     def gains(self, mapped: UnseenVoxels, calibrator: Calibrator) -> tuple[bool, str]:
         """Whether calibrated label maps surely have the higher Dice, and that of no structure is lower, and why."""
         if not replace(self.probable, calibrator=calibrator).moves_edges:
@@ -316,13 +338,15 @@ class UnseenVoxels:
         if len(set(patients)) < FEWEST_PATIENTS:
             few = f"{counted(len(set(patients)), 'patient')} are too few to compare label maps"
             return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
-        before, after = (np.nan_to_num(one.dice, nan=1.0) for one in (self, mapped))
+        before, after = (np.where(self.known, np.nan_to_num(one.dice, nan=1.0), np.nan) for one in (self, mapped))
         apart = after - before
-        words = f"mean Dice of {counted(len(patients), 'unseen case')} {before.mean():.4f} by outputs of the network"
-        words += f", {after.mean():.4f} by calibrated ones: "
-        if apart.mean() <= MARGIN or not surely_rises(apart.mean(axis=1), patients):
+        words = (
+            f"mean Dice of {counted(len(patients), 'unseen case')} {np.nanmean(before):.4f} by outputs of the network"
+        )
+        words += f", {np.nanmean(after):.4f} by calibrated ones: "
+        if np.nanmean(apart) <= MARGIN or not surely_rises(np.nanmean(apart, axis=1), patients):
             return False, f"{words}no sure gain"
-        if lost := [name for name, own in zip(self.names, apart.T, strict=True) if own.mean() < -MARGIN]:
+        if lost := [name for name, own in zip(self.names, apart.T, strict=True) if _mean_of(own) < -MARGIN]:
             return False, f"{words}a gain, at the cost of {', '.join(lost)}"
         return True, f"{words}a gain in 95 % of the draws of patients"
 
@@ -385,7 +409,29 @@ class UnseenVoxels:
         )
         patients = np.repeat([one.patient for one in self.cases], [len(own) for own in kept])
         logs = normalised(outputs) if exclusive else outputs.astype(np.float64)
+        known = np.repeat(self.known, [len(own) for own in kept], axis=0)
+        if exclusive and not known.all():
+            logs = joined_background(logs, known)
+        elif not known.all():
+            truth = np.where(known, truth, np.nan)
         return Unseen(logs, truth, patients, names, "classes" if exclusive else "labels", weights)
+
+
+def joined_background(logs: Floats, known: Array) -> Floats:
+    """(n, 1 + structures) log probabilities of which those of unknown structures are added to the background's.
+
+    known: (n, structures); as the loss takes a case that knows some structures only, arXiv:2007.03868
+    """
+    own = np.concatenate([np.zeros((len(logs), 1), bool), ~known], axis=1)
+    made = np.where(own, NEVER, logs)
+    made[:, 0] = np.logaddexp(logs[:, 0], np.logaddexp.reduce(np.where(own, logs, -np.inf), axis=1))
+    return made
+
+
+def _mean_of(values: Floats) -> float:
+    """The mean of the values that are there; 0 of none."""
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else 0.0
 
 
 def _beyond(drawn: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]) -> Floats:
@@ -399,10 +445,11 @@ def _beyond(drawn: Array, looked_at: Any, structures: Sequence[tuple[int, ...]])
     return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in each])
 
 
-def dice_of(mask: Array, drawn: Array, known: Array | None, structures: Sequence[tuple[int, ...]]) -> list[float]:
-    """(structures,) of a label map, within what is known."""
-    mask = mask if known is None else np.where(known, mask, 0)
-    return [overlap(place_of(one, mask), place_of(one, drawn)).dice for one in structures]
+def dice_of(mask: Array, drawn: DrawnMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
+    """(structures,) of a label map, within what is known; NaN of a structure that is not."""
+    mask = mask if drawn.voxels is None else np.where(drawn.voxels, mask, 0)
+    dice = [overlap(place_of(one, mask), place_of(one, drawn.values)).dice for one in structures]
+    return [one if drawn.knows(place) else float("nan") for place, one in enumerate(dice)]
 
 
 def true_dice(voxels: SampledVoxels) -> Floats:
@@ -421,10 +468,10 @@ def soft_dice(voxels: SampledVoxels, probabilities: Floats) -> Floats:
 
 
 def volume_errors(voxels: SampledVoxels, probabilities: Floats) -> Floats:
-    """(structures,) relative error of the summed probability; NaN of a structure that is not there."""
+    """(structures,) relative error of the summed probability; NaN of a structure that is not there, or not known."""
     true = voxels.weights @ voxels.true + voxels.beyond
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(true > 0, voxels.weights @ probabilities / true - 1, np.nan)
+        return np.where((true > 0) & voxels.known, voxels.weights @ probabilities / true - 1, np.nan)
 
 
 def share_below(voxels: SampledVoxels, chances: Floats, place: int, limits: Any) -> Floats | None:

@@ -274,11 +274,14 @@ def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) ->
 def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
     """The boxes of one case, from its label map.
 
-    Raises DatasetError where parts of the map were not drawn: nobody knows what there is to be values in them.
+    Raises DatasetError where parts of the map, or structures, were not drawn: nobody knows what is there.
     """
     drawn: Image = case.references[kind]
     if kind == OBJECT_MAPS:
         return boxes_of_objects(drawn, name, case.id)
+    if unknown := [one for one in structures if not case.knows(one)]:
+        problem = f"{listed(unknown)} was not drawn in it, and boxes need an image that was annotated as a whole"
+        raise DatasetError(problem, case.id, "Give masks of every structure, or choose --task segmentation")
     ignored = [label.value for label in drawn.labels if label.is_ignored]
     values = {int(value) for value in np.unique(drawn.data)} - {0}
     if values & set(ignored):

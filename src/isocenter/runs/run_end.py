@@ -262,6 +262,7 @@ def write_report(
         by=_by(run, len(outcomes)),
         searches=searches,
         members=compared,
+        knowing=run.dataset.knowing,
         verdict=verdict,
     )
     write_text(run.out / REPORT, page.html, overwrite=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ OF_THE_DATA = (
     "task.labels",
     "task.findings",
     "task.targets",
+    "task.partial",
     "split.method",
     "preprocessing.spacing",
     "preprocessing.shape",
@@ -91,6 +92,11 @@ BY_IMAGES = (
     "A case may lack images: the cases that have them were scored with these alone as well. A case that lacks one of "
     "them is not in that row, so rows may be of unlike cases."
 )
+KNOWN_SO = (
+    "What nobody drew in a case is unknown there, not absent: in the loss it is a part of the background of such a "
+    "case, and no figure is made of it."
+)
+KNOWN_COLUMNS = ("Structure", "Cases that know it")
 SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
 JUDGED = (
     "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
@@ -116,6 +122,7 @@ class RunReport:
     by:       which model scored which case, where that is not plain, in a sentence
     searches: sections about searches before the training
     members:  sections about other models on the same cases
+    knowing:  {structure: cases that know it}, where some know some structures only
     verdict:  what the figures support; its remarks take in `notes`
     """
 
@@ -135,6 +142,7 @@ class RunReport:
     by: str = ""
     searches: Sequence[Section] = ()
     members: Sequence[Section] = ()
+    knowing: Mapping[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
 
     @property
@@ -166,8 +174,13 @@ class RunReport:
         yield from self.searches
         if self.plan is not None:
             yield decided_section(self.plan)
+        blocks: list[Block] = []
+        if self.knowing:
+            blocks += [Paragraph(KNOWN_SO), Table(KNOWN_COLUMNS, [*self.knowing.items()])]
         if self.problems:
-            yield Section("Data", [Problems(self.problems)])
+            blocks.append(Problems(self.problems))
+        if blocks:
+            yield Section("Data", blocks)
 
     @property
     def _registry(self) -> Plan | None:

@@ -177,6 +177,11 @@ class Task(ABC):
         None where a mirrored image would show what no patient has: a named side without counterpart.
         """
 
+    @property
+    def target_sides(self) -> tuple[int, ...] | None:
+        """What each value of its targets becomes when left and right change sides; None as in `mirrored`."""
+        return self.mirrored
+
     @abstractmethod
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """One output, (batch, channels, ...) a head, for those of several networks or mirrored views.

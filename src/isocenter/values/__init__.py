@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         number_in,
         time_column,
     )
+    from isocenter.values.drawn_map import DrawnMap
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
     from isocenter.values.finding import Finding
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words

@@ -47,6 +47,7 @@ class Case:
                 "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
                 "event" ((time, happened)), "field"; "mask:<reader>" is what another person drew
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
+    known:      the structures that somebody drew in its masks: any other is unknown there, not absent; None: all
     files:      what the case was read from, for hashing
     key:        distinguishes cases of one file (a row of an .npz)
     """
@@ -59,6 +60,11 @@ class Case:
     group: str | None = None
     files: tuple[Path, ...] = ()
     key: str = ""
+    known: frozenset[str] | None = None
+
+    def knows(self, structure: str) -> bool:
+        """Whether somebody drew this structure in its masks, or looked and found none."""
+        return self.known is None or structure in self.known
 
     def with_images(self, names: Collection[str]) -> Case:
         """The case as if it had no other images than these."""
@@ -132,6 +138,21 @@ class Dataset:
     def kinds(self) -> frozenset[str]:
         """The kinds of reference that at least one case has."""
         return frozenset(kind for case in self.cases for kind in case.references)
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The names of what masks show: regions, else declared labels; where none are, what cases say they know."""
+        declared = [one for one in self.classes.get("mask", ()) if one.value and not one.is_ignored]
+        names = list(self.regions) or [one.name for one in declared if not one.is_background]
+        return tuple(names or sorted({name for case in self.cases for name in case.known or ()}))
+
+    @property
+    def knowing(self) -> dict[str, int]:
+        """{structure: cases with a mask that know it}; empty where every case knows every structure."""
+        drawn = [case for case in self.cases if "mask" in case.references]
+        if all(case.known is None for case in drawn):
+            return {}
+        return {name: sum(case.knows(name) for case in drawn) for name in self.structures}
 
     def only(self, ids: set[str]) -> Dataset:
         """The cases with these ids, in the same order."""

@@ -398,6 +398,7 @@ def _report(
         log=_log_of(run),
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
+        knowing=dataset.only({*result.scored.table["case"].astype(str)}).knowing,
         verdict=result.verdict,
     )
     return page.html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,11 +19,13 @@ def file_hash(path: Path) -> str:
 
 
 def content_hash(case: Case) -> str:
-    """SHA-256 over the contents of a case's files and its key within them."""
+    """SHA-256 over the contents of a case's files, its key within them, and the structures that it knows."""
     total = hashlib.sha256()
     for path in case.files:
         total.update(file_hash(path).encode())
     total.update(case.key.encode())
+    if case.known is not None:
+        total.update(json.dumps(sorted(case.known)).encode())
     return total.hexdigest()
 
 

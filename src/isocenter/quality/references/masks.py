@@ -18,6 +18,7 @@ from isocenter.values import (
     MM3_PER_ML,
     WITHOUT_VOXELS,
     Array,
+    Case,
     CaseReference,
     Cohort,
     Fingerprint,
@@ -27,6 +28,7 @@ from isocenter.values import (
     ReferenceFacts,
     ReferenceKind,
     ReferenceMeasures,
+    ReferenceStrata,
     ReferenceWords,
     counted_in,
     label_voxels,
@@ -143,6 +145,7 @@ def is_outline(inside: Array) -> bool:
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     yield from _labels(cohort)
     yield from _background(cohort)
+    yield from _known(cohort)
 
 
 def numbered_objects(cohort: Cohort) -> str:
@@ -229,6 +232,42 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
         )
 
 
+def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    """What a case knows, where some know some structures only: each part of a split should know all of them."""
+    partial = {case.id: case.known for case in cases if KIND in case.references and case.known is not None}
+    return {case: [", ".join(sorted(known))] for case, known in partial.items()}
+
+
+def _known(cohort: Cohort) -> Iterator[Problem]:
+    """Voxels of structures that are unknown in their case, and structures that no case knows."""
+    masks, regions = cohort.summaries(KIND), cohort.dataset.regions
+    labels = [one for one in cohort.dataset.classes.get(KIND, ()) if not (one.is_ignored or one.is_background)]
+    # Of regions the first value marks it.
+    marked = {values[0]: name for name, values in regions.items()} or {one.value: one.name for one in labels}
+    held = dict[str, list[str]]()
+    for case in cohort.dataset.cases:
+        for value in set(masks.get(case.id, ())) - {0} if case.known is not None else ():
+            name = marked.get(value) if marked else str(value)
+            if name is not None and not case.knows(name):
+                held.setdefault(name, []).append(case.id)
+    for name, cases in held.items():
+        yield Problem(
+            "error",
+            f"masks hold voxels of {name}, which is said to be unknown there",
+            tuple(cases),
+            "nobody can say whether it was drawn",
+            "Correct what these cases know, or remove the voxels",
+        )
+    if nowhere := [name for name, count in cohort.dataset.knowing.items() if not count]:
+        yield Problem(
+            "error",
+            f"no case knows {listed(nowhere)}",
+            (),
+            "it cannot be learnt",
+            "Leave it out with --labels, or give cases in which it was drawn",
+        )
+
+
 def _lines(cohort: Cohort) -> Mapping[str, str]:
     dataset, voxels = cohort.dataset, cohort.fingerprint.voxels()
     lines = {"readers": ", ".join(dataset.readers)} if dataset.readers else {}
@@ -239,6 +278,10 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     if ignored:
         share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
         lines["annotated"] = f"{100 * share:.3g} % of the {unit}; the others are to be ignored"
+    if knowing := dataset.knowing:
+        drawn_in = sum(KIND in case.references for case in dataset)
+        of_each = listed((f"{name} in {count}" for name, count in knowing.items()), MOST_LISTED)
+        lines["structures known"] = f"{of_each} of {drawn_in} cases"
     names = {label.value: label.name for label in labels}
     counts = (f"{names.get(value, value)}: {count} {unit}" for value, count in voxels.items() if value != 0)
     return lines | {"mask values": listed(counts, MOST_LISTED)}
@@ -366,5 +409,6 @@ MASK = ReferenceKind(
     KIND,
     ReferenceFacts(_measured, counted=_counted),
     ReferenceChecks(odd=_odd, cohort=_checked),
+    ReferenceStrata(_strata, rank=3),
     words=ReferenceWords(lines=_lines, charts=_charts),
 )

@@ -24,6 +24,7 @@ from isocenter.belief import (
 )
 from isocenter.evaluation import volume_unit
 from isocenter.files import Spool
+from isocenter.tasks.segmentation.partial_labels import combinations
 from isocenter.tasks.segmentation.postprocessing import settled_map
 from isocenter.tasks.segmentation.targets import Truth
 from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of
@@ -40,6 +41,7 @@ class MaskAnswering(Task):
     ignore: int | None
     background: int
     sparse: Literal["voxels", "slices"] | None
+    partial: tuple[tuple[str, ...], ...] | None
     readers: str
     observers: tuple[str, ...]
     certainty: Certainty
@@ -87,7 +89,8 @@ class MaskAnswering(Task):
         """The reading of masks, for training and for scoring."""
         values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
         drawn = (self.ignore, self.background, self.sparse, self.readers)
-        return Truth(values, tuple(self.structures.values()), *drawn, readers)
+        known = combinations(self.partial, self.names)
+        return Truth(values, tuple(self.structures.values()), self.names, *drawn, readers, known)
 
     @property
     def merge(self) -> Merge:

@@ -1,7 +1,8 @@
-"""Losses of label maps in which structures overlap, readers are divided, or not every voxel is known.
+"""Losses of label maps in which structures overlap, readers are divided, or not everything is known.
 
-All three come down to the losses by name: a region is one structure against the rest of the image, an unknown voxel is
-left out, and of divided readers the network predicts the share.
+All come down to the losses by name: a region is one structure against the rest of the image, an unknown voxel is left
+out, of divided readers the network predicts the share, and a structure that a case does not know is a part of its
+background there; as a region it is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "shape")
 # Losses of which a share can be the truth.
 OF_SHARES = ("dice+ce", "ce")
+# The logit of a class that is a part of the background: a probability of 0, and no infinity that 0 is multiplied with.
+NEVER = -1e4
+# Terms that count the classes: where one of them is a part of the background they would count it still.
+OF_CLASSES = frozenset({"evidential"})
+
+
+def known_structures(truth: Truth, logits: Tensor) -> Tensor | None:
+    """(codes, structures) whether a code says anything of a structure; None where every case knows all."""
+    return torch.as_tensor(truth.known, device=logits.device) if truth.combinations else None
 
 
 def known_voxels(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, Tensor]:
@@ -47,11 +57,26 @@ def mask_loss(
     own = None if weights is None else logits.new_tensor(weights)
     if truth.is_partial:
         logits, target = known_voxels(logits, target, truth.codes.unknown)
+    known = known_structures(truth, logits)
+    if exclusive and known is not None:
+        logits = joined_background(logits, known[target].movedim(-1, 1))
     if exclusive and not truth.is_divided:
+        target = target if known is None else torch.as_tensor(truth.codes.rows, device=target.device)[target]
         return label_loss(name, logits, target, own, lines, spacing) if target.numel() else logits.sum()
     groups = [(0,), *truth.groups] if exclusive else truth.groups
     shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
-    return target_loss(name, logits, target, shares, own, not exclusive, truth.is_divided, spacing)
+    return target_loss(name, logits, target, shares, own, not exclusive, truth.is_divided, spacing, known)
+
+
+def joined_background(logits: Tensor, known: Tensor) -> Tensor:
+    """The logits of which unknown structures have joined the background: their probabilities are added to its own.
+
+    logits: (batch, channels, *spatial), the background first; known: (batch, structures, *spatial) whether each is
+    Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, arXiv:2007.03868
+    """
+    others = logits[:, 1:].masked_fill(known, -torch.inf)
+    background = torch.cat([logits[:, :1], others], dim=1).logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, logits[:, 1:].masked_fill(~known, NEVER)], dim=1)
 
 
 def target_loss(
@@ -63,6 +88,7 @@ def target_loss(
     overlapping: bool,
     divided: bool,
     spacing: Sequence[float] | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """The loss of this name; 0 where there is no voxel.
 
@@ -73,6 +99,7 @@ def target_loss(
                  channels are classes, of which readers are divided
     divided:     some shares lie between 0 and 1
     spacing:     mm per axis of the grid
+    known:       (codes, channels) whether a code says anything of an overlapping channel; None: of all
     """
     if not target.numel():
         return logits.sum()
@@ -83,11 +110,16 @@ def target_loss(
         both = torch.stack([torch.zeros_like(logits[:, channel]), logits[:, channel]], dim=1)
         own = None if weights is None else weights[[0, channel + 1]]
         share = shares[target, channel]
+        if known is not None:
+            there = known[target, channel]
+            both, share = both.movedim(1, -1)[there].T[None], share[there][None]
+            if not share.numel():
+                continue
         if divided:
             costs.append(share_loss(name, both, torch.stack([1 - share, share], dim=1), own))
         else:
             costs.append(label_loss(name, both, (share > 0.5).long(), own, spacing=spacing))
-    return torch.stack(costs).mean()
+    return torch.stack(costs).mean() if costs else 0 * logits.sum()
 
 
 def share_loss(name: str, logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -123,22 +155,25 @@ def shares_of(groups: Sequence[Sequence[int]], shares: Tensor) -> Tensor:
 
 
 def overlap_counts(
-    logits: Tensor, target: Tensor, shares: Tensor, unknown: int, *, exclusive: bool
+    logits: Tensor, target: Tensor, shares: Tensor, unknown: int, known: Tensor | None = None, *, exclusive: bool
 ) -> tuple[Tensor, Tensor]:
     """(batch, structures) known voxels in both label maps, and in the two counted together.
 
     logits:    (batch, channels, *spatial); target: (batch, *spatial) codes, of which `unknown` is left out
     shares:    (codes, structures) of the readers
+    known:     (codes, structures) whether a code says anything of a structure; None: of all
     exclusive: the largest output wins, the first being the background; else each output is marked above 0
     """
-    axes, known = tuple(range(1, target.ndim)), target != unknown
+    axes, there = tuple(range(1, target.ndim)), target != unknown
+    codes = torch.where(there, target.long(), 0)
     both, size = [], []
     for place in range(shares.shape[1]):
         marked = logits.argmax(dim=1) == place + 1 if exclusive else logits[:, place] > 0
+        own = there if known is None else there & known[codes, place]
         # Half of the readers are enough: where a prediction is scored the majority decides alike.
-        true = (shares[torch.where(known, target.long(), 0), place] >= 0.5) & known
+        true = (shares[codes, place] >= 0.5) & own
         both.append((marked & true).sum(dim=axes))
-        size.append((marked & known).sum(dim=axes) + true.sum(dim=axes))
+        size.append((marked & own).sum(dim=axes) + true.sum(dim=axes))
     return torch.stack(both, dim=1), torch.stack(size, dim=1)
 
 

@@ -1,6 +1,7 @@
 """Plans for masks in which not every voxel is one of the labels that one reader drew.
 
-Regions overlap, voxels are to be ignored, only some slices are drawn, or several people drew.
+Regions overlap, voxels are to be ignored, only some slices are drawn, cases know some structures only, or several
+people drew.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.errors import counted
-from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
+from isocenter.errors import DatasetError, counted, listed
+from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_CLASSES, OF_SHARES
+from isocenter.tasks.shared import crossed
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
@@ -20,6 +22,7 @@ LITTLE = 0.5
 FEWEST_READERS = 3
 NNUNET_REGIONS = "arXiv:2011.00848"
 NNUNET_IGNORE = "arXiv:2403.12834"
+MARGINAL = "arXiv:2007.03868"
 
 
 def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -74,20 +77,72 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 
+def partial_decision(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> Decision:
+    """The combinations of structures that cases know, with how many training cases know each structure.
+
+    Raises DatasetError where no training case knows a structure, or a case knows one that is not among them.
+    """
+    partial = [case for case in dataset if case.known is not None and not case.known.issuperset(structures)]
+    if not partial:
+        return Decision(None, "every structure was drawn in every case")
+    where = str(dataset.root or dataset.name)
+    if strange := sorted(set().union(*(case.known or () for case in partial)) - set(structures)):
+        problem = f"a case knows {listed(strange)}, and the structures are {listed(structures)}"
+        raise DatasetError(problem, where, "Name structures of the masks")
+    counts, trained = knowing(structures, dataset, fingerprint), len(fingerprint)
+    if lacking := [name for name, count in counts.items() if not count]:
+        problem = f"no training case knows {listed(lacking)}"
+        raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was drawn")
+    known = [tuple(name for name in structures if case.knows(name)) for case in partial]
+    of_each = ", ".join(f"{name} in {count}" for name, count in counts.items())
+    because = (
+        f"of {counted(trained, 'training case')} structures are known so: {of_each}; what is unknown in a case is a "
+        "part of its background in the loss, and is not scored there"
+    )
+    return Decision([list(own) for own in sorted(set(known))], because, MARGINAL)
+
+
+def knowing(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, int]:
+    """{structure: training cases that know it}"""
+    partial = {case.id: case for case in dataset if case.known is not None}
+    each = [partial.get(case.id) for case in fingerprint.cases]
+    return {name: sum(case is None or case.knows(name) for case in each) for name in structures}
+
+
+def combinations(partial: Sequence[Sequence[str]] | None, names: Sequence[str]) -> tuple[frozenset[str], ...]:
+    """The combinations of structures that cases know, and those that they become where left and right change sides."""
+    given = [frozenset(own) for own in partial or ()]
+    order = crossed(names)
+    others = {} if order is None else {name: names[place] for name, place in zip(names, order, strict=True)}
+    turned = [frozenset(others[name] for name in own) for own in given] if others else []
+    return tuple(dict.fromkeys([*given, *turned]))
+
+
 def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """A loss that can learn from readers' shares, or from masks known in parts, where the planned one cannot."""
     loss = settings["loss"]
     if settings["readers"] == "soft" and len(settings["observers"] or ()) > 1 and loss not in OF_SHARES:
         because = f"{loss} cannot learn the share of readers, which task.readers asks for"
         return {"task.loss": Decision(OF_SHARES[0], because)}
-    partly = settings["ignore"] is not None or settings["sparse"] is not None
-    if not partly or not NEIGHBOURS & set(loss.split("+")):
+    if settings["partial"] and OF_CLASSES & set(loss.split("+")):
+        because = f"{loss} counts the classes, and in some cases one of them is a part of the background"
+        return {"task.loss": Decision("dice+ce", because)}
+    if not looks_at_unknown(settings) or not NEIGHBOURS & set(loss.split("+")):
         return {}
     because = f"{loss} looks at the neighbours of a voxel, of which not all are known"
     return {
         "task.loss": Decision("dice+ce", because),
         "task.centrelines": Decision([], "what is known in parts has no centreline"),
     }
+
+
+def looks_at_unknown(settings: Mapping[str, Any]) -> bool:
+    """Whether a voxel may have a neighbour of which the loss knows nothing.
+
+    Of a case that knows some structures only, regions are left out; of exclusive labels all that counts is known.
+    """
+    is_partial = bool(settings["partial"] and settings["regions"])
+    return settings["ignore"] is not None or settings["sparse"] is not None or is_partial
 
 
 def tolerance_of_regions(

@@ -13,7 +13,7 @@ from isocenter.errors import cases_of_patients
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import Tidying, tidied
-from isocenter.values import Array, Case, Decision, Deferred, Geometry, Label, Prediction
+from isocenter.values import Array, Case, Decision, Deferred, DrawnMap, Geometry, Label, Prediction
 
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
 RARELY = 0.02
@@ -51,8 +51,7 @@ def settled_map(
 @dataclass(frozen=True, eq=False)
 class _Pair:
     predicted: Array
-    truth: Array
-    known: Array | None
+    drawn: DrawnMap
     voxel: float
     patient: str
 
@@ -61,12 +60,12 @@ def choose(
     predictions: Sequence[Prediction],
     cases: Sequence[Case],
     labels: Sequence[Label],
-    truth: Callable[[Case], tuple[Array, Array | None]],
+    truth: Callable[[Case], DrawnMap],
     several: Mapping[str, float],
 ) -> tuple[dict[str, Tidying], Decision]:
     """{label name: rule that helps it}, empty where none does, and the decision with the reasons.
 
-    truth:   of a case, its label map and where that is known, None for everywhere
+    truth:   of a case, what was drawn; a label is looked at in the cases that know it
     several: share of the training references in which a label has several pieces, by its name, where it is known
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
     get better. The largest piece alone is kept only where references seldom have several, and where the gain is sure by
@@ -81,13 +80,16 @@ def choose(
     # Volumes of some cases in mm³ and of others in voxels cannot be set side by side.
     in_voxels = any(one.geometry.voxel_volume is None for one in predictions)
     pairs = [
-        _Pair(np.asarray(one.data), *truth(case), 1.0 if in_voxels else one.geometry.voxel_volume or 1.0, case.patient)
+        _Pair(np.asarray(one.data), truth(case), 1.0 if in_voxels else one.geometry.voxel_volume or 1.0, case.patient)
         for one, case in zip(predictions, cases, strict=True)
     ]
     chosen: dict[str, Tidying] = {}
     reasons = []
-    for label in labels:
-        rule, steps = _chosen_for(label.value, pairs, several.get(label.name, 0.0), in_voxels)
+    for place, label in enumerate(labels):
+        known = [pair for pair in pairs if pair.drawn.knows(place)]
+        if len({pair.patient for pair in known}) < FEWEST_PATIENTS:
+            continue
+        rule, steps = _chosen_for(label.value, known, several.get(label.name, 0.0), in_voxels)
         reasons += [f"{label.name}: {step}" for step in steps]
         if rule != Tidying():
             chosen[label.name] = rule
@@ -99,7 +101,7 @@ def choose(
 def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: bool) -> tuple[Tidying, list[str]]:
     rule, reasons = Tidying(), []
     before = _dice(value, rule, pairs)
-    pieces = [_pieces(pair.truth == value) * pair.voxel for pair in pairs]
+    pieces = [_pieces(pair.drawn.values == value) * pair.voxel for pair in pairs]
     several = max(several, sum(len(own) > 1 for own in pieces) / len(pieces))
     # Half the volume of the smallest true piece: no expert marks a single piece as small as that.
     smallest = round(min((float(own.min()) for own in pieces if len(own)), default=0.0) / 2, 6)
@@ -130,8 +132,8 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     scores = []
     for pair in pairs:
         mask = tidied(pair.predicted, {value: rule}, pair.voxel)
-        predicted = mask == value if pair.known is None else (mask == value) & pair.known
-        score = overlap(predicted, pair.truth == value).dice
+        predicted = mask == value if pair.drawn.voxels is None else (mask == value) & pair.drawn.voxels
+        score = overlap(predicted, pair.drawn.values == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
 

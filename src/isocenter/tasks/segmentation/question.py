@@ -13,16 +13,29 @@ from isocenter.belief import OF_VOXELS, Certainty, certainty_decisions, check_vo
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES, mask_loss, mean_dice, overlap_counts, shares_of
+from isocenter.tasks.segmentation.loss import (
+    NEIGHBOURS,
+    OF_CLASSES,
+    OF_SHARES,
+    known_structures,
+    mask_loss,
+    mean_dice,
+    overlap_counts,
+    shares_of,
+)
 from isocenter.tasks.segmentation.partial_labels import (
     CONSENSUS_NAMES,
+    combinations,
+    knowing,
+    looks_at_unknown,
+    partial_decision,
     partly_decisions,
     suited_loss,
     tolerance_of_regions,
 )
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from
 from isocenter.tasks.segmentation.scoring import METRICS, MaskScoring
-from isocenter.tasks.segmentation.target_codes import MOST, codes_of
+from isocenter.tasks.segmentation.target_codes import MOST, codes_of, labels_held
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
     COARSEST,
@@ -38,6 +51,7 @@ from isocenter.tasks.shared import (
     uncut,
 )
 from isocenter.tasks.task import Origin, Outputs, Uncertain
+from isocenter.transforms import names_sides
 from isocenter.values import (
     Case,
     Dataset,
@@ -79,6 +93,13 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
 
 
+def combinations_from(given: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...] | None:
+    """The combinations of known structures of a plan or a record; ValueError for what is none."""
+    if given is not None and any(isinstance(own, str) or not own for own in given):
+        raise ValueError(f"{given} are not lists of names")
+    return None if given is None else tuple(tuple(map(str, own)) for own in given)
+
+
 @dataclass(frozen=True)
 class Segmentation(MaskScoring):
     """Every voxel gets one of the labels, or background (0).
@@ -98,6 +119,8 @@ class Segmentation(MaskScoring):
     ignore:         the value of masks for unknown voxels: they are neither learnt, nor sampled, nor scored
     background:     the value of masks for the background; results always hold 0 there
     sparse:         what is drawn: "voxels", most of which are to be ignored, "slices", all in some; None: all is known
+    partial:        combinations of structures that cases know, other than all; what a case does not know is neither
+                    learnt nor scored there
     readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
     """
 
@@ -144,6 +167,12 @@ class Segmentation(MaskScoring):
     sparse: Literal["voxels", "slices"] | None = setting(
         None, Sentence("Masks are known in single {value} only", "Masks are known as a whole"), target=True
     )
+    partial: tuple[tuple[str, ...], ...] | None = setting(
+        None,
+        Sentence("Some cases know some structures only", "Every case knows every structure"),
+        read=combinations_from,
+        target=True,
+    )
     readers: str = setting(
         "first",
         Sentence("Where several readers drew a case, the network learns by the rule {value}"),
@@ -189,7 +218,16 @@ class Segmentation(MaskScoring):
             declared = tuple(Label(value, str(value)) for value in voxels)
             because = f"they are the values of {len(fingerprint)} training masks; none were declared"
         structures = dataset.regions or {label.name: (label.value,) for label in declared}
-        counts = {name: sum(voxels.get(value, 0) for value in values) for name, values in structures.items()}
+        partial = partial_decision(list(structures), dataset, fingerprint)
+        # In a case that does not know a structure nobody has counted its voxels: there it is as large as in the others.
+        known = knowing(list(structures), dataset, fingerprint)
+        counts = {
+            name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / known[name])
+            for name, values in structures.items()
+        }
+        drawn = sum(voxels.values())
+        if partial.value is not None:  # regions lie in the largest of them
+            drawn = max(counts.values()) if dataset.regions else sum(counts.values())
         thin = {} if dataset.regions else _thin(declared, fingerprint)
         unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
         # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
@@ -197,7 +235,7 @@ class Segmentation(MaskScoring):
         lines = _lines(declared, fingerprint) if whole else {}
         return {
             "labels": Decision(plain_labels(declared), because),
-            "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
+            "loss": _loss(thin, lines, drawn, sum(fingerprint.voxels().values()) - unknown, partly),
             "centrelines": _centrelines(lines),
             "weights": _weights(counts),
             "tolerance": _tolerance(list(structures), thin, fingerprint),
@@ -206,6 +244,7 @@ class Segmentation(MaskScoring):
             ),
             "several": _several(declared, fingerprint),
             **partly,
+            "partial": partial,
             **certainty_decisions(),
             **risk_decisions(),
             **interval_decisions(),
@@ -247,6 +286,12 @@ class Segmentation(MaskScoring):
         if not self.exclusive or self.is_divided:  # a value of the target is no channel: what has a side stays
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))
+
+    @property
+    def target_sides(self) -> tuple[int, ...] | None:
+        """As `mirrored`; where cases know some structures only, also what their codes become."""
+        own = self.mirrored
+        return self.truth.sides_changed(own) if self.partial and names_sides(own) and own is not None else own
 
     @property
     def outside(self) -> int | None:
@@ -296,7 +341,8 @@ class Segmentation(MaskScoring):
         """(batch, structures) known voxels in both label maps, and in the two counted together."""
         logits, truth = outputs["mask"], self.truth
         shares = shares_of(truth.groups, logits.new_tensor(truth.codes.shares))
-        both, size = overlap_counts(logits, target, shares, truth.codes.unknown, exclusive=self.exclusive)
+        known = known_structures(truth, logits)
+        both, size = overlap_counts(logits, target, shares, truth.codes.unknown, known, exclusive=self.exclusive)
         return {"both": both, "size": size}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -442,11 +488,11 @@ def _centrelines(lines: Mapping[str, str]) -> Decision:
 def _loss(
     thin: Mapping[str, str],
     lines: Mapping[str, str],
-    voxels: Mapping[int, int],
+    drawn: int,
     known: int,
     partly: Mapping[str, Decision],
 ) -> Decision:
-    """known: voxels, the background's too"""
+    """drawn: voxels of structures; known: voxels, the background's too"""
     all_known = partly["ignore"].value is None
     if lines:
         because = f"{'; '.join(lines.values())} (medians of the training cases): the loss should penalise breaks"
@@ -454,7 +500,7 @@ def _loss(
     if thin and all_known:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")
-    share = sum(voxels.values()) / max(1, known)
+    share = drawn / max(1, known)
     if share < SPARSE:
         because = f"structures fill {100 * share:.3f} % of the voxels: easy background should count little"
         return Decision("dice+focal", because, "doi:10.1016/j.media.2021.102035")
@@ -512,12 +558,23 @@ def check_partly(task: Segmentation) -> None:
     if task.is_divided and task.loss_name not in OF_SHARES:
         problem = f"{task.loss_name} cannot learn the share of readers"
         raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
-    if task.is_divided:
-        _ = codes_of(len(task.classes), len(task.observers)).unknown  # refuses too many ways of being divided
-    partly = task.ignore is not None or task.sparse is not None
-    if partly and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
+    _check_known(task)
+    if looks_at_unknown(vars(task)) and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
         problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
+
+
+def _check_known(task: Segmentation) -> None:
+    if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
+        remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
+        raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
+    if task.partial and (counted_ones := sorted(OF_CLASSES & set(task.loss_name.split("+")))):
+        problem = f"{counted_ones[0]} counts the classes, and in some cases one of them is a part of the background"
+        raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
+    values, known = [label.value for label in task.classes], combinations(task.partial, task.names)
+    held = tuple(labels_held(values, task.structures, own) for own in known)
+    # Refuses too many combinations, and too many ways in which readers are divided.
+    _ = codes_of(len(values), len(task.observers) if task.is_divided else 1, held).unknown
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 
 from isocenter.errors import DatasetError, IsocenterError, counted, listed
-from isocenter.tasks.shared import label_values, own_values, renumbered
+from isocenter.tasks.shared import label_values, own_values, plain_name, renumbered
 from isocenter.values import Case, Image, Label, LazyMapping, label_voxels
 
 MASK = "mask"
@@ -51,7 +51,12 @@ def with_own_labels(
         names = [label.name for label in labels]
         problem = f"the references name {listed(sorted(set(named.values())))}, and the model knows {_table(labels)}"
         raise DatasetError(problem, next(iter(held.values())).where, _remedy(dict.fromkeys(named, ""), names))
-    return [_with_own_labels(case, labels) for case in cases], [*_sentences(held, labels, lacking, named)]
+    made = [_with_own_labels(case, labels, structures) for case in cases]
+    partial = [case for case in made if case.known is not None and not case.known.issuperset(structures)]
+    if partial and not any(case.known is None or case.known for case in made):
+        problem = f"no case knows any of {listed(structures)}"
+        raise DatasetError(problem, made[0].id, "Give cases in which one of them was drawn")
+    return made, [*_sentences(held, labels, lacking, named), *(_known_words(made, structures) if partial else ())]
 
 
 def _held(case: Case, labels: Sequence[Label], silent: Collection[int]) -> Held | None:
@@ -123,6 +128,13 @@ def _sentences(
     return made
 
 
+def _known_words(cases: Sequence[Case], structures: Iterable[str]) -> Iterator[str]:
+    """The sentence on how many cases know each structure."""
+    counts = {name: sum(case.knows(name) for case in cases) for name in structures}
+    each = ", ".join(f"{name} in {count}" for name, count in counts.items())
+    yield f"A structure is scored only where it was drawn; of {counted(len(cases), 'case')} that is {each}."
+
+
 def _listed(structures: Mapping[str, tuple[int, ...]]) -> str:
     return listed(name if name == str(values[0]) else f"{values[0]} ({name})" for name, values in structures.items())
 
@@ -131,10 +143,28 @@ def _table(labels: Sequence[Label]) -> str:
     return listed(one.name if one.is_bare else f"{one.value} {one.name}" for one in labels)
 
 
-def _with_own_labels(case: Case, labels: Sequence[Label]) -> Case:
+def _with_own_labels(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> Case:
     kinds = {kind: partial(_own, case, kind, tuple(labels)) for kind in _kinds(case)}
     others = {kind: partial(case.references.__getitem__, kind) for kind in case.references if kind not in kinds}
-    return replace(case, references=LazyMapping({**others, **kinds}))
+    known = case.known if MASK not in case.references else _known(case, labels, structures)
+    return replace(case, references=LazyMapping({**others, **kinds}), known=known)
+
+
+def _known(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> frozenset[str] | None:
+    """The structures of the model that a case knows, which calls them by its own names; None where it knows all."""
+    if case.known is None:
+        return None
+    try:
+        declared = case.references[MASK].labels
+        own = own_values(labels, declared, case.id)
+    except IsocenterError:  # whoever scores the case says what is wrong with it
+        return case.known
+    values = {label.name: own.get(label.value) for label in declared}
+    values |= {name: own.get(int(name)) for name in case.known if name.isdecimal() and name not in values}
+    called = {plain_name(name): name for name in structures}
+    marks = {numbers[0]: name for name, numbers in structures.items()}
+    each = (called.get(plain_name(name)) or marks.get(values.get(name) or 0) for name in case.known)
+    return frozenset(name for name in each if name is not None)
 
 
 def _own(case: Case, kind: str, labels: tuple[Label, ...]) -> Image:

@@ -138,7 +138,7 @@ class MaskScoring(MaskAnswering):
         return with_own_labels(cases, self.labels, self.structures, silent)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case and structure, on the reference's own grid.
+        """One row a case and structure that is known in it, on the reference's own grid.
 
         Raises GeometryError for a prediction on another grid.
         """
@@ -148,25 +148,24 @@ class MaskScoring(MaskAnswering):
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
         reference = case.references["mask"]
         refuse_other_grid(prediction, reference, case.id)
-        predicted, (truth, known) = np.asarray(prediction.data), self.truth.of(case)
+        predicted, drawn = np.asarray(prediction.data), self.truth.of(case)
+        known = {name: own for place, (name, own) in enumerate(self.structures.items()) if drawn.knows(place)}
         rows = case_rows(
             predicted,
-            truth,
-            self.structures,
+            drawn.values,
+            known,
             reference.geometry,
             self.tolerances,
             self.centrelines,
-            known=known,
+            known=drawn.voxels,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(
-            prediction, (truth, known), self.structures, self.probable, self.certainty.covers_from
-        )
+        of_voxels = voxel_columns(prediction, drawn, self.structures, self.probable, self.certainty.covers_from)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [
             {**named, **row, **by_readers.get(name, {}), **of_voxels[name], "label": figure_label(name, STRUCTURE)}
-            for name, row in zip(self.structures, rows, strict=True)
+            for name, row in zip(known, rows, strict=True)
         ]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
@@ -181,10 +180,15 @@ class MaskScoring(MaskAnswering):
         return dice.sort_values(ascending=False, kind="stable").index.tolist()
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """Contours of the prediction, and of the reference where the case has one."""
-        reference = self.truth.of(case)[0] if "mask" in case.references else None
-        drawn = np.asarray(prediction.data)
-        return [figures.contours(stated_image(case), reference, drawn, self.labels, title=case.id)]
+        """Contours of the prediction, and of the reference where the case has one: of the structures that it knows."""
+        predicted = np.asarray(prediction.data)
+        if "mask" not in case.references:
+            return [figures.contours(stated_image(case), None, predicted, self.labels, title=case.id)]
+        drawn = self.truth.of(case)
+        if drawn.known is not None:
+            known = [own for place, own in enumerate(self.structures.values()) if drawn.knows(place)]
+            predicted = np.where(np.isin(predicted, [value for own in known for value in own]), predicted, 0)
+        return [figures.contours(stated_image(case), drawn.values, predicted, self.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.readers import CONSENSUS, agreement, masks_of
-from isocenter.tasks.segmentation.target_codes import Codes, codes_of
+from isocenter.tasks.segmentation.target_codes import Codes, codes_of, labels_held
 from isocenter.tasks.shared import label_values
-from isocenter.values import Array, Case, Image
+from isocenter.values import Array, Case, DrawnMap, Image
 
 # Along the axis across slices that were drawn apart no more of what is drawn goes on in the next one.
 GOES_ON = 0.1
@@ -23,18 +23,21 @@ GOES_ON = 0.1
 class Truth:
     """The settings of a segmentation that decide how masks are read.
 
-    values:     of the labels; the place of each, counted from 1, is the label's number
-    structures: the values of each structure that is scored
-    divided:    of how many people the share is taught; 1 where a single map is
+    values:       of the labels; the place of each, counted from 1, is the label's number
+    structures:   the values of each structure that is scored, of which the first marks it; names: of these
+    divided:      of how many people the share is taught; 1 where a single map is
+    combinations: of structures, other than all of them, that cases know
     """
 
     values: tuple[int, ...]
     structures: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
     ignore: int | None
     background: int
     sparse: Literal["voxels", "slices"] | None
     readers: str
     divided: int = 1
+    combinations: tuple[frozenset[str], ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -54,7 +57,28 @@ class Truth:
     @property
     def codes(self) -> Codes:
         """The meaning of the values of targets."""
-        return codes_of(len(self.values), self.divided)
+        return codes_of(
+            len(self.values),
+            self.divided,
+            tuple(labels_held(self.values, self._structures, known) for known in self.combinations),
+        )
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(codes, structures) whether a voxel of this code says anything of a structure."""
+        known = [[True] * len(self.names), *([name in own for name in self.names] for own in self.combinations)]
+        return np.array(known)[self.codes.combinations]
+
+    def sides_changed(self, mirrored: Sequence[int]) -> tuple[int, ...]:
+        """The code that each becomes where left and right change sides; what was known on one side is on the other.
+
+        mirrored: the same of label numbers, the background first
+        """
+        names = {name: self.names[place - 1] for name, place in zip(self.names, mirrored[1:], strict=True)}
+        others = [frozenset(names[name] for name in own) for own in self.combinations]
+        places = [0, *(1 + self.combinations.index(other) for other in others)]
+        each = zip(self.codes.combinations.tolist(), self.codes.rows.tolist(), strict=True)
+        return tuple(int(self.codes.within(places[own])[mirrored[row]]) for own, row in each)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -67,31 +91,39 @@ class Truth:
 
         None where every label is a structure and every voxel is known.
         """
-        if self.groups == [(n + 1,) for n in range(len(self.values))] and not self.is_divided and self.sparse is None:
+        plain = self.groups == [(n + 1,) for n in range(len(self.values))] and not self.combinations
+        if plain and not self.is_divided and self.sparse is None:
             return None
         shares = self.codes.shares
         wanted = [tuple(np.flatnonzero(shares[:, list(group)].sum(axis=1) >= 0.5).tolist()) for group in self.groups]
         return (*wanted, (0,)) if self.sparse is not None else tuple(wanted)
 
     def coded(self, case: Case) -> NDArray[np.uint8]:
-        """(*spatial) what is taught, as `codes` explains; DatasetError for a value without a label."""
+        """(*spatial) what is taught, as `codes` explains.
+
+        Raises DatasetError for a value without a label, for voxels of a structure that is unknown in the case, and
+        where the case knows other structures than those of any case that was planned for.
+        """
         masks = self._taught(case)
         for mask in masks:
             self._refuse_unknown(mask, case.id)
-        maps = [self._numbered(mask, case.id) for mask in masks]
+        maps = [self._numbered(mask, case) for mask in masks]
         consensus = self._consensus(maps)
         taught = self.codes.of(maps) if self.is_divided else consensus
+        if self.combinations or self._known_structures(case) is not None:
+            taught = self.codes.within(self._combination(case))[taught]
         return np.where(self._known(consensus), taught, self.codes.unknown).astype(np.uint8)
 
-    def of(self, case: Case) -> tuple[Array, NDArray[np.bool_] | None]:
-        """(*spatial) label values that predictions are scored on, and where they are known; None where all of them are.
+    def of(self, case: Case) -> DrawnMap:
+        """What predictions are scored on; values that the model does not know are background.
 
-        Values that the model does not know are background.
+        Raises DatasetError for voxels of a structure that is unknown in the case.
         """
         masks = self._taught(case)
-        numbers = self._consensus([self._numbered(mask, case.id) for mask in masks])
+        numbers = self._consensus([self._numbered(mask, case) for mask in masks])
         everywhere = self.sparse is None and not any(self._silent(mask) for mask in masks)
-        return self._valued(numbers), None if everywhere else self._known(numbers)
+        voxels = None if everywhere else self._known(numbers)
+        return DrawnMap(self._valued(numbers), voxels, self._known_structures(case))
 
     def reader_agreement(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """{structure: {figure: Dice}} where several people drew the case, over the voxels that all of them labelled.
@@ -101,7 +133,7 @@ class Truth:
         masks = masks_of(case)
         if len(masks) < 2:
             return {}
-        numbers = {name: self._numbered(mask, case.id) for name, mask in masks.items()}
+        numbers = {name: self._numbered(mask, case) for name, mask in masks.items()}
         known = np.all([self._known(one) for one in numbers.values()], axis=0)
         drawn = {name: self._valued(np.where(known, one, 0)) for name, one in numbers.items()}
         structures = dict(zip(names, self.structures, strict=True))
@@ -113,12 +145,37 @@ class Truth:
     def _consensus(self, maps: Sequence[Array]) -> Array:
         return CONSENSUS[self.readers](maps, len(self.values))
 
-    def _numbered(self, mask: Image, where: str) -> Array:
+    @property
+    def _structures(self) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self.names, self.structures, strict=True))
+
+    def _known_structures(self, case: Case) -> tuple[bool, ...] | None:
+        """Whether each structure is known in a case; None where all are."""
+        known = tuple(case.knows(name) for name in self.names)
+        return None if all(known) else known
+
+    def _combination(self, case: Case) -> int:
+        """The place among `combinations` of the structures that a case knows, counted from 1; 0 where it knows all."""
+        own = frozenset(filter(case.knows, self.names))
+        if len(own) == len(self.names):
+            return 0
+        if own not in self.combinations:
+            problem = f"knows {', '.join(sorted(own)) or 'none'} of the structures, as no case that was planned for"
+            raise DatasetError(problem, case.id, "Plan again with this case, or correct what it knows")
+        return 1 + self.combinations.index(own)
+
+    def _numbered(self, mask: Image, case: Case) -> Array:
         """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
-        values = label_values(mask.data, where)
+        values = label_values(mask.data, case.id)
         numbers = np.zeros(values.shape, dtype=np.uint8)
+        own = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
         for number, value in enumerate(self.values, start=1):
-            numbers[values == value] = number
+            there = values == value
+            if number not in own and there.any():
+                names = [name for name, inside in zip(self.names, self.structures, strict=True) if value in inside]
+                problem = f"the mask holds voxels of {', '.join(names)}, which is unknown in this case"
+                raise DatasetError(problem, case.id, "Correct what the case knows, or remove these voxels")
+            numbers[there] = number
         for value in self._silent(mask):
             numbers[values == value] = len(self.values) + 1
         return numbers

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         own_values,
         places_of,
         plain_labels,
+        plain_name,
         refuse_other_grid,
         refuse_other_image_grid,
         renumbered,

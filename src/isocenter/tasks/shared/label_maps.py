@@ -40,9 +40,9 @@ def own_values(ours: Sequence[Label], declared: Sequence[Label], where: str) -> 
     Raises DatasetError where a value means something else than in the model, unless other names show that the
     reference is numbered otherwise.
     """
-    named = {_plain_name(label.name): label.value for label in ours}
+    named = {plain_name(label.name): label.value for label in ours}
     stated = {label.value: label for label in declared if not label.is_bare}
-    matched = {value: named[name] for value, one in stated.items() if (name := _plain_name(one.name)) in named}
+    matched = {value: named[name] for value, one in stated.items() if (name := plain_name(one.name)) in named}
     is_numbered_alike = all(value == own for value, own in matched.items())
     for label in ours:
         other = stated.get(label.value)
@@ -79,7 +79,7 @@ def renumbered(mask: Image, ours: Sequence[Label], where: str) -> Image:
     return replace(mask, pixels=made[np.newaxis], labels=tuple(labels))
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without regard to case, and to blanks, hyphens or underscores between its words."""
     return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
 

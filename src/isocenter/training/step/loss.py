@@ -363,7 +363,7 @@ def mixed(
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
     parts = {name: _drawn(part, batch) for name, part in leaves(task).items() if name}
-    return Drawn(batch.generators, batch.steps, task.mirrored, task.outside, parts)
+    return Drawn(batch.generators, batch.steps, task.target_sides, task.outside, parts)
 
 
 def on_device(arrays: Any, device: Any) -> Any:

@@ -26,6 +26,7 @@ from isocenter.files.layouts.cases.join import (
     part_named,
     parts_named,
 )
+from isocenter.files.layouts.cases.known_structures import with_known_structures
 from isocenter.files.layouts.cases.load import on_axes_of_image
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
 from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
@@ -80,7 +81,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         _case(case, name, owner, course)
         for case, name, owner, course in zip(files, ids, patients.names, read, strict=True)
     )
-    return Dataset(
+    dataset = Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, files, strict=True) if one.split is not None},
         name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
@@ -95,6 +96,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
         problems=(*reading.problems, *problems, *more, *absent, *odd, *unread, *unused, *_unopened(folder, options)),
     )
+    return with_known_structures(dataset, folder, reading.cases) if options.references else dataset
 
 
 def _unopened(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:

@@ -46,6 +46,8 @@ FILM_SUFFIXES = frozenset(FORMATS["video"].suffixes)
 # How Python holds a byte of a name that is not in UTF-8, PEP 383.
 SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
+# The table of what each case knows: it is no table of cases.
+KNOWN_TABLE = "known.csv"
 # How files end in which whole folders are packed; they are not unpacked unasked.
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -117,7 +119,8 @@ class Folder:
     @cached_property
     def _series(self) -> frozenset[Member]:
         """Tables of which each is one series, as their first rows show."""
-        return frozenset(m for m in self.members if m.suffix in SERIES_SUFFIXES and is_series(m.path))
+        tables = (m for m in self.members if m.suffix in SERIES_SUFFIXES and m.path != self.root / KNOWN_TABLE)
+        return frozenset(m for m in tables if is_series(m.path))
 
     @cached_property
     def dicom(self) -> tuple[Member, ...]:
@@ -157,6 +160,7 @@ class Folder:
     @cached_property
     def _named_tables(self) -> tuple[Member, ...]:
         named = [m for m in self.members if m.suffix in TABLE_SUFFIXES and m not in self._series]
+        named = [m for m in named if self.is_file or m.path != self.root / KNOWN_TABLE]
         here = tuple(m for m in named if m.path.parent == self.root)
         return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
 
