@@ -208,7 +208,7 @@ def _with_changes(row: Drift, stream: Stream, by: str | None) -> Drift:
     name, _, level = row.scope.partition("=")
     own = np.flatnonzero(groups[name] == level)
     # The change may have begun some cases before its most probable time.
-    start = max(0, int(np.searchsorted(stream.at[own], pd.Timestamp(row.since))) - ABOUT)
+    start = max(0, int(stream.at[own].searchsorted(pd.Timestamp(row.since))) - ABOUT)
     new = []
     for other, values in groups.items():
         if other == name:
