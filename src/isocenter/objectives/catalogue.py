@@ -12,6 +12,7 @@ from isocenter.objectives.objective import Needs, Objective
 
 OBJECTIVES = {
     "contrast": "isocenter.objectives.contrast:Contrast",
+    "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",

@@ -13,8 +13,9 @@ from annotated_types import Ge, Le
 
 from isocenter.lazy import torch
 from isocenter.objectives.objective import Needs, Objective, Step
-from isocenter.tasks import Task, head_of, leaves
-from isocenter.values import Dataset, Decision, Fingerprint, Head
+from isocenter.objectives.probabilities import heads_of, probable, without_probabilities
+from isocenter.tasks import Task
+from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 PAPER = "arXiv:1703.01780"
 # The weight rises over 40,000 of 150,000 steps in the authors' code for CIFAR-10, github.com/CuriousAI/mean-teacher.
 RAMP = 0.27
-# Outputs that state probabilities.
-STATED = ("classes", "labels")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ class MeanTeacher(Objective):
 
     def refusal(self, task: Task) -> str:
         """It compares probabilities of classes or findings."""
-        unfit = [name or task.name for name, part in leaves(task).items() if part.uncertainty not in STATED]
-        return f"it compares probabilities, and outputs of {', '.join(unfit)} state none" if unfit else ""
+        return without_probabilities(task)
 
     def loss(self, step: Step) -> Tensor:
         """The squared difference, summed over classes or findings, as the mean over places and heads."""
@@ -57,17 +55,3 @@ class MeanTeacher(Objective):
             for name, part, head in heads_of(step.task)
         ]
         return torch.stack(apart).mean()
-
-
-def heads_of(task: Task) -> list[tuple[str, Task, Head]]:
-    """The heads of a task, or of each of its parts: name of the output, task, head."""
-    parts = leaves(task).items()
-    return [
-        (head_of(name, key) if name else key, part, head) for name, part in parts for key, head in part.heads.items()
-    ]
-
-
-def probable(task: Task, head: Head, outputs: Tensor) -> Tensor:
-    """(batch, channels, ...) probabilities: of grades those of each threshold, each of which is one more output."""
-    grades = head.is_vector and head.count < len(task.labels)
-    return outputs.softmax(dim=1) if task.uncertainty == "classes" and not grades else outputs.sigmoid()

@@ -31,6 +31,8 @@ class Needs:
     labels:     references of the training cases
     unlabelled: images without references
     views:      copies of each unlabelled image, which differ in their intensities and lie on one another
+    strong:     two more copies that lie on one another: a weak view, moved alone, and a strong one, whose intensities
+                change in every way
     teacher:    the averaged weights
     features:   pooled features of the labelled images
     start:      the weights that training began from
@@ -41,6 +43,7 @@ class Needs:
     labels: bool = True
     unlabelled: bool = False
     views: int = 1
+    strong: bool = False
     teacher: bool = False
     features: bool = False
     start: bool = False
@@ -52,7 +55,8 @@ class Needs:
         return Needs(
             self.labels or other.labels,
             self.unlabelled or other.unlabelled,
-            max(self.views, other.views),
+            max((one.views for one in (self, other) if one.unlabelled), default=0),
+            self.strong or other.strong,
             self.teacher or other.teacher,
             self.features or other.features,
             self.start or other.start,
@@ -97,6 +101,8 @@ class Step:
     parts:      the module of this objective that learns with the network; None where it has none
     progress:   share of the training that is done
     second:     another view of each image of the labelled batch, where an objective needs it
+    weak:       the unlabelled batch as it is moved, where an objective needs it
+    strong:     the same with every change of intensities
     patients:   of the labelled batch, a number for each
     whole:      joins what each process has of the batch
     embed:      returns the outputs and the pooled features of the network for a batch
@@ -116,6 +122,8 @@ class Step:
     parts: Any = None
     progress: float = 0.0
     second: Seen | None = None
+    weak: Seen | None = None
+    strong: Seen | None = None
     patients: tuple[int, ...] = ()
     whole: Callable[[Tensor], Tensor] = lambda tensor: tensor
     embed: Callable[[Seen], Embedded] | None = None

@@ -64,18 +64,23 @@ def augmented(
     return Seen(images, targets, tuple(context), partner, share, batch.cases)
 
 
-def views_of(batch: Batch, count: int, settings: Settings, device: Any) -> tuple[Seen, ...]:
-    """An unlabelled batch so many times: moved once, then each time with other intensities."""
+def views_of(batch: Batch, count: int, settings: Settings, device: Any, *, strong: bool = False) -> tuple[Seen, ...]:
+    """An unlabelled batch so many times: moved once, then each time with other intensities.
+
+    strong: two more follow, a weak view as it was moved, and a strong one
+    """
     moving, changing = settings.augmentation.parts
+    changes = [changing] * count + [settings.augmentation.strong] * strong
     seen = augmented(batch, settings, device, augmentation=moving)
     there = None if batch.there is None else on_device(batch.there, device)
     views = []
-    for _ in range(count):
-        images, _, _ = changing.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
+    for change in changes:
+        images, _, _ = change.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
         if there is not None:
             images = only_there(images, there, settings.preprocessing.frames or 1)
         views.append(replace(seen, images=images, targets=None))
-    return tuple(views)
+    weak = [replace(seen, targets=None)] if strong else []
+    return (*views[:count], *weak, *views[count:])
 
 
 def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
@@ -240,9 +245,10 @@ class Criterion:
             judge = partial(module.loss, heads=task.heads)
         partner = None if family.has_loss else seen.partner
         labelled = replace(seen, targets=each_array(seen.targets, ranks.whole), partner=partner)
-        unlabelled: tuple[Seen, ...] = ()
+        views: tuple[Seen, ...] = ()
         if batch.unlabelled is not None:
-            unlabelled = views_of(batch.unlabelled, needs.views, settings, self.device)
+            views = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
+        weak, strong = views[needs.views :] or (None, None)
         # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
         student = inner or module if needs.labels else module
         terms_added = [added]
@@ -263,12 +269,14 @@ class Criterion:
             teacher=lambda given: self._taught(given, compute),
             judge=judge,
             task=task,
-            unlabelled=unlabelled,
+            unlabelled=views[: needs.views],
             features=features,
             weights={n: self.ranks.shared(w) for n, w in student.named_parameters()} if needs.start else {},
             start=self.start,
             progress=progress,
             second=second,
+            weak=weak,
+            strong=strong,
             patients=tuple(self.patients[case] for case in batch.cases) if self.patients else (),
             whole=ranks.whole,
             embed=embedded,
