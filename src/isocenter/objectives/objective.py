@@ -105,6 +105,7 @@ class Step:
     strong:     the same with every change of intensities
     patients:   of the labelled batch, a number for each
     whole:      joins what each process has of the batch
+    own:        returns what this process has of the whole
     embed:      returns the outputs and the pooled features of the network for a batch
     taught:     returns those of the averaged weights, without a gradient
     """
@@ -126,6 +127,7 @@ class Step:
     strong: Seen | None = None
     patients: tuple[int, ...] = ()
     whole: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    own: Callable[[Tensor], Tensor] = lambda tensor: tensor
     embed: Callable[[Seen], Embedded] | None = None
     taught: Callable[[Seen], Embedded] | None = None
 

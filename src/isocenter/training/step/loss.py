@@ -279,6 +279,7 @@ class Criterion:
             strong=strong,
             patients=tuple(self.patients[case] for case in batch.cases) if self.patients else (),
             whole=ranks.whole,
+            own=ranks.own,
             embed=embedded,
             taught=lambda given: self._taught_features(given, compute),
         )
