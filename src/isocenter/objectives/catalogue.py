@@ -12,6 +12,7 @@ from isocenter.objectives.objective import Needs, Objective
 
 OBJECTIVES = {
     "contrast": "isocenter.objectives.contrast:Contrast",
+    "distillation": "isocenter.objectives.distillation:Distillation",
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "masked": "isocenter.objectives.masked:Masked",

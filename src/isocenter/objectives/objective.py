@@ -38,6 +38,7 @@ class Needs:
     start:      the weights that training began from
     second:     a second view of each training image, augmented by itself
     upright:    images that have an up
+    taught:     the answers of another model for each image; unlabelled images are used where there are any
     """
 
     labels: bool = True
@@ -49,19 +50,26 @@ class Needs:
     start: bool = False
     second: bool = False
     upright: bool = False
+    taught: bool = False
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether unlabelled images are of use to it."""
+        return self.unlabelled or self.taught
 
     def __or__(self, other: Needs) -> Needs:
         """The needs of both."""
         return Needs(
             self.labels or other.labels,
             self.unlabelled or other.unlabelled,
-            max((one.views for one in (self, other) if one.unlabelled), default=0),
+            max((one.views for one in (self, other) if one.takes_unlabelled), default=0),
             self.strong or other.strong,
             self.teacher or other.teacher,
             self.features or other.features,
             self.start or other.start,
             self.second or other.second,
             self.upright or other.upright,
+            self.taught or other.taught,
         )
 
 
@@ -74,6 +82,7 @@ class Seen:
     context: the covariates of each image, as one tensor, or none
     partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
     cases:   numbers of the cases, of the whole batch
+    taught:  (batch, channels, ...) answers of another model, of the whole batch; None where nobody teaches
     """
 
     images: Tensor
@@ -82,6 +91,7 @@ class Seen:
     partner: Tensor | None = None
     share: float = 1.0
     cases: tuple[int, ...] = ()
+    taught: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

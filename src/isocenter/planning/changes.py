@@ -269,7 +269,7 @@ def unlabelled_kept(plan: Plan) -> int:
     if not plan[UNLABELLED]:
         return 0
     # Of the views one is the teacher's, which learns nothing.
-    views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.unlabelled else 0
+    views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.takes_unlabelled else 0
     return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])
 
 
