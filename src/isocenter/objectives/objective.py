@@ -38,6 +38,7 @@ class Needs:
     start:      the weights that training began from
     second:     a second view of each training image, augmented by itself
     upright:    images that have an up
+    partner:    a second network as its part, which learns as the first does
     taught:     the answers of another model for each image; unlabelled images are used where there are any
     """
 
@@ -50,6 +51,7 @@ class Needs:
     start: bool = False
     second: bool = False
     upright: bool = False
+    partner: bool = False
     taught: bool = False
 
     @property
@@ -69,6 +71,7 @@ class Needs:
             self.start or other.start,
             self.second or other.second,
             self.upright or other.upright,
+            self.partner or other.partner,
             self.taught or other.taught,
         )
 
@@ -118,6 +121,7 @@ class Step:
     own:        returns what this process has of the whole
     embed:      returns the outputs and the pooled features of the network for a batch
     taught:     returns those of the averaged weights, without a gradient
+    another:    returns the outputs of another network for a batch
     """
 
     labelled: Seen
@@ -140,12 +144,18 @@ class Step:
     own: Callable[[Tensor], Tensor] = lambda tensor: tensor
     embed: Callable[[Seen], Embedded] | None = None
     taught: Callable[[Seen], Embedded] | None = None
+    another: Callable[[Any, Seen], Outputs] | None = None
 
     @property
     def embedded(self) -> Callable[[Seen], Embedded]:
         """The network with its pooled features, for an objective that needs them."""
         assert self.embed is not None  # noqa: S101 - its needs say so
         return self.embed
+
+    def through(self, network: Module, seen: Seen) -> Outputs:
+        """The outputs of another network for a batch, computed as those of the network."""
+        assert self.another is not None  # noqa: S101 - each step of a training has it
+        return self.another(network, seen)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,9 @@ class Criterion:
         cases: that train
         """
         objectives = {**settings.terms, **objectives_of_groups(settings, cases)}
+        if ranks.count > 1 and needs_of(objectives.values()).partner:
+            problem = "a second network learns in one process alone"
+            raise PlanError(problem, "objectives.terms", "Leave out co_training, or train without torchrun")
         features = feature_count(averaged, settings, cases[0]) if needs_of(objectives.values()).features else 0
         terms = first_terms(settings.task, device)
         parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
@@ -292,6 +295,7 @@ class Criterion:
             own=ranks.own,
             embed=embedded,
             taught=lambda given: self._taught_features(given, compute),
+            another=lambda network, given: self._outputs(network, given, compute),
         )
         return step, terms_added
 
