@@ -26,6 +26,8 @@ from isocenter.runtime import (
     Request,
     Watching,
     available_memory,
+    coded_findings,
+    codes_of,
     each_of,
     fitting_memory,
     measurements,
@@ -34,7 +36,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -57,7 +59,6 @@ class Asked:
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
-    findings: whether what became of a case states its findings too
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have.
     """
@@ -68,7 +69,6 @@ class Asked:
     region: str | None = None
     abstain: str = "on"
     calibration: str = "on"
-    findings: bool = False
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -84,8 +84,8 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
-    findings: what reports state, where they were asked for; of a clip nothing
-    found: whether the result says something, also of any frame of a clip, where findings were asked for
+    findings: what reports state; of a clip nothing
+    found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     """
 
@@ -287,15 +287,13 @@ class _Rest:
         files: Sequence[Path],
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
-        measured: Sequence[Mapping[str, Any]],
+        measured: Measurements,
     ) -> Done:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        task, stated = self.model.task, self.asked.findings and not self._is_refused
-        stills = (prediction.frames or (prediction,)) if stated else ()
-        findings = [one for still in stills for one in task.results(still)]
-        found = stated and says_something(prediction, findings)
+        findings = [] if self._is_refused else self._findings(measured)
+        found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
@@ -306,6 +304,17 @@ class _Rest:
         kept = prediction if self.room is None else None
         notes = [*noted(prediction, self.case), *lacking]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _findings(self, measured: Measurements) -> list[Finding]:
+        """What reports state; of a clip all frames after each other."""
+        task = self.model.task
+        if self.prediction.frames:
+            return [one for still in self.prediction.frames for one in task.results(still)]
+        made = coded_findings(task.results(self.prediction, measured), codes_of(self.model))
+        if not self._is_as_stated:
+            return made
+        plain = iter(task.results(self.prediction.before_calibration, measured))
+        return [replace(one, probability=next(plain).probability, calibrated=False) for one in made]
 
     @property
     def _is_refused(self) -> bool:
@@ -323,7 +332,8 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        stated = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        findings = coded_findings(stated, codes_of(self.model))
         about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
         wanted, name = self.asked.wanted, self.case.id
         return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)
