@@ -17,6 +17,7 @@ from isocenter.errors import IntegrityError, PlanError
 from isocenter.objectives import Distillation, Seen, Step
 from isocenter.planning import read_plan
 from isocenter.runs.teacher import Lesson, with_teacher
+from isocenter.scoring import read_data_record
 from isocenter.tasks import build
 from isocenter.transforms import Answers, Warp
 from isocenter.values import Case, Dense, Vector
@@ -86,6 +87,7 @@ def test_a_classifier_learns_its_teachers_answers_for_labelled_and_unlabelled_im
     plan = read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["distillation.digest"] == isocenter.load(classified.out, "cpu").record["weights_sha256"]
     assert pd.read_csv(tmp_path / "run" / "log.csv")["loss_distillation"].gt(0).all()
+    assert read_data_record(tmp_path / "run").inherited  # of cases that the teacher has seen
 
 
 def test_a_teacher_of_other_classes_or_of_another_kind_is_refused(classified, segmented, tmp_path):
@@ -107,7 +109,8 @@ def test_a_teacher_that_has_changed_is_refused(classified):
 
 
 def test_a_value_is_learnt_in_the_deviations_of_the_network():
-    own = build({"name": "regression", "targets": ["age"], "mean": {"age": 50.0}, "deviation": {"age": 10.0}})
+    scale = {"units": {}, "mean": {"age": 50.0}, "deviation": {"age": 10.0}}
+    own = build({"name": "regression", "targets": ["age"], **scale})
     lesson = Lesson(Distillation("t"), own, "cpu")
     said = SimpleNamespace(predict=lambda case, receiver: SimpleNamespace(values={"age": 65.0}))
     vars(lesson)["teacher"] = said

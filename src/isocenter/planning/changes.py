@@ -252,6 +252,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         optimiser=plan["training.optimiser"],
         cases=prepared_bytes(grid, architecture["channels"], task),
         count=len(fingerprint),
+        networks=2 if needs_of(objective_kind(name) for name in plan[TERMS]).partner else 1,
     )
     refuse_too_large(needed, machine)
     memory = memory_decision(needed, machine)
