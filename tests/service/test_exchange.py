@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tomllib
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hl7apy.parser import parse_message
@@ -17,11 +20,15 @@ from isocenter.service.exchange.fhir import CERTAINTY, HIGH, LOW, PROBABILITY, b
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.exchange.hl7 import ENDS, control_id, message
 from isocenter.service.exchange.mllp import send
+from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import deliveries, jobs
+from isocenter.service.settings import Fhir, Hl7, Settings
 from isocenter.values import Code, Finding
+from service.objects_sent import drawn, encoded
 from service.reports import SEGMENT, STUDY, fhir_peer, findings, hl7_peer, report
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
+from service.web_served import served
 
 PNEUMOTHORAX = Finding(
     "pneumothorax", True, probability=0.875, codes=(Code("SCT", "36118008", "Pneumothorax"),), calibrated=True
@@ -147,6 +154,40 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
     assert observed[9] == "0.875"
 
 
+def test_the_page_on_the_exchange_states_every_key_of_its_sections():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "exchange.md").read_text(encoding="utf-8")
+    stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    own = Settings.model_validate(stated)
+    assert own.report_to == ["fhir", "ris.example:2575"]
+    assert (stated["fhir"].keys(), stated["hl7"].keys()) == (Fhir.model_fields.keys(), Hl7.model_fields.keys())
+
+
+def test_sections_that_contradict_each_other_are_refused():
+    pacs = {"name": "fhir", "ae_title": "A", "host": "h", "port": 1}
+    code = {"creatinine": "fhir:Observation?code=http://loinc.org|2160-0"}
+    for sections, words in (
+        ({"fhir": {"base": "http://h/fhir"}, "peers": [pacs]}, "a peer is called fhir"),
+        ({"models": {"m": {"path": "m", "covariates": code}}}, "there is no \\[fhir\\]"),
+        ({"hl7": {"send": ["a:1", "a:1"]}}, "names a:1 twice"),
+        ({"hl7": {"send": ["no port"]}}, "pattern"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Settings.model_validate(sections)
+
+
+def test_a_job_is_had_as_fhir_over_http(tmp_path):
+    record = json.dumps(report(PNEUMOTHORAX).record).encode()
+    with served(tmp_path / "node") as web:
+        web.store(encoded(drawn()))
+        job = web.answer("1.2", {"findings.json": (record, None)}, [])
+        answer = web.client.get(f"/api/jobs/{job}/fhir", params={"version": "R4B"})
+        unknown = web.client.get(f"/api/jobs/{'0' * 32}/fhir")
+    assert answer.headers["Content-Type"].startswith("application/fhir+json")
+    [observation] = resources(answer.json(), "Observation")
+    assert observation["code"]["text"] == "pneumothorax"
+    assert unknown.status_code == 404
+
+
 def transaction() -> bytes:
     return checked(bundle(report(PNEUMOTHORAX), "R4B", transaction=True), "R4B")
 
@@ -223,6 +264,7 @@ def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_hav
             couriers.deliver("fhir")
             couriers.deliver(place)
         rows, done = node.rows(deliveries), node.rows(jobs)
+        stored = bundle(report_of(node.settings, node.database, done[0].job), "R5")
         node.store.close()
         node.database.close()
     assert {(row.peer, row.name, row.state) for row in rows} == {
@@ -233,4 +275,6 @@ def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_hav
     assert sum(one.startswith("DiagnosticReport?") for one in fhir.resources) == 2
     assert sum(one.startswith("Device?") for one in fhir.resources) == 1
     assert set(heard) == {control_id(row.job) for row in done}
+    segments = [own for one in resources(stored, "ImagingSelection") for own in one.get("instance", ())]
+    assert [one["subset"] for one in segments][:1] == [["1"]]
     assert len(taken) > 2 and len(set(taken)) == 2

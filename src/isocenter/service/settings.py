@@ -190,13 +190,16 @@ def _source(given: Any) -> Any:
 
 
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own.
+    """A model that rules name: whatever `load` takes.
 
-    card:       the address of its model card
-    covariates: {name: source} of those that are not in DICOM
+    codes:       a file of codes of its names, which stand before those that it has
+    allow_large: also for images out of all proportion to its own
+    card:        the address of its model card
+    covariates:  {name: source} of those that are not in DICOM
     """
 
     path: Path
+    codes: Path | None = None
     allow_large: bool = False
     card: Url | None = None
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
@@ -435,7 +438,10 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     if tls is not None:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
-    models = {name: one.model_copy(update={"path": base / one.path}) for name, one in settings.models.items()}
+    models = {
+        name: one.model_copy(update={"path": base / one.path, "codes": one.codes and base / one.codes})
+        for name, one in settings.models.items()
+    }
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]
