@@ -35,6 +35,11 @@ def test_of_several_images_each_row_states_its_own_and_the_reason_names_those_wi
     assert [row["case"] for row in made.records] == ["a"]
 
 
+def test_a_value_that_is_not_a_number_is_left_out_and_the_reason_says_so():
+    made = findings_record([Examined(done(Finding("volume", float("nan"), "ml", low=float("-inf"))))], MODEL)
+    assert (made.rows, made.reason) == ((Finding("volume", None, "ml"),), "volume is not a number")
+
+
 def test_an_image_in_which_nothing_was_found_differs_from_one_that_was_not_answered():
     assert findings_record([Examined(done())], MODEL).outcome == "nothing"
     assert findings_record([Examined(done(abstained="odd"))], MODEL).outcome == "abstained"

@@ -16,6 +16,7 @@ from pydicom.uid import MRImageStorage
 
 import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
+from isocenter.runtime import codes_of
 from isocenter.service.keeper import seconds_until
 from isocenter.service.records.index import Index
 from isocenter.service.records.tables import studies
@@ -261,6 +262,15 @@ def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_pat
     classifies = WarmModels({"m": ModelSection(path=gated.out)}, 8)["m"][1]
     assert (segments.labels, segments.findings) == ({"bright": 1}, ())
     assert (classifies.labels, classifies.findings) == ({}, ("bright", "dark"))
+
+
+def test_a_file_of_codes_in_the_settings_stands_before_those_of_the_model_and_makes_another_model_of_it(tmp_path):
+    path, codes = threshold_model(tmp_path, LEVEL), tmp_path / "codes.csv"
+    codes.write_text("name,scheme,value,meaning\nbright,99SITE,1,Bright\n")
+    plain = WarmModels({"m": ModelSection(path=path)}, 8)["m"]
+    coded = WarmModels({"m": ModelSection(path=path, codes=codes)}, 8)["m"]
+    assert codes_of(coded[0])["bright"].codes[0].scheme == "99SITE"
+    assert coded[1].hash != plain[1].hash
 
 
 def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Inputs,
     Json,
     Maps,
+    Measure,
     Methods,
     Mirror,
     Out,
@@ -75,6 +76,7 @@ def predict(
     abstain: Abstain = "on",
     uncertainty: Uncertainty = None,
     activation: Activation = None,
+    measure: Measure = None,
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""
@@ -102,6 +104,7 @@ def predict(
         calibration=calibration,
         uncertainty=uncertainty,
         activation=activation,
+        measure=measure or (),
         **(given or {}),
     )
     show(result, result.as_record() if json else None)
@@ -212,8 +215,11 @@ def package(
     threads: Threads = None,
     codes: Annotated[
         Path | None,
-        typer.Option(help="A table name,scheme,value,meaning[,unit] with the codes of what results name."),
+        typer.Option(
+            metavar="FILE", help="A table name,scheme,value,meaning[,unit] with the codes of what results name."
+        ),
     ] = None,
+    measure: Measure = None,
 ) -> None:
     """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
@@ -224,6 +230,7 @@ def package(
         backends=named(backends, "--backends"),
         threads=threads,
         codes=codes,
+        measure=measure or (),
     )
     show(result, result.as_record() if json else None)
 

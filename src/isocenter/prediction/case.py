@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
     Model,
+    Ratio,
     Receiver,
     Request,
     Watching,
@@ -31,6 +32,7 @@ from isocenter.runtime import (
     each_of,
     fitting_memory,
     measurements,
+    ratios_of,
     refuse_out_of_proportion,
     size_changes,
 )
@@ -56,6 +58,7 @@ class Asked:
 
     folder: where it is written; where there is none it is kept
     request: of the model; its region and maps follow from `region` and `wanted`
+    ratios: of measurements, beside those that the model has
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
@@ -69,6 +72,7 @@ class Asked:
     region: str | None = None
     abstain: str = "on"
     calibration: str = "on"
+    ratios: tuple[Ratio, ...] = ()
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -302,7 +306,7 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        notes = [*noted(prediction, self.case), *lacking]
+        notes = [*noted(prediction, self.case), *lacking, *self._without_ratios(findings)]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
 
     def _findings(self, measured: Measurements) -> list[Finding]:
@@ -310,11 +314,26 @@ class _Rest:
         task = self.model.task
         if self.prediction.frames:
             return [one for still in self.prediction.frames for one in task.results(still)]
-        made = coded_findings(task.results(self.prediction, measured), codes_of(self.model))
+        made = task.results(self.prediction, measured)
+        made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
+        made = coded_findings(made, codes_of(self.model))
         if not self._is_as_stated:
             return made
-        plain = iter(task.results(self.prediction.before_calibration, measured))
-        return [replace(one, probability=next(plain).probability, calibrated=False) for one in made]
+        plain = task.results(self.prediction.before_calibration, measured)
+        stated = [*plain, *made[len(plain) :]]  # ratios have no probability
+        return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
+
+    @property
+    def _ratios(self) -> tuple[Ratio, ...]:
+        return (*ratios_of(self.model), *self.asked.ratios)
+
+    def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
+        """A warning for each ratio that could not be made."""
+        stated = {one.concept for one in findings}
+        for ratio in self._ratios if findings else ():
+            if ratio.name not in stated:
+                what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
+                yield Problem("warning", what, (self.case.id,))
 
     @property
     def _is_refused(self) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from isocenter.prediction.case import Done
 from isocenter.prediction.result_files import DIGITS, PROGRAM
 from isocenter.runtime import Model, write_json
-from isocenter.values import Findings
+from isocenter.values import Finding, Findings
 
 FINDINGS = "findings.json"
 SCHEMA = "isocenter.findings"
@@ -39,8 +41,10 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
         return Findings((), "abstained", "; ".join(abstained), model_named(model))
-    reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking]
-    rows = [(finding, one.place) for one in images for finding in one.done.findings]
+    rows = [(_finite(finding), one.place) for one in images for finding in one.done.findings]
+    stated = [finding for one in images for finding in one.done.findings]
+    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(stated, rows, strict=True) if made != own]
+    reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
     return Findings(
         tuple(finding for finding, _ in rows),
         "result" if has_result else "abstained" if abstained else "nothing",
@@ -48,6 +52,16 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
         model_named(model),
         tuple(place for _, place in rows) if any(place for _, place in rows) else (),
     )
+
+
+def _finite(finding: Finding) -> Finding:
+    """A finding without numbers that are none."""
+    names = ("value", "probability", "low", "high")
+    numbers = {name: getattr(finding, name) for name in names}
+    odd: dict[str, Any] = {
+        name: None for name, own in numbers.items() if isinstance(own, float) and not math.isfinite(own)
+    }
+    return replace(finding, **odd) if odd else finding
 
 
 def _lacking(done: Done) -> Iterator[str]:
@@ -66,5 +80,5 @@ def model_named(model: Model) -> dict[str, str]:
 
 
 def write_findings(findings: Findings, folder: Path) -> None:
-    """Write `findings.json`."""
-    write_json(folder / FINDINGS, SCHEMA, findings.record)
+    """Write `findings.json`, in one line: a cohort has hundreds of thousands of findings."""
+    write_json(folder / FINDINGS, SCHEMA, findings.record, indent=None)

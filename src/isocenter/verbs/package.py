@@ -24,12 +24,14 @@ from isocenter.runtime import (
     Evidence,
     Model,
     certify,
+    checked_ratios,
     choose_device,
     codes_of,
     load,
     read_json,
     refuse_unknown,
     with_codes,
+    with_ratios,
     write_package,
     write_zip,
 )
@@ -100,6 +102,7 @@ def package(
     backends: Sequence[str] | None = None,
     threads: int | None = None,
     codes: str | Path | None = None,
+    measure: Sequence[str] = (),
 ) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
@@ -108,6 +111,7 @@ def package(
     codes:    a table name,scheme,value,meaning[,unit]: several rows of one name are equivalents, of which the first
               goes into DICOM. Other names keep the codes of the data, or get that of DICOM's dictionary
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
+    measure:  ratios of measurements that the model states, "cdr = cup.short_axis_mm / disc.short_axis_mm"
     Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
     that cannot be understood.
     """
@@ -119,6 +123,7 @@ def package(
     refuse_unknown(backends or (), "--backends")
     given = {} if codes is None else read_codes(Path(codes))
     model = with_codes(load(run, "cpu"), given)
+    model = with_ratios(model, checked_ratios(measure, model.task))
     evidence = evidence_of(run, model, plan)
     rows = evidence.rows
     with becoming(out, overwrite, zipped) as folder:

@@ -52,7 +52,7 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, Request, with_uncertainty, write_json
+from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
 from isocenter.tasks import Task, added_results, may_miss
 from isocenter.values import Case, Findings, Prediction, Problem
 
@@ -60,8 +60,8 @@ log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
-# says of a label, each twice what was seen.
-RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 1024
+# says of a label, whose measurements are findings too, each twice what was seen.
+RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 6400
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,7 @@ def predict(
     calibration: str = "on",
     uncertainty: str | None = None,
     activation: str | None = None,
+    measure: Sequence[str] = (),
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -169,6 +170,7 @@ def predict(
                  "tta" (mirrored views). No result changes by it. As planned if not said
     activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
                 graph or a trial decides
+    measure: ratios of measurements as findings, "cdr = cup.short_axis_mm / disc.short_axis_mm", beside the model's own
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
@@ -193,6 +195,7 @@ def predict(
         raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if covering:
         _refuse_without_covering(loaded.task, str(model))
+    asked = replace(asked, ratios=checked_ratios(measure, loaded.task))
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         predictor = There.of(scheduler, path_of(model), loaded, device=device, uncertainty=sought, **how)
@@ -299,7 +302,10 @@ def _reserve(folder: Path, cases: int, labels: int) -> None:
     """Take the room on the disk that the records will need, so that what is done stays when the disk gets full."""
     try:
         # Random, because a file system that compresses takes no room for zeros.
-        (folder / RESERVED).write_bytes(os.urandom(RECORD_BYTES + cases * (CASE_BYTES + labels * LABEL_BYTES)))
+        with (folder / RESERVED).open("wb") as file:
+            file.write(os.urandom(RECORD_BYTES))
+            for _ in range(cases):
+                file.write(os.urandom(CASE_BYTES + labels * LABEL_BYTES))
     except OSError as error:
         raise unwritable(error, folder) from error
 

@@ -21,11 +21,11 @@ log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash is that of weights, task, preprocessing, windows and codes."""
+    """The facts of a model for routing; its hash is that of weights, task, preprocessing, windows, codes and ratios."""
     task = {"name": model.task.name, **settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
-    codes = [codes] if (codes := model.record.get("codes")) else []
-    text = json.dumps([*settings, model.inference.settings, *codes], sort_keys=True, default=str)
+    stated = [own for name in ("codes", "measures") if (own := model.record.get(name))]
+    text = json.dumps([*settings, model.inference.settings, *stated], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
