@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.service.courier import Couriers
     from isocenter.service.dicom.receiver import Receiver
+    from isocenter.service.exchange.covariates import check_covariates
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of

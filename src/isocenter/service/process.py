@@ -74,7 +74,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    settings = kept_settings(settings, "rules")
+    settings = kept_settings(settings, "rules", "fhir", "hl7")
     database = service.opened(settings.database_url)
     models = stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
@@ -88,7 +88,7 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "models", "peers", "queue")
+    settings = kept_settings(settings, "rules", "models", "peers", "queue", "fhir", "hl7")
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 
@@ -105,6 +105,8 @@ def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, Mode
     """Facts of every model. Raises what loading raises."""
     del name, stop
     models = service.WarmModels(settings.models, settings.queue.memory_gb)
+    for name, one in settings.models.items():
+        service.check_covariates(name, one.covariates, models[name][0].networks.context)
     return {name: models[name][1] for name in settings.models}
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
 
@@ -61,6 +61,10 @@ Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]  # user and password come from the environment
+# A receiver of HL7; with the colon it is no name of a peer, and the records hold 64 letters of one.
+HostPort = Annotated[str, Field(pattern=r"^[\w.-]{1,58}:[1-9]\d{0,4}$")]
+# The FHIR server as a peer.
+FHIR = "fhir"
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
 Wish = str | bool | int | float | list[str] | tuple[float, float]
 
@@ -174,16 +178,31 @@ class Peer(Section):
     tls: PeerTls | None = None
 
 
+class CovariateSource(Section):
+    """Where a covariate comes from that images do not state, and the unit in which the model was trained."""
+
+    source: Annotated[str, Field(pattern=r"^fhir:Observation\?code=[^&\s]+$")]
+    unit: str | None = None
+
+
+def _source(given: Any) -> Any:
+    return {"source": given} if isinstance(given, str) else given
+
+
 class ModelSection(Section):
     """A model that rules name: whatever `load` takes.
 
     codes:       a file of codes of its names, which stand before those that it has
     allow_large: also for images out of all proportion to its own
+    card:        the address of its model card
+    covariates:  {name: source} of those that are not in DICOM
     """
 
     path: Path
     codes: Path | None = None
     allow_large: bool = False
+    card: Url | None = None
+    covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
 
 
 class Inside(Section):
@@ -232,6 +251,24 @@ class Rule(Section):
         return self
 
 
+class Fhir(Section):
+    """A FHIR server: covariates come from it, and with `send` the reports of all rules go to it.
+
+    patient_system: the address that it has for the PatientIDs of DICOM
+    """
+
+    base: Url
+    version: Literal["R5", "R4B"] = "R5"
+    send: bool = True
+    patient_system: str = ""
+
+
+class Hl7(Section):
+    """Receivers of HL7 v2 by MLLP, to which the reports of all rules go."""
+
+    send: list[HostPort] = []
+
+
 class Watch(Section):
     """A folder whose files are taken in once they have not changed for 5 s."""
 
@@ -256,6 +293,8 @@ class Settings(Section):
     peers: list[Peer] = []
     models: dict[Name, ModelSection] = {}
     rules: list[Rule] = []
+    fhir: Fhir | None = None
+    hl7: Hl7 = Hl7()
     watch: Watch | None = None
     front: Front | None = None
 
@@ -276,6 +315,13 @@ class Settings(Section):
             for other in (rule.inside, rule.only_if):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
                     raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule")
+        if double := {name for name in self.hl7.send if self.hl7.send.count(name) > 1}:
+            raise ValueError(f"hl7.send names {', '.join(sorted(double))} twice")
+        if self.fhir is not None and FHIR in names:
+            raise ValueError(f"a peer is called {FHIR}, which is the server of [fhir]")
+        for name, model in self.models.items():
+            if model.covariates and self.fhir is None:
+                raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
         if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
@@ -288,6 +334,11 @@ class Settings(Section):
     def folder(self) -> Path:
         """The node's folder."""
         return self.node.folder
+
+    @property
+    def report_to(self) -> list[str]:
+        """Peers that get the findings of every job as a report: the FHIR server, and receivers of HL7."""
+        return [*([FHIR] if self.fhir is not None and self.fhir.send else []), *self.hl7.send]
 
     @property
     def database_url(self) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.implicit import implicit_data_set
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
-    from isocenter.files.dicom.writing.sr import write_report
+    from isocenter.files.dicom.writing.sr import UCUM, write_report
     from isocenter.files.dicom.writing.stamp import Stamp, stamped
 
 if not TYPE_CHECKING:

@@ -89,17 +89,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job: a result, or a stated reason why there is none."""
+    """The outcome of a job: a result, or a stated reason why there is none.
+
+    send:       peers that get the DICOM objects
+    report_to:  peers that get the record of findings as a report
+    covariates: {name: {"value", "source"}} of those that the image or a server states
+    """
 
     outcome: str
     reason: str = ""
     answers: Sequence[Answer] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     send: Sequence[str] = ()
+    report_to: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     gate_p: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    covariates: Sequence[str] = ()
+    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
@@ -216,7 +222,11 @@ class Jobs:
                 publish()
             send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
             sent = [one.name for one in outcome.answers if one.sop_instance_uid is not None]
-            is_sending = self._write_answers(connection, job, outcome, [(name, peer) for name in sent for peer in send])
+            due = [(name, peer) for name in sent for peer in send]
+            if outcome.outcome == RESULT:
+                records = [one.name for one in outcome.answers if one.kind == "findings"]
+                due += [(name, peer) for name in records for peer in outcome.report_to]
+            is_sending = self._write_answers(connection, job, outcome, due)
             values = {
                 "state": "sending" if is_sending else "done",
                 "outcome": outcome.outcome,
@@ -224,7 +234,7 @@ class Jobs:
                 "seconds": dict(outcome.seconds),
                 "gate_p": outcome.gate_p,
                 "versions": dict(outcome.versions),
-                "covariates": list(outcome.covariates),
+                "covariates": {name: dict(one) for name, one in outcome.covariates.items()},
                 "lease_until": None,
                 "done_at": Clock(),
             }

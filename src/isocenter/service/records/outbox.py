@@ -13,6 +13,7 @@ from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import answers, deliveries, jobs
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
+ASKED_S = 3600.0  # the longest pause that a peer may ask for
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,13 @@ class Outbox:
         """The peer has it."""
         self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None})
 
-    def failed(self, delivery: Delivery, reason: str) -> bool:
-        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says."""
+    def failed(self, delivery: Delivery, reason: str, *, after_s: float = 0.0) -> bool:
+        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says.
+
+        after_s: the least pause, as the peer has asked for; not more than an hour
+        """
         pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
+        pause = max(pause, min(after_s, ASKED_S))
         self._end(delivery, {"reason": reason, "next_at": Clock() + pause})
         old = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
         given_up = update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside")

@@ -18,6 +18,7 @@ from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Examined, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
+from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
 from isocenter.values import Case, Findings, Geometry, Image
@@ -63,23 +64,28 @@ def answered(
     words: str,
     send: Sequence[str],
     *,
+    report_to: Sequence[str] = (),
+    given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     root: of UIDs; words: that DICOM results bear; send: peers that results go to; request: of the model
+    report_to: peers that get the findings as a report; given: covariates that the images do not state
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
-    seen, covariates = list[Examined](), set[str]()
+    seen, known = list[Examined](), dict[str, Known]()
     try:
         with _cases(job, inputs) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
-            for number, case in enumerate(cases, start=1):
+            for number, found_case in enumerate(cases, start=1):
                 since = time.monotonic()
+                case, stated = _with_covariates(found_case, given or {})
+                known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
                 asked = Asked(folder=room, region=region, request=request)
@@ -90,7 +96,6 @@ def answered(
                 done = write()
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
                 seen.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
-                covariates |= {name for name, value in case.covariates.items() if value is not None}
     except (*REFUSALS, OutputError) as error:
         outcome = FAILED if isinstance(error, OutputError) else REFUSED
         return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds)
@@ -106,7 +111,25 @@ def answered(
     if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
         unsent = "nothing of the result is a DICOM object, so nothing is sent to a peer"
         reason = "; ".join(filter(None, [reason, unsent]))
-    return Outcome(found.outcome, reason, answers, found.records, send, seconds, gate_p, versions, sorted(covariates))
+    return Outcome(
+        found.outcome,
+        reason,
+        answers,
+        found.records,
+        send,
+        report_to,
+        seconds,
+        gate_p,
+        versions,
+        {name: one.record for name, one in sorted(known.items())},
+    )
+
+
+def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:
+    """The case with covariates of another source, and all that are stated; what a source lacks is None, so missing."""
+    stated = {name: Known(value, DICOM) for name, value in case.covariates.items() if value is not None}
+    given_values = {name: one.value for name, one in given.items()}
+    return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
 
 
 def _instance(image: Image) -> str:
