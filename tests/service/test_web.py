@@ -189,7 +189,8 @@ GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/model
 POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
 POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
 GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry, POST /api/jobs/{job}/cancel, GET /api/aside,
-POST /api/aside/{n}/release
+POST /api/aside/{n}/release, GET /v2, GET /v2/health/live, GET /v2/health/ready, GET /v2/models/{name},
+GET /v2/models/{name}/ready, POST /v2/models/{name}/infer
 """
 
 
@@ -276,7 +277,7 @@ def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch
                 if not wrong:
                     del answer.headers["Authorization"]
                 status = web.client.send(answer).status_code
-                assert (status == 401) == (not path.startswith("/health/")), path
+                assert (status == 401) == (not path.startswith(("/health/", "/v2/health/"))), path
         assert web.client.get("/api/node", headers={"Host": "node.example"}).status_code == 200
 
 

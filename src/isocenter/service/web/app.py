@@ -20,7 +20,8 @@ from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.guard import Guard
-from isocenter.service.web.shapes import Problem
+from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode, all_entered
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
@@ -37,6 +38,7 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     app.state.node = web_node
     for room in (health, metrics, node, studies, jobs, aside):
         app.include_router(room.router)
+    app.include_router(inference_router)
     app.include_router(store_router)
     for router in (search_router, retrieve_router):
         app.include_router(router, dependencies=[Depends(all_entered)])
@@ -50,8 +52,8 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
 
 def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    body = {"problem": problem, "where": where or request.url.path, "remedy": remedy}
-    return JSONResponse(body, status, headers)
+    path = request.url.path
+    return JSONResponse(problem_of(path, problem, where or path, remedy), status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:

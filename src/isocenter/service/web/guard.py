@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
+from isocenter.service.web.shapes import INFERENCE, problem_of
 
-HEALTH = "/health/"
+HEALTH = ("/health/", f"{INFERENCE}/health/")
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 RETRY_AFTER_S = 5  # when too many ask at once: most answers take less
@@ -37,7 +38,9 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         is_health = scope["path"].startswith(HEALTH)
         refused = (
-            _too_long(scope) or self._refusal(is_health, headers) or (None if is_health else self._overload(scope))
+            _too_long(scope)
+            or self._refusal(scope["path"], is_health, headers)
+            or (None if is_health else self._overload(scope))
         )
         if refused is not None:
             await refused(scope, receive, send)
@@ -53,16 +56,18 @@ class Guard:
         connections = len(scope.get("state", {}).get(CONNECTIONS, ()))
         if self._in_flight < self.max_requests and connections <= MOST_CONNECTIONS:
             return None
-        return _no(503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
+        return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
 
-    def _refusal(self, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
+    def _refusal(self, path: str, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
         if self.token is None:
-            return None if _is_local(headers) else _no(403, "only this machine is served", f"Set {TOKEN} for others")
+            return (
+                None if _is_local(headers) else _no(path, 403, "only this machine is served", f"Set {TOKEN} for others")
+            )
         given = headers.get("authorization", "").encode("latin-1")
         wanted = f"Bearer {self.token}".encode()
         if is_health or hmac.compare_digest(given, wanted):
             return None
-        return _no(401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
+        return _no(path, 401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
 
 
 def _too_long(scope: Scope) -> JSONResponse | None:
@@ -70,7 +75,7 @@ def _too_long(scope: Scope) -> JSONResponse | None:
     length = sum(len(name) + len(value) for name, value in scope["headers"])
     if length + len(scope["path"]) + len(scope.get("query_string", b"")) <= MOST_HEAD_BYTES:
         return None
-    return _no(431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
+    return _no(scope["path"], 431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
 
 
 def _is_local(headers: Mapping[str, str]) -> bool:
@@ -82,9 +87,9 @@ def _is_local(headers: Mapping[str, str]) -> bool:
     return headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
 
 
-def _no(status: int, problem: str, remedy: str) -> JSONResponse:
+def _no(path: str, status: int, problem: str, remedy: str) -> JSONResponse:
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
-    return JSONResponse({"problem": problem, "where": "the request", "remedy": remedy}, status, headers)
+    return JSONResponse(problem_of(path, problem, "the request", remedy), status, headers)
 
 
 def _impatient(receive: Receive) -> Receive:

@@ -60,10 +60,12 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
     with web_listener(settings) as listener:
         database = opened(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
+        node = WebNode(settings, database, store)
         try:
-            app = web_app(WebNode(settings, database, store), token_of(settings))
+            app = web_app(node, token_of(settings))
             asyncio.run(_served(app, listener, stop, bound, settings.http.tls))
         finally:
+            node.computing.close()
             store.close()
             database.close()
 

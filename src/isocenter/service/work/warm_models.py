@@ -14,6 +14,7 @@ import psutil
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime import Model, load
 from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
 
 log = logging.getLogger("isocenter")
@@ -27,6 +28,7 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
+    axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),
@@ -35,6 +37,8 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.name,
         labels,
         model.task.probable_findings,
+        axes,
+        output_axes(model.task, axes) if frames is None else {},
     )
 
 
