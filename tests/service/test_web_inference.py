@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
+import time
 from dataclasses import asdict
+from http.client import HTTPConnection
 
 import numpy as np
 import pytest
@@ -136,7 +139,6 @@ def claimed(shape, **parameters):
     [
         (claimed([1, 1000, 1000, 2500], data=[0]), {}, 422),  # 10 GB
         (claimed([1, 10**9, 10**9, 10**9], data=[0]), {}, 422),
-        (claimed([1, 1000, 1000, 2500], parameters={"binary_data_size": 10**10}), {"Content-Length": str(10**10)}, 413),
         (claimed([1, 10, 10, 10], parameters={"binary_data_size": 4000}), {}, 422),  # and no byte of them comes
         (claimed([1, 10, 10, 10], parameters={"binary_data_size": 40}), {}, 422),
         (claimed([1, 1, 1, 2], data=[[0, "one"]]), {}, 422),
@@ -152,3 +154,31 @@ def test_a_claim_that_is_false_or_too_large_is_refused_before_memory_is_taken(no
     assert answer.status_code == status and answer.json()["error"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
     assert not any((node.settings.folder / "inference").rglob("voxels*"))
+
+
+def test_ten_gigabytes_are_refused_before_one_byte_of_them_comes(node):
+    head = claimed([1, 1000, 1000, 2500], parameters={"binary_data_size": 10**10})
+    connection = HTTPConnection(node.url.removeprefix("http://"), timeout=10)
+    connection.putrequest("POST", "/v2/models/threshold.onnx/infer")
+    connection.putheader("Content-Length", str(len(head) + 10**10))
+    connection.putheader("Inference-Header-Content-Length", str(len(head)))
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413 and "10,000 MB" in json.loads(answer.read())["error"]
+    connection.close()
+
+
+@pytest.mark.whole
+def test_a_process_that_dies_costs_one_answer(node, client, image):
+    inputs = [tensor("image", image), tensor("affine", AFFINE)]
+    client.infer("threshold.onnx", inputs)
+    [process] = multiprocessing.active_children()
+    process.kill()
+    process.join()
+    assert "has ended" in refusal(client, "threshold.onnx", *inputs)
+    assert client.infer("threshold.onnx", inputs).as_numpy("labels").any()
+    for _ in range(100):
+        if not (left := list((node.settings.folder / "inference").rglob("*.raw"))):
+            break
+        time.sleep(0.05)
+    assert not left

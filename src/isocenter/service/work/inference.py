@@ -76,7 +76,7 @@ def answered(model: Model, question: Question, request: Request) -> tuple[Path, 
     taken = VoxelProbabilities(model.task, image.geometry.shape, question.folder, wanted)
     case = Case(NAME, NAME, {"image": image}, covariates=question.covariates)
     try:
-        done = computed(model, case, image, Asked(findings=True, request=request), receiver=taken.receiver)()
+        done = computed(model, case, image, Asked(request=request), receiver=taken.receiver)()
         tensors = [one for one in tensors_of(model, done, taken) if one.name in wanted or done.abstained is not None]
         return _written(tensors, question)
     except OSError as error:

@@ -5,20 +5,19 @@ https://github.com/kserve/open-inference-protocol
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.prediction import Done
+from isocenter.prediction import FINDINGS as FINDINGS_FILE
+from isocenter.prediction import Done, Examined, findings_record, write_findings
 from isocenter.runtime import Model
-from isocenter.service.records.jobs import ABSTAINED, NOTHING, RESULT
 from isocenter.service.work.question import (
     BOXES,
     BYTES,
@@ -99,7 +98,8 @@ def tensors_of(model: Model, done: Done, taken: VoxelProbabilities) -> Iterator[
     if (prediction := done.prediction) is not None and done.abstained is None:
         for name, part in leaves(model.task).items():
             yield from _of_part(name, part, prediction.parts[name] if name else prediction, taken)
-    yield Tensor(FINDINGS, BYTES, json.dumps(_record(model, done), default=str).encode())
+    write_findings(findings_record([Examined(done)], model), taken.folder)
+    yield Tensor(FINDINGS, BYTES, (taken.folder / FINDINGS_FILE).read_bytes())
 
 
 def _of_part(name: str, task: Task, prediction: Prediction, taken: VoxelProbabilities) -> Iterator[Tensor]:
@@ -120,18 +120,6 @@ def _of_part(name: str, task: Task, prediction: Prediction, taken: VoxelProbabil
             yield Tensor(_named(name, kind), REAL, np.array(list(numbers.values()), np.float32), tuple(numbers))
     if (called := prediction.called) is not None:
         yield Tensor(_named(name, BOXES), REAL, called.corners.astype(np.float32), tuple(called.names))
-
-
-def _record(model: Model, done: Done) -> dict[str, Any]:
-    """The record of findings, as `findings.json` has it."""
-    outcome = ABSTAINED if done.abstained is not None else RESULT if done.found else NOTHING
-    return {
-        "schema": "isocenter.findings",
-        "version": 1,
-        "outcome": outcome,
-        "reason": done.abstained or "",
-        "rows": [asdict(one) for one in done.findings],
-    }
 
 
 def _on_disk(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:

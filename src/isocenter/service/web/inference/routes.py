@@ -17,7 +17,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
@@ -176,9 +176,18 @@ async def infer(request: Request, node: Node, name: str) -> FileResponse:
         if reply.path is None:
             raise WebError(reply.status, reply.problem, name, reply.remedy)
         headers = {HEADER_LENGTH: str(reply.header)} if reply.header else {}
-        done = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        media = OCTETS if reply.header else "application/json"
-        return FileResponse(reply.path, headers=headers, media_type=media, background=done)
+        return _OnceOnly(reply.path, headers=headers, media_type=OCTETS if reply.header else "application/json")
+
+
+class _OnceOnly(FileResponse):
+    """An answer whose folder is removed once it is sent, or cannot be."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it (ASGI)."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)
 
 
 def _model(node: WebNode, name: str) -> ModelFacts:
