@@ -210,11 +210,17 @@ def package(
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="monai, or triton: the network alone.")] = "monai",
 ) -> None:
     """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
     result = isocenter.package(
-        run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
+        run,
+        out=target,
+        overwrite=overwrite,
+        backends=named(backends, "--backends"),
+        threads=threads,
+        format=format,
     )
     show(result, result.as_record() if json else None)
 
