@@ -20,7 +20,7 @@ from isocenter.service.records.database import opened
 from isocenter.service.settings import Peer
 from isocenter.service.web.dicomweb import catalogue
 from isocenter.service.web.health import ready
-from isocenter.service.web.server import web_listener
+from isocenter.service.web.server import web_listeners
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -298,19 +298,20 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, heade
 
 def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
     settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
-    for start in (web_listener, prepared):
+    for start in (web_listeners, prepared):
         with pytest.raises(UsageError, match="no token is set"):
             start(settings)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
-    web_listener(settings).close()
+    [listener] = web_listeners(settings)
+    listener.close()
 
 
 def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = read_settings(folder=tmp_path, http={"port": taken.getsockname()[1]})
         with pytest.raises(UsageError, match="Address already in use"):
-            web_listener(settings)
+            web_listeners(settings)
 
 
 def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
@@ -339,4 +340,4 @@ def test_a_certificate_that_is_none_is_refused_by_name_before_anything_is_served
     (tmp_path / "node.pem").write_text("hello")
     http = {"port": 0, "tls": {"certificate": str(tmp_path / "node.pem"), "key": str(tmp_path / "node.pem")}}
     with pytest.raises(UsageError, match=r"node\.pem: no TLS"):
-        web_listener(read_settings(None, [], tmp_path / "node", http=http))
+        web_listeners(read_settings(None, [], tmp_path / "node", http=http))
