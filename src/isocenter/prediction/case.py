@@ -34,7 +34,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -293,14 +293,13 @@ class _Rest:
         files: Sequence[Path],
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
-        measured: Sequence[Mapping[str, Any]],
+        measured: Measurements,
     ) -> Done:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        task, stills = self.model.task, () if self._is_refused else prediction.frames or (prediction,)
-        findings = [one for still in stills for one in task.results(still)]
-        found = bool(stills) and says_something(prediction, findings)
+        findings = [] if self._is_refused else self._findings(measured)
+        found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
@@ -311,6 +310,17 @@ class _Rest:
         kept = prediction if self.room is None else None
         notes = [*noted(prediction, self.case), *lacking]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _findings(self, measured: Measurements) -> list[Finding]:
+        """What reports state; of a clip all frames after each other."""
+        task = self.model.task
+        if self.prediction.frames:
+            return [one for still in self.prediction.frames for one in task.results(still)]
+        made = task.results(self.prediction, measured)
+        if not self._is_as_stated:
+            return made
+        plain = iter(task.results(self.prediction.before_calibration, measured))
+        return [replace(one, probability=next(plain).probability, calibrated=False) for one in made]
 
     @property
     def _is_refused(self) -> bool:
