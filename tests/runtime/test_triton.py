@@ -82,7 +82,7 @@ def test_its_network_has_the_heads_alone(segmented, tmp_path):
 def test_what_it_cannot_be_is_refused(segmented, repository, tmp_path):
     with pytest.raises(UsageError, match="monai or triton"):
         isocenter.package(segmented.out, out=tmp_path / "out", format="torchserve")
-    with pytest.raises(UsageError, match="certifies whole models"):
+    with pytest.raises(UsageError, match="is for whole models"):
         isocenter.package(segmented.out, out=tmp_path / "out", format="triton", backends=("onnx",))
     with pytest.raises(UsageError, match="not overwritten"):
         isocenter.package(segmented.out, out=segmented.out, format="triton", overwrite=True)

@@ -257,7 +257,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
     assert not result.problems
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     evaluated = [(one.name.meaning, one.value.meaning) for g in groups for one in g.get_qualitative_evaluations()]
-    assert evaluated == [("classification", "malignant"), ("oedema", "Present"), ("cyst", "Absent")]
+    assert evaluated == [("classification", "Malignant"), ("oedema", "Present"), ("Cyst", "Absent")]
     numbers = [float(one.value) for group in groups for one in group.get_measurements()]
     assert_allclose(numbers, [25, 75, 30, 10], rtol=1e-5)
 

@@ -211,6 +211,10 @@ def package(
     backends: Backends = "all",
     threads: Threads = None,
     format: Annotated[str, typer.Option(metavar="FORMAT", help="monai, or triton: the network alone.")] = "monai",
+    codes: Annotated[
+        Path | None,
+        typer.Option(help="A table name,scheme,value,meaning[,unit] with the codes of what results name."),
+    ] = None,
 ) -> None:
     """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
@@ -221,6 +225,7 @@ def package(
         backends=named(backends, "--backends"),
         threads=threads,
         format=format,
+        codes=codes,
     )
     show(result, result.as_record() if json else None)
 

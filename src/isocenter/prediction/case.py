@@ -26,6 +26,8 @@ from isocenter.runtime import (
     Request,
     Watching,
     available_memory,
+    coded_findings,
+    codes_of,
     each_of,
     fitting_memory,
     measurements,
@@ -316,7 +318,7 @@ class _Rest:
         task = self.model.task
         if self.prediction.frames:
             return [one for still in self.prediction.frames for one in task.results(still)]
-        made = task.results(self.prediction, measured)
+        made = coded_findings(task.results(self.prediction, measured), codes_of(self.model))
         if not self._is_as_stated:
             return made
         plain = iter(task.results(self.prediction.before_calibration, measured))
@@ -338,7 +340,8 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        stated = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        findings = coded_findings(stated, codes_of(self.model))
         about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
         wanted, name = self.asked.wanted, self.case.id
         return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)

@@ -175,9 +175,14 @@ class Peer(Section):
 
 
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own."""
+    """A model that rules name: whatever `load` takes.
+
+    codes:       a file of codes of its names, which stand before those that it has
+    allow_large: also for images out of all proportion to its own
+    """
 
     path: Path
+    codes: Path | None = None
     allow_large: bool = False
 
 
@@ -391,7 +396,10 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     if tls is not None:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
-    models = {name: one.model_copy(update={"path": base / one.path}) for name, one in settings.models.items()}
+    models = {
+        name: one.model_copy(update={"path": base / one.path, "codes": one.codes and base / one.codes})
+        for name, one in settings.models.items()
+    }
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     ohif = settings.ohif and settings.ohif.model_copy(update={"folder": base / settings.ohif.folder})
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})

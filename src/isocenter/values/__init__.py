@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
     from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.coded_name import CodedName
     from isocenter.values.covariates import (
         AGE,
         BLANKS,

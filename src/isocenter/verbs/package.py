@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
-from isocenter.files import read_text_table, unwritable, written
+from isocenter.files import read_codes, read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
@@ -27,15 +27,17 @@ from isocenter.runtime import (
     Model,
     certify,
     choose_device,
+    codes_of,
     load,
     read_json,
     refuse_unknown,
+    with_codes,
     write_package,
     write_triton,
     write_zip,
 )
 from isocenter.scoring import EVALUATION, OF_GROUPS, kept_content, read_data_record
-from isocenter.values import Decision, Plan, Row
+from isocenter.values import CodedName, Decision, Plan, Row
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
@@ -57,6 +59,7 @@ class Packaged:
     onnx:        whether the network could be written as ONNX, and how far that is from torch
     certificate: which backends say what torch says, and how fast; None where none was asked for
     format:      one of `PACKAGE_FORMATS`
+    codes:       of each name that results state; those with a private code last
     """
 
     out: Path
@@ -65,6 +68,7 @@ class Packaged:
     estimated: bool
     certificate: Certificate | None = None
     format: str = field(default=MONAI, kw_only=True)
+    codes: Mapping[str, CodedName] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -72,7 +76,8 @@ class Packaged:
         facts["format"] = self.format
         certificate = None if self.certificate is None else asdict(self.certificate)
         record = {"schema": "isocenter.package", "version": 1, **facts}
-        return {**record, "estimated": self.estimated, "certificate": certificate}
+        codes = {name: coded.record for name, coded in self.codes.items()}
+        return {**record, "estimated": self.estimated, "certificate": certificate, "codes": codes}
 
     @property
     def _command(self) -> str:
@@ -90,8 +95,17 @@ class Packaged:
             *([] if self.format == MONAI else [f"{NETWORK_ALONE}."]),
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
             *([] if self.certificate is None else self.certificate.lines),
+            *(f"code of {name}: {_in_words(coded)}" for name, coded in self.codes.items()),
         ]
         return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
+
+
+def _in_words(coded: CodedName) -> str:
+    """The codes of a name with their source."""
+    if not coded.codes:
+        return "private (99ISOCENTER); name it in --codes"
+    unit = f", in {coded.unit}" if coded.unit else ""
+    return f"{'; '.join(f'{one.scheme} {one.value}, {one.meaning}' for one in coded.codes)}{unit} ({coded.source})"
 
 
 @named_keywords()
@@ -103,27 +117,33 @@ def package(
     backends: Sequence[str] | None = None,
     threads: int | None = None,
     format: str = MONAI,
+    codes: str | Path | None = None,
 ) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
     format: "monai", or "triton": a model repository of the Triton Inference Server with the network alone
     backends: which of them predict the run's validation cases beside torch, for the certificate by which
               `predict` chooses; all that are here if not said, none and no certificate for ()
+    codes:    a table name,scheme,value,meaning[,unit]: several rows of one name are equivalents, of which the first
+              goes into DICOM. Other names keep the codes of the data, or get that of DICOM's dictionary
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
-    Raises UsageError for what is no finished run, or a backend that nobody knows.
+    Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
+    that cannot be understood.
     """
     run, out = Path(run), Path(out)
     if format not in PACKAGE_FORMATS:
         raise UsageError(f"there is no {format!r}", "--format", f"Choose {' or '.join(PACKAGE_FORMATS)}")
-    if format == TRITON and backends:
-        raise UsageError("certifies whole models, and this is a network alone", "--backends", "Leave it out")
+    if format == TRITON and (backends or codes is not None):
+        flag = "--backends" if backends else "--codes"
+        raise UsageError("is for whole models, and this is a network alone", flag, "Leave it out")
     refuse_missing(run)
     plan = finished_plan(run)
     zipped = is_zip(out)
     marks = MARKS if format == MONAI else (TRITON_RECORD,)
     refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
-    model = load(run, "cpu")
+    given = {} if codes is None else read_codes(Path(codes))
+    model = with_codes(load(run, "cpu"), given)
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
     if format == TRITON:
         estimated = bool(_rows(run))
@@ -135,7 +155,12 @@ def package(
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
-    return Packaged(out, onnx, networks, bool(rows), certificate)
+    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model))
+
+
+def code_table(model: Model) -> dict[str, CodedName]:
+    """The codes of a model's names, those with a private code last."""
+    return dict(sorted(codes_of(model).items(), key=lambda one: not one[1].codes))
 
 
 def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:

@@ -36,7 +36,7 @@ def serve_questions(settings: Settings, connection: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     queue, own = settings.queue, settings.models
-    models = WarmModels({name: one.path for name, one in own.items()}, queue.memory_gb / max(1, queue.workers))
+    models = WarmModels(own, queue.memory_gb / max(1, queue.workers))
     while True:
         try:
             question: Question = connection.recv()

@@ -54,12 +54,12 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels({name: one.path for name, one in settings.models.items()}, memory)
+        self.models = WarmModels(settings.models, memory)
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
         _ = (dicom.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
-        for name in self.models.paths:
+        for name in self.models.sections:
             with suppress(IsocenterError):  # a job says so
                 self.models[name]
 
