@@ -85,6 +85,8 @@ KINDS = (*SPATIAL, *INTENSITY)
 IN_MM = ("motion",)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
+# Largest side of the box that is covered in a strong view: Sohn et al., arXiv:2001.07685, appendix B.
+COVERED = 0.5
 # Voxels by which a label grows or shrinks at the most, and how much rarer it is that it is forgotten as a whole.
 MOST_VOXELS, RARER = 3, 4
 
@@ -239,6 +241,12 @@ class Augmentation:
         still: dict[str, Any] = {**dict.fromkeys(SPATIAL, 0.0), "flips": (), "quarter_turns": False}
         plain: dict[str, Any] = dict.fromkeys(INTENSITY, 0.0)
         return replace(self, **plain), replace(self, **still)
+
+    @property
+    def strong(self) -> Augmentation:
+        """Its changes of intensities, all of which befall every sample but accidents; and a covered box in each."""
+        _, changing = self.parts
+        return replace(changing, probability=1.0, cutout=max(self.cutout, COVERED))
 
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
