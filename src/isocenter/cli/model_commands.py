@@ -213,6 +213,7 @@ def package(
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="monai, or triton: the network alone.")] = "monai",
     codes: Annotated[
         Path | None,
         typer.Option(
@@ -229,6 +230,7 @@ def package(
         overwrite=overwrite,
         backends=named(backends, "--backends"),
         threads=threads,
+        format=format,
         codes=codes,
         measure=measure or (),
     )

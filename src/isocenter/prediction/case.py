@@ -153,10 +153,17 @@ def in_memory(image: Image) -> Image:
 
 
 def computed(
-    model: Model, case: Case, image: Image, asked: Asked, windows: Windows | None = None
+    model: Model,
+    case: Case,
+    image: Image,
+    asked: Asked,
+    windows: Windows | None = None,
+    *,
+    receiver: Receiver | None = None,
 ) -> Callable[[], Done]:
     """The case seen by the network; what is given back writes the result and says what became of it.
 
+    receiver: told the probabilities of each finished part of the image
     The network does not see an image that gets no result because of its header.
     Raises, before anything is computed, MemoryShortageError for an image that would take more memory than is free,
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
@@ -173,7 +180,8 @@ def computed(
         if room is not None:
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
-        receiver, probabilities = stack.enter_context(files)
+        file, probabilities = stack.enter_context(files)
+        receiver = each_of(receiver, file)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
         added = added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None

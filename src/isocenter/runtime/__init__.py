@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         package_record,
     )
     from isocenter.runtime.package.readme import RUN_COMMAND
+    from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD, write_triton
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of

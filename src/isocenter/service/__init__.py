@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from isocenter.service.speaking import listening_of
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
+    from isocenter.service.work.inference import serve_questions
     from isocenter.service.work.warm_models import WarmModels
     from isocenter.service.work.worker import DRAIN_S, Worker
 

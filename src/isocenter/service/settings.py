@@ -281,6 +281,13 @@ class Front(Section):
     orthanc: Url
 
 
+class Ohif(Section):
+    """A released build of the OHIF viewer, served with the node's studies at the root of a port of its own."""
+
+    folder: Path
+    port: Port = 8181
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -297,6 +304,7 @@ class Settings(Section):
     hl7: Hl7 = Hl7()
     watch: Watch | None = None
     front: Front | None = None
+    ohif: Ohif | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
@@ -324,8 +332,9 @@ class Settings(Section):
                 raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
+        listening += [(self.http.host, self.ohif.port)] if self.ohif is not None else []
         if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
-            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls and http need one each")
+            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls, http and ohif need one each")
         if not self.peers and not is_loopback(self.dicom.host):
             raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
         return self
@@ -443,6 +452,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         for name, one in settings.models.items()
     }
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
+    ohif = settings.ohif and settings.ohif.model_copy(update={"folder": base / settings.ohif.folder})
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]
     http = settings.http
@@ -450,6 +460,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         files = {name: base / file for name, file in http.tls.model_dump().items()}
         http = http.model_copy(update={"tls": HttpTls(**files)})
     changed = {"node": node, "dicom": dicom, "http": http, "peers": peers, "models": models, "watch": watch}
+    changed |= {"ohif": ohif}
     return settings.model_copy(update=changed)
 
 

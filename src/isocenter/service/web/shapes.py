@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field
 
 RowType = TypeVar("RowType")
+INFERENCE = "/v2"  # below it lie the paths of the Open Inference Protocol
 
 
 def _time(seconds: Any) -> Any:
@@ -31,6 +32,18 @@ class Problem(BaseModel):
     problem: str
     where: str
     remedy: str
+
+
+class InferenceProblem(Problem):
+    """The same with one sentence, as clients of the Open Inference Protocol read it."""
+
+    error: str
+
+
+def problem_of(path: str, problem: str, where: str, remedy: str) -> dict[str, str]:
+    """What an answer to a request of this path says went wrong: a `Problem`, of that protocol an `InferenceProblem`."""
+    error = {"error": f"{problem}. {remedy}"} if path.startswith(f"{INFERENCE}/") else {}
+    return {**error, "problem": problem, "where": where, "remedy": remedy}
 
 
 class DeliveryShape(BaseModel):

@@ -22,6 +22,7 @@ from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
 from isocenter.service.records.tables import studies
 from isocenter.service.settings import Settings
+from isocenter.service.web.inference.computing import Computing
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
@@ -76,6 +77,10 @@ class WebNode:
     database: Database
     store: ObjectStore
     arrivals: Arrivals = field(default_factory=Arrivals)
+    computing: Computing = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "computing", Computing(self.settings))
 
     @property
     def folder(self) -> FilePath:

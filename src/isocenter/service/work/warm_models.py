@@ -15,6 +15,7 @@ from isocenter.files import read_codes
 from isocenter.runtime import Model, load, with_codes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
+from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
 
 log = logging.getLogger("isocenter")
@@ -29,6 +30,7 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
+    axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),
@@ -37,6 +39,8 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.name,
         labels,
         model.task.probable_findings,
+        axes,
+        output_axes(model.task, axes) if frames is None else {},
     )
 
 
