@@ -1,4 +1,4 @@
-"""Answers to peers, and words about what is kept for good: a thread a peer, in the keeper's process."""
+"""Answers to peers, notices to people, and words about what is kept for good: a thread each, in the keeper's process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from isocenter.service import settings as settings_of
 from isocenter.service.dicom.asking import find, report_commitment, request_commitment
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.sending import PeerError, Sent, store
+from isocenter.service.notifying import notify
 from isocenter.service.objects.aside import read_asides
 from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line
 from isocenter.service.objects.reply import Reply
@@ -57,6 +58,7 @@ class Couriers:
         self.outbox = Outbox(database, settings.queue.lease_s)
         self.us = settings.dicom.ae_title
         self.peers = {one.name: one for one in settings.peers}
+        self.recipients = {one.recipient: one for one in settings.notify}
         self.requests: queue.SimpleQueue[CommitmentRequest] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.index = Index(database)
@@ -75,7 +77,7 @@ class Couriers:
 
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
-        steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
+        steps = [(partial(self.deliver, name), 0.0) for name in (*self.peers, *self.recipients)]
         for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
             pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
             thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
@@ -88,10 +90,10 @@ class Couriers:
         if not waiting:
             return 0
         folder = self.settings.folder / "results"
-        to = self.peers[peer]
+        to = self.peers.get(peer)
         try:
             with foreign_errors(_unforeseen):
-                rows = self._stored(to, [folder / one.job / one.name for one in waiting])
+                rows = self._stored(peer, [folder / one.job / one.name for one in waiting])
         except IsocenterError as error:
             for delivery in waiting:
                 self._failed(delivery, error.problem)
@@ -107,21 +109,24 @@ class Couriers:
         for delivery, row in zip(waiting, rows, strict=True):
             self._note(delivery, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
-        if sent and to.commit and to.dicomweb is None:
+        if sent and to is not None and to.commit and to.dicomweb is None:
             self._ask(spoken_to(to), sent)
         return len(sent)
 
     def give_up(self) -> int:
         """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
-        given_up = self.outbox.give_up_unlisted(self.peers)
+        given_up = self.outbox.give_up_unlisted([*self.peers, *self.recipients])
         for peer, count in given_up.items():
             log.warning(
                 "peer %s is no longer listed: %s aside", peer, counted(count, "answer for it is", "answers for it are")
             )
         return sum(given_up.values())
 
-    def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
-        """The outcome of sending files to a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
+    def _stored(self, peer: str, paths: Sequence[Path]) -> Sequence[Sent]:
+        """The outcome of sending files to a peer: by STOW-RS where it has DICOMweb, else by C-STORE; or of notices."""
+        if (recipient := self.recipients.get(peer)) is not None:
+            return notify(recipient, self.settings.smtp, paths, idle_s=self.settings.dicom.idle_s)
+        to = self.peers[peer]
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         return store_over_web(to.dicomweb, paths, peer=to.name, idle_s=self.settings.dicom.idle_s)

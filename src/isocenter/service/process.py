@@ -74,7 +74,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    settings = kept_settings(settings, "rules")
+    settings = kept_settings(settings, "rules", "urgent", "notify", "http")
     database = service.opened(settings.database_url)
     models = stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
@@ -88,7 +88,7 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "models", "peers", "queue")
+    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue")
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 

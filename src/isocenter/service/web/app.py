@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, studies
+from isocenter.service.web import aside, health, jobs, metrics, node, notices, studies, worklist
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
@@ -35,7 +35,7 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     }
     app = FastAPI(title="Isocenter", version=version("isocenter"), docs_url=None, redoc_url=None, responses=responses)
     app.state.node = web_node
-    for room in (health, metrics, node, studies, jobs, aside):
+    for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
         app.include_router(room.router)
     app.include_router(store_router)
     for router in (search_router, retrieve_router):
