@@ -1,4 +1,4 @@
-"""Answers and reports to peers, and words about what is kept for good: a thread a peer, in the keeper's process."""
+"""Answers and reports to peers, notices to people, and words about what is kept: threads in the keeper's process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.sending import PeerError, Sent, store
 from isocenter.service.exchange.fhir_server import BusyError
 from isocenter.service.exchange.reporting import report_to
+from isocenter.service.notifying import notify
 from isocenter.service.objects.aside import read_asides
 from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line
 from isocenter.service.objects.reply import Reply
@@ -58,6 +59,7 @@ class Couriers:
         self.outbox = Outbox(database, settings.queue.lease_s)
         self.us = settings.dicom.ae_title
         self.peers = {one.name: one for one in settings.peers}
+        self.recipients = {one.recipient: one for one in settings.notify}
         self.requests: queue.SimpleQueue[CommitmentRequest] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.index = Index(database)
@@ -76,7 +78,8 @@ class Couriers:
 
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
-        steps = [(partial(self.deliver, name), 0.0) for name in (*self.peers, *self.settings.report_to)]
+        carried = (*self.peers, *self.settings.report_to, *self.recipients)
+        steps = [(partial(self.deliver, name), 0.0) for name in carried]
         for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
             pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
             thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
@@ -113,7 +116,7 @@ class Couriers:
 
     def give_up(self) -> int:
         """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
-        given_up = self.outbox.give_up_unlisted([*self.peers, *self.settings.report_to])
+        given_up = self.outbox.give_up_unlisted([*self.peers, *self.settings.report_to, *self.recipients])
         for peer, count in given_up.items():
             log.warning(
                 "peer %s is no longer listed: %s aside", peer, counted(count, "answer for it is", "answers for it are")
@@ -121,10 +124,14 @@ class Couriers:
         return sum(given_up.values())
 
     def _stored(self, peer: str, waiting: Sequence[Delivery]) -> Sequence[Sent]:
-        """The outcome of sending to a peer: by STOW-RS where it has DICOMweb, else by C-STORE; of reports by FHIR or
-        HL7."""
+        """The outcome of sending to a peer: by STOW-RS where it has DICOMweb, else by C-STORE.
+
+        Of notices it is that of their webhook or server of e-mail, of reports that of FHIR or HL7.
+        """
         folder = self.settings.folder / "results"
         paths = [folder / one.job / one.name for one in waiting]
+        if (recipient := self.recipients.get(peer)) is not None:
+            return notify(recipient, self.settings.smtp, paths, idle_s=self.settings.dicom.idle_s)
         if (to := self.peers.get(peer)) is None:
             return report_to(peer, self.settings, self.outbox.database, paths)
         if to.dicomweb is None:

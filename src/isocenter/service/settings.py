@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tomllib
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,7 +18,8 @@ from isocenter.errors import UsageError
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
-PRIORITIES = ("emergency", "urgent", "routine", "background")
+Priority = Literal["emergency", "urgent", "routine", "background"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -130,10 +132,14 @@ class HttpTls(Section):
 
 
 class Http(Section):
-    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once."""
+    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once.
+
+    url: the address in links that others are sent, where it is not that of the listener, such as behind a proxy
+    """
 
     host: Host = "127.0.0.1"
     port: Port = 8180
+    url: Url | None = None
     max_requests: Annotated[int, Field(ge=1, le=MOST_CONNECTIONS)] = 100
     tls: HttpTls | None = None
 
@@ -141,6 +147,11 @@ class Http(Section):
     def scheme(self) -> str:
         """That of every address."""
         return "http" if self.tls is None else "https"
+
+    @property
+    def reached(self) -> str:
+        """The address in links that others are sent."""
+        return (self.url or f"{self.scheme}://{self.host}:{self.port}").rstrip("/")
 
 
 class Queue(Section):
@@ -166,13 +177,17 @@ class Study(Section):
 
 
 class Peer(Section):
-    """Another system. may: what it may ask of us; commit: whether it is asked to commit what we send."""
+    """Another system.
+
+    may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
+    commit: whether it is asked to commit what we send
+    """
 
     name: Name
     ae_title: AeTitle
     host: Host
     port: Port
-    may: list[Literal["store", "commit"]] = ["store", "commit"]
+    may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
     commit: bool = True
     dicomweb: Url | None = None
     tls: PeerTls | None = None
@@ -222,7 +237,7 @@ class OnlyIf(Section):
 
 
 class Rule(Section):
-    """Which series a model answers, and where the answers go."""
+    """Which series a model answers, and where the answers go. only_ordered: in studies that a workitem names."""
 
     name: Name
     model: str
@@ -230,7 +245,8 @@ class Rule(Section):
     unless: dict[str, Wish] = {}
     series: dict[str, dict[str, Wish]] = {}
     take: Literal["all", "best"] = "all"
-    priority: Literal["emergency", "urgent", "routine", "background"] = "routine"
+    priority: Priority = "routine"
+    only_ordered: bool = False
     hours: Hours = "00:00-24:00"
     send: list[str] = []
     inside: Inside | None = None
@@ -269,6 +285,57 @@ class Hl7(Section):
     send: list[HostPort] = []
 
 
+class Urgent(Section):
+    """The priority of a study with a finding: from a probability on, or from a value on in the finding's unit (ml)."""
+
+    finding: Annotated[str, Field(min_length=1)]
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    value: float | None = None
+    priority: Priority
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.probability is None) == (self.value is None):
+            raise ValueError("give either probability or value, from which on the finding has this priority")
+        return self
+
+
+class Notify(Section):
+    """Whom a notice reaches: of studies of the priority `when`, or a more urgent one.
+
+    after_min: minutes that the recipient has to acknowledge it, before it goes to the next one of the list
+    """
+
+    when: Priority
+    by: Literal["webhook", "smtp"]
+    to: str
+    after_min: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_address(self) -> Self:
+        wanted, words = {
+            "webhook": (r"https?://[^\s@]+", "the URL of a webhook, without user and password"),
+            "smtp": (r"[^\s@,;<>]+@[^\s@,;<>]+", "one e-mail address"),
+        }[self.by]
+        if not re.fullmatch(wanted, self.to):
+            raise ValueError(f"to is not {words}")
+        return self
+
+    @property
+    def recipient(self) -> str:
+        """Its name in the records, which holds no address."""
+        return f"{self.by} {hashlib.sha256(self.to.encode()).hexdigest()[:12]}"
+
+
+class Smtp(Section):
+    """The server that takes e-mail; user:password comes from ISOCENTER_SMTP_CREDENTIALS."""
+
+    host: Host
+    port: Port = 25
+    sender: Annotated[str, Field(pattern=r"^[^\s@,;<>]+@[^\s@,;<>]+$")]
+    tls: Literal["none", "starttls", "always"] = "starttls"
+
+
 class Watch(Section):
     """A folder whose files are taken in once they have not changed for 5 s."""
 
@@ -302,6 +369,9 @@ class Settings(Section):
     rules: list[Rule] = []
     fhir: Fhir | None = None
     hl7: Hl7 = Hl7()
+    urgent: list[Urgent] = []
+    notify: list[Notify] = []
+    smtp: Smtp | None = None
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
@@ -330,6 +400,11 @@ class Settings(Section):
         for name, model in self.models.items():
             if model.covariates and self.fhir is None:
                 raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
+        for one in self.notify:
+            if one.by == "smtp" and self.smtp is None:
+                raise ValueError("notify by smtp needs the section smtp, with host and sender")
+            if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(one.when) for rule in self.urgent):
+                raise ValueError(f"notify waits for a priority of {one.when}, which no rule of [[urgent]] gives")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
         listening += [(self.http.host, self.ohif.port)] if self.ohif is not None else []

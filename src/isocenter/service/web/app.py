@@ -15,10 +15,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, studies, viewer
+from isocenter.service.web import aside, health, jobs, metrics, node, notices, studies, viewer, worklist
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
+from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.inference.routes import router as inference_router
 from isocenter.service.web.shapes import Problem, problem_of
@@ -32,7 +33,7 @@ log = logging.getLogger("isocenter")
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
     app = _app(web_node)
-    for room in (health, metrics, node, studies, jobs, aside):
+    for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
         app.include_router(room.router)
     app.include_router(inference_router)
     _include_dicomweb(app)
@@ -49,6 +50,7 @@ def viewer_app(web_node: WebNode, token: str | None) -> ASGIApp:
 
 def _include_dicomweb(app: FastAPI) -> None:
     app.include_router(store_router)
+    app.include_router(workitems_router)
     for router in (search_router, retrieve_router):
         app.include_router(router, dependencies=[Depends(all_entered)])
 

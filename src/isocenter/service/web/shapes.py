@@ -7,6 +7,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from isocenter.service.settings import Priority
+
 RowType = TypeVar("RowType")
 INFERENCE = "/v2"  # below it lie the paths of the Open Inference Protocol
 
@@ -92,6 +94,29 @@ class StudyShape(BaseModel):
     outcome: str | None
     reason: str | None
     jobs: list[JobShape]
+
+
+class WorklistShape(BaseModel):
+    """A study to be read, by its StudyInstanceUID; because: the finding that gives the priority, or why none does."""
+
+    study: str
+    priority: Priority
+    because: str
+    received_at: Time
+    state: str
+
+
+class NoticeShape(BaseModel):
+    """A notice of an urgent finding; study as UID, deliveries to its recipients in turn."""
+
+    notice: str
+    study: str
+    job: str
+    finding: str
+    priority: str
+    created_at: Time
+    acknowledged_at: Time | None
+    deliveries: list[DeliveryShape]
 
 
 class ConditionShape(BaseModel):

@@ -28,6 +28,7 @@ from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import Inputs, Within, answered
+from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -138,6 +139,7 @@ class Worker:
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
+        outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
         return replace(outcome, seconds={"load": loading, **outcome.seconds})
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
