@@ -21,7 +21,7 @@ from isocenter.service.records.index import Index
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
 from isocenter.service.routing.rules import StudyAnswers, fits, rules_of, study_routing
-from isocenter.service.settings import Rule, Settings
+from isocenter.service.settings import ModelSection, Rule, Settings
 from isocenter.service.stored import MODELS
 from isocenter.service.web.studies import route_study
 from isocenter.service.web.web_node import WebNode
@@ -257,14 +257,14 @@ def test_a_job_waits_until_its_hours(hours, now, expected):
 
 def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_path, gated):
     """`gated` tells classes of pictures, the threshold marks voxels."""
-    segments = WarmModels({"m": threshold_model(tmp_path, LEVEL)}, 8)["m"][1]
-    classifies = WarmModels({"m": gated.out}, 8)["m"][1]
+    segments = WarmModels({"m": ModelSection(path=threshold_model(tmp_path, LEVEL))}, 8)["m"][1]
+    classifies = WarmModels({"m": ModelSection(path=gated.out)}, 8)["m"][1]
     assert (segments.labels, segments.findings) == ({"bright": 1}, ())
     assert (classifies.labels, classifies.findings) == ({}, ("bright", "dark"))
 
 
 def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_path, monkeypatch):
-    held, warm = list[str](), WarmModels({name: tmp_path / name for name in "abc"}, 8, "cuda:0")
+    held, warm = list[str](), WarmModels({name: ModelSection(path=tmp_path / name) for name in "abc"}, 8, "cuda:0")
 
     def loaded(path, device):
         if len(warm._loaded) > 1:

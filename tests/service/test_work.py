@@ -111,11 +111,11 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     [row] = node.rows(jobs)
     assert (row.state, row.outcome, row.attempts) == ("done", "result", 1)
-    assert len(node.rows(findings)) == 1
     seg = [row for row in node.rows(answers) if row.kind == "seg"]
     assert seg[0].sop_instance_uid.startswith("2.25.")
     said = json.loads(first["findings.json"])
     assert (said["schema"], said["version"]) == ("isocenter.findings", 1)
+    assert [one.row for one in node.rows(findings)] == said["rows"]
 
 
 def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(node, mr):
@@ -158,6 +158,35 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
     node.database.close()
     assert (row.state, row.outcome, sent.name) == ("sending", "result", "answer_report.dcm")
     assert "the image states no FrameOfReferenceUID" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("tell", "level", "plain", "expected"),
+    [
+        (None, 1e5, False, ("nothing", ["answer_report.dcm"], "Not detected")),
+        (["result"], 1e5, False, ("nothing", [], "Not detected")),
+        (["abstained"], LEVEL, True, ("abstained", ["answer_report.dcm"], "Undetermined")),
+        (None, LEVEL, True, ("abstained", [], None)),
+    ],
+)
+def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, mr, tell, level, plain, expected):
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11112}
+    rule = {"name": "r", "model": "threshold.onnx", "send": ["pacs"], **({} if tell is None else {"tell": tell})}
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", level), peers=[pacs], rules=[rule])
+    for path in mr if plain else ():
+        header = pydicom.dcmread(path)
+        header.PixelData = np.full((header.Rows, header.Columns), 90, np.uint16).tobytes()
+        header.save_as(path)
+    node.receive(*mr)
+    node.work()
+    [row], sent, path = node.rows(jobs), node.rows(deliveries), node.result("answer_report.dcm")
+    node.store.close()
+    node.database.close()
+    assert (row.outcome, [one.name for one in sent]) == expected[:2]
+    assert path.exists() == (expected[2] is not None)
+    if path.exists():
+        group = highdicom.sr.srread(path).content.get_image_measurement_groups()[0]
+        assert group.finding_type.meaning == expected[2]
 
 
 def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):

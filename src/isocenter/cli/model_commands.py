@@ -210,11 +210,20 @@ def package(
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
+    codes: Annotated[
+        Path | None,
+        typer.Option(help="A table name,scheme,value,meaning[,unit] with the codes of what results name."),
+    ] = None,
 ) -> None:
     """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
     result = isocenter.package(
-        run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
+        run,
+        out=target,
+        overwrite=overwrite,
+        backends=named(backends, "--backends"),
+        threads=threads,
+        codes=codes,
     )
     show(result, result.as_record() if json else None)
 

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
-from isocenter.prediction.placeless import says_something, stated_findings
+from isocenter.prediction.placeless import says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
@@ -26,6 +26,8 @@ from isocenter.runtime import (
     Request,
     Watching,
     available_memory,
+    coded_findings,
+    codes_of,
     each_of,
     fitting_memory,
     measurements,
@@ -34,7 +36,7 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -267,13 +269,13 @@ class _Rest:
     def __call__(self) -> Done:
         rest: _Rest = self
         files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
-        findings = list[dict[str, list[Finding]]]()
+        findings = list[list[Finding]]()
         try:
             with self.held:
                 if not self._is_refused:
                     rows, measured = self._rows()
                     stills = self.prediction.frames or (self.prediction,)
-                    findings = [self._findings(still) for still in stills]
+                    findings = [self._findings(still, () if self.prediction.frames else measured) for still in stills]
                     files, lacking = self._written(findings)
                 if self.judge is not None:
                     rest = replace(self, prediction=self.judge(self.prediction))
@@ -283,25 +285,21 @@ class _Rest:
             raise unwritable(error, Path(self.case.id)) from error
         return rest._done([*files, *self.probabilities], lacking, rows, measured, findings)
 
-    def _findings(self, still: Prediction) -> dict[str, list[Finding]]:
-        """The findings of the parts of a result, or of one frame of a clip."""
-        return stated_findings(self.model.task, still, as_stated=self._is_as_stated)
-
     def _done(
         self,
         files: Sequence[Path],
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
-        measured: Sequence[Mapping[str, Any]],
-        of_stills: Sequence[Mapping[str, Sequence[Finding]]],
+        measured: Measurements,
+        of_stills: Sequence[Sequence[Finding]],
     ) -> Done:
         """What became of the case; of a refused one there is neither file nor result.
 
-        of_stills: findings of the result, or of each frame of a clip, by part
+        of_stills: findings of the result, or of each frame of a clip
         """
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        findings = [] if self._is_refused else [one for still in of_stills for own in still.values() for one in own]
+        findings = [] if self._is_refused else [one for own in of_stills for one in own]
         found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
@@ -313,6 +311,15 @@ class _Rest:
         kept = prediction if self.room is None else None
         notes = [*noted(prediction, self.case), *lacking]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
+        """What reports state of a result, or of a frame of a clip."""
+        task = self.model.task
+        made = coded_findings(task.results(still, measured), codes_of(self.model))
+        if not self._is_as_stated:
+            return made
+        plain = iter(task.results(still.before_calibration, measured))
+        return [replace(one, probability=next(plain).probability, calibrated=False) for one in made]
 
     @property
     def _is_refused(self) -> bool:
@@ -327,7 +334,7 @@ class _Rest:
     def _named(self) -> dict[str, Any]:
         return _named(self.case, self.image)
 
-    def _written(self, findings: Sequence[Mapping[str, Sequence[Finding]]]) -> tuple[list[Path], list[Problem]]:
+    def _written(self, findings: Sequence[Sequence[Finding]]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None

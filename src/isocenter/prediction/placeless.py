@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from isocenter.tasks import Task, leaves, settings_of
-from isocenter.values import Finding, Prediction
+from isocenter.values import Finding, Prediction, blocks
 
 
 def has_place(prediction: Prediction) -> bool:
@@ -24,38 +25,20 @@ def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
     stills = prediction.frames or (prediction,)
     if any(not has_place(part) for still in stills for part in still.parts.values() or (still,)):
         return True
-    return any(_says_something(one) for one in findings)
+    return any(one.probability is not None or bool(one.value) for one in findings)
 
 
-def marks_nothing(still: Prediction, findings: Mapping[str, Sequence[Finding]]) -> bool:
-    """Whether the parts of a result that look for something in the image have found none of it.
-
-    findings: of its parts, as `stated_findings` gives them
-    """
-    placed = {name for name in findings if has_place(still.parts[name] if name else still)}
-    return bool(placed) and not any(_says_something(one) for name in placed for one in findings[name])
+def marks_nothing(still: Prediction) -> bool:
+    """Whether the parts of a result that look for something in the image have found none of it."""
+    placed = [part for part in still.parts.values() or (still,) if has_place(part)]
+    return bool(placed) and not any(_marks(part) for part in placed)
 
 
-def _says_something(finding: Finding) -> bool:
-    return finding.probability is not None or bool(finding.value)
-
-
-def stated_findings(task: Task, still: Prediction, *, as_stated: bool = False) -> dict[str, list[Finding]]:
-    """{part: findings} of a result that is no clip; of a task without parts its part is called "".
-
-    as_stated: with the probabilities of before calibration; what is called stays
-    """
-    made = dict[str, list[Finding]]()
-    for name, part in leaves(task).items():
-        own = still.parts[name] if name else still
-        found = part.results(own)
-        if as_stated and not has_place(own):
-            plain = part.results(own.before_calibration)
-            found = [
-                replace(one, probability=p.probability, calibrated=False) for one, p in zip(found, plain, strict=True)
-            ]
-        made[name] = [replace(one, group=name) if name and one.group else one for one in found]
-    return made
+def _marks(part: Prediction) -> bool:
+    """Whether there is a box that is called, or a voxel that is marked."""
+    if part.called is not None and len(part.called):
+        return True
+    return part.data is not None and any(bool(np.any(block)) for _, block in blocks(part.data))
 
 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:

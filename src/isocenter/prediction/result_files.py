@@ -17,7 +17,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
-from isocenter.runtime import EPISTEMIC, TOTAL, Model
+from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
 from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
 from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
@@ -162,18 +162,19 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Mapping[str, Sequence[Finding]]] = (),
+    findings: Sequence[Sequence[Finding]] = (),
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
-    findings: of the result, or of each frame of a clip, as `stated_findings` gives them
+    findings: of the result, or of each frame of a clip
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking, segmentations = list[Path](), list[Problem](), dict[Path, Sequence[Label]]()
+    codes, algorithm = codes_of(model), algorithm_of(model)
     for part, mask, labels in prediction.label_maps:
         own = f"{name}_{part}" if part else name
-        files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
+        files, problems = _label_map(mask, coded_labels(labels, codes), image, folder / own, wanted, algorithm)
         written, lacking = [*written, *files], [*lacking, *problems]
         segmentations |= dict.fromkeys((one for one in files if one.suffix == f".{DICOM}"), labels)
     report = folder / f"{name}{REPORT}.dcm"
@@ -241,7 +242,7 @@ def _report(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Mapping[str, Sequence[Finding]]],
+    findings: Sequence[Sequence[Finding]],
     segmentations: Mapping[Path, Sequence[Label]],
     is_part: bool,
 ) -> tuple[list[Path], list[Problem]]:
@@ -253,11 +254,8 @@ def _report(
     if not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
         return [], []
     stills = prediction.frames or (prediction,)
-    kept = [(n, own) for n, own in enumerate(findings) if not marks_nothing(stills[n], own)]
-    rows = {
-        n: [one for part in own.values() for one in part]
-        for n, own in (kept if prediction.frames else enumerate(findings))
-    }
+    kept = {n: own for n, own in enumerate(findings) if not marks_nothing(stills[n])}
+    rows = kept if prediction.frames else dict(enumerate(findings))
     sought, least_score = _sought(model.task, stills[0])
     if not (any(rows.values()) or sought):
         return [], []

@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.cascade import label_numbers
+    from isocenter.runtime.codes import coded_findings, coded_labels, codes_of, with_codes
     from isocenter.runtime.covariate_encoding import (
         Category,
         Context,

@@ -104,7 +104,7 @@ def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
 def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, ModelFacts]:
     """Facts of every model. Raises what loading raises."""
     del name, stop
-    models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    models = service.WarmModels(settings.models, settings.queue.memory_gb)
     return {name: models[name][1] for name in settings.models}
 
 

@@ -175,9 +175,14 @@ class Peer(Section):
 
 
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own."""
+    """A model that rules name: whatever `load` takes.
+
+    codes:       a file of codes of its names, which stand before those that it has
+    allow_large: also for images out of all proportion to its own
+    """
 
     path: Path
+    codes: Path | None = None
     allow_large: bool = False
 
 
@@ -198,7 +203,7 @@ class OnlyIf(Section):
 
 
 class Rule(Section):
-    """Which series a model answers, and where the answers go."""
+    """Which series a model answers, where the answers go, and of which outcomes peers are told."""
 
     name: Name
     model: str
@@ -209,6 +214,7 @@ class Rule(Section):
     priority: Literal["emergency", "urgent", "routine", "background"] = "routine"
     hours: Hours = "00:00-24:00"
     send: list[str] = []
+    tell: list[Literal["result", "nothing", "abstained", "refused"]] = ["result", "nothing"]
     inside: Inside | None = None
     only_if: OnlyIf | None = None
 
@@ -382,7 +388,10 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     if tls is not None:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
-    models = {name: one.model_copy(update={"path": base / one.path}) for name, one in settings.models.items()}
+    models = {
+        name: one.model_copy(update={"path": base / one.path, "codes": one.codes and base / one.codes})
+        for name, one in settings.models.items()
+    }
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from isocenter.values.image import Code
 
 Outcome = Literal["result", "nothing", "abstained", "refused"]
+# Rows of `measurements.csv`, one a structure or object.
+Measurements = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

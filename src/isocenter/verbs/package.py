@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
-from isocenter.files import read_text_table, unwritable, written
+from isocenter.files import read_codes, read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
@@ -25,14 +25,16 @@ from isocenter.runtime import (
     Model,
     certify,
     choose_device,
+    codes_of,
     load,
     read_json,
     refuse_unknown,
+    with_codes,
     write_package,
     write_zip,
 )
 from isocenter.scoring import EVALUATION, OF_GROUPS, kept_content, read_data_record
-from isocenter.values import Decision, Plan, Row
+from isocenter.values import CodedName, Decision, Plan, Row
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
@@ -49,6 +51,7 @@ class Packaged:
 
     onnx:        whether the network could be written as ONNX, and how far that is from torch
     certificate: which backends say what torch says, and how fast; None where none was asked for
+    codes:       of each name that results state; those with a private code last
     """
 
     out: Path
@@ -56,13 +59,15 @@ class Packaged:
     networks: int
     estimated: bool
     certificate: Certificate | None = None
+    codes: Mapping[str, CodedName] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         facts = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
         certificate = None if self.certificate is None else asdict(self.certificate)
         record = {"schema": "isocenter.package", "version": 1, **facts}
-        return {**record, "estimated": self.estimated, "certificate": certificate}
+        codes = {name: coded.record for name, coded in self.codes.items()}
+        return {**record, "estimated": self.estimated, "certificate": certificate, "codes": codes}
 
     def __repr__(self) -> str:
         where = f"unpack {self.out}, and in its folder" if self.out.suffix == ".zip" else f"in {self.out}"
@@ -73,8 +78,17 @@ class Packaged:
             f"without: {where}: {RUN_COMMAND}",
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
             *([] if self.certificate is None else self.certificate.lines),
+            *(f"code of {name}: {_in_words(coded)}" for name, coded in self.codes.items()),
         ]
         return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
+
+
+def _in_words(coded: CodedName) -> str:
+    """The codes of a name with their source."""
+    if not coded.codes:
+        return "private (99ISOCENTER); name it in --codes"
+    unit = f", in {coded.unit}" if coded.unit else ""
+    return f"{'; '.join(f'{one.scheme} {one.value}, {one.meaning}' for one in coded.codes)}{unit} ({coded.source})"
 
 
 @named_keywords()
@@ -85,13 +99,17 @@ def package(
     overwrite: bool = False,
     backends: Sequence[str] | None = None,
     threads: int | None = None,
+    codes: str | Path | None = None,
 ) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
     backends: which of them predict the run's validation cases beside torch, for the certificate by which
               `predict` chooses; all that are here if not said, none and no certificate for ()
+    codes:    a table name,scheme,value,meaning[,unit]: several rows of one name are equivalents, of which the first
+              goes into DICOM. Other names keep the codes of the data, or get that of DICOM's dictionary
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
-    Raises UsageError for what is no finished run, or a backend that nobody knows.
+    Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
+    that cannot be understood.
     """
     run, out = Path(run), Path(out)
     refuse_missing(run)
@@ -99,14 +117,20 @@ def package(
     zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or (), "--backends")
-    model = load(run, "cpu")
+    given = {} if codes is None else read_codes(Path(codes))
+    model = with_codes(load(run, "cpu"), given)
     evidence = evidence_of(run, model, plan)
     rows = evidence.rows
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
-    return Packaged(out, onnx, networks, bool(rows), certificate)
+    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model))
+
+
+def code_table(model: Model) -> dict[str, CodedName]:
+    """The codes of a model's names, those with a private code last."""
+    return dict(sorted(codes_of(model).items(), key=lambda one: not one[1].codes))
 
 
 def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:

@@ -214,8 +214,10 @@ class Jobs:
                 return False
             if publish is not None:
                 publish()
-            send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
-            sent = [one.name for one in outcome.answers if one.sop_instance_uid is not None]
+            # Of an outcome without a result only the report says that there is none: an empty mask does not.
+            is_result, send = outcome.outcome == RESULT, sorted(set(outcome.send))
+            objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
+            sent = [one.name for one in objects if is_result or one.kind == "sr"]
             is_sending = self._write_answers(connection, job, outcome, [(name, peer) for name in sent for peer in send])
             values = {
                 "state": "sending" if is_sending else "done",

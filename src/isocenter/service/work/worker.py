@@ -18,14 +18,15 @@ from sqlalchemy import select
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
+from isocenter.prediction import algorithm_of
 from isocenter.runtime import Request
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
+from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Within, answered
+from isocenter.service.work.answer import Inputs, Within, answered, stated
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -54,12 +55,12 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels({name: one.path for name, one in settings.models.items()}, memory)
+        self.models = WarmModels(settings.models, memory)
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
         _ = (dicom.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
-        for name in self.models.paths:
+        for name in self.models.sections:
             with suppress(IsocenterError):  # a job says so
                 self.models[name]
 
@@ -104,14 +105,15 @@ class Worker:
         if inputs is None:
             self._wait(job)
             return None
+        node, rule = self.settings.node, self.rules.get(job.rule)
+        send, own = rule.send if rule else [], self.settings.models.get(job.model)
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
         except (IntegrityError, FormatError, UsageError) as error:
-            return Outcome(REFUSED, f"the model {error.problem}. {error.remedy}")
+            outcome = Outcome(REFUSED, f"the model {error.problem}. {error.remedy}", send=send)
+            return self._announced(job, outcome, inputs, room, job.model)
         loading = time.monotonic() - began
-        node, rule = self.settings.node, self.rules.get(job.rule)
-        send, own = rule.send if rule else [], self.settings.models.get(job.model)
         outcome = answered(
             job,
             model,
@@ -125,7 +127,17 @@ class Worker:
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
-        return replace(outcome, seconds={"load": loading, **outcome.seconds})
+        timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
+        return self._announced(job, timed, inputs, room, algorithm_of(model))
+
+    def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str) -> Outcome:
+        """An outcome as its rule tells peers of it: not at all, or without an answer by a report that says why."""
+        node, rule = self.settings.node, self.rules.get(job.rule)
+        if rule is None or outcome.outcome not in rule.tell:
+            return replace(outcome, send=())
+        if outcome.outcome not in (ABSTAINED, REFUSED):
+            return outcome
+        return stated(job, outcome, inputs, room, algorithm, node.uid_root, node.text)
 
     def _wait(self, job: Job) -> None:
         """Give a job back whose inputs have changed; the rules will supersede it."""

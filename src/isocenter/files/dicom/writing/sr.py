@@ -382,26 +382,28 @@ class _Groups:
 
     def _structure(self, findings: Sequence[Finding], frame: int | None) -> Group:
         """Size and measurements of a structure at its segment, TID 1411; without a segment a statement of its own."""
-        first, *others = findings
-        size = SIZES.get(first.unit)
-        measured = [] if size is None else [_with_interval(first, size)]
-        measured += [_with_interval(one, _concept(one)) for one in ([first] if size is None else []) + others]
+        first = findings[0]
+        name = (first.group or first.concept).rpartition(": ")[2]  # in front of which stands the part of the task
+        of_structure = first.concept == name  # else its size is not stated, and all are measurements
+        size = SIZES.get(first.unit) if of_structure else None
+        measured = [_with_interval(one, size if size and one is first else _concept(one)) for one in findings]
+        kind = _concept(first) if of_structure else _own_concept(name)
         described: dict[str, Any] = {
-            "tracking_identifier": _tracking(first.concept, frame),
+            "tracking_identifier": _tracking(name, frame),
             "algorithm_id": self.looked,
             "measurements": [one for one in measured if one is not None] or None,
         }
-        segment = None if first.label is None else self.segments.get((first.label, first.concept))
+        segment = None if first.label is None else self.segments.get((first.label, name))
         if not _is_marked(first):
-            absent = sr.QualitativeEvaluation(_concept(first), _concept_of(codes.SCT.Absent))
+            absent = sr.QualitativeEvaluation(kind, _concept_of(codes.SCT.Absent))
             return self._unplaced(frame, qualitative_evaluations=[absent], **described)
         if segment is None:
-            return self._unplaced(frame, finding_type=_concept(first), **described)
+            return self._unplaced(frame, finding_type=kind, **described)
         # Of a picture too: a reference by frame and segment, as TID 1410 has it here, is not valid. PS3.3 C.17.3.5
         series = sr.SourceSeriesForSegmentation(next(iter(self.images.files.values())).SeriesInstanceUID)
         referred = sr.ReferencedSegment(segment.sop_class, segment.instance, segment.number, source_series=series)
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=referred, finding_type=_concept(first), **described
+            referenced_segment=referred, finding_type=kind, **described
         )
 
     def _statement(self, findings: Sequence[Finding], frame: int | None) -> Group | None:
