@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
-from isocenter.prediction.placeless import placeless_findings, says_something
+from isocenter.prediction.placeless import says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
@@ -281,18 +281,21 @@ class _Rest:
     def __call__(self) -> Done:
         rest: _Rest = self
         files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
+        findings = list[list[Finding]]()
         try:
             with self.held:
                 if not self._is_refused:
-                    files, lacking = self._written()
                     rows, measured = self._rows()
+                    stills = self.prediction.frames or (self.prediction,)
+                    findings = [self._findings(still, () if self.prediction.frames else measured) for still in stills]
+                    files, lacking = self._written(findings)
                 if self.judge is not None:
                     rest = replace(self, prediction=self.judge(self.prediction))
                 if rest._is_refused:
                     self.refusals.append(str(rest.prediction.abstained))
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        return rest._done([*files, *self.probabilities], lacking, rows, measured)
+        return rest._done([*files, *self.probabilities], lacking, rows, measured, findings)
 
     def _done(
         self,
@@ -300,11 +303,15 @@ class _Rest:
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
         measured: Measurements,
+        of_stills: Sequence[Sequence[Finding]],
     ) -> Done:
-        """What became of the case; of a refused one there is neither file nor result."""
+        """What became of the case; of a refused one there is neither file nor result.
+
+        of_stills: findings of the result, or of each frame of a clip
+        """
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        findings = [] if self._is_refused else self._findings(measured)
+        findings = [] if self._is_refused else [one for own in of_stills for one in own]
         found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
@@ -317,17 +324,15 @@ class _Rest:
         notes = [*noted(prediction, self.case), *lacking, *self._without_ratios(findings)]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
 
-    def _findings(self, measured: Measurements) -> list[Finding]:
-        """What reports state; of a clip all frames after each other."""
+    def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
+        """What reports state of a result, or of a frame of a clip."""
         task = self.model.task
-        if self.prediction.frames:
-            return [one for still in self.prediction.frames for one in task.results(still)]
-        made = task.results(self.prediction, measured)
+        made = task.results(still, measured)
         made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
         made = coded_findings(made, codes_of(self.model))
         if not self._is_as_stated:
             return made
-        plain = task.results(self.prediction.before_calibration, measured)
+        plain = task.results(still.before_calibration, measured)
         stated = [*plain, *made[len(plain) :]]  # ratios have no probability
         return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
 
@@ -356,14 +361,12 @@ class _Rest:
     def _named(self) -> dict[str, Any]:
         return _named(self.case, self.image)
 
-    def _written(self) -> tuple[list[Path], list[Problem]]:
+    def _written(self, findings: Sequence[Sequence[Finding]]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        stated = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
-        findings = coded_findings(stated, codes_of(self.model))
-        about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
-        wanted, name = self.asked.wanted, self.case.id
-        return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)
+        wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
+        given = (self.prediction, self.image, self.room, name, wanted, self.model)
+        return write_result(*given, findings=findings, is_part=is_part)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

@@ -1,12 +1,13 @@
-"""Findings of a result that have no place in the image: classes, values, times to an event."""
+"""The findings of a result, and whether they have a place in the image or speak of it as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+import numpy as np
 
 from isocenter.tasks import Task, leaves, settings_of
-from isocenter.values import Finding, Prediction
+from isocenter.values import Finding, Prediction, blocks
 
 
 def has_place(prediction: Prediction) -> bool:
@@ -27,25 +28,17 @@ def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
     return any(one.probability is not None or bool(one.value) for one in findings)
 
 
-def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = False) -> list[Finding]:
-    """Findings without a place that a report can state, of a result or its parts; of a clip of its first frame.
+def marks_nothing(still: Prediction) -> bool:
+    """Whether the parts of a result that look for something in the image have found none of it."""
+    placed = [part for part in still.parts.values() or (still,) if has_place(part)]
+    return bool(placed) and not any(_marks(part) for part in placed)
 
-    as_stated: with the probabilities of before calibration; what is called stays
-    """
-    still = prediction.frames[0] if prediction.frames else prediction
-    made = list[Finding]()
-    for name, part in leaves(task).items():
-        own = still.parts[name] if name else still
-        if has_place(own):
-            continue
-        found = part.results(own)
-        if as_stated:
-            plain = part.results(own.before_calibration)
-            found = [
-                replace(one, probability=p.probability, calibrated=False) for one, p in zip(found, plain, strict=True)
-            ]
-        made += [replace(one, group=name) if name and one.group else one for one in found]
-    return [one for one in made if _can_be_stated(one)]
+
+def _marks(part: Prediction) -> bool:
+    """Whether there is a box that is called, or a voxel that is marked."""
+    if part.called is not None and len(part.called):
+        return True
+    return part.data is not None and any(bool(np.any(block)) for _, block in blocks(part.data))
 
 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
@@ -54,8 +47,3 @@ def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
         settings = [settings_of(part) for part in leaves(task).values()]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
-
-
-def _can_be_stated(finding: Finding) -> bool:
-    numbers = (finding.value, finding.probability, finding.low, finding.high)
-    return any(isinstance(one, int | float) for one in numbers)

@@ -15,7 +15,7 @@ from typing import Any
 from isocenter.belief import ADDED_MAPS
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
-from isocenter.prediction.placeless import has_place, promises
+from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
 from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
@@ -162,22 +162,24 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Finding] = (),
+    findings: Sequence[Sequence[Finding]] = (),
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
-    findings: of the result, what has no place in the image; of a clip those of its first frame
+    findings: of the result, or of each frame of a clip
     is_part: whether the model has looked at a part of the image only
     """
-    written, lacking = list[Path](), list[Problem]()
+    written, lacking, segmentations = list[Path](), list[Problem](), dict[Path, Sequence[Label]]()
     codes, algorithm = codes_of(model), algorithm_of(model)
     for part, mask, labels in prediction.label_maps:
         own = f"{name}_{part}" if part else name
         files, problems = _label_map(mask, coded_labels(labels, codes), image, folder / own, wanted, algorithm)
         written, lacking = [*written, *files], [*lacking, *problems]
+        segmentations |= dict.fromkeys((one for one in files if one.suffix == f".{DICOM}"), labels)
     report = folder / f"{name}{REPORT}.dcm"
-    reports, without = _report(prediction, image, report, wanted, model, is_part=is_part, findings=findings)
+    about: dict[str, Any] = {"findings": findings, "segmentations": segmentations, "is_part": is_part}
+    reports, without = _report(prediction, image, report, wanted, model, **about)
     written, lacking = [*written, *reports], [*lacking, *without]
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
@@ -240,38 +242,47 @@ def _report(
     wanted: Wanted,
     model: Model,
     *,
+    findings: Sequence[Sequence[Finding]],
+    segmentations: Mapping[Path, Sequence[Label]],
     is_part: bool,
-    findings: Sequence[Finding],
 ) -> tuple[list[Path], list[Problem]]:
-    """Boxes that are called and findings without a place, as a DICOM report.
+    """The findings as a DICOM report; of a clip those of each frame that has any.
 
     One that nobody asked for is left out where there can be none.
     """
     is_dicom = image.source is not None and image.source.format == "dicom"
-    # Of a clip those of any frame: that no report can hold them is said where one is written.
-    called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
-    if (called is None and not findings) or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
+    if not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
+        return [], []
+    stills = prediction.frames or (prediction,)
+    kept = {n: own for n, own in enumerate(findings) if not marks_nothing(stills[n])}
+    rows = kept if prediction.frames else dict(enumerate(findings))
+    sought, least_score = _sought(model.task, stills[0])
+    if not (any(rows.values()) or sought):
         return [], []
     limits = [
-        *promises(model.task, findings),
+        *promises(model.task, [one for own in rows.values() for one in own]),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
-    looked = next((one for name, one in leaves(model.task).items() if _is_boxed(prediction, name)), model.task)
-    sought: dict[str, Any] = {"classes": [one.name for one in looked.labels], "least_score": prediction.threshold}
-    named: dict[str, Any] = {"algorithm": algorithm_of(model), "findings": findings, "limits": limits}
+    stated: dict[str, Any] = {"algorithm": algorithm_of(model), "limits": limits, "segmentations": segmentations}
+    stated |= {"classes": sought, "least_score": least_score, "is_empty": bool(sought) and not kept}
+    own, frames = ([], rows) if prediction.frames else (rows.get(0, []), None)
     try:
-        write_report(called, image, path, **named, **(sought if called is not None else {}))
+        write_report(own, image, path, frames=frames, **stated)
     except FormatError as error:
-        if wanted.format == DICOM:
+        if wanted.format == DICOM and not segmentations:  # else a SEG is there, which was asked for
             raise
         case = path.stem.removesuffix(REPORT)
         return [], [Problem("warning", f"no DICOM report: {error.problem}", (case,), remedy=error.remedy)]
     return [path], []
 
 
-def _is_boxed(prediction: Prediction, part: str) -> bool:
-    return part in prediction.parts and prediction.parts[part].boxes is not None
+def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
+    """(names of what was looked for in the image, the score from which on boxes are called)."""
+    own = {name: still.parts[name] if name else still for name in leaves(task)}
+    names = [label.name for name, part in leaves(task).items() if has_place(own[name]) for label in part.labels]
+    is_boxed = any(one.boxes is not None for one in own.values())
+    return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
 
 def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:

@@ -237,7 +237,10 @@ class OnlyIf(Section):
 
 
 class Rule(Section):
-    """Which series a model answers, and where the answers go. only_ordered: in studies that a workitem names."""
+    """Which series a model answers, where the answers go, and of which outcomes peers are told.
+
+    only_ordered: in studies that a workitem names
+    """
 
     name: Name
     model: str
@@ -249,6 +252,7 @@ class Rule(Section):
     only_ordered: bool = False
     hours: Hours = "00:00-24:00"
     send: list[str] = []
+    tell: list[Literal["result", "nothing", "abstained", "refused"]] = ["result", "nothing"]
     inside: Inside | None = None
     only_if: OnlyIf | None = None
 

@@ -226,10 +226,12 @@ class Jobs:
                 return False
             if publish is not None:
                 publish()
-            send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
-            sent = [one.name for one in outcome.answers if one.sop_instance_uid is not None]
+            # Of an outcome without a result only the report says that there is none: an empty mask does not.
+            is_result, send = outcome.outcome == RESULT, sorted(set(outcome.send))
+            objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
+            sent = [one.name for one in objects if is_result or one.kind == "sr"]
             due = {(name, peer): 0.0 for name in sent for peer in send}
-            if outcome.outcome == RESULT:
+            if is_result:
                 records = [one.name for one in outcome.answers if one.kind == "findings"]
                 due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
             if outcome.notice is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
 from isocenter.files import file_hash, read, write_table
-from isocenter.files.dicom import Stamp, read_header, stamped, text
+from isocenter.files.dicom import Stamp, read_header, stamped, stamped_uids, text, write_no_answer
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Examined, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
@@ -132,6 +132,23 @@ def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict
     return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
 
 
+def stated(job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str, root: str, words: str) -> Outcome:
+    """The same outcome without a result, with a report in `room` that names the model and says why there is none.
+
+    Where the images cannot bear a report, the reason says so.
+    """
+    paths = [path for series in inputs.series.values() for path in series]
+    report = room / f"{NAME}_report.dcm"
+    try:
+        if len({text(read_header(path).dataset, "PatientID") for path in paths}) > 1:
+            raise FormatError("the images are of several patients", NAME, "Send each under a study of its own")
+        write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
+    except FormatError as error:
+        return replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}")
+    answer = _answer(report, _stamp(job, report, root, words), {})
+    return replace(outcome, answers=[*outcome.answers, answer])
+
+
 def _instance(image: Image) -> str:
     """The SOP Instance UID of a picture."""
     return text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""
@@ -209,14 +226,26 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     if measured := [row for one in seen for row in one.done.measured]:
         write_table(pd.DataFrame(measured), room / "measurements.csv")
     write_findings(findings, room)
-    answers = []
-    for path in sorted(path for path in room.iterdir() if path.is_file()):
-        suffix = next((one for one in KINDS if path.name.endswith(one)), "")
-        answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
-        if path.suffix == ".dcm":
-            written = stamped(path, Stamp(root, f"{job.job} {path.name}", job.stamp, words))
-            kind = "seg" if written.Modality == "SEG" else "sr" if written.Modality == "SR" else "dicom"
-            answer = replace(answer, kind=kind, sop_class=str(written.SOPClassUID))
-            answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
-        answers.append(replace(answer, bytes=path.stat().st_size, sha256=file_hash(path)))
-    return answers
+    paths = sorted(path for path in room.iterdir() if path.is_file())
+    stamps = {path: _stamp(job, path, root, words) for path in paths if path.suffix == ".dcm"}
+    uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
+    return [_answer(path, stamps.get(path), uids) for path in paths]
+
+
+def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str]) -> Answer:
+    """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""
+    suffix = next((one for one in KINDS if path.name.endswith(one)), "")
+    answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
+    if stamp is not None:
+        written = stamped(path, stamp, uids)
+        kind = "seg" if written.Modality == "SEG" else "sr" if written.Modality == "SR" else "dicom"
+        answer = replace(answer, kind=kind, sop_class=str(written.SOPClassUID))
+        answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
+    return replace(answer, bytes=path.stat().st_size, sha256=file_hash(path))
+
+
+def _stamp(job: Job, path: Path, root: str, words: str) -> Stamp:
+    """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
+    series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
+    shared = " ".join([job.study, job.rule, *series, path.name])
+    return Stamp(root, f"{job.job} {path.name}", job.stamp, words, shared)

@@ -18,16 +18,17 @@ from sqlalchemy import select
 from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
+from isocenter.prediction import algorithm_of
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
+from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Within, answered
+from isocenter.service.work.answer import Inputs, Within, answered, stated
 from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
@@ -109,21 +110,23 @@ class Worker:
         if inputs is None:
             self._wait(job)
             return None
+        node, rule = self.settings.node, self.rules.get(job.rule)
+        send, own = rule.send if rule else [], self.settings.models.get(job.model)
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
         except (IntegrityError, FormatError, UsageError) as error:
-            return Outcome(REFUSED, f"the model {error.problem}. {error.remedy}")
+            outcome = Outcome(REFUSED, f"the model {error.problem}. {error.remedy}", send=send)
+            return self._announced(job, outcome, inputs, room, job.model)
         loading = time.monotonic() - began
         try:
             given = self._covariates(job, model)
         except DatasetError as error:
-            return Outcome(REFUSED, f"{error.problem}. {error.remedy}")
+            outcome = Outcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
+            return self._announced(job, outcome, inputs, room, algorithm_of(model))
         except PeerError as error:  # a value that nobody could ask for is not a missing one
             self.jobs.give_back(job, f"covariates: the FHIR server {error.problem}", counts=False, after_s=SOURCE_S)
             return None
-        node, rule = self.settings.node, self.rules.get(job.rule)
-        send, own = rule.send if rule else [], self.settings.models.get(job.model)
         outcome = answered(
             job,
             model,
@@ -140,7 +143,17 @@ class Worker:
             self._wait(job)
             return None
         outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
-        return replace(outcome, seconds={"load": loading, **outcome.seconds})
+        timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
+        return self._announced(job, timed, inputs, room, algorithm_of(model))
+
+    def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str) -> Outcome:
+        """An outcome as its rule tells peers of it: not at all, or without an answer by a report that says why."""
+        node, rule = self.settings.node, self.rules.get(job.rule)
+        if rule is None or outcome.outcome not in rule.tell:
+            return replace(outcome, send=())
+        if outcome.outcome not in (ABSTAINED, REFUSED):
+            return outcome
+        return stated(job, outcome, inputs, room, algorithm, node.uid_root, node.text)
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
         """The covariates of a job's patient that the settings have from a FHIR server."""
