@@ -27,7 +27,7 @@ from service.objects_sent import drawn, encoded
 from service.web_served import served
 
 PEERS = [Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
-LISTS = ("studies", "jobs", "aside", "models", "peers")
+LISTS = ("studies", "jobs", "aside", "models", "peers", "worklist", "notices")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/model
 POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
 POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
 GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry, POST /api/jobs/{job}/cancel, GET /api/aside,
-POST /api/aside/{n}/release
+POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge
 """
 
 

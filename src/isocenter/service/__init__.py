@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isocenter.service.objects.store import key_of
     from isocenter.service.records.database import only_keeper, opened
     from isocenter.service.records.index import Index
+    from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers
     from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
     from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_routing

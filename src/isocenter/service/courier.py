@@ -1,4 +1,4 @@
-"""Answers to peers, notices to people, and words about what is kept for good: a thread each, in the keeper's process."""
+"""Answers to peers, notices to people, and words about what is kept for good: threads in the keeper's process."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from isocenter import service
@@ -52,7 +53,13 @@ def run(role: str, file: Path, name: str) -> None:
 
 
 def _receiver(settings: Settings, name: str, stop: threading.Event) -> None:
-    receiver = service.Receiver(service.listening_of(settings), settings.folder, name)
+    @cache
+    def orders() -> service.Workitems:
+        kept = kept_settings(settings, "rules", "urgent", "models")
+        rules = service.rules_of(kept, stored_models(settings.folder))
+        return service.Workitems(service.opened(settings.database_url), rules)
+
+    receiver = service.Receiver(service.listening_of(settings), settings.folder, name, orders)
     _beating(settings, name, stop)
     receiver.serve(stop)
 

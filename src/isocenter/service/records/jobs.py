@@ -276,7 +276,9 @@ class Jobs:
             due = {**begun, "next_at": Clock() + sent[name, peer]}
             connection.execute(insert(deliveries).values({"job": job.job, "name": name, "peer": peer, **due}))
         mine = deliveries.c.job == job.job
-        given_up = and_(mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(list(sent)))
+        given_up = and_(
+            mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(list(sent))
+        )
         connection.execute(update(deliveries).where(given_up).values({**begun, "attempts": 0, "reason": None}))
         # A notice waits for people, and its job does not.
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting", deliveries.c.name != NOTICE)

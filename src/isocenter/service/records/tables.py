@@ -208,13 +208,14 @@ notices = Table(
 )
 
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
-# state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED
+# state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
+# series: keys of those that it names, none for all; priority: place of its jobs in the queue
 workitems = Table(
     "workitems",
     metadata,
     Column("workitem", UID, primary_key=True),
     Column("state", WORD, nullable=False),
-    Column("transaction", UID),
+    Column("transaction_uid", UID),
     Column("is_ours", Boolean, nullable=False, default=False),
     Column("study", KEY, nullable=False),
     Column("series", JSON, nullable=False),

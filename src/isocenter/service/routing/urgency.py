@@ -47,8 +47,9 @@ def most_urgent(findings: Sequence[Mapping[str, Any]], rules: Sequence[Urgent]) 
 def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
     key = "value" if rule.probability is None else "probability"
     number, limit = row.get(key), getattr(rule, key)
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if row["concept"] != rule.finding or not is_number or not isfinite(number) or number < limit:
+    if row["concept"] != rule.finding or not isinstance(number, int | float) or isinstance(number, bool):
+        return None
+    if not isfinite(number) or number < limit:
         return None
     if key == "value":
         stated = f"{rule.finding}: {number:.6g} {row.get('unit') or ''}".rstrip()
@@ -64,5 +65,7 @@ def check_urgent(rules: Sequence[Urgent], models: Mapping[str, ModelFacts]) -> N
     for rule in rules:
         if rule.probability is not None and rule.finding not in known:
             problem = f"no model of the node states a probability of {rule.finding!r}"
-            remedy = f"Name one of {', '.join(known)}" if known else "Give a value, or a model that states probabilities"
+            remedy = (
+                f"Name one of {', '.join(known)}" if known else "Give a value, or a model that states probabilities"
+            )
             raise UsageError(problem, f"[[urgent]] {rule.finding}", remedy)

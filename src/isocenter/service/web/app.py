@@ -19,6 +19,7 @@ from isocenter.service.web import aside, health, jobs, metrics, node, notices, s
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
+from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import WebError, WebNode, all_entered
@@ -38,6 +39,7 @@ def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
         app.include_router(room.router)
     app.include_router(store_router)
+    app.include_router(workitems_router)
     for router in (search_router, retrieve_router):
         app.include_router(router, dependencies=[Depends(all_entered)])
     app.add_exception_handler(IsocenterError, _of_ours)

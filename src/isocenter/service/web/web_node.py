@@ -21,7 +21,10 @@ from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
 from isocenter.service.records.tables import studies
+from isocenter.service.records.workitems import Workitems
+from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
+from isocenter.service.stored import stored_models
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
@@ -86,6 +89,11 @@ class WebNode:
     def index(self) -> Index:
         """The tables of studies."""
         return Index(self.database)
+
+    @property
+    def workitems(self) -> Workitems:
+        """Orders of jobs."""
+        return Workitems(self.database, rules_of(self.settings, stored_models(self.folder)))
 
     @property
     def jobs(self) -> Jobs:

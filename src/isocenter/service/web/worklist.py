@@ -47,9 +47,11 @@ def list_worklist(
     return Listing[WorklistShape](schema="isocenter.worklist", rows=shapes)
 
 
-def _reasons(connection: Connection, rows: Mapping[str, Row[Any]]) -> dict[str, str]:
+def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) -> dict[str, str]:
     """{study: why it has the rank of its row}."""
-    of_these = select(jobs.c.study, jobs.c.state, jobs.c.urgency, jobs.c.because).select_from(studies.join(jobs, COUNTED))
+    of_these = select(jobs.c.study, jobs.c.state, jobs.c.urgency, jobs.c.because).select_from(
+        studies.join(jobs, COUNTED)
+    )
     ordered = of_these.where(jobs.c.study.in_(rows)).order_by(jobs.c.created_at, jobs.c.job)
     stated, states = dict[str, str](), dict[str, list[str]]()
     for row in connection.execute(ordered):
