@@ -110,12 +110,15 @@ def page() -> str:
                 "## DICOM",
                 f"Isocenter {version('isocenter')}. Implementation class UID {pdus.IMPLEMENTATION}, version name "
                 f"{pdus.VERSION}. The AE title is `{dicom.ae_title}` on port {dicom.port} unless `[dicom]` says "
-                f"otherwise; at most {dicom.max_associations} associations at once, a PDU of {pdus.LARGEST_DATA} bytes. TLS on a "
+                f"otherwise; at most {dicom.max_associations} associations at once, a PDU of "
+                f"{pdus.LARGEST_DATA} bytes. "
+                "TLS on a "
                 "second port, with client certificates if wanted. Whoever calls has to be a listed peer by AE title "
                 "and address, except on the loopback interface.",
                 table(["service", "role", "transfer syntaxes"], served),
                 "Objects are kept as they came, in their transfer syntax. Results are written in Explicit VR Little "
-                "Endian, in the character set ISO_IR 192 (UTF-8) or in that of their source; a peer that takes implicit "
+                "Endian, in the character set ISO_IR 192 (UTF-8) or in that of their source; a peer that "
+                "takes implicit "
                 "VR alone gets them in that. Workitems are answered in ISO_IR 192.",
                 table(["answer", "class"], [[kind, named(uid)] for kind, uid in ANSWERS.items() if is_written(kind)]),
                 "### DICOMweb",
