@@ -26,8 +26,9 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.source_elements import repeat_elements
+from isocenter.files.dicom.writing.source_planes import completed
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
 from isocenter.values import BoundingBoxes, Finding, Floats, Image
@@ -60,6 +61,22 @@ UCUM = {
     **{"hour": "h", "hours": "h", "minute": "min", "minutes": "min", "second": "s", "seconds": "s"},
     **{"percent": "%", "mmHg": "mm[Hg]", "HU": "[hnsf'U]", "°C": "Cel", "°": "deg", "deg": "deg", "degrees": "deg"},
 }
+
+
+def reports(result: Result, path: Path) -> Iterator[Path]:
+    """The report of a result."""
+    target = answer_path(path, "report")
+    write_report(
+        result.boxes,
+        result.source,
+        target,
+        findings=result.findings,
+        algorithm_name=result.algorithm,
+        classes=result.classes,
+        least_score=result.least_score,
+        limits=result.limits,
+    )
+    yield target
 
 
 def write_report(

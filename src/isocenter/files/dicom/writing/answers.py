@@ -1,0 +1,85 @@
+"""The kinds of DICOM objects that state a result. A new kind is one file beside this one and its line in `ANSWERS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
+from isocenter.files.dicom.reading.series import STRUCTURE_SET
+from isocenter.files.dicom.reading.sr import REPORT_CLASSES
+from isocenter.values import Array, BoundingBoxes, Finding, Image, Label
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A model's result on one DICOM image, as writers of objects take it.
+
+    algorithm:   the model's name
+    label_maps:  (part, (*spatial) values, what they mean) on the image's grid; the part is "" of the first
+    boxes:       those that are called; None where none were looked for
+    findings:    what has no place in the image
+    classes, least_score: of boxes, what was looked for, and the score from which on they are here
+    limits:      sentences without which the result would be misread
+    """
+
+    source: Image
+    algorithm: str
+    label_maps: Sequence[tuple[str, Array, Sequence[Label]]] = ()
+    boxes: BoundingBoxes | None = None
+    findings: Sequence[Finding] = ()
+    classes: Sequence[str] = ()
+    least_score: float = 0.0
+    limits: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A kind of object that states a result.
+
+    target:      "module:function" that writes it; the module is imported when it is first needed
+    suits:       whether a result has what the object states
+    states:      what that is, in words
+    sop_classes: of its objects
+    """
+
+    target: str
+    suits: Callable[[Result], bool]
+    states: str
+    sop_classes: tuple[str, ...]
+
+    def write(self, result: Result, path: Path) -> Iterator[Path]:
+        """Write the objects of a result, and give each one's path as soon as it lies there.
+
+        path: of the case's files, without what ends their names
+        Raises FormatError or GeometryError for a source that cannot bear one.
+        """
+        module, _, function = self.target.partition(":")
+        written: Iterator[Path] = getattr(importlib.import_module(module), function)(result, path)
+        return written
+
+
+def _marks_structures(result: Result) -> bool:
+    return bool(result.label_maps)
+
+
+def _reports(result: Result) -> bool:
+    return result.boxes is not None or bool(result.findings)
+
+
+def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Path:
+    """The path of one object of a case: its part of several, its ending, and a number from the second one on."""
+    names = [path.name, part, ending, str(number) if number > 1 else ""]
+    return path.with_name(f"{'_'.join(filter(None, names))}.dcm")
+
+
+HERE = "isocenter.files.dicom.writing"
+MASKS = "a mask"
+ANSWERS: Mapping[str, Answer] = {
+    "seg": Answer(f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
+    "labelmap": Answer(f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "rtstruct": Answer(f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "sr": Answer(f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
+}
