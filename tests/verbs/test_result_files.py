@@ -108,7 +108,7 @@ def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypa
     )
     assert [problem.cases for problem in result.failures] == [("case01",)]
     assert not list((tmp_path / "out").glob("*case01*"))
-    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 3
+    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 4
 
 
 def test_a_case_that_is_called_like_the_files_of_another_gets_a_name_of_its_own(segmented, image, tmp_path):
@@ -217,7 +217,7 @@ def test_thousands_of_images_of_one_name_are_numbered_at_once():
 def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):
     picture = sorted((classified.data / "dark").iterdir())[0]
     result = predicted(classified, picture, out=tmp_path / "out", save_probabilities=True, overlay=True)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "summary.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"findings.json", "predictions.csv", "summary.json"}
     assert not result.files
     assert result.measurements.empty
 

@@ -57,7 +57,6 @@ class Asked:
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
-    findings: whether what became of a case states its findings too
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have.
     """
@@ -68,7 +67,6 @@ class Asked:
     region: str | None = None
     abstain: str = "on"
     calibration: str = "on"
-    findings: bool = False
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -84,8 +82,8 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
-    findings: what reports state, where they were asked for; of a clip nothing
-    found: whether the result says something, also of any frame of a clip, where findings were asked for
+    findings: what reports state; of a clip nothing
+    found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     """
 
@@ -292,10 +290,9 @@ class _Rest:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        task, stated = self.model.task, self.asked.findings and not self._is_refused
-        stills = (prediction.frames or (prediction,)) if stated else ()
+        task, stills = self.model.task, () if self._is_refused else prediction.frames or (prediction,)
         findings = [one for still in stills for one in task.results(still)]
-        found = stated and says_something(prediction, findings)
+        found = bool(stills) and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from isocenter.values.drawn_map import DrawnMap
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
-    from isocenter.values.finding import Finding
+    from isocenter.values.finding import Finding, Findings
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,

@@ -25,14 +25,17 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import (
     Asked,
     Done,
+    Examined,
     Here,
     Predictor,
     There,
     Wanted,
+    findings_record,
     in_full,
     kinds_of_maps,
     loaded_model,
     with_own_names,
+    write_findings,
 )
 from isocenter.reading import (
     Covariates,
@@ -51,14 +54,14 @@ from isocenter.reading import (
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, Request, with_uncertainty, write_json
 from isocenter.tasks import Task, added_results, may_miss
-from isocenter.values import Case, Prediction, Problem
+from isocenter.values import Case, Findings, Prediction, Problem
 
 log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
 # says of a label, each twice what was seen.
-RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 192
+RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class Predicted(InNotebook):
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
     problems:     errors are cases without a result, warnings are results that lack a part, and files that were left out
     stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
+    findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
 
@@ -76,6 +80,7 @@ class Predicted(InNotebook):
     predictions: Mapping[str, Prediction]
     problems: Sequence[Problem]
     files: Sequence[Path]
+    findings: Findings
     out: Path | None = None
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
@@ -138,8 +143,8 @@ def predict(
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be;
             boxes on DICOM are written as a structured report with "auto" and "dcm"
-    out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
-            done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
+    out:    a folder for the results, predictions.csv, measurements.csv, findings.json and summary.json; it is there
+            when all is done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
@@ -232,6 +237,7 @@ def _write_records(
     write_table(result.table, folder / "predictions.csv")
     if len(result.measurements):
         write_table(result.measurements, folder / "measurements.csv")
+    write_findings(result.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
     record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
@@ -285,7 +291,7 @@ def _predicted(
             raise
         stopped = error
     kept.enter_context(brought_to_its_end())
-    result = _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
+    result = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(result, inputs) if predictor.is_elsewhere else result
 
 
@@ -302,17 +308,26 @@ def _problem(case: Case, error: IsocenterError, where: str) -> Problem:
     return Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy)
 
 
-def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None) -> Predicted:
+def _gathered(
+    model: Model, done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None
+) -> Predicted:
     """The results as one; where there is none, why."""
     if not done and stopped is not None:
         raise stopped
     if not done:
         raise no_result("predict", "predicted", problems)
+    several = len(done) > 1
+    cases = [str(one.rows[0]["case"]) for one in done]
+    examined = [
+        Examined(one, f"{case}: ", {"case": case}) if several else Examined(one)
+        for one, case in zip(done, cases, strict=True)
+    ]
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),
-        {str(one.rows[0]["case"]): one.prediction for one in done if one.prediction is not None},
+        {case: one.prediction for case, one in zip(cases, done, strict=True) if one.prediction is not None},
         [*problems, *(problem for one in done for problem in one.lacking), *_large(done)],
         [path for one in done for path in one.files],
+        findings_record(examined, model),
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
     )

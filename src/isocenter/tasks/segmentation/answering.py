@@ -157,7 +157,10 @@ class MaskAnswering(Task):
     def results(self, prediction: Prediction) -> list[Finding]:
         """The volume of each structure, with the label's code."""
         each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
-        return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]
+        return [
+            Finding(one.name, value, column.rsplit("_", 1)[-1], codes=(one.code,) if one.code else ())
+            for one, (column, value) in each
+        ]
 
     @property
     def answers(self) -> VoxelAnswers | None:
