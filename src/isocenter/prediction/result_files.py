@@ -7,14 +7,16 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
+from isocenter.files import named_as, probabilities_written, write_label_map, write_map
+from isocenter.files.dicom import ANSWERS, Result
+from isocenter.prediction.answers import AUTO, DICOM, Wanted, write_answers
 from isocenter.prediction.placeless import has_place, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model
@@ -27,37 +29,10 @@ RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("C
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
-AUTO, DICOM = "auto", "dcm"
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 # Of a SHA-256, as results tell models apart.
 PROGRAM, DIGITS = "isocenter", 16
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a result is written.
-
-    format:        of the label map; "auto" chooses by the source; with it and with "dcm", boxes and answers about the
-                   whole image become a report on DICOM
-    probabilities: of every voxel beside it
-    overlay:       a picture of the image with the result drawn on it
-    maps:          the entropy of every voxel's probabilities, and what of it is epistemic
-    added:         what the model's answers add: results that miss no more than `task.risk` allows
-    Raises UsageError for a format that results are not written in.
-    """
-
-    format: str = AUTO
-    probabilities: bool = False
-    overlay: bool = False
-    maps: bool = False
-    added: bool = False
-
-    def __post_init__(self) -> None:
-        if self.format not in (AUTO, *FORMATS):
-            remedy = f"Choose auto or one of {', '.join(FORMATS)}"
-            raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
 
 
 def kinds_of_maps(task: Task) -> list[str]:
@@ -66,7 +41,7 @@ def kinds_of_maps(task: Task) -> list[str]:
     A further label map is called by its part alone, and its probabilities by both.
     """
     own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
-    further = (*own, PROBABILITIES.lstrip("_"))
+    further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
@@ -101,7 +76,7 @@ def _shortened(name: str, longest: int) -> str:
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
     """What the names of a case's files end with, before their suffix."""
-    return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in kinds))
+    return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in (*ANSWERS, *kinds)))
 
 
 def _stems(name: str, kinds: Sequence[str]) -> set[str]:
@@ -171,13 +146,13 @@ def write_result(
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking = list[Path](), list[Problem]()
-    for part, mask, labels in prediction.label_maps:
-        own = f"{name}_{part}" if part else name
-        files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
-        written, lacking = [*written, *files], [*lacking, *problems]
-    report = folder / f"{name}{REPORT}.dcm"
-    reports, without = _report(prediction, image, report, wanted, model, is_part=is_part, findings=findings)
-    written, lacking = [*written, *reports], [*lacking, *without]
+    for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
+        own = folder / (f"{name}_{part}" if part else name)
+        written.append(_label_map(mask, labels, image, own, wanted, algorithm_of(model)))
+    if kinds := wanted.kinds_for(image):
+        stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+        objects, lacking = write_answers(stated, kinds, folder / name, wanted)
+        written += objects
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
@@ -211,62 +186,38 @@ def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
 
 def _label_map(
     mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
-) -> tuple[list[Path], list[Problem]]:
-    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
-
-    path: of the files without their suffix
-    """
-    name = path.name
+) -> Path:
+    """The file of a label map beside DICOM objects. path: without its suffix"""
     # A PNG holds 16 bits: numbers of more objects than that need another file.
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written, lacking = [path.with_name(f"{name}.{_suffix(image, wanted.format, wide)}")], []
-    write_label_map(mask, labels, image, written[0], algorithm=algorithm)
-    geometry, source = image.geometry, image.source
-    bears = (geometry.is_volume or geometry.is_picture) and image.frames is None
-    if wanted.format == AUTO and bears and source is not None and source.format == "dicom":
-        try:
-            write_label_map(mask, labels, image, path.with_name(f"{name}.dcm"), algorithm=algorithm)
-            written.append(path.with_name(f"{name}.dcm"))
-        except (FormatError, GeometryError) as error:
-            lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
-    return written, lacking
+    written = path.with_name(f"{path.name}.{_suffix(image, wanted.format, wide)}")
+    write_label_map(mask, labels, image, written, algorithm=algorithm)
+    return written
 
 
-def _report(
-    prediction: Prediction,
-    image: Image,
-    path: Path,
-    wanted: Wanted,
-    model: Model,
-    *,
-    is_part: bool,
-    findings: Sequence[Finding],
-) -> tuple[list[Path], list[Problem]]:
-    """Boxes that are called and findings without a place, as a DICOM report.
-
-    One that nobody asked for is left out where there can be none.
-    """
-    is_dicom = image.source is not None and image.source.format == "dicom"
+def _stated(
+    prediction: Prediction, image: Image, model: Model, *, is_part: bool, findings: Sequence[Finding]
+) -> Result:
+    """A result as writers of DICOM objects take it."""
     # Of a clip those of any frame: that no report can hold them is said where one is written.
     called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
-    if (called is None and not findings) or not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
-        return [], []
     limits = [
         *promises(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
     looked = next((one for name, one in leaves(model.task).items() if _is_boxed(prediction, name)), model.task)
-    sought: dict[str, Any] = {"classes": [one.name for one in looked.labels], "least_score": prediction.threshold}
-    named: dict[str, Any] = {"algorithm": algorithm_of(model), "findings": findings, "limits": limits}
-    try:
-        write_report(called, image, path, **named, **(sought if called is not None else {}))
-    except FormatError as error:
-        if wanted.format == DICOM:
-            raise
-        case = path.stem.removesuffix(REPORT)
-        return [], [Problem("warning", f"no DICOM report: {error.problem}", (case,), remedy=error.remedy)]
-    return [path], []
+    return Result(
+        image,
+        algorithm_of(model),
+        # One that is computed when it is read is read once for all kinds.
+        [(part, np.asarray(mask), labels) for part, mask, labels in prediction.label_maps],
+        called,
+        findings,
+        [one.name for one in looked.labels] if called is not None else (),
+        prediction.threshold if called is not None else 0.0,
+        limits,
+    )
 
 
 def _is_boxed(prediction: Prediction, part: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
+from isocenter.files.dicom import ANSWERS
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -56,9 +57,16 @@ def _hours(text: str) -> str:
     return text
 
 
+def _kind(text: str) -> str:
+    if text not in ANSWERS:
+        raise ValueError(f"there is no answer {text!r}; the kinds are {', '.join(ANSWERS)}")
+    return text
+
+
 AeTitle = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
+Kind = Annotated[str, AfterValidator(_kind)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]  # user and password come from the environment
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
@@ -175,10 +183,15 @@ class Peer(Section):
 
 
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own."""
+    """A model that rules name: whatever `load` takes.
+
+    allow_large: also for images out of all proportion to its own
+    answers: kinds of DICOM objects that state its results; without any a SEG and a report
+    """
 
     path: Path
     allow_large: bool = False
+    answers: list[Kind] = []
 
 
 class Inside(Section):

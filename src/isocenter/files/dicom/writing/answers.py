@@ -39,12 +39,14 @@ class Result:
 class Answer:
     """A kind of object that states a result.
 
+    name:        of such an object
     target:      "module:function" that writes it; the module is imported when it is first needed
     suits:       whether a result has what the object states
     states:      what that is, in words
     sop_classes: of its objects
     """
 
+    name: str
     target: str
     suits: Callable[[Result], bool]
     states: str
@@ -78,8 +80,8 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
 ANSWERS: Mapping[str, Answer] = {
-    "seg": Answer(f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
-    "labelmap": Answer(f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
-    "rtstruct": Answer(f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
-    "sr": Answer(f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
+    "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
+    "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }

@@ -102,7 +102,7 @@ def _contours(label: Label, label_map: Array, slices: Sequence[Slice]) -> Datase
     if label.colour:
         region.ROIDisplayColor = list(label.colour)
     for part in slices:
-        mask = label.value == label_map[:, :, part.number].T
+        mask = np.equal(label_map[:, :, part.number].T, label.value)
         if mask.any():
             image = _image(part)
             contours += [_contour(corners, part, image) for corners in outlines(mask)]
