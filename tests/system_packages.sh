@@ -1,11 +1,11 @@
 #!/bin/sh
-# The programs that the tests talk to: a browser, a second DICOM converter, DICOM toolkits, a PACS, a database, a reader of PDF.
+# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF.
 set -eu
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v dcm2niix >/dev/null 2>&1 || missing="$missing dcm2niix"
-command -v dcmdump >/dev/null 2>&1 || missing="$missing dcmtk"
 command -v dciodvfy >/dev/null 2>&1 || missing="$missing dicom3tools"
+command -v dcmdump >/dev/null 2>&1 || missing="$missing dcmtk"
 command -v Orthanc >/dev/null 2>&1 || missing="$missing orthanc"
 test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
 command -v pdftotext >/dev/null 2>&1 || missing="$missing poppler-utils"

@@ -25,10 +25,8 @@ from isocenter.files.dicom import Stamp, read_report, stamped
 from isocenter.values import BoundingBoxes, Code, Finding, Geometry, Image, Label
 from written_dicom import write_slice
 
+NODULE = Finding("nodule", [1.0, 2, 0, 9, 9, 1], "voxels", box=0)
 EFFUSION = Code("SCT", "60046008", "Pleural effusion")
-AGES = {
-    "bone age": 10.25, "Low end of the interval: bone age": 9.5, "High end of the interval: bone age": 11.0
-}  # fmt: skip
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 
 
@@ -49,6 +47,13 @@ def radiograph(root: Path) -> Image:
     return isocenter.read(write_slice(root / "dx.dcm", np.ones((40, 50), np.uint16), **none, **kind))
 
 
+def found(boxes: BoundingBoxes) -> list[Finding]:
+    """Boxes as findings."""
+    scores = [None] * len(boxes) if boxes.scores is None else boxes.scores.tolist()
+    rows = zip(boxes.names, boxes.corners.tolist(), scores, strict=True)
+    return [Finding(name, at, "voxels", probability=p, box=n) for n, (name, at, p) in enumerate(rows)]
+
+
 def edges(size: float) -> st.SearchStrategy[tuple[float, float]]:
     return st.tuples(st.floats(0, size - 1), st.floats(1, size)).map(lambda one: (one[0], max(one[1], one[0] + 0.5)))
 
@@ -61,7 +66,7 @@ def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
     corners = [[x[0], y[0], z, x[1], y[1], min(z + n, 6)] for x, y, z, n in drawn]
     corners = np.reshape(np.minimum(corners, [30, 20, 6] * 2) if corners else [], (-1, 6))
     boxes = BoundingBoxes(corners, ("nodule",) * len(corners), np.full(len(corners), score))
-    write_report(boxes, image, root / "sr.dcm", algorithm="tests")
+    write_report(found(boxes), image, root / "sr.dcm", algorithm="tests", is_empty=not corners.size)
     [case] = read_dataset(root)
     assert case.references["boxes"].names == boxes.names
     assert_allclose(case.references["boxes"].corners, corners, atol=1e-3)
@@ -71,10 +76,10 @@ def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
 def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):
     image = radiograph(tmp_path)
     boxes = BoundingBoxes(np.array([[5.5, 3, 7, 10], [0, 0, 40, 50]]), ("mass", "lung"), np.array([0.873, 1.0]))
-    write_report(boxes, image, tmp_path / "sr.dcm", algorithm="tests")
-    found = read_dataset(tmp_path).cases[0].references["boxes"]
-    assert found.names == boxes.names
-    assert_allclose(found.corners, boxes.corners, atol=1e-5)
+    write_report(found(boxes), image, tmp_path / "sr.dcm", algorithm="tests")
+    read = read_dataset(tmp_path).cases[0].references["boxes"]
+    assert read.names == boxes.names
+    assert_allclose(read.corners, boxes.corners, atol=1e-5)
     report = highdicom.sr.srread(tmp_path / "sr.dcm")
     groups = report.content.get_planar_roi_measurement_groups()
     assert [group.finding_type.meaning for group in groups] == ["mass", "lung"]
@@ -86,20 +91,21 @@ def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):
 
 def test_a_box_between_slices_is_rounded_to_whole_ones_and_has_at_least_one(tmp_path):
     corners = np.array([[1, 1, 2.2, 5, 5, 2.4], [1, 1, 0.6, 5, 5, 3.4], [1, 1, 5.7, 5, 5, 6.0]])
-    write_report(BoundingBoxes(corners, ("a", "b", "c")), series(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
-    found = read_dataset(tmp_path).cases[0].references["boxes"].corners
-    assert_allclose(found[:, [2, 5]], [[2, 3], [1, 3], [5, 6]])
+    boxes = BoundingBoxes(corners, ("a", "b", "c"))
+    write_report(found(boxes), series(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    read = read_dataset(tmp_path).cases[0].references["boxes"].corners
+    assert_allclose(read[:, [2, 5]], [[2, 3], [1, 3], [5, 6]])
 
 
 def test_no_box_is_a_report_that_says_so(tmp_path):
-    write_report(BoundingBoxes.none(2), radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    write_report([], radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests", is_empty=True)
     assert len(read_dataset(tmp_path).cases[0].references["boxes"]) == 0
 
 
 def test_a_report_without_a_box_states_what_was_looked_for_by_which_model_and_within_which_limits(tmp_path):
     source, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     limits = ["least score: 40 %", "only a part of the image was looked at"]
-    write_report(BoundingBoxes.none(2), source, path, algorithm="tests", classes=["mass", "結節"], limits=limits)
+    write_report([], source, path, algorithm="tests", classes=["mass", "結節"], is_empty=True, limits=limits)
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert group.finding_type.meaning == "Not detected"
     assert group.tracking_identifier == "not detected: mass, 結節"
@@ -112,7 +118,7 @@ def test_the_device_of_a_report_keeps_its_uid_as_long_as_the_model_is_the_same(t
     source, uids = radiograph(tmp_path), []
     boxes = BoundingBoxes(np.array([[5.0, 3, 7, 10]]), ("mass",))
     for n, model in enumerate(("first", "first", "second")):
-        write_report(boxes, source, tmp_path / f"{n}.dcm", algorithm=model)
+        write_report(found(boxes), source, tmp_path / f"{n}.dcm", algorithm=model)
         uids.append(_stated_uids(pydicom.dcmread(tmp_path / f"{n}.dcm")))
         uids.append(_stated_uids(stamped(tmp_path / f"{n}.dcm", Stamp("1.2.3", str(n), 0.0))))
     devices = [one["Device Observer UID"] for one in uids]
@@ -133,9 +139,8 @@ def _stated_uids(dataset: pydicom.Dataset) -> dict[str, str]:
 def test_a_report_names_a_patient_of_japan_as_the_series_does(tmp_path, name):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
     source = isocenter.read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
-    write_report(
-        BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,)), source, tmp_path / "sr.dcm", algorithm="test"
-    )
+    boxes = BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), (name,))
+    write_report(found(boxes), source, tmp_path / "sr.dcm", algorithm="test")
     assert pydicom.dcmread(tmp_path / "sr.dcm").PatientName == tags["PatientName"]
     assert [one.name for one in read_report(tmp_path / "sr.dcm").marked] == [name]
 
@@ -148,7 +153,7 @@ def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expect
     )
     path, before = tmp_path / "result.dcm", time.time()
     if kind == "report":
-        write_report(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), ("nodule",)), source, path, algorithm="test")
+        write_report([NODULE], source, path, algorithm="test")
     else:
         write_label_map(np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test")
     made = pydicom.dcmread(path)
@@ -184,7 +189,7 @@ def test_a_result_states_patient_and_study_letter_for_letter_and_no_warning_repe
         warnings.simplefilter("error")
         source, path = isocenter.read(tmp_path / "ct.dcm"), tmp_path / "result.dcm"
         if kind == "report":
-            write_report(BoundingBoxes(np.array([[1.0, 2, 0, 9, 9, 1]]), ("nodule",)), source, path, algorithm="test")
+            write_report([NODULE], source, path, algorithm="test")
         else:
             write_label_map(np.ones((30, 20, 1), np.uint8), (Label(1, "nodule"),), source, path, algorithm="test")
         assert str(stamped(path, Stamp("2.25", "a", 0.0))[keyword].value) == value
@@ -196,12 +201,12 @@ def test_a_zone_that_cannot_be_is_not_repeated(zone, tmp_path):
     source = isocenter.read(
         write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", TimezoneOffsetFromUTC=zone)
     )
-    write_report(BoundingBoxes.none(3), source, tmp_path / "sr.dcm", algorithm="test")
+    write_report([NODULE], source, tmp_path / "sr.dcm", algorithm="test")
     assert "TimezoneOffsetFromUTC" not in stamped(tmp_path / "sr.dcm", Stamp("2.25", "a", 0.0))
 
 
 def test_a_report_names_the_program_and_its_version(tmp_path):
-    write_report(BoundingBoxes.none(2), radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    write_report([], radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests", is_empty=True)
     made = pydicom.dcmread(tmp_path / "sr.dcm")
     assert (made.ManufacturerModelName, made.SoftwareVersions) == ("Isocenter", version("isocenter"))
 
@@ -209,7 +214,7 @@ def test_a_report_names_the_program_and_its_version(tmp_path):
 def test_what_is_no_dicom_has_no_report(tmp_path):
     image = Image(np.zeros((1, 8, 8), np.uint8), Geometry.of_pixels((8, 8)))
     with pytest.raises(FormatError, match="needs the DICOM image"):
-        write_report(BoundingBoxes.none(2), image, tmp_path / "sr.dcm", algorithm="tests")
+        write_report([NODULE], image, tmp_path / "sr.dcm", algorithm="tests")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +228,7 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
     age = Finding("bone age", value=10.25, unit="years", low=9.5, high=11.0)
     odd = [Finding("index", value=1 / 3, unit="Å"), Finding("score", value=-1.23456789012e-5)]
     limits = ["coverage of sets and intervals: 90 % of new patients"]
-    write_report(None, image, path, findings=[*classes, effusion, age, *odd], algorithm="tests", limits=limits)
+    write_report([*classes, effusion, age, *odd], image, path, algorithm="tests", limits=limits)
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert [one.tracking_identifier for one in groups] == ["class", "effusion", "bone age", "index", "score"]
     evaluated = [[(one.name.meaning, one.value.meaning) for one in g.get_qualitative_evaluations()] for g in groups]
@@ -242,8 +247,10 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
     assert numbers[0] == [
         ("Probability of benign", 12, "%", "Percent"), ("Probability of malignant", 88, "%", "Percent")
     ]  # fmt: skip
-    assert numbers[1] == [("Probability of effusion", 40, "%", "Percent")]
-    assert numbers[2] == [(name, value, "a", "years") for name, value in AGES.items()]
+    assert numbers[1] == [("Certainty of Finding", 40, "%", "Percent")]
+    assert numbers[2] == [("bone age", 10.25, "a", "years")]
+    [stated_age] = [one for one in read_report(path).stated if one.concept == "bone age"]
+    assert (stated_age.value, stated_age.unit, stated_age.low, stated_age.high) == (10.25, "years", 9.5, 11.0)
     assert [(name, value, unit) for [(name, value, _, unit)] in numbers[3:]] == [
         ("index", 0.333333333, "Å"), ("score", -1.23456789e-05, "unit not stated")
     ]  # fmt: skip
@@ -252,7 +259,7 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
     made = pydicom.dcmread(path)
     [study] = made.CurrentRequestedProcedureEvidenceSequence
     assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 6
-    assert (made.SOPClassUID.name, made.SeriesDescription) == ("Comprehensive SR Storage", "Findings")
+    assert (made.SOPClassUID.name, made.SeriesDescription) == ("Comprehensive 3D SR Storage", "Findings")
     assert read_report(path).marked == ()
     [case] = read_dataset(tmp_path, DatasetOptions(references=False)).cases
     assert not case.references  # what a model answers is no reference, and no sign of an image without boxes
@@ -261,11 +268,11 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
 def test_answers_beside_boxes_that_were_not_found_leave_the_image_known_to_hold_none(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     answer = Finding("dense", value=True, probability=0.9)
-    write_report(BoundingBoxes.none(2), image, path, findings=[answer], algorithm="tests", least_score=0.3)
+    write_report([answer], image, path, algorithm="tests", is_empty=True, least_score=0.3)
     assert read_report(path).is_whole
     [nothing, dense] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     texts = [[str(i.TextValue) for i in g[0].ContentSequence if i.ValueType == "TEXT"] for g in (nothing, dense)]
     assert "least score: 30 %" in texts[0]
     assert "least score: 30 %" not in texts[1]
-    write_report(None, image, tmp_path / "only.dcm", findings=[answer], algorithm="tests")
+    write_report([answer], image, tmp_path / "only.dcm", algorithm="tests")
     assert not read_report(tmp_path / "only.dcm").is_whole

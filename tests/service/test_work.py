@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 import isocenter
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import SeriesNames, Stamp, stamped, write_series
+from isocenter.files.dicom import SeriesNames, Stamp, read_report, stamped, write_series
 from isocenter.service import keeper
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
@@ -102,7 +102,9 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     folder = node.result().parent
     (folder.parent / f".{job.job}.0").mkdir()  # as a worker leaves it that is killed
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert {"answer.dcm", "answer.nii.gz", "findings.json", "predictions.csv"} <= set(first)
+    assert {"answer.dcm", "answer_report.dcm", "answer.nii.gz", "findings.json", "predictions.csv"} <= set(first)
+    segment = read_report(folder / "answer_report.dcm").stated[0].segment
+    assert segment == (pydicom.dcmread(folder / "answer.dcm").SOPInstanceUID, 1)
     assert node.worker.jobs.retry(job.job)
     node.work()
     assert list(folder.parent.iterdir()) == [folder]
@@ -141,7 +143,7 @@ def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr
     assert {row.job for row in node.rows(answers)} == {row.job for row in node.rows(jobs) if row.revision == 2}
 
 
-def test_a_result_of_which_nothing_can_be_sent_to_its_peers_says_so(tmp_path, mr):
+def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_job_says_why(tmp_path, mr):
     for path in mr:  # a SEG needs a frame of reference
         header = pydicom.dcmread(path)
         del header.FrameOfReferenceUID
@@ -151,11 +153,11 @@ def test_a_result_of_which_nothing_can_be_sent_to_its_peers_says_so(tmp_path, mr
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), peers=[pacs], rules=rules)
     node.receive(*mr)
     node.work()
-    [row] = node.rows(jobs)
+    [row], [sent] = node.rows(jobs), node.rows(deliveries)
     node.store.close()
     node.database.close()
-    assert (row.state, row.outcome) == ("done", "result")
-    assert "nothing of the result is a DICOM object, so nothing is sent" in row.reason
+    assert (row.state, row.outcome, sent.name) == ("sending", "result", "answer_report.dcm")
+    assert "the image states no FrameOfReferenceUID" in row.reason
 
 
 def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
@@ -60,21 +60,26 @@ def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Want
     path: of the case's files, without what ends their names
     Raises FormatError or GeometryError where only DICOM objects were asked for, and there is none.
     """
-    written, lacking, refusals = list[Path](), list[Problem](), list[FormatError | GeometryError]()
-    for kind in kinds:
+    written, lacking, refusals = list[Path](), list[Problem](), dict[str, FormatError | GeometryError]()
+    for kind in sorted(kinds, key=lambda kind: kind == "sr"):  # a report refers to the SEG
         if not ANSWERS[kind].suits(result):
             if wanted.answers:
                 lacking.append(_lacking(kind, path, f"the result has not {ANSWERS[kind].states}", "Ask for others"))
             continue
         try:
             _refuse_several(result.source, kind)
-            for file in ANSWERS[kind].write(result, path):
+            for number, file in enumerate(ANSWERS[kind].write(result, path)):
                 written.append(file)
+                if kind == "seg":
+                    segmentations = {**result.segmentations, file: result.label_maps[number][2]}
+                    result = replace(result, segmentations=segmentations)
         except (FormatError, GeometryError) as error:
-            refusals.append(error)
+            refusals[kind] = error
             lacking.append(_lacking(kind, path, error.problem, error.remedy))
-    if wanted.format == DICOM and refusals and (not written or not wanted.answers):
-        raise refusals[0]
+    # The SEG is what DICOM alone means where nobody names kinds.
+    is_short = not written or (not wanted.answers and "seg" in refusals)
+    if wanted.format == DICOM and refusals and is_short:
+        raise next(iter(refusals.values()))
     return written, lacking
 
 

@@ -15,7 +15,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
-from isocenter.prediction.placeless import placeless_findings, says_something
+from isocenter.prediction.placeless import says_something, stated_findings
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
@@ -268,18 +268,25 @@ class _Rest:
     def __call__(self) -> Done:
         rest: _Rest = self
         files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
+        findings = list[dict[str, list[Finding]]]()
         try:
             with self.held:
                 if not self._is_refused:
-                    files, lacking = self._written()
                     rows, measured = self._rows()
+                    stills = self.prediction.frames or (self.prediction,)
+                    findings = [self._findings(still) for still in stills]
+                    files, lacking = self._written(findings)
                 if self.judge is not None:
                     rest = replace(self, prediction=self.judge(self.prediction))
                 if rest._is_refused:
                     self.refusals.append(str(rest.prediction.abstained))
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        return rest._done([*files, *self.probabilities], lacking, rows, measured)
+        return rest._done([*files, *self.probabilities], lacking, rows, measured, findings)
+
+    def _findings(self, still: Prediction) -> dict[str, list[Finding]]:
+        """The findings of the parts of a result, or of one frame of a clip."""
+        return stated_findings(self.model.task, still, as_stated=self._is_as_stated)
 
     def _done(
         self,
@@ -287,13 +294,16 @@ class _Rest:
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
         measured: Sequence[Mapping[str, Any]],
+        of_stills: Sequence[Mapping[str, Sequence[Finding]]],
     ) -> Done:
-        """What became of the case; of a refused one there is neither file nor result."""
+        """What became of the case; of a refused one there is neither file nor result.
+
+        of_stills: findings of the result, or of each frame of a clip, by part
+        """
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        task, stills = self.model.task, () if self._is_refused else prediction.frames or (prediction,)
-        findings = [one for still in stills for one in task.results(still)]
-        found = bool(stills) and says_something(prediction, findings)
+        findings = [] if self._is_refused else [one for still in of_stills for own in still.values() for one in own]
+        found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
@@ -318,13 +328,12 @@ class _Rest:
     def _named(self) -> dict[str, Any]:
         return _named(self.case, self.image)
 
-    def _written(self) -> tuple[list[Path], list[Problem]]:
+    def _written(self, findings: Sequence[Mapping[str, Sequence[Finding]]]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
-        about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
-        wanted, name = self.asked.wanted, self.case.id
-        return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)
+        wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
+        given = (self.prediction, self.image, self.room, name, wanted, self.model)
+        return write_result(*given, findings=findings, is_part=is_part)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

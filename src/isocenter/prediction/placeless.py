@@ -1,8 +1,8 @@
-"""Findings of a result that have no place in the image: classes, values, times to an event."""
+"""The findings of a result, and whether they have a place in the image or speak of it as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from isocenter.tasks import Task, leaves, settings_of
@@ -24,26 +24,38 @@ def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
     stills = prediction.frames or (prediction,)
     if any(not has_place(part) for still in stills for part in still.parts.values() or (still,)):
         return True
-    return any(one.probability is not None or bool(one.value) for one in findings)
+    return any(_says_something(one) for one in findings)
 
 
-def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = False) -> list[Finding]:
-    """Findings without a place that a report can state, of a result or its parts; of a clip of its first frame.
+def marks_nothing(still: Prediction, findings: Mapping[str, Sequence[Finding]]) -> bool:
+    """Whether the parts of a result that look for something in the image have found none of it.
+
+    findings: of its parts, as `stated_findings` gives them
+    """
+    placed = {name for name in findings if has_place(still.parts[name] if name else still)}
+    return bool(placed) and not any(_says_something(one) for name in placed for one in findings[name])
+
+
+def _says_something(finding: Finding) -> bool:
+    return finding.probability is not None or bool(finding.value)
+
+
+def stated_findings(task: Task, still: Prediction, *, as_stated: bool = False) -> dict[str, list[Finding]]:
+    """{part: findings} of a result that is no clip; of a task without parts its part is called "".
 
     as_stated: with the probabilities of before calibration; what is called stays
     """
-    still = prediction.frames[0] if prediction.frames else prediction
-    made = list[Finding]()
+    made = dict[str, list[Finding]]()
     for name, part in leaves(task).items():
         own = still.parts[name] if name else still
-        if has_place(own):
-            continue
         found = part.results(own)
-        if as_stated:
+        if as_stated and not has_place(own):
             plain = part.results(own.before_calibration)
-            found = [replace(one, probability=p.probability) for one, p in zip(found, plain, strict=True)]
-        made += [replace(one, group=name) if name and one.group else one for one in found]
-    return [one for one in made if _can_be_stated(one)]
+            found = [
+                replace(one, probability=p.probability, calibrated=False) for one, p in zip(found, plain, strict=True)
+            ]
+        made[name] = [replace(one, group=name) if name and one.group else one for one in found]
+    return made
 
 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
@@ -52,8 +64,3 @@ def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
         settings = [settings_of(part) for part in leaves(task).values()]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
-
-
-def _can_be_stated(finding: Finding) -> bool:
-    numbers = (finding.value, finding.probability, finding.low, finding.high)
-    return any(isinstance(one, int | float) for one in numbers)

@@ -17,7 +17,7 @@ from isocenter.belief import ADDED_MAPS
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map
 from isocenter.files.dicom import ANSWERS, Result
 from isocenter.prediction.answers import AUTO, DICOM, Wanted, write_answers
-from isocenter.prediction.placeless import has_place, promises
+from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model
 from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
@@ -137,12 +137,12 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Finding] = (),
+    findings: Sequence[Mapping[str, Sequence[Finding]]] = (),
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
-    findings: of the result, what has no place in the image; of a clip those of its first frame
+    findings: of the result, or of each frame of a clip, as `stated_findings` gives them
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking = list[Path](), list[Problem]()
@@ -196,32 +196,46 @@ def _label_map(
 
 
 def _stated(
-    prediction: Prediction, image: Image, model: Model, *, is_part: bool, findings: Sequence[Finding]
+    prediction: Prediction,
+    image: Image,
+    model: Model,
+    *,
+    findings: Sequence[Mapping[str, Sequence[Finding]]],
+    is_part: bool,
 ) -> Result:
-    """A result as writers of DICOM objects take it."""
-    # Of a clip those of any frame: that no report can hold them is said where one is written.
-    called = next((one.called for one in (prediction, *prediction.frames) if one.called is not None), None)
+    """A result as writers of DICOM objects take it; of a clip with the findings of each frame that has any."""
+    stills = prediction.frames or (prediction,)
+    kept = [(n, own) for n, own in enumerate(findings) if not marks_nothing(stills[n], own)]
+    rows = {
+        n: [one for part in own.values() for one in part]
+        for n, own in (kept if prediction.frames else enumerate(findings))
+    }
+    sought, least_score = _sought(model.task, stills[0])
     limits = [
-        *promises(model.task, findings),
+        *promises(model.task, [one for own in rows.values() for one in own]),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
-    looked = next((one for name, one in leaves(model.task).items() if _is_boxed(prediction, name)), model.task)
     return Result(
         image,
         algorithm_of(model),
         # One that is computed when it is read is read once for all kinds.
         [(part, np.asarray(mask), labels) for part, mask, labels in prediction.label_maps],
-        called,
-        findings,
-        [one.name for one in looked.labels] if called is not None else (),
-        prediction.threshold if called is not None else 0.0,
-        limits,
+        [] if prediction.frames else rows.get(0, []),
+        rows if prediction.frames else None,
+        sought,
+        is_empty=bool(sought) and not kept,
+        least_score=least_score,
+        limits=limits,
     )
 
 
-def _is_boxed(prediction: Prediction, part: str) -> bool:
-    return part in prediction.parts and prediction.parts[part].boxes is not None
+def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
+    """(names of what was looked for in the image, the score from which on boxes are called)."""
+    own = {name: still.parts[name] if name else still for name in leaves(task)}
+    names = [label.name for name, part in leaves(task).items() if has_place(own[name]) for label in part.labels]
+    is_boxed = any(one.boxes is not None for one in own.values())
+    return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
 
 def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
     from isocenter.files.dicom.reading.seg import Drawing, drawing_of, read_segmentation, segments_of
     from isocenter.files.dicom.reading.series import DRAWN, STRUCTURE_SET, SeriesFiles, patient_of, survey, unique
-    from isocenter.files.dicom.reading.sr import REPORT_CLASSES, Marked, Report, bounds, read_report
+    from isocenter.files.dicom.reading.sr import REPORT_CLASSES, Marked, Report, Statement, bounds, read_report
     from isocenter.files.dicom.reading.values import Window
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.implicit import implicit_data_set
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
-    from isocenter.files.dicom.writing.sr import write_report
-    from isocenter.files.dicom.writing.stamp import Stamp, stamped
+    from isocenter.files.dicom.writing.sr import write_no_answer, write_report
+    from isocenter.files.dicom.writing.stamp import Stamp, stamped, stamped_uids
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

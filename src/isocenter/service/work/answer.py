@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
 from isocenter.files import file_hash, read, write_table
-from isocenter.files.dicom import ANSWERS, Stamp, read_header, stamped, text
+from isocenter.files.dicom import ANSWERS, Stamp, read_header, stamped, stamped_uids, text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
@@ -188,15 +188,24 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     if measured := [row for one in seen for row in one.done.measured]:
         write_table(pd.DataFrame(measured), room / "measurements.csv")
     write_findings(findings, room)
-    answers = []
-    for path in sorted(path for path in room.iterdir() if path.is_file()):
+    answers, paths = [], sorted(path for path in room.iterdir() if path.is_file())
+    stamps = {path: _stamp(job, path, root, words) for path in paths if path.suffix == ".dcm"}
+    uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
+    for path in paths:
         suffix = next((one for one in KINDS if path.name.endswith(one)), "")
         answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
-        if path.suffix == ".dcm":
-            written = stamped(path, Stamp(root, f"{job.job} {path.name}", job.stamp, words))
+        if path in stamps:
+            written = stamped(path, stamps[path], uids)
             sop_class = str(written.SOPClassUID)
             kind = next((name for name, kind in ANSWERS.items() if sop_class in kind.sop_classes), "dicom")
             answer = replace(answer, kind=kind, sop_class=sop_class)
             answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
         answers.append(replace(answer, bytes=path.stat().st_size, sha256=file_hash(path)))
     return answers
+
+
+def _stamp(job: Job, path: Path, root: str, words: str) -> Stamp:
+    """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
+    series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
+    shared = " ".join([job.study, job.rule, *series, path.name])
+    return Stamp(root, f"{job.job} {path.name}", job.stamp, words, shared)

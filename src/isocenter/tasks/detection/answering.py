@@ -82,10 +82,11 @@ class BoxAnswering(Task):
         """The corners (voxels) and the score of each box that is called."""
         boxes = boxes_of(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
+        every = zip(boxes.names, boxes.corners, boxes.scores, strict=True)
+        called = [one for one in every if one[-1] >= self._level]
         return [
-            Finding(name, value=corners.tolist(), unit="voxels", probability=float(score))
-            for name, corners, score in zip(boxes.names, boxes.corners, boxes.scores, strict=True)
-            if score >= self._level
+            Finding(name, value=corners.tolist(), unit="voxels", probability=float(score), box=number)
+            for number, (name, corners, score) in enumerate(called)
         ]
 
     @property

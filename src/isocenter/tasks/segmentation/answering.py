@@ -158,7 +158,7 @@ class MaskAnswering(Task):
         """The volume of each structure, with the label's code."""
         each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
         return [
-            Finding(one.name, value, column.rsplit("_", 1)[-1], codes=(one.code,) if one.code else ())
+            Finding(one.name, value, column.rsplit("_", 1)[-1], codes=(one.code,) if one.code else (), label=one.value)
             for one, (column, value) in each
         ]
 

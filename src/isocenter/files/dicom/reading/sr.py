@@ -1,4 +1,4 @@
-"""Regions in DICOM structured reports: measurement reports, PS3.16 TID 1500, and those of CAD devices, TID 4000 ff.
+"""Regions and statements in DICOM structured reports: measurement reports, PS3.16 TID 1500, and CAD, TID 4000 ff.
 
 A region is an outline in pixels of an image (SCOORD) or in mm of a frame of reference (SCOORD3D), PS3.3 C.18.6 and
 C.18.9. Lengths, points and references to segments are no regions; they are passed over and counted.
@@ -26,7 +26,7 @@ from isocenter.errors import FormatError, counted
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import first_item, items, number, numbers, text, words
+from isocenter.files.dicom.tags import first_item, items, number, numbers, text, whole, words
 from isocenter.values import Floats
 
 CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
@@ -37,11 +37,14 @@ REPORT_CLASSES = (
 # Concepts by their values, which no two schemes share.
 REPORT, GROUP, IMAGE_REGION, VOLUME_SURFACE = "126000", "125007", "111030", "121231"
 CAD_FINDING, CAD_OUTLINE, RENDERING, NOT_SHOWN = "111059", "111041", "111056", "111152"
-FINDING, CATEGORY, TRACKING = "121071", "276214006", "112040"
+FINDING, CATEGORY, TRACKING, TRACKING_IDENTIFIER = "121071", "276214006", "112040", "112039"
+SEGMENTS = ("121191", "121214")  # Referenced Segment, and Segmentation Frame
 # An outline from which an area was inferred is one of a region, as some viewers write it: Area, Area of defined region.
 AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
-# In percent: Certainty of Finding, Probability of cancer.
-SCORES = ("111012", "111047")
+# In percent: Certainty of Finding, Probability of cancer, Probability.
+SCORES = ("111012", "111047", "122157")
+# How far the ends of an interval lie from a measured value, PS3.16 TID 310.
+BELOW, ABOVE = "371885007", "371886008"
 # The finding of a report that finds nothing.
 NOT_DETECTED_CODE = "260415000"
 # The images of the request, and others that were used, PS3.3 C.17.2.3.
@@ -80,9 +83,31 @@ class Marked:
         return bounds(self.graphic, self.points)
 
 
+@dataclass(frozen=True)
+class Statement:
+    """One value that a measurement group states.
+
+    answer:    identifier of its group
+    finding:   the meaning of the finding of the group; "finding" where it names none
+    concept:   the meaning of the value's name
+    value:     a number in its unit, or the meaning of a code
+    low, high: ends of the interval of a number, where they are stated
+    segment:   (SOP instance of a segmentation, segment) that the group is about
+    """
+
+    answer: str
+    finding: str
+    concept: str
+    value: float | str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    segment: tuple[str, int] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The outlines of a report and the images that it refers to.
+    """The outlines of a report, what it states, and the images that it refers to.
 
     evidence: {series UID: SOP instances} that it refers to
     passed:   what marks a place and bounds none, in words
@@ -93,6 +118,7 @@ class Report:
     path: Path
     marked: tuple[Marked, ...]
     evidence: Mapping[str, frozenset[str]]
+    stated: tuple[Statement, ...] = ()
     passed: tuple[str, ...] = ()
     is_whole: bool = False
     instance: str = ""
@@ -157,6 +183,7 @@ def read_report(path: Path | str) -> Report:
         Path(path),
         tuple(marked),
         _references(head.dataset, *EVIDENCE),
+        tuple(one for node in nodes.values() if node.concept == GROUP for one in _stated(node, where)),
         tuple(f"{counted(count, 'outline')}: {what}" for what, count in sorted(passed.items())),
         measures and not passed and (bool(marked) or not others),
         text(head.dataset, "SOPInstanceUID"),
@@ -248,12 +275,45 @@ def _finding(group: _Node) -> str:
 
 
 def _score(group: _Node, where: str) -> float | None:
-    for child in group.children:
-        measured = first_item(child.item, "MeasuredValueSequence")
-        if child.concept in SCORES and measured is not None:
-            percent = number(measured, "NumericValue", where)
-            return None if percent is None else percent / 100
-    return None
+    percents = (_value_of(child, where) for child in group.children if child.concept in SCORES)
+    return next((percent / 100 for percent in percents if percent is not None), None)
+
+
+def _stated(group: _Node, where: str) -> Iterator[Statement]:
+    """Numbers and codes of a measurement group."""
+    children = list(group.children)
+    answer = next((text(one.item, "TextValue") for one in children if one.concept == TRACKING_IDENTIFIER), "")
+    referred = [first_item(one.item, "ReferencedSOPSequence") for one in children if one.concept in SEGMENTS]
+    segment = next((_segment(one, where) for one in referred if one is not None), None)
+    for child in children:
+        name = first_item(child.item, "ConceptNameCodeSequence")
+        concept = "" if name is None else text(name, "CodeMeaning")
+        kind, known = text(child.item, "ValueType"), (answer, _finding(group), concept)
+        coded = first_item(child.item, "ConceptCodeSequence")
+        if kind == "CODE" and coded is not None and child.concept not in (FINDING, CATEGORY):
+            yield Statement(*known, text(coded, "CodeMeaning"), segment=segment)
+        elif kind == "NUM" and (value := _value_of(child, where)) is not None:
+            ends = {below.concept: _value_of(below, where) for below in child.children}
+            low, high = ends.get(BELOW), ends.get(ABOVE)
+            low, high = None if low is None else value - low, None if high is None else value + high
+            yield Statement(*known, value, _unit(child), low, high, segment)
+
+
+def _segment(reference: Dataset, where: str) -> tuple[str, int] | None:
+    number = whole(reference, "ReferencedSegmentNumber", where)
+    return None if number is None else (text(reference, "ReferencedSOPInstanceUID"), number)
+
+
+def _value_of(node: _Node, where: str) -> float | None:
+    measured = first_item(node.item, "MeasuredValueSequence")
+    return None if measured is None else number(measured, "NumericValue", where)
+
+
+def _unit(node: _Node) -> str:
+    """The meaning of a number's unit."""
+    measured = first_item(node.item, "MeasuredValueSequence")
+    unit = None if measured is None else first_item(measured, "MeasurementUnitsCodeSequence")
+    return "" if unit is None else text(unit, "CodeMeaning")
 
 
 def _image(node: _Node, nodes: Mapping[tuple[int, ...], _Node]) -> tuple[str, int | None] | None:

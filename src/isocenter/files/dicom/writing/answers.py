@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.reading.sr import REPORT_CLASSES
-from isocenter.values import Array, BoundingBoxes, Finding, Image, Label
+from isocenter.values import Array, Finding, Image, Label
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,20 +19,23 @@ class Result:
 
     algorithm:   the model's name
     label_maps:  (part, (*spatial) values, what they mean) on the image's grid; the part is "" of the first
-    boxes:       those that are called; None where none were looked for
-    findings:    what has no place in the image
-    classes, least_score: of boxes, what was looked for, and the score from which on they are here
+    findings, frames: what it states; of a clip {number of a frame: its findings}
+    classes, is_empty: what was looked for in the image, and whether none of it was found
+    least_score: the score from which on boxes are among the findings
     limits:      sentences without which the result would be misread
+    segmentations: {SEG of the result: labels of its label map}, once they are written
     """
 
     source: Image
     algorithm: str
     label_maps: Sequence[tuple[str, Array, Sequence[Label]]] = ()
-    boxes: BoundingBoxes | None = None
     findings: Sequence[Finding] = ()
+    frames: Mapping[int, Sequence[Finding]] | None = None
     classes: Sequence[str] = ()
+    is_empty: bool = False
     least_score: float = 0.0
     limits: Sequence[str] = ()
+    segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def _marks_structures(result: Result) -> bool:
 
 
 def _reports(result: Result) -> bool:
-    return result.boxes is not None or bool(result.findings)
+    return bool(result.findings or result.classes) or any((result.frames or {}).values())
 
 
 def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Path:

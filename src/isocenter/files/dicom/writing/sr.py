@@ -1,48 +1,68 @@
 """Results as a DICOM structured report on the images that they are about, PS3.16 TID 1500; the object is highdicom's.
 
-Each box is a rectangle in pixels, in a volume one on each of its slices: what every viewer of reports can draw.
-A finding without a place is a group of its own, TID 1501: a class or a finding is a qualitative evaluation, a
-probability or a measured value a number with its unit. Its name stands before its value ("effusion: Absent"), so that
-no list of findings shows one that the model denies.
+The class is Comprehensive 3D SR, which IHE AI Results asks for. Each box is a rectangle in pixels, in a volume one on
+each of its slices: what every viewer of reports can draw. A structure names its segment in the SEG beside the report,
+TID 1411, and states its volume and other measurements. A finding without a place is a group of its own, TID 1501: a
+class or a finding is a qualitative evaluation, a probability or a measured value a number with its unit. Its name
+stands before its value ("effusion: Absent"), so that no list of findings shows one that the model denies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
 import highdicom
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.header import Header, read_header
 from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
+from isocenter.files.dicom.tags import items, lenient, text, whole
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.source_elements import repeat_elements
 from isocenter.files.dicom.writing.source_planes import completed
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
-from isocenter.values import BoundingBoxes, Finding, Floats, Image
+from isocenter.values import Finding, Floats, Image, Label
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
+PROBABILITY = sr.CodedConcept("122157", "DCM", "Probability")
 NOT_DETECTED = sr.CodedConcept(NOT_DETECTED_CODE, "SCT", "Not detected")
 PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
+COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
+SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
+# The ends of an interval, as distances from the value. PS3.16 TID 310
+BELOW = sr.CodedConcept("371885007", "SCT", "-, range of lower measurement uncertainty")
+ABOVE = sr.CodedConcept("371886008", "SCT", "+, range of upper measurement uncertainty")
+# The size of a structure by its unit: of three axes, of two and of one.
+SIZES = {
+    "ml": codes.SCT.Volume,
+    **dict.fromkeys(("mm²", "mm2"), codes.SCT.Area),
+    "mm": codes.SCT.Length,
+}
 SERIES_NUMBER = 101
+MOST_FRAMES = 200  # of a clip that one report describes; of more the document is too large to be read by people
 
 Group = (
     sr.PlanarROIMeasurementsAndQualitativeEvaluations
     | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
     | sr.MeasurementsAndQualitativeEvaluations
 )
+Concept = sr.CodedConcept | SRCode
 # The classes of a model have names and often no codes; a scheme of our own begins with 99, PS3.3 8.2.
 OWN_SCHEME = "99ISOCENTER"
 LONGEST_MEANING = 64  # LO, PS3.5 6.2
@@ -67,141 +87,237 @@ def reports(result: Result, path: Path) -> Iterator[Path]:
     """The report of a result."""
     target = answer_path(path, "report")
     write_report(
-        result.boxes,
+        result.findings,
         result.source,
         target,
-        findings=result.findings,
         algorithm_name=result.algorithm,
+        frames=result.frames,
+        segmentations=result.segmentations,
         classes=result.classes,
+        is_empty=result.is_empty,
         least_score=result.least_score,
         limits=result.limits,
     )
     yield target
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """One segment of a SEG."""
+
+    sop_class: str
+    instance: str
+    number: int
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a report: their files, and which frame of which of them each slice, or frame of a clip, is."""
+
+    files: Mapping[str, Dataset]
+    slices: Mapping[int, tuple[str, int]]
+
+    def named(self, slice_: int) -> tuple[Dataset, list[int] | None]:
+        """(image of a slice, its frame from 1 in a list where it has frames)."""
+        name, frame = self.slices[slice_]
+        image = self.files[name]
+        return image, [frame + 1] if "NumberOfFrames" in image else None
+
+
 def write_report(
-    boxes: BoundingBoxes | None,
+    findings: Sequence[Finding],
     source: Image,
     path: Path,
     *,
-    findings: Sequence[Finding] = (),
     algorithm_name: str,
+    frames: Mapping[int, Sequence[Finding]] | None = None,
+    segmentations: Mapping[Path, Sequence[Label]] = MappingProxyType({}),
     classes: Sequence[str] = (),
+    is_empty: bool = False,
     least_score: float = 0.0,
     limits: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
+    """Write findings on the image's own grid as those of its patient and study.
 
-    boxes: None where none were looked for; findings: what has no place in the image
-    classes, least_score: of boxes, what was looked for, and the score from which on they are here
-    limits: sentences without which the report would be misread
-    Along the slices a box is rounded to whole ones, at least one. Without a box the report states "not detected".
-    Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
+    frames:  of a clip {number of a frame: its findings}; `findings` are then empty
+    segmentations: {SEG beside the report: labels of its label map}, whose segments structures refer to
+    classes: what was looked for in the image, boxes or structures; is_empty: whether none of it was found
+    least_score: the score from which on boxes are among the findings
+    limits:  sentences without which the report would be misread
+    Along the slices a box is rounded to whole ones, at least one. An empty report states "not detected". Numbers that
+    are not finite are left out, and named.
+    Raises FormatError for a source that is no DICOM, that cannot bear a report, or a clip with findings in more than
+    `MOST_FRAMES` frames.
     """
     where = str(path)
-    slices = _slices(source, where, marked=boxes is not None)
+    every = [*findings, *chain.from_iterable((frames or {}).values())]
+    slices = _slices(source, where, marked=any(one.box is not None for one in every), clip=frames is not None)
+    if frames is not None and len(frames) > MOST_FRAMES:
+        problem = f"{len(frames)} frames have findings, and a report describes at most {MOST_FRAMES}"
+        raise FormatError(problem, where, "Use findings.json and predictions.csv")
+    limits = [*limits, *_left_out(every)]
+    sought = [f"looked for: {', '.join(classes)}"] if classes else []
+    sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
+
+    def groups(images: _Images) -> Iterator[Group]:
+        """The content of the report."""
+        release = version("isocenter")
+        looked = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
+        plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
+        placed = _Groups(images, source, _segments(segmentations), looked, plain)
+        if is_empty:
+            yield _nothing(classes, looked)
+        yield from placed.of(findings)
+        for frame, own in (frames or {}).items():
+            yield from placed.of(own, frame)
+
+    names = [*classes, *limits, *_names_in(every)]
+    marks_only = all(one.box is not None for one in every)
+    _write(
+        groups,
+        slices,
+        path,
+        names,
+        device=algorithm_name,
+        description="Detection" if marks_only else "Findings",
+        segmentations=[*segmentations],
+        overwrite=overwrite,
+    )
+
+
+def write_no_answer(
+    reason: str, images: Sequence[Path], path: Path, *, algorithm_name: str, overwrite: bool = False
+) -> None:
+    """Write that a model gave no answer on some images, and why, as a report of their patient and study.
+
+    Raises FormatError for images that cannot bear a report.
+    """
+
+    def groups(_: _Images) -> Iterator[Group]:
+        algorithm = sr.AlgorithmIdentification(algorithm_name, version("isocenter"))
+        group = sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=highdicom.UID(), identifier="no answer"),
+            finding_type=_concept_of(codes.SCT.Undetermined),
+            algorithm_id=algorithm,
+        )
+        group[0].ContentSequence.append(
+            sr.TextContentItem(COMMENT, f"no answer: {reason}", relationship_type=sr.RelationshipTypeValues.CONTAINS)
+        )
+        yield group
+
+    slices = {n: (str(one), 0) for n, one in enumerate(images)}
+    _write(groups, slices, path, [reason], device=algorithm_name, description="No answer", overwrite=overwrite)
+
+
+def _write(
+    groups: Callable[[_Images], Iterator[Group]],
+    slices: Mapping[int, tuple[str, int]],
+    path: Path,
+    names: Iterable[str],
+    *,
+    device: str,
+    description: str,
+    segmentations: Sequence[Path] = (),
+    overwrite: bool,
+) -> None:
+    """A report of groups on images. groups: makes them of `_Images`; names: that the report adds"""
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
-            files = {
-                name: completed(read_header(Path(name)).library)
-                for name in dict.fromkeys(n for n, _ in slices.values())
-            }
-            release = version("isocenter")
-            sought = [f"looked for: {', '.join(classes)}"] if classes else []
-            sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
-            groups, names = list[Group](), [*classes, *limits, *_names_in(findings)]
-            if boxes is not None:
-                algorithm = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
-                groups += [_group(n, boxes, slices, files, source, algorithm) for n in range(len(boxes))]
-                groups = groups or [_nothing(classes, algorithm)]
-                names += boxes.names
-            plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
-            groups += _finding_groups(findings, plain)
+            heads = {name: read_header(Path(name)) for name in dict.fromkeys(name for name, _ in slices.values())}
+            files = {name: _reference(head) for name, head in heads.items()}
+            first, content = next(iter(heads)), list(groups(_Images(files, slices)))
+            if not content:
+                raise FormatError("nothing of the result can stand in a report", str(path), "Use predictions.csv")
+            # highdicom copies what it is given twice: the groups after the first follow where it is done.
             made = _report(
-                groups, list(files.values()), f"{algorithm_name}\0{release}", "Findings" if findings else "Detection"
+                content[:1],
+                [
+                    completed(heads[first].library),
+                    *files.values(),
+                    *(_reference(read_header(p)) for p in segmentations),
+                ],
+                f"{device}\0{version('isocenter')}",
+                description,
             )
-            repeat_elements(made, Path(next(iter(files))), names)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
+            *context, measured = made.ContentSequence
+            measured.ContentSequence = Items(one for group in content for one in group)
+            made.ContentSequence = Items([*context, _image_library(heads[first], files), measured])
+            repeat_elements(made, Path(first), names)
+    except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
+        # What highdicom raises at a deficient source.
         problem = f"no report can be written on this source ({error})"
-        raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
+        raise FormatError(problem, str(path), "Use predictions.csv, or repair the source's header") from error
     with quiet(), written(Path(path), overwrite=overwrite) as partial:
         made.save_as(partial)
 
 
-def _slices(source: Image, where: str, *, marked: bool) -> dict[int, tuple[str, int]]:
-    """{slice: (file, frame from 0)}; a picture is one slice. marked: whether the report marks places in them"""
+def _slices(source: Image, where: str, *, marked: bool, clip: bool) -> dict[int, tuple[str, int]]:
+    """{slice, or frame of a clip: (file, frame from 0)}; a picture is one slice.
+
+    marked: whether the report marks places in them; clip: whether it has findings of single frames
+    """
     if source.source is None or not source.source.is_dicom or source.source.header is None:
         raise FormatError("a DICOM report needs the DICOM image that it belongs to", where, "Use predictions.csv")
-    if source.frames is not None:
-        raise FormatError("a report on an image with frames", where, "Use predictions.csv")
+    if source.frames is not None and not (clip and source.geometry.is_picture):
+        what = "a series of several volumes" if source.geometry.is_volume else "an image with frames"
+        raise FormatError(f"a report on {what}", where, "Use findings.json and predictions.csv")
     stated = dict(enumerate(source.source.header["slices"]))
     if marked and any(one is not None and one[2] is not None for one in stated.values()):
         raise FormatError("a mosaic has no slices that a report can name", where, "Use predictions.csv")
     return {n: (one[0], one[1]) for n, one in stated.items() if one is not None}
 
 
-def _group(
-    number: int,
-    boxes: BoundingBoxes,
-    slices: dict[int, tuple[str, int]],
-    files: dict[str, Dataset],
-    source: Image,
-    algorithm: sr.AlgorithmIdentification,
-) -> Group:
-    """One finding: a planar region, or the regions of a volume."""
-    score = [] if boxes.scores is None else [round(100 * float(boxes.scores[number]), 4)]
-    (x0, y0), (x1, y1), through = _placed(boxes.corners[number], source)
-    kept = [slices[n] for n in through if n in slices]
-    if not kept:
-        raise ValueError("a box on slices that were filled in")
-    regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
-    finding: dict[str, Any] = {
-        "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
-        "finding_type": _own_concept(boxes.names[number]),
-        "algorithm_id": algorithm,
-        "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
-    }
-    if len(regions) == 1:
-        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **finding)
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **finding)
+def _reference(head: Header) -> Dataset:
+    """The elements of an image by which a report names it: hundreds of whole headers would take seconds."""
+    made = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(made, keyword, text(head.dataset, keyword))
+    if "NumberOfFrames" in head.dataset:
+        made.NumberOfFrames = whole(head.dataset, "NumberOfFrames", head.where)
+    return made
 
 
-def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
-    """((column, row) of its start, of its end, within the image; its slices)."""
-    low, high = np.reshape(corners, (2, -1))
-    if source.geometry.is_picture:
-        rows, columns = source.geometry.shape
-        low, high = low[::-1], high[::-1]
-        return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)
-    *size, count = source.geometry.shape
-    first = min(max(round(float(low[2])), 0), count - 1)
-    last = min(max(round(float(high[2])), first + 1), count)
-    return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
+def _image_library(first: Header, files: Mapping[str, Dataset]) -> Dataset:
+    """The images of the report, with what all of them share. PS3.16 TID 1600 and 1602"""
+    group = _container(codes.DCM.ImageLibraryGroup, [*_descriptors(first), *map(_entry, files.values())])
+    return _container(codes.DCM.ImageLibrary, [group])
 
 
-def _rectangle(edges: Floats, image: Dataset, frame: int) -> sr.ImageRegion:
-    """PS3.3 C.18.6: pixels are counted from the corner of the first one, as edges of boxes are."""
-    x0, y0, x1, y1 = edges
-    frames = [frame + 1] if "NumberOfFrames" in image else None
-    named = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
-    points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
-    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, points, named)
+def _descriptors(first: Header) -> Iterator[Dataset]:
+    """Modality, frame of reference, size and spacing, as far as they are stated."""
+    acquired = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
+    modality, frame = text(first.dataset, "Modality"), text(first.dataset, "FrameOfReferenceUID")
+    known = next((one for one in codes.cid29.concepts.values() if one.value == modality), None)
+    if known is not None:
+        yield sr.CodeContentItem(codes.DCM.Modality, _concept_of(known), acquired)
+    if frame:
+        yield sr.UIDRefContentItem(codes.DCM.FrameOfReferenceUID, frame, acquired)
+    pixels = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
+    for name, keyword in ((codes.DCM.PixelDataRows, "Rows"), (codes.DCM.PixelDataColumns, "Columns")):
+        if (size := lenient(first.dataset, keyword)) is not None:
+            yield sr.NumContentItem(name, size, pixels, relationship_type=acquired)
 
 
-def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
-    """The one finding of a report without boxes, because a report states at least one. TID 1501
-
-    Its name states the classes: of anything else the report says nothing.
-    """
-    name = f"not detected: {', '.join(classes)}" if classes else "not detected"
-    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier=name)
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking, finding_type=NOT_DETECTED, algorithm_id=algorithm
-    )
+def _entry(image: Dataset) -> Dataset:
+    """One image of the library: a plain data set, as items of highdicom's would take a millisecond each."""
+    named, made = Dataset(), Dataset()
+    named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    made.RelationshipType, made.ValueType = "CONTAINS", "IMAGE"
+    made.ConceptNameCodeSequence = [SOURCE]
+    made.ReferencedSOPSequence = [named]
+    return made
 
 
-def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, description: str) -> sr.ComprehensiveSR:
+def _container(name: SRCode, content: Sequence[Dataset]) -> Dataset:
+    made = Dataset()
+    made.RelationshipType, made.ValueType, made.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
+    made.ConceptNameCodeSequence = [_concept_of(name)]
+    made.ContentSequence = Items(content)
+    return made
+
+
+def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, description: str) -> sr.Comprehensive3DSR:
     # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
     uid = highdicom.UID(Stamp("2.25", device, 0.0).uid("device"))
     observer = sr.DeviceObserverIdentifyingAttributes(
@@ -214,7 +330,7 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
         procedure_reported=PROCEDURE,
         imaging_measurements=list(groups),
     )
-    return sr.ComprehensiveSR(
+    return sr.Comprehensive3DSR(
         evidence=evidence,
         content=content,
         series_instance_uid=highdicom.UID(),
@@ -230,20 +346,174 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
     )
 
 
-def _own_concept(name: str) -> sr.CodedConcept:
-    """A coded concept of our own scheme: the same code for the same name."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
-    return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
+def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
+    """The finding of a report that marks nothing. TID 1501
+
+    Its name states the classes: of anything else the report says nothing.
+    """
+    name = f"not detected: {', '.join(classes)}" if classes else "not detected"
+    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier=name)
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking, finding_type=NOT_DETECTED, algorithm_id=algorithm
+    )
 
 
-def _finding_groups(
-    findings: Sequence[Finding], algorithm: sr.AlgorithmIdentification
-) -> list[sr.MeasurementsAndQualitativeEvaluations]:
-    """One group for each answer, in their order: of findings of one group, or of one that stands for itself."""
-    answers: dict[str, list[Finding]] = {}
-    for number, finding in enumerate(findings):
-        answers.setdefault(finding.group or f"\0{number}", []).append(finding)
-    return [_findings_group(own, algorithm) for own in answers.values()]
+@dataclass(frozen=True)
+class _Groups:
+    """Findings as groups of a report.
+
+    segments: {(value, name) of a label: its segment}
+    looked, plain: the algorithm of what was looked for in the image, and of findings without a place
+    """
+
+    images: _Images
+    source: Image
+    segments: Mapping[tuple[int, str], _Segment]
+    looked: sr.AlgorithmIdentification
+    plain: sr.AlgorithmIdentification
+
+    def of(self, findings: Sequence[Finding], frame: int | None = None) -> Iterator[Group]:
+        """One group for each answer, in their order. frame: of a clip, which they are about"""
+        for rows in _answers(findings):
+            if rows[0].box is not None:
+                yield self._box(rows[0], frame)
+            elif rows[0].label is not None:
+                yield self._structure(rows, frame)
+            elif (group := self._statement(rows, frame)) is not None:
+                yield group
+
+    def _box(self, finding: Finding, frame: int | None) -> Group:
+        """A planar region, or the regions of a volume."""
+        (x0, y0), (x1, y1), through = _placed(np.asarray(finding.value, dtype=np.float64), self.source)
+        kept = [n for n in (through if frame is None else [frame]) if n in self.images.slices]
+        if not kept:
+            raise ValueError("a box on slices that were filled in")
+        regions = [_rectangle(np.array([x0, y0, x1, y1]), *self.images.named(n)) for n in kept]
+        described: dict[str, Any] = {
+            "tracking_identifier": _tracking(f"finding {finding.box + 1}" if finding.box is not None else "", frame),
+            "finding_type": _concept(finding),
+            "algorithm_id": self.looked,
+            "measurements": [sr.Measurement(*_chance(finding))] if _is_number(finding.probability) else None,
+        }
+        if len(regions) == 1:
+            return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **described)
+        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **described)
+
+    def _structure(self, findings: Sequence[Finding], frame: int | None) -> Group:
+        """Size and measurements of a structure at its segment, TID 1411; without a segment a statement of its own."""
+        first, *others = findings
+        size = SIZES.get(first.unit)
+        measured = [] if size is None else [_with_interval(first, size)]
+        measured += [_with_interval(one, _concept(one)) for one in ([first] if size is None else []) + others]
+        described: dict[str, Any] = {
+            "tracking_identifier": _tracking(first.concept, frame),
+            "algorithm_id": self.looked,
+            "measurements": [one for one in measured if one is not None] or None,
+        }
+        segment = None if first.label is None else self.segments.get((first.label, first.concept))
+        if not _is_marked(first):
+            absent = sr.QualitativeEvaluation(_concept(first), _concept_of(codes.SCT.Absent))
+            return self._unplaced(frame, qualitative_evaluations=[absent], **described)
+        if segment is None:
+            return self._unplaced(frame, finding_type=_concept(first), **described)
+        # Of a picture too: a reference by frame and segment, as TID 1410 has it here, is not valid. PS3.3 C.17.3.5
+        series = sr.SourceSeriesForSegmentation(next(iter(self.images.files.values())).SeriesInstanceUID)
+        referred = sr.ReferencedSegment(segment.sop_class, segment.instance, segment.number, source_series=series)
+        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=referred, finding_type=_concept(first), **described
+        )
+
+    def _statement(self, findings: Sequence[Finding], frame: int | None) -> Group | None:
+        """Findings of one answer without a place, TID 1501; None where nothing of them can be stated."""
+        first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
+        concepts = {one.concept: _concept(one) for one in findings}
+        for one in findings:
+            evaluations += [sr.QualitativeEvaluation(*pair) for pair in _evaluated(one, concepts)]
+            if _is_number(one.probability):
+                measurements.append(sr.Measurement(*_chance(one, is_only=len(findings) == 1)))
+            if (measured := _with_interval(one, concepts[one.concept])) is not None:
+                measurements.append(measured)
+        if not (evaluations or measurements):
+            return None
+        return self._unplaced(
+            frame,
+            tracking_identifier=_tracking(first.group or first.concept, frame),
+            algorithm_id=self.plain,
+            measurements=measurements or None,
+            qualitative_evaluations=evaluations or None,
+        )
+
+    def _unplaced(self, frame: int | None, **described: Any) -> sr.MeasurementsAndQualitativeEvaluations:
+        """A group of the whole image, or of a frame of it."""
+        if frame is not None:
+            image, number = self.images.named(frame)
+            named = sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, number)
+            described["source_images"] = [named]
+        return sr.MeasurementsAndQualitativeEvaluations(**described)
+
+
+def _answers(findings: Sequence[Finding]) -> Iterable[list[Finding]]:
+    """Findings of one answer together, in their order: a box, a structure, a group, or one that stands for itself."""
+    answers: dict[tuple[object, ...], list[Finding]] = {}
+    for number, one in enumerate(findings):
+        is_joined = one.box is None and (bool(one.group) or one.label is not None)
+        answers.setdefault((one.group, one.label) if is_joined else (number,), []).append(one)
+    return answers.values()
+
+
+def _segments(segmentations: Mapping[Path, Sequence[Label]]) -> dict[tuple[int, str], _Segment]:
+    """{(value, name) of a label: its segment}; labels become segments in the order of their values."""
+    found: dict[tuple[int, str], _Segment] = {}
+    for path, labels in segmentations.items():
+        head = read_header(path).dataset
+        named = text(head, "SOPClassUID"), text(head, "SOPInstanceUID")
+        numbers = [whole(item, "SegmentNumber", str(path)) for item in items(head, "SegmentSequence")]
+        ordered = sorted((label for label in labels if label.value), key=lambda label: label.value)
+        for label, number in zip(ordered, [number for number in numbers if number], strict=True):
+            found.setdefault((label.value, label.name), _Segment(*named, number))
+    return found
+
+
+def _is_marked(finding: Finding) -> bool:
+    """Whether it lies somewhere in the image: a box, or a structure of some size."""
+    return finding.box is not None or (finding.label is not None and bool(finding.value))
+
+
+def _left_out(findings: Sequence[Finding]) -> list[str]:
+    """A sentence that names findings with numbers that are not finite."""
+    odd = [one for one in findings if any(map(_is_odd, (one.value, one.probability, one.low, one.high)))]
+    names = ", ".join(dict.fromkeys(one.concept for one in odd))
+    return [f"left out, because they are no finite numbers: {names}"] if odd else []
+
+
+def _is_odd(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _tracking(identifier: str, frame: int | None) -> sr.TrackingIdentifier:
+    named = identifier if frame is None else f"frame {frame + 1}: {identifier}"
+    return sr.TrackingIdentifier(uid=highdicom.UID(), identifier=named)
+
+
+def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
+    """((column, row) of its start, of its end, within the image; its slices)."""
+    low, high = np.reshape(corners, (2, -1))
+    if source.geometry.is_picture:
+        rows, columns = source.geometry.shape
+        low, high = low[::-1], high[::-1]
+        return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)
+    *size, count = source.geometry.shape
+    first = min(max(round(float(low[2])), 0), count - 1)
+    last = min(max(round(float(high[2])), first + 1), count)
+    return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
+
+
+def _rectangle(edges: Floats, image: Dataset, frames: list[int] | None) -> sr.ImageRegion:
+    """PS3.3 C.18.6: pixels are counted from the corner of the first one, as edges of boxes are."""
+    x0, y0, x1, y1 = edges
+    named = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
+    points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
+    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, points, named)
 
 
 def _names_in(findings: Sequence[Finding]) -> list[str]:
@@ -251,26 +521,7 @@ def _names_in(findings: Sequence[Finding]) -> list[str]:
     return [text for one in findings for text in (one.concept, one.group, one.unit, *(one.possible or ()))]
 
 
-def _findings_group(
-    findings: Sequence[Finding], algorithm: sr.AlgorithmIdentification
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
-    concepts = {one.concept: _concept(one) for one in findings}
-    for one in findings:
-        evaluations += [sr.QualitativeEvaluation(*pair) for pair in _evaluated(one, concepts)]
-        measurements += [sr.Measurement(*number) for number in _measured(one)]
-    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier=first.group or first.concept)
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking,
-        algorithm_id=algorithm,
-        measurements=measurements or None,
-        qualitative_evaluations=evaluations or None,
-    )
-
-
-def _evaluated(
-    finding: Finding, classes: dict[str, sr.CodedConcept]
-) -> Iterator[tuple[sr.CodedConcept, sr.CodedConcept | SRCode]]:
+def _evaluated(finding: Finding, classes: Mapping[str, Concept]) -> Iterator[tuple[Concept, Concept]]:
     """(name, value) of the called class and those that are not ruled out, or of a finding's presence."""
     if finding.called:
         yield _own_concept(finding.group), classes[finding.concept]
@@ -285,20 +536,29 @@ def _evaluated(
             yield _own_concept(f"At the stated coverage: {finding.concept}"), verdict
 
 
-def _measured(finding: Finding) -> Iterator[tuple[sr.CodedConcept, float, sr.CodedConcept | SRCode]]:
-    """(name, value, unit) of its probability, its value and the ends of the interval of that."""
-    if finding.probability is not None:
-        yield _own_concept(f"Probability of {finding.concept}"), _rounded(100 * finding.probability), codes.UCUM.Percent
-    ends = {f"Low end of the interval: {finding.concept}": finding.low}
-    ends[f"High end of the interval: {finding.concept}"] = finding.high
-    if _is_number(finding.value):
-        yield _concept(finding), _rounded(finding.value), _unit(finding.unit)
-    for name, end in ends.items():
-        if end is not None:
-            yield _own_concept(name), _rounded(end), _unit(finding.unit)
+def _chance(finding: Finding, *, is_only: bool = True) -> tuple[Concept, float, Concept]:
+    """(name, value, unit) of its probability. is_only: in its group, so that its name is a coded one"""
+    name = PROBABILITY if finding.calibrated else CERTAINTY
+    name = name if is_only else _own_concept(f"Probability of {finding.concept}")
+    return name, _rounded(100 * (finding.probability or 0.0)), codes.UCUM.Percent
 
 
-def _is_number(value: object) -> bool:
+def _with_interval(finding: Finding, name: Concept) -> sr.Measurement | None:
+    """Its number, with how far the ends of its interval lie from it, TID 310; None where it has none."""
+    if not _is_number(finding.value):
+        return None
+    unit = _unit(finding.unit)
+    ends = {BELOW: finding.low, ABOVE: finding.high}
+    properties = sr.MeasurementProperties()
+    for end, value in ends.items():
+        if _is_number(value):
+            away = _rounded(abs(value - finding.value))
+            relation = sr.RelationshipTypeValues.HAS_PROPERTIES
+            properties.append(sr.NumContentItem(end, away, unit, relationship_type=relation))
+    return sr.Measurement(name, _rounded(finding.value), unit, properties=properties if len(properties) else None)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
     """Whether a value can stand in a report as a number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -307,7 +567,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _unit(unit: str) -> sr.CodedConcept | SRCode:
+def _unit(unit: str) -> Concept:
     if unit == "1":
         return codes.UCUM.NoUnits
     if unit in UCUM:
@@ -315,6 +575,18 @@ def _unit(unit: str) -> sr.CodedConcept | SRCode:
     return _own_concept(unit or UNKNOWN_UNIT)
 
 
+def _own_concept(name: str) -> sr.CodedConcept:
+    """A coded concept of our own scheme: the same code for the same name."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
+    return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
+
+
 def _concept(finding: Finding) -> sr.CodedConcept:
     code = finding.code
-    return _own_concept(finding.concept) if code is None else sr.CodedConcept(code.value, code.scheme, code.meaning)
+    if code is None:
+        return _own_concept(finding.concept)
+    return sr.CodedConcept(code.value, code.scheme, code.meaning[:LONGEST_MEANING])
+
+
+def _concept_of(code: SRCode) -> sr.CodedConcept:
+    return sr.CodedConcept(code.value, code.scheme_designator, code.meaning)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.tags import text
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.source_elements import UTF_8, date_result
 from isocenter.files.storage.atomic import written
 
-# UIDs that a writer makes up: of the object and its series at its top, of the others wherever they stand.
-OWN_ABOVE = frozenset({"SOPInstanceUID", "SeriesInstanceUID"})
-OWN_WITHIN = frozenset({"DimensionOrganizationUID", "TrackingUID", "UID"})
-DEVICE_OBSERVER_UID = "121012"  # of the device that made the result, whose UID is not the result's own. PS3.16 TID 1004
+# UIDs that a writer makes up, beside those of the object and its series.
+OWN = frozenset({"DimensionOrganizationUID", "TrackingUID"})
+# The only content item whose UID is the report's own: others name devices, series and frames of reference.
+TRACKING_UID = "112040"  # Tracking Unique Identifier, PS3.16 TID 4108
 LONGEST = 64  # PS3.5 6.2, UI and LO
 
 
@@ -27,12 +30,16 @@ class Stamp:
     """The values from which a result's UIDs and times derive.
 
     root: of UIDs; key: of the result; at: when it was asked for (s since 1970); text: what readers have to be told
+    series: key of the series, which versions of a result share; empty for a series of its own
+    number: of the version within its series, from 1
     """
 
     root: str
     key: str
     at: float
     text: str = ""
+    series: str = ""
+    number: int = 1
 
     def uid(self, name: str) -> str:
         """The UID of one thing of the result: the root, and a number of at most 128 bits. PS3.5 B.2 for 2.25."""
@@ -40,22 +47,34 @@ class Stamp:
         return f"{self.root}.{number}"[:LONGEST]
 
 
-def stamped(path: Path, by: Stamp) -> Dataset:
+def stamped_uids(path: Path, by: Stamp) -> dict[str, str]:
+    """{UID: its UID under the stamp} of a result's DICOM file and of its series, for results that refer to it."""
+    head = read_header(path).dataset
+    series = Stamp(by.root, by.series or by.key, by.at)
+    return {
+        text(head, "SOPInstanceUID"): by.uid("SOPInstanceUID"),
+        text(head, "SeriesInstanceUID"): series.uid("SeriesInstanceUID"),
+    }
+
+
+def stamped(path: Path, by: Stamp, others: Mapping[str, str] = MappingProxyType({})) -> Dataset:
     """Rewrite a result's DICOM file with the UIDs and times of a stamp, and its text in the series description.
 
-    References to other objects stay. Returns what was written.
+    others: `stamped_uids` of the results to which it may refer; references to all other objects stay
+    Returns what was written.
     """
     with quiet():  # pydicom warns with values of the source, which are a patient's
-        return _stamped(path, by)
+        return _stamped(path, by, {**others, **stamped_uids(path, by)})
 
 
-def _stamped(path: Path, by: Stamp) -> Dataset:
+def _stamped(path: Path, by: Stamp, renamed: dict[str, str]) -> Dataset:
     dataset = dcmread(path)
-    renamed: dict[str, str] = {}
-    for element, is_above in _elements(dataset):
-        if element.keyword in (OWN_ABOVE if is_above else OWN_WITHIN) or element.keyword in OWN_WITHIN:
-            old = str(element.value)
-            element.value = renamed.setdefault(old, by.uid(f"{element.keyword} {len(renamed)}"))
+    for element, is_own in _uids(dataset):
+        old = str(element.value)
+        if is_own:
+            renamed.setdefault(old, by.uid(f"{element.keyword} {len(renamed)}"))
+        element.value = renamed.get(old, element.value)
+    dataset.InstanceNumber = by.number
     date_result(dataset, by.at)
     description = str(dataset.get("SeriesDescription") or "")
     if by.text and by.text not in description:
@@ -70,13 +89,13 @@ def _stamped(path: Path, by: Stamp) -> Dataset:
     return dataset
 
 
-def _elements(dataset: Dataset, is_above: bool = True) -> Iterator[tuple[DataElement, bool]]:
-    """Every element in its order but the UID of the device, and whether it stands at the top."""
-    if any(str(name.get("CodeValue")) == DEVICE_OBSERVER_UID for name in dataset.get("ConceptNameCodeSequence") or ()):
-        return
+def _uids(dataset: Dataset) -> Iterator[tuple[DataElement, bool]]:
+    """Every UID in its order, and whether it is the result's own beside those of the object and its series."""
+    name = dataset.get("ConceptNameCodeSequence")
+    is_tracking = bool(name) and str(name[0].get("CodeValue")) == TRACKING_UID
     for element in dataset:
         if element.VR == "SQ":
             for item in element.value:
-                yield from _elements(item, is_above=False)
+                yield from _uids(item)
         elif element.VR == "UI":
-            yield element, is_above
+            yield element, element.keyword in OWN or (is_tracking and element.keyword == "UID")
