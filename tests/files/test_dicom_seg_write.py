@@ -370,7 +370,7 @@ def test_an_image_that_a_segmentation_cannot_name_is_refused(tmp_path: Path, key
         dataset = pydicom.dcmread(path)
         dataset[keyword].value = ""
         dataset.save_as(path)
-    with pytest.raises(FormatError, match=rf"0.dcm: {keyword} \(00.*is missing, by which a SEG names its image"):
+    with pytest.raises(FormatError, match=rf"0.dcm: {keyword} \(00.*is missing, by which a result names its image"):
         write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not (tmp_path / "seg.dcm").exists()
 

@@ -170,7 +170,14 @@ Format = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR).",
+        help="File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (DICOM objects alone).",
+    ),
+]
+Answers = Annotated[
+    str,
+    typer.Option(
+        metavar="KINDS",
+        help="DICOM objects of results: some of seg, labelmap, rtstruct, sr; by default seg and sr.",
     ),
 ]
 Backend = Annotated[

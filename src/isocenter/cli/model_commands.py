@@ -11,6 +11,7 @@ import isocenter
 from isocenter.cli.flags import (
     Abstain,
     Activation,
+    Answers,
     Backend,
     Backends,
     Calibration,
@@ -55,6 +56,7 @@ def predict(
     overwrite: Overwrite = False,
     json: Json = False,
     format: Format = "auto",
+    answers: Answers = "",
     fold: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Use one fold of a run, in place of the mean of all."),
@@ -86,6 +88,7 @@ def predict(
         out=out or default_out("predict", inputs[0]),
         overwrite=overwrite,
         format=format,
+        answers=answers,
         fold=fold,
         mirror=mirror,
         save_probabilities=save_probabilities,

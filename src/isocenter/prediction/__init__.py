@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.prediction.answers import FORMATS, Wanted
     from isocenter.prediction.case import Asked, Done, computed, image_of, in_memory, noted
     from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, write_findings
     from isocenter.prediction.result_files import (
-        FORMATS,
         PROGRAM,
-        Wanted,
         algorithm_of,
         kinds_of_maps,
         with_own_names,

@@ -14,9 +14,10 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
+from isocenter.prediction.answers import Wanted
 from isocenter.prediction.placeless import says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import Wanted, probability_files, room_for, write_result
+from isocenter.prediction.result_files import probability_files, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,

@@ -7,14 +7,16 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
+from isocenter.files import named_as, probabilities_written, write_label_map, write_map
+from isocenter.files.dicom import ANSWERS, Result
+from isocenter.prediction.answers import AUTO, DICOM, Wanted, write_answers
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
@@ -27,37 +29,10 @@ RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("C
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
-AUTO, DICOM = "auto", "dcm"
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 # Of a SHA-256, as results tell models apart.
 PROGRAM, DIGITS = "isocenter", 16
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a result is written.
-
-    format:        of the label map; "auto" chooses by the source; with it and with "dcm", boxes and answers about the
-                   whole image become a report on DICOM
-    probabilities: of every voxel beside it
-    overlay:       a picture of the image with the result drawn on it
-    maps:          the entropy of every voxel's probabilities, and what of it is epistemic
-    added:         what the model's answers add: results that miss no more than `task.risk` allows
-    Raises UsageError for a format that results are not written in.
-    """
-
-    format: str = AUTO
-    probabilities: bool = False
-    overlay: bool = False
-    maps: bool = False
-    added: bool = False
-
-    def __post_init__(self) -> None:
-        if self.format not in (AUTO, *FORMATS):
-            remedy = f"Choose auto or one of {', '.join(FORMATS)}"
-            raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
 
 
 def kinds_of_maps(task: Task) -> list[str]:
@@ -66,7 +41,7 @@ def kinds_of_maps(task: Task) -> list[str]:
     A further label map is called by its part alone, and its probabilities by both.
     """
     own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
-    further = (*own, PROBABILITIES.lstrip("_"))
+    further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
@@ -101,7 +76,7 @@ def _shortened(name: str, longest: int) -> str:
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
     """What the names of a case's files end with, before their suffix."""
-    return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in kinds))
+    return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in (*ANSWERS, *kinds)))
 
 
 def _stems(name: str, kinds: Sequence[str]) -> set[str]:
@@ -170,17 +145,14 @@ def write_result(
     findings: of the result, or of each frame of a clip
     is_part: whether the model has looked at a part of the image only
     """
-    written, lacking, segmentations = list[Path](), list[Problem](), dict[Path, Sequence[Label]]()
-    codes, algorithm = codes_of(model), algorithm_of(model)
-    for part, mask, labels in prediction.label_maps:
-        own = f"{name}_{part}" if part else name
-        files, problems = _label_map(mask, coded_labels(labels, codes), image, folder / own, wanted, algorithm)
-        written, lacking = [*written, *files], [*lacking, *problems]
-        segmentations |= dict.fromkeys((one for one in files if one.suffix == f".{DICOM}"), labels)
-    report = folder / f"{name}{REPORT}.dcm"
-    about: dict[str, Any] = {"findings": findings, "segmentations": segmentations, "is_part": is_part}
-    reports, without = _report(prediction, image, report, wanted, model, **about)
-    written, lacking = [*written, *reports], [*lacking, *without]
+    written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
+    for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
+        own = folder / (f"{name}_{part}" if part else name)
+        written.append(_label_map(mask, coded_labels(labels, codes), image, own, wanted, algorithm_of(model)))
+    if kinds := wanted.kinds_for(image):
+        stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+        objects, lacking = write_answers(stated, kinds, folder / name, wanted)
+        written += objects
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
@@ -214,67 +186,45 @@ def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
 
 def _label_map(
     mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
-) -> tuple[list[Path], list[Problem]]:
-    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
-
-    path: of the files without their suffix
-    """
-    name = path.name
+) -> Path:
+    """The file of a label map beside DICOM objects. path: without its suffix"""
     # A PNG holds 16 bits: numbers of more objects than that need another file.
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written, lacking = [path.with_name(f"{name}.{_suffix(image, wanted.format, wide)}")], []
-    write_label_map(mask, labels, image, written[0], algorithm=algorithm)
-    geometry, source = image.geometry, image.source
-    bears = (geometry.is_volume or geometry.is_picture) and image.frames is None
-    if wanted.format == AUTO and bears and source is not None and source.format == "dicom":
-        try:
-            write_label_map(mask, labels, image, path.with_name(f"{name}.dcm"), algorithm=algorithm)
-            written.append(path.with_name(f"{name}.dcm"))
-        except (FormatError, GeometryError) as error:
-            lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
-    return written, lacking
+    written = path.with_name(f"{path.name}.{_suffix(image, wanted.format, wide)}")
+    write_label_map(mask, labels, image, written, algorithm=algorithm)
+    return written
 
 
-def _report(
+def _stated(
     prediction: Prediction,
     image: Image,
-    path: Path,
-    wanted: Wanted,
     model: Model,
     *,
     findings: Sequence[Sequence[Finding]],
-    segmentations: Mapping[Path, Sequence[Label]],
     is_part: bool,
-) -> tuple[list[Path], list[Problem]]:
-    """The findings as a DICOM report; of a clip those of each frame that has any.
-
-    One that nobody asked for is left out where there can be none.
-    """
-    is_dicom = image.source is not None and image.source.format == "dicom"
-    if not (wanted.format == DICOM or (wanted.format == AUTO and is_dicom)):
-        return [], []
-    stills = prediction.frames or (prediction,)
+) -> Result:
+    """A result as writers of DICOM objects take it; of a clip with the findings of each frame that has any."""
+    stills, codes = prediction.frames or (prediction,), codes_of(model)
     kept = {n: own for n, own in enumerate(findings) if not marks_nothing(stills[n])}
     rows = kept if prediction.frames else dict(enumerate(findings))
     sought, least_score = _sought(model.task, stills[0])
-    if not (any(rows.values()) or sought):
-        return [], []
     limits = [
         *promises(model.task, [one for own in rows.values() for one in own]),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
     ]
-    stated: dict[str, Any] = {"algorithm": algorithm_of(model), "limits": limits, "segmentations": segmentations}
-    stated |= {"classes": sought, "least_score": least_score, "is_empty": bool(sought) and not kept}
-    own, frames = ([], rows) if prediction.frames else (rows.get(0, []), None)
-    try:
-        write_report(own, image, path, frames=frames, **stated)
-    except FormatError as error:
-        if wanted.format == DICOM and not segmentations:  # else a SEG is there, which was asked for
-            raise
-        case = path.stem.removesuffix(REPORT)
-        return [], [Problem("warning", f"no DICOM report: {error.problem}", (case,), remedy=error.remedy)]
-    return [path], []
+    return Result(
+        image,
+        algorithm_of(model),
+        # One that is computed when it is read is read once for all kinds.
+        [(part, np.asarray(mask), coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
+        [] if prediction.frames else rows.get(0, []),
+        rows if prediction.frames else None,
+        sought,
+        is_empty=bool(sought) and not kept,
+        least_score=least_score,
+        limits=limits,
+    )
 
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:

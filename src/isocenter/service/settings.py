@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
+from isocenter.files.dicom import ANSWERS
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -58,9 +59,16 @@ def _hours(text: str) -> str:
     return text
 
 
+def _kind(text: str) -> str:
+    if text not in ANSWERS:
+        raise ValueError(f"there is no answer {text!r}; the kinds are {', '.join(ANSWERS)}")
+    return text
+
+
 AeTitle = Annotated[str, AfterValidator(_title)]
 Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
+Kind = Annotated[str, AfterValidator(_kind)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]  # user and password come from the environment
 # A receiver of HL7; with the colon it is no name of a peer, and the records hold 64 letters of one.
@@ -211,6 +219,7 @@ class ModelSection(Section):
     allow_large: also for images out of all proportion to its own
     card:        the address of its model card
     covariates:  {name: source} of those that are not in DICOM
+    answers:     kinds of DICOM objects that state its results; without any a SEG and a report
     """
 
     path: Path
@@ -218,6 +227,7 @@ class ModelSection(Section):
     allow_large: bool = False
     card: Url | None = None
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
+    answers: list[Kind] = []
 
 
 class Inside(Section):

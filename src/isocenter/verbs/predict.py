@@ -119,6 +119,7 @@ def predict(
     out: str | Path | None = None,
     overwrite: bool = False,
     format: str = "auto",
+    answers: str | Sequence[str] = (),
     fold: int | None = None,
     mirror: bool | None = None,
     save_probabilities: bool = False,
@@ -142,8 +143,9 @@ def predict(
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
-    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be;
-            boxes on DICOM are written as a structured report with "auto" and "dcm"
+    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM objects as well; "dcm" these alone
+    answers: kinds of DICOM objects, as "seg,sr" or a list: those that `isocenter.files.dicom.ANSWERS` names. Without
+             any a SEG of masks, and a report of what else was found
     out:    a folder for the results, predictions.csv, measurements.csv, findings.json and summary.json; it is there
             when all is done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
@@ -180,7 +182,8 @@ def predict(
     options = ReadingOptions.of(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    wanted = Wanted(format, save_probabilities, overlay, maps, covering)
+    kinds = [kind.strip() for kind in answers.split(",") if kind] if isinstance(answers, str) else answers
+    wanted = Wanted(format, save_probabilities, overlay, maps, covering, tuple(kinds))
     request = Request(mirror, overlap=overlap, seconds=seconds, allow_large=options.allow_large)
     asked = Asked(None, wanted, request, region, abstain, calibration)
     if out is None and (save_probabilities or overlay):

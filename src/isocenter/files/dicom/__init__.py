@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.values import Window
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet
+    from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
     from isocenter.files.dicom.writing.implicit import implicit_data_set
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series

@@ -14,9 +14,9 @@ import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
 from isocenter.files import file_hash, read, write_table
-from isocenter.files.dicom import Stamp, read_header, stamped, stamped_uids, text, write_no_answer
+from isocenter.files.dicom import ANSWERS, Stamp, read_header, stamped, stamped_uids, text, write_no_answer
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import Asked, Examined, computed, findings_record, image_of, write_findings
+from isocenter.prediction import Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
@@ -67,11 +67,13 @@ def answered(
     report_to: Sequence[str] = (),
     given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
+    kinds: Sequence[str] = (),
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     root: of UIDs; words: that DICOM results bear; send: peers that results go to; request: of the model
     report_to: peers that get the findings as a report; given: covariates that the images do not state
+    kinds: of the DICOM objects; without any a SEG and a report
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -88,7 +90,7 @@ def answered(
                 known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(folder=room, region=region, request=request)
+                asked = Asked(room, Wanted(answers=tuple(kinds)), request, region)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
@@ -238,8 +240,9 @@ def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str]) -> Answer:
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
     if stamp is not None:
         written = stamped(path, stamp, uids)
-        kind = "seg" if written.Modality == "SEG" else "sr" if written.Modality == "SR" else "dicom"
-        answer = replace(answer, kind=kind, sop_class=str(written.SOPClassUID))
+        sop_class = str(written.SOPClassUID)
+        kind = next((name for name, kind in ANSWERS.items() if sop_class in kind.sop_classes), "dicom")
+        answer = replace(answer, kind=kind, sop_class=sop_class)
         answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
     return replace(answer, bytes=path.stat().st_size, sha256=file_hash(path))
 

@@ -138,6 +138,7 @@ class Worker:
             report_to=self.settings.report_to,
             given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
+            kinds=own.answers if own is not None else (),
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)

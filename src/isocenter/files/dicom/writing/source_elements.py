@@ -18,7 +18,7 @@ from isocenter.files.dicom.tags import text, words
 AS_STATED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
 UTF_8 = "ISO_IR 192"  # PS3.3 C.12.1.1.2
 # Dates and times of the making, PS3.3 C.12.1, C.7.3.1, C.7.6.1 and C.17.2.
-DATES = ("InstanceCreation", "Series", "Content")
+DATES = ("InstanceCreation", "Series", "Content", "StructureSet", "PresentationCreation")
 ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")  # of UTC -1200 to +1400, PS3.3 C.12.1
 
 

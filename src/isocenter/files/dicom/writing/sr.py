@@ -32,8 +32,9 @@ from isocenter.files.dicom.header import Header, read_header
 from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.tags import items, lenient, text, whole
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.source_elements import repeat_elements
+from isocenter.files.dicom.writing.source_planes import completed
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
 from isocenter.values import Finding, Floats, Image, Label
@@ -80,6 +81,24 @@ UCUM = {
     **{"hour": "h", "hours": "h", "minute": "min", "minutes": "min", "second": "s", "seconds": "s"},
     **{"percent": "%", "mmHg": "mm[Hg]", "HU": "[hnsf'U]", "°C": "Cel", "°": "deg", "deg": "deg", "degrees": "deg"},
 }
+
+
+def reports(result: Result, path: Path) -> Iterator[Path]:
+    """The report of a result."""
+    target = answer_path(path, "report")
+    write_report(
+        result.findings,
+        result.source,
+        target,
+        algorithm_name=result.algorithm,
+        frames=result.frames,
+        segmentations=result.segmentations,
+        classes=result.classes,
+        is_empty=result.is_empty,
+        least_score=result.least_score,
+        limits=result.limits,
+    )
+    yield target
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""The kinds of DICOM objects that state a result. A new kind is one file beside this one and its line in `ANSWERS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
+from isocenter.files.dicom.reading.series import STRUCTURE_SET
+from isocenter.files.dicom.reading.sr import REPORT_CLASSES
+from isocenter.values import Array, Finding, Image, Label
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A model's result on one DICOM image, as writers of objects take it.
+
+    algorithm:   the model's name
+    label_maps:  (part, (*spatial) values, what they mean) on the image's grid; the part is "" of the first
+    findings, frames: what it states; of a clip {number of a frame: its findings}
+    classes, is_empty: what was looked for in the image, and whether none of it was found
+    least_score: the score from which on boxes are among the findings
+    limits:      sentences without which the result would be misread
+    segmentations: {SEG of the result: labels of its label map}, once they are written
+    """
+
+    source: Image
+    algorithm: str
+    label_maps: Sequence[tuple[str, Array, Sequence[Label]]] = ()
+    findings: Sequence[Finding] = ()
+    frames: Mapping[int, Sequence[Finding]] | None = None
+    classes: Sequence[str] = ()
+    is_empty: bool = False
+    least_score: float = 0.0
+    limits: Sequence[str] = ()
+    segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A kind of object that states a result.
+
+    name:        of such an object
+    target:      "module:function" that writes it; the module is imported when it is first needed
+    suits:       whether a result has what the object states
+    states:      what that is, in words
+    sop_classes: of its objects
+    """
+
+    name: str
+    target: str
+    suits: Callable[[Result], bool]
+    states: str
+    sop_classes: tuple[str, ...]
+
+    def write(self, result: Result, path: Path) -> Iterator[Path]:
+        """Write the objects of a result, and give each one's path as soon as it lies there.
+
+        path: of the case's files, without what ends their names
+        Raises FormatError or GeometryError for a source that cannot bear one.
+        """
+        module, _, function = self.target.partition(":")
+        written: Iterator[Path] = getattr(importlib.import_module(module), function)(result, path)
+        return written
+
+
+def _marks_structures(result: Result) -> bool:
+    return bool(result.label_maps)
+
+
+def _reports(result: Result) -> bool:
+    return bool(result.findings or result.classes) or any((result.frames or {}).values())
+
+
+def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Path:
+    """The path of one object of a case: its part of several, its ending, and a number from the second one on."""
+    names = [path.name, part, ending, str(number) if number > 1 else ""]
+    return path.with_name(f"{'_'.join(filter(None, names))}.dcm")
+
+
+HERE = "isocenter.files.dicom.writing"
+MASKS = "a mask"
+ANSWERS: Mapping[str, Answer] = {
+    "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
+    "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
+}

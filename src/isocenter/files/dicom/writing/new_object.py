@@ -1,0 +1,63 @@
+"""Objects that open a series of their own on a source: who made them, what is refused, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import highdicom
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.source_elements import repeat_elements
+from isocenter.files.storage.atomic import written
+
+
+def new_series(number: int, description: str) -> dict[str, Any]:
+    """The arguments of highdicom for an object that opens a series of its own, made by this program."""
+    return {
+        "series_instance_uid": highdicom.UID(),
+        "series_number": number,
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": 1,
+        "manufacturer": "Isocenter",
+        "manufacturer_model_name": "Isocenter",
+        "software_versions": version("isocenter"),
+        "device_serial_number": "0",
+        "series_description": description[:64],  # LO, PS3.5 6.2
+    }
+
+
+def new_object(sop_class: str, modality: str, syntax: str, head: Dataset, number: int, description: str) -> Dataset:
+    """An object without content of the same patient and study. head: of the source, as `completed` gives it"""
+    made = highdicom.SOPClass(
+        study_instance_uid=head.StudyInstanceUID,
+        sop_class_uid=sop_class,
+        modality=modality,
+        transfer_syntax_uid=syntax,
+        **new_series(number, description),
+    )
+    made.copy_patient_and_study_information(head)
+    return made
+
+
+@contextmanager
+def made_on_source(what: str, where: str) -> Iterator[None]:
+    """Make an object in silence; FormatError for what highdicom raises at a deficient source."""
+    try:
+        with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
+            yield
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        problem = f"no {what} can be written on this source ({error})"
+        raise FormatError(problem, where, "Write .nii.gz, or repair the source's header") from error
+
+
+def save(made: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:
+    """Write an object with the elements that it repeats from its source. names: that the result adds"""
+    with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
+        repeat_elements(made, source, names)
+        made.save_as(partial, enforce_file_format=True)

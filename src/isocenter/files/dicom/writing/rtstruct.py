@@ -1,0 +1,155 @@
+"""Masks as an RT Structure Set, PS3.3 A.19 and C.8.8.6: closed planar contours along the outer edges of voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.geometry import Plane
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.reading.series import STRUCTURE_SET
+from isocenter.files.dicom.tags import whole
+from isocenter.files.dicom.writing.answers import Result, answer_path
+from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
+from isocenter.files.dicom.writing.outlines import Corners, outlines
+from isocenter.files.dicom.writing.source_planes import (
+    Slice,
+    marked_slices,
+    reference_to,
+    refuse_placeless,
+    slices_of,
+    sources_of,
+)
+from isocenter.values import Array, Image, Label
+
+SERIES_NUMBER = 103
+STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # what the standard still names the study by, PS3.3 C.8.8.5
+DIGITS = 4  # behind the point of mm, with which a coordinate is no longer than the 16 letters of DS
+LABEL_LETTERS = 16  # of the set's label, SH, PS3.5 6.2
+
+
+def structure_sets(result: Result, path: Path) -> Iterator[Path]:
+    """A structure set for each label map of a result."""
+    for part, mask, labels in result.label_maps:
+        target = answer_path(path, "rtstruct", part)
+        write_structure_set(mask, labels, result.source, target, algorithm_name=result.algorithm)
+        yield target
+
+
+def write_structure_set(
+    label_map: Array, labels: Sequence[Label], source: Image, path: Path, *, algorithm_name: str
+) -> None:
+    """Write the structures of a label map, (*spatial) on the source's own grid, as regions of interest.
+
+    Regions have the labels' values, names, colours and codes. A structure without a voxel is a region without contours.
+    Raises FormatError for a picture, and for a source that lacks what a contour is placed by.
+    """
+    where, structures = str(path), [label for label in labels if label.value]
+    slices = slices_of(source, where)
+    if not source.geometry.is_volume:
+        raise FormatError("contours in mm need an image with positions", where, "Ask for seg or gsps instead")
+    refuse_placeless(slices, source.geometry, where)
+    files = {part.frame.path: part for part in slices}
+    label_map = np.asarray(label_map)
+    marked = marked_slices(label_map, slices, where)
+    with made_on_source("structure set", where):
+        head = sources_of(slices)[0]
+        made = new_object(STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures")
+        made.FrameOfReferenceUID, made.PositionReferenceIndicator = head.FrameOfReferenceUID, None
+        made.OperatorsName = None
+        made.StructureSetLabel = "Isocenter"[:LABEL_LETTERS]
+        made.StructureSetName = algorithm_name[:64]  # LO
+        now = datetime.now()
+        made.StructureSetDate, made.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(head, list(files.values()))]
+        frame = head.FrameOfReferenceUID
+        made.StructureSetROISequence = [_region(label, frame, algorithm_name) for label in structures]
+        made.ROIContourSequence = [_contours(label, label_map, marked) for label in structures]
+        made.RTROIObservationsSequence = [_observation(n, label) for n, label in enumerate(structures, start=1)]
+    save(made, slices[0].frame.path, [label.name for label in structures], path, overwrite=False)
+
+
+def _frame_of_reference(head: Dataset, slices: Sequence[Slice]) -> Dataset:
+    """The series that the contours were drawn on, image by image."""
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = head.SeriesInstanceUID
+    series.ContourImageSequence = [reference_to(read_header(part.frame.path).dataset) for part in slices]
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = STUDY_COMPONENT, head.StudyInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID = head.FrameOfReferenceUID
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _region(label: Label, frame: str, algorithm_name: str) -> Dataset:
+    region = Dataset()
+    region.ROINumber = label.value
+    region.ReferencedFrameOfReferenceUID = frame
+    region.ROIName = label.name[:64]  # LO
+    region.ROIGenerationAlgorithm = "AUTOMATIC"
+    region.ROIGenerationDescription = algorithm_name[:64]
+    return region
+
+
+def _contours(label: Label, label_map: Array, slices: Sequence[Slice]) -> Dataset:
+    region, contours = Dataset(), list[Dataset]()
+    if label.colour:
+        region.ROIDisplayColor = list(label.colour)
+    for part in slices:
+        mask = np.equal(label_map[:, :, part.number].T, label.value)
+        if mask.any():
+            image = _image(part)
+            contours += [_contour(corners, part, image) for corners in outlines(mask)]
+    if contours:
+        region.ContourSequence = contours
+    region.ReferencedROINumber = label.value
+    return region
+
+
+def _image(part: Slice) -> Dataset:
+    """The image that a contour is drawn on."""
+    header = read_header(part.frame.path).dataset
+    image = reference_to(header)
+    if (whole(header, "NumberOfFrames", part.frame.name) or 1) > 1:
+        image.ReferencedFrameNumber = part.frame.number + 1
+    return image
+
+
+def _contour(corners: Corners, part: Slice, image: Dataset) -> Dataset:
+    contour = Dataset()
+    contour.ContourImageSequence = [image]
+    contour.ContourGeometricType = "CLOSED_PLANAR"
+    contour.NumberOfContourPoints = len(corners)
+    assert part.frame.plane is not None  # noqa: S101 - of a volume
+    points = _in_patient(corners, part.frame.plane).ravel().tolist()
+    contour.ContourData = [f"{x:.{DIGITS}f}" for x in points]
+    return contour
+
+
+def _in_patient(corners: Corners, plane: Plane) -> Array:
+    """(points, 3) LPS mm of (points, 2) edges (row, column) of pixels, which lie half a pixel off the centres."""
+    down, across = (corners - 0.5).T[..., None]
+    between_rows, between_columns = plane.spacing
+    return (
+        np.asarray(plane.position)
+        + across * between_columns * plane.along_row
+        + down * between_rows * plane.along_column
+    )
+
+
+def _observation(number: int, label: Label) -> Dataset:
+    seen = Dataset()
+    seen.ObservationNumber, seen.ReferencedROINumber = number, label.value
+    seen.RTROIInterpretedType, seen.ROIInterpreter = "", None
+    if label.code is not None:
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator = label.code.value, label.code.scheme
+        code.CodeMeaning = label.code.meaning[:64]
+        seen.RTROIIdentificationCodeSequence = [code]
+    return seen

@@ -1,0 +1,230 @@
+"""The planes of a DICOM source, on which results lie, and the headers that they copy from; objects are highdicom's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as SRCode
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.elements import Dataset as Elements
+from isocenter.files.dicom.geometry import Frame
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.reading.frames import frames_of
+from isocenter.files.dicom.seg_planes import placement
+from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
+from isocenter.files.dicom.writing.source_elements import AS_STATED
+from isocenter.values import Geometry, Image
+
+# Type 2 of the Patient, General Study and Image Plane modules, PS3.3 C.7.1.1, C.7.2.1 and C.7.6.2.
+UNKNOWN_ALLOWED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "SliceThickness",
+)
+
+# What a result names its image by, type 1 in the Common Instance Reference Module, PS3.3 C.12.2.
+IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One plane of the source's grid and the source frame that lies there."""
+
+    number: int
+    frame: Frame
+
+
+def slices_of(source: Image, where: str) -> list[Slice]:
+    """The source's frames with the slice that each shows, the first one where several show the same."""
+    if source.source is None or not source.source.is_dicom:
+        problem = "a DICOM result needs a DICOM series to refer to"
+        raise FormatError(problem, where, "Write .nii.gz, or give the DICOM source")
+    slices: dict[int, Slice] = {}
+    frames = [frame for name in source.source.paths for frame in frames_of(read_header(Path(name)))]
+    for frame in frames:
+        number = _number(frame, source.geometry)
+        slices.setdefault(number, Slice(number, frame))
+    return [slices[number] for number in sorted(slices)]
+
+
+def refuse_placeless(slices: list[Slice], geometry: Geometry, where: str) -> None:
+    """Refuse an image on which no result can be placed; without a frame of reference it has no place, PS3.3 A.51.3."""
+    if geometry.is_volume and slices[0].frame.frame_of_reference is None:
+        raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
+    if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
+        raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
+    if geometry.is_picture and len(slices) > 1:
+        raise FormatError("the image is a film, a result has one frame", where, "Write .png or .nii.gz instead")
+
+
+def _number(frame: Frame, geometry: Geometry) -> int:
+    """The slice of the grid that a frame shows. Raises GeometryError where the grid is not the frame's own."""
+    if geometry.is_picture:
+        if frame.shape != geometry.shape:
+            raise GeometryError("another size than its image", frame.name, "Give the map on the image's own grid")
+        return frame.number
+    place = placement(frame.plane, *frame.shape, geometry, frame.name)
+    number = int(place.origin[2])
+    same = place.origin[:2].tolist() == [0, 0] and frame.shape == (geometry.shape[1], geometry.shape[0])
+    if not (same and place.column_step.tolist() == [1, 0, 0] and place.row_step.tolist() == [0, 1, 0]):
+        raise GeometryError(
+            "the map lies on another grid than its image", frame.name, "Give it on the image's own grid"
+        )
+    return number
+
+
+def marked_slices(label_map: NDArray[Any], slices: list[Slice], where: str) -> list[Slice]:
+    """The slices on which a map marks something; one slice of an empty map, because a result has at least one frame."""
+    marked = set(np.nonzero(label_map.any(axis=(0, 1)))[0].tolist())
+    missing = marked - {part.number for part in slices}
+    if missing:
+        raise GeometryError(
+            f"slices {sorted(missing)} of the map have no image", where, "Leave slices that were filled in empty"
+        )
+    return [part for part in slices if part.number in marked] or slices[:1]
+
+
+def places_of(slices: list[Slice], geometry: Geometry) -> dict[str, Any]:
+    """The arguments of highdicom that place the slices as the source does; slices as far apart as in its grid.
+
+    PS3.3 C.7.6.16.2.1
+    """
+    planes = [part.frame.plane for part in slices]
+    first = planes[0]
+    if first is None:
+        raise GeometryError("the image states no position", slices[0].frame.name, "Write .nii.gz or .png instead")
+    apart = abs(float(_normal(geometry) @ geometry.affine[:3, 2]))
+    return {
+        "plane_positions": [
+            highdicom.PlanePositionSequence("PATIENT", plane.position) for plane in planes if plane is not None
+        ],
+        "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.orientation),
+        "pixel_measures": highdicom.PixelMeasuresSequence(
+            pixel_spacing=first.spacing,
+            slice_thickness=_thickness(slices[0].frame) or apart,
+            spacing_between_slices=apart,
+        ),
+    }
+
+
+def _thickness(frame: Frame) -> float | None:
+    """The slice thickness that the source states, which need not be the distance of its slices. PS3.3 C.7.6.2.1"""
+    dataset = read_header(frame.path).dataset
+    measures = (first_item(groups, "PixelMeasuresSequence") for groups in frame_groups(dataset, frame.number))
+    stated = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
+    return next((size for size in stated if size is not None and size > 0), None)
+
+
+def _normal(geometry: Geometry) -> NDArray[np.floating]:
+    normal = np.cross(geometry.affine[:3, 0], geometry.affine[:3, 1])
+    return normal / np.linalg.norm(normal)
+
+
+def sources_of(slices: list[Slice]) -> list[Dataset]:
+    """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first.
+
+    Raises FormatError where one lacks a UID by which the result names it.
+    """
+    files = {part.frame.path: read_header(part.frame.path) for part in slices}
+    for path, head in files.items():
+        for keyword in IDENTIFIERS:
+            if not text(head.dataset, keyword):
+                problem = f"{named(keyword)} is missing, by which a result names its image"
+                raise FormatError(problem, str(path), "Write .nii.gz, or export the series again")
+    several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
+    if slices[0].frame.plane is None:  # of pictures of a kind that may have frames highdicom asks for groups
+        several = list(files)
+    if several:
+        head = files[several[0]]
+        return [_with_groups(completed(head.library), frames_of(head))]
+    return [completed(head.library) for head in files.values()]
+
+
+def correct_frames(made: Dataset, slices: list[Slice], places: dict[str, Any]) -> None:
+    """Correct what highdicom states of a multi-frame result's places and sources. places: as `places_of` gives them"""
+    if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
+        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
+        _name_sources(made, slices)
+    elif not made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", [None]):
+        del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # of pixels without a size
+
+
+def _name_sources(made: Dataset, slices: list[Slice]) -> None:
+    """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.2"""
+    files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
+    if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
+        return  # highdicom has named them
+    instances = [reference_to(dataset) for dataset in files.values()]
+    made.SourceImageSequence = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
+    positions = np.array([part.frame.plane.position for part in slices if part.frame.plane is not None])
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        frame = slices[int(np.linalg.norm(positions - position, axis=1).argmin())].frame
+        image, derivation = reference_to(files[frame.path]), Dataset()
+        if (lenient(files[frame.path], "NumberOfFrames") or 1) > 1:
+            image.ReferencedFrameNumber = frame.number + 1
+        image.SpatialLocationsPreserved = "YES"
+        image.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.SourceImageForImageProcessingOperation)]
+        derivation.DerivationCodeSequence = [_code_item(codes.DCM.Segmentation)]
+        derivation.SourceImageSequence = [image]
+        groups.DerivationImageSequence = [derivation]
+
+
+def reference_to(dataset: Elements) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = text(dataset, "SOPClassUID")
+    reference.ReferencedSOPInstanceUID = text(dataset, "SOPInstanceUID")
+    return reference
+
+
+def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
+    return highdicom.sr.CodedConcept(*code[:3])
+
+
+def completed(dataset: Dataset) -> Dataset:
+    """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
+
+    Without its character sets and `AS_STATED` values, which `repeat_elements` gives the result.
+    """
+    if "SpecificCharacterSet" in dataset:
+        del dataset.SpecificCharacterSet
+    for keyword in ("FrameOfReferenceUID", "LossyImageCompressionRatio"):
+        if keyword in dataset and dataset[keyword].is_empty:
+            del dataset[keyword]
+    for keyword in UNKNOWN_ALLOWED:
+        if keyword not in dataset or keyword in AS_STATED:
+            setattr(dataset, keyword, None)
+    return dataset
+
+
+def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
+    """A multi-frame header that states each frame's place in functional groups, wherever it stated it before."""
+    plane = frames[0].plane
+    shared, each = Dataset(), [Dataset() for _ in frames]
+    if plane is None:
+        size = dataset.get("PixelSpacing")
+        shared.PixelMeasuresSequence = [] if size is None else highdicom.PixelMeasuresSequence(size, None)
+    else:
+        shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
+        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
+    for groups, frame in zip(each, frames, strict=True):
+        if frame.plane is not None:
+            groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = each
+    return dataset

@@ -1,0 +1,153 @@
+"""Each kind of DICOM object that states a result is valid, and lies on its source."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files import read, read_volumes
+from isocenter.files.dicom import ANSWERS, Result, Stamp, rasterise, read_segmentation, stamped
+from isocenter.files.dicom.writing.outlines import outlines
+from isocenter.files.polygon import inside_polygon
+from isocenter.values import Code, Image, Label
+from written_dicom import write_slice
+
+LABELS = (
+    Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver")),
+    Label(3, "腫瘍", (255, 0, 0)),
+    Label(7, "rest of it " * 8),
+)
+SERIES = ("mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10", "ct_23x38x3_with_seg")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the corpus is odd on purpose
+        yield
+
+
+def result_on(source: Image, **stated: Any) -> Result:
+    """A ball of the first label with a hole, and a bar of the second one through the border of the image."""
+    places = np.indices(source.geometry.shape).T
+    middle = np.array(source.geometry.shape) / 2
+    away = (np.abs((places - middle) / middle) ** 2).sum(axis=-1).T
+    marked = np.where((away < 0.5) & (away > 0.05), 1, 0).astype(np.uint8)
+    marked[:2, : marked.shape[1] // 2] = 3
+    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], **stated)
+
+
+def written(kind: str, result: Result, folder: Path) -> list[Path]:
+    return list(ANSWERS[kind].write(result, folder / "case"))
+
+
+def errors_in(path: Path) -> Sequence[str]:
+    """What dciodvfy calls an error."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
+    told = subprocess.run(["dciodvfy", "-new", path], check=False, capture_output=True, text=True, errors="replace")
+    return [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")]
+
+
+# -- every kind -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ANSWERS if kind not in ("labelmap", "sr")])
+def test_dciodvfy_finds_no_error(kind: str, data: Path, tmp_path: Path):
+    for name in SERIES:
+        result = result_on(read_first(data / "dicom/series" / name))
+        for path in written(kind, result, tmp_path):
+            assert errors_in(path) == [], name
+            path.unlink()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ANSWERS if kind != "sr"])
+def test_made_again_under_one_stamp_an_object_has_the_same_bytes(kind: str, data: Path, tmp_path: Path):
+    result = result_on(read(data / "dicom/series/ct_23x38x3_with_seg"))
+    made = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        paths = written(kind, result, folder)
+        for path in paths:
+            stamped(path, Stamp("2.25", f"job {path.name}", 1e9, "For research use only"))
+        made.append([path.read_bytes() for path in paths])
+        original = pydicom.dcmread(result.source.source.paths[0])  # type: ignore[union-attr]
+        for path in paths:
+            own = pydicom.dcmread(path)
+            assert "For research use only" in own.SeriesDescription
+            for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+                assert own[keyword].value == original[keyword].value
+            assert own.get("FrameOfReferenceUID", original.FrameOfReferenceUID) == original.FrameOfReferenceUID
+    assert made[0] and made[0] == made[1]
+
+
+@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])
+def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: Path):
+    for n in range(3):
+        position = (0.0, 0.0, float(n))
+        write_slice(tmp_path / f"{n}.dcm", np.zeros((8, 9), "i2"), position=position, FrameOfReferenceUID=None)
+    result = result_on(read(tmp_path))
+    with pytest.raises(FormatError, match="FrameOfReferenceUID"):
+        written(kind, result, tmp_path)
+
+
+def read_first(folder: Path) -> Image:
+    volumes = read_volumes(folder)
+    return volumes[next(iter(volumes))]
+
+
+# -- label map and structure set --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_label_map_and_a_structure_set_are_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Path):
+    result = result_on(read_first(data / "dicom/series" / name))
+    [(_, truth, _)] = result.label_maps
+    [label_map], [structures] = written("labelmap", result, tmp_path), written("rtstruct", result, tmp_path)
+    numbers = {1: 1, 2: 3, 3: 7}  # segments are counted on
+    again = read_segmentation(label_map, on=result.source.geometry)
+    assert_array_equal(np.vectorize(lambda n: numbers.get(n, 0))(again.data[0]), truth)
+    assert_array_equal(rasterise(structures, result.source.geometry).data[0], truth)
+
+
+def test_highdicom_reads_a_label_map_by_its_segments(data: Path, tmp_path: Path):
+    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    [path] = written("labelmap", result, tmp_path)
+    made = highdicom.seg.segread(path)
+    assert made.segmentation_type == highdicom.seg.SegmentationTypeValues.LABELMAP
+    assert next(made.get_segment_description(n).segment_label for n in made.segment_numbers if n) == "Liver"
+    counts = np.bincount(made.pixel_array.ravel())
+    assert counts[1:].tolist() == np.unique(result.label_maps[0][1], return_counts=True)[1][1:].tolist()
+
+
+def test_regions_keep_names_colours_and_codes(data: Path, tmp_path: Path):
+    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    [path] = written("rtstruct", result, tmp_path)
+    labels = rasterise(path, result.source.geometry).labels
+    assert labels[0] == LABELS[0]
+    assert (labels[1].value, labels[1].name, labels[1].colour) == (3, "腫瘍", (255, 0, 0))
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+@settings(max_examples=60)
+def test_outlines_filled_are_the_mask(mask: Any):
+    filled = np.zeros_like(mask)
+    for corners in outlines(mask):
+        piece = inside_polygon(corners[:, ::-1] - 0.5, mask.shape)
+        assert not (filled & piece).any()
+        filled |= piece
+    assert_array_equal(filled, mask)

@@ -1,0 +1,46 @@
+"""The DICOM objects of a result: which kinds are written, and what stops none of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isocenter.errors import FormatError, UsageError
+from isocenter.files import read
+from isocenter.files.dicom import Result
+from isocenter.prediction.answers import Wanted, write_answers
+from isocenter.values import Geometry, Image, Label
+from written_dicom import write_slice
+
+
+def result_on(source: Path) -> Result:
+    for n in range(3):
+        write_slice(source / f"{n}.dcm", np.zeros((8, 9), "i2"), position=(0.0, 0.0, float(n)))
+    image = read(source)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[2:4, 2:5, 1] = 1
+    return Result(image, "test", [("", mask, [Label(1, "spot")])])
+
+
+def test_an_answer_that_cannot_be_written_never_stops_the_others_and_is_named(tmp_path: Path):
+    (tmp_path / "series").mkdir()
+    wanted = Wanted(answers=("sr", "labelmap", "seg"))
+    files, lacking = write_answers(result_on(tmp_path / "series"), wanted.answers, tmp_path / "case", wanted)
+    assert [path.name for path in files] == ["case_labelmap.dcm", "case.dcm"]
+    assert [one.what for one in lacking] == ["no DICOM report: the result has not a finding"]
+
+
+def test_where_dicom_alone_is_asked_for_and_none_can_be_written_the_case_fails(tmp_path: Path):
+    image = Image(np.zeros((1, 4, 4)), Geometry((4, 4), np.eye(3)), modality="CT", channels=("CT",))
+    result = Result(image, "test", [("", np.ones((4, 4), np.uint8), [Label(1, "spot")])])
+    wanted = Wanted("dcm", answers=("seg", "rtstruct"))
+    with pytest.raises(FormatError, match="needs a DICOM series"):
+        write_answers(result, wanted.answers, tmp_path / "case", wanted)
+
+
+@pytest.mark.parametrize(("format", "answers", "match"), [("auto", ("foo",), "foo"), ("png", ("seg",), "png")])
+def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answers: tuple[str, ...], match: str):
+    with pytest.raises(UsageError, match=match):
+        Wanted(format, answers=answers)
