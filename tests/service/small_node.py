@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import select
@@ -18,11 +19,13 @@ LEVEL = 40.5
 
 
 class SmallNode:
-    """The keeper and one worker of a node, without processes and ports."""
+    """The keeper and one worker of a node, without processes and ports. answers: kinds of DICOM objects of its models"""
 
-    def __init__(self, folder: Path, *models: Path, **sections) -> None:
+    def __init__(self, folder: Path, *models: Path, answers: Sequence[str] = (), **sections) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
         self.settings = read_settings(None, models, folder, **sections)
+        own = {name: one.model_copy(update={"answers": list(answers)}) for name, one in self.settings.models.items()}
+        self.settings = self.settings.model_copy(update={"models": own})
         folder.mkdir(exist_ok=True)
         self.database = with_tables(self.settings.database_url)
         self.store = ObjectStore(folder, "test")

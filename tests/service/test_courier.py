@@ -41,6 +41,7 @@ def sending(tmp_path, mr, port):
     node = SmallNode(
         tmp_path / "node",
         threshold_model(tmp_path / "model", LEVEL),
+        answers=["seg"],
         peers=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "commit": False}],
         rules=[{"name": "r", "model": "threshold.onnx", "send": ["pacs"]}],
     )
