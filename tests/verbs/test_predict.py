@@ -67,7 +67,8 @@ def test_the_command_line_and_python_predict_the_same(segmented, image, tmp_path
 
 def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmented, data, tmp_path):
     predicted(segmented, data / SERIES, out=tmp_path / "out")
-    [nifti], [seg] = (list((tmp_path / "out").glob(f"*.{suffix}")) for suffix in ("nii.gz", "dcm"))
+    [nifti] = (tmp_path / "out").glob("*.nii.gz")
+    seg = nifti.with_name(nifti.name.replace(".nii.gz", ".dcm"))
     label_map = nibabel.load(nifti)
     source = isocenter.read(data / SERIES)
     assert label_map.shape == source.geometry.shape
