@@ -135,7 +135,7 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
         assert (tmp_path / "node" / "settings.json").read_text() == kept
         assert [(row.outcome, row.attempts) for row in rows(node, jobs)] == [("result", 1)] * count
         # What is sent, and under which UID, does not depend on the machine.
-        assert len(rows(node, deliveries)) == count
+        assert len(rows(node, deliveries)) == 2 * count  # the SEG and the report of each
         assert {row.sop_instance_uid[:5] for row in rows(node, answers) if row.sop_instance_uid} == {"2.25."}
         assert httpx.get(f"{node.http}/health/ready").json()["ready"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import pynetdicom
 from isocenter.service.dicom import messages
@@ -24,7 +24,9 @@ from isocenter.service.dicom.ups import UpsService
 from isocenter.service.objects.received import CommitmentRequest
 from isocenter.service.objects.reply import Reply
 from isocenter.service.objects.store import ObjectStore
-from isocenter.service.records.workitems import Workitems
+
+if TYPE_CHECKING:
+    from isocenter.service.records.workitems import Workitems
 
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom.connection import Connection
@@ -32,7 +33,9 @@ from isocenter.service.dicom.pdus import (
 )
 from isocenter.service.dicom.storage import Association
 from isocenter.service.objects.store import ObjectStore
-from isocenter.service.records.workitems import Workitems
+
+if TYPE_CHECKING:
+    from isocenter.service.records.workitems import Workitems
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.records.workitems import UPS_PUSH, WorkitemError, Workitems
+from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.web.dicomweb.dicom_json import fits
+
+if TYPE_CHECKING:
+    from isocenter.service.records.workitems import Workitems
 
 UPS_PULL = "1.2.840.10008.5.1.4.34.6.3"
 CLASSES = (UPS_PUSH, UPS_PULL)

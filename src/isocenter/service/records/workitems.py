@@ -11,15 +11,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from isocenter.errors import IsocenterError
 from isocenter.lazy import pydicom
 from isocenter.service.objects.store import key_of
+from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import closed, record_event, unsettle
 from isocenter.service.records.tables import jobs, studies, workitems
 from isocenter.service.settings import PRIORITIES, Rule
 
-UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"  # the class of every workitem, PS3.4 CC.3.1
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
 FINAL = (COMPLETED, CANCELED)
 # Statuses of DIMSE, PS3.4 CC.2
@@ -48,15 +47,6 @@ PERFORMED = (
 UNCHANGED = ("SOPClassUID", "SOPInstanceUID", "TransactionUID", "ProcedureStepState")
 # Of each Scheduled Procedure Step Priority the place in our queue.
 QUEUED = {"HIGH": PRIORITIES.index("urgent"), "MEDIUM": PRIORITIES.index("routine"), "LOW": 3}
-
-
-class WorkitemError(IsocenterError):
-    """A request about a workitem that is refused, or is done already. status: of DIMSE."""
-
-    def __init__(self, status: int, problem: str, where: str, remedy: str = "Retrieve the workitem") -> None:
-        super().__init__(problem, where, remedy)
-        self.args = (status, problem, where, remedy)
-        self.status = status
 
 
 @dataclass(frozen=True, eq=False)
