@@ -19,7 +19,7 @@ LEVEL = 40.5
 
 
 class SmallNode:
-    """The keeper and one worker of a node, without processes and ports. answers: kinds of DICOM objects of its models"""
+    """The keeper and one worker of a node, without processes and ports. answers: kinds of its DICOM objects"""
 
     def __init__(self, folder: Path, *models: Path, answers: Sequence[str] = (), **sections) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}

@@ -188,7 +188,8 @@ PATHS = """
 GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/models, GET /api/peers,
 POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
 POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
-GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry, POST /api/jobs/{job}/cancel, GET /api/aside,
+GET /api/jobs/{job}/fhir, GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry,
+POST /api/jobs/{job}/cancel, GET /api/aside,
 POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge, GET /v2,
 GET /v2/health/live, GET /v2/health/ready, GET /v2/models/{name}, GET /v2/models/{name}/ready,
 POST /v2/models/{name}/infer

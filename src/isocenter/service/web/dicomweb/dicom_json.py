@@ -9,9 +9,8 @@ from datetime import datetime
 from math import isfinite, isnan
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-
 from isocenter.files.dicom import Header, quiet
+from isocenter.lazy import pydicom
 
 DicomJson = dict[str, Any]
 MEDIA = "application/dicom+json"
@@ -28,16 +27,16 @@ NUMBERS = {"DS": float, "FD": float, "FL": float, "IS": int, "SL": int, "SS": in
 
 def tag_of(name: str) -> str | None:
     """Eight hexadecimal digits of an attribute that is named by keyword or by tag; None where there is none."""
-    tag = int(name, 16) if re.fullmatch(r"[0-9A-Fa-f]{8}", name) else tag_for_keyword(name)
-    return None if tag is None or not keyword_for_tag(tag) else f"{tag:08X}"
+    tag = int(name, 16) if re.fullmatch(r"[0-9A-Fa-f]{8}", name) else pydicom.datadict.tag_for_keyword(name)
+    return None if tag is None or not pydicom.datadict.keyword_for_tag(tag) else f"{tag:08X}"
 
 
 def element(keyword: str, values: Sequence[Any]) -> DicomJson:
     """One element, {tag: {vr, Value}}; without values only that it is there."""
-    tag = tag_for_keyword(keyword)
+    tag = pydicom.datadict.tag_for_keyword(keyword)
     if tag is None:
         return {}
-    vr = dictionary_VR(tag).partition(" ")[0]
+    vr = pydicom.datadict.dictionary_VR(tag).partition(" ")[0]
     stated = [_stated(vr, value) for value in values if value not in ("", None)]
     return {f"{tag:08X}": {"vr": vr, "Value": stated} if stated else {"vr": vr}}
 
