@@ -150,7 +150,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     [known] = orthanc.ask("/studies")
     # It asks Orthanc how many objects the study has, and does not wait for five minutes.
     orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
-    until(lambda: [row.state for row in rows(node, deliveries)] == ["committed"], "the answer was not committed")
+    until(lambda: [row.state for row in rows(node, deliveries)] == 2 * ["committed"], "SEG and SR were not committed")
     until(lambda: {row.state for row in rows(node, studies)} == {"done"}, "a study is not done")
     listed = httpx.get(f"{node.http}/api/studies").json()["rows"]
     [said] = [one for one in listed if one["jobs"][0]["rule"] == "sent"]

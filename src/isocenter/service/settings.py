@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
-from isocenter.files.dicom import ANSWERS
+from isocenter.files import dicom
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -60,8 +60,8 @@ def _hours(text: str) -> str:
 
 
 def _kind(text: str) -> str:
-    if text not in ANSWERS:
-        raise ValueError(f"there is no answer {text!r}; the kinds are {', '.join(ANSWERS)}")
+    if text not in dicom.ANSWERS:
+        raise ValueError(f"there is no answer {text!r}; the kinds are {', '.join(dicom.ANSWERS)}")
     return text
 
 
