@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,13 @@ def test_where_dicom_alone_is_asked_for_and_none_can_be_written_the_case_fails(t
 def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answers: tuple[str, ...], match: str):
     with pytest.raises(UsageError, match=match):
         Wanted(format, answers=answers)
+
+
+def test_that_no_structure_has_a_surface_is_said(tmp_path: Path):
+    (tmp_path / "series").mkdir()
+    result, wanted = result_on(tmp_path / "series"), Wanted("dcm", answers=("stl",))
+    files, lacking = write_answers(result, wanted.answers, tmp_path / "case", wanted)
+    assert [path.name for path in files] == ["case_stl.dcm"]
+    empty = replace(result, label_maps=[("", np.zeros_like(result.label_maps[0][1]), result.label_maps[0][2])])
+    files, lacking = write_answers(empty, wanted.answers, tmp_path / "empty", wanted)
+    assert (files, [one.what for one in lacking]) == ([], ["no DICOM surface: no structure has a voxel"])

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.files import named_as, probabilities_written, write_label_map, write_map
+from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_surfaces
 from isocenter.files.dicom import ANSWERS, Result
-from isocenter.prediction.answers import AUTO, DICOM, Wanted, write_answers
+from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
@@ -28,7 +28,7 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
-OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
+OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 # Of a SHA-256, as results tell models apart.
@@ -148,11 +148,20 @@ def write_result(
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
         own = folder / (f"{name}_{part}" if part else name)
-        written.append(_label_map(mask, coded_labels(labels, codes), image, own, wanted, algorithm_of(model)))
+        named = coded_labels(labels, codes)
+        if wanted.format in SURFACES:
+            target = own.with_name(f"{own.name}.{wanted.format}")
+            files = write_surfaces(np.asarray(mask), named, image.geometry, target)
+            if not files:
+                lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
+            written += files
+        else:
+            written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
         stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
-        objects, lacking = write_answers(stated, kinds, folder / name, wanted)
+        objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
+        lacking += refused
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image

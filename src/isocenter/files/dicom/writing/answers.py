@@ -82,9 +82,11 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
+ENCAPSULATED_STL = "1.2.840.10008.5.1.4.1.1.104.3"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "stl": Answer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }
