@@ -23,7 +23,7 @@ from isocenter.files import read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result, Stamp, rasterise, read_segmentation, stamped
 from isocenter.files.dicom.writing.outlines import outlines
 from isocenter.files.polygon import inside_polygon
-from isocenter.values import Code, Image, Label
+from isocenter.values import Code, Image, Label, Map
 from written_dicom import write_slice
 
 LABELS = (
@@ -48,7 +48,9 @@ def result_on(source: Image, **stated: Any) -> Result:
     away = (np.abs((places - middle) / middle) ** 2).sum(axis=-1).T
     marked = np.where((away < 0.5) & (away > 0.05), 1, 0).astype(np.uint8)
     marked[:2, : marked.shape[1] // 2] = 3
-    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], **stated)
+    numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
+    maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("Liver", "腫瘍"))}
+    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, **stated)
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:
@@ -95,7 +97,7 @@ def test_made_again_under_one_stamp_an_object_has_the_same_bytes(kind: str, data
     assert made[0] and made[0] == made[1]
 
 
-@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])
+@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct", "stl", "pm"])
 def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: Path):
     for n in range(3):
         position = (0.0, 0.0, float(n))
@@ -151,3 +153,24 @@ def test_outlines_filled_are_the_mask(mask: Any):
         assert not (filled & piece).any()
         filled |= piece
     assert_array_equal(filled, mask)
+
+
+# -- surfaces ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_encapsulated_surface_lies_around_the_voxels_of_its_structure_in_lps(data: Path, tmp_path: Path):
+    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    [(_, mask, _)] = result.label_maps
+    paths = written("stl", result, tmp_path)
+    made = [pydicom.dcmread(path) for path in paths]
+    assert [one.DocumentTitle for one in made] == ["Liver", "腫瘍"]  # the third has no voxel
+    for one, label in zip(made, LABELS, strict=False):
+        document = one.EncapsulatedDocument[84 : one.EncapsulatedDocumentLength]
+        triangles = np.frombuffer(document, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("rest", "<u2")])
+        corners = triangles["corners"].astype(float)
+        volume = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
+        voxels = np.argwhere(mask == label.value)
+        assert volume == pytest.approx(len(voxels) * result.source.geometry.voxel_volume, rel=1e-3)
+        index = result.source.geometry.to_index(corners.reshape(-1, 3) * (-1, -1, 1))
+        assert (index.min(axis=0) > voxels.min(axis=0) - 1).all()
+        assert (index.max(axis=0) < voxels.max(axis=0) + 1).all()

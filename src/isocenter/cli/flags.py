@@ -170,14 +170,15 @@ Format = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (DICOM objects alone).",
+        help="File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv, stl or obj (surfaces), "
+        "or dcm (only DICOM objects).",
     ),
 ]
 Answers = Annotated[
     str,
     typer.Option(
         metavar="KINDS",
-        help="DICOM objects of results: some of seg, labelmap, rtstruct, sr; by default seg and sr.",
+        help="DICOM objects of results: some of seg, labelmap, rtstruct, stl, pm, sr; by default seg and sr.",
     ),
 ]
 Backend = Annotated[

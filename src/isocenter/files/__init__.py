@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.spool import Spool, stacked_spools
     from isocenter.files.storage.web import download, unpack_tar
     from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
+    from isocenter.files.surface import write_surfaces
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -11,7 +11,9 @@ from isocenter.files.dicom import ANSWERS, Result
 from isocenter.values import Image, Problem
 
 AUTO, DICOM = "auto", "dcm"
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv")
+SURFACES = ("stl", "obj")
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv", *SURFACES)
+NOTHING_MARKED = "no structure has a voxel"
 USUAL = ("seg", "sr")  # where nobody names kinds
 
 
@@ -19,7 +21,7 @@ USUAL = ("seg", "sr")  # where nobody names kinds
 class Wanted:
     """What of a result is written.
 
-    format:        of the label map; "auto" chooses by the source
+    format:        of the label map, or of its structures' surfaces; "auto" chooses by the source
     answers:       kinds of DICOM objects beside it, or with "dcm" in its place; without any, what suits of a SEG and a
                    report
     probabilities: of every voxel beside it
@@ -68,11 +70,15 @@ def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Want
             continue
         try:
             _refuse_several(result.source, kind)
+            own = list[Path]()
             for number, file in enumerate(ANSWERS[kind].write(result, path)):
+                own.append(file)
                 written.append(file)
                 if kind == "seg":
                     segmentations = {**result.segmentations, file: result.label_maps[number][2]}
                     result = replace(result, segmentations=segmentations)
+            if not own:
+                lacking.append(_lacking(kind, path, NOTHING_MARKED, "Look at the report"))
         except (FormatError, GeometryError) as error:
             refusals[kind] = error
             lacking.append(_lacking(kind, path, error.problem, error.remedy))

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.files import named_as, probabilities_written, write_label_map, write_map
+from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_surfaces
 from isocenter.files.dicom import ANSWERS, Result
-from isocenter.prediction.answers import AUTO, DICOM, Wanted, write_answers
+from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
@@ -26,9 +26,11 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
+# How the names of objects end that a case has several of, without a limit to their numbers.
+SEVERAL = re.compile(r"_(stl|pm)(_\d+)?$", re.IGNORECASE)
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
-OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz"}
+OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 # Of a SHA-256, as results tell models apart.
@@ -40,7 +42,8 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
+    maps, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
+    own = (*maps, *(f"{kind}_pm" for kind in maps))
     further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
@@ -57,6 +60,7 @@ def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
         plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
+        plain = f"{plain}_" if SEVERAL.search(plain) else plain
         plain = _shortened(plain, longest)
         numbered = ((n, plain if n == 1 else f"{plain}_{n}") for n in count(numbers.get(plain.lower(), 1)))
         number, name = next((n, one) for n, one in numbered if not _stems(one, kinds) & taken)
@@ -148,11 +152,20 @@ def write_result(
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
         own = folder / (f"{name}_{part}" if part else name)
-        written.append(_label_map(mask, coded_labels(labels, codes), image, own, wanted, algorithm_of(model)))
+        named = coded_labels(labels, codes)
+        if wanted.format in SURFACES:
+            target = own.with_name(f"{own.name}.{wanted.format}")
+            files = write_surfaces(np.asarray(mask), named, image.geometry, target)
+            if not files:
+                lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
+            written += files
+        else:
+            written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
         stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
-        objects, lacking = write_answers(stated, kinds, folder / name, wanted)
+        objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
+        lacking += refused
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
@@ -224,6 +237,7 @@ def _stated(
         is_empty=bool(sought) and not kept,
         least_score=least_score,
         limits=limits,
+        maps=prediction.maps,
     )
 
 

@@ -1,0 +1,66 @@
+"""Surfaces as Encapsulated STL, PS3.3 A.85.1: LPS mm, and one object a structure, because STL knows no names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from highdicom.color import CIELabColor
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.writing.answers import ENCAPSULATED_STL, Result, answer_path
+from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
+from isocenter.files.dicom.writing.source_planes import reference_to, refuse_placeless, slices_of, sources_of
+from isocenter.files.surface import Surface, stl_bytes, surfaces_of
+from isocenter.values import Label
+
+SERIES_NUMBER = 104
+MILLIMETRE = CodedConcept("mm", "UCUM", "mm")
+
+
+def surface_objects(result: Result, path: Path) -> Iterator[Path]:
+    """An object for each structure that has a voxel, numbered from 1 through each label map.
+
+    Raises FormatError for an image that is no volume in mm, and for one without a frame of reference.
+    """
+    where, geometry = str(path), result.source.geometry
+    slices = slices_of(result.source, where)
+    refuse_placeless(slices, geometry, where)
+    first = slices[0].frame.path
+    with made_on_source("surface", where):
+        head = sources_of(slices)[0]
+    files = dict.fromkeys(part.frame.path for part in slices)
+    images = [reference_to(read_header(file).dataset) for file in files]
+    for part, mask, labels in result.label_maps:
+        for number, (label, surface) in enumerate(surfaces_of(mask, labels, geometry, where), start=1):
+            target = answer_path(path, "stl", part, number)
+            with made_on_source("surface", where):
+                made = _object(label, surface, head, images, result.algorithm)
+            save(made, first, [label.name], target, overwrite=False)
+            yield target
+
+
+def _object(label: Label, surface: Surface, head: Dataset, images: Sequence[Dataset], algorithm: str) -> Dataset:
+    made = new_object(ENCAPSULATED_STL, "M3D", ExplicitVRLittleEndian, head, SERIES_NUMBER, f"Surface {label.name}")
+    made.FrameOfReferenceUID, made.PositionReferenceIndicator = head.FrameOfReferenceUID, None
+    now = datetime.now()
+    made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    made.AcquisitionDateTime, made.BurnedInAnnotation = None, "NO"
+    made.DocumentTitle, made.ContentDescription = label.name[:1024], algorithm[:64]  # ST and LO, PS3.5 6.2
+    made.ConceptNameCodeSequence = []
+    series = Dataset()
+    series.SeriesInstanceUID, series.ReferencedInstanceSequence = head.SeriesInstanceUID, list(images)
+    made.SourceInstanceSequence, made.ReferencedSeriesSequence = list(images), [series]
+    made.MeasurementUnitsCodeSequence = [MILLIMETRE]
+    made.ModelModification, made.ModelMirroring = "NO", "NO"
+    if label.colour:
+        made.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*label.colour).value)
+    made.MIMETypeOfEncapsulatedDocument = "model/stl"
+    document = stl_bytes(surface.in_lps(), "Isocenter SPACE=LPS mm")
+    made.EncapsulatedDocumentLength = len(document)
+    made.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
+    return made
