@@ -41,6 +41,16 @@ def quiet() -> Any:
         yield
 
 
+class Blank:
+    """A page without content."""
+
+    def pixels(self) -> Any:
+        return np.zeros((12, 8, 3), np.uint8)
+
+    def pdf(self) -> bytes:
+        return b"%PDF-1.4 without content"
+
+
 def result_on(source: Image, **stated: Any) -> Result:
     """A ball of the first label with a hole, and a bar of the second one through the border of the image."""
     places = np.indices(source.geometry.shape).T
@@ -48,7 +58,7 @@ def result_on(source: Image, **stated: Any) -> Result:
     away = (np.abs((places - middle) / middle) ** 2).sum(axis=-1).T
     marked = np.where((away < 0.5) & (away > 0.05), 1, 0).astype(np.uint8)
     marked[:2, : marked.shape[1] // 2] = 3
-    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], **stated)
+    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], page=Blank, **stated)
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:

@@ -6,11 +6,22 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.reading.sr import REPORT_CLASSES
 from isocenter.values import Array, Finding, Image, Label
+
+
+class Page(Protocol):
+    """A result on one page."""
+
+    def pixels(self) -> Array:
+        """(rows, columns, 3) uint8."""
+
+    def pdf(self) -> bytes:
+        """The same as PDF, with the same bytes each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +35,7 @@ class Result:
     least_score: the score from which on boxes are among the findings
     limits:      sentences without which the result would be misread
     segmentations: {SEG of the result: labels of its label map}, once they are written
+    page:        what draws it on one page, when that is asked for
     """
 
     source: Image
@@ -36,6 +48,7 @@ class Result:
     least_score: float = 0.0
     limits: Sequence[str] = ()
     segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
+    page: Callable[[], Page] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,10 @@ def _reports(result: Result) -> bool:
     return bool(result.findings or result.classes) or any((result.frames or {}).values())
 
 
+def _has_page(result: Result) -> bool:
+    return result.page is not None and (_marks_structures(result) or _reports(result))
+
+
 def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Path:
     """The path of one object of a case: its part of several, its ending, and a number from the second one on."""
     names = [path.name, part, ending, str(number) if number > 1 else ""]
@@ -82,9 +99,12 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
+SECONDARY_CAPTURE, PDF = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.104.1"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "sc": Answer("secondary capture", f"{HERE}.sc:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
+    "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (PDF,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }
