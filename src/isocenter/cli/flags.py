@@ -177,7 +177,7 @@ Answers = Annotated[
     str,
     typer.Option(
         metavar="KINDS",
-        help="DICOM objects of results: some of seg, labelmap, rtstruct, sc, pdf, sr; by default seg and sr.",
+        help="DICOM objects of results: some of seg, labelmap, rtstruct, gsps, sc, pdf, sr; by default seg and sr.",
     ),
 ]
 Backend = Annotated[

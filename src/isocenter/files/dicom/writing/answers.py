@@ -87,6 +87,11 @@ def _reports(result: Result) -> bool:
     return bool(result.findings or result.classes) or any((result.frames or {}).values())
 
 
+def _marks_something(result: Result) -> bool:
+    has_box = any(one.box is not None for one in result.findings)
+    return has_box or any(bool(mask.any()) for _, mask, _ in result.label_maps)
+
+
 def _has_page(result: Result) -> bool:
     return result.page is not None and (_marks_structures(result) or _reports(result))
 
@@ -99,11 +104,13 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
+PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
 SECONDARY_CAPTURE, PDF = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.104.1"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
+    "gsps": Answer("presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)),
     "sc": Answer("secondary capture", f"{HERE}.sc:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
     "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (PDF,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
