@@ -100,7 +100,7 @@ def stored_plane(geometry: Geometry) -> Plane:
         return PICTURE[0]
     if geometry.orientation is None:
         return AS_STORED[0]
-    right, bottom = geometry.orientation[:2]
+    right, bottom = geometry.orientation[0], geometry.orientation[1]
     return Plane("slice", 0, 1, 2, (OPPOSITE[right], right, OPPOSITE[bottom], bottom))
 
 

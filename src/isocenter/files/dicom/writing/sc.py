@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -24,7 +25,7 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
     slices, pixels = slices_of(result.source, str(target)), result.page().pixels()
     heads = sources_of(slices)
     with made_on_source("secondary capture", str(target)):
-        made = highdicom.sc.SCImage(
+        made: Any = highdicom.sc.SCImage(  # whose attributes are typed as it sets them
             pixel_array=np.asarray(pixels),
             photometric_interpretation="RGB",
             bits_allocated=8,
