@@ -41,6 +41,16 @@ def quiet() -> Any:
         yield
 
 
+class Blank:
+    """A page without content."""
+
+    def pixels(self) -> Any:
+        return np.zeros((12, 8, 3), np.uint8)
+
+    def pdf(self) -> bytes:
+        return b"%PDF-1.4 without content"
+
+
 def result_on(source: Image, **stated: Any) -> Result:
     """A ball of the first label with a hole, and a bar of the second one through the border of the image."""
     places = np.indices(source.geometry.shape).T
@@ -50,7 +60,7 @@ def result_on(source: Image, **stated: Any) -> Result:
     marked[:2, : marked.shape[1] // 2] = 3
     numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
     maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("Liver", "腫瘍"))}
-    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, **stated)
+    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, page=Blank, **stated)
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from isocenter.errors import FormatError, UsageError
 from isocenter.files import read
 from isocenter.files.dicom import Result
 from isocenter.prediction.answers import Wanted, write_answers
+from isocenter.prediction.page import page_of
 from isocenter.prediction.result_files import with_own_names
 from isocenter.values import Case, Geometry, Image, Label
 from written_dicom import write_slice
@@ -61,3 +63,17 @@ def test_that_no_structure_has_a_surface_is_said(tmp_path: Path):
     empty = replace(result, label_maps=[("", np.zeros_like(result.label_maps[0][1]), result.label_maps[0][2])])
     files, lacking = write_answers(empty, wanted.answers, tmp_path / "empty", wanted)
     assert (files, [one.what for one in lacking]) == ([], ["no DICOM surface: no structure has a voxel"])
+
+
+def test_the_page_of_a_result_is_burned_in_with_the_date_of_the_study(tmp_path: Path):
+    (tmp_path / "series").mkdir()
+    result = result_on(tmp_path / "series")
+    page = page_of(replace(result, limits=["only a part was looked at"]), "For research use only")
+    assert page.text == "For research use only"
+    assert page.heads[0] == "Result of test"
+    assert "study of" in page.heads[1] or "without a date" in page.heads[1]
+    assert page.notes == ["Only a part was looked at."]
+    wanted = Wanted(answers=("sc", "pdf"))
+    files, lacking = write_answers(replace(result, page=lambda: page), wanted.answers, tmp_path / "case", wanted)
+    assert ([path.name for path in files], lacking) == (["case_sc.dcm", "case_pdf.dcm"], [])
+    assert pydicom.dcmread(files[0]).pixel_array.tolist() == page.pixels().tolist()

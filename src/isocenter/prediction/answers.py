@@ -28,6 +28,7 @@ class Wanted:
     overlay:       a picture of the image with the result drawn on it
     maps:          the entropy of every voxel's probabilities, and what of it is epistemic
     added:         what the model's answers add: results that miss no more than `task.risk` allows
+    text:          what readers have to be told, which is drawn where pixels are
     Raises UsageError for a format or a kind that results are not written in.
     """
 
@@ -37,6 +38,7 @@ class Wanted:
     maps: bool = False
     added: bool = False
     answers: tuple[str, ...] = ()
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.format not in (AUTO, *FORMATS):

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from isocenter.belief import ADDED_MAPS
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_surfaces
 from isocenter.files.dicom import ANSWERS, Result
 from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
+from isocenter.prediction.page import page_of
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
@@ -163,6 +165,7 @@ def write_result(
             written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
         stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+        stated = replace(stated, page=partial(page_of, stated, wanted.text))
         objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
         lacking += refused

@@ -67,6 +67,7 @@ RADIOLOGICAL = (
 )
 AS_STORED = (Plane("axes 1 and 2", 0, 1, 2), Plane("axes 1 and 3", 0, 2, 1), Plane("axes 2 and 3", 1, 2, 0))
 PICTURE = (Plane("picture", 1, 0, None),)
+OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 
 
 def upright(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -91,6 +92,16 @@ def planes(geometry: Geometry) -> tuple[Plane, ...]:
     every = AS_STORED if geometry.orientation is None else tuple(_named(plane, geometry) for plane in RADIOLOGICAL)
     thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
     return tuple(thick) or every[:1]
+
+
+def stored_plane(geometry: Geometry) -> Plane:
+    """The plane of an image's own slices, as they are stored: columns run across, rows down."""
+    if geometry.is_picture:
+        return PICTURE[0]
+    if geometry.orientation is None:
+        return AS_STORED[0]
+    right, bottom = geometry.orientation[0], geometry.orientation[1]
+    return Plane("slice", 0, 1, 2, (OPPOSITE[right], right, OPPOSITE[bottom], bottom))
 
 
 def _named(plane: Plane, geometry: Geometry) -> Plane:

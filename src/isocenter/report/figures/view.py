@@ -74,7 +74,24 @@ def view_of(
 
     Raises GeometryError where a label map does not have the image's shape.
     """
-    axes, flips = upright(image.geometry)
+    return _view(image, reference, prediction, upright(image.geometry), channel, frame)
+
+
+def stored_view(image: Image) -> View:
+    """The first channel (all three of a colour picture) as it is stored, of which slices of DICOM are shown."""
+    as_stored = tuple(range(image.geometry.ndim)), (False,) * image.geometry.ndim
+    return _view(image, None, None, as_stored)
+
+
+def _view(
+    image: Image,
+    reference: ArrayLike | None,
+    prediction: ArrayLike | None,
+    order: tuple[tuple[int, ...], tuple[bool, ...]],
+    channel: int = 0,
+    frame: int = 0,
+) -> View:
+    axes, flips = order
     maps = [
         None if given is None else turned(_label_map(given, image.geometry, name), axes, flips)
         for given, name in ((reference, "reference"), (prediction, "prediction"))

@@ -6,11 +6,22 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.reading.sr import REPORT_CLASSES
 from isocenter.values import Array, Finding, Image, Label, Map
+
+
+class Page(Protocol):
+    """A result on one page."""
+
+    def pixels(self) -> Array:
+        """(rows, columns, 3) uint8."""
+
+    def pdf(self) -> bytes:
+        """The same as PDF, with the same bytes each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +36,7 @@ class Result:
     limits:      sentences without which the result would be misread
     maps:        {kind: numbers of every voxel on the image's grid}
     segmentations: {SEG of the result: labels of its label map}, once they are written
+    page:        what draws it on one page, when that is asked for
     """
 
     source: Image
@@ -38,6 +50,7 @@ class Result:
     limits: Sequence[str] = ()
     maps: Mapping[str, Map] = field(default_factory=dict)
     segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
+    page: Callable[[], Page] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,15 @@ def _reports(result: Result) -> bool:
     return bool(result.findings or result.classes) or any((result.frames or {}).values())
 
 
+def _marks_something(result: Result) -> bool:
+    has_box = any(one.box is not None for one in result.findings)
+    return has_box or any(bool(mask.any()) for _, mask, _ in result.label_maps)
+
+
+def _has_page(result: Result) -> bool:
+    return result.page is not None and (_marks_structures(result) or _reports(result))
+
+
 def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Path:
     """The path of one object of a case: its part of several, its ending, and a number from the second one on."""
     names = [path.name, part, ending, str(number) if number > 1 else ""]
@@ -90,11 +112,16 @@ HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 ENCAPSULATED_STL = "1.2.840.10008.5.1.4.1.1.104.3"
+PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
+SECONDARY_CAPTURE, PDF = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.104.1"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
     "stl": Answer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
     "pm": Answer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
+    "gsps": Answer("presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)),
+    "sc": Answer("secondary capture", f"{HERE}.sc:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
+    "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (PDF,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }

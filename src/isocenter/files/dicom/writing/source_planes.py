@@ -21,7 +21,7 @@ from isocenter.files.dicom.reading.frames import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.writing.source_elements import AS_STATED
-from isocenter.values import Geometry, Image
+from isocenter.values import Floats, Geometry, Image
 
 # Type 2 of the Patient, General Study and Image Plane modules, PS3.3 C.7.1.1, C.7.2.1 and C.7.6.2.
 UNKNOWN_ALLOWED = (
@@ -97,6 +97,19 @@ def marked_slices(label_map: NDArray[Any], slices: list[Slice], where: str) -> l
             f"slices {sorted(missing)} of the map have no image", where, "Leave slices that were filled in empty"
         )
     return [part for part in slices if part.number in marked] or slices[:1]
+
+
+def box_in_slices(corners: Floats, geometry: Geometry) -> tuple[Floats, Floats, range]:
+    """((column, row) of a box's start, of its end, within the image; its slices, rounded to at least one)."""
+    low, high = np.reshape(corners, (2, -1))
+    if geometry.is_picture:
+        rows, columns = geometry.shape
+        low, high = low[::-1], high[::-1]
+        return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)
+    *size, count = geometry.shape
+    first = min(max(round(float(low[2])), 0), count - 1)
+    last = min(max(round(float(high[2])), first + 1), count)
+    return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
 
 
 def places_of(slices: list[Slice], geometry: Geometry) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from isocenter.files.dicom.tags import items, lenient, text, whole
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.source_elements import repeat_elements
-from isocenter.files.dicom.writing.source_planes import completed
+from isocenter.files.dicom.writing.source_planes import box_in_slices, completed
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
 from isocenter.values import Finding, Floats, Image, Label
@@ -384,7 +384,7 @@ class _Groups:
 
     def _box(self, finding: Finding, frame: int | None) -> Group:
         """A planar region, or the regions of a volume."""
-        (x0, y0), (x1, y1), through = _placed(np.asarray(finding.value, dtype=np.float64), self.source)
+        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(finding.value, dtype=np.float64), self.source.geometry)
         kept = [n for n in (through if frame is None else [frame]) if n in self.images.slices]
         if not kept:
             raise ValueError("a box on slices that were filled in")
@@ -495,19 +495,6 @@ def _is_odd(value: object) -> bool:
 def _tracking(identifier: str, frame: int | None) -> sr.TrackingIdentifier:
     named = identifier if frame is None else f"frame {frame + 1}: {identifier}"
     return sr.TrackingIdentifier(uid=highdicom.UID(), identifier=named)
-
-
-def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
-    """((column, row) of its start, of its end, within the image; its slices)."""
-    low, high = np.reshape(corners, (2, -1))
-    if source.geometry.is_picture:
-        rows, columns = source.geometry.shape
-        low, high = low[::-1], high[::-1]
-        return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)
-    *size, count = source.geometry.shape
-    first = min(max(round(float(low[2])), 0), count - 1)
-    last = min(max(round(float(high[2])), first + 1), count)
-    return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
 
 
 def _rectangle(edges: Floats, image: Dataset, frames: list[int] | None) -> sr.ImageRegion:

@@ -1,0 +1,171 @@
+"""Outlines of a result as Grayscale Softcopy Presentation State, PS3.3 A.33.1, which viewers draw over its images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom
+import numpy as np
+from highdicom import pr
+from highdicom.color import CIELabColor
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.tags import text
+from isocenter.files.dicom.writing.answers import Result, answer_path
+from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
+from isocenter.files.dicom.writing.outlines import outlines
+from isocenter.files.dicom.writing.source_planes import (
+    Slice,
+    box_in_slices,
+    completed,
+    marked_slices,
+    slices_of,
+    sources_of,
+)
+from isocenter.values import Array, Finding
+
+SERIES_NUMBER = 106
+# Of a line: its coordinates have at most 65534 bytes in Explicit VR. PS3.5 7.1.2
+MOST_POINTS = 8000
+Colour = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Mark:
+    """Lines on one slice: (points, 2) columns and rows in edges of pixels, their text, and the layer they belong to."""
+
+    name: str
+    text: str
+    number: int
+    lines: Sequence[Array]
+
+
+def presentations(result: Result, path: Path) -> Iterator[Path]:
+    """The presentation state of a result.
+
+    Raises FormatError for an image in colour, and for one whose frames have no rescaling in common; GeometryError for
+    marks on slices that were filled in.
+    """
+    target = answer_path(path, "gsps")
+    where, source = str(target), result.source
+    slices = slices_of(source, where)
+    for _, mask, _ in () if source.geometry.is_picture else result.label_maps:
+        marked_slices(mask, slices, where)  # which refuses marks where there is no image
+    by_number = {part.number: part for part in slices}
+    marks = [one for one in _marks(result) if one.number in by_number]
+    shown = [by_number[number] for number in sorted({one.number for one in marks})]
+    if not shown:
+        raise FormatError("nothing is marked on a slice that the image has", where, "Ask for seg and sr")
+    heads = _grey(shown, where)
+    with made_on_source("presentation state", where):
+        shape = "INVERSE" if heads[0].PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
+        layers = _layers(result, dict.fromkeys(one.name for one in marks))
+        made = pr.GrayscaleSoftcopyPresentationState(
+            referenced_images=heads,
+            content_label="FINDINGS",
+            content_description="Outlines",
+            graphic_layers=list(layers.values()),
+            graphic_annotations=[_annotation(one, by_number[one.number], heads, layers[one.name]) for one in marks],
+            presentation_lut_transformation=highdicom.PresentationLUTTransformation(shape),
+            **new_series(SERIES_NUMBER, "Outlines"),
+        )
+        made.Laterality = None
+    save(made, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
+    yield target
+
+
+def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
+    """The headers of the images on which something is marked, if a presentation of their greys can be stated."""
+    heads = sources_of(list(shown))
+    if any(str(head.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2") for head in heads):
+        raise FormatError("the image is in colour", where, "Ask for seg, sr or sc instead")
+    if "NumberOfFrames" not in heads[0]:
+        return heads
+    head = completed(read_header(shown[0].frame.path).library)  # with the greys of its frames, which heads[0] lacks
+    if len({part.frame.path for part in shown}) > 1 or "PerFrameFunctionalGroupsSequence" not in head:
+        problem = "the image is in several files of many frames, or in one that does not describe its frames"
+        raise FormatError(problem, where, "Ask for seg, sr or sc instead")
+    _share_rescaling(head, where)
+    return [head]
+
+
+def _share_rescaling(head: Dataset, where: str) -> None:
+    """State the rescaling of all frames once: a presentation state has one for all. PS3.3 C.11.1"""
+    groups = [one.get("PixelValueTransformationSequence") for one in head.PerFrameFunctionalGroupsSequence]
+    if not any(groups):
+        return
+    stated = {str(one[0].to_json_dict()) if one else "" for one in groups}
+    if len(stated) > 1:
+        problem = "the frames of the image have different rescalings, and a presentation state has one for all"
+        raise FormatError(problem, where, "Ask for seg, sr or sc instead")
+    head.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = groups[0]
+    for one in head.PerFrameFunctionalGroupsSequence:
+        del one.PixelValueTransformationSequence
+
+
+def _marks(result: Result) -> Iterator[_Mark]:
+    """The outlines of each structure and box, slice by slice."""
+    geometry = result.source.geometry
+    for _, mask, labels in result.label_maps:
+        planes = mask[..., None] if geometry.is_picture else mask.swapaxes(0, 1)  # (rows, columns, slices)
+        for label in (one for one in labels if one.value):
+            words = _structure_text(label.name, label.value, result.findings)
+            for number in np.flatnonzero((planes == label.value).any(axis=(0, 1))).tolist():
+                rings = [np.concatenate([ring, ring[:1]]) for ring in outlines(planes[..., number] == label.value)]
+                yield _Mark(label.name, words, number, [line[:, ::-1] for ring in rings for line in _pieces(ring)])
+    for one in (finding for finding in result.findings if finding.box is not None):
+        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(one.value, dtype=np.float64), geometry)
+        corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
+        for number in through:
+            yield _Mark(one.concept, _box_text(one), number, [corners])
+
+
+def _pieces(ring: Array) -> list[Array]:
+    """A closed line in pieces that an element holds, each from where the one before ends."""
+    return [ring[start : start + MOST_POINTS] for start in range(0, max(1, len(ring) - 1), MOST_POINTS - 1)]
+
+
+def _structure_text(name: str, value: int, findings: Sequence[Finding]) -> str:
+    """The name of a structure and its size."""
+    own = [one for one in findings if one.label == value and one.concept == name]
+    sizes = [f"{one.value:.3g} {one.unit}" for one in own[:1] if isinstance(one.value, int | float)]
+    return " ".join([name, *sizes])
+
+
+def _box_text(one: Finding) -> str:
+    """The class of a box and its probability."""
+    if one.probability is None:
+        return one.concept
+    return f"{one.concept} {100 * one.probability:.3g} %{'' if one.calibrated else ', uncalibrated'}"
+
+
+def _layers(result: Result, names: Mapping[str, None]) -> dict[str, pr.GraphicLayer]:
+    """{name of what is marked: its layer}, in its own colour where it has one."""
+    own = defaultdict[str, Colour](lambda: None)
+    own.update({label.name: label.colour for _, _, labels in result.label_maps for label in labels})
+    made = {}
+    for number, name in enumerate(names, start=1):
+        colour = own[name]
+        colour_value = None if colour is None else CIELabColor.from_rgb(*colour)
+        made[name] = pr.GraphicLayer(f"MARK {number}", number, name[:64], colour_value)
+    return made
+
+
+def _annotation(mark: _Mark, part: Slice, heads: Sequence[Dataset], layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
+    """The lines of a mark on its image, and its text at its upper right."""
+    points = np.concatenate(mark.lines)
+    instance = text(read_header(part.frame.path).dataset, "SOPInstanceUID")
+    [image] = [head for head in heads if head.SOPInstanceUID == instance]
+    anchor = float(points[:, 0].max()), float(points[:, 1].min())
+    return pr.GraphicAnnotation(
+        [image],
+        layer,
+        referenced_frame_number=part.frame.number + 1 if "NumberOfFrames" in image else None,
+        graphic_objects=[pr.GraphicObject("POLYLINE", line.astype(np.float64), "PIXEL") for line in mark.lines],
+        text_objects=[pr.TextObject(mark.text[:1024], "PIXEL", anchor_point=anchor, anchor_point_visible=False)],
+    )

@@ -1,0 +1,39 @@
+"""The page of a result as Encapsulated PDF, PS3.3 A.45.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from pydicom.uid import ExplicitVRLittleEndian
+
+from isocenter.files.dicom.writing.answers import PDF, Result, answer_path
+from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
+from isocenter.files.dicom.writing.source_planes import reference_to, slices_of, sources_of
+
+SERIES_NUMBER = 105
+
+
+def documents(result: Result, path: Path) -> Iterator[Path]:
+    """The page of a result, where it has one."""
+    target = answer_path(path, "pdf")
+    if result.page is None:
+        return
+    slices, page = slices_of(result.source, str(target)), result.page().pdf()
+    heads = sources_of(slices)
+    with made_on_source("PDF", str(target)):
+        made = new_object(PDF, "DOC", ExplicitVRLittleEndian, heads[0], SERIES_NUMBER, "Page of findings")
+        made.ConversionType = "WSD"
+        now = datetime.now()
+        made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        made.AcquisitionDateTime = None
+        made.BurnedInAnnotation = "YES"  # the date of the study
+        made.SourceInstanceSequence = [reference_to(head) for head in heads]
+        made.DocumentTitle = "Page of findings"
+        made.ConceptNameCodeSequence = None
+        made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+        made.EncapsulatedDocumentLength = len(page)
+        made.EncapsulatedDocument = page + b"\0" * (len(page) % 2)  # values have an even length
+    save(made, slices[0].frame.path, [], target, overwrite=False)
+    yield target

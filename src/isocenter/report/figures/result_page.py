@@ -1,0 +1,245 @@
+"""One page that states a result, for viewers that know neither segmentations nor reports: as pixels and as PDF."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.lines import Line2D
+
+from isocenter.errors import FormatError
+from isocenter.report.display import Plane, colours, foreground, stored_plane
+from isocenter.report.figures.detection import put_boxes
+from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
+from isocenter.report.figures.slices import (
+    GROUND,
+    REFERENCE_LINE,
+    hex_of,
+    put_greys,
+    put_letters,
+    put_outlines,
+    put_scale_bar,
+)
+from isocenter.report.figures.view import View, cut, stored_view
+from isocenter.report.words import number, share_text
+from isocenter.values import Array, BoundingBoxes, Finding, Image, Label
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
+WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
+TALLEST = 5.2  # inches of the picture
+LINE = 0.21  # inches from one line to the next
+PIXELS_AN_INCH = 120
+LETTERS_A_LINE = 92
+# Where the columns of the table begin, in inches, and how many letters fit into each.
+COLUMNS = (("Finding", 0.82, 34), ("Value", 3.45, 24), ("Interval", 5.15, 15), ("Probability", 6.3, 20))
+# Metadata of a PDF that would change from one making to the next.
+UNDATED: Mapping[str, Any] = {"CreationDate": None, "Creator": "Isocenter", "Producer": "Isocenter"}
+
+
+@dataclass(frozen=True, eq=False)
+class ResultPage:
+    """A result on one page: its key slice with outlines and boxes, and its findings as a table.
+
+    masks:    (*spatial) values on the image's grid, and what they mean
+    findings: in the order of the table; the called boxes are among them
+    heads:    the first line is the model, the others say more of it and of the study
+    notes:    sentences under the table, without which the result would be misread
+    text:     what readers have to be told, in bold
+    The slice is drawn as it is stored, with letters where sides are known.
+    """
+
+    image: Image
+    masks: Sequence[tuple[Array, Sequence[Label]]]
+    findings: Sequence[Finding]
+    heads: Sequence[str]
+    notes: Sequence[str] = ()
+    text: str = ""
+
+    def pixels(self) -> Array:
+        """(rows, columns, 3) uint8, bright on dark as images are read.
+
+        Raises FormatError for letters that the page cannot show.
+        """
+        agg = FigureCanvasAgg(self._drawn(DARK, PIXELS_AN_INCH))
+        agg.draw()
+        return np.asarray(agg.buffer_rgba())[..., :3].copy()
+
+    def pdf(self) -> bytes:
+        """The page as PDF, dark on white as pages are printed: the same bytes each time.
+
+        Raises FormatError for letters that the page cannot show.
+        """
+        out = io.BytesIO()
+        drawn = self._drawn(LIGHT, 2 * PIXELS_AN_INCH)
+        drawn.savefig(out, format="pdf", facecolor=LIGHT.paper, metadata={**UNDATED, "Title": self.heads[0]})
+        return out.getvalue()
+
+    @property
+    def boxes(self) -> BoundingBoxes:
+        """The boxes that are called, on the image's own grid."""
+        called = [one for one in self.findings if one.box is not None]
+        if not called:
+            return BoundingBoxes.none(self.image.geometry.ndim, scored=True)
+        scores = np.array([one.probability for one in called], dtype=np.float64)
+        return BoundingBoxes(np.array([one.value for one in called]), tuple(one.concept for one in called), scores)
+
+    def key_slice(self) -> int:
+        """The slice with most of what is marked; without a mark the middle one."""
+        shape = self.image.geometry.shape
+        if len(shape) < 3:
+            return 0
+        areas = np.zeros(shape[2])
+        for mask, _ in self.masks:
+            areas += np.count_nonzero(mask, axis=(0, 1))
+        for low, high in zip(self.boxes.low, self.boxes.high, strict=True):
+            first, last = max(0, math.floor(low[2])), max(1, math.ceil(high[2]))
+            areas[first:last] += np.prod((high - low)[:2])
+        return int(areas.argmax()) if areas.any() else shape[2] // 2
+
+    def _drawn(self, ink: Ink, dpi: float) -> Canvas:
+        canvas = Canvas(figsize=(WIDTH, HEIGHT), dpi=dpi, facecolor=ink.paper)
+        top = _put_lines(canvas, self.heads[:1], MARGIN, ink.text, size=14, weight="bold")
+        top = _put_lines(canvas, self.heads[1:], top + 0.08, ink.faint)
+        top = _put_lines(canvas, [self.text] if self.text else [], top, ink.text, weight="bold")
+        top = self._put_slice(canvas, top + 0.05, ink)
+        notes = [line for note in self.notes for line in _wrapped(note)]
+        rows, room = list(_rows(self.findings)), int((HEIGHT - MARGIN - top) / LINE) - len(notes) - 3
+        if len(rows) > room:
+            notes.insert(0, f"and {len(rows) - room} more findings, for which this page has no room")
+        top = _put_table(canvas, rows[: max(0, room)], top, ink, self._colours()) if rows else top
+        _put_lines(canvas, notes, top + 0.1, ink.faint)
+        return canvas
+
+    def _colours(self) -> dict[str, tuple[int, int, int]]:
+        """{name of what is drawn: its colour}."""
+        drawn = [labels for _, labels in self.masks] + [_classes(self.boxes)]
+        return {one.name: colours(labels)[one.value] for labels in drawn for one in foreground(labels)}
+
+    def _put_slice(self, canvas: Canvas, top: float, ink: Ink) -> float:
+        """Draw the key slice, and give where its caption ends, in inches from the top."""
+        view, plane, at = stored_view(self.image), stored_plane(self.image.geometry), self.key_slice()
+        across, down = _size(view, plane)
+        scale = min((WIDTH - 2 * MARGIN) / across, TALLEST / down)
+        width, height = across * scale, down * scale
+        corner = ((WIDTH - width) / 2 / WIDTH, 1 - (top + height) / HEIGHT)
+        axes = canvas.add_axes((*corner, width / WIDTH, height / HEIGHT), facecolor=GROUND)
+        axes.set_axis_off()
+        put_greys(axes, view, plane, at)
+        for mask, labels in self.masks:
+            put_outlines(axes, cut(np.asarray(mask), plane, at), view.steps(plane), labels, REFERENCE_LINE)
+        put_boxes(axes, view, plane, at, self.boxes, _classes(self.boxes), REFERENCE_LINE, scores=True)
+        put_letters(axes, plane)
+        put_scale_bar(axes, view.grid, plane)
+        place = "" if plane.through is None else f"Slice {at + 1} of {view.grid.shape[2]}"
+        return _put_lines(canvas, [place] if place else [], top + height + 0.08, ink.faint) + 0.12
+
+
+def _size(view: View, plane: Plane) -> tuple[float, float]:
+    """Lengths of the slice across and down."""
+    across, down = view.steps(plane)
+    return view.grid.shape[plane.across] * across, view.grid.shape[plane.down] * down
+
+
+def _classes(boxes: BoundingBoxes) -> list[Label]:
+    return [Label(n, name) for n, name in enumerate(dict.fromkeys(boxes.names), start=1)]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, LETTERS_A_LINE)
+
+
+def _put_lines(
+    canvas: Canvas, texts: Sequence[str], top: float, colour: str, *, size: float = 9, weight: str = "normal"
+) -> float:
+    """Write texts below one another, and give where they end, in inches from the top."""
+    step = LINE * max(1.0, size / 10)
+    for text in texts:
+        for line in textwrap.wrap(text, int(LETTERS_A_LINE * 9 / size)):
+            _put(canvas, MARGIN, top, line, colour, size=size, weight=weight)
+            top += step
+    return top
+
+
+def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **style: Any) -> None:
+    lacking = sorted({letter for letter in text if not get_font(findfont(FONT)).get_char_index(ord(letter))})
+    if lacking:
+        problem = f"the page has no letter {lacking[0]!r}, of {short(text)!r}"
+        raise FormatError(problem, "page", "Name it in Latin, Greek or Cyrillic letters, or ask for seg and sr")
+    place = left / WIDTH, 1 - top / HEIGHT
+    canvas.text(*place, text, color=colour, va="top", family=FONT, parse_math=False, **style)
+
+
+def _put_table(
+    canvas: Canvas,
+    rows: Sequence[tuple[str, ...]],
+    top: float,
+    ink: Ink,
+    named: Mapping[str, tuple[int, int, int]],
+) -> float:
+    """Draw the table of findings, each with the colour in which it is drawn, and give where it ends."""
+    for title, left, _ in COLUMNS:
+        _put(canvas, left, top, title, ink.faint, size=8.5)
+    top += LINE
+    canvas.add_artist(_rule(top - 0.03, ink.faint, 0.8))
+    for concept, *cells in rows:
+        if concept in named:
+            line = Line2D([MARGIN / WIDTH, (MARGIN + 0.13) / WIDTH], [1 - (top + 0.09) / HEIGHT] * 2)
+            line.set(color=hex_of(named[concept]), linewidth=4, solid_capstyle="butt", transform=canvas.transFigure)
+            canvas.add_artist(line)
+        for (_, left, letters), cell in zip(COLUMNS, cells, strict=True):
+            _put(canvas, left, top, short(cell, letters), ink.text, size=9)
+        top += LINE
+        canvas.add_artist(_rule(top - 0.03, ink.grid, 0.5))
+    return top
+
+
+def _rule(top: float, colour: str, width: float) -> Line2D:
+    high = 1 - top / HEIGHT
+    return Line2D([MARGIN / WIDTH, 1 - MARGIN / WIDTH], [high, high], color=colour, linewidth=width)
+
+
+def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    """(concept, then the cells of `COLUMNS`) of each finding."""
+    for one in findings:
+        structure = one.group if one.label is not None else ""  # which may have the part of the task before its name
+        is_size = structure.rpartition(": ")[2] == one.concept
+        name = structure if is_size else ": ".join(filter(None, (structure, one.concept)))
+        chance = "" if one.probability is None else share_text(one.probability, 1)
+        doubt = ", uncalibrated" if chance and not one.calibrated else ""
+        yield one.concept, name, _value(one), _interval(one), f"{chance}{doubt}"
+
+
+def _value(one: Finding) -> str:
+    """The value in words: of a box its size, of one of several classes whether it is the answer."""
+    unit = "" if one.unit == "1" else one.unit  # UCUM's of a plain number
+    if one.box is not None:
+        low, high = np.split(np.asarray(one.value, dtype=np.float64), 2)
+        sizes = high - low if len(low) > 2 else (high - low)[::-1]  # a picture's axes are rows and columns
+        return f"box, {' × '.join(f'{size:.0f}' for size in sizes)} {unit}"
+    if one.called is not None and one.value is None:
+        text = "the model's answer" if one.called else ""
+    elif isinstance(one.value, bool | np.bool_):
+        text = "present" if one.value else "absent"
+    elif isinstance(one.value, int | np.integer):
+        text = f"{one.value} {unit}".strip()
+    elif isinstance(one.value, float | np.floating):
+        text = number(float(one.value), unit)
+    else:
+        text = "" if one.value is None else f"{one.value} {unit}".strip()
+    return text
+
+
+def _interval(one: Finding) -> str:
+    """The ends of the interval, or the one that is known."""
+    low = None if one.low is None else number(one.low)
+    high = None if one.high is None else number(one.high)
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    return f"from {low}" if low is not None else f"up to {high}" if high is not None else ""

@@ -1,0 +1,58 @@
+"""Outlines as a presentation state: where lines lie, what stands beside them, and which images are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.testing import assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files import read
+from isocenter.files.dicom import ANSWERS, Result
+from isocenter.files.polygon import inside_polygon
+from isocenter.values import Finding, Image, Label
+from written_dicom import write_slice
+
+
+def series(folder: Path) -> Image:
+    for n in range(3):
+        write_slice(folder / f"{n}.dcm", np.zeros((8, 9), "i2"), position=(0.0, 0.0, float(n)))
+    return read(folder)
+
+
+def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path: Path):
+    image = series(tmp_path)
+    mask = np.zeros(image.geometry.shape, np.uint8)
+    mask[2:4, 2:6, 1] = 1
+    size = Finding("spot", 0.008, "ml", group="spot", label=1)
+    box = Finding("nodule", [5.0, 1.0, 1.0, 8.0, 3.0, 3.0], "voxels", 0.934, box=0)
+    result = Result(image, "test", [("", mask, [Label(1, "spot", (255, 0, 0))])], [size, box])
+    [path] = ANSWERS["gsps"].write(result, tmp_path / "case")
+    made = pydicom.dcmread(path)
+    drawn = [
+        (
+            one.ReferencedImageSequence[0].ReferencedSOPInstanceUID,
+            one.TextObjectSequence[0].UnformattedTextValue,
+            np.reshape(one.GraphicObjectSequence[0].GraphicData, (-1, 2)),
+        )
+        for one in made.GraphicAnnotationSequence
+    ]
+    slices = [pydicom.dcmread(tmp_path / f"{n}.dcm").SOPInstanceUID for n in range(3)]
+    texts = [("spot 0.008 ml", 1), ("nodule 93.4 %, uncalibrated", 1), ("nodule 93.4 %, uncalibrated", 2)]
+    assert [(text, slices.index(uid)) for uid, text, _ in drawn] == texts
+    assert_array_equal(inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
+    assert_array_equal(drawn[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
+
+
+def test_a_result_without_a_mark_has_none_and_colour_is_refused(data: Path, tmp_path: Path):
+    image = series(tmp_path)
+    empty = Result(image, "test", [("", np.zeros(image.geometry.shape, np.uint8), [Label(1, "spot")])])
+    assert not ANSWERS["gsps"].suits(empty)
+    picture = read(data / "dicom/files/pydicom_SC_rgb_dcmtk__eb_cr.dcm")
+    mask = np.zeros(picture.geometry.shape, np.uint8)
+    mask[10:20, 10:20] = 1
+    with pytest.raises(FormatError, match="in colour"):
+        list(ANSWERS["gsps"].write(Result(picture, "test", [("", mask, [Label(1, "spot")])]), tmp_path / "case"))

@@ -1,0 +1,80 @@
+"""The page of a result: its key slice, its outlines as they lie in the file, its words, and its bytes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isocenter.errors import FormatError
+from isocenter.report.display import stored_plane
+from isocenter.report.figures import ResultPage
+from isocenter.values import Finding, Geometry, Image, Label
+
+LIVER = Label(1, "liver", (255, 0, 0))
+SIZE = Finding("liver", 12.34, "ml", low=11.0, high=13.5, group="liver", label=1)
+# Columns run to the patient's left, rows to the back, slices upwards: as scanners store axial images.
+GRID = Geometry((20, 30, 6), np.diag([-1.0, -1.0, 2.0, 1.0]))
+
+
+def page_of(*findings: Finding, marked: int | None = 2, text: str = "", name: str = "liver") -> ResultPage:
+    mask = np.zeros(GRID.shape, np.uint8)
+    if marked is not None:
+        mask[3:6, 20:26, marked] = 1
+        mask[3, 20, :] = 1
+    image = Image(np.zeros((1, *GRID.shape), np.float32), GRID, modality="CT", channels=("CT",))
+    return ResultPage(image, [(mask, [LIVER])], findings or (SIZE,), ["model"], text=text)
+
+
+def words_of(page: ResultPage, folder: Path) -> str:
+    (folder / "page.pdf").write_bytes(page.pdf())
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext (Debian: poppler-utils) is not installed")
+    told = subprocess.run(["pdftotext", folder / "page.pdf", "-"], check=True, capture_output=True, text=True)
+    return " ".join(told.stdout.split())
+
+
+def test_the_key_slice_has_most_of_what_is_marked_and_is_the_middle_one_without_a_mark():
+    box = Finding("nodule", [0, 0, 4, 20, 30, 5], "voxels", 0.9, box=0)
+    assert page_of().key_slice() == 2
+    assert page_of(box).key_slice() == 4
+    assert page_of(marked=None).key_slice() == 3
+
+
+def test_the_slice_is_drawn_as_it_is_stored_with_the_letters_of_its_sides():
+    assert stored_plane(GRID).edges == ("R", "L", "A", "P")
+    pixels = page_of().pixels().astype(int)
+    red = np.argwhere((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=-1) < 60))
+    rows, columns = red[red[:, 1] > 0.12 * pixels.shape[1]].mean(axis=0) / pixels.shape[:2]  # without the table's key
+    assert columns < 0.5  # low columns are at the left
+    assert 0.3 < rows < 0.6  # high rows are at the bottom of the picture
+
+
+def test_the_page_states_values_intervals_probabilities_and_the_text_of_the_node(tmp_path: Path):
+    likely = Finding("effusion", True, probability=0.934, calibrated=True)
+    unsure = Finding("nodule", False, probability=0.2)
+    words = words_of(page_of(SIZE, likely, unsure, text="For research use only"), tmp_path)
+    for part in ("model", "For research use only", "12.3 ml", "11.0 to 13.5", "93.4 %", "20.0 %, uncalibrated"):
+        assert part in words
+    assert "93.4 %, uncalibrated" not in words
+
+
+def test_findings_without_room_are_counted(tmp_path: Path):
+    assert "more findings, for which this page has no room" in words_of(page_of(*[SIZE] * 60), tmp_path)
+
+
+def test_the_pdf_has_the_same_bytes_each_time_and_one_page(tmp_path: Path):
+    assert page_of().pdf() == page_of().pdf()
+    (tmp_path / "page.pdf").write_bytes(page_of().pdf())
+    if shutil.which("pdfinfo"):
+        told = subprocess.run(["pdfinfo", tmp_path / "page.pdf"], check=True, capture_output=True, text=True)
+        assert "Pages:           1" in told.stdout
+        assert told.stderr == ""
+
+
+def test_letters_that_the_page_cannot_show_are_refused():
+    with pytest.raises(FormatError, match="no letter"):
+        page_of(Finding("腫瘍", 1.0, "ml")).pixels()
