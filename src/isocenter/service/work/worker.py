@@ -28,7 +28,7 @@ from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcom
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Within, answered, stated
+from isocenter.service.work.answer import Inputs, Marks, Within, answered, stated
 from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
@@ -110,7 +110,7 @@ class Worker:
         if inputs is None:
             self._wait(job)
             return None
-        node, rule = self.settings.node, self.rules.get(job.rule)
+        rule = self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
         began = time.monotonic()
         try:
@@ -132,8 +132,7 @@ class Worker:
             model,
             inputs,
             room,
-            node.uid_root,
-            node.text,
+            self._marks(job),
             send,
             report_to=self.settings.report_to,
             given=given,
@@ -149,12 +148,17 @@ class Worker:
 
     def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str) -> Outcome:
         """An outcome as its rule tells peers of it: not at all, or without an answer by a report that says why."""
-        node, rule = self.settings.node, self.rules.get(job.rule)
+        rule = self.rules.get(job.rule)
         if rule is None or outcome.outcome not in rule.tell:
             return replace(outcome, send=())
         if outcome.outcome not in (ABSTAINED, REFUSED):
             return outcome
-        return stated(job, outcome, inputs, room, algorithm, node.uid_root, node.text)
+        return stated(job, outcome, inputs, room, algorithm, self._marks(job))
+
+    def _marks(self, job: Job) -> Marks:
+        """What the DICOM objects of a job bear."""
+        node, own = self.settings.node, self.settings.models.get(job.model)
+        return Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive")
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
         """The covariates of a job's patient that the settings have from a FHIR server."""
