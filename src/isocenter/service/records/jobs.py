@@ -231,9 +231,8 @@ class Jobs:
             objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
             sent = [one.name for one in objects if is_result or one.kind == "sr"]
             due = {(name, peer): 0.0 for name in sent for peer in send}
-            if is_result:
-                records = [one.name for one in outcome.answers if one.kind == "findings"]
-                due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
+            records = [one.name for one in outcome.answers if one.kind == "findings"]
+            due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
             if outcome.notice is not None:
                 due |= {(NOTICE, to): after for to, after in noticed(connection, job.job, outcome.notice).items()}
             is_sending = self._write_answers(connection, job, outcome, due)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
@@ -26,7 +26,7 @@ from isocenter.files.dicom import (
     write_no_answer,
 )
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
+from isocenter.prediction import FINDINGS, Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
@@ -86,7 +86,6 @@ def answered(
     marks: Marks,
     send: Sequence[str],
     *,
-    report_to: Sequence[str] = (),
     given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
@@ -94,7 +93,7 @@ def answered(
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     marks: of DICOM results; send: peers that results go to; request: of the model
-    report_to: peers that get the findings as a report; given: covariates that the images do not state
+    given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
@@ -141,11 +140,10 @@ def answered(
         answers,
         found.records,
         send,
-        report_to,
-        seconds,
-        gate_p,
-        versions,
-        {name: one.record for name, one in sorted(known.items())},
+        seconds=seconds,
+        gate_p=gate_p,
+        versions=versions,
+        covariates={name: one.record for name, one in sorted(known.items())},
     )
 
 
@@ -156,21 +154,40 @@ def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict
     return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
 
 
-def stated(job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str, marks: Marks) -> Outcome:
-    """The same outcome without a result, with a report in `room` that names the model and says why there is none.
+def stated(
+    job: Job,
+    outcome: Outcome,
+    inputs: Inputs,
+    room: Path,
+    model: Mapping[str, str],
+    algorithm: str,
+    marks: Marks,
+) -> Outcome:
+    """The same outcome without a result, with reports in `room` that name the model and say why there is none.
 
-    Where the images cannot bear a report, the reason says so.
+    A record of findings without any, and a DICOM report; where the images cannot bear that, the reason says so.
+    Of images of several patients neither is written: the record would state one of them.
+    model, algorithm: as the record and as DICOM results name it
     """
     paths = [path for series in inputs.series.values() for path in series]
     report = room / f"{NAME}_report.dcm"
+    if len(set(_patients(paths))) > 1:
+        return replace(outcome, reason=f"{outcome.reason}; no report: the images are of several patients")
     try:
-        if len({text(read_header(path).dataset, "PatientID") for path in paths}) > 1:
-            raise FormatError("the images are of several patients", NAME, "Send each under a study of its own")
         write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
+        reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
-        return replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}")
-    answer = _answer(report, _stamp(job, report, marks), {}, marks)
-    return replace(outcome, answers=[*outcome.answers, answer])
+        outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
+    write_findings(Findings((), outcome.outcome, outcome.reason, model), room)
+    record = _answer(room / FINDINGS, None, {}, marks)
+    return replace(outcome, answers=[*outcome.answers, *reports, record])
+
+
+def _patients(paths: Sequence[Path]) -> Iterator[str]:
+    """The PatientIDs of images, as far as they can be read."""
+    for path in paths:
+        with suppress(FormatError):
+            yield text(read_header(path).dataset, "PatientID")
 
 
 def _instance(image: Image) -> str:
