@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pydicom
 import pynetdicom
 import pytest
 
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import FormatError
-from isocenter.files.dicom import as_comprehensive
+from isocenter.files.dicom import as_comprehensive, read_identity
 from isocenter.service import Couriers, courier
 from isocenter.service.dicom.messages import COMMITMENT
 from isocenter.service.objects.received import CommitmentReport
-from isocenter.service.records.tables import answers, deliveries
+from isocenter.service.records.tables import answers, deliveries, jobs
 from ports import free_port
 from service.small_node import SmallNode
 from service.thresholds import class_model
@@ -59,13 +62,13 @@ def reporting(tmp_path, mr, monkeypatch):
     monkeypatch.setattr(courier, "REPORT_S", 0.0)
     nodes, port, model = list[SmallNode](), free_port(), class_model(tmp_path / "model")
 
-    def made(name: str, **about: str) -> tuple[SmallNode, Couriers, int]:
+    def made(name: str, images: Sequence[Path] = mr, **about: str) -> tuple[SmallNode, Couriers, int]:
         pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
         rules = [{"name": "r", "model": model.name, "send": ["pacs"]}]
         nodes.append(node := SmallNode(tmp_path / name, model, peers=[pacs], rules=rules))
         models = {model.name: node.settings.models[model.name].model_copy(update=about)}
         node.worker.settings = node.settings.model_copy(update={"models": models})
-        node.receive(*mr)
+        node.receive(*images)
         node.work()
         return node, Couriers(node.settings, node.database), port
 
@@ -125,3 +128,26 @@ def test_a_report_with_places_in_three_dimensions_stays_what_it_is():
     with pytest.raises(FormatError, match="three dimensions"):
         as_comprehensive(report, "report")
     assert report.SOPInstanceUID == "2.25.7"
+
+
+def test_a_newer_report_names_the_one_that_it_replaces_in_either_class(reporting, mr, tmp_path):
+    node, _, _ = reporting("node", mr[:-1])
+    [first] = [row.job for row in node.rows(jobs)]
+    node.receive(mr[-1])
+    node.work()
+    [second] = [row.job for row in node.rows(jobs) if row.job != first]
+    older, newer = (node.settings.folder / "results" / job / "answer_report.dcm" for job in (first, second))
+    old, new = pydicom.dcmread(older), pydicom.dcmread(newer)
+    assert "PredecessorDocumentsSequence" not in old
+
+    def named(report):
+        [document] = report.PredecessorDocumentsSequence
+        [series] = document.ReferencedSeriesSequence
+        [own] = series.ReferencedSOPSequence
+        return (document.StudyInstanceUID, series.SeriesInstanceUID, own.ReferencedSOPInstanceUID)
+
+    identity = read_identity(older)
+    assert named(new) == (identity.study, identity.series, identity.instance)
+    judged(newer)
+    changed = as_comprehensive(new, "newer")
+    assert named(changed)[2] == as_comprehensive(old, "older").SOPInstanceUID

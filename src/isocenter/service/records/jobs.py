@@ -195,6 +195,16 @@ class Jobs:
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
         record_event(connection, "job aside", row.study, row.job, reason=reason)
 
+    def replaced_by(self, job: Job) -> Mapping[str, str]:
+        """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
+        joined = jobs.join(answers, jobs.c.job == answers.c.job)
+        earlier = (jobs.c.study == job.study, jobs.c.rule == job.rule, jobs.c.created_at < job.stamp)
+        wanted = select(jobs.c.job, jobs.c.inputs, answers.c.name).select_from(joined)
+        wanted = wanted.where(*earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
+        with self.database.read() as connection:
+            rows = connection.execute(wanted).all()
+        return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}
+
     def renew(self, job: Job) -> bool:
         """Hold the claim for another lease; False where it is no longer held."""
         with self.database.write() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from isocenter.files.dicom import (
     COMPREHENSIVE_3D,
     Stamp,
     as_comprehensive,
+    name_predecessor,
     read_header,
     stamped,
     stamped_uids,
@@ -71,11 +72,13 @@ class Marks:
 
     root: of UIDs; words: what readers have to be told
     is_comprehensive: whether reports are Comprehensive SR and not Comprehensive 3D SR
+    earlier: {name: the earlier report that the one of this name replaces}
     """
 
     root: str
     words: str
     is_comprehensive: bool = False
+    earlier: Mapping[str, Path] = field(default_factory=dict)
 
 
 def answered(
@@ -279,9 +282,15 @@ def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Mar
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
     if stamp is not None:
         made = stamped(path, stamp, uids)
-        if marks.is_comprehensive and made.SOPClassUID == COMPREHENSIVE_3D:
+        earlier = marks.earlier.get(path.name)
+        is_changed = marks.is_comprehensive and made.SOPClassUID == COMPREHENSIVE_3D
+        if is_changed:
             # The same object that a peer gets which refuses the class: it has one UID however it came about.
             as_comprehensive(made, str(path))
+        if earlier is not None:
+            with suppress(FormatError):  # of a damaged one there is nothing to name
+                name_predecessor(made, earlier)
+        if is_changed or earlier is not None:
             with written(path, overwrite=True) as partial:
                 made.save_as(partial, enforce_file_format=True)
         sop_class = str(made.SOPClassUID)

@@ -17,6 +17,7 @@ def as_comprehensive(report: Dataset, where: str) -> Dataset:
     """Make a Comprehensive 3D SR a Comprehensive SR, in place, and return it. PS3.3 A.35.3 and A.35.13
 
     Its UID derives from that of the original, under the same root: made again it is the same object.
+    An earlier report that it replaces is named by the UID that this has where the class is not taken.
     where: its file
     Raises FormatError for a report that marks places in three dimensions, of which this class has none.
     """
@@ -25,6 +26,11 @@ def as_comprehensive(report: Dataset, where: str) -> Dataset:
         raise FormatError(problem, where, "Send it to a system that takes Comprehensive 3D SR")
     uid = comprehensive_uid(str(report.SOPInstanceUID))
     report.SOPClassUID, report.SOPInstanceUID = COMPREHENSIVE, uid
+    for document in report.get("PredecessorDocumentsSequence") or ():
+        for named in (one for series in document.ReferencedSeriesSequence for one in series.ReferencedSOPSequence):
+            if named.ReferencedSOPClassUID == COMPREHENSIVE_3D:
+                named.ReferencedSOPClassUID = COMPREHENSIVE
+                named.ReferencedSOPInstanceUID = comprehensive_uid(str(named.ReferencedSOPInstanceUID))
     if "file_meta" in vars(report):
         report.file_meta.MediaStorageSOPClassUID, report.file_meta.MediaStorageSOPInstanceUID = COMPREHENSIVE, uid
     return report
